@@ -1,0 +1,1 @@
+"""Experiments: `default` holds every field, every other file says only what differs."""

@@ -1,0 +1,110 @@
+"""Every field of a run with its default: the only place where a default lives.
+
+An experiment is a file beside this one that calls `get_config()` and changes what differs. Any
+field can be changed on the command line: `--config.support.size=100`.
+
+Run: python main.py --config=configs/default.py --workdir=runs/default
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config() -> ConfigDict:
+    """The default experiment: KIP on scikit-learn's digits."""
+    config = ConfigDict()
+
+    # 'kip': learn the support by gradient descent. 'ls' (Label Solve): solve for its labels only.
+    config.algorithm = "kip"
+    # All random numbers of a run follow from this and from the number of the step.
+    config.seed = 0
+
+    config.dataset = ConfigDict()
+    # digits, mnist, fashion_mnist, cifar10, cifar100, svhn, folder or npz.
+    config.dataset.name = "digits"
+    # Folder with the publisher's files, class sub-folders or an .npz. 'digits' needs none.
+    config.dataset.data_dir = ""
+    # 'folder' only: pictures are brought to this many pixels a side.
+    config.dataset.image_size = 32
+    # 'folder' without train/test folders, 'npz' without test arrays, and 'digits': share of every
+    # class that is kept for testing.
+    config.dataset.test_fraction = 0.2
+
+    # 'none', 'standard' or 'zca_normalize'; fitted on the training images alone.
+    config.preprocess = "standard"
+    # Augmentations of the target batches, comma separated: see kip_flax/augment.py. '' for none.
+    config.augment = ""
+
+    config.kernel = ConfigDict()
+    # fc, conv, convnet, convnet_plain (no layer before the blocks) or myrtle.
+    config.kernel.architecture = "convnet"
+    # Hidden layers (fc, conv), pooled blocks (convnet), or 5, 7, 10 (myrtle).
+    config.kernel.depth = 3
+    # 'ntk', or 'standard', where the width of the network matters.
+    config.kernel.parameterization = "ntk"
+    # Channels or units of a layer ('standard' only).
+    config.kernel.width = 1024
+    # Standard deviation of the weights at initialisation, times sqrt(fan-in).
+    config.kernel.w_std = 2**0.5
+    # Standard deviation of the biases at initialisation.
+    config.kernel.b_std = 0.1
+    # 'ntk' (all layers are trained) or 'nngp' (the last one is).
+    config.kernel.kind = "ntk"
+    # 'auto' takes the fastest that fits; 'xla' or 'neural_tangents' (the reference, slow).
+    config.kernel.implementation = "auto"
+
+    config.support = ConfigDict()
+    # Learned images in all, the same number for every class.
+    config.support.size = 10
+    # 'real': drawn from the training images; 'noise': standard normal in the preprocessed space.
+    config.support.init = "real"
+    # KIP: learn the labels along with the images.
+    config.support.learn_labels = True
+
+    config.optimizer = ConfigDict()
+    # 'adam' or 'sgd'.
+    config.optimizer.name = "adam"
+    # Where the schedule is constant, and at its height otherwise.
+    config.optimizer.learning_rate = 0.04
+    # 'constant', or 'cosine' to 0 at num_steps.
+    config.optimizer.schedule = "constant"
+    # Steps of linear growth from 0 to learning_rate.
+    config.optimizer.warmup_steps = 0
+    # 'sgd' only.
+    config.optimizer.momentum = 0.9
+
+    # Training images that one step looks at (KIP: drawn per class; LS: a tile, in fixed order).
+    config.batch_size = 500
+    # KIP only: LS makes one pass over the training set.
+    config.num_steps = 1000
+    # Regulariser of kernel ridge regression, in units of the kernel's mean diagonal. LS solves for
+    # the labels with the same number as an absolute one.
+    config.reg = 1e-6
+
+    config.mesh = ConfigDict()
+    # Devices that share the targets; -1: all that are left.
+    config.mesh.data = -1
+    # Devices that share the support.
+    config.mesh.support = 1
+    # Devices that the processor is split into, where there is no accelerator; 0: one per core.
+    config.mesh.cpu_devices = 0
+
+    config.checkpoint = ConfigDict()
+    # Steps between checkpoints.
+    config.checkpoint.every_steps = 50
+    # Checkpoints kept, the newest ones.
+    config.checkpoint.keep = 3
+
+    config.eval = ConfigDict()
+    # Steps at which the test accuracy is measured and the support exported, besides the last; () is
+    # the published list: 0, 1, 2, 4, 6, 8, 12, 18, 26, 37, 54, 78, 112, 162, 233, 335, 483, 695,
+    # 1000, then every 500.
+    config.eval.steps = ()
+    # Test images, the same number for every class; 0: all.
+    config.eval.num_test = 0
+    # Test images per call of the kernel.
+    config.eval.batch_size = 500
+
+    config.log = ConfigDict()
+    # Steps between two lines of progress, each with a check that the loss is finite.
+    config.log.every_steps = 10
+    return config

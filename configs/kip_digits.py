@@ -1,0 +1,27 @@
+"""KIP on scikit-learn's 8x8 digits: ten images that stand for 1,437. The main job of a laptop.
+
+Setting: that of Nguyen et al., NeurIPS 2021 (arXiv 2107.13034), made small: ConvNet of
+depth 2, labels learned, Adam 0.04, 10 images, 200 targets a step.
+
+Expected: no published figure.
+Measured: not yet.
+
+Run: python main.py --config=configs/kip_digits.py --workdir=runs/kip_digits
+"""
+
+from ml_collections import ConfigDict
+
+from configs import default
+
+
+def get_config() -> ConfigDict:
+    """The default with what differs."""
+    config = default.get_config()
+    config.kernel.architecture = "convnet"
+    config.kernel.depth = 2
+    config.support.size = 10
+    config.support.learn_labels = True
+    config.batch_size = 200
+    config.num_steps = 60
+    config.eval.steps = (0, 10, 30)
+    return config

@@ -1,0 +1,29 @@
+r"""KIP on your own pictures: one learned image per class.
+
+Setting: that of Nguyen et al., NeurIPS 2021 (arXiv 2107.13034): ConvNet with the prepended
+layer, ZCA, Adam 0.04. DIR holds one sub-folder of pictures per class. Set `support.size` to the
+number of classes or a multiple of it, and `batch_size` to no more than there are pictures.
+
+Expected: depends on the pictures.
+Measured: not yet.
+
+Run: python main.py --config=configs/kip_folder.py --workdir=runs/kip_folder \
+    --config.dataset.data_dir=DIR --config.support.size=10
+"""
+
+from ml_collections import ConfigDict
+
+from configs import default
+
+
+def get_config() -> ConfigDict:
+    """The default with what differs."""
+    config = default.get_config()
+    config.dataset.name = "folder"
+    config.dataset.image_size = 32
+    config.preprocess = "zca_normalize"
+    config.support.size = 10
+    config.optimizer.learning_rate = 0.04
+    config.batch_size = 200
+    config.num_steps = 500
+    return config

@@ -1,0 +1,23 @@
+"""Label Solve on scikit-learn's 8x8 digits: ten real images with the best labels for them.
+
+Setting: that of Nguyen et al., ICLR 2021 (arXiv 2011.00050), section 3.2, made small.
+
+Expected: no published figure.
+Measured: not yet.
+
+Run: python main.py --config=configs/ls_digits.py --workdir=runs/ls_digits
+"""
+
+from ml_collections import ConfigDict
+
+from configs import default
+
+
+def get_config() -> ConfigDict:
+    """The default with what differs."""
+    config = default.get_config()
+    config.algorithm = "ls"
+    config.kernel.architecture = "convnet"
+    config.kernel.depth = 2
+    config.support.size = 10
+    return config

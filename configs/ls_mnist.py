@@ -1,0 +1,27 @@
+r"""Label Solve on MNIST: ten images.
+
+Setting: Nguyen et al., NeurIPS 2021 (arXiv 2107.13034): ConvNet with the prepended layer, all
+60,000 targets.
+
+Expected: published 73.35 % for one image per class, on average over draws of the images.
+Measured: not yet.
+
+Run: python main.py --config=configs/ls_mnist.py --workdir=runs/ls_mnist \
+    --config.dataset.data_dir=DIR
+"""
+
+from ml_collections import ConfigDict
+
+from configs import default
+
+
+def get_config() -> ConfigDict:
+    """The default with what differs."""
+    config = default.get_config()
+    config.algorithm = "ls"
+    config.dataset.name = "mnist"
+    config.support.size = 10
+    config.batch_size = 1000
+    config.checkpoint.every_steps = 5
+    config.log.every_steps = 1
+    return config

@@ -1,0 +1,237 @@
+"""What a configuration may say: one clear error per mistake, before any device is touched.
+
+The defaults live in `configs/default.py`; here are only the names of the fields and their types.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from kip_flax import architectures, augment, data, kernels, preprocess
+from kip_flax.errors import UserError
+
+ALGORITHMS = ("kip", "ls")
+OPTIMIZERS = ("adam", "sgd")
+SCHEDULES = ("constant", "cosine")
+SUPPORT_INITS = ("real", "noise")
+
+FIELDS: dict[str, type] = {
+    "algorithm": str,
+    "seed": int,
+    "dataset.name": str,
+    "dataset.data_dir": str,
+    "dataset.image_size": int,
+    "dataset.test_fraction": float,
+    "preprocess": str,
+    "augment": str,
+    "kernel.architecture": str,
+    "kernel.depth": int,
+    "kernel.parameterization": str,
+    "kernel.width": int,
+    "kernel.w_std": float,
+    "kernel.b_std": float,
+    "kernel.kind": str,
+    "kernel.implementation": str,
+    "support.size": int,
+    "support.init": str,
+    "support.learn_labels": bool,
+    "optimizer.name": str,
+    "optimizer.learning_rate": float,
+    "optimizer.schedule": str,
+    "optimizer.warmup_steps": int,
+    "optimizer.momentum": float,
+    "batch_size": int,
+    "num_steps": int,
+    "reg": float,
+    "mesh.data": int,
+    "mesh.support": int,
+    "mesh.cpu_devices": int,
+    "checkpoint.every_steps": int,
+    "checkpoint.keep": int,
+    "eval.steps": tuple,
+    "eval.num_test": int,
+    "eval.batch_size": int,
+    "log.every_steps": int,
+}
+
+_CHOICES: dict[str, Sequence[str]] = {
+    "algorithm": ALGORITHMS,
+    "dataset.name": data.DATASETS,
+    "preprocess": preprocess.PREPROCESSES,
+    "kernel.architecture": tuple(architectures.ARCHITECTURES),
+    "kernel.parameterization": kernels.PARAMETERIZATIONS,
+    "kernel.kind": kernels.GETS,
+    "kernel.implementation": kernels.IMPLEMENTATIONS,
+    "support.init": SUPPORT_INITS,
+    "optimizer.name": OPTIMIZERS,
+    "optimizer.schedule": SCHEDULES,
+}
+
+# The smallest value allowed.
+_MINIMA: dict[str, int] = {
+    "seed": 0,
+    "dataset.image_size": 1,
+    "kernel.width": 1,
+    "support.size": 1,
+    "optimizer.warmup_steps": 0,
+    "batch_size": 1,
+    "num_steps": 0,
+    "reg": 0,
+    "kernel.b_std": 0,
+    "optimizer.momentum": 0,
+    "mesh.cpu_devices": 0,
+    "checkpoint.every_steps": 1,
+    "checkpoint.keep": 1,
+    "eval.num_test": 0,
+    "eval.batch_size": 1,
+    "log.every_steps": 1,
+}
+_ABOVE_ZERO = ("kernel.w_std", "optimizer.learning_rate")
+
+# What may differ between a run and its continuation: it decides how far, where and how often, not
+# what is computed. A name that ends in a dot stands for all fields below it.
+_FREE = (
+    "num_steps",
+    "mesh.",
+    "checkpoint.",
+    "eval.",
+    "log.",
+    "kernel.implementation",
+    "dataset.data_dir",
+)
+
+
+def flatten(config: ConfigDict | dict[str, Any]) -> dict[str, Any]:
+    """{'kernel.depth': 3, ...}: a nested configuration with dotted names; tuples for sequences."""
+    flat: dict[str, Any] = {}
+    for name, value in config.items():
+        if isinstance(value, ConfigDict | dict):
+            flat |= {f"{name}.{rest}": leaf for rest, leaf in flatten(value).items()}
+        else:
+            flat[name] = tuple(value) if isinstance(value, list) else value
+    return flat
+
+
+def identity(config: ConfigDict | dict[str, Any]) -> dict[str, Any]:
+    """The fields, with dotted names, that decide what is computed: all but the free ones.
+
+    A cosine schedule ends at `num_steps`, which belongs to them then.
+    """
+    flat = flatten(config)
+    cosine = flat["optimizer.schedule"] == "cosine"
+    return {
+        name: value
+        for name, value in flat.items()
+        if not name.startswith(_FREE) or (cosine and name == "num_steps")
+    }
+
+
+def validate(config: ConfigDict) -> None:
+    """Checks all that can be checked without data or devices.
+
+    Raises:
+        UserError: a field is unknown, missing, of a wrong type or out of its range.
+    """
+    flat = flatten(config)
+    _check_fields(flat)
+    for name, allowed in _CHOICES.items():
+        if flat[name] not in allowed:
+            raise UserError(f"{name} is {flat[name]!r}: take one of {', '.join(allowed)}.")
+    for name, minimum in _MINIMA.items():
+        if flat[name] < minimum:
+            raise UserError(f"{name} is {flat[name]}: it must be at least {minimum}.")
+    for name in _ABOVE_ZERO:
+        if not flat[name] > 0:
+            raise UserError(f"{name} is {flat[name]}: it must be above 0.")
+    if not 0 < config.dataset.test_fraction < 1:
+        raise UserError(
+            f"dataset.test_fraction is {config.dataset.test_fraction}: it must lie between 0 and 1."
+        )
+    if any(not _is(step, int) or step < 0 for step in config.eval.steps):
+        raise UserError(
+            f"eval.steps is {tuple(config.eval.steps)}: write steps, such as (0, 10, 100)."
+        )
+    architectures.build(config.kernel.architecture, config.kernel.depth)
+    augment.parse(config.augment)
+    if config.algorithm == "ls" and config.augment:
+        raise UserError(
+            f"augment is {config.augment!r}: Label Solve does not augment: leave it empty."
+        )
+
+
+def check_data(config: ConfigDict, dataset: data.Dataset) -> None:
+    """Checks the sizes in a valid `config` against the data.
+
+    Raises:
+        UserError: the support does not fit the classes or the training set, a batch is larger than
+            the training set, or the images are too small for the architecture's pools.
+    """
+    size, classes, train = config.support.size, dataset.num_classes, len(dataset.train_labels)
+    if size % classes:
+        raise UserError(
+            f"support.size is {size}, which is no multiple of the {classes} classes of "
+            f"{dataset.name}: take for example {max(1, round(size / classes)) * classes}."
+        )
+    if size > train:
+        raise UserError(
+            f"support.size is {size} and {dataset.name} has {train} training images: take fewer."
+        )
+    if config.algorithm == "kip" and config.batch_size > train:
+        raise UserError(
+            f"batch_size is {config.batch_size} and {dataset.name} has {train} training images: "
+            f"take no more than that."
+        )
+    check_pools(config, dataset)
+
+
+def check_pools(config: ConfigDict, dataset: data.Dataset) -> None:
+    """Raises UserError if the images are too small for the architecture's pools."""
+    spec = architectures.build(config.kernel.architecture, config.kernel.depth)
+    height, width, _ = dataset.image_shape
+    architectures.spatial_sizes(spec, height, width)
+
+
+def check_same_experiment(saved: dict[str, Any], config: ConfigDict, workdir: str) -> None:
+    """Refuses to go on with a run under another configuration.
+
+    Args:
+        saved: the nested configuration of the checkpoint.
+        config: the one of this run.
+        workdir: named in the error.
+
+    Raises:
+        UserError: naming the first field that differs and may not, with both values.
+    """
+    old, new = identity(saved), identity(config)
+    for name in sorted(old.keys() | new.keys()):
+        if old.get(name) != new.get(name):
+            raise UserError(
+                f"{workdir} holds another experiment: {name} was {old.get(name)!r} and is now "
+                f"{new.get(name)!r}: take another --workdir, or the old value to go on."
+            )
+
+
+def _check_fields(flat: dict[str, Any]) -> None:
+    unknown = _names(flat.keys() - FIELDS.keys())
+    if unknown:
+        raise UserError(f"unknown config field {unknown}: configs/default.py lists all fields.")
+    missing = _names(FIELDS.keys() - flat.keys())
+    if missing:
+        raise UserError(f"config without the field {missing}: begin with configs/default.py.")
+    for name, kind in FIELDS.items():
+        if not _is(flat[name], kind):
+            raise UserError(
+                f"{name} is {flat[name]!r}: it must be of type {kind.__name__}, "
+                f"not {type(flat[name]).__name__}."
+            )
+
+
+def _is(value: Any, kind: type) -> bool:
+    if kind in (int, float) and isinstance(value, bool):
+        return False
+    return isinstance(value, int | float if kind is float else kind)
+
+
+def _names(names: Iterable[str]) -> str:
+    return ", ".join(sorted(names))

@@ -1,0 +1,161 @@
+"""From a description and an image size to the pixel pairs that a kernel really needs.
+
+A pixel pair is its offset (oh, ow) = (h' - h, w' - w) and its pixel (h, w). Convolution and ReLU
+keep the offset; `size` x `size` pooling reads, for offset d, the offsets size*d - (size-1) ...
+size*d + (size-1); flattening reads offset 0 only, global pooling reads all. Walking the
+description backwards gives the largest offset of each stage. Nothing is approximated.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from kip_flax import architectures as arch
+
+
+@dataclass(frozen=True)
+class Affine:
+    """A convolution (or, at size 1 in the head, a dense layer) as it acts on covariances.
+
+    `B = weight * mean over the window(K) + bias`;
+    `T' = alpha * B + beta + weight * mean over the window(T)` with T the tangent kernel. In the
+    'ntk' parameterisation alpha, beta = 1, 0; in 'standard' the tangent kernel of the layer's own
+    weights is fan_in * mean(K) + 1 (Sohl-Dickstein et al. 2020, arXiv 2001.07301).
+    """
+
+    size: int
+    weight: float
+    bias: float
+    alpha: float
+    beta: float
+
+
+Op = Affine | arch.Relu
+
+
+@dataclass(frozen=True)
+class Level:
+    """Layers between two pools: all at one resolution, all with the same offsets.
+
+    Attributes:
+        height, width: pixels.
+        ops: what happens to a plane.
+        pool: window of the average pooling that ends the level; 0 for the last level.
+        band: largest |row offset| and |column offset| needed.
+    """
+
+    height: int
+    width: int
+    ops: tuple[Op, ...]
+    pool: int
+    band: tuple[int, int]
+
+    @property
+    def margin(self) -> int:
+        """Rows and columns of zeros around an image that the convolutions of the level eat."""
+        return sum(op.size // 2 for op in self.ops if isinstance(op, Affine))
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A description made ready: levels of planes, their end, and the head on vectors."""
+
+    levels: tuple[Level, ...]
+    global_pool: bool
+    head: tuple[Op, ...]
+
+    @property
+    def convolutional(self) -> bool:
+        """False where the network flattens the image before anything else."""
+        return any(level.ops or level.pool for level in self.levels) or self.global_pool
+
+
+def make_plan(
+    spec: arch.Spec,
+    image_shape: tuple[int, int, int],
+    w_std: float,
+    b_std: float,
+    parameterization: str,
+    width: int,
+) -> Plan:
+    """The plan of `spec` on images of `image_shape` (H, W, C).
+
+    Raises:
+        UserError: the images are too small for the pools.
+    """
+    sizes = arch.spatial_sizes(spec, *image_shape[:2])
+    end = next(i for i, layer in enumerate(spec) if isinstance(layer, _ENDS))
+    global_pool = isinstance(spec[end], arch.GlobalAvgPool)
+
+    ops: list[Op] = []
+    channels, vector = image_shape[2], False
+    for layer, (rows, columns) in zip(spec, sizes, strict=True):
+        if isinstance(layer, arch.Conv):
+            fan_in = channels * layer.size**2
+            ops.append(_affine(layer.size, fan_in, w_std, b_std, parameterization))
+            channels = width
+        elif isinstance(layer, arch.Dense):
+            ops.append(_affine(1, channels, w_std, b_std, parameterization))
+            channels = width
+        elif isinstance(layer, arch.Relu):
+            ops.append(layer)
+        elif isinstance(layer, arch.Flatten) and not vector:
+            channels *= rows * columns
+        vector = vector or isinstance(layer, _ENDS)
+
+    head_size = sum(not isinstance(layer, _ENDS) for layer in spec[end:])
+    plane_ops, head = ops[: len(ops) - head_size], ops[len(ops) - head_size :]
+    levels = _levels(spec[:end], sizes[: end + 1], plane_ops, global_pool)
+    return Plan(levels, global_pool, tuple(head))
+
+
+def variance_plan(plan: Plan) -> Plan:
+    """The thinner plan of an image with itself: offset 0 at the last level, if that is all."""
+    if not plan.global_pool or any(isinstance(op, arch.Relu) for op in plan.head):
+        return plan
+    return Plan(_with_bands(plan.levels, False), False, ())
+
+
+def offsets(level: Level) -> np.ndarray:
+    """All offsets of a level, (offsets, 2) int32, rows outermost."""
+    axes = [np.arange(-b, b + 1, dtype=np.int32) for b in level.band]
+    return np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 2)
+
+
+_ENDS = (arch.Flatten, arch.GlobalAvgPool)
+
+
+def _affine(size: int, fan_in: int, w_std: float, b_std: float, parameterization: str) -> Affine:
+    weight, bias = w_std**2, b_std**2
+    if parameterization == "ntk":
+        return Affine(size, weight, bias, 1.0, 0.0)
+    return Affine(size, weight, bias, fan_in / weight, 1.0 - fan_in / weight * bias)
+
+
+def _levels(
+    layers: arch.Spec, sizes: list[tuple[int, int]], ops: list[Op], global_pool: bool
+) -> tuple[Level, ...]:
+    levels: list[Level] = []
+    remaining = iter(ops)
+    current: list[Op] = []
+    size = sizes[0]
+    for layer, after in zip(layers, sizes[1:], strict=True):
+        if isinstance(layer, arch.AvgPool):
+            levels.append(Level(*size, tuple(current), layer.size, (0, 0)))
+            current, size = [], after
+        else:
+            current.append(next(remaining))
+    levels.append(Level(*size, tuple(current), 0, (0, 0)))
+    return _with_bands(tuple(levels), global_pool)
+
+
+def _with_bands(levels: tuple[Level, ...], global_pool: bool) -> tuple[Level, ...]:
+    last = levels[-1]
+    band = (last.height - 1, last.width - 1) if global_pool else (0, 0)
+    found = []
+    for level in reversed(levels):
+        if level.pool:
+            reach = (level.pool * band[0] + level.pool - 1, level.pool * band[1] + level.pool - 1)
+            band = (min(reach[0], level.height - 1), min(reach[1], level.width - 1))
+        found.append(Level(level.height, level.width, level.ops, level.pool, band))
+    return tuple(reversed(found))

@@ -1,0 +1,120 @@
+"""Pairs of images that are nearly the same, again in float64.
+
+There 1 - c is a small difference of float32 numbers and the gradient loses its digits (1 % at
+|x1 - x2|^2 about 1e-6 |x|^2). Such pairs are few: the diagonal of K_ss, and targets from which a
+support image was drawn. They are found by distance, gathered a chunk at a time and computed by the
+same code in float64; where JAX has no float64 they stay in float32.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.custom_derivatives import SymbolicZero
+
+Paired = Callable[[jax.Array, jax.Array], jax.Array]
+
+_NEAR = 1e-3  # |x1 - x2|^2 relative to |x1|^2 + |x2|^2
+_CHUNK = 16
+
+
+def near(x1: jax.Array, x2: jax.Array) -> jax.Array:
+    """(n1, n2) bool: which images of x1 (n1, ...) and x2 (n2, ...) are nearly the same."""
+    a, b = (lax.stop_gradient(x).reshape(len(x), -1) for x in (x1, x2))
+    scale = jnp.sum(a * a, axis=1)[:, None] + jnp.sum(b * b, axis=1)[None]
+    product = jnp.matmul(a, b.T, precision=lax.Precision.HIGHEST)
+    return scale - 2 * product <= _NEAR * scale
+
+
+def corrected(paired: Paired, kernel: jax.Array, x1: jax.Array, x2: jax.Array) -> jax.Array:
+    """`kernel` (n1, n2) with the near-duplicates replaced by their float64 values.
+
+    Args:
+        paired: image by image kernel of (m, H, W, C) and (m, H, W, C): (m,); it need only be
+            differentiable in its first argument, and symmetric.
+    """
+    if not jax.config.read("jax_enable_x64"):
+        return kernel
+    mask = near(x1, x2)
+    return jnp.where(mask, _near_values(paired, mask, x1, x2).astype(kernel.dtype), kernel)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _near_values(paired: Paired, mask: jax.Array, x1: jax.Array, x2: jax.Array) -> jax.Array:
+    """(n1, n2) float64: the kernel where `mask` is set, 0 elsewhere."""
+
+    def chunk(found: jax.Array, at: jax.Array, a: jax.Array, b: jax.Array) -> jax.Array:
+        return found.at[at].set(paired(a, b), mode="drop")
+
+    found = _over_chunks(chunk, jnp.zeros(mask.size, jnp.float64), mask, x1, x2)
+    return found.reshape(mask.shape)
+
+
+def _over_chunks(
+    chunk: Callable[..., Any], start: Any, mask: jax.Array, x1: jax.Array, x2: jax.Array
+) -> Any:
+    """Folds `chunk(state, flat indices, float64 images, float64 images)` over the set pairs."""
+    size = min(_CHUNK, mask.size)
+
+    def body(carry: tuple[jax.Array, Any]) -> tuple[jax.Array, Any]:
+        left, state = carry
+        (at,) = jnp.nonzero(left, size=size, fill_value=mask.size)
+        pair = jnp.minimum(at, mask.size - 1)
+        rows, columns = pair // mask.shape[1], pair % mask.shape[1]
+        images = (x1[rows].astype(jnp.float64), x2[columns].astype(jnp.float64))
+        return left.at[at].set(False, mode="drop"), chunk(state, at, *images)
+
+    return lax.while_loop(lambda carry: carry[0].any(), body, (mask.ravel(), start))[1]
+
+
+def _near_fwd(paired: Paired, mask: Any, x1: Any, x2: Any) -> tuple:
+    values = (mask.value, x1.value, x2.value)
+    # Which images want a gradient travels as structure: () for yes, None for no.
+    asked = tuple(() if x.perturbed else None for x in (x1, x2))
+    return _near_values(paired, *values), (values, asked)
+
+
+def _near_bwd(paired: Paired, residuals: tuple, g: Any) -> tuple:
+    (mask, x1, x2), asked = residuals
+    if isinstance(g, SymbolicZero):
+        return None, None, None
+    grads = [
+        None if ask is None else _gradient(paired, m, a, b, weights)
+        for ask, m, a, b, weights in zip(
+            asked, (mask, mask.T), (x1, x2), (x2, x1), (g, g.T), strict=True
+        )
+    ]
+    return None, *grads
+
+
+def _gradient(
+    paired: Paired, mask: jax.Array, x1: jax.Array, x2: jax.Array, g: jax.Array
+) -> jax.Array:
+    """Gradient of sum(g * kernel) over the set pairs with respect to x1."""
+
+    def chunk(total: jax.Array, at: jax.Array, a: jax.Array, b: jax.Array) -> jax.Array:
+        weights = g.ravel().at[at].get(mode="fill", fill_value=0)
+        (grad,) = jax.vjp(lambda a: paired(a, b), a)[1](weights)
+        # The indices that fill an incomplete last chunk fall on a row past the end.
+        return total.at[at // mask.shape[1]].add(grad, mode="drop")
+
+    zeros = jnp.zeros(x1.shape, jnp.float64)
+    return _over_chunks(chunk, zeros, mask, x1, x2).astype(x1.dtype)
+
+
+_near_values.defvjp(_near_fwd, _near_bwd, symbolic_zeros=True)
+
+
+@jax.custom_vjp
+def symmetric(k: jax.Array) -> jax.Array:
+    """k (n, n), the kernel of x with itself, made with the gradient of its first argument alone.
+
+    The kernel is symmetric, so both arguments' gradients are the first's under g + g^T.
+    """
+    return k
+
+
+symmetric.defvjp(lambda k: (k, None), lambda _, g: (g + g.T,))

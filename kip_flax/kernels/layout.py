@@ -1,0 +1,96 @@
+"""How images and their variances are laid out for the planes: (rows, columns * lanes).
+
+A tile has two sides. The fixed side is where gradients go: one image for all lanes, or one a lane.
+The moving side is shifted by the offset: it has the band's zeros around it, so that every offset is
+a slice.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from kip_flax import architectures as arch
+from kip_flax.kernels.band import Affine, Level, Plan
+
+Maps = tuple[jax.Array, ...]
+Variances = tuple[tuple[Maps, ...], Maps]
+
+
+class LevelSide(NamedTuple):
+    """What one side brings to one level.
+
+    Attributes:
+        image: (C, rows, columns * lanes) on the first level, None on the others.
+        deviations: for each ReLU of the level (rows, columns * lanes): the standard deviation of
+            every pixel's pre-activation; 0 outside the image.
+        inverses: 1 / deviations, and 0 outside; they carry no gradient of their own.
+    """
+
+    image: jax.Array | None
+    deviations: Maps
+    inverses: Maps
+
+
+class Side(NamedTuple):
+    """One side of a tile: one entry a level, and the deviations (lanes,) of the head's ReLUs."""
+
+    levels: tuple[LevelSide, ...]
+    head: Maps
+
+
+def lay_out(plan: Plan, images: jax.Array, variances: Variances, lanes: int, moving: bool) -> Side:
+    """Images (n, H, W, C) and their variances as a side; n is `lanes`, or 1 for all lanes alike."""
+    by_level, head = variances
+    levels = tuple(
+        level_side(level, images if i == 0 else None, maps, lanes, moving)
+        for i, (level, maps) in enumerate(zip(plan.levels, by_level, strict=True))
+    )
+    return Side(levels, tuple(jnp.broadcast_to(_sqrt(v), lanes) for v in head))
+
+
+def level_side(
+    level: Level, images: jax.Array | None, variances: Maps, lanes: int, moving: bool
+) -> LevelSide:
+    """One level's part of a side, from images (n, H, W, C) and variance maps (n, H, W)."""
+    band = level.band if moving else (0, 0)
+    image = None
+    if images is not None:
+        image = _spread(jnp.moveaxis(images, -1, 1), level.margin, band, lanes)
+    deviations = tuple(
+        _spread(_sqrt(v), margin, band, lanes)
+        for v, margin in zip(variances, relu_margins(level), strict=True)
+    )
+    return LevelSide(image, deviations, lax.stop_gradient(tuple(inverse(s) for s in deviations)))
+
+
+def relu_margins(level: Level) -> list[int]:
+    """The margin that is left at each ReLU of a level."""
+    margin, margins = level.margin, []
+    for op in level.ops:
+        if isinstance(op, Affine):
+            margin -= op.size // 2
+        elif isinstance(op, arch.Relu):
+            margins.append(margin)
+    return margins
+
+
+def inverse(x: jax.Array) -> jax.Array:
+    """1 / x, and 0 where x is 0."""
+    return jnp.where(x > 0, 1 / jnp.where(x > 0, x, 1), 0)
+
+
+def _sqrt(v: jax.Array) -> jax.Array:
+    """Square root with the gradient 0 at 0 (a variance is 0 only where bias and patch are)."""
+    return jnp.where(v > 0, jnp.sqrt(jnp.where(v > 0, v, 1)), 0)
+
+
+def _spread(maps: jax.Array, margin: int, band: tuple[int, int], lanes: int) -> jax.Array:
+    """(n, ..., H, W) to (..., rows, columns * lanes), with zeros of margin + band around."""
+    rows, columns = margin + band[0], margin + band[1]
+    maps = jnp.moveaxis(maps, 0, -1)
+    edges = [(0, 0)] * (maps.ndim - 3) + [(rows, rows), (columns, columns), (0, 0)]
+    maps = jnp.pad(maps, edges)
+    maps = jnp.broadcast_to(maps, (*maps.shape[:-1], lanes))
+    return maps.reshape(*maps.shape[:-2], -1)

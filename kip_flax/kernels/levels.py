@@ -1,0 +1,149 @@
+"""One level: all offsets between two pools, scanned one plane at a time, forward and backward.
+
+Forward keeps only the pooled planes. Backward recomputes each plane from what entered the level.
+"""
+
+from functools import partial
+from itertools import zip_longest
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from kip_flax import architectures as arch
+from kip_flax.kernels import band, planes, pools
+from kip_flax.kernels.band import Affine, Level, Plan
+from kip_flax.kernels.layout import LevelSide
+
+Pair = tuple[jax.Array, jax.Array]  # K and T
+
+
+def level_forward(
+    plan: Plan, i: int, entry: Pair | None, fixed: LevelSide, moving: LevelSide, lanes: int
+) -> Pair:
+    """K and T after level `i`.
+
+    Args:
+        entry: K and T planes (offsets, rows, columns * lanes) with the level's margin; None for the
+            first level, which starts from the images.
+
+    Returns:
+        The planes that enter the next level, or after the last one the means (lanes,).
+    """
+    level = plan.levels[i]
+    dtype = jax.tree.leaves(fixed)[0].dtype if entry is None else entry[0].dtype
+
+    def one_plane(sums: Pair, x: tuple) -> tuple[Pair, None]:
+        offset, slots, entering = x
+        k, t = plane(level, lanes, offset, entering, fixed, moving)
+        collect = partial(pools.collect, plan, i, lanes, slots)
+        return (collect(sums[0], k), collect(sums[1], t)), None
+
+    empty = jnp.zeros(pools.sums_shape(plan, i, lanes), dtype)
+    scanned = (band.offsets(level), pools.slots(plan, i), entry)
+    (k, t), _ = lax.scan(one_plane, (empty, empty), scanned)
+    return pools.finish(plan, i, k), pools.finish(plan, i, t)
+
+
+def level_backward(
+    plan: Plan,
+    i: int,
+    entry: Pair | None,
+    fixed: LevelSide,
+    moving: LevelSide,
+    lanes: int,
+    cotangents: Pair,
+) -> tuple[Pair | None, LevelSide]:
+    """Cotangents of `entry` and of the fixed side, from those of what `level_forward` returns."""
+    level = plan.levels[i]
+    upstream = tuple(pools.begin(plan, i, g) for g in cotangents)
+
+    def one_plane(total: Any, x: tuple) -> tuple[Any, Pair | None]:
+        offset, slots, entering = x
+
+        def through(entering: Pair | None, varying: Any) -> Pair:
+            side = LevelSide(*varying, fixed.inverses)
+            return plane(level, lanes, offset, entering, side, moving)
+
+        _, vjp = jax.vjp(through, entering, fixed[:2])
+        gk, gt = (pools.distribute(plan, i, lanes, slots, g) for g in upstream)
+        entering_grad, grads = vjp((gk, gt))
+        return jax.tree.map(jnp.add, total, grads), entering_grad
+
+    zeros = jax.tree.map(jnp.zeros_like, fixed[:2])
+    scanned = (band.offsets(level), pools.slots(plan, i), entry)
+    total, entry_grads = lax.scan(one_plane, zeros, scanned)
+    return entry_grads, LevelSide(*total, jax.tree.map(jnp.zeros_like, fixed.inverses))
+
+
+def plane(
+    level: Level,
+    lanes: int,
+    offset: jax.Array,
+    entering: Pair | None,
+    fixed: LevelSide,
+    moving: LevelSide,
+) -> Pair:
+    """K and T (height, width * lanes) at one offset (2,), brought through the level's layers."""
+    alive = offset[0] < level.height
+    margin = level.margin
+    t: jax.Array | None
+    if entering is None:
+        shifted = at_offset(moving.image, level, offset, margin, lanes)
+        k, t = planes.mean_product(alive, fixed.image, shifted), None
+    else:
+        rows, columns = _inside(level, offset, margin, lanes, entering[0].dtype)
+        k, t = entering[0] * (rows * columns), entering[1] * (rows * columns)
+    relus = 0
+    for op, rectified in _stages(level):
+        margin -= op.size // 2
+        rows, columns = _inside(level, offset, margin, lanes, k.dtype)
+        if not rectified:
+            k, t = planes.conv(op, lanes, k, t, rows * columns)
+            continue
+        s2, r2 = (
+            at_offset(maps[relus], level, offset, margin, lanes)
+            for maps in (moving.deviations, moving.inverses)
+        )
+        q, r = fixed.deviations[relus] * s2, fixed.inverses[relus] * r2
+        pixels = planes.Pixels(q, r, rows, columns)
+        k, t = planes.conv_relu(op, lanes, alive, k, t, pixels)
+        relus += 1
+    return k, jnp.zeros_like(k) if t is None else t
+
+
+def at_offset(
+    maps: jax.Array, level: Level, offset: jax.Array, margin: int, lanes: int
+) -> jax.Array:
+    """The moving side's (..., rows, columns * lanes) under the fixed side's pixels, with `margin`."""
+    rows, columns = level.height + 2 * margin, (level.width + 2 * margin) * lanes
+    corner = (level.band[0] + offset[0], (level.band[1] + offset[1]) * lanes)
+    start = (*[np.int32(0)] * (maps.ndim - 2), *corner)
+    shape = (*maps.shape[:-2], rows, columns)
+    return lax.dynamic_slice(maps, start, shape, allow_negative_indices=False)
+
+
+def _stages(level: Level) -> list[tuple[Affine, bool]]:
+    """The level's convolutions, and whether a ReLU follows each."""
+    return [
+        (op, isinstance(after, arch.Relu))
+        for op, after in zip_longest(level.ops, level.ops[1:])
+        if isinstance(op, Affine)
+    ]
+
+
+def _inside(
+    level: Level, offset: jax.Array, margin: int, lanes: int, dtype: Any
+) -> tuple[jax.Array, jax.Array]:
+    """Masks (rows, 1) and (1, columns * lanes): 1 where both pixels of a pair are in their images."""
+
+    def mask(size: int, shift: jax.Array) -> jax.Array:
+        here = np.arange(-margin, size + margin, dtype=np.int32)
+        there = here + shift
+        return ((here >= 0) & (here < size) & (there >= 0) & (there < size)).astype(dtype)
+
+    columns = mask(level.width, offset[1])[:, None]
+    columns = jnp.broadcast_to(columns, (len(columns), lanes)).reshape(1, -1)
+    return mask(level.height, offset[0])[:, None], columns

@@ -1,0 +1,184 @@
+"""One plane: the covariances of all pixel pairs at one offset, for many image pairs at once.
+
+A plane is stored as (rows, columns * lanes): lanes are image pairs, so every shift is a whole row
+or a whole stretch of lanes away, and every loop is long and contiguous. Planes carry a margin of
+zeros that the convolutions eat: no padding in between. Positions where one of the two pixels is
+outside its image are kept at zero by the standard deviations (zero there) and a mask.
+"""
+
+import functools
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from kip_flax.kernels import relu
+from kip_flax.kernels.band import Affine
+
+
+class Pixels(NamedTuple):
+    """What a ReLU and the mask need to know of the pixel pairs of a plane.
+
+    Attributes:
+        q: (rows, columns * lanes) product of standard deviations, 0 outside the images.
+        r: the same, inverse; 0 outside.
+        rows: (rows, 1) 1 inside both images, else 0.
+        columns: (1, columns * lanes) likewise.
+    """
+
+    q: jax.Array
+    r: jax.Array
+    rows: jax.Array
+    columns: jax.Array
+
+
+def box(plane: jax.Array, size: int, lanes: int) -> jax.Array:
+    """Sum over `size` x `size` windows; the result is smaller by size - 1 both ways."""
+    rows = plane.shape[0] - size + 1
+    columns = plane.shape[1] - (size - 1) * lanes
+    summed = sum(plane[i : i + rows] for i in range(1, size)) + plane[:rows]
+    shifted = (summed[:, i * lanes : i * lanes + columns] for i in range(1, size))
+    return sum(shifted) + summed[:, :columns]
+
+
+def as_one_block(alive: jax.Array, fn: Callable, *args: Any) -> Any:
+    """`fn(*args)`, kept by the compiler as one block with its results written to memory once.
+
+    XLA on CPUs otherwise fuses each stage into every element that reads it, and computes it nine
+    times over (it drops `optimization_barrier` before fusing). A branch on a run-time value is a
+    wall it does not fuse across. `alive` is always true; the other branch answers NaN.
+    """
+    if jax.default_backend() != "cpu":
+        return lax.optimization_barrier(fn(*args))
+    shapes = jax.eval_shape(fn, *args)
+    dead = lambda *_: jax.tree.map(lambda s: jnp.full(s.shape, jnp.nan, s.dtype), shapes)  # noqa: E731
+    return lax.cond(alive, fn, dead, *args)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def conv_relu(
+    op: Affine,
+    lanes: int,
+    alive: jax.Array,
+    k: jax.Array,
+    t: jax.Array | None,
+    pixels: Pixels,
+) -> tuple[jax.Array, jax.Array]:
+    """Convolution, then ReLU: planes K and T (rows, columns * lanes) to planes smaller by the window.
+
+    `t` is None where the tangent kernel is still zero (the input images).
+    """
+    k_out, t_out, _ = _conv_relu_forward(op, lanes, alive, k, t, pixels)
+    return k_out, t_out
+
+
+def _conv_relu_forward(
+    op: Affine, lanes: int, alive: jax.Array, k: jax.Array, t: jax.Array | None, pixels: Pixels
+) -> tuple:
+    scale = op.weight / op.size**2
+
+    def correlate(k: jax.Array, pixels: Pixels) -> tuple[jax.Array, jax.Array]:
+        c = relu.correlation(scale * box(k, op.size, lanes) + op.bias, pixels.r)
+        return c, relu.derivative_kernel(c) * (pixels.rows * pixels.columns)
+
+    def rectify(
+        t: jax.Array | None, c: jax.Array, d: jax.Array, q: jax.Array
+    ) -> tuple[jax.Array, jax.Array, jax.Array]:
+        u = op.alpha * (c * q) + op.beta
+        if t is not None:
+            u = u + scale * box(t, op.size, lanes)
+        return q * (c * d + relu.half_sine(c)), u * d, u
+
+    c, d = as_one_block(alive, correlate, k, pixels)
+    k_out, t_out, u = as_one_block(alive, rectify, t, c, d, pixels.q)
+    return k_out, t_out, (c, d, u)
+
+
+def _conv_relu_fwd(
+    op: Affine, lanes: int, alive: jax.Array, k: jax.Array, t: jax.Array | None, pixels: Pixels
+) -> tuple:
+    k_out, t_out, saved = _conv_relu_forward(op, lanes, alive, k, t, pixels)
+    return (k_out, t_out), (alive, *saved, pixels, t is None)
+
+
+def _conv_relu_bwd(op: Affine, lanes: int, residuals: tuple, cotangents: tuple) -> tuple:
+    alive, c, d, u, pixels, first = residuals
+    scale = op.weight / op.size**2
+
+    def rectify(
+        gk: jax.Array, gt: jax.Array, c: jax.Array, d: jax.Array, u: jax.Array, r: jax.Array
+    ) -> tuple[jax.Array, jax.Array, jax.Array]:
+        gu = gt * d
+        slope = gt * u * relu.derivative_slope(c) * r
+        gb = gk * d + slope + op.alpha * gu
+        gq = gk * relu.half_sine(c) - slope * c
+        return _surround(gb, op.size, lanes), _surround(gu, op.size, lanes), gq
+
+    def correlate(gb: jax.Array, gu: jax.Array) -> tuple[jax.Array, jax.Array | None]:
+        return scale * box(gb, op.size, lanes), None if first else scale * box(gu, op.size, lanes)
+
+    gb, gu, gq = as_one_block(alive, rectify, *cotangents, c, d, u, pixels.r)
+    gk, gt = as_one_block(alive, correlate, gb, gu)
+    zeros = [jnp.zeros_like(x) for x in (pixels.r, pixels.rows, pixels.columns)]
+    return None, gk, gt, Pixels(gq, *zeros)
+
+
+conv_relu.defvjp(_conv_relu_fwd, _conv_relu_bwd)
+
+
+def _surround(plane: jax.Array, size: int, lanes: int) -> jax.Array:
+    """The plane with size - 1 zero rows and columns on each side: box()'s own transpose is a box."""
+    edge = size - 1
+    return jnp.pad(plane, ((edge, edge), (edge * lanes, edge * lanes)))
+
+
+def windows(plane: jax.Array, size: int, width: int, lanes: int) -> jax.Array:
+    """(rows, width * lanes) as pooling windows (rows/size, size, columns/size, size, lanes)."""
+    rows, columns = plane.shape[0] // size, width // size
+    cells = plane.reshape(-1, width, lanes)[: rows * size, : columns * size]
+    return cells.reshape(rows, size, columns, size, lanes)
+
+
+def from_windows(cells: jax.Array, height: int, width: int) -> jax.Array:
+    """The transpose of `windows`: a plane (height, width * lanes), 0 in the rows that were left over."""
+    rows, size, columns, _, lanes = cells.shape
+    plane = cells.reshape(rows * size, columns * size * lanes)
+    return jnp.pad(plane, ((0, height - rows * size), (0, (width - columns * size) * lanes)))
+
+
+@jax.custom_vjp
+def mean_product(alive: jax.Array, image1: jax.Array, image2: jax.Array) -> jax.Array:
+    """Mean over channels of image1 * image2, both (C, rows, columns * lanes)."""
+
+    def mean(x: jax.Array, y: jax.Array) -> jax.Array:
+        # A sum written out: XLA on CPUs does not vectorise a reduction over the first axis.
+        return functools.reduce(jnp.add, [a * b for a, b in zip(x, y, strict=True)]) / len(x)
+
+    return as_one_block(alive, mean, image1, image2)
+
+
+def _mean_product_fwd(alive: jax.Array, image1: jax.Array, image2: jax.Array) -> tuple:
+    return mean_product(alive, image1, image2), (image1, image2)
+
+
+def _mean_product_bwd(images: tuple[jax.Array, jax.Array], g: jax.Array) -> tuple:
+    share = g / len(images[0])
+    return None, share * images[1], share * images[0]
+
+
+mean_product.defvjp(_mean_product_fwd, _mean_product_bwd)
+
+
+def conv(
+    op: Affine, lanes: int, k: jax.Array, t: jax.Array | None, mask: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """A convolution that no ReLU follows."""
+    scale = op.weight / op.size**2
+    b = scale * box(k, op.size, lanes) + op.bias
+    u = op.alpha * b + op.beta
+    if t is not None:
+        u = u + scale * box(t, op.size, lanes)
+    return b * mask, u * mask

@@ -1,0 +1,105 @@
+"""What becomes of a finished plane: pooled sums for the next level, or a mean at the end.
+
+The sums of a level are the planes that enter the next one, K or T, (row offsets, column offsets,
+rows, columns * lanes), with the next level's margin around each plane and one spare offset around
+the band, where the planes at the band's edge leave the halves that nobody reads.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from kip_flax.kernels import band, planes
+from kip_flax.kernels.band import Plan
+
+
+def sums_shape(plan: Plan, i: int, lanes: int) -> tuple[int, ...]:
+    """Shape of the sums of level `i`; (lanes,) for the last."""
+    if not plan.levels[i].pool:
+        return (lanes,)
+    after = plan.levels[i + 1]
+    rows, columns = after.height + 2 * after.margin, after.width + 2 * after.margin
+    return (2 * after.band[0] + 3, 2 * after.band[1] + 3, rows, columns * lanes)
+
+
+def slots(plan: Plan, i: int) -> np.ndarray:
+    """Where each plane adds to the sums: (offsets, 2, window) int32, by axis and row in the window.
+
+    Fine row h = size*j + a at offset o meets row h + o, which lies in window j + floor((a + o)/size):
+    that is its coarse offset.
+    """
+    level = plan.levels[i]
+    fine = band.offsets(level)
+    if not level.pool:
+        return np.zeros((len(fine), 2, 0), np.int32)
+    coarse = (fine[:, :, None] + np.arange(level.pool)) // level.pool
+    return (coarse + np.array(plan.levels[i + 1].band)[:, None] + 1).astype(np.int32)
+
+
+def collect(
+    plan: Plan, i: int, lanes: int, slots: jax.Array, sums: jax.Array, plane: jax.Array
+) -> jax.Array:
+    """`sums` and one plane (height, width * lanes)."""
+    level = plan.levels[i]
+    if not level.pool:
+        return sums + plane.reshape(-1, lanes).sum(axis=0) * _share(plan, i)
+    after = plan.levels[i + 1]
+    cells = planes.windows(plane, level.pool, level.width, lanes) / level.pool**4
+    for a, b in _window(level.pool):
+        part = cells[:, a, :, b].reshape(1, 1, after.height, -1)
+        start = _start(plan, i, lanes, slots, a, b)
+        old = lax.dynamic_slice(sums, start, part.shape, allow_negative_indices=False)
+        sums = lax.dynamic_update_slice(sums, old + part, start, allow_negative_indices=False)
+    return sums
+
+
+def finish(plan: Plan, i: int, sums: jax.Array) -> jax.Array:
+    """The planes that enter the next level (offsets, rows, columns * lanes); a mean (lanes,) as it is."""
+    if not plan.levels[i].pool:
+        return sums
+    return sums[1:-1, 1:-1].reshape(-1, *sums.shape[2:])
+
+
+def begin(plan: Plan, i: int, cotangent: jax.Array) -> jax.Array:
+    """The transpose of `finish`: nothing reads the spare offsets."""
+    if not plan.levels[i].pool:
+        return cotangent
+    reach = plan.levels[i + 1].band
+    sums = cotangent.reshape(2 * reach[0] + 1, 2 * reach[1] + 1, *cotangent.shape[1:])
+    return jnp.pad(sums, ((1, 1), (1, 1), (0, 0), (0, 0)))
+
+
+def distribute(plan: Plan, i: int, lanes: int, slots: jax.Array, upstream: jax.Array) -> jax.Array:
+    """The transpose of `collect`: the cotangent (height, width * lanes) of one plane."""
+    level = plan.levels[i]
+    if not level.pool:
+        line = jnp.tile(upstream * _share(plan, i), level.width)
+        return jnp.broadcast_to(line, (level.height, len(line)))
+    after = plan.levels[i + 1]
+    rows, size, columns = after.height, level.pool, after.width
+    cells = jnp.zeros((rows, size, columns, size, lanes), upstream.dtype)
+    for a, b in _window(size):
+        start = _start(plan, i, lanes, slots, a, b)
+        shape = (1, 1, rows, columns * lanes)
+        part = lax.dynamic_slice(upstream, start, shape, allow_negative_indices=False) / size**4
+        part = part.reshape(rows, 1, columns, 1, lanes)
+        cells = lax.dynamic_update_slice(cells, part, (0, a, 0, b, 0))
+    return planes.from_windows(cells, level.height, level.width)
+
+
+def _share(plan: Plan, i: int) -> float:
+    """Weight of a plane entry in the mean at the end: all pixel pairs, or those at offset 0."""
+    pixels = plan.levels[i].height * plan.levels[i].width
+    return 1 / pixels**2 if plan.global_pool else 1 / pixels
+
+
+def _window(size: int) -> list[tuple[int, int]]:
+    return [(a, b) for a in range(size) for b in range(size)]
+
+
+def _start(
+    plan: Plan, i: int, lanes: int, slots: jax.Array, a: int, b: int
+) -> tuple[jax.Array | np.int32, ...]:
+    margin = plan.levels[i + 1].margin
+    return slots[0, a], slots[1, b], np.int32(margin), np.int32(margin * lanes)

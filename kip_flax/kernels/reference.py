@@ -1,0 +1,102 @@
+"""The reference kernel: the description through neural_tangents. The only file that imports it.
+
+neural-tangents 0.6.5 was written for an older JAX. Importing it needs names that JAX has since
+moved (`jax.core.Jaxpr`, `jax.util.safe_map`, ...): `_import_neural_tangents` puts them back for the
+length of the import, and takes them away again. Nothing is written to site-packages.
+"""
+
+import contextlib
+import functools
+import importlib
+import sys
+import types
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import jax.extend.core
+import jax.interpreters.ad
+
+from kip_flax import architectures as arch
+
+_MOVED_FROM_CORE = ("Jaxpr", "JaxprEqn", "Literal", "Var", "Primitive")
+
+
+def make_reference_kernel(
+    spec: arch.Spec,
+    w_std: float,
+    b_std: float,
+    parameterization: str,
+    width: int,
+    get: str,
+) -> Callable[[jax.Array, jax.Array], jax.Array]:
+    """`kernel(x1, x2)` of neural_tangents for `spec`: every pixel pair, no tiles, in x1's dtype."""
+    nt = neural_tangents()
+    affine = dict(W_std=w_std, b_std=b_std, parameterization=parameterization)
+    _, _, kernel_fn = nt.stax.serial(*(_layer(nt, layer, width, affine) for layer in spec))
+
+    def kernel(x1: jax.Array, x2: jax.Array) -> jax.Array:
+        # x2=None lets neural_tangents know that the diagonal is exactly the variance.
+        return kernel_fn(x1, None if x2 is x1 else x2, get)
+
+    return kernel
+
+
+@functools.cache
+def neural_tangents() -> types.ModuleType:
+    """The neural_tangents module, imported once."""
+    with _names_of_older_jax():
+        return importlib.import_module("neural_tangents")
+
+
+def _layer(nt: Any, layer: arch.Layer, width: int, affine: dict[str, Any]) -> Any:
+    stax = nt.stax
+    match layer:
+        case arch.Conv(size):
+            return stax.Conv(width, (size, size), padding="SAME", **affine)
+        case arch.Relu():
+            return stax.Relu()
+        case arch.AvgPool(size):
+            return stax.AvgPool((size, size), strides=(size, size), padding="VALID")
+        case arch.GlobalAvgPool():
+            return stax.GlobalAvgPool()
+        case arch.Flatten():
+            return stax.Flatten()
+        case arch.Dense():
+            return stax.Dense(width, **affine)
+    raise TypeError(f"no neural_tangents layer for {layer}")
+
+
+@contextlib.contextmanager
+def _names_of_older_jax() -> Iterator[None]:
+    """Puts back what neural_tangents takes from JAX at import, and a stub for its TensorFlow part."""
+    util = types.ModuleType("jax.util")
+    util.safe_map, util.safe_zip = _safe_map, _safe_zip  # type: ignore[attr-defined]
+    experimental = types.ModuleType("neural_tangents.experimental")
+    zeros_like_p = jax.extend.core.Primitive("zeros_like")
+    attributes = [(jax.core, name, getattr(jax.extend.core, name)) for name in _MOVED_FROM_CORE]
+    attributes += [(jax.interpreters.ad, "zeros_like_p", zeros_like_p), (jax, "util", util)]
+    modules = {"jax.util": util, "neural_tangents.experimental": experimental}
+
+    added = [(owner, name) for owner, name, _ in attributes if name not in vars(owner)]
+    added_modules = [name for name in modules if name not in sys.modules]
+    for owner, name, value in attributes:
+        if (owner, name) in added:
+            setattr(owner, name, value)
+    for name in added_modules:
+        sys.modules[name] = modules[name]
+    try:
+        yield
+    finally:
+        for owner, name in added:
+            delattr(owner, name)
+        for name in added_modules:
+            del sys.modules[name]
+
+
+def _safe_map(f: Callable, *args: Any) -> list:
+    return [f(*row) for row in _safe_zip(*args)]
+
+
+def _safe_zip(*args: Any) -> list[tuple]:
+    return list(zip(*args, strict=True))

@@ -1,0 +1,115 @@
+"""Variances of the pre-activations: the kernel of each image with itself, where a ReLU needs it.
+
+Before a pool only offset 0 matters to a level's own ReLUs, and K halves at each; the other offsets
+are needed for what the pool passes on. The band is thinner than that of the kernel.
+"""
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from kip_flax.kernels.band import Affine, Level, Plan, offsets, variance_plan
+from kip_flax.kernels.layout import LevelSide, Maps, Variances, level_side
+from kip_flax.kernels.levels import Pair, plane
+from kip_flax.kernels.planes import box
+from kip_flax.kernels.xla import head_variances
+
+
+def variances(plan: Plan, images: jax.Array) -> Variances:
+    """Pre-activation variances of images (n, H, W, C) at every ReLU.
+
+    Args:
+        plan: plan of the kernel; the band needed here is found from it.
+
+    Returns:
+        For each level, one map (n, height, width) per ReLU; one (n,) per ReLU of the head.
+    """
+    plan = variance_plan(plan)
+    lanes = len(images)
+    found: list[Maps] = []
+    own = jnp.mean(images * images, axis=-1)
+    entry: jax.Array | None = None
+    last = len(plan.levels) - 1
+    for i, level in enumerate(plan.levels):
+        if entry is not None:
+            own = _own(entry, level, lanes)
+        own, maps = _through(level, own)
+        found.append(maps)
+        if i < last or plan.global_pool:
+            left = images if i == 0 else None
+            sides = [level_side(level, left, maps, lanes, moving) for moving in (False, True)]
+            out = _all_planes(level, entry, sides[0], sides[1], lanes)
+            if i < last:
+                entry = _pooled(level, plan.levels[i + 1], out, lanes)
+    if plan.global_pool:
+        mean = out.reshape(-1, lanes).sum(axis=0) / (level.height * level.width) ** 2
+    else:
+        mean = jnp.mean(own, axis=(1, 2))
+    return tuple(found), head_variances(plan.head, mean)
+
+
+def _through(level: Level, own: jax.Array) -> tuple[jax.Array, Maps]:
+    """Offset 0 (n, height, width) through the level's layers, and what met each ReLU."""
+    maps = []
+    for op in level.ops:
+        if isinstance(op, Affine):
+            edge = op.size // 2
+            padded = jnp.pad(own, ((0, 0), (edge, edge), (edge, edge)))
+            own = jax.vmap(lambda p, op=op: box(p, op.size, 1))(padded)
+            own = own * (op.weight / op.size**2) + op.bias
+        else:
+            maps.append(own)
+            own = own / 2
+    return own, tuple(maps)
+
+
+def _own(entry: jax.Array, level: Level, lanes: int) -> jax.Array:
+    """Offset 0 of the planes that enter a level, as maps (n, height, width)."""
+    centre = entry[level.band[0] * (2 * level.band[1] + 1) + level.band[1]]
+    maps = centre.reshape(level.height + 2 * level.margin, level.width + 2 * level.margin, lanes)
+    edge = level.margin
+    maps = maps[edge : edge + level.height, edge : edge + level.width]
+    return jnp.moveaxis(maps, -1, 0)
+
+
+def _all_planes(
+    level: Level, entry: jax.Array | None, fixed: LevelSide, moving: LevelSide, lanes: int
+) -> jax.Array:
+    """K planes (offsets, height, width * lanes) of the images with themselves."""
+
+    @jax.checkpoint
+    def one_plane(x: tuple) -> jax.Array:
+        offset, k = x
+        entering: Pair | None = None if k is None else (k, jnp.zeros_like(k))
+        return plane(level, lanes, offset, entering, fixed, moving)[0]
+
+    return lax.map(one_plane, (offsets(level), entry))
+
+
+def _pooled(level: Level, after: Level, out: jax.Array, lanes: int) -> jax.Array:
+    """Average pooling of all planes at once: the planes that enter the next level.
+
+    Fine offset size*d + b - a, at rows size*i + a, meets rows size*(i + d) + b.
+    """
+    size = level.pool
+    rows, columns = after.height * size, after.width * size
+    grid = out.reshape(2 * level.band[0] + 1, 2 * level.band[1] + 1, level.height, -1, lanes)
+    grid = grid[:, :, :rows, :columns]
+    grid = grid.reshape(*grid.shape[:2], after.height, size, after.width, size, lanes)
+    counts = [2 * b + 1 for b in after.band]
+
+    def first(axis: int, a: int, b: int) -> slice:
+        start = level.band[axis] - size * after.band[axis] + b - a
+        return slice(start, start + size * (counts[axis] - 1) + 1, size)
+
+    window = range(size)
+    total = sum(
+        grid[first(0, a, b)][:, first(1, c, d)][:, :, :, a, :, c]
+        for a in window
+        for b in window
+        for c in window
+        for d in window
+    )
+    edge = ((after.margin, after.margin), (after.margin, after.margin))
+    padded = jnp.pad(total / size**4, ((0, 0), (0, 0), *edge, (0, 0)))
+    return padded.reshape(counts[0] * counts[1], after.height + 2 * after.margin, -1)

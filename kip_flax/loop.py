@@ -1,0 +1,159 @@
+"""The loop of a run: steps, and what is due at a step before the next one.
+
+Everything random follows from the seed and the number of the step. Every artefact is written before
+the checkpoint that implies it, and written again it comes out the same. So a run that was stopped
+at any moment goes on from its last checkpoint to the same bits as one that never was.
+"""
+
+import contextlib
+import os
+import signal
+import types
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import orbax.checkpoint as ocp
+from ml_collections import ConfigDict
+
+from kip_flax import checkpoint, evaluate, metrics, record
+from kip_flax.errors import UserError
+from kip_flax.tasks import State, Task
+
+
+@dataclass(frozen=True)
+class Run:
+    """What the loop works with: `measure` gives test accuracy and mse of a support."""
+
+    config: ConfigDict
+    task: Task
+    measure: evaluate.Evaluate
+    manager: ocp.CheckpointManager
+    meta: dict[str, Any]
+    recorder: record.Recorder
+    writer: metrics.Writer
+    console: metrics.Console
+
+
+def begin(run: Run) -> State:
+    """The first state, evaluated and saved."""
+    state = run.task.start()
+    _evaluate(run, state, 0)
+    if run.task.total == 0:
+        _finish(run, {})
+    checkpoint.save(run.manager, 0, state, run.meta)
+    return state
+
+
+def run_from(run: Run, state: State, step: int) -> State:
+    """Goes from `step` to the end or to a signal; what is due at a step is done before the next."""
+    config, task = run.config, run.task
+    clock = metrics.Stopwatch(step, task.total, task.pairs)
+    begun = checked = step
+    last, figures = step == task.total, dict[str, float]()
+    with _stop_signals() as stopping:
+        while not last:
+            step += 1
+            state, measured = task.step(state, step)
+            if step == begun + 1:  # It was compiled first, which the figures are not to show.
+                jax.block_until_ready(state)
+                clock.look(step)
+            last = step == task.total or stopping()
+            log = last or step % config.log.every_steps == 0
+            save = last or step % config.checkpoint.every_steps == 0
+            if not (log or save or step in task.marks):
+                continue
+            _check_finite(run, state, checked, step)
+            checked = step
+            if log:
+                figures = clock.look(step)
+                _tell(run, step, measured, figures)
+            with clock.paused():
+                if step in task.marks:
+                    _evaluate(run, state, step)
+                if step == task.total:
+                    _finish(run, figures)
+                if save:
+                    checkpoint.save(run.manager, step, state, run.meta)
+    run.manager.wait_until_finished()
+    if step < task.total:
+        run.recorder.result("stopped", **_speed(figures))
+        run.console.say(f"stopped and saved at step {step}: the same command goes on from there")
+    return state
+
+
+def _evaluate(run: Run, state: State, step: int) -> None:
+    images, labels = run.task.support(state)
+    measures = run.measure(images, labels)
+    run.recorder.evaluation(step, np.asarray(images), np.asarray(labels), measures)
+    run.writer.write_scalars(step, {f"test_{name}": value for name, value in measures.items()})
+    run.console.say(
+        f"step {step}: test accuracy {measures['accuracy']:.2%}, mse {measures['mse']:.5f}"
+    )
+
+
+def _tell(run: Run, step: int, measured: dict[str, jax.Array], figures: dict[str, float]) -> None:
+    scalars = {name: float(value) for name, value in measured.items()}
+    run.writer.write_scalars(step, scalars | figures)
+    loss = f"  loss {scalars['loss']:.5f}" if "loss" in scalars else ""
+    run.console.progress(
+        f"step {step}/{run.task.total}{loss}  {figures['step_ms']:.1f} ms/step  "
+        f"{metrics.count(figures['pairs_per_s'])} pairs/s  ETA {metrics.duration(figures['eta_s'])}"
+    )
+
+
+def _check_finite(run: Run, state: State, before: int, step: int) -> None:
+    if not _is_finite(state):
+        kept = run.manager.latest_step()
+        raise UserError(
+            f"the loss is not finite: it went wrong after step {before} and by step {step}; lower "
+            f"optimizer.learning_rate or raise reg. The checkpoint of step {kept} is kept."
+        )
+
+
+@jax.jit
+def _is_finite(state: State) -> jax.Array:
+    """A loss that is not finite leaves a state that is not: its gradient is NaN in every entry."""
+    return jnp.array([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(state)]).all()
+
+
+def _finish(run: Run, figures: dict[str, float]) -> None:
+    result = run.recorder.result("finished", **_speed(figures))
+    first, last = result["evaluations"][0], result["evaluations"][-1]
+    workdir = run.recorder.workdir
+    run.console.say(
+        f"""finished in {metrics.duration(result["seconds"])}
+  test accuracy  {first["accuracy"]:.2%} at step 0, {last["accuracy"]:.2%} at step {last["step"]}
+  test mse       {first["mse"]:.5f} at step 0, {last["mse"]:.5f} at step {last["step"]}
+  distilled set  {run.recorder.distilled_path(last["step"])}
+  picture        {os.path.join(workdir, record.PICTURE)}
+  figures        {os.path.join(workdir, record.RESULT)}"""
+    )
+
+
+def _speed(figures: dict[str, float]) -> dict[str, float]:
+    return {name: round(figures[name], 3) for name in ("step_ms", "pairs_per_s") if figures}
+
+
+@contextlib.contextmanager
+def _stop_signals() -> Iterator[Callable[[], bool]]:
+    """SIGTERM and SIGINT make the yielded function true; a second one acts as if unhandled."""
+    seen: list[int] = []
+    before: dict[signal.Signals, Any] = {}
+
+    def note(number: int, frame: types.FrameType | None) -> None:
+        del frame
+        seen.append(number)
+        for known, handler in before.items():
+            signal.signal(known, handler)
+
+    for known in (signal.SIGTERM, signal.SIGINT):
+        before[known] = signal.signal(known, note)
+    try:
+        yield lambda: bool(seen)
+    finally:
+        for known, handler in before.items():
+            signal.signal(known, handler)

@@ -1,0 +1,188 @@
+"""From stored pixels to what the kernel sees, and back for display.
+
+Fitted on training images only. Source: Nguyen et al., *Dataset Distillation with Infinitely Wide
+Convolutional Networks* (NeurIPS 2021), section 3, after Lee et al., *Finite Versus Infinite Neural
+Networks* (NeurIPS 2020) and Shankar et al., *Neural Kernels Without Tangents* (ICML 2020).
+"""
+
+from collections.abc import Iterator
+from dataclasses import MISSING, dataclass, fields
+
+import numpy as np
+
+from kip_flax.errors import UserError
+
+PREPROCESSES: tuple[str, ...] = ("none", "standard", "zca_normalize")
+
+ZCA_REG = 0.1  # of the published runs, times the mean eigenvalue of the covariance
+_CHUNK = 2048  # images in float64 at a time: 50 MB of CIFAR-10
+# Two pixels of a standardised image differ by at least 1 / (255 * 0.5) if they differ at all, so an
+# image with a smaller norm than this is constant up to rounding.
+_MIN_NORM = 1e-3
+
+
+@dataclass(frozen=True, eq=False)
+class Preprocess:
+    """A fitted preprocessing. All arrays are float32; d = H * W * C.
+
+    Attributes:
+        name: one of `PREPROCESSES`.
+        mean, std: (C,), of pixels in [0, 1]; 0 and 1 for 'none'.
+        whiten, unwhiten: (d, d), symmetric, inverse to each other; None without ZCA.
+        image_mean, image_norm: (), what a training image typically (the median) had before its
+            mean was subtracted and its norm divided out; None without ZCA.
+    """
+
+    name: str
+    mean: np.ndarray
+    std: np.ndarray
+    whiten: np.ndarray | None = None
+    unwhiten: np.ndarray | None = None
+    image_mean: np.ndarray | None = None
+    image_norm: np.ndarray | None = None
+
+
+def fit(name: str, train_images: np.ndarray) -> Preprocess:
+    """Fits a preprocessing.
+
+    'none' scales to [0, 1]. 'standard' also subtracts the mean and divides by the standard
+    deviation of each channel. 'zca_normalize' then subtracts each image's mean, divides by its L2
+    norm, and whitens: with cov = X^T X / n + `ZCA_REG` * trace(X^T X / n) / d * I = U s U^T in
+    float64, images are multiplied by U s^-1/2 U^T. A constant channel or image becomes zero. (The
+    published code sets s to 1 beyond the n-th eigenvalue when n < d, as in none of its data sets;
+    here the regulariser alone bounds them.)
+
+    Args:
+        name: one of `PREPROCESSES`.
+        train_images: uint8 (n, H, W, C).
+
+    Raises:
+        UserError: unknown name.
+    """
+    if name not in PREPROCESSES:
+        allowed = ", ".join(PREPROCESSES)
+        raise UserError(f"unknown preprocessing {name!r}: preprocess is one of {allowed}.")
+    channels = train_images.shape[-1]
+    if name == "none":
+        return Preprocess(name, np.zeros(channels, np.float32), np.ones(channels, np.float32))
+    standard = Preprocess("standard", *_channel_moments(train_images))
+    return standard if name == "standard" else _fit_zca(standard, train_images)
+
+
+def apply(preprocess: Preprocess, images: np.ndarray) -> np.ndarray:
+    """Preprocesses uint8 images (n, H, W, C) to float32 of the same shape, chunk by chunk."""
+    _check_shape(preprocess, images)
+    out = np.empty(images.shape, np.float32)
+    for part in _chunks(len(images)):
+        rows = _standardise(preprocess, images[part])
+        if preprocess.whiten is not None:
+            rows, _, _ = _normalise(rows)
+            rows = rows.astype(np.float32) @ preprocess.whiten
+        out[part] = rows.reshape(out[part].shape)
+    return out
+
+
+def invert(preprocess: Preprocess, images: np.ndarray) -> np.ndarray:
+    """Brings preprocessed images (n, H, W, C) back to about [0, 1] for display, not clipped.
+
+    Whitening is undone exactly. An image's own mean and norm are gone after 'zca_normalize', so it
+    is given the typical ones of the training set.
+    """
+    _check_shape(preprocess, images)
+    rows = np.asarray(images, np.float32).reshape(len(images), -1)
+    if preprocess.unwhiten is not None:
+        rows = rows @ preprocess.unwhiten * preprocess.image_norm + preprocess.image_mean
+    return rows.reshape(images.shape) * preprocess.std + preprocess.mean
+
+
+def to_arrays(preprocess: Preprocess) -> dict[str, np.ndarray]:
+    """The fields as arrays for a file; `from_arrays` gives the same bits back."""
+    values = {field.name: getattr(preprocess, field.name) for field in fields(preprocess)}
+    return {key: np.asarray(value) for key, value in values.items() if value is not None}
+
+
+def from_arrays(arrays: dict[str, np.ndarray]) -> Preprocess:
+    """The preprocessing that `to_arrays` wrote.
+
+    Raises:
+        UserError: an array is missing or the name is unknown.
+    """
+    name = str(arrays.get("name", ""))
+    zca = name == "zca_normalize"
+    wanted = [field.name for field in fields(Preprocess) if zca or field.default is MISSING]
+    missing = [key for key in wanted if key not in arrays]
+    if missing or name not in PREPROCESSES:
+        raise UserError(
+            f"the stored preprocessing {name!r} is unknown or incomplete "
+            f"(missing: {', '.join(missing) or 'nothing'}): make the file again."
+        )
+    return Preprocess(name, *(np.asarray(arrays[key]) for key in wanted[1:]))
+
+
+def _channel_moments(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation of each channel in [0, 1], from sums in exact integers."""
+    count = images.size // images.shape[-1]
+    first = second = np.zeros(images.shape[-1], np.int64)
+    for part in _chunks(len(images)):
+        values = images[part].astype(np.int64)
+        first = first + values.sum((0, 1, 2))
+        second = second + np.square(values).sum((0, 1, 2))
+    # Python's integers: NumPy's would overflow in the products, and a constant channel must give 0.
+    first, second = first.astype(object), second.astype(object)
+    mean = (first / count).astype(np.float64) / 255
+    std = np.sqrt((count * second - first**2).astype(np.float64)) / count / 255
+    return mean.astype(np.float32), np.where(std > 0, std, 1).astype(np.float32)
+
+
+def _fit_zca(standard: Preprocess, images: np.ndarray) -> Preprocess:
+    dim = images[0].size
+    cov = np.zeros((dim, dim))
+    means, norms = np.empty(len(images)), np.empty(len(images))
+    for part in _chunks(len(images)):
+        rows, means[part], norms[part] = _normalise(_standardise(standard, images[part]))
+        cov += rows.T @ rows
+    cov /= len(images)
+    # A training set of constant images has no covariance: leave it as it is.
+    ridge = ZCA_REG * np.trace(cov) / dim or 1.0
+    cov[np.diag_indices(dim)] += ridge
+    eigenvalues, basis = np.linalg.eigh(cov)
+    roots = np.sqrt(eigenvalues.clip(ridge))  # rounding must not take them below the regulariser
+    return Preprocess(
+        "zca_normalize",
+        standard.mean,
+        standard.std,
+        whiten=((basis / roots) @ basis.T).astype(np.float32),
+        unwhiten=((basis * roots) @ basis.T).astype(np.float32),
+        image_mean=np.asarray(np.median(means), np.float32),
+        image_norm=np.asarray(np.median(norms), np.float32),
+    )
+
+
+def _standardise(preprocess: Preprocess, images: np.ndarray) -> np.ndarray:
+    """float64 rows (n, d)."""
+    mean, std = preprocess.mean.astype(np.float64), preprocess.std.astype(np.float64)
+    return ((images / 255 - mean) / std).reshape(len(images), -1)
+
+
+def _normalise(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Rows with mean 0 and norm 1 (0 if they are constant), and the means and norms they had."""
+    means = rows.mean(1)
+    centred = rows - means[:, None]
+    norms = np.linalg.norm(centred, axis=1)
+    scale = np.where(norms > _MIN_NORM, 1 / np.maximum(norms, _MIN_NORM), 0)
+    return centred * scale[:, None], means, norms
+
+
+def _chunks(count: int) -> Iterator[slice]:
+    return (slice(start, start + _CHUNK) for start in range(0, count, _CHUNK))
+
+
+def _check_shape(preprocess: Preprocess, images: np.ndarray) -> None:
+    channels = len(preprocess.mean)
+    dim = None if preprocess.whiten is None else len(preprocess.whiten)
+    if images.ndim != 4 or images.shape[-1] != channels or dim not in (None, images[:1].size):
+        pixels = "" if dim is None else f" and {dim // channels} pixels"
+        raise UserError(
+            f"the preprocessing was fitted on images of {channels} channels{pixels}, not on "
+            f"{images.shape[1:]}: use the data set it was fitted on."
+        )

@@ -1,0 +1,176 @@
+"""What a run leaves in its folder: distilled sets with index, picture, result.json."""
+
+import json
+import os
+import platform
+import shlex
+import sys
+import time
+from importlib import metadata
+from typing import Any
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from kip_flax import __version__, export, image_grid, metrics, preprocess
+from kip_flax import config as config_lib
+from kip_flax.data import Dataset
+from kip_flax.preprocess import Preprocess
+from kip_flax.tasks import Support
+
+RESULT = "result.json"
+PICTURE = "images.png"
+DISTILLED = "distilled"
+_PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+
+
+class Recorder:
+    """Writes the artefacts of one run. Written again, they come out the same.
+
+    Args:
+        workdir: folder of the run.
+        config: of the run.
+        dataset: for names and test labels.
+        fitted: its preprocessing.
+        initial: images (S, H, W, C) and labels (S, classes) the run started from.
+        resumed: step of the checkpoint that the run goes on from, None for a new run; what an
+            earlier `result.json` says of later steps is dropped.
+    """
+
+    def __init__(
+        self,
+        workdir: str,
+        config: ConfigDict,
+        dataset: Dataset,
+        fitted: Preprocess,
+        initial: Support,
+        resumed: int | None,
+    ):
+        self.workdir, self._config, self._dataset = workdir, config, dataset
+        self._fitted, self._initial = fitted, (np.asarray(initial[0]), np.asarray(initial[1]))
+        before = {} if resumed is None else _read_result(os.path.join(workdir, RESULT))
+        self._seconds = float(before.get("seconds", 0.0))
+        self._began = time.perf_counter()
+        self._evaluations: list[dict[str, float]] = [
+            row for row in before.get("evaluations", []) if row["step"] <= (resumed or 0)
+        ]
+
+    def distilled_path(self, step: int) -> str:
+        """Where the set after `step` steps is written: the published name."""
+        config = self._config
+        name = export.distilled_name(
+            export.architecture_name(config.kernel.architecture, config.kernel.depth),
+            config.support.size,
+            config.preprocess,
+            _labels_differ(config, step),
+            bool(config.augment),
+            _checkpoint_number(config, step),
+        )
+        return os.path.join(self.workdir, DISTILLED, f"{name}.npz")
+
+    def evaluation(
+        self, step: int, images: np.ndarray, labels: np.ndarray, measures: dict[str, float]
+    ) -> None:
+        """Writes the distilled set after `step` steps, its row, the picture and `result.json`.
+
+        Args:
+            step: steps taken.
+            images, labels: the support, (S, H, W, C) and (S, classes).
+            measures: test `accuracy` (0 to 1) and `mse`.
+        """
+        export.write_distilled(
+            self.distilled_path(step),
+            images,
+            labels,
+            preprocess=self._config.preprocess,
+            preprocess_arrays=preprocess.to_arrays(self._fitted),
+            class_names=self._dataset.class_names,
+            kernel=_kernel_options(self._config),
+            provenance=self._provenance(step, measures),
+        )
+        export.update_index(
+            os.path.join(self.workdir, DISTILLED, "index.csv"), self._index_row(step, measures)
+        )
+        image_grid.write_image_grid(
+            os.path.join(self.workdir, PICTURE),
+            preprocess.invert(self._fitted, self._initial[0]),
+            preprocess.invert(self._fitted, images),
+            self._initial[1],
+            labels,
+            self._dataset.class_names,
+        )
+        rows = [row for row in self._evaluations if row["step"] < step]
+        self._evaluations = [*rows, {"step": step, **measures}]
+        self.result("running")
+
+    def result(self, status: str, **figures: float) -> dict[str, Any]:
+        """Writes `result.json` with `status` ('running', 'stopped', 'finished'), and returns it."""
+        seconds = self._seconds + time.perf_counter() - self._began
+        content = {
+            "status": status,
+            "evaluations": self._evaluations,
+            "seconds": round(seconds, 3),
+            **figures,
+            "hardware": metrics.hardware(),
+            "command": shlex.join(sys.argv),
+            "versions": _versions(),
+        }
+        export.write_json(os.path.join(self.workdir, RESULT), content)
+        return content
+
+    def _provenance(self, step: int, measures: dict[str, float]) -> dict[str, Any]:
+        return {
+            "dataset": self._dataset.name,
+            "step": step,
+            "test_accuracy": measures["accuracy"],
+            "test_mse": measures["mse"],
+            "config": config_lib.identity(self._config),
+            "versions": _versions(),
+        }
+
+    def _index_row(self, step: int, measures: dict[str, float]) -> dict[str, Any]:
+        config = self._config
+        name = export.architecture_name(config.kernel.architecture, config.kernel.depth)
+        return {
+            "architecture": name,
+            "dataset": self._dataset.name,
+            "ssize": config.support.size,
+            "zca": config.preprocess == "zca_normalize",
+            "l": _labels_differ(config, step),
+            "aug": bool(config.augment),
+            "ckpt": _checkpoint_number(config, step),
+            "test_acc": f"{measures['accuracy']:.6g}",
+            "test_mse": f"{measures['mse']:.6g}",
+            "URL": os.path.basename(self.distilled_path(step)),
+        }
+
+
+def _kernel_options(config: ConfigDict) -> dict[str, Any]:
+    """What `architectures.build` and `kernels.make_kernel` take, without the implementation."""
+    options = {k: v for k, v in config.kernel.items() if k not in ("kind", "implementation")}
+    return {**options, "get": config.kernel.kind}
+
+
+def _labels_differ(config: ConfigDict, step: int) -> bool:
+    """Whether a set carries other labels than its images came with."""
+    return config.support.learn_labels if config.algorithm == "kip" else step > 0
+
+
+def _checkpoint_number(config: ConfigDict, step: int) -> int:
+    """The number in a set's name: KIP's steps; Label Solve takes one, of many tiles."""
+    return step if config.algorithm == "kip" else min(step, 1)
+
+
+def _read_result(path: str) -> dict[str, Any]:
+    """The result of an earlier part of the run; empty if there is none to read."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            content = json.load(file)
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _versions() -> dict[str, str]:
+    ours = {"kip_flax": __version__, "python": platform.python_version()}
+    return ours | {name: metadata.version(name) for name in _PACKAGES}

@@ -1,0 +1,108 @@
+"""One device mesh for training, Label Solve and evaluation: targets over 'data', support over 'support'.
+
+A kernel matrix K(targets, support) is laid out over both axes. Batches that do not divide are
+padded with zero images of weight 0. Between devices travel only support-sized arrays and the
+S x S kernel: the transpose of a replicated input is one sum of its gradient.
+"""
+
+import math
+from collections.abc import Callable
+from typing import TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from kip_flax.errors import UserError
+from kip_flax.kernels.duplicates import symmetric
+
+Kernel = Callable[[jax.Array, jax.Array], jax.Array]
+Tree = TypeVar("Tree")
+
+
+def make_mesh(data: int = -1, support: int = 1) -> Mesh:
+    """A mesh of `data` x `support` devices; -1 takes all that are left for that axis.
+
+    Raises:
+        UserError: the mesh needs more devices than there are, or an axis is not -1 or positive.
+    """
+    devices = jax.device_count()
+    if any(size < 1 and size != -1 for size in (data, support)) or (data, support) == (-1, -1):
+        raise UserError(
+            f"mesh.data={data}, mesh.support={support}: take positive sizes, or -1 for one of them."
+        )
+    if data == -1:
+        data = max(1, devices // support)
+    if support == -1:
+        support = max(1, devices // data)
+    if data * support > devices:
+        raise UserError(
+            f"a mesh of {data} x {support} needs {data * support} devices and there are {devices}: "
+            f"lower mesh.data or mesh.support."
+        )
+    return jax.make_mesh(
+        (data, support),
+        ("data", "support"),
+        axis_types=(AxisType.Auto, AxisType.Auto),
+        devices=jax.devices()[: data * support],
+    )
+
+
+def replicate(mesh: Mesh, tree: Tree) -> Tree:
+    """`tree` with every array on every device of the mesh."""
+    return jax.device_put(tree, NamedSharding(mesh, P()))
+
+
+def put_targets(
+    mesh: Mesh, images: np.ndarray, labels: np.ndarray
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Targets, their labels and weights, sharded over 'data'.
+
+    Args:
+        images: (T, H, W, C). labels: (T, ...).
+
+    Returns:
+        images, labels and weights (float32: 1 for a target, 0 for padding), each with its first
+        axis padded to a multiple of the 'data' axis.
+    """
+    weights = np.ones(len(images), np.float32)
+    padding = -len(images) % mesh.shape["data"]
+
+    def put(array: np.ndarray) -> jax.Array:
+        array = np.asarray(array)
+        padded = np.pad(array, [(0, padding)] + [(0, 0)] * (array.ndim - 1))
+        return jax.device_put(padded, NamedSharding(mesh, P("data")))
+
+    return put(images), put(labels), put(weights)
+
+
+def shard_kernel(kernel: Kernel, mesh: Mesh) -> Kernel:
+    """`kernel` computed over the mesh: rows (x1) over 'data', columns (x2) over 'support'.
+
+    Rows and columns that do not divide are padded and cut off again. Differentiable in both.
+    """
+    rows, columns = mesh.shape["data"], mesh.shape["support"]
+    if math.prod(mesh.shape.values()) == 1:
+        return kernel
+    local = jax.shard_map(
+        kernel,
+        mesh=mesh,
+        in_specs=(P("data"), P("support")),
+        out_specs=P("data", "support"),
+        check_vma=False,
+    )
+
+    def sharded(x1: jax.Array, x2: jax.Array) -> jax.Array:
+        if x2 is x1:
+            return symmetric(sharded(x1, jax.lax.stop_gradient(x1)))
+        padded = local(_pad_rows(x1, rows), _pad_rows(x2, columns))
+        return padded[: len(x1), : len(x2)]
+
+    return sharded
+
+
+def _pad_rows(x: jax.Array, multiple: int) -> jax.Array:
+    padding = -len(x) % multiple
+    return jnp.pad(x, [(0, padding)] + [(0, 0)] * (x.ndim - 1)) if padding else x

@@ -1,0 +1,52 @@
+"""What a run carries from step to step, each algorithm in one pytree of arrays."""
+
+from typing import Any
+
+import flax.struct
+import jax
+
+
+@flax.struct.dataclass
+class KipState:
+    """KIP: the learned support and its optimiser.
+
+    Attributes:
+        step: () int32, steps taken.
+        params: {'images': (S, H, W, C)} and, where the labels are learned, 'labels': (S, classes).
+        labels: (S, classes), the initial labels: those in use unless they are learned.
+        opt_state: optax state of `params`.
+    """
+
+    step: jax.Array
+    params: dict[str, jax.Array]
+    labels: jax.Array
+    opt_state: Any
+
+    @property
+    def support(self) -> tuple[jax.Array, jax.Array]:
+        """Support images (S, H, W, C) and labels (S, classes)."""
+        return self.params["images"], self.params.get("labels", self.labels)
+
+
+@flax.struct.dataclass
+class LsState:
+    """Label Solve: the sums over the targets seen so far.
+
+    Attributes:
+        step: () int32, tiles of targets summed.
+        images: (S, H, W, C), the support; never changed.
+        labels: (S, classes), the natural labels of the support.
+        gram: (S, S) sum over targets of K_st K_ts.
+        cross: (S, classes) sum over targets of K_st y_t.
+    """
+
+    step: jax.Array
+    images: jax.Array
+    labels: jax.Array
+    gram: jax.Array
+    cross: jax.Array
+
+    @property
+    def support(self) -> tuple[jax.Array, jax.Array]:
+        """Support images (S, H, W, C) and their natural labels (S, classes)."""
+        return self.images, self.labels

@@ -1,0 +1,200 @@
+"""A run from its configuration to its artefacts, and the evaluation of a file; reads top to bottom.
+
+What is computed where: `tasks` has the steps of the algorithms, `loop` goes through them.
+"""
+
+import io
+import os
+import zipfile
+import zlib
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from kip_flax import (
+    __version__,
+    architectures,
+    checkpoint,
+    data,
+    evaluate,
+    export,
+    kernels,
+    loop,
+    metrics,
+    preprocess,
+    record,
+    sharding,
+    tasks,
+)
+from kip_flax import config as config_lib
+from kip_flax.data import Dataset
+from kip_flax.errors import UserError
+from kip_flax.preprocess import Preprocess
+from kip_flax.tasks import Kernel, State, Task
+
+PREPROCESS = "preprocess.npz"
+
+
+def train_and_evaluate(config: ConfigDict, workdir: str) -> State:
+    """Runs what `config` says, or goes on with it, until it is finished or told to stop.
+
+    On SIGTERM or SIGINT the step is finished, the state saved, and the function returns as usual.
+
+    Args:
+        config: a configuration that passes `config.validate`.
+        workdir: folder for checkpoints, metrics and artefacts.
+
+    Returns:
+        The last state.
+
+    Raises:
+        UserError: data, devices or folder do not fit the configuration, or the loss is not finite.
+    """
+    console = metrics.Console()
+    workdir = checkpoint.prepare_workdir(workdir)
+    mesh = sharding.make_mesh(config.mesh.data, config.mesh.support)
+    with checkpoint.open_manager(workdir, config.checkpoint.keep) as manager:
+        if (saved := checkpoint.restore_meta(manager)) is not None:
+            config_lib.check_same_experiment(saved["config"], config, workdir)
+        dataset = _load(config)
+        config_lib.check_data(config, dataset)
+        total = tasks.total_steps(config, len(dataset.train_labels))
+        meta = {"config": config.to_dict(), "data": _fingerprint(dataset)}
+        like = tasks.template(config, dataset.image_shape, dataset.num_classes)
+        restored = checkpoint.restore(manager, like)
+        if restored is not None and restored.meta["data"] != meta["data"]:
+            raise UserError(f"{workdir} was made from other data: take another --workdir.")
+        if restored is not None and restored.step >= total:
+            console.say(f"finished at step {restored.step}: nothing to do in {workdir}")
+            return restored.state
+
+        fitted = _preprocessing(config, dataset, workdir, resumed=restored is not None)
+        train_images = preprocess.apply(fitted, dataset.train_images)
+        targets = tasks.Targets(train_images, dataset.train_labels, dataset.num_classes)
+        kernel = sharding.shard_kernel(_make_kernel(config), mesh)
+        key_support, key_steps = jax.random.split(jax.random.key(config.seed))
+        support = tasks.init_support(config, targets, key_support)
+        task = tasks.make_task(config, targets, support, kernel, mesh, key_steps)
+        measure = _make_evaluate(config, dataset, fitted, kernel, mesh)
+        export.write_json(os.path.join(workdir, "config.json"), config.to_dict())
+        console.say(_summary(config, dataset, mesh, task, workdir))
+        resumed = None if restored is None else restored.step
+        recorder = record.Recorder(workdir, config, dataset, fitted, support, resumed)
+        with metrics.open_writer(os.path.join(workdir, "metrics")) as writer:
+            run = loop.Run(config, task, measure, manager, meta, recorder, writer, console)
+            if restored is None:
+                return loop.run_from(run, loop.begin(run), 0)
+            console.say(f"going on from the checkpoint of step {restored.step}")
+            return loop.run_from(run, sharding.replicate(mesh, restored.state), restored.step)
+
+
+def evaluate_file(config: ConfigDict, path: str) -> dict[str, float]:
+    """Test `accuracy` (0 to 1) and `mse` of the distilled set in `path` with the config's kernel.
+
+    The preprocessing is the one in the file, or is fitted on the training images where the file,
+    as the published ones, has none.
+
+    Raises:
+        UserError: the file is broken, or does not fit the data set or the configuration.
+    """
+    console = metrics.Console()
+    mesh = sharding.make_mesh(config.mesh.data, config.mesh.support)
+    distilled = export.load_distilled(path)
+    dataset = _load(config)
+    evaluate.check_fits(distilled, dataset, config.preprocess)
+    config_lib.check_pools(config, dataset)
+    if distilled.preprocess is None:
+        fitted = preprocess.fit(config.preprocess, dataset.train_images)
+    else:
+        fitted = preprocess.from_arrays(distilled.preprocess)
+    measures = evaluate.evaluate_distilled(
+        distilled,
+        dataset,
+        fitted,
+        sharding.shard_kernel(_make_kernel(config), mesh),
+        reg=config.reg,
+        batch_size=config.eval.batch_size,
+        num_test=config.eval.num_test,
+        mesh=mesh,
+    )
+    console.say(
+        f"{path} on {dataset.name}: test accuracy {measures['accuracy']:.2%}, "
+        f"mse {measures['mse']:.5f}"
+    )
+    return measures
+
+
+def _load(config: ConfigDict) -> Dataset:
+    return data.load_dataset(
+        config.dataset.name,
+        config.dataset.data_dir,
+        image_size=config.dataset.image_size,
+        test_fraction=config.dataset.test_fraction,
+    )
+
+
+def _fingerprint(dataset: Dataset) -> int:
+    """CRC-32 of the training set."""
+    crc = zlib.crc32(np.ascontiguousarray(dataset.train_labels).tobytes())
+    return zlib.crc32(np.ascontiguousarray(dataset.train_images).data, crc)
+
+
+def _preprocessing(config: ConfigDict, dataset: Dataset, workdir: str, resumed: bool) -> Preprocess:
+    """Fitted once per run and kept beside the checkpoints: another machine may round otherwise."""
+    path = os.path.join(workdir, PREPROCESS)
+    if resumed and os.path.exists(path):
+        try:
+            with np.load(path, allow_pickle=False) as arrays:
+                return preprocess.from_arrays(dict(arrays))
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            raise UserError(
+                f"{path} cannot be read ({error}): remove it to have it fitted again."
+            ) from None
+    fitted = preprocess.fit(config.preprocess, dataset.train_images)
+    buffer = io.BytesIO()
+    np.savez(buffer, allow_pickle=False, **preprocess.to_arrays(fitted))
+    export.write_bytes_atomic(path, buffer.getvalue())
+    return fitted
+
+
+def _make_kernel(config: ConfigDict) -> Kernel:
+    spec = architectures.build(config.kernel.architecture, config.kernel.depth)
+    return kernels.make_kernel(
+        spec,
+        w_std=config.kernel.w_std,
+        b_std=config.kernel.b_std,
+        parameterization=config.kernel.parameterization,
+        width=config.kernel.width,
+        get=config.kernel.kind,
+        implementation=config.kernel.implementation,
+    )
+
+
+def _make_evaluate(
+    config: ConfigDict, dataset: Dataset, fitted: Preprocess, kernel: Kernel, mesh: Mesh
+) -> evaluate.Evaluate:
+    images, labels = evaluate.test_subset(dataset, config.eval.num_test)
+    return evaluate.make_evaluate(
+        kernel,
+        preprocess.apply(fitted, images),
+        labels,
+        reg=config.reg,
+        batch_size=config.eval.batch_size,
+        mesh=mesh,
+    )
+
+
+def _summary(config: ConfigDict, dataset: Dataset, mesh: Mesh, task: Task, workdir: str) -> str:
+    height, width, channels = dataset.image_shape
+    learned = "labels learned" if config.support.learn_labels else "labels fixed"
+    kernel, axes = config.kernel, mesh.shape
+    return f"""kip_flax {__version__}: {config.algorithm} in {workdir}
+  data     {dataset.name}: {len(dataset.train_labels)} training, {len(dataset.test_labels)} test \
+images of {height}x{width}x{channels}, {dataset.num_classes} classes; {config.preprocess}
+  support  {config.support.size} images, {learned if config.algorithm == "kip" else "labels solved"}
+  kernel   {kernel.architecture}, depth {kernel.depth}, {kernel.kind}; \
+{kernels.resolve(kernel.implementation)}
+  devices  {metrics.hardware()}; mesh {axes["data"]} x {axes["support"]}
+  steps    {task.total}, {metrics.count(task.pairs)} pairs each"""

@@ -1,0 +1,98 @@
+"""Command line of kip_flax: distils a data set as a configuration says.
+
+  python main.py --config=configs/kip_digits.py --workdir=runs/digits [--config.FIELD=VALUE ...]
+  python main.py --config=configs/kip_digits.py --mode=evaluate --distilled=FILE.npz
+
+Exit code 0: finished, or stopped by SIGTERM or Ctrl-C with everything saved; 2: a mistake that one
+line on stderr explains.
+"""
+
+import os
+import sys
+from typing import NoReturn
+
+from absl import app, flags, logging
+from ml_collections import config_flags
+
+from kip_flax.errors import UserError
+
+# What a file with an experiment, or a field set on the command line, may raise.
+_CONFIG_ERRORS = (
+    *(OSError, ImportError, SyntaxError, NameError),
+    *(AttributeError, LookupError, TypeError, ValueError),
+)
+
+MODES = ("train", "evaluate")
+FLAGS = flags.FLAGS
+
+config_flags.DEFINE_config_file("config", None, "File with the experiment, such as configs/*.py.")
+flags.DEFINE_string("workdir", None, "Folder for checkpoints, metrics and artefacts.")
+flags.DEFINE_string("mode", "train", f"One of {', '.join(MODES)}.")
+flags.DEFINE_string("distilled", None, "Distilled .npz file to evaluate (--mode=evaluate).")
+
+
+def main(argv: list[str]) -> None:
+    """Checks the command, sets JAX up and dispatches."""
+    try:
+        _check_command(argv)
+        # JAX and all that comes with it are loaded only for a command that makes sense.
+        from kip_flax import config as config_lib
+        from kip_flax import train
+
+        config_lib.validate(FLAGS.config)
+        _set_up_jax(FLAGS.config.mesh.cpu_devices)
+        if FLAGS.mode == "train":
+            train.train_and_evaluate(FLAGS.config, FLAGS.workdir)
+        else:
+            train.evaluate_file(FLAGS.config, FLAGS.distilled)
+    except UserError as error:
+        _exit_with(str(error))
+
+
+def parse_flags(argv: list[str]) -> list[str]:
+    """absl's parser, except that a mistake is told in one line."""
+    try:
+        rest = FLAGS(argv)
+    except (flags.Error, *_CONFIG_ERRORS) as error:
+        told: BaseException = error
+        while told.args and isinstance(told.args[0], Exception):
+            told = told.args[0]
+        text = told.args[0] if isinstance(told, KeyError) else told  # A KeyError quotes its text.
+        _exit_with(f"{' '.join(str(text).split())[:300]} (see python main.py --help)")
+    if FLAGS["verbosity"].using_default_value:
+        logging.set_verbosity(logging.WARNING)  # The libraries' chatter: --verbosity=0 shows it.
+    return rest
+
+
+def _check_command(argv: list[str]) -> None:
+    if len(argv) > 1:
+        raise UserError(f"unknown argument {argv[1]!r}: options are written --name=value.")
+    if FLAGS.mode not in MODES:
+        raise UserError(f"unknown mode {FLAGS.mode!r}: --mode is one of {', '.join(MODES)}.")
+    if FLAGS.config is None:
+        raise UserError("no experiment: name one, for example --config=configs/kip_digits.py.")
+    path = config_flags.get_config_filename(FLAGS["config"]).split(":")[0]
+    if not os.path.isfile(path):
+        raise UserError(f"there is no file {path}: --config names one, such as those in configs/.")
+    needed = "workdir" if FLAGS.mode == "train" else "distilled"
+    if not FLAGS[needed].value:
+        raise UserError(f"--mode={FLAGS.mode} needs --{needed}=PATH.")
+
+
+def _set_up_jax(cpu_devices: int) -> None:
+    """One CPU device per core (or as many as asked for), float64 where the hardware has it."""
+    import jax
+
+    from kip_flax import metrics
+
+    jax.config.update("jax_num_cpu_devices", cpu_devices or metrics.usable_cores())
+    jax.config.update("jax_enable_x64", jax.default_backend() != "tpu")
+
+
+def _exit_with(message: str) -> NoReturn:
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(2)
+
+
+if __name__ == "__main__":
+    app.run(main, flags_parser=parse_flags)

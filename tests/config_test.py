@@ -1,0 +1,194 @@
+"""Every file in configs/ loads, validates and runs; every mistake gets its one line."""
+
+import importlib
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from quick import quick_kernel
+
+from configs import default
+from kip_flax import config as config_lib
+from kip_flax import data, kernels, train
+from kip_flax.errors import UserError
+
+ROOT = Path(__file__).resolve().parent.parent
+NAMES = sorted(path.stem for path in (ROOT / "configs").glob("*.py") if path.stem != "__init__")
+ASKED_FOR = (
+    *("default", "kip_digits", "ls_digits", "kip_mnist", "kip_fashion_mnist", "kip_cifar10"),
+    *("kip_cifar100", "kip_svhn", "kip_cifar10_fc", "kip_mnist_fixed_labels"),
+    *("kip_cifar10_myrtle", "ls_cifar10", "ls_mnist", "kip_folder"),
+)
+
+
+def load(name):
+    return importlib.import_module(f"configs.{name}")
+
+
+def changed(**fields):
+    config = default.get_config()
+    with config.unlocked():
+        config.update_from_flattened_dict({k.replace("__", "."): v for k, v in fields.items()})
+    return config
+
+
+def dataset(train_size=40, side=8, classes=10):
+    labels = np.arange(train_size, dtype=np.int32) % classes
+    images = np.zeros((train_size, side, side, 1), np.uint8)
+    names = tuple(map(str, range(classes)))
+    return data.Dataset("digits", images, labels, images, labels, names)
+
+
+def test_the_experiments_are_there():
+    assert set(ASKED_FOR) <= set(NAMES)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_config_says_what_it_is_and_how_to_run_it(name):
+    module = load(name)
+    config_lib.validate(module.get_config())
+    assert f"python main.py --config=configs/{name}.py --workdir=runs/" in module.__doc__
+    if name != "default":
+        assert "\nSetting: " in module.__doc__
+        assert "\nExpected: " in module.__doc__
+        assert "\nMeasured: " in module.__doc__
+        assert config_lib.flatten(module.get_config()) != config_lib.flatten(default.get_config())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_config_runs_two_steps_on_digits(name, tmp_path, monkeypatch):
+    config = load(name).get_config()
+    if config.kernel.architecture != "fc":  # A minute to compile; the kernels' own tests do.
+        monkeypatch.setattr(kernels, "make_kernel", quick_kernel)
+    config.dataset.name, config.dataset.data_dir = "digits", ""
+    config.support.size, config.batch_size, config.num_steps = 10, 20, 2
+    config.eval.steps, config.eval.num_test, config.eval.batch_size = (2,), 20, 20
+    config.mesh.data = 1
+    if config.algorithm == "ls":
+        config.batch_size = 719  # Two tiles.
+    state = train.train_and_evaluate(config, str(tmp_path))
+    assert state.step == 2
+    images, _ = state.support
+    assert images.shape == (10, 8, 8, 1)
+    assert len(list((tmp_path / "distilled").glob("*_ckpt*.npz"))) == 2
+
+
+def test_default_holds_every_field_with_its_type():
+    flat = config_lib.flatten(default.get_config())
+    assert {name: type(value) for name, value in flat.items()} == config_lib.FIELDS
+
+
+def test_every_default_is_commented():
+    lines = (ROOT / "configs" / "default.py").read_text().splitlines()
+    fields = [i for i, line in enumerate(lines) if re.match(r"    config\.[\w.]+ = (?!Conf)", line)]
+    assert len(fields) == len(config_lib.FIELDS)
+    assert all(lines[i - 1].strip().startswith("#") for i in fields)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "told"),
+    [
+        ("algorithm", "gan", "algorithm is 'gan': take one of kip, ls"),
+        ("dataset__name", "imagenet", "dataset.name is 'imagenet': take one of digits, mnist"),
+        ("kernel__architecture", "vgg", "kernel.architecture is 'vgg': take one of fc, conv"),
+        ("kernel__implementation", "cuda", "kernel.implementation is 'cuda': take one of auto"),
+        ("kernel__kind", "rbf", "kernel.kind is 'rbf': take one of"),
+        ("kernel__depth", 0, "kernel.depth"),
+        ("preprocess", "pca", "preprocess is 'pca': take one of none, standard"),
+        ("augment", "blur", "blur"),
+        ("support__size", 0, "support.size is 0: it must be at least 1"),
+        ("support__init", "zeros", "support.init is 'zeros': take one of real, noise"),
+        ("optimizer__name", "lion", "optimizer.name is 'lion': take one of adam, sgd"),
+        ("optimizer__learning_rate", 0.0, "optimizer.learning_rate is 0.0: it must be above 0"),
+        ("optimizer__learning_rate", float("nan"), "learning_rate is nan: it must be above 0"),
+        ("dataset__test_fraction", 1.0, "between 0 and 1"),
+        ("eval__steps", (3, -1), r"eval.steps is \(3, -1\)"),
+        ("eval__steps", ("3",), r"eval.steps is \('3',\)"),
+        ("checkpoint__every_steps", 0, "checkpoint.every_steps is 0: it must be at least 1"),
+        ("reg", -1.0, "reg is -1.0: it must be at least 0"),
+        ("surprise", 1, "unknown config field surprise"),
+        ("kernel__dept", 1, "unknown config field kernel.dept"),
+    ],
+)
+def test_one_mistake_one_line(field, value, told):
+    with pytest.raises(UserError, match=told) as caught:
+        config_lib.validate(changed(**{field: value}))
+    assert "\n" not in str(caught.value)
+
+
+def test_types_are_checked():
+    config = default.get_config().to_dict()
+    config["support"]["learn_labels"] = 1
+    with pytest.raises(UserError, match=r"support.learn_labels is 1: it must be of type bool"):
+        config_lib.validate(type(default.get_config())(config))
+    config["support"]["learn_labels"] = True
+    config["num_steps"] = True
+    with pytest.raises(UserError, match=r"num_steps is True: it must be of type int, not bool"):
+        config_lib.validate(type(default.get_config())(config))
+    config["num_steps"], config["reg"] = 3, 0
+    config_lib.validate(type(default.get_config())(config))
+
+
+def test_a_missing_field_is_named():
+    config = default.get_config()
+    with config.unlocked():
+        del config.support.size
+    with pytest.raises(UserError, match=r"without the field support\.size"):
+        config_lib.validate(config)
+
+
+def test_label_solve_refuses_augmentation():
+    with pytest.raises(UserError, match="Label Solve does not augment"):
+        config_lib.validate(changed(algorithm="ls", augment="flip"))
+
+
+@pytest.mark.parametrize(
+    ("fields", "told"),
+    [
+        ({"support__size": 15}, "support.size is 15, which is no multiple of the 10 classes"),
+        ({"support__size": 50}, "support.size is 50 and digits has 40 training images"),
+        ({"batch_size": 41}, "batch_size is 41 and digits has 40 training images"),
+        ({"kernel__depth": 4}, "images of 8x8 pixels are too small for 4 pooling layers"),
+    ],
+)
+def test_sizes_are_checked_against_the_data(fields, told):
+    config_lib.check_data(changed(batch_size=40), dataset())
+    with pytest.raises(UserError, match=told):
+        config_lib.check_data(changed(**{"batch_size": 40} | fields), dataset())
+
+
+def test_label_solve_takes_tiles_larger_than_the_training_set():
+    config_lib.check_data(changed(algorithm="ls", batch_size=5000), dataset())
+
+
+def test_another_experiment_is_refused_with_field_and_values():
+    saved = changed(seed=3).to_dict()
+    with pytest.raises(
+        UserError, match=r"/runs/a holds another experiment: seed was 3 and is now 4"
+    ):
+        config_lib.check_same_experiment(saved, changed(seed=4), "/runs/a")
+
+
+@pytest.mark.parametrize(
+    "free",
+    [
+        {"num_steps": 7},
+        {"mesh__data": 2},
+        {"checkpoint__keep": 9},
+        {"eval__steps": (5,)},
+        {"log__every_steps": 3},
+        {"kernel__implementation": "xla"},
+        {"dataset__data_dir": "elsewhere"},
+    ],
+)
+def test_what_computes_the_same_may_change(free):
+    config_lib.check_same_experiment(default.get_config().to_dict(), changed(**free), "runs/a")
+
+
+def test_a_cosine_schedule_fixes_the_number_of_steps():
+    saved = changed(optimizer__schedule="cosine", num_steps=10)
+    with pytest.raises(UserError, match="num_steps was 10 and is now 20"):
+        config_lib.check_same_experiment(
+            saved.to_dict(), changed(optimizer__schedule="cosine", num_steps=20), "runs/a"
+        )

@@ -1,0 +1,91 @@
+"""The command line as a person meets it: one line for a mistake, code 2, no traceback."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+DIGITS = "--config=configs/kip_digits.py"
+QUICK = (
+    *("--config.kernel.architecture=fc", "--config.kernel.depth=1", "--config.num_steps=3"),
+    *("--config.batch_size=30", "--config.eval.steps=(0,)", "--config.mesh.cpu_devices=1"),
+)
+
+
+def run(*arguments):
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("JAX_", "TF_"))}
+    return subprocess.run(
+        [sys.executable, "main.py", *arguments],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ((), "no experiment: name one, for example --config=configs/kip_digits.py"),
+        (("--config=configs/none.py",), "there is no file configs/none.py"),
+        (("--config=configs/none.py", "--config.seed=1"), "configs/none.py"),
+        ((DIGITS, "--config.kernel.dept=3"), 'Did you mean "depth" instead of "dept"?'),
+        ((DIGITS, "--config.num_steps=many"), "--config.num_steps=many: invalid literal"),
+        ((DIGITS, "--workdri=x"), "Unknown command line flag 'workdri'. Did you mean: workdir"),
+        ((DIGITS, "--mode=fly"), "unknown mode 'fly': --mode is one of train, evaluate"),
+        ((DIGITS, "train"), "unknown argument 'train'"),
+        ((DIGITS,), "--mode=train needs --workdir=PATH"),
+        ((DIGITS, "--mode=evaluate"), "--mode=evaluate needs --distilled=PATH"),
+        ((DIGITS, "--workdir=x", "--config.algorithm=gan"), "algorithm is 'gan': take one of"),
+    ],
+)
+def test_a_mistake_is_one_line_and_code_2(arguments, told):
+    done = run(*arguments)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: ")
+    assert done.stderr.count("\n") == 1
+    assert told in done.stderr
+    assert done.stdout == ""
+
+
+def test_train_again_and_evaluate(tmp_path):
+    workdir = tmp_path / "run"
+    done = run(DIGITS, f"--workdir={workdir}", *QUICK)
+    assert (done.returncode, done.stderr) == (0, "")
+    for told in (
+        r"kip_flax \d.* kip in ",
+        r"kernel +fc, depth 1, ntk; \w+",
+        r"devices +1 x \w+ \(.*\); mesh 1 x 1",
+        r"steps +3, 400 pairs each",
+        r"step 3/3  loss 0\.0\d+  .* ms/step  .* pairs/s  ETA 0 s",
+        r"step 3: test accuracy \d+\.\d\d%, mse 0\.0\d+",
+        r"finished in \d+ s",
+        r"distilled set +.*ckpt3.npz",
+    ):
+        assert re.search(told, done.stdout), (told, done.stdout)
+    figures = json.loads((workdir / "result.json").read_text())
+    assert "main.py --config=configs/kip_digits.py" in figures["command"]
+
+    again = run(DIGITS, f"--workdir={workdir}", *QUICK)
+    assert (again.returncode, again.stderr) == (0, "")
+    assert again.stdout.startswith("finished at step 3: nothing to do")
+
+    path = next((workdir / "distilled").glob("*ckpt3.npz"))
+    measured = run(DIGITS, "--mode=evaluate", f"--distilled={path}", *QUICK)
+    assert (measured.returncode, measured.stderr) == (0, "")
+    accuracy = figures["evaluations"][-1]["accuracy"]
+    assert f"test accuracy {accuracy:.2%}" in measured.stdout
+
+
+def test_importing_the_package_loads_neither_tensorflow_nor_the_reference():
+    code = (
+        "import sys, kip_flax, kip_flax.train, kip_flax.config; "
+        "sys.exit('tensorflow' in sys.modules or 'neural_tangents' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0

@@ -1,0 +1,154 @@
+"""Preprocessing against float64 written out in full; its inverse; its storage."""
+
+import numpy as np
+import pytest
+
+from kip_flax import preprocess
+from kip_flax.errors import UserError
+
+RNG = np.random.default_rng(0)
+
+
+def smooth_images(count: int, channels: int = 3) -> np.ndarray:
+    """Images uint8 (count, 6, 5, channels) whose neighbours go together, as in pictures."""
+    walks = np.cumsum(RNG.normal(size=(count, 6, 5, channels)), axis=1).cumsum(axis=2)
+    return (128 + 12 * walks + [20, -10, 5][:channels]).clip(0, 255).astype(np.uint8)
+
+
+TRAIN, TEST = smooth_images(400), smooth_images(30)
+
+
+def standardised(images: np.ndarray) -> np.ndarray:
+    scaled = TRAIN.astype(np.float64) / 255
+    return (images / 255 - scaled.mean((0, 1, 2))) / scaled.std((0, 1, 2))
+
+
+def normalised(images: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    rows = standardised(images).reshape(len(images), -1)
+    means = rows.mean(axis=1, keepdims=True)
+    norms = np.sqrt(np.square(rows - means).sum(axis=1, keepdims=True))
+    return (rows - means) / norms, means, norms
+
+
+def whitening() -> np.ndarray:
+    rows, _, _ = normalised(TRAIN)
+    cov = rows.T @ rows / len(rows)
+    cov = cov + 0.1 * np.trace(cov) / len(cov) * np.eye(len(cov))
+    u, s, _ = np.linalg.svd(cov)
+    return u @ np.diag(s**-0.5) @ u.T
+
+
+def test_none_scales_to_one():
+    fitted = preprocess.fit("none", TRAIN)
+    out = preprocess.apply(fitted, TEST)
+    assert out.dtype == np.float32
+    np.testing.assert_allclose(out, TEST / 255, rtol=1e-6)
+    np.testing.assert_allclose(preprocess.invert(fitted, out), TEST / 255, rtol=1e-6)
+
+
+def test_standard_uses_the_training_set_alone():
+    fitted = preprocess.fit("standard", TRAIN)
+    out = preprocess.apply(fitted, TEST)
+    assert out.shape == TEST.shape
+    np.testing.assert_allclose(out, standardised(TEST), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(preprocess.invert(fitted, out), TEST / 255, atol=1e-6)
+
+
+@pytest.mark.parametrize("chunk", [64, 2048])
+def test_zca_matches_float64(monkeypatch, chunk):
+    monkeypatch.setattr(preprocess, "_CHUNK", chunk)
+    fitted = preprocess.fit("zca_normalize", TRAIN)
+    expected = normalised(TEST)[0] @ whitening()
+    out = preprocess.apply(fitted, TEST).reshape(len(TEST), -1)
+    np.testing.assert_allclose(out, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_zca_whitens_down_to_the_regulariser():
+    """Along an eigenvector of variance v the outcome has variance v / (v + r)."""
+    rows = normalised(TRAIN)[0]
+    variances, basis = np.linalg.eigh(rows.T @ rows / len(rows))
+    ridge = 0.1 * variances.mean()
+    out = preprocess.apply(preprocess.fit("zca_normalize", TRAIN), TRAIN).reshape(len(TRAIN), -1)
+    along = np.square(out @ basis).mean(0)
+    np.testing.assert_allclose(along, variances / (variances + ridge), rtol=1e-3, atol=1e-5)
+    assert along[-1] > 0.99
+
+
+def test_zca_inverse_gives_each_image_the_typical_mean_and_norm():
+    fitted = preprocess.fit("zca_normalize", TRAIN)
+    _, means, norms = normalised(TRAIN)
+    typical = normalised(TEST)[0] * np.median(norms) + np.median(means)
+    scaled = TRAIN / 255
+    expected = typical.reshape(TEST.shape) * scaled.std((0, 1, 2)) + scaled.mean((0, 1, 2))
+    shown = preprocess.invert(fitted, preprocess.apply(fitted, TEST))
+    assert shown.dtype == np.float32
+    np.testing.assert_allclose(shown, expected, atol=1e-4)
+
+
+def test_the_inverse_does_not_clip():
+    fitted = preprocess.fit("standard", TRAIN)
+    shown = preprocess.invert(fitted, np.full((1, 6, 5, 3), 100, np.float32))
+    assert shown.min() > 1
+
+
+@pytest.mark.parametrize("name", preprocess.PREPROCESSES)
+def test_constant_channels_and_images_become_zero(name):
+    train = TRAIN.copy()
+    train[..., 1] = 77
+    train[:3] = 77
+    fitted = preprocess.fit(name, train)
+    assert fitted.std[1] == 1
+    blank = np.broadcast_to(np.rint(fitted.mean * 255).astype(np.uint8), (2, 6, 5, 3))
+    for images in (train, TEST, blank):
+        assert np.isfinite(preprocess.apply(fitted, images)).all()
+    one_colour = preprocess.fit(name, np.full((9, 6, 5, 1), 200, np.uint8))
+    out = preprocess.apply(one_colour, np.full((2, 6, 5, 1), 200, np.uint8))
+    np.testing.assert_allclose(out, 200 / 255 if name == "none" else 0, atol=1e-6)
+    np.testing.assert_allclose(preprocess.invert(one_colour, out), 200 / 255, atol=1e-6)
+
+
+def test_constant_grey_image_among_others_is_zero_after_zca():
+    train = smooth_images(50, channels=1)
+    fitted = preprocess.fit("zca_normalize", train)
+    out = preprocess.apply(fitted, np.full((1, 6, 5, 1), 3, np.uint8))
+    np.testing.assert_array_equal(out, 0)
+
+
+def test_fewer_images_than_pixels():
+    fitted = preprocess.fit("zca_normalize", TRAIN[:20])
+    assert fitted.whiten is not None
+    assert fitted.unwhiten is not None
+    identity = fitted.whiten.astype(np.float64) @ fitted.unwhiten
+    np.testing.assert_allclose(identity, np.eye(90), atol=1e-5)
+
+
+@pytest.mark.parametrize("name", preprocess.PREPROCESSES)
+def test_storage_keeps_every_bit(tmp_path, name):
+    fitted = preprocess.fit(name, TRAIN)
+    np.savez(tmp_path / "stored.npz", **preprocess.to_arrays(fitted))
+    with np.load(tmp_path / "stored.npz", allow_pickle=False) as stored:
+        again = preprocess.from_arrays(dict(stored))
+    assert again.name == name
+    before, after = preprocess.to_arrays(fitted), preprocess.to_arrays(again)
+    assert before.keys() == after.keys()
+    for key, value in before.items():
+        assert value.dtype == after[key].dtype
+        assert value.tobytes() == after[key].tobytes()
+    outputs = [preprocess.apply(p, TEST).tobytes() for p in (fitted, again)]
+    assert outputs[0] == outputs[1]
+
+
+def test_errors_say_what_is_wrong():
+    with pytest.raises(UserError, match=r"'zca'.*none, standard, zca_normalize"):
+        preprocess.fit("zca", TRAIN)
+    fitted = preprocess.fit("zca_normalize", TRAIN)
+    with pytest.raises(UserError, match="3 channels and 30 pixels"):
+        preprocess.apply(fitted, np.zeros((2, 5, 5, 3), np.uint8))
+    with pytest.raises(UserError, match="3 channels"):
+        preprocess.invert(preprocess.fit("standard", TRAIN), np.zeros((2, 6, 5, 1), np.float32))
+    arrays = preprocess.to_arrays(fitted)
+    del arrays["whiten"]
+    with pytest.raises(UserError, match="whiten"):
+        preprocess.from_arrays(arrays)
+    with pytest.raises(UserError, match="'other'"):
+        preprocess.from_arrays(arrays | {"name": np.array("other")})
