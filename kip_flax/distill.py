@@ -25,7 +25,7 @@ def init(
     params = {"images": jnp.asarray(images, jnp.float32)}
     labels = jnp.asarray(labels, jnp.float32)
     if learn_labels:
-        params["labels"] = labels
+        params["labels"] = jnp.array(labels)  # A copy: a step takes over the memory of its state.
     return KipState(jnp.zeros((), jnp.int32), params, labels, tx.init(params))
 
 

@@ -1,8 +1,9 @@
-"""One device mesh for training, Label Solve and evaluation: targets over 'data', support over 'support'.
+"""One device mesh for training, Label Solve and evaluation.
 
-A kernel matrix K(targets, support) is laid out over both axes. Batches that do not divide are
-padded with zero images of weight 0. Between devices travel only support-sized arrays and the
-S x S kernel: the transpose of a replicated input is one sum of its gradient.
+Targets lie over its axis 'data'; the support over its axis 'support', or whole everywhere. A kernel
+matrix K(targets, support) is laid out over both axes. Batches that do not divide are padded with
+zero images of weight 0. Between devices travel only support-sized arrays and the S x S kernel: the
+transpose of a replicated input is one sum of its gradient.
 """
 
 import math

@@ -6,8 +6,7 @@ import flax.struct
 import jax
 
 
-@flax.struct.dataclass
-class KipState:
+class KipState(flax.struct.PyTreeNode):
     """KIP: the learned support and its optimiser.
 
     Attributes:
@@ -28,8 +27,7 @@ class KipState:
         return self.params["images"], self.params.get("labels", self.labels)
 
 
-@flax.struct.dataclass
-class LsState:
+class LsState(flax.struct.PyTreeNode):
     """Label Solve: the sums over the targets seen so far.
 
     Attributes:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from kip_flax import architectures as arch
 from kip_flax.errors import UserError
 from kip_flax.kernels import band, duplicates, tiles, variances, xla
-from kip_flax.kernels.layout import lay_out
+from kip_flax.kernels.layout import deviation, lay_out
 
 Kernel = Callable[[jax.Array, jax.Array], jax.Array]
 
@@ -18,7 +18,7 @@ PARAMETERIZATIONS = ("ntk", "standard")
 
 
 def resolve(implementation: str) -> str:
-    """The implementation that `implementation` stands for here; 'auto' is the fastest that can run."""
+    """What `implementation` stands for here: 'auto' is the fastest that can run."""
     _check_choice("implementation", implementation, IMPLEMENTATIONS)
     return "xla" if implementation == "auto" else implementation
 
@@ -67,7 +67,10 @@ def make_kernel(
         return pairs(x1, x2)
 
     def pairs(x1: jax.Array, x2: jax.Array) -> jax.Array:
-        plan = band.make_plan(spec, x1.shape[1:], w_std, b_std, parameterization, width)
+        x1, x2 = jnp.asarray(x1), jnp.asarray(x2)
+        height, breadth, channels = x1.shape[1:]
+        shape = (height, breadth, channels)
+        plan = band.make_plan(spec, shape, w_std, b_std, parameterization, width)
         if not plan.convolutional:
             return _dense_kernel(plan, get, x1, x2)
         v1 = tiles.all_variances(plan, x1)
@@ -95,7 +98,7 @@ def _dense_kernel(plan: band.Plan, get: str, x1: jax.Array, x2: jax.Array) -> ja
 
     def ends(k: jax.Array, a: jax.Array, b: jax.Array) -> jax.Array:
         s1, s2 = (
-            tuple(jnp.sqrt(v) for v in xla.head_variances(plan.head, jnp.mean(x * x, axis=-1)))
+            tuple(deviation(v) for v in xla.head_variances(plan.head, jnp.mean(x * x, axis=-1)))
             for x in (a, b)
         )
         return xla.head(plan.head, k, jnp.zeros_like(k), s1, s2)[get == "ntk"]

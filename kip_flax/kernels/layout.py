@@ -47,7 +47,7 @@ def lay_out(plan: Plan, images: jax.Array, variances: Variances, lanes: int, mov
         level_side(level, images if i == 0 else None, maps, lanes, moving)
         for i, (level, maps) in enumerate(zip(plan.levels, by_level, strict=True))
     )
-    return Side(levels, tuple(jnp.broadcast_to(_sqrt(v), lanes) for v in head))
+    return Side(levels, tuple(jnp.broadcast_to(deviation(v), lanes) for v in head))
 
 
 def level_side(
@@ -59,7 +59,7 @@ def level_side(
     if images is not None:
         image = _spread(jnp.moveaxis(images, -1, 1), level.margin, band, lanes)
     deviations = tuple(
-        _spread(_sqrt(v), margin, band, lanes)
+        _spread(deviation(v), margin, band, lanes)
         for v, margin in zip(variances, relu_margins(level), strict=True)
     )
     return LevelSide(image, deviations, lax.stop_gradient(tuple(inverse(s) for s in deviations)))
@@ -81,7 +81,7 @@ def inverse(x: jax.Array) -> jax.Array:
     return jnp.where(x > 0, 1 / jnp.where(x > 0, x, 1), 0)
 
 
-def _sqrt(v: jax.Array) -> jax.Array:
+def deviation(v: jax.Array) -> jax.Array:
     """Square root with the gradient 0 at 0 (a variance is 0 only where bias and patch are)."""
     return jnp.where(v > 0, jnp.sqrt(jnp.where(v > 0, v, 1)), 0)
 

@@ -15,7 +15,7 @@ from jax import lax
 from kip_flax import architectures as arch
 from kip_flax.kernels import band, planes, pools
 from kip_flax.kernels.band import Affine, Level, Plan
-from kip_flax.kernels.layout import LevelSide
+from kip_flax.kernels.layout import LevelSide, Maps
 
 Pair = tuple[jax.Array, jax.Array]  # K and T
 
@@ -63,19 +63,20 @@ def level_backward(
     def one_plane(total: Any, x: tuple) -> tuple[Any, Pair | None]:
         offset, slots, entering = x
 
-        def through(entering: Pair | None, varying: Any) -> Pair:
-            side = LevelSide(*varying, fixed.inverses)
+        def through(entering: Pair | None, image: jax.Array | None, deviations: Maps) -> Pair:
+            side = LevelSide(image, deviations, fixed.inverses)
             return plane(level, lanes, offset, entering, side, moving)
 
-        _, vjp = jax.vjp(through, entering, fixed[:2])
+        _, vjp = jax.vjp(through, entering, fixed.image, fixed.deviations)
         gk, gt = (pools.distribute(plan, i, lanes, slots, g) for g in upstream)
-        entering_grad, grads = vjp((gk, gt))
+        entering_grad, *grads = vjp((gk, gt))
         return jax.tree.map(jnp.add, total, grads), entering_grad
 
-    zeros = jax.tree.map(jnp.zeros_like, fixed[:2])
+    zeros = jax.tree.map(jnp.zeros_like, [fixed.image, fixed.deviations])
     scanned = (band.offsets(level), pools.slots(plan, i), entry)
-    total, entry_grads = lax.scan(one_plane, zeros, scanned)
-    return entry_grads, LevelSide(*total, jax.tree.map(jnp.zeros_like, fixed.inverses))
+    (image, deviations), entry_grads = lax.scan(one_plane, zeros, scanned)
+    unused = jax.tree.map(jnp.zeros_like, fixed.inverses)
+    return entry_grads, LevelSide(image, deviations, unused)
 
 
 def plane(
@@ -91,6 +92,8 @@ def plane(
     margin = level.margin
     t: jax.Array | None
     if entering is None:
+        assert fixed.image is not None
+        assert moving.image is not None
         shifted = at_offset(moving.image, level, offset, margin, lanes)
         k, t = planes.mean_product(alive, fixed.image, shifted), None
     else:
@@ -117,10 +120,10 @@ def plane(
 def at_offset(
     maps: jax.Array, level: Level, offset: jax.Array, margin: int, lanes: int
 ) -> jax.Array:
-    """The moving side's (..., rows, columns * lanes) under the fixed side's pixels, with `margin`."""
+    """The part of the moving side's maps that lies under the fixed side's pixels and `margin`."""
     rows, columns = level.height + 2 * margin, (level.width + 2 * margin) * lanes
     corner = (level.band[0] + offset[0], (level.band[1] + offset[1]) * lanes)
-    start = (*[np.int32(0)] * (maps.ndim - 2), *corner)
+    start: list[Any] = [*[np.int32(0)] * (maps.ndim - 2), *corner]
     shape = (*maps.shape[:-2], rows, columns)
     return lax.dynamic_slice(maps, start, shape, allow_negative_indices=False)
 
@@ -137,10 +140,10 @@ def _stages(level: Level) -> list[tuple[Affine, bool]]:
 def _inside(
     level: Level, offset: jax.Array, margin: int, lanes: int, dtype: Any
 ) -> tuple[jax.Array, jax.Array]:
-    """Masks (rows, 1) and (1, columns * lanes): 1 where both pixels of a pair are in their images."""
+    """Masks (rows, 1) and (1, columns * lanes): 1 where both pixels are in their images."""
 
     def mask(size: int, shift: jax.Array) -> jax.Array:
-        here = np.arange(-margin, size + margin, dtype=np.int32)
+        here = jnp.arange(-margin, size + margin, dtype=jnp.int32)
         there = here + shift
         return ((here >= 0) & (here < size) & (there >= 0) & (there < size)).astype(dtype)
 

@@ -67,17 +67,23 @@ def conv_relu(
     t: jax.Array | None,
     pixels: Pixels,
 ) -> tuple[jax.Array, jax.Array]:
-    """Convolution, then ReLU: planes K and T (rows, columns * lanes) to planes smaller by the window.
+    """Convolution, then ReLU, of planes K and T (rows, columns * lanes); they lose size - 1 a side.
 
     `t` is None where the tangent kernel is still zero (the input images).
     """
-    k_out, t_out, _ = _conv_relu_forward(op, lanes, alive, k, t, pixels)
-    return k_out, t_out
+    return _conv_relu_forward(op, lanes, alive, k, t, pixels, keep=False)[0]
 
 
 def _conv_relu_forward(
-    op: Affine, lanes: int, alive: jax.Array, k: jax.Array, t: jax.Array | None, pixels: Pixels
+    op: Affine,
+    lanes: int,
+    alive: jax.Array,
+    k: jax.Array,
+    t: jax.Array | None,
+    pixels: Pixels,
+    keep: bool,
 ) -> tuple:
+    """The planes after the ReLU, and what the backward pass keeps: c, D and u."""
     scale = op.weight / op.size**2
 
     def correlate(k: jax.Array, pixels: Pixels) -> tuple[jax.Array, jax.Array]:
@@ -86,26 +92,26 @@ def _conv_relu_forward(
 
     def rectify(
         t: jax.Array | None, c: jax.Array, d: jax.Array, q: jax.Array
-    ) -> tuple[jax.Array, jax.Array, jax.Array]:
+    ) -> tuple[jax.Array, jax.Array, jax.Array | None]:
         u = op.alpha * (c * q) + op.beta
         if t is not None:
             u = u + scale * box(t, op.size, lanes)
-        return q * (c * d + relu.half_sine(c)), u * d, u
+        return q * (c * d + relu.half_sine(c)), u * d, u if keep else None
 
     c, d = as_one_block(alive, correlate, k, pixels)
     k_out, t_out, u = as_one_block(alive, rectify, t, c, d, pixels.q)
-    return k_out, t_out, (c, d, u)
+    return (k_out, t_out), (c, d, u)
 
 
 def _conv_relu_fwd(
     op: Affine, lanes: int, alive: jax.Array, k: jax.Array, t: jax.Array | None, pixels: Pixels
 ) -> tuple:
-    k_out, t_out, saved = _conv_relu_forward(op, lanes, alive, k, t, pixels)
-    return (k_out, t_out), (alive, *saved, pixels, t is None)
+    out, saved = _conv_relu_forward(op, lanes, alive, k, t, pixels, keep=True)
+    return out, (alive, *saved, pixels, None if t is None else ())
 
 
 def _conv_relu_bwd(op: Affine, lanes: int, residuals: tuple, cotangents: tuple) -> tuple:
-    alive, c, d, u, pixels, first = residuals
+    alive, c, d, u, pixels, had_t = residuals
     scale = op.weight / op.size**2
 
     def rectify(
@@ -118,7 +124,9 @@ def _conv_relu_bwd(op: Affine, lanes: int, residuals: tuple, cotangents: tuple) 
         return _surround(gb, op.size, lanes), _surround(gu, op.size, lanes), gq
 
     def correlate(gb: jax.Array, gu: jax.Array) -> tuple[jax.Array, jax.Array | None]:
-        return scale * box(gb, op.size, lanes), None if first else scale * box(gu, op.size, lanes)
+        return scale * box(gb, op.size, lanes), None if had_t is None else scale * box(
+            gu, op.size, lanes
+        )
 
     gb, gu, gq = as_one_block(alive, rectify, *cotangents, c, d, u, pixels.r)
     gk, gt = as_one_block(alive, correlate, gb, gu)
@@ -130,7 +138,7 @@ conv_relu.defvjp(_conv_relu_fwd, _conv_relu_bwd)
 
 
 def _surround(plane: jax.Array, size: int, lanes: int) -> jax.Array:
-    """The plane with size - 1 zero rows and columns on each side: box()'s own transpose is a box."""
+    """The plane with size - 1 zeros on each side, so that a box of it is the transpose of `box`."""
     edge = size - 1
     return jnp.pad(plane, ((edge, edge), (edge * lanes, edge * lanes)))
 
@@ -143,7 +151,7 @@ def windows(plane: jax.Array, size: int, width: int, lanes: int) -> jax.Array:
 
 
 def from_windows(cells: jax.Array, height: int, width: int) -> jax.Array:
-    """The transpose of `windows`: a plane (height, width * lanes), 0 in the rows that were left over."""
+    """The transpose of `windows`: (height, width * lanes), 0 where rows or columns were dropped."""
     rows, size, columns, _, lanes = cells.shape
     plane = cells.reshape(rows * size, columns * size * lanes)
     return jnp.pad(plane, ((0, height - rows * size), (0, (width - columns * size) * lanes)))

@@ -26,8 +26,8 @@ def sums_shape(plan: Plan, i: int, lanes: int) -> tuple[int, ...]:
 def slots(plan: Plan, i: int) -> np.ndarray:
     """Where each plane adds to the sums: (offsets, 2, window) int32, by axis and row in the window.
 
-    Fine row h = size*j + a at offset o meets row h + o, which lies in window j + floor((a + o)/size):
-    that is its coarse offset.
+    Fine row h = size*j + a at offset o meets row h + o, which lies in window
+    j + floor((a + o)/size): that floor is its coarse offset.
     """
     level = plan.levels[i]
     fine = band.offsets(level)
@@ -55,7 +55,7 @@ def collect(
 
 
 def finish(plan: Plan, i: int, sums: jax.Array) -> jax.Array:
-    """The planes that enter the next level (offsets, rows, columns * lanes); a mean (lanes,) as it is."""
+    """What enters the next level (offsets, rows, columns * lanes); a mean stays as it is."""
     if not plan.levels[i].pool:
         return sums
     return sums[1:-1, 1:-1].reshape(-1, *sums.shape[2:])

@@ -32,7 +32,7 @@ def make_reference_kernel(
 ) -> Callable[[jax.Array, jax.Array], jax.Array]:
     """`kernel(x1, x2)` of neural_tangents for `spec`: every pixel pair, no tiles, in x1's dtype."""
     nt = neural_tangents()
-    affine = dict(W_std=w_std, b_std=b_std, parameterization=parameterization)
+    affine = {"W_std": w_std, "b_std": b_std, "parameterization": parameterization}
     _, _, kernel_fn = nt.stax.serial(*(_layer(nt, layer, width, affine) for layer in spec))
 
     def kernel(x1: jax.Array, x2: jax.Array) -> jax.Array:
@@ -69,7 +69,7 @@ def _layer(nt: Any, layer: arch.Layer, width: int, affine: dict[str, Any]) -> An
 
 @contextlib.contextmanager
 def _names_of_older_jax() -> Iterator[None]:
-    """Puts back what neural_tangents takes from JAX at import, and a stub for its TensorFlow part."""
+    """Puts back what neural_tangents takes from JAX, and a stub for its TensorFlow part."""
     util = types.ModuleType("jax.util")
     util.safe_map, util.safe_zip = _safe_map, _safe_zip  # type: ignore[attr-defined]
     experimental = types.ModuleType("neural_tangents.experimental")

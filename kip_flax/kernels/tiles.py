@@ -64,7 +64,8 @@ def pair_kernel(
     lanes = lanes_for(plan, len(x2))
 
     def one_tile(moving: tuple) -> jax.Array:
-        side = lay_out(plan, *moving, lanes, moving=True)
+        images, maps = moving
+        side = lay_out(plan, images, maps, lanes, moving=True)
         return lax.map(lambda fixed: _one_against(plan, get, lanes, fixed, side), (x1, v1))
 
     k = lax.map(one_tile, _in_tiles((x2, v2), lanes))
@@ -78,8 +79,8 @@ def fixed_gradient(
     lanes = lanes_for(plan, len(x2))
 
     def one_tile(total: Any, moving: tuple) -> tuple[Any, None]:
-        images, cotangents = moving
-        side = lay_out(plan, *images, lanes, moving=True)
+        (images, maps), cotangents = moving
+        side = lay_out(plan, images, maps, lanes, moving=True)
 
         def one_image(x: tuple) -> Any:
             fixed, weights = x

@@ -1,4 +1,4 @@
-"""The exact kernel of one tile of image pairs as plain JAX, for any device: the walk and its head."""
+"""The exact kernel of one tile of image pairs in plain JAX, for any device: walk and head."""
 
 from functools import partial
 
@@ -13,7 +13,7 @@ from kip_flax.kernels.levels import Pair, level_backward, level_forward
 
 @partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
 def tile(plan: Plan, get: str, lanes: int, fixed: Side, moving: Side) -> jax.Array:
-    """Kernel (lanes,) of every pair of a tile: 'ntk' or 'nngp'. Only the fixed side has a gradient."""
+    """Kernel (lanes,), 'ntk' or 'nngp', of a tile's pairs; only the fixed side has a gradient."""
     return forward(plan, fixed, moving, lanes)[get == "ntk"]
 
 
@@ -40,7 +40,7 @@ def forward(plan: Plan, fixed: Side, moving: Side, lanes: int) -> Pair:
 def backward(plan: Plan, fixed: Side, moving: Side, lanes: int, cotangents: Pair) -> Side:
     """Gradient of the fixed side, given the cotangents (lanes,) of NNGP and NTK."""
     *entries, (k, t) = _walk(plan, fixed, moving, lanes)
-    _, vjp = jax.vjp(lambda *args: head(plan.head, *args, moving.head), k, t, fixed.head)
+    _, vjp = jax.vjp(lambda k, t, s: head(plan.head, k, t, s, moving.head), k, t, fixed.head)
     gk, gt, head_grads = vjp(cotangents)
     upstream: Pair | None = (gk, gt)
     grads = []

@@ -1,0 +1,117 @@
+"""The exact kernel against neural_tangents: milliseconds per pair, side by side in one process.
+
+    python -m benchmarks.kernels [--size=32] [--channels=3] [--targets=256] [--json=FILE]
+
+Both compute the same numbers (the largest relative difference is printed). 'xla' runs on a mesh of
+one CPU device a core, as training does; neural_tangents uses all cores by itself, on a batch small
+enough for memory. Times are medians; the two take turns.
+"""
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from kip_flax import architectures, kernels, metrics, sharding
+
+Pairs = tuple[jax.Array, jax.Array]
+
+
+def main() -> None:
+    """Measures, prints a table, writes JSON where asked."""
+    args = _arguments()
+    jax.config.update("jax_num_cpu_devices", metrics.usable_cores())
+    jax.config.update("jax_enable_x64", True)
+    spec = architectures.build(args.architecture, args.depth)
+    shape = (args.size, args.size, args.channels)
+    ours = sharding.shard_kernel(kernels.make_kernel(spec), sharding.make_mesh())
+    theirs = kernels.make_kernel(spec, implementation="neural_tangents")
+
+    small, large = _images(args.peer, args.peer, shape), _images(args.support, args.targets, shape)
+    rows: dict[str, dict[str, float]] = {}
+    for name, wrap in (("forward", _forward), ("value and gradient", _gradient)):
+        contenders = {"neural_tangents": (wrap(theirs), small), "xla": (wrap(ours), large)}
+        rows[name] = _race(contenders, args.repeats)
+    difference = _difference(ours, theirs, small)
+
+    machine = f"{metrics.hardware()}, {platform.system()}, jax {jax.__version__}"
+    network = f"{args.architecture} {args.depth}, {args.size}x{args.size}x{args.channels}, NTK"
+    print(f"{network}; {machine}")
+    print(f"xla: {args.support} x {args.targets} pairs; neural_tangents: {args.peer} x {args.peer}")
+    for name, times in rows.items():
+        ratio = times["neural_tangents"] / times["xla"]
+        print(
+            f"{name:20s} neural_tangents {times['neural_tangents']:9.2f} ms/pair   "
+            f"xla {times['xla']:7.3f} ms/pair   {ratio:6.0f}x"
+        )
+    print(f"largest relative difference of the values (float32, both): {difference:.1e}")
+    if args.json:
+        result: dict[str, Any] = {"machine": machine, "network": network, "ms_per_pair": rows}
+        result |= {"relative_difference": difference, "command": " ".join(sys.argv)}
+        with open(args.json, "w", encoding="utf-8") as file:
+            json.dump(result, file, indent=1)
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--architecture", default="convnet")
+    parser.add_argument("--depth", type=int, default=3)
+    parser.add_argument("--size", type=int, default=32)
+    parser.add_argument("--channels", type=int, default=3)
+    parser.add_argument("--support", type=int, default=10)
+    parser.add_argument("--targets", type=int, default=256)
+    parser.add_argument("--peer", type=int, default=4, help="images a side for neural_tangents")
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--json", default="")
+    return parser.parse_args()
+
+
+def _images(n1: int, n2: int, shape: tuple[int, int, int]) -> Pairs:
+    """Support and targets of standard normal pixels."""
+    rng = np.random.default_rng(0)
+    one, two = (rng.standard_normal((n, *shape), np.float32) for n in (n1, n2))
+    return jnp.asarray(one), jnp.asarray(two)
+
+
+def _forward(kernel: kernels.Kernel) -> Callable[[jax.Array, jax.Array], Any]:
+    return jax.jit(lambda x_s, x_t: kernel(x_t, x_s))
+
+
+def _gradient(kernel: kernels.Kernel) -> Callable[[jax.Array, jax.Array], Any]:
+    """Value and gradient to the support, as a KIP step needs it."""
+    return jax.jit(jax.value_and_grad(lambda x_s, x_t: kernel(x_t, x_s).sum()))
+
+
+def _race(contenders: dict[str, tuple[Callable, Pairs]], repeats: int) -> dict[str, float]:
+    """Median milliseconds per pair of each contender; they take turns."""
+    times: dict[str, list[float]] = {name: [] for name in contenders}
+    for name, (fn, pairs) in contenders.items():
+        begin = time.perf_counter()
+        jax.block_until_ready(fn(*pairs))
+        print(f"# {name}: first call {time.perf_counter() - begin:.1f} s", file=sys.stderr)
+    for _ in range(repeats):
+        for name, (fn, pairs) in contenders.items():
+            begin = time.perf_counter()
+            jax.block_until_ready(fn(*pairs))
+            elapsed = time.perf_counter() - begin
+            times[name].append(1e3 * elapsed / (len(pairs[0]) * len(pairs[1])))
+    return {name: statistics.median(values) for name, values in times.items()}
+
+
+def _difference(ours: kernels.Kernel, theirs: kernels.Kernel, pairs: Pairs) -> float:
+    one, two = (np.asarray(jax.jit(kernel)(*pairs), np.float64) for kernel in (ours, theirs))
+    return float(np.max(np.abs(one - two) / np.abs(two)))
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    main()
