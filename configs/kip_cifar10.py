@@ -3,8 +3,8 @@ r"""KIP on CIFAR-10: ten images, labels learned.
 Setting: Nguyen et al., NeurIPS 2021 (arXiv 2107.13034): ConvNet with the prepended layer, ZCA,
 Adam 0.04. The paper's batches are larger and its runs longer: here 1,000 targets a step.
 
-Expected: published 64.7 % on the kernel for one image per class (best of the paper's variants,
-with augmentation).
+Expected: 64.7 % on the kernel is reported for one image per class, by the best variant, with
+augmentation and long runs (second-hand: check the paper before quoting).
 Measured: not yet.
 
 Run: python main.py --config=configs/kip_cifar10.py --workdir=runs/kip_cifar10 \

@@ -1,4 +1,4 @@
-"""KIP on scikit-learn's 8x8 digits: ten images that stand for 1,437. The main job of a laptop.
+"""KIP on scikit-learn's 8x8 digits: ten images that stand for 1,438. The main job of a laptop.
 
 Setting: that of Nguyen et al., NeurIPS 2021 (arXiv 2107.13034), made small: ConvNet of
 depth 2, labels learned, Adam 0.04, 10 images, 200 targets a step.

@@ -3,8 +3,8 @@ r"""KIP on MNIST: ten images, labels learned.
 Setting: Nguyen et al., NeurIPS 2021 (arXiv 2107.13034): ConvNet with the prepended layer,
 Adam 0.01. The paper's batches are larger and its runs longer: here 500 targets a step.
 
-Expected: published 97.3 % on the kernel for one image per class (best of the paper's variants,
-with augmentation).
+Expected: 97.3 % on the kernel is reported for one image per class, by the best variant, with
+augmentation and long runs (second-hand: check the paper before quoting).
 Measured: not yet.
 
 Run: python main.py --config=configs/kip_mnist.py --workdir=runs/kip_mnist \

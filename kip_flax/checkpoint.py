@@ -6,6 +6,7 @@ A checkpoint holds the state (support, optimiser, step) and, as JSON, what the s
 """
 
 import dataclasses
+import glob
 import json
 import os
 import shutil
@@ -24,6 +25,7 @@ from kip_flax.errors import UserError
 State = TypeVar("State")
 FOLDER = "checkpoints"
 UNREADABLE = "unreadable_checkpoints"
+_HALF_WRITTEN = ".orbax-checkpoint-tmp"  # Orbax's mark on folders it has not finished.
 # What Orbax and TensorStore raise for files that are missing, cut off or altered.
 _DAMAGE = (OSError, ValueError, KeyError, TypeError, AttributeError)
 
@@ -67,12 +69,15 @@ def open_manager(workdir: str, keep: int) -> ocp.CheckpointManager:
     Use it as a context: leaving waits for what is still being written. What a killed run left half
     written is removed here.
     """
+    folder = os.path.join(workdir, FOLDER)
+    # Orbax's own clean-up runs in a thread that outlives an error raised before the first save.
+    for left in glob.glob(os.path.join(glob.escape(folder), f"*{_HALF_WRITTEN}*")):
+        shutil.rmtree(left)
     options = ocp.CheckpointManagerOptions(
         preservation_policy=preservation_policy.LatestN(keep),
-        cleanup_tmp_directories=True,
         enable_async_checkpointing=True,
     )
-    return ocp.CheckpointManager(os.path.join(workdir, FOLDER), options=options)
+    return ocp.CheckpointManager(folder, options=options)
 
 
 def save(manager: ocp.CheckpointManager, step: int, state: Any, meta: dict[str, Any]) -> None:

@@ -63,7 +63,7 @@ def make_step(kernel: Kernel, tx: optax.GradientTransformation, reg: float) -> S
         metrics = {
             "loss": loss,
             "accuracy": krr.accuracy(pred, jnp.argmax(y_t, axis=-1), weights),
-            "grad_norm": optax.global_norm(grads),
+            "grad_norm": optax.tree.norm(grads),
         }
         return state.replace(step=state.step + 1, params=params, opt_state=opt_state), metrics
 

@@ -49,6 +49,14 @@ def truncate(path):
     path.write_bytes(path.read_bytes()[:20])
 
 
+def test_what_a_kill_left_half_written_is_removed_before_anything_else(tmp_path):
+    left = tmp_path / "checkpoints" / "7.orbax-checkpoint-tmp-1" / "state"
+    left.mkdir(parents=True)
+    with checkpoint.open_manager(str(tmp_path), 3) as manager:
+        assert not left.parent.exists()
+        assert manager.all_steps() == []
+
+
 def test_round_trip(tmp_path):
     saved(tmp_path, [5])
     restored = restore(tmp_path)

@@ -1,0 +1,109 @@
+"""Near-duplicates: which pairs, and that they alone are replaced, with a float64 gradient."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from kip_flax.kernels import duplicates
+
+
+def paired(a, b):
+    """A kernel with all precisions visible; symmetric. (m, ...), (m, ...) -> (m,)."""
+    a, b = (x.reshape(len(x), -1) for x in (a, b))
+    return jnp.exp(-jnp.mean((a - b) ** 2, axis=-1)) * jnp.sum(a * b, axis=-1)
+
+
+def dense(a, b):
+    pair = jax.vmap(lambda x, y: paired(x[None], y[None])[0], (None, 0))
+    return jax.vmap(pair, (0, None))(a, b)
+
+
+def image_sets(copies=2):
+    rng = np.random.default_rng(0)
+    x1 = rng.normal(size=(3, 4, 4, 2)).astype(np.float32)
+    ordinary = rng.normal(size=(2, 4, 4, 2))
+    noise = rng.normal(size=(copies, 1, 4, 4, 2)) * 1e-2
+    return x1, np.concatenate([ordinary, *(x1 + noise), x1]).astype(np.float32)
+
+
+def test_near_is_the_relative_distance():
+    x1, x2 = image_sets()
+    scales = 10 ** np.linspace(-4, 0, 40)
+    x2 = np.concatenate([x2, *(x1[:1] * (1 + s) for s in scales)]).astype(np.float32)
+    a, b = (x.reshape(len(x), 1, -1).astype(float) for x in (x1, x2))
+    b = b.transpose(1, 0, 2)
+    relative = np.sum((a - b) ** 2, -1) / (np.sum(a * a, -1) + np.sum(b * b, -1))
+    mask = np.asarray(duplicates.near(x1, x2))
+    clear = np.abs(relative - 1e-3) > 1e-5  # The rest is rounding.
+    np.testing.assert_array_equal(mask[clear], (relative <= 1e-3)[clear])
+    assert clear.mean() > 0.98
+    assert 0 < mask.sum() < mask.size
+
+
+def test_zero_images_are_equal():
+    zeros = jnp.zeros((2, 3, 3, 1))
+    assert duplicates.near(zeros, zeros).all()
+
+
+@pytest.mark.parametrize("copies", [2, 9], ids=["one chunk", "more pairs than a chunk holds"])
+def test_near_pairs_are_replaced_and_others_left(copies):
+    x1, x2 = image_sets(copies)
+    mask = np.asarray(duplicates.near(x1, x2))
+    assert (mask.sum() > duplicates._CHUNK) == (copies == 9)
+    assert mask.sum() % duplicates._CHUNK  # The last chunk is not full.
+    wrong = jnp.full(mask.shape, -7, jnp.float32)
+    k = jax.jit(lambda *x: duplicates.corrected(paired, wrong, *x))(x1, x2)
+    exact = dense(x1.astype(float), x2.astype(float))
+    np.testing.assert_array_equal(k, np.where(mask, exact.astype(np.float32), -7))
+
+
+@pytest.mark.parametrize("copies", [2, 9], ids=["one chunk", "more pairs than a chunk holds"])
+def test_gradients_of_the_replaced_pairs(copies):
+    """In both images, summed over the pairs of each; the kernel given keeps its own elsewhere."""
+    x1, x2 = image_sets(copies)
+    mask = np.asarray(duplicates.near(x1, x2))
+    weights = np.random.default_rng(1).normal(size=mask.shape)
+
+    def ours(a, b):
+        return (weights * duplicates.corrected(paired, 3 * dense(a, b), a, b)).sum()
+
+    def theirs(a, b):
+        k = dense(a, b)
+        return (weights * jnp.where(mask, k, 3 * k)).sum()
+
+    gradients = jax.jit(jax.grad(ours, (0, 1)))(x1, x2)
+    exact = jax.grad(theirs, (0, 1))(x1.astype(float), x2.astype(float))
+    for gradient, want in zip(gradients, exact, strict=True):
+        assert gradient.dtype == np.float32
+        np.testing.assert_allclose(gradient, want, rtol=1e-5, atol=1e-6 * np.abs(want).max())
+
+
+def test_without_near_pairs_nothing_runs():
+    """Not one chunk: a pair kernel of NaN would show."""
+    x1, x2 = map(jnp.asarray, image_sets())
+    k = jnp.ones((3, 2), jnp.float32)
+
+    def nan(a, b):
+        return jnp.full(len(a), jnp.nan)
+
+    np.testing.assert_array_equal(duplicates.corrected(nan, k, x1, x2[:2]), k)
+
+
+def test_without_float64_the_kernel_is_left_alone():
+    x1, _ = image_sets()
+    k = jnp.ones((3, 3), jnp.float32)
+    with jax.enable_x64(False):
+        assert duplicates.corrected(paired, k, x1, x1) is k
+
+
+def test_symmetric_gives_both_arguments_gradients():
+    x, _ = image_sets()
+    x = x.astype(float)
+    weights = np.random.default_rng(1).normal(size=(3, 3))
+
+    def one_sided(x):
+        return (weights * duplicates.symmetric(dense(x, jax.lax.stop_gradient(x)))).sum()
+
+    want = jax.grad(lambda x: (weights * dense(x, x)).sum())(x)
+    np.testing.assert_allclose(jax.grad(one_sided)(x), want, rtol=1e-10)

@@ -1,0 +1,10 @@
+#!/usr/bin/env bash
+# Sets up a virtual environment (VENV, by default .venv) and runs the tests in it.
+# Arguments go to pytest: bash tests/run.sh tests/krr_test.py -x
+set -euo pipefail
+cd "$(dirname "$0")/.."
+venv=${VENV:-.venv}
+
+[ -x "$venv/bin/python" ] || python3 -m venv "$venv"
+"$venv/bin/python" -m pip install --quiet -r tests/requirements.txt
+exec "$venv/bin/python" -m pytest "$@"

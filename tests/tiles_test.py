@@ -1,0 +1,108 @@
+"""Tiles: their width changes nothing, memory is one tile, and no gradient is made unasked."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from kip_flax import architectures as arch
+from kip_flax import kernels
+from kip_flax.kernels import band, duplicates, tiles
+
+SHAPE = (6, 6, 2)
+
+
+@pytest.fixture
+def x32():
+    """Without the float64 path, which compiles everything twice."""
+    with jax.enable_x64(False):
+        yield
+
+
+def images(n, seed=0):
+    return np.random.default_rng(seed).normal(size=(n, *SHAPE)).astype(np.float32)
+
+
+@pytest.mark.parametrize("lanes", [3, 5])
+def test_the_width_of_a_tile_changes_nothing(x32, monkeypatch, lanes):
+    plan = band.make_plan(arch.convnet_plain(1), SHAPE, 2**0.5, 0.1, "ntk", 64)
+    x1, x2 = images(2), images(7, 1)
+    cotangents = np.random.default_rng(2).normal(size=(2, 7)).astype(np.float32)
+
+    def run(x1, x2):
+        v1, v2 = tiles.all_variances(plan, x1), tiles.all_variances(plan, x2)
+        k = tiles.pair_kernel(plan, "ntk", x1, v1, x2, v2)
+        return v2, k, tiles.fixed_gradient(plan, "ntk", x1, v1, x2, v2, cotangents)
+
+    at_once = jax.jit(run)(x1, x2)
+    monkeypatch.setattr(tiles, "_CPU_LANES", lanes)
+    in_tiles = jax.jit(lambda *x: run(*x))(x1, x2)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), at_once, in_tiles
+    )
+
+
+def test_memory_grows_by_what_a_target_is_not_by_what_it_takes(x32):
+    """From 64 to 256 targets: the images and their variances, never the planes of a pair."""
+    kernel = kernels.make_kernel(arch.convnet_plain(1))
+    grad = jax.jit(jax.grad(lambda s, t: kernel(t, s).sum()))
+
+    def scratch(targets):
+        memory = grad.lower(images(3), images(targets)).compile().memory_analysis()
+        return memory.temp_size_in_bytes
+
+    few, many = scratch(64), scratch(256)
+    pixels = SHAPE[0] * SHAPE[1]
+    image_and_variances = 4 * pixels * (SHAPE[2] + 1)
+    pair = tiles.bytes_per_lane(band.make_plan(arch.convnet_plain(1), SHAPE, 1, 0, "ntk", 64))
+    assert few > 0
+    assert many - few < 192 * 6 * image_and_variances
+    assert many - few < 192 * 3 * pair / 4  # A quarter of what the planes of all pairs would take.
+
+
+@pytest.mark.parametrize(
+    ("wrt", "sizes"), [((), []), (0, [2]), (1, [3]), ((0, 1), [2, 3])], ids=str
+)
+def test_only_the_gradients_asked_for_are_made(monkeypatch, wrt, sizes):
+    made, near = count_gradients(monkeypatch)
+    kernel = kernels.make_kernel(arch.conv(1))
+
+    def loss(x1, x2):
+        return kernel(x1, x2).sum()
+
+    jax.make_jaxpr(loss if wrt == () else jax.grad(loss, wrt))(images(2), images(3, 1))
+    assert made == near == sizes
+
+
+def test_a_set_with_itself_takes_one_gradient(monkeypatch):
+    made, near = count_gradients(monkeypatch)
+    kernel = kernels.make_kernel(arch.conv(1))
+    jax.make_jaxpr(jax.grad(lambda x: kernel(x, x).sum()))(images(4))
+    assert made == near == [4]
+
+
+def count_gradients(monkeypatch):
+    """Lists that fill with the number of images of each gradient as it is traced."""
+    made, near = [], []
+
+    def counted(function, calls, position):
+        def run(*args):
+            calls.append(len(args[position]))
+            return function(*args)
+
+        return run
+
+    monkeypatch.setattr(tiles, "fixed_gradient", counted(tiles.fixed_gradient, made, 2))
+    monkeypatch.setattr(duplicates, "_gradient", counted(duplicates._gradient, near, 2))
+    return made, near
+
+
+def test_a_zero_cotangent_costs_nothing(monkeypatch):
+    made, _ = count_gradients(monkeypatch)
+    kernel = kernels.make_kernel(arch.conv(1))
+
+    def loss(x):
+        return jax.lax.stop_gradient(kernel(x, images(3))).sum() + jnp.sum(x)
+
+    jax.make_jaxpr(jax.grad(loss))(images(2))
+    assert made == []
