@@ -83,6 +83,26 @@ def test_train_again_and_evaluate(tmp_path):
     assert f"test accuracy {accuracy:.2%}" in measured.stdout
 
 
+def test_the_main_job_goes_as_with_the_reference_kernel(tmp_path):
+    short = (
+        "--config.num_steps=2",
+        "--config.batch_size=40",
+        "--config.eval.num_test=50",
+        "--config.eval.steps=(0,)",
+    )
+    rows = {}
+    for implementation in ("auto", "neural_tangents"):
+        workdir = tmp_path / implementation
+        chosen = f"--config.kernel.implementation={implementation}"
+        done = run(DIGITS, f"--workdir={workdir}", chosen, *short)
+        assert (done.returncode, done.stderr) == (0, "")
+        rows[implementation] = json.loads((workdir / "result.json").read_text())["evaluations"]
+    for ours, reference in zip(rows["auto"], rows["neural_tangents"], strict=True):
+        assert ours["mse"] == pytest.approx(reference["mse"], rel=1e-4)
+        assert ours["accuracy"] == reference["accuracy"]
+    assert rows["auto"][-1]["mse"] < rows["auto"][0]["mse"]
+
+
 def test_importing_the_package_loads_neither_tensorflow_nor_the_reference():
     code = (
         "import sys, kip_flax, kip_flax.train, kip_flax.config; "

@@ -5,8 +5,8 @@ There 1 - c is a small difference of float32 numbers and the gradient loses its 
 support image was drawn. They are found by distance, gathered a chunk at a time and computed by the
 same code in float64; where JAX has no float64 they stay in float32.
 
-What stays: two images that differ clearly somewhere (a cutout) and almost nowhere else. They are not
-near as a whole, and their float32 gradient can be off by some percent.
+What stays: two images that differ clearly somewhere (a cutout) and almost nowhere else. They are
+not near as a whole, and their float32 gradient can be off by some percent.
 """
 
 from collections.abc import Callable
