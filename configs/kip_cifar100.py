@@ -5,7 +5,7 @@ Adam 0.04. The paper's batches are larger and its runs longer: here 1,000 target
 
 Expected: 34.9 % on the kernel is reported for one image per class, by the best variant, with
 augmentation and long runs (second-hand: check the paper before quoting).
-Measured: not yet.
+Measured: not yet: the data was not at hand.
 
 Run: python main.py --config=configs/kip_cifar100.py --workdir=runs/kip_cifar100 \
     --config.dataset.data_dir=DIR
