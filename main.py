@@ -86,8 +86,9 @@ def _set_up_jax(cpu_devices: int) -> None:
     """
     import jax
 
-    from kip_flax import metrics
+    from kip_flax import metrics, sharding
 
+    sharding.wait_for_slow_devices()
     jax.config.update("jax_num_cpu_devices", cpu_devices or metrics.usable_cores())
     jax.config.update("jax_enable_x64", jax.default_backend() != "tpu")
     cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")

@@ -29,6 +29,7 @@ Pairs = tuple[jax.Array, jax.Array]
 def main() -> None:
     """Measures, prints a table, writes JSON where asked."""
     args = _arguments()
+    sharding.wait_for_slow_devices()
     jax.config.update("jax_num_cpu_devices", metrics.usable_cores())
     jax.config.update("jax_enable_x64", True)
     spec = architectures.build(args.architecture, args.depth)

@@ -7,6 +7,7 @@ transpose of a replicated input is one sum of its gradient.
 """
 
 import math
+import os
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -21,6 +22,7 @@ from kip_flax.kernels.duplicates import symmetric
 
 Kernel = Callable[[jax.Array, jax.Array], jax.Array]
 Tree = TypeVar("Tree")
+_PATIENCE = 7 * 24 * 3600  # Seconds.
 
 
 def make_mesh(data: int = -1, support: int = 1) -> Mesh:
@@ -49,6 +51,20 @@ def make_mesh(data: int = -1, support: int = 1) -> Mesh:
         axis_types=(AxisType.Auto, AxisType.Auto),
         devices=jax.devices()[: data * support],
     )
+
+
+def wait_for_slow_devices() -> None:
+    """Lets CPU devices wait for one another as long as it takes; for before JAX's first device.
+
+    XLA aborts the process when one is 40 s behind another, as happens on a busy machine.
+    """
+    flags = {
+        "xla_cpu_collective_call_warn_stuck_timeout_seconds": _PATIENCE,
+        "xla_cpu_collective_call_terminate_timeout_seconds": _PATIENCE,
+    }
+    given = os.environ.get("XLA_FLAGS", "")
+    added = [f"--{name}={value}" for name, value in flags.items() if name not in given]
+    os.environ["XLA_FLAGS"] = " ".join([given, *added]).strip()
 
 
 def replicate(mesh: Mesh, tree: Tree) -> Tree:

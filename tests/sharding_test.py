@@ -1,5 +1,10 @@
 """One, two and four devices: the same kernel, loss and gradient, whether or not sizes divide."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,6 +14,7 @@ from kip_flax import architectures as arch
 from kip_flax import kernels, krr, sharding
 from kip_flax.errors import UserError
 
+ROOT = Path(__file__).resolve().parent.parent
 MESHES = [(2, 1), (4, 1), (2, 2)]
 T, S, CLASSES = 10, 6, 3  # Neither divides by 4.
 
@@ -142,3 +148,54 @@ def test_a_mesh_larger_than_the_devices(sizes):
 def test_sizes_that_mean_nothing(sizes):
     with pytest.raises(UserError, match="take positive sizes, or -1 for one of them"):
         sharding.make_mesh(*sizes)
+
+
+LATE = """
+import sys, time
+from kip_flax import sharding
+sharding.wait_for_slow_devices()
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import PartitionSpec as P
+jax.config.update("jax_num_cpu_devices", 2)
+mesh = sharding.make_mesh()
+
+def late(x):
+    time.sleep(float(sys.argv[1]) * float(x[0]))
+    return x
+
+def total(x):
+    return jax.lax.psum(jax.pure_callback(late, x, x), "data")
+
+summed = jax.jit(jax.shard_map(total, mesh=mesh, in_specs=P("data"), out_specs=P()))
+print(float(summed(jnp.arange(2.0))[0]))
+"""
+
+# What the user has set stays.
+HASTY = " ".join(
+    f"--xla_cpu_collective_call_{name}_timeout_seconds=2" for name in ("warn_stuck", "terminate")
+)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "flags", "outcome"),
+    [
+        (9, HASTY, "aborted"),
+        (9, "", "1.0"),
+        pytest.param(50, "", "1.0", marks=pytest.mark.slow),
+    ],
+)
+def test_a_device_that_is_late_is_waited_for(seconds, flags, outcome):
+    done = subprocess.run(
+        [sys.executable, "-c", LATE, str(seconds)],
+        env=os.environ | {"XLA_FLAGS": flags, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert outcome == ("aborted" if done.returncode else done.stdout.strip())
