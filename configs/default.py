@@ -99,7 +99,7 @@ def get_config() -> ConfigDict:
     # the published list: 0, 1, 2, 4, 6, 8, 12, 18, 26, 37, 54, 78, 112, 162, 233, 335, 483, 695,
     # 1000, then every 500.
     config.eval.steps = ()
-    # Test images, the same number for every class; 0: all.
+    # Test images, spread evenly over the test set; 0: all.
     config.eval.num_test = 0
     # Test images per call of the kernel.
     config.eval.batch_size = 500

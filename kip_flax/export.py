@@ -1,8 +1,8 @@
-"""The one writer, and the reader, of artefacts: distilled sets, index, pictures, JSON.
+"""The one writer, and the reader, of distilled sets and their index.
 
 Distilled sets have the published form (Nguyen et al., NeurIPS 2021): an npz with `images` and
 `labels`, named by `distilled_name`, listed in an index csv. Ours hold more under further keys, so
-that readers of the published form need not care. Every file appears whole or not at all.
+that readers of the published form need not care.
 """
 
 import csv
@@ -10,8 +10,6 @@ import hashlib
 import io
 import json
 import os
-import zipfile
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,13 +17,13 @@ from typing import Any
 
 import numpy as np
 
+from kip_flax import files
 from kip_flax.errors import UserError
 
 _IDENTITY = ("architecture", "dataset", "ssize", "zca", "l", "aug", "ckpt")
 INDEX_COLUMNS = (*_IDENTITY, "test_acc", "test_mse", "URL")
 _PREFIX = "preprocess/"
 _HEAVY_BYTES = 1 << 20
-_UNREADABLE = (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, RuntimeError)
 
 
 @dataclass(frozen=True)
@@ -85,58 +83,6 @@ def distilled_name(
     return f"{architecture}_ssize{support_size}_{zca}_{learned}_{augment}_ckpt{step}"
 
 
-def write_bytes_atomic(path: str | os.PathLike[str], data: bytes) -> None:
-    """Writes `data` to `path`: whole, on the disk, or not at all. Makes the folder if need be.
-
-    Raises:
-        UserError: the file cannot be written.
-    """
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with open(temporary, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
-    except OSError as error:
-        reason = error.strerror or error
-        raise UserError(
-            f"cannot write {path}: {reason}; free space there or take another --workdir."
-        ) from error
-
-
-def write_json(path: str | os.PathLike[str], obj: Any) -> None:
-    """Writes `obj` as indented JSON, atomically; UserError if the file cannot be written."""
-    write_bytes_atomic(path, (json.dumps(obj, indent=2) + "\n").encode())
-
-
-def write_arrays(path: str | os.PathLike[str], arrays: Mapping[str, np.ndarray]) -> None:
-    """Writes an npz without pickles, atomically; the same arrays give the same bytes."""
-    write_bytes_atomic(path, _npz_bytes(arrays))
-
-
-def read_arrays(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
-    """All arrays of an npz; UserError if it is missing, damaged or holds pickles."""
-    try:
-        with open(path, "rb") as file:  # np.load leaves a broken file open
-            loaded = np.load(file, allow_pickle=False)
-            if isinstance(loaded, np.ndarray):
-                raise ValueError("one array instead of an archive of arrays")
-            return {key: loaded[key] for key in loaded.files}
-    except FileNotFoundError:
-        raise UserError(f"{path} does not exist: name an .npz file that does.") from None
-    except _UNREADABLE as error:
-        line = " ".join(str(error).split())
-        raise UserError(
-            f"{path} is not a whole npz file of plain arrays ({line}): take another copy of it."
-        ) from error
-
-
 def write_distilled(
     path: str | os.PathLike[str],
     images: np.ndarray,
@@ -185,7 +131,7 @@ def write_distilled(
         "meta": np.array(json.dumps(meta)),
     }
     arrays |= {_PREFIX + name: array for name, array in light.items()}
-    write_arrays(path, arrays)
+    files.write_arrays(path, arrays)
 
 
 def load_distilled(path: str | os.PathLike[str]) -> Distilled:
@@ -195,7 +141,7 @@ def load_distilled(path: str | os.PathLike[str]) -> Distilled:
         UserError: the file is missing, broken, or not of the form of `write_distilled`.
     """
     path = Path(path)
-    arrays = read_arrays(path)
+    arrays = files.read_arrays(path)
     if missing := [key for key in ("images", "labels") if key not in arrays]:
         raise UserError(
             f"{path} lacks {' and '.join(missing)} (it holds {', '.join(arrays) or 'nothing'}): "
@@ -213,7 +159,7 @@ def load_distilled(path: str | os.PathLike[str]) -> Distilled:
     preprocess = {k.removeprefix(_PREFIX): v for k, v in arrays.items() if k.startswith(_PREFIX)}
     if meta and (side := meta.get("preprocess_file")):
         side_path = path.with_name(Path(side).name)
-        preprocess = preprocess | read_arrays(side_path) if side_path.exists() else {}
+        preprocess = preprocess | files.read_arrays(side_path) if side_path.exists() else {}
     return Distilled(
         path, images.astype(np.float32), labels.astype(np.float32), meta, preprocess or None
     )
@@ -237,7 +183,7 @@ def update_index(path: str | os.PathLike[str], row: Mapping[str, Any]) -> None:
     writer = csv.DictWriter(text, INDEX_COLUMNS, lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
-    write_bytes_atomic(path, text.getvalue().encode())
+    files.write_bytes_atomic(path, text.getvalue().encode())
 
 
 def _read_index(path: Path) -> list[dict[str, str]]:
@@ -257,18 +203,12 @@ def _read_index(path: Path) -> list[dict[str, str]]:
     return read
 
 
-def _npz_bytes(arrays: Mapping[str, np.ndarray]) -> bytes:
-    buffer = io.BytesIO()
-    np.savez(buffer, allow_pickle=False, **arrays)
-    return buffer.getvalue()
-
-
 def _write_once(folder: Path, arrays: Mapping[str, np.ndarray]) -> str:
     """Writes an npz named by its content, unless it is there; returns the file's name."""
-    data = _npz_bytes(arrays)
+    data = files.npz_bytes(arrays)
     name = f"preprocess-{hashlib.sha256(data).hexdigest()[:12]}.npz"
     if not (folder / name).exists():
-        write_bytes_atomic(folder / name, data)
+        files.write_bytes_atomic(folder / name, data)
     return name
 
 

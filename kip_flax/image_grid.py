@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from kip_flax.export import write_bytes_atomic
+from kip_flax.files import write_bytes_atomic
 
 MAX_IMAGES = 200
 _TILE, _GAP, _TITLE, _CAPTION = 96, 8, 76, 30

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from kip_flax import __version__, export, image_grid, metrics, preprocess
+from kip_flax import __version__, export, files, image_grid, metrics, preprocess
 from kip_flax import config as config_lib
 from kip_flax.data import Dataset
 from kip_flax.preprocess import Preprocess
@@ -115,7 +115,7 @@ class Recorder:
             "command": shlex.join(sys.argv),
             "versions": _versions(),
         }
-        export.write_json(os.path.join(self.workdir, RESULT), content)
+        files.write_json(os.path.join(self.workdir, RESULT), content)
         return content
 
     def _provenance(self, step: int, measures: dict[str, float]) -> dict[str, Any]:

@@ -3,9 +3,7 @@
 What is computed where: `tasks` has the steps of the algorithms, `loop` goes through them.
 """
 
-import io
 import os
-import zipfile
 import zlib
 
 import jax
@@ -20,6 +18,7 @@ from kip_flax import (
     data,
     evaluate,
     export,
+    files,
     kernels,
     loop,
     metrics,
@@ -78,7 +77,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str) -> State:
         support = tasks.init_support(config, targets, key_support)
         task = tasks.make_task(config, targets, support, kernel, mesh, key_steps)
         measure = _make_evaluate(config, dataset, fitted, kernel, mesh)
-        export.write_json(os.path.join(workdir, "config.json"), config.to_dict())
+        files.write_json(os.path.join(workdir, "config.json"), config.to_dict())
         console.say(_summary(config, dataset, mesh, task, workdir))
         resumed = None if restored is None else restored.step
         recorder = record.Recorder(workdir, config, dataset, fitted, support, resumed)
@@ -145,17 +144,9 @@ def _preprocessing(config: ConfigDict, dataset: Dataset, workdir: str, resumed: 
     """Fitted once per run and kept beside the checkpoints: another machine may round otherwise."""
     path = os.path.join(workdir, PREPROCESS)
     if resumed and os.path.exists(path):
-        try:
-            with np.load(path, allow_pickle=False) as arrays:
-                return preprocess.from_arrays(dict(arrays))
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-            raise UserError(
-                f"{path} cannot be read ({error}): remove it to have it fitted again."
-            ) from None
+        return preprocess.from_arrays(files.read_arrays(path))
     fitted = preprocess.fit(config.preprocess, dataset.train_images)
-    buffer = io.BytesIO()
-    np.savez(buffer, allow_pickle=False, **preprocess.to_arrays(fitted))
-    export.write_bytes_atomic(path, buffer.getvalue())
+    files.write_arrays(path, preprocess.to_arrays(fitted))
     return fitted
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kip_flax import export
+from kip_flax import export, files
 from kip_flax.errors import UserError
 from kip_flax.image_grid import write_image_grid
 
@@ -173,7 +173,7 @@ def test_damage_anywhere_is_refused(tmp_path):
 
 def test_a_write_that_fails_leaves_the_old_file_and_no_other(tmp_path, monkeypatch):
     path = tmp_path / "file.json"
-    export.write_json(path, {"a": 1})
+    files.write_json(path, {"a": 1})
 
     def full(_):
         raise OSError(28, "No space left on device")
@@ -182,13 +182,13 @@ def test_a_write_that_fails_leaves_the_old_file_and_no_other(tmp_path, monkeypat
         with monkeypatch.context() as patch:
             patch.setattr(os, call, lambda *_: full(_))
             with pytest.raises(UserError, match=r"^cannot write .*file\.json: No space left"):
-                export.write_json(path, {"a": 2})
+                files.write_json(path, {"a": 2})
         assert json.loads(path.read_text()) == {"a": 1}
         assert os.listdir(tmp_path) == ["file.json"]
-    export.write_json(path, {"a": 3})
+    files.write_json(path, {"a": 3})
     assert json.loads(path.read_text()) == {"a": 3}
     with pytest.raises(UserError, match="cannot write"):
-        export.write_bytes_atomic(path / "below_a_file", b"")
+        files.write_bytes_atomic(path / "below_a_file", b"")
 
 
 def row(ckpt, accuracy, **changes):

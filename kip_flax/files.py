@@ -1,0 +1,75 @@
+"""Files that appear whole or not at all, and npz files without pickles."""
+
+import io
+import json
+import os
+import zipfile
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kip_flax.errors import UserError
+
+_UNREADABLE = (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, RuntimeError)
+
+
+def write_bytes_atomic(path: str | os.PathLike[str], data: bytes) -> None:
+    """Writes `data` to `path`: whole, on the disk, or not at all. Makes the folder if need be.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with open(temporary, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        reason = error.strerror or error
+        raise UserError(
+            f"cannot write {path}: {reason}; free space there or take another --workdir."
+        ) from error
+
+
+def write_json(path: str | os.PathLike[str], obj: Any) -> None:
+    """Writes `obj` as indented JSON, atomically; UserError if the file cannot be written."""
+    write_bytes_atomic(path, (json.dumps(obj, indent=2) + "\n").encode())
+
+
+def write_arrays(path: str | os.PathLike[str], arrays: Mapping[str, np.ndarray]) -> None:
+    """Writes an npz without pickles, atomically; the same arrays give the same bytes."""
+    write_bytes_atomic(path, npz_bytes(arrays))
+
+
+def read_arrays(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
+    """All arrays of an npz; UserError if it is missing, damaged or holds pickles."""
+    try:
+        with open(path, "rb") as file:  # np.load leaves a broken file open
+            loaded = np.load(file, allow_pickle=False)
+            if isinstance(loaded, np.ndarray):
+                raise ValueError("one array instead of an archive of arrays")
+            return {key: loaded[key] for key in loaded.files}
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist: name an .npz file that does.") from None
+    except _UNREADABLE as error:
+        line = " ".join(str(error).split())
+        raise UserError(
+            f"{path} is not a whole npz file of plain arrays ({line}): take another copy of it."
+        ) from error
+
+
+def npz_bytes(arrays: Mapping[str, np.ndarray]) -> bytes:
+    """An npz without pickles; the same arrays give the same bytes."""
+    buffer = io.BytesIO()
+    np.savez(buffer, allow_pickle=False, **arrays)
+    return buffer.getvalue()
