@@ -4,7 +4,7 @@ Setting: Nguyen et al., ICLR 2021 (arXiv 2011.00050): one hidden layer, standard
 5,000 targets a step, Adam 0.04.
 
 Expected: 24.3 / 41.4 / 46.7 % at steps 0 / 20 / 300, loss 0.03576 at step 300 (published).
-Measured on a JPEG copy of CIFAR-10: 24.15 / 41.14 / 47.25 % at steps 0 / 20 / 300, test mse
+Measured: JPEG copy of CIFAR-10, 24.15 / 41.14 / 47.25 % at steps 0 / 20 / 300, test mse
 0.03582; 2 min 14 s on two cores.
 
 Run: python main.py --config=configs/kip_cifar10_fc.py --workdir=runs/kip_cifar10_fc \

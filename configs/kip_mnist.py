@@ -5,7 +5,8 @@ Adam 0.01. The paper's batches are larger and its runs longer: here 500 targets 
 
 Expected: 97.3 % on the kernel is reported for one image per class, by the best variant, with
 augmentation and long runs (second-hand: check the paper before quoting).
-Measured: not yet.
+Measured: with --config.batch_size=200, 53.11 / 74.47 / 79.58 % at steps 0 / 20 / 100, still
+climbing; 47 minutes on two cores that did other work as well.
 
 Run: python main.py --config=configs/kip_mnist.py --workdir=runs/kip_mnist \
     --config.dataset.data_dir=DIR

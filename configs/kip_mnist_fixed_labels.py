@@ -5,7 +5,8 @@ Adam 0.01, labels fixed. The paper's batches are larger and its runs longer: her
 step.
 
 Expected: below `kip_mnist`.
-Measured: not yet.
+Measured: with --config.batch_size=200, 53.11 / 70.46 % at steps 0 / 52, still climbing; 34
+minutes on two cores that did other work as well.
 
 Run: python main.py --config=configs/kip_mnist_fixed_labels.py --workdir=runs/kip_mnist_fixed \
     --config.dataset.data_dir=DIR

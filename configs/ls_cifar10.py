@@ -4,7 +4,7 @@ Setting: Nguyen et al., ICLR 2021 (arXiv 2011.00050), section 3.2: one hidden la
 preprocessing, all 50,000 targets.
 
 Expected: 32.1 % with the natural labels, 47.0 % with the solved ones (published).
-Measured on a JPEG copy of CIFAR-10: 32.50 % natural, 46.38 % solved; 44 s on two cores.
+Measured: JPEG copy of CIFAR-10, 32.50 % natural, 46.38 % solved; 44 s on two cores.
 
 Run: python main.py --config=configs/ls_cifar10.py --workdir=runs/ls_cifar10 \
     --config.dataset.data_dir=DIR
