@@ -88,7 +88,7 @@ def _set_up_jax(cpu_devices: int) -> None:
 
     from kip_flax import metrics, sharding
 
-    sharding.wait_for_slow_devices()
+    sharding.prepare_cpu_devices()
     jax.config.update("jax_num_cpu_devices", cpu_devices or metrics.usable_cores())
     jax.config.update("jax_enable_x64", jax.default_backend() != "tpu")
     cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")

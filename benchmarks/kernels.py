@@ -2,9 +2,9 @@
 
     python -m benchmarks.kernels [--size=32] [--channels=3] [--targets=256] [--json=FILE]
 
-Both compute the same numbers (the largest relative difference is printed). 'xla' runs on a mesh of
-one CPU device a core, as training does; neural_tangents uses all cores by itself, on a batch small
-enough for memory. Times are medians; the two take turns.
+All compute the same numbers (the largest relative difference is printed). 'cpu' uses all cores by
+itself; 'xla' runs on a mesh of one CPU device a core, as training does; neural_tangents uses all
+cores by itself, on a batch small enough for memory. Times are medians; all take turns.
 """
 
 import argparse
@@ -29,35 +29,41 @@ Pairs = tuple[jax.Array, jax.Array]
 def main() -> None:
     """Measures, prints a table, writes JSON where asked."""
     args = _arguments()
-    sharding.wait_for_slow_devices()
+    sharding.prepare_cpu_devices()
     jax.config.update("jax_num_cpu_devices", metrics.usable_cores())
     jax.config.update("jax_enable_x64", True)
     spec = architectures.build(args.architecture, args.depth)
     shape = (args.size, args.size, args.channels)
-    ours = sharding.shard_kernel(kernels.make_kernel(spec), sharding.make_mesh())
+    mesh = sharding.make_mesh()
+    ours = {name: kernels.make_kernel(spec, implementation=name) for name in args.implementations}
+    if "xla" in ours:
+        ours["xla"] = sharding.shard_kernel(ours["xla"], mesh)
     theirs = kernels.make_kernel(spec, implementation="neural_tangents")
 
     small, large = _images(args.peer, args.peer, shape), _images(args.support, args.targets, shape)
     rows: dict[str, dict[str, float]] = {}
     for name, wrap in (("forward", _forward), ("value and gradient", _gradient)):
-        contenders = {"neural_tangents": (wrap(theirs), small), "xla": (wrap(ours), large)}
+        contenders = {"neural_tangents": (wrap(theirs), small)}
+        contenders |= {mine: (wrap(kernel), large) for mine, kernel in ours.items()}
         rows[name] = _race(contenders, args.repeats)
-    difference = _difference(ours, theirs, small)
+    differences = {mine: _difference(kernel, theirs, small) for mine, kernel in ours.items()}
 
     machine = f"{metrics.hardware()}, {platform.system()}, jax {jax.__version__}"
     network = f"{args.architecture} {args.depth}, {args.size}x{args.size}x{args.channels}, NTK"
     print(f"{network}; {machine}")
-    print(f"xla: {args.support} x {args.targets} pairs; neural_tangents: {args.peer} x {args.peer}")
+    print(
+        f"ours: {args.support} x {args.targets} pairs; neural_tangents: {args.peer} x {args.peer}"
+    )
     for name, times in rows.items():
-        ratio = times["neural_tangents"] / times["xla"]
-        print(
-            f"{name:20s} neural_tangents {times['neural_tangents']:9.2f} ms/pair   "
-            f"xla {times['xla']:7.3f} ms/pair   {ratio:6.0f}x"
-        )
-    print(f"largest relative difference of the values (float32, both): {difference:.1e}")
+        print(f"{name:20s} {'neural_tangents':16s} {times['neural_tangents']:9.3f} ms/pair")
+        for mine in ours:
+            ratio = times["neural_tangents"] / times[mine]
+            print(f"{'':20s} {mine:16s} {times[mine]:9.4f} ms/pair   {ratio:6.0f}x")
+    for mine, difference in differences.items():
+        print(f"largest relative difference of the values, float32 {mine}: {difference:.1e}")
     if args.json:
         result: dict[str, Any] = {"machine": machine, "network": network, "ms_per_pair": rows}
-        result |= {"relative_difference": difference, "command": " ".join(sys.argv)}
+        result |= {"relative_difference": differences, "command": " ".join(sys.argv)}
         with open(args.json, "w", encoding="utf-8") as file:
             json.dump(result, file, indent=1)
 
@@ -72,6 +78,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--targets", type=int, default=256)
     parser.add_argument("--peer", type=int, default=4, help="images a side for neural_tangents")
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--implementations", nargs="+", default=["cpu", "xla"])
     parser.add_argument("--json", default="")
     return parser.parse_args()
 

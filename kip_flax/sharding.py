@@ -8,6 +8,7 @@ transpose of a replicated input is one sum of its gradient.
 
 import math
 import os
+import platform
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -53,15 +54,22 @@ def make_mesh(data: int = -1, support: int = 1) -> Mesh:
     )
 
 
-def wait_for_slow_devices() -> None:
-    """Lets CPU devices wait for one another as long as it takes; for before JAX's first device.
+def prepare_cpu_devices() -> None:
+    """Settings of XLA for CPU devices; for before JAX's first device.
 
-    XLA aborts the process when one is 40 s behind another, as happens on a busy machine.
+    - Devices wait for one another as long as it takes: XLA aborts the process when one is 40 s
+      behind another, as happens on a busy machine.
+    - Code for AVX2: that for AVX-512 (jaxlib 0.10.2) reads past its arrays in the gradient of
+      neural_tangents on some CPUs, which kills the process, and gains nothing elsewhere.
+
+    What XLA_FLAGS already says stays.
     """
-    flags = {
+    flags: dict[str, int | str] = {
         "xla_cpu_collective_call_warn_stuck_timeout_seconds": _PATIENCE,
         "xla_cpu_collective_call_terminate_timeout_seconds": _PATIENCE,
     }
+    if platform.machine() in ("x86_64", "AMD64"):
+        flags["xla_cpu_max_isa"] = "AVX2"
     given = os.environ.get("XLA_FLAGS", "")
     added = [f"--{name}={value}" for name, value in flags.items() if name not in given]
     os.environ["XLA_FLAGS"] = " ".join([given, *added]).strip()

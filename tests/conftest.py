@@ -11,7 +11,7 @@ from kip_flax import sharding
 
 _CACHE = tempfile.TemporaryDirectory(prefix="kip_flax_tests_")  # Removed when Python ends.
 
-sharding.wait_for_slow_devices()
+sharding.prepare_cpu_devices()
 jax.config.update("jax_num_cpu_devices", 4)
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_compilation_cache_dir", _CACHE.name)

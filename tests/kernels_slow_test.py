@@ -29,9 +29,12 @@ def test_every_architecture_is_covered():
 @pytest.mark.parametrize(
     ("name", "depth"), [(name, depth) for name, depths in DEPTHS.items() for depth in depths]
 )
-def test_against_neural_tangents(name, depth, size, channels, parameterization, get):
+@pytest.mark.parametrize("implementation", ["cpu", "xla"])
+def test_against_neural_tangents(
+    implementation, name, depth, size, channels, parameterization, get
+):
     x1, x2 = image_sets(size, channels, ("same", "1e-3", "ordinary"))
     # The second image, a picture on its background, meets all three as well where that is cheap.
     rows = 2 if size == 8 else 1
     spec = arch.build(name, depth)
-    check(spec, x1[:rows], x2, parameterization=parameterization, get=get)
+    check(implementation, spec, x1[:rows], x2, parameterization=parameterization, get=get)

@@ -153,7 +153,7 @@ def test_sizes_that_mean_nothing(sizes):
 LATE = """
 import sys, time
 from kip_flax import sharding
-sharding.wait_for_slow_devices()
+sharding.prepare_cpu_devices()
 import os
 import subprocess
 import sys

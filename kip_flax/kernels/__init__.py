@@ -1,5 +1,6 @@
 """Kernels of infinitely wide networks: description -> `kernel(x1, x2)`."""
 
+import importlib.util
 from collections.abc import Callable
 
 import jax
@@ -12,15 +13,21 @@ from kip_flax.kernels.layout import deviation, lay_out
 
 Kernel = Callable[[jax.Array, jax.Array], jax.Array]
 
-IMPLEMENTATIONS = ("auto", "xla", "neural_tangents")
+IMPLEMENTATIONS = ("auto", "cpu", "xla", "neural_tangents")
 GETS = ("ntk", "nngp")
 PARAMETERIZATIONS = ("ntk", "standard")
 
 
 def resolve(implementation: str) -> str:
-    """What `implementation` stands for here: 'auto' is the fastest that can run."""
+    """What `implementation` stands for here: 'auto' is the fastest that can run.
+
+    That is 'cpu' where JAX computes on CPUs and numba can be imported, and 'xla' everywhere else.
+    """
     _check_choice("implementation", implementation, IMPLEMENTATIONS)
-    return "xla" if implementation == "auto" else implementation
+    if implementation != "auto":
+        return implementation
+    compiled = jax.default_backend() == "cpu" and importlib.util.find_spec("numba") is not None
+    return "cpu" if compiled else "xla"
 
 
 def make_kernel(
@@ -55,7 +62,8 @@ def make_kernel(
     _check_choice("parameterization", parameterization, PARAMETERIZATIONS)
     if w_std <= 0 or b_std < 0:
         raise UserError(f"w_std={w_std}, b_std={b_std}: w_std must be positive, b_std at least 0.")
-    if resolve(implementation) == "neural_tangents":
+    implementation = resolve(implementation)
+    if implementation == "neural_tangents":
         from kip_flax.kernels import reference
 
         return reference.make_reference_kernel(spec, w_std, b_std, parameterization, width, get)
@@ -63,22 +71,30 @@ def make_kernel(
     def kernel(x1: jax.Array, x2: jax.Array) -> jax.Array:
         _check_images(x1, x2)
         if x2 is x1:
-            return duplicates.symmetric(pairs(x1, jax.lax.stop_gradient(x1)))
-        return pairs(x1, x2)
+            return duplicates.symmetric(pairs(x1, jax.lax.stop_gradient(x1), same=True))
+        return pairs(x1, x2, same=False)
 
-    def pairs(x1: jax.Array, x2: jax.Array) -> jax.Array:
+    def pairs(x1: jax.Array, x2: jax.Array, same: bool) -> jax.Array:
         x1, x2 = jnp.asarray(x1), jnp.asarray(x2)
         height, breadth, channels = x1.shape[1:]
         shape = (height, breadth, channels)
         plan = band.make_plan(spec, shape, w_std, b_std, parameterization, width)
         if not plan.convolutional:
             return _dense_kernel(plan, get, x1, x2)
+        if implementation == "cpu":
+            return _compiled_kernel(plan, channels, get)(x1, x2, same)
         v1 = tiles.all_variances(plan, x1)
         v2 = tiles.all_variances(plan, x2)
         k = tiles.pair_kernel(plan, get, x1, v1, x2, v2)
         return duplicates.corrected(_paired(plan, get), k, x1, x2)
 
     return kernel
+
+
+def _compiled_kernel(plan: band.Plan, channels: int, get: str) -> Callable[..., jax.Array]:
+    from kip_flax.kernels.cpu.kernel import make_compiled_kernel
+
+    return make_compiled_kernel(plan, channels, get == "ntk")
 
 
 def _paired(plan: band.Plan, get: str) -> duplicates.Paired:

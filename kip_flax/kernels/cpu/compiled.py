@@ -1,0 +1,45 @@
+"""How the numba functions of this package are compiled, and where compiled code is kept."""
+
+import functools
+import hashlib
+import os
+import pathlib
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import numba
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_numba: Any = numba  # Its types know neither the option nor what a decorator returns.
+
+# None of these makes arrays, so none has to count references to them (`_nrt`): each call would
+# otherwise cost as much as a row of numbers.
+inlined: Callable[[F], F] = _numba.njit(_nrt=False, forceinline=True)
+# A loop of its own: in the middle of a larger function its constants do not stay in registers.
+loop: Callable[[F], F] = _numba.njit(_nrt=False, forceinline=False)
+# May make arrays; called once a tile.
+rare: Callable[[F], F] = _numba.njit
+
+
+def entry(function: F) -> F:
+    """Compiles what Python calls: without the GIL, and kept on disk for the next process."""
+    given = _numba.config.CACHE_DIR
+    _numba.config.CACHE_DIR = given or cache_folder()
+    try:
+        return _numba.njit(nogil=True, cache=True)(function)
+    finally:
+        _numba.config.CACHE_DIR = given
+
+
+@functools.cache
+def cache_folder() -> str:
+    """Folder of the compiled code of this version of the sources.
+
+    numba looks at the file of the entry function alone; a change to what it calls must count too.
+    """
+    digest = hashlib.sha256()
+    for path in sorted(pathlib.Path(__file__).parent.glob("*.py")):
+        digest.update(path.read_bytes())
+    base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    return os.path.join(base, "kip_flax", f"numba-{digest.hexdigest()[:16]}")

@@ -1,0 +1,149 @@
+"""The compiled kernel as JAX sees it: callbacks with hand-written derivatives."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.custom_derivatives import CustomVJPPrimal, SymbolicZero
+
+from kip_flax.kernels.band import Plan
+from kip_flax.kernels.cpu import pairs
+from kip_flax.kernels.cpu.pairs import Programs
+from kip_flax.kernels.layout import deviation
+from kip_flax.kernels.xla import head, head_variances
+
+
+def make_compiled_kernel(
+    plan: Plan, channels: int, tangent: bool
+) -> Callable[[jax.Array, jax.Array, bool], jax.Array]:
+    """`kernel(x1, x2, same)` (n1, n2) of images (n, H, W, C) with C = `channels`.
+
+    It has gradients in x1 and x2; with `same` (x1 and x2 are one set) in x1 alone.
+    """
+    programs = _Hashed(pairs.make_programs(plan, channels, tangent), (plan, channels, tangent))
+
+    def kernel(x1: jax.Array, x2: jax.Array, same: bool) -> jax.Array:
+        dtype = x1.dtype
+        x1, x2 = x1.reshape(len(x1), -1), x2.reshape(len(x2), -1)
+        v1, end1 = _variances(programs, x1)
+        v2, end2 = (v1, end1) if same else _variances(programs, x2)
+        if same:
+            x2, v2, end2 = jax.lax.stop_gradient((x2, v2, end2))
+        s1, s2 = (deviation(v).astype(dtype) for v in (v1, v2))
+        k, t = _ends(programs, same, x1, s1, x2, s2)
+        heads = [[deviation(v) for v in head_variances(plan.head, end)] for end in (end1, end2)]
+        ends1, ends2 = tuple(s[:, None] for s in heads[0]), tuple(s[None] for s in heads[1])
+        return head(plan.head, k, t, ends1, ends2)[tangent].astype(dtype)
+
+    return kernel
+
+
+class _Hashed:
+    """Programs that compare by what they were made from, so that JAX finds what it compiled."""
+
+    def __init__(self, programs: Programs, key: tuple):
+        self.programs, self._key = programs, key
+
+    def __hash__(self) -> int:
+        return hash(self._key)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Hashed) and self._key == other._key
+
+
+def _result_dtype() -> Any:
+    """float64 where JAX has it."""
+    return jnp.float64 if jax.config.read("jax_enable_x64") else jnp.float32
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _variances(programs: _Hashed, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Variances (n, maps) of the planes' ReLUs and (n,) at their end, of images (n, pixels * C)."""
+    size, dtype = programs.programs.variance.maps, _result_dtype()
+    shapes = (
+        jax.ShapeDtypeStruct((len(x), size), dtype),
+        jax.ShapeDtypeStruct((len(x),), dtype),
+    )
+    return tuple(_call(_variances_callback, programs, shapes, x))
+
+
+def _variances_callback(programs: _Hashed, x: np.ndarray) -> Any:
+    return pairs.variances(programs.programs, x)
+
+
+def _variances_fwd(programs: _Hashed, x: jax.Array) -> tuple:
+    found = _variances(programs, x)
+    return found, (x, found[0])
+
+
+def _variances_bwd(programs: _Hashed, saved: tuple, g: tuple) -> tuple:
+    x, found = saved
+    shape = jax.ShapeDtypeStruct(x.shape, x.dtype)
+    return (_call(_variances_gradient_callback, programs, shape, x, found, *g),)
+
+
+def _variances_gradient_callback(programs: _Hashed, *args: np.ndarray) -> np.ndarray:
+    return pairs.variances_gradient(programs.programs, *args)
+
+
+_variances.defvjp(_variances_fwd, _variances_bwd)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _ends(
+    programs: _Hashed, same: bool, x1: jax.Array, s1: jax.Array, x2: jax.Array, s2: jax.Array
+) -> jax.Array:
+    """K and T (2, n1, n2) at the end of the planes."""
+    shape = jax.ShapeDtypeStruct((2, len(x1), len(x2)), _result_dtype())
+    return _call(partial(_kernel_callback, same), programs, shape, x1, s1, x2, s2)
+
+
+def _kernel_callback(same: bool, programs: _Hashed, *args: np.ndarray) -> np.ndarray:
+    x1, s1, x2, s2 = args
+    if len(x1) > len(x2):  # The fewer are the fixed side.
+        return pairs.kernel(programs.programs, x2, s2, x1, s1, same).swapaxes(1, 2)
+    return pairs.kernel(programs.programs, x1, s1, x2, s2, same)
+
+
+def _ends_fwd(programs: _Hashed, same: bool, *args: CustomVJPPrimal) -> tuple:
+    values = tuple(arg.value for arg in args)
+    # Which set wants a gradient travels as structure: () for yes, None for no.
+    asked = tuple(() if args[i].perturbed or args[i + 1].perturbed else None for i in (0, 2))
+    return _ends(programs, same, *values), (values, asked)
+
+
+def _ends_bwd(programs: _Hashed, same: bool, saved: tuple, g: Any) -> tuple:
+    (x1, s1, x2, s2), asked = saved
+    if isinstance(g, SymbolicZero):
+        return None, None, None, None
+    first = second = (None, None)
+    if asked[0] is not None:
+        first = _gradient(programs, x1, s1, x2, s2, g)
+    if asked[1] is not None:
+        second = _gradient(programs, x2, s2, x1, s1, g.swapaxes(1, 2))
+    return *first, *second
+
+
+def _gradient(programs: _Hashed, x1: Any, s1: Any, x2: Any, s2: Any, g: Any) -> tuple:
+    shapes = tuple(jax.ShapeDtypeStruct(a.shape, a.dtype) for a in (x1, s1))
+    return tuple(_call(_gradient_callback, programs, shapes, x1, s1, x2, s2, g))
+
+
+def _gradient_callback(programs: _Hashed, *args: np.ndarray) -> Any:
+    return pairs.gradient(programs.programs, *args)
+
+
+_ends.defvjp(_ends_fwd, _ends_bwd, symbolic_zeros=True)
+
+
+def _call(function: Callable[..., Any], programs: _Hashed, shapes: Any, *args: jax.Array) -> Any:
+    """`function(programs, *args)` in NumPy, wherever the arrays are."""
+
+    def on_host(*arrays: Any) -> Any:
+        found = function(programs, *(np.ascontiguousarray(a) for a in arrays))
+        return jax.tree.map(lambda a, s: np.asarray(a, s.dtype), found, shapes)
+
+    return jax.pure_callback(on_host, shapes, *args)

@@ -1,0 +1,193 @@
+"""All pairs of two image sets in NumPy arrays: tasks for the threads, near-duplicates in float64.
+
+Results do not depend on the number of threads: what is added up is cut into tasks by size alone.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from kip_flax.kernels.band import Plan, variance_plan
+from kip_flax.kernels.cpu import threads
+from kip_flax.kernels.cpu.program import Program, assemble
+from kip_flax.kernels.cpu.tiles import (
+    pairs_backward,
+    pairs_forward,
+    tiles_backward,
+    tiles_forward,
+)
+from kip_flax.kernels.cpu.variances import variances_backward, variances_forward
+from kip_flax.kernels.cpu.vectors import LANES
+
+_ROWS = 8  # Fixed images a task, which share the layout of the moving ones.
+_TASKS = 64  # At least so many tasks, if there is enough to do.
+_NEAR = 1e-2  # |x1 - x2|^2 relative to |x1|^2 + |x2|^2
+
+
+@dataclass(frozen=True)
+class Programs:
+    """What compiled code needs to know of a kernel.
+
+    Attributes:
+        pair, variance: programs of a pair, and of an image with itself.
+        tangent: whether T is wanted ('ntk') or K is all ('nngp').
+    """
+
+    pair: Program
+    variance: Program
+    tangent: bool
+
+
+def make_programs(plan: Plan, channels: int, tangent: bool) -> Programs:
+    """Programs for images of `channels` channels."""
+    return Programs(assemble(plan, channels), assemble(variance_plan(plan), channels), tangent)
+
+
+def variances(programs: Programs, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """float64 variances (n, maps) before each ReLU of the planes, and (n,) at their end.
+
+    Args:
+        x: images (n, pixels * channels).
+    """
+    x = np.ascontiguousarray(x, np.float64)
+    found, ends = np.zeros((len(x), programs.variance.maps)), np.zeros(len(x))
+
+    def task(a: int, b: int) -> None:
+        variances_forward(programs.variance, x[a:b], found[a:b], ends[a:b])
+
+    threads.run(task, _spans(len(x), LANES))
+    return found, ends
+
+
+def variances_gradient(
+    programs: Programs, x: np.ndarray, found: np.ndarray, g: np.ndarray, g_ends: np.ndarray
+) -> np.ndarray:
+    """float64 gradient of images x from the cotangents of what `variances` returned."""
+    x, found, g, g_ends = (np.ascontiguousarray(a, np.float64) for a in (x, found, g, g_ends))
+    grad = np.zeros_like(x)
+
+    def task(a: int, b: int) -> None:
+        variances_backward(programs.variance, x[a:b], found[a:b], g[a:b], g_ends[a:b], grad[a:b])
+
+    threads.run(task, _spans(len(x), LANES))
+    return grad
+
+
+def kernel(
+    programs: Programs, x1: np.ndarray, s1: np.ndarray, x2: np.ndarray, s2: np.ndarray, same: bool
+) -> np.ndarray:
+    """K and T (2, n1, n2), float64, at the end of the planes.
+
+    Args:
+        x1, x2: images (n, pixels * channels). s1, s2: deviations (n, maps), in their precision.
+        same: x1 and x2 are the same images: the triangle above the diagonal is enough.
+    """
+    out = np.zeros((2, len(x1), len(x2)), x1.dtype)
+
+    def task(rows: tuple[int, int], groups: tuple[int, int]) -> None:
+        tiles_forward(programs.pair, x1, s1, x2, s2, rows, groups, same, programs.tangent, out)
+
+    threads.run(task, _blocks(len(x1), len(x2)))
+    out = out.astype(np.float64)
+    i, j = np.nonzero(near(x1, x2))
+    if len(i):
+        one, two = x1[i].astype(np.float64), x2[j].astype(np.float64)
+        found = _pairs(programs, i, j, x1, x2)
+        values = np.zeros((2, len(i)))
+
+        def pair_task(a: int, b: int) -> None:
+            pairs_forward(
+                programs.pair, one[a:b], found[0][a:b], two[a:b], found[1][a:b],
+                programs.tangent, values[:, a:b],
+            )  # fmt: skip
+
+        threads.run(pair_task, _spans(len(i), LANES))
+        out[:, i, j] = values
+    return np.triu(out) + np.triu(out, 1).swapaxes(1, 2) if same else out
+
+
+def gradient(
+    programs: Programs,
+    x1: np.ndarray,
+    s1: np.ndarray,
+    x2: np.ndarray,
+    s2: np.ndarray,
+    g: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Gradient of sum(g * kernel) with respect to x1 and s1, in their precision.
+
+    That of near-duplicates is all in x1's: it goes through their own float64 deviations.
+    """
+    g = np.array(g, np.float64)
+    i, j = np.nonzero(near(x1, x2))
+    weights = g[:, i, j]
+    g[:, i, j] = 0
+    blocks = _blocks(len(x1), len(x2))
+    g = g.astype(x1.dtype)
+
+    def task(rows: tuple[int, int], groups: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+        size = rows[1] - rows[0]
+        grad_x = np.zeros((size, x1.shape[1]), x1.dtype)
+        grad_s = np.zeros((size, s1.shape[1]), x1.dtype)
+        tiles_backward(
+            programs.pair, x1, s1, x2, s2, g, rows, groups, programs.tangent, grad_x, grad_s
+        )
+        return grad_x, grad_s
+
+    total_x, total_s = np.zeros(x1.shape), np.zeros(s1.shape)
+    for (rows, _), (grad_x, grad_s) in zip(blocks, threads.run(task, blocks), strict=True):
+        total_x[slice(*rows)] += grad_x
+        total_s[slice(*rows)] += grad_s
+    if len(i):
+        np.add.at(total_x, i, _near_gradient(programs, i, j, x1, x2, weights))
+    return total_x.astype(x1.dtype), total_s.astype(x1.dtype)
+
+
+def near(x1: np.ndarray, x2: np.ndarray) -> np.ndarray:
+    """(n1, n2) bool: which float32 images are nearly the same; see `kernels.duplicates`."""
+    if x1.dtype == np.float64:
+        return np.zeros((len(x1), len(x2)), bool)
+    scale = np.sum(x1 * x1, axis=1)[:, None] + np.sum(x2 * x2, axis=1)[None]
+    return scale - 2 * (x1 @ x2.T) <= _NEAR * scale
+
+
+def _near_gradient(
+    programs: Programs, i: np.ndarray, j: np.ndarray, x1: np.ndarray, x2: np.ndarray, g: np.ndarray
+) -> np.ndarray:
+    """float64 gradient (m, ...) of the first images of m pairs."""
+    one, two = x1[i].astype(np.float64), x2[j].astype(np.float64)
+    s1, s2 = _pairs(programs, i, j, x1, x2)
+    grad_x, grad_s = np.zeros(one.shape), np.zeros(s1.shape)
+
+    def task(a: int, b: int) -> None:
+        pairs_backward(
+            programs.pair, one[a:b], s1[a:b], two[a:b], s2[a:b],
+            np.ascontiguousarray(g[:, a:b]), programs.tangent, grad_x[a:b], grad_s[a:b],
+        )  # fmt: skip
+
+    threads.run(task, _spans(len(i), LANES))
+    g_variances = grad_s * np.where(s1 > 0, 0.5 / np.where(s1 > 0, s1, 1), 0)
+    return grad_x + variances_gradient(programs, one, s1 * s1, g_variances, np.zeros(len(i)))
+
+
+def _pairs(
+    programs: Programs, i: np.ndarray, j: np.ndarray, x1: np.ndarray, x2: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """float64 deviations of the images of pairs (i, j), each image's computed once."""
+    found = []
+    for x, rows in ((x1, i), (x2, j)):
+        unique, places = np.unique(rows, return_inverse=True)
+        found.append(np.sqrt(variances(programs, x[unique])[0])[places])
+    return found[0], found[1]
+
+
+def _spans(size: int, length: int) -> list[tuple[int, int]]:
+    return [(a, min(a + length, size)) for a in range(0, size, length)]
+
+
+def _blocks(n1: int, n2: int) -> list[tuple[tuple[int, int], tuple[int, int]]]:
+    """Rows and groups of columns of each task."""
+    rows = _spans(n1, -(-n1 // -(-n1 // _ROWS)))
+    groups = -(-n2 // LANES)
+    parts = min(groups, -(-_TASKS // len(rows)))
+    return [(r, c) for r in rows for c in _spans(groups, -(-groups // parts))]

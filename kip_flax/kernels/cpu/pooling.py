@@ -1,0 +1,109 @@
+"""A finished row of a plane into the planes of the next level, and its transpose.
+
+Fine pixel h of the fixed image and h + o of the moving one lie in the windows j and j + d: so they
+add to row j of the coarse offset d. `program.coarse` has the window of every pixel.
+"""
+
+from typing import Any
+
+from kip_flax.kernels.cpu.compiled import inlined, loop
+from kip_flax.kernels.cpu.vectors import fma, load, row_at, shifted, splat, store
+
+
+@inlined
+def cell_row(program: Any, index: int, row: int, dr: int, dc: int) -> int:
+    """Where column 0 of a row of the plane at offset (dr, dc) would be among all cells."""
+    level = program.levels[index]
+    plane = (dr + level.band_rows) * (2 * level.band_columns + 1) + dc + level.band_columns
+    begin = program.starts[level.first_start + plane]
+    return begin + (row - max(0, -dr)) * (level.width - abs(dc)) - max(0, -dc)
+
+
+@inlined
+def coarse_row(program: Any, plane: Any, h: int) -> tuple[int, int]:
+    """The coarse row and row offset that row `h` of a plane adds to; row -1 for none."""
+    level, after = program.levels[plane.level], program.levels[plane.level + 1]
+    row = level.first_coarse + plane.top + h
+    j, other = program.coarse[row], program.coarse[row + plane.oh]
+    if j < 0 or other < 0 or abs(other - j) > after.band_rows:
+        return -1, 0
+    return j, other - j
+
+
+@loop
+def coarse_columns(program: Any, plane: Any, out: Any) -> None:
+    """For each column a of the window: where it meets another column of the window.
+
+    Row a of `out`: the coarse columns, first and past the last; their offset; the first one's place
+    in the plane.
+    """
+    level = program.levels[plane.level]
+    if not level.pooled:
+        return
+    after = program.levels[plane.level + 1]
+    for a in range(level.window):
+        d, b = divmod(a + plane.ow, level.step)
+        out[a, 0], out[a, 1] = max(0, -d), min(after.width, after.width - d)
+        if b >= level.window or abs(d) > after.band_columns:
+            out[a, 1] = 0
+        out[a, 2] = d
+        out[a, 3] = level.start_column + a - plane.left
+
+
+@inlined
+def collect(program: Any, plane: Any, h: int, columns: Any, source: Any, planes: Any) -> None:
+    """Adds finished row `h` of a plane to the next level's planes."""
+    j, dr = coarse_row(program, plane, h)
+    if j < 0:
+        return
+    level = program.levels[plane.level]
+    step, window = level.step, level.window
+    weight = 1 / window**4
+    if window == 2 and columns[0, 2] == columns[1, 2]:
+        low, high = columns[0, 0], columns[0, 1]
+        out = row_at(planes, cell_row(program, plane.level + 1, j, dr, columns[0, 2]) + low)
+        add_pairs(shifted(source, columns[0, 3] + 2 * low), out, weight, high - low)
+        return
+    for a in range(window):
+        low, high = columns[a, 0], columns[a, 1]
+        if low < high:
+            out = row_at(planes, cell_row(program, plane.level + 1, j, dr, columns[a, 2]) + low)
+            add_every(shifted(source, columns[a, 3] + step * low), step, out, weight, high - low)
+
+
+@loop
+def add_pairs(source: Any, out: Any, weight: float, count: int) -> None:
+    """Adds two neighbours at a time."""
+    weight_ = splat(out, weight)
+    for i in range(count):
+        store(out, i, fma(load(source, 2 * i) + load(source, 2 * i + 1), weight_, load(out, i)))
+
+
+@loop
+def add_every(source: Any, step: int, out: Any, weight: float, count: int) -> None:
+    """Adds one in `step`."""
+    weight_ = splat(out, weight)
+    for i in range(count):
+        store(out, i, fma(load(source, i * step), weight_, load(out, i)))
+
+
+@inlined
+def distribute(program: Any, plane: Any, h: int, columns: Any, planes: Any, out: Any) -> None:
+    """The transpose of `collect`, but for its weight; `out` was zero before."""
+    j, dr = coarse_row(program, plane, h)
+    if j < 0:
+        return
+    level = program.levels[plane.level]
+    step = level.step
+    for a in range(level.window):
+        low, high = columns[a, 0], columns[a, 1]
+        if low < high:
+            source = row_at(planes, cell_row(program, plane.level + 1, j, dr, columns[a, 2]) + low)
+            copy_to_every(source, shifted(out, columns[a, 3] + step * low), step, high - low)
+
+
+@loop
+def copy_to_every(source: Any, out: Any, step: int, count: int) -> None:
+    """Writes one in `step`."""
+    for i in range(count):
+        store(out, i * step, load(source, i))

@@ -1,0 +1,191 @@
+"""A plan as arrays of numbers that compiled code can walk: one record a level, one a stage."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from kip_flax import architectures as arch
+from kip_flax.kernels.band import Affine, Level, Plan, offsets
+
+_LEVEL = np.dtype(
+    [
+        (name, np.int64)
+        for name in (
+            *("height", "width", "first_stage", "stages", "reach", "lag"),
+            *(
+                "first_offset",
+                "offsets",
+                "band_rows",
+                "band_columns",
+                "first_start",
+                "first_coarse",
+            ),
+            *("pooled", "step", "window", "start_row", "start_column"),
+        )
+    ]
+)
+_STAGE = np.dtype(
+    [
+        (name, np.int64)
+        for name in (
+            *("size", "rectified", "map", "signed", "tangent", "ntk"),
+            *("first_row", "kept", "first_kept"),
+        )
+    ]
+    + [(name, np.float64) for name in ("scale", "bias", "alpha", "beta")]
+)
+
+
+class Program(NamedTuple):
+    """What compiled code needs to know of a plan.
+
+    Attributes:
+        levels: a record a level. `reach` is half of its widest window, `lag` of all. What
+            ends a level that is `pooled` averages `window` x `window` pixels every `step` from
+            (start_row, start_column) on.
+        stages: a record a stage, which is a convolution and, where `rectified`, the ReLU after it.
+            `map` is where its deviations begin among those of an image; `signed` and `tangent` say
+            whether K can be negative before it and whether T is there yet, `ntk` that alpha, beta
+            are 1, 0. `first_row` is where its ring of rows begins. Backward
+            keeps `kept` of its rows, from `first_kept` on.
+        offsets: (n, 2) of all levels, level after level.
+        starts: for each level, where each offset's plane begins among the pixel pairs that enter
+            any level but the first.
+        cells: pixel pairs that enter any level but the first.
+        coarse: for each level, its rows' and then its columns' places in the next level; -1 for
+            those that the end of the level drops.
+        share: weight of a pixel pair in the mean at the end.
+        factors: (maps,) what the backward pass leaves out of the cotangent of each deviation;
+            2 pi is there because s1 comes divided by it.
+        entry_factors: (levels,) the same of what enters each level.
+        image_factor: the same of the image divided by its channels.
+        maps: deviations per image.
+        channels: of the images.
+    """
+
+    levels: np.ndarray
+    stages: np.ndarray
+    offsets: np.ndarray
+    starts: np.ndarray
+    cells: int
+    coarse: np.ndarray
+    share: float
+    factors: np.ndarray
+    entry_factors: np.ndarray
+    image_factor: float
+    maps: int
+    channels: int
+
+
+def assemble(plan: Plan, channels: int) -> Program:
+    """The program of a plan for images of `channels` channels."""
+    levels = np.zeros(len(plan.levels), _LEVEL).view(np.recarray)
+    stages: list[tuple] = []
+    all_offsets: list[np.ndarray] = []
+    starts: list[np.ndarray] = []
+    coarse: list[np.ndarray] = []
+    cells, maps, signed, tangent = 0, 0, True, False
+    for record, level in zip(levels, plan.levels, strict=True):
+        record.height, record.width = level.height, level.width
+        record.first_stage = len(stages)
+        found = stages_of(level)
+        # A row is kept while the rows after it pass through the rest of the stages and come back.
+        kept = [1 + 2 * sum(a.size // 2 for a, _ in found[i + 1 :]) for i in range(len(found))]
+        for i, (affine, rectified) in enumerate(found):
+            record.reach = max(record.reach, affine.size // 2)
+            record.lag += affine.size // 2
+            scale = affine.weight / affine.size**2
+            ntk = (affine.alpha, affine.beta) == (1, 0)
+            first_row = 2 + sum(before.size for before, _ in found[:i])
+            stages.append(
+                (
+                    *(affine.size, rectified, maps, signed, tangent, ntk),
+                    *(first_row, kept[i], sum(kept[:i])),
+                    *(scale, affine.bias, affine.alpha, affine.beta),
+                )
+            )
+            tangent = True
+            if rectified:
+                signed = False
+                maps += level.height * level.width
+        record.stages = len(stages) - record.first_stage
+        record.first_offset = sum(map(len, all_offsets))
+        all_offsets.append(offsets(level))
+        record.offsets = len(all_offsets[-1])
+        record.band_rows, record.band_columns = level.band
+        record.first_start = sum(map(len, starts))
+        if level is plan.levels[0]:
+            starts.append(np.zeros(0, np.int64))
+        else:
+            begins, count = _plane_starts(level)
+            starts.append(cells + begins)
+            cells += count
+        record.first_coarse = sum(map(len, coarse))
+        record.pooled = level.pool > 0
+        record.step = record.window = level.pool
+        if record.pooled:
+            after = plan.levels[len(coarse) // 2 + 1]
+            for size, left, start in (
+                (level.height, after.height, record.start_row),
+                (level.width, after.width, record.start_column),
+            ):
+                j, a = np.divmod(np.arange(size) - start, record.step)
+                coarse.append(np.where((j >= 0) & (j < left) & (a < record.window), j, -1))
+    factors, entry_factors = _factors(plan, maps)
+    last = plan.levels[-1]
+    pixels = last.height * last.width
+    return Program(
+        levels=np.asarray(levels),
+        stages=np.array(stages, _STAGE),
+        offsets=np.concatenate(all_offsets).astype(np.int64),
+        starts=np.concatenate(starts).astype(np.int64),
+        cells=cells,
+        coarse=np.concatenate([np.zeros(0, np.int64), *coarse]),
+        share=1 / pixels**2 if plan.global_pool else 1 / pixels,
+        factors=factors,
+        entry_factors=entry_factors,
+        image_factor=float(entry_factors[0]),
+        maps=maps,
+        channels=channels,
+    )
+
+
+def _factors(plan: Plan, maps: int) -> tuple[np.ndarray, np.ndarray]:
+    """Products of the weights from the end of the network back to each deviation and each level."""
+    factors, factor, end = np.zeros(maps), 1.0, maps
+    entries: list[float] = []
+    for level in reversed(plan.levels):
+        if level.pool:
+            factor /= level.pool**4
+        for affine, rectified in reversed(stages_of(level)):
+            if rectified:
+                begin = end - level.height * level.width
+                factors[begin:end] = factor / (2 * np.pi)
+                end = begin
+            factor *= affine.weight / affine.size**2
+        entries.append(factor)
+    return factors, np.array(entries[::-1])
+
+
+def stages_of(level: Level) -> list[tuple[Affine, bool]]:
+    """Convolutions, and whether a ReLU follows; a ReLU alone gets one that changes nothing."""
+    found: list[tuple[Affine, bool]] = []
+    for op in level.ops:
+        if isinstance(op, Affine):
+            found.append((op, False))
+        elif isinstance(op, arch.Relu) and found and not found[-1][1]:
+            found[-1] = (found[-1][0], True)
+        else:
+            found.append((Affine(1, 1.0, 0.0, 0.0, 0.0), True))
+    return found
+
+
+def _plane_starts(level: Level) -> tuple[np.ndarray, int]:
+    """Where the plane of offset (i - band, j - band) begins, for all i and j; and all cells."""
+    rows, columns = (
+        size - np.abs(np.arange(-band, band + 1))
+        for size, band in zip((level.height, level.width), level.band, strict=True)
+    )
+    cells = rows[:, None] * columns[None]
+    ends = np.cumsum(cells.ravel())
+    return np.concatenate([[0], ends[:-1]]), int(ends[-1])

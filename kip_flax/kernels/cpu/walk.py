@@ -1,0 +1,75 @@
+"""One tile through all levels: forward to its kernel, backward to its fixed side's gradient."""
+
+from typing import Any
+
+import numpy as np
+
+from kip_flax.kernels.cpu.compiled import loop, rare
+from kip_flax.kernels.cpu.gradient_planes import Gradients, Work, backward_plane
+from kip_flax.kernels.cpu.planes import Rings, forward_plane, plane_at
+from kip_flax.kernels.cpu.sides import Sides, aligned
+from kip_flax.kernels.cpu.vectors import LANES
+
+
+@rare
+def room_for_planes(program: Any, like: Any) -> Any:
+    """K and T of what enters the levels but the first."""
+    return aligned(like, program.cells), aligned(like, program.cells)
+
+
+@rare
+def make_rings(program: Any, like: Any) -> Rings:
+    """Rows for any plane of the program."""
+    width = reach = count = window = 0
+    for level in program.levels:
+        width, reach = max(width, level.width), max(reach, level.reach)
+        window, rows = max(window, level.window), 4
+        for number in range(level.stages):
+            rows += program.stages[level.first_stage + number].size
+        count = max(count, rows)
+    length = width + 2 * reach
+    columns = np.zeros((window + 1, 4), np.int64)
+    k, t = aligned(like, count * length), aligned(like, count * length)
+    return Rings(k, t, length, reach, columns)
+
+
+@rare
+def make_kept(program: Any, like: Any, rings: Rings) -> Any:
+    """Rows for what backward keeps."""
+    count = 0
+    for stage in program.stages:
+        count = max(count, stage.first_kept + stage.kept)
+    return aligned(like, 4 * count * rings.length)
+
+
+@loop
+def forward(
+    program: Any, sides: Sides, planes: Any, ends: Any, rings: Rings, tangent: bool, levels: int
+) -> None:
+    """Brings a tile through the first `levels` levels.
+
+    `planes` are K and T of what enters each level but the first; `ends` (2, LANES) are K and T of
+    the tile's pairs, where all levels are walked.
+    """
+    planes[0][:] = 0
+    planes[1][:] = 0
+    ends[:] = 0
+    for index in range(levels):
+        for number in range(program.levels[index].offsets):
+            plane = plane_at(program, index, number)
+            forward_plane(program, plane, sides, planes, ends, rings, tangent)
+    for which in range(2):
+        for lane in range(LANES):
+            ends[which, lane] *= program.share
+
+
+@loop
+def backward(program: Any, sides: Sides, work: Work, gradients: Gradients, tangent: bool) -> None:
+    """Adds the gradient of the fixed side, from the cotangents of a tile's K and T.
+
+    `work.planes` are those that `forward` made; `work.g_ends` comes with `program.share` in it.
+    """
+    for index in range(len(program.levels) - 1, -1, -1):
+        for number in range(program.levels[index].offsets):
+            plane = plane_at(program, index, number)
+            backward_plane(program, plane, sides, work, gradients, tangent)
