@@ -14,9 +14,13 @@ from kip_flax.errors import UserError
 
 @dataclass(frozen=True)
 class Conv:
-    """`size` x `size` convolution, stride 1, zero ('SAME') padding; `size` is odd."""
+    """`size` x `size` convolution, zero ('SAME') padding; `size` is odd.
+
+    With `stride` s an image of n rows gives ceil(n / s), as in Flax and neural_tangents.
+    """
 
     size: int = 3
+    stride: int = 1
 
 
 @dataclass(frozen=True)
@@ -120,6 +124,8 @@ def spatial_sizes(spec: Spec, height: int, width: int) -> list[tuple[int, int]]:
         sizes.append(size)
         if isinstance(layer, AvgPool):
             size = (size[0] // layer.size, size[1] // layer.size)
+        elif isinstance(layer, Conv):
+            size = (-(-size[0] // layer.stride), -(-size[1] // layer.stride))
         elif isinstance(layer, Flatten | GlobalAvgPool):
             size = (1, 1)
         if min(size) < 1:

@@ -1,9 +1,11 @@
 """Bands against brute force: which pixel pairs can the kernel's value depend on?"""
 
+import jax
 import numpy as np
 import pytest
 
 from kip_flax import architectures as arch
+from kip_flax import kernels
 from kip_flax.errors import UserError
 from kip_flax.kernels import band, pools
 
@@ -32,11 +34,16 @@ def read_offsets(spec, height, width):
                     before[rows, columns] = True
                 read = before
             elif isinstance(layer, arch.Conv):
+                if layer.stride > 1:
+                    found.append(reach(read))
                 before = np.zeros((n, n), bool)
-                for shift in range(-(layer.size // 2), layer.size // 2 + 1):
+                # 'SAME' padding as Flax and neural_tangents have it.
+                padding = max(0, (-(-n // layer.stride) - 1) * layer.stride + layer.size - n)
+                for shift in range(layer.size):
                     for i, j in zip(*np.nonzero(read), strict=True):
-                        if 0 <= i + shift < n and 0 <= j + shift < n:
-                            before[i + shift, j + shift] = True
+                        p, q = (o * layer.stride - padding // 2 + shift for o in (i, j))
+                        if 0 <= p < n and 0 <= q < n:
+                            before[p, q] = True
                 read = before
         found.append(reach(read))
         reaches.append(found[::-1])
@@ -48,24 +55,63 @@ def reach(read):
 
 
 def random_description(rng):
-    """A description of one to three levels, and an image size that its pools do not divide."""
+    """A description of one to three levels, and a size that its pools and strides do not divide."""
     layers, smallest = [], 1
     for _ in range(rng.integers(3)):
         for _ in range(rng.integers(3)):
             layers += [arch.Conv(int(rng.choice([1, 3, 5]))), arch.Relu()]
-        layers.append(arch.AvgPool(int(rng.choice([2, 3]))))
-        smallest *= layers[-1].size
+        if rng.random() < 0.7:
+            layers.append(arch.AvgPool(int(rng.choice([2, 3]))))
+            smallest *= layers[-1].size
+        else:
+            stride = int(rng.choice([2, 3]))
+            layers += [arch.Conv(int(rng.choice([1, 3, 5])), stride), arch.Relu()]
+            smallest *= stride
     layers += [arch.Conv(3), arch.Relu()]
     end = arch.Flatten() if rng.random() < 0.6 else arch.GlobalAvgPool()
     height, width = (int(smallest * rng.integers(1, 4) + rng.integers(smallest)) for _ in range(2))
     return (*layers, end, arch.Dense()), height, width
 
 
-@pytest.mark.parametrize("seed", range(40))
+@pytest.mark.parametrize("seed", range(60))
 def test_bands_are_the_offsets_that_are_read(seed):
     spec, height, width = random_description(np.random.default_rng(seed))
     plan = plan_of(spec, height, width)
     assert [level.band for level in plan.levels] == read_offsets(spec, height, width)
+
+
+@pytest.mark.parametrize("implementation", ["cpu", "xla"])
+@pytest.mark.parametrize("seed", [1, 22, 34])
+def test_random_descriptions_give_the_full_kernel(seed, implementation):
+    """Every seed has a stride, a pool or both; neural_tangents computes all pixel pairs."""
+    check_random(seed, implementation)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("implementation", ["cpu", "xla"])
+@pytest.mark.parametrize("seed", range(40))
+def test_more_random_descriptions_give_the_full_kernel(seed, implementation):
+    check_random(seed, implementation)
+
+
+def check_random(seed, implementation):
+    rng = np.random.default_rng(100 + seed)
+    spec, height, width = random_description(rng)
+    channels = int(rng.integers(1, 5))
+    x1, x2 = (rng.normal(size=(n, height, width, channels)) for n in (2, 3))
+    weights = rng.normal(size=(2, 3))
+    options = {"w_std": 1.3, "b_std": 0.2}
+    if rng.random() < 0.5:
+        options |= {"parameterization": "standard", "width": 16}
+    ours = kernels.make_kernel(spec, implementation=implementation, **options)
+    theirs = kernels.make_kernel(spec, implementation="neural_tangents", **options)
+
+    def run(kernel):
+        k, vjp = jax.vjp(lambda x: kernel(x, x2), x1)
+        return k, vjp(weights)[0]
+
+    for mine, exact in zip(jax.jit(run, static_argnums=0)(ours), run(theirs), strict=True):
+        np.testing.assert_allclose(mine, exact, rtol=1e-9, atol=1e-9 * np.abs(exact).max())
 
 
 def plan_of(spec, height, width, parameterization="ntk"):
@@ -104,7 +150,8 @@ def test_slots_are_where_pooling_puts_pixel_pairs(size):
     ):
         for a in range(size):
             row = size * 2 + a  # A pixel of the third window.
-            assert slots[a] == (row + offset) // size - 2 + reach + 1
+            coarse = (row + offset) // size - 2
+            assert slots[a] == (coarse + reach + 1 if abs(coarse) <= reach else 0)
 
 
 def test_a_layer_as_numbers():

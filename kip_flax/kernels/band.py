@@ -2,11 +2,12 @@
 
 A pixel pair is its offset (oh, ow) = (h' - h, w' - w) and its pixel (h, w). Convolution and ReLU
 keep the offset; `size` x `size` pooling reads, for offset d, the offsets size*d - (size-1) ...
-size*d + (size-1); flattening reads offset 0 only, global pooling reads all. Walking the
-description backwards gives the largest offset of each stage. Nothing is approximated.
+size*d + (size-1); a convolution with stride s is one without of which every s-th pixel is kept, and
+reads offset s*d; flattening reads offset 0 only, global pooling reads all. Walking the description
+backwards gives the offsets that each stage needs. Nothing is approximated.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -35,20 +36,26 @@ Op = Affine | arch.Relu
 
 @dataclass(frozen=True)
 class Level:
-    """Layers between two pools: all at one resolution, all with the same offsets.
+    """Layers between two pools or strides: all at one resolution, all with the same offsets.
 
     Attributes:
         height, width: pixels.
         ops: what happens to a plane.
-        pool: window of the average pooling that ends the level; 0 for the last level.
+        pool: window of the average pooling that ends the level, 1 for a stride; 0 for the last
+            level.
+        step: from one window to the next; start: the first window's first row and column.
         band: largest |row offset| and |column offset| needed.
+        needed: the row offsets and the column offsets needed, within the band.
     """
 
     height: int
     width: int
     ops: tuple[Op, ...]
     pool: int
-    band: tuple[int, int]
+    step: int = 0
+    start: tuple[int, int] = (0, 0)
+    band: tuple[int, int] = (0, 0)
+    needed: tuple[tuple[int, ...], tuple[int, ...]] = ((0,), (0,))
 
     @property
     def margin(self) -> int:
@@ -118,8 +125,29 @@ def variance_plan(plan: Plan) -> Plan:
 
 def offsets(level: Level) -> np.ndarray:
     """All offsets of a level, (offsets, 2) int32, rows outermost."""
-    axes = [np.arange(-b, b + 1, dtype=np.int32) for b in level.band]
+    axes = [np.array(needed, np.int32) for needed in level.needed]
     return np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 2)
+
+
+def stages_of(level: Level) -> list[tuple[Affine, bool]]:
+    """Convolutions, and whether a ReLU follows; a ReLU alone gets one that changes nothing."""
+    found: list[tuple[Affine, bool]] = []
+    for op in level.ops:
+        if isinstance(op, Affine):
+            found.append((op, False))
+        elif found and not found[-1][1]:
+            found[-1] = (found[-1][0], True)
+        else:
+            found.append((Affine(1, 1.0, 0.0, 0.0, 0.0), True))
+    return found
+
+
+def places(level: Level) -> np.ndarray | None:
+    """Where a level's offsets are among all of its band, rows outermost; None if they are all."""
+    if all(len(n) == 2 * b + 1 for n, b in zip(level.needed, level.band, strict=True)):
+        return None
+    rows, columns = (offsets(level) + np.array(level.band)).T
+    return rows * (2 * level.band[1] + 1) + columns
 
 
 _ENDS = (arch.Flatten, arch.GlobalAvgPool)
@@ -141,21 +169,43 @@ def _levels(
     size = sizes[0]
     for layer, after in zip(layers, sizes[1:], strict=True):
         if isinstance(layer, arch.AvgPool):
-            levels.append(Level(*size, tuple(current), layer.size, (0, 0)))
+            levels.append(Level(*size, tuple(current), layer.size, layer.size))
             current, size = [], after
-        else:
-            current.append(next(remaining))
-    levels.append(Level(*size, tuple(current), 0, (0, 0)))
+            continue
+        current.append(next(remaining))
+        if isinstance(layer, arch.Conv) and layer.stride > 1:
+            start = (_first(layer, size[0], after[0]), _first(layer, size[1], after[1]))
+            levels.append(Level(*size, tuple(current), 1, layer.stride, start))
+            current, size = [], after
+    levels.append(Level(*size, tuple(current), 0))
     return _with_bands(tuple(levels), global_pool)
+
+
+def _first(layer: arch.Conv, size: int, after: int) -> int:
+    """The pixel in the middle of a strided convolution's first window, with 'SAME' padding."""
+    padding = max(0, (after - 1) * layer.stride + layer.size - size)
+    return layer.size // 2 - padding // 2
 
 
 def _with_bands(levels: tuple[Level, ...], global_pool: bool) -> tuple[Level, ...]:
     last = levels[-1]
-    band = (last.height - 1, last.width - 1) if global_pool else (0, 0)
+    needed = tuple(
+        tuple(range(1 - size, size)) if global_pool else (0,) for size in (last.height, last.width)
+    )
     found = []
     for level in reversed(levels):
         if level.pool:
-            reach = (level.pool * band[0] + level.pool - 1, level.pool * band[1] + level.pool - 1)
-            band = (min(reach[0], level.height - 1), min(reach[1], level.width - 1))
-        found.append(Level(level.height, level.width, level.ops, level.pool, band))
+            needed = tuple(
+                _read(level, size, coarse)
+                for size, coarse in zip((level.height, level.width), needed, strict=True)
+            )
+        band = (max(needed[0]), max(needed[1]))
+        found.append(replace(level, band=band, needed=(needed[0], needed[1])))
     return tuple(reversed(found))
+
+
+def _read(level: Level, size: int, coarse: tuple[int, ...]) -> tuple[int, ...]:
+    """The offsets that the end of a level reads, on an axis of `size` pixels."""
+    window = range(level.pool)
+    read = {level.step * d + b - a for d in coarse for a in window for b in window}
+    return tuple(sorted(offset for offset in read if abs(offset) < size))

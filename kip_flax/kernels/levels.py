@@ -4,7 +4,6 @@ Forward keeps only the pooled planes. Backward recomputes each plane from what e
 """
 
 from functools import partial
-from itertools import zip_longest
 from typing import Any
 
 import jax
@@ -12,9 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from kip_flax import architectures as arch
 from kip_flax.kernels import band, planes, pools
-from kip_flax.kernels.band import Affine, Level, Plan
+from kip_flax.kernels.band import Level, Plan
 from kip_flax.kernels.layout import LevelSide, Maps
 
 Pair = tuple[jax.Array, jax.Array]  # K and T
@@ -100,7 +98,7 @@ def plane(
         rows, columns = _inside(level, offset, margin, lanes, entering[0].dtype)
         k, t = entering[0] * (rows * columns), entering[1] * (rows * columns)
     relus = 0
-    for op, rectified in _stages(level):
+    for op, rectified in band.stages_of(level):
         margin -= op.size // 2
         rows, columns = _inside(level, offset, margin, lanes, k.dtype)
         if not rectified:
@@ -126,15 +124,6 @@ def at_offset(
     start: list[Any] = [*[np.int32(0)] * (maps.ndim - 2), *corner]
     shape = (*maps.shape[:-2], rows, columns)
     return lax.dynamic_slice(maps, start, shape, allow_negative_indices=False)
-
-
-def _stages(level: Level) -> list[tuple[Affine, bool]]:
-    """The level's convolutions, and whether a ReLU follows each."""
-    return [
-        (op, isinstance(after, arch.Relu))
-        for op, after in zip_longest(level.ops, level.ops[1:])
-        if isinstance(op, Affine)
-    ]
 
 
 def _inside(

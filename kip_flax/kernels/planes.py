@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from kip_flax.kernels import relu
-from kip_flax.kernels.band import Affine
+from kip_flax.kernels.band import Affine, Level
 
 
 class Pixels(NamedTuple):
@@ -143,18 +143,32 @@ def _surround(plane: jax.Array, size: int, lanes: int) -> jax.Array:
     return jnp.pad(plane, ((edge, edge), (edge * lanes, edge * lanes)))
 
 
-def windows(plane: jax.Array, size: int, width: int, lanes: int) -> jax.Array:
-    """(rows, width * lanes) as pooling windows (rows/size, size, columns/size, size, lanes)."""
-    rows, columns = plane.shape[0] // size, width // size
-    cells = plane.reshape(-1, width, lanes)[: rows * size, : columns * size]
+def windows(plane: jax.Array, level: Level, lanes: int) -> jax.Array:
+    """The windows that end a level: (rows, size, columns, size, lanes) of (height, width * lanes).
+
+    A stride keeps one pixel a step (size 1); pooling windows lie side by side.
+    """
+    size, step = level.pool, level.step
+    grid = plane.reshape(-1, level.width, lanes)[level.start[0] :, level.start[1] :]
+    if size < step:
+        return grid[::step, ::step][:, None, :, None]
+    rows, columns = level.height // size, level.width // size
+    cells = grid[: rows * size, : columns * size]
     return cells.reshape(rows, size, columns, size, lanes)
 
 
-def from_windows(cells: jax.Array, height: int, width: int) -> jax.Array:
-    """The transpose of `windows`: (height, width * lanes), 0 where rows or columns were dropped."""
+def from_windows(cells: jax.Array, level: Level) -> jax.Array:
+    """The transpose of `windows`: (height, width * lanes), 0 outside the windows."""
     rows, size, columns, _, lanes = cells.shape
+    if size < level.step:
+        grid = jnp.zeros((level.height, level.width, lanes), cells.dtype)
+        grid = grid.at[level.start[0] :: level.step, level.start[1] :: level.step].set(
+            cells[:, 0, :, 0]
+        )
+        return grid.reshape(level.height, -1)
     plane = cells.reshape(rows * size, columns * size * lanes)
-    return jnp.pad(plane, ((0, height - rows * size), (0, (width - columns * size) * lanes)))
+    edges = (level.height - rows * size, (level.width - columns * size) * lanes)
+    return jnp.pad(plane, ((0, edges[0]), (0, edges[1])))
 
 
 @jax.custom_vjp

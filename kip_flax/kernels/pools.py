@@ -26,15 +26,18 @@ def sums_shape(plan: Plan, i: int, lanes: int) -> tuple[int, ...]:
 def slots(plan: Plan, i: int) -> np.ndarray:
     """Where each plane adds to the sums: (offsets, 2, window) int32, by axis and row in the window.
 
-    Fine row h = size*j + a at offset o meets row h + o, which lies in window
-    j + floor((a + o)/size): that floor is its coarse offset.
+    Fine row h = start + step*j + a at offset o meets row h + o, which is step*d + (a + o) mod step
+    rows after the start of window j: d is its coarse offset. What lies between windows goes to
+    the spare offset.
     """
     level = plan.levels[i]
     fine = band.offsets(level)
     if not level.pool:
         return np.zeros((len(fine), 2, 0), np.int32)
-    coarse = (fine[:, :, None] + np.arange(level.pool)) // level.pool
-    return (coarse + np.array(plan.levels[i + 1].band)[:, None] + 1).astype(np.int32)
+    coarse, other = np.divmod(fine[:, :, None] + np.arange(level.pool), level.step)
+    band_ = np.array(plan.levels[i + 1].band)[:, None]
+    inside = (other < level.pool) & (np.abs(coarse) <= band_)
+    return np.where(inside, coarse + band_ + 1, 0).astype(np.int32)
 
 
 def collect(
@@ -45,7 +48,7 @@ def collect(
     if not level.pool:
         return sums + plane.reshape(-1, lanes).sum(axis=0) * _share(plan, i)
     after = plan.levels[i + 1]
-    cells = planes.windows(plane, level.pool, level.width, lanes) / level.pool**4
+    cells = planes.windows(plane, level, lanes) / level.pool**4
     for a, b in _window(level.pool):
         part = cells[:, a, :, b].reshape(1, 1, after.height, -1)
         start = _start(plan, i, lanes, slots, a, b)
@@ -58,7 +61,9 @@ def finish(plan: Plan, i: int, sums: jax.Array) -> jax.Array:
     """What enters the next level (offsets, rows, columns * lanes); a mean stays as it is."""
     if not plan.levels[i].pool:
         return sums
-    return sums[1:-1, 1:-1].reshape(-1, *sums.shape[2:])
+    every = sums[1:-1, 1:-1].reshape(-1, *sums.shape[2:])
+    places = band.places(plan.levels[i + 1])
+    return every if places is None else every[places]
 
 
 def begin(plan: Plan, i: int, cotangent: jax.Array) -> jax.Array:
@@ -66,6 +71,11 @@ def begin(plan: Plan, i: int, cotangent: jax.Array) -> jax.Array:
     if not plan.levels[i].pool:
         return cotangent
     reach = plan.levels[i + 1].band
+    places = band.places(plan.levels[i + 1])
+    if places is not None:
+        every = (2 * reach[0] + 1) * (2 * reach[1] + 1)
+        zeros = jnp.zeros((every, *cotangent.shape[1:]), cotangent.dtype)
+        cotangent = zeros.at[places].set(cotangent)
     sums = cotangent.reshape(2 * reach[0] + 1, 2 * reach[1] + 1, *cotangent.shape[1:])
     return jnp.pad(sums, ((1, 1), (1, 1), (0, 0), (0, 0)))
 
@@ -85,7 +95,7 @@ def distribute(plan: Plan, i: int, lanes: int, slots: jax.Array, upstream: jax.A
         part = lax.dynamic_slice(upstream, start, shape, allow_negative_indices=False) / size**4
         part = part.reshape(rows, 1, columns, 1, lanes)
         cells = lax.dynamic_update_slice(cells, part, (0, a, 0, b, 0))
-    return planes.from_windows(cells, level.height, level.width)
+    return planes.from_windows(cells, level)
 
 
 def _share(plan: Plan, i: int) -> float:

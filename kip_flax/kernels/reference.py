@@ -52,8 +52,9 @@ def neural_tangents() -> types.ModuleType:
 def _layer(nt: Any, layer: arch.Layer, width: int, affine: dict[str, Any]) -> Any:
     stax = nt.stax
     match layer:
-        case arch.Conv(size):
-            return stax.Conv(width, (size, size), padding="SAME", **affine)
+        case arch.Conv(size, stride):
+            strides = (stride, stride)
+            return stax.Conv(width, (size, size), strides, padding="SAME", **affine)
         case arch.Relu():
             return stax.Relu()
         case arch.AvgPool(size):

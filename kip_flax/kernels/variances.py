@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from kip_flax.kernels.band import Affine, Level, Plan, offsets, variance_plan
+from kip_flax.kernels.band import Affine, Level, Plan, offsets, places, variance_plan
 from kip_flax.kernels.layout import LevelSide, Maps, Variances, level_side
 from kip_flax.kernels.levels import Pair, plane
 from kip_flax.kernels.planes import box
@@ -65,7 +65,7 @@ def _through(level: Level, own: jax.Array) -> tuple[jax.Array, Maps]:
 
 def _own(entry: jax.Array, level: Level, lanes: int) -> jax.Array:
     """Offset 0 of the planes that enter a level, as maps (n, height, width)."""
-    centre = entry[level.band[0] * (2 * level.band[1] + 1) + level.band[1]]
+    centre = entry[offsets(level).tolist().index([0, 0])]
     maps = centre.reshape(level.height + 2 * level.margin, level.width + 2 * level.margin, lanes)
     edge = level.margin
     maps = maps[edge : edge + level.height, edge : edge + level.width]
@@ -89,27 +89,32 @@ def _all_planes(
 def _pooled(level: Level, after: Level, out: jax.Array, lanes: int) -> jax.Array:
     """Average pooling of all planes at once: the planes that enter the next level.
 
-    Fine offset size*d + b - a, at rows size*i + a, meets rows size*(i + d) + b.
+    Fine offset step*d + b - a, at rows step*i + a, meets rows step*(i + d) + b.
     """
-    size = level.pool
-    rows, columns = after.height * size, after.width * size
+    step, window = level.step, range(level.pool)
+    if (at := places(level)) is not None:
+        every = (2 * level.band[0] + 1) * (2 * level.band[1] + 1)
+        out = jnp.zeros((every, *out.shape[1:]), out.dtype).at[at].set(out)
     grid = out.reshape(2 * level.band[0] + 1, 2 * level.band[1] + 1, level.height, -1, lanes)
-    grid = grid[:, :, :rows, :columns]
-    grid = grid.reshape(*grid.shape[:2], after.height, size, after.width, size, lanes)
     counts = [2 * b + 1 for b in after.band]
 
-    def first(axis: int, a: int, b: int) -> slice:
-        start = level.band[axis] - size * after.band[axis] + b - a
-        return slice(start, start + size * (counts[axis] - 1) + 1, size)
+    def met(axis: int, a: int, b: int) -> tuple[slice, slice]:
+        """Along one axis: the offsets that pixel a of a window has to pixel b, and those pixels."""
+        first = level.band[axis] - step * after.band[axis] + b - a
+        pixel, size = level.start[axis] + a, (after.height, after.width)[axis]
+        return (
+            slice(first, first + step * (counts[axis] - 1) + 1, step),
+            slice(pixel, pixel + step * (size - 1) + 1, step),
+        )
 
-    window = range(size)
     total = sum(
-        grid[first(0, a, b)][:, first(1, c, d)][:, :, :, a, :, c]
+        grid[met(0, a, b)[0]][:, met(1, c, d)[0]][:, :, met(0, a, b)[1], met(1, c, d)[1]]
         for a in window
         for b in window
         for c in window
         for d in window
     )
     edge = ((after.margin, after.margin), (after.margin, after.margin))
-    padded = jnp.pad(total / size**4, ((0, 0), (0, 0), *edge, (0, 0)))
-    return padded.reshape(counts[0] * counts[1], after.height + 2 * after.margin, -1)
+    padded = jnp.pad(total / level.pool**4, ((0, 0), (0, 0), *edge, (0, 0)))
+    every_plane = padded.reshape(counts[0] * counts[1], after.height + 2 * after.margin, -1)
+    return every_plane if (at := places(after)) is None else every_plane[at]

@@ -20,12 +20,22 @@ def cell_row(program: Any, index: int, row: int, dr: int, dc: int) -> int:
 
 
 @inlined
+def needed(program: Any, index: int, dr: int, dc: int) -> bool:
+    """Whether a level needs the offset (dr, dc); offset 0 of an axis it always needs."""
+    level = program.levels[index]
+    if abs(dr) > level.band_rows or abs(dc) > level.band_columns:
+        return False
+    plane = (dr + level.band_rows) * (2 * level.band_columns + 1) + dc + level.band_columns
+    return bool(program.starts[level.first_start + plane] >= 0)
+
+
+@inlined
 def coarse_row(program: Any, plane: Any, h: int) -> tuple[int, int]:
     """The coarse row and row offset that row `h` of a plane adds to; row -1 for none."""
-    level, after = program.levels[plane.level], program.levels[plane.level + 1]
+    level = program.levels[plane.level]
     row = level.first_coarse + plane.top + h
     j, other = program.coarse[row], program.coarse[row + plane.oh]
-    if j < 0 or other < 0 or abs(other - j) > after.band_rows:
+    if j < 0 or other < 0 or not needed(program, plane.level + 1, other - j, 0):
         return -1, 0
     return j, other - j
 
@@ -44,7 +54,7 @@ def coarse_columns(program: Any, plane: Any, out: Any) -> None:
     for a in range(level.window):
         d, b = divmod(a + plane.ow, level.step)
         out[a, 0], out[a, 1] = max(0, -d), min(after.width, after.width - d)
-        if b >= level.window or abs(d) > after.band_columns:
+        if b >= level.window or not needed(program, plane.level + 1, 0, d):
             out[a, 1] = 0
         out[a, 2] = d
         out[a, 3] = level.start_column + a - plane.left

@@ -4,8 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from kip_flax import architectures as arch
-from kip_flax.kernels.band import Affine, Level, Plan, offsets
+from kip_flax.kernels.band import Level, Plan, offsets, stages_of
 
 _LEVEL = np.dtype(
     [
@@ -50,7 +49,7 @@ class Program(NamedTuple):
             keeps `kept` of its rows, from `first_kept` on.
         offsets: (n, 2) of all levels, level after level.
         starts: for each level, where each offset's plane begins among the pixel pairs that enter
-            any level but the first.
+            any level but the first; -1 for offsets that the level does not need.
         cells: pixel pairs that enter any level but the first.
         coarse: for each level, its rows' and then its columns' places in the next level; -1 for
             those that the end of the level drops.
@@ -118,11 +117,12 @@ def assemble(plan: Plan, channels: int) -> Program:
             starts.append(np.zeros(0, np.int64))
         else:
             begins, count = _plane_starts(level)
-            starts.append(cells + begins)
+            starts.append(np.where(begins < 0, -1, cells + begins))
             cells += count
         record.first_coarse = sum(map(len, coarse))
         record.pooled = level.pool > 0
-        record.step = record.window = level.pool
+        record.step, record.window = level.step, level.pool
+        record.start_row, record.start_column = level.start
         if record.pooled:
             after = plan.levels[len(coarse) // 2 + 1]
             for size, left, start in (
@@ -167,25 +167,17 @@ def _factors(plan: Plan, maps: int) -> tuple[np.ndarray, np.ndarray]:
     return factors, np.array(entries[::-1])
 
 
-def stages_of(level: Level) -> list[tuple[Affine, bool]]:
-    """Convolutions, and whether a ReLU follows; a ReLU alone gets one that changes nothing."""
-    found: list[tuple[Affine, bool]] = []
-    for op in level.ops:
-        if isinstance(op, Affine):
-            found.append((op, False))
-        elif isinstance(op, arch.Relu) and found and not found[-1][1]:
-            found[-1] = (found[-1][0], True)
-        else:
-            found.append((Affine(1, 1.0, 0.0, 0.0, 0.0), True))
-    return found
-
-
 def _plane_starts(level: Level) -> tuple[np.ndarray, int]:
-    """Where the plane of offset (i - band, j - band) begins, for all i and j; and all cells."""
+    """Where the plane of offset (i - band, j - band) begins, for all i and j, and all pixel pairs.
+
+    -1 for offsets that the level does not need.
+    """
     rows, columns = (
-        size - np.abs(np.arange(-band, band + 1))
-        for size, band in zip((level.height, level.width), level.band, strict=True)
+        np.where(np.isin(offset := np.arange(-band, band + 1), needed), size - np.abs(offset), 0)
+        for size, band, needed in zip(
+            (level.height, level.width), level.band, level.needed, strict=True
+        )
     )
-    cells = rows[:, None] * columns[None]
-    ends = np.cumsum(cells.ravel())
-    return np.concatenate([[0], ends[:-1]]), int(ends[-1])
+    cells = (rows[:, None] * columns[None]).ravel()
+    ends = np.cumsum(cells)
+    return np.where(cells > 0, ends - cells, -1), int(ends[-1])
