@@ -72,7 +72,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str) -> State:
         fitted = _preprocessing(config, dataset, workdir, resumed=restored is not None)
         train_images = preprocess.apply(fitted, dataset.train_images)
         targets = tasks.Targets(train_images, dataset.train_labels, dataset.num_classes)
-        kernel = sharding.shard_kernel(_make_kernel(config), mesh)
+        kernel = sharding.shard_kernel(_make_kernel(config, console), mesh)
         key_support, key_steps = jax.random.split(jax.random.key(config.seed))
         support = tasks.init_support(config, targets, key_support)
         task = tasks.make_task(config, targets, support, kernel, mesh, key_steps)
@@ -112,7 +112,7 @@ def evaluate_file(config: ConfigDict, path: str) -> dict[str, float]:
         distilled,
         dataset,
         fitted,
-        sharding.shard_kernel(_make_kernel(config), mesh),
+        sharding.shard_kernel(_make_kernel(config, console), mesh),
         reg=config.reg,
         batch_size=config.eval.batch_size,
         num_test=config.eval.num_test,
@@ -150,8 +150,9 @@ def _preprocessing(config: ConfigDict, dataset: Dataset, workdir: str, resumed: 
     return fitted
 
 
-def _make_kernel(config: ConfigDict) -> Kernel:
+def _make_kernel(config: ConfigDict, console: metrics.Console) -> Kernel:
     spec = architectures.build(config.kernel.architecture, config.kernel.depth)
+    kernels.warm_up(spec, config.kernel.implementation, console.say)
     return kernels.make_kernel(
         spec,
         w_std=config.kernel.w_std,

@@ -44,7 +44,7 @@ def test_the_width_of_a_tile_changes_nothing(x32, monkeypatch, lanes):
 
 def test_memory_grows_by_what_a_target_is_not_by_what_it_takes(x32):
     """From 64 to 256 targets: the images and their variances, never the planes of a pair."""
-    kernel = kernels.make_kernel(arch.convnet_plain(1))
+    kernel = kernels.make_kernel(arch.convnet_plain(1), implementation="xla")
     grad = jax.jit(jax.grad(lambda s, t: kernel(t, s).sum()))
 
     def scratch(targets):
@@ -65,7 +65,7 @@ def test_memory_grows_by_what_a_target_is_not_by_what_it_takes(x32):
 )
 def test_only_the_gradients_asked_for_are_made(monkeypatch, wrt, sizes):
     made, near = count_gradients(monkeypatch)
-    kernel = kernels.make_kernel(arch.conv(1))
+    kernel = kernels.make_kernel(arch.conv(1), implementation="xla")
 
     def loss(x1, x2):
         return kernel(x1, x2).sum()
@@ -76,7 +76,7 @@ def test_only_the_gradients_asked_for_are_made(monkeypatch, wrt, sizes):
 
 def test_a_set_with_itself_takes_one_gradient(monkeypatch):
     made, near = count_gradients(monkeypatch)
-    kernel = kernels.make_kernel(arch.conv(1))
+    kernel = kernels.make_kernel(arch.conv(1), implementation="xla")
     jax.make_jaxpr(jax.grad(lambda x: kernel(x, x).sum()))(images(4))
     assert made == near == [4]
 
@@ -99,7 +99,7 @@ def count_gradients(monkeypatch):
 
 def test_a_zero_cotangent_costs_nothing(monkeypatch):
     made, _ = count_gradients(monkeypatch)
-    kernel = kernels.make_kernel(arch.conv(1))
+    kernel = kernels.make_kernel(arch.conv(1), implementation="xla")
 
     def loss(x):
         return jax.lax.stop_gradient(kernel(x, images(3))).sum() + jnp.sum(x)

@@ -30,6 +30,21 @@ def resolve(implementation: str) -> str:
     return "cpu" if compiled else "xla"
 
 
+def warm_up(spec: arch.Spec, implementation: str, say: Callable[[str], None]) -> None:
+    """Compiles ahead what `make_kernel` of the same arguments would compile at its first call.
+
+    `say` is told if that takes long. 'xla' compiles with the step that calls it, not here.
+    """
+    if not any(isinstance(layer, arch.Conv) for layer in spec):
+        return
+    if resolve(implementation) == "xla":
+        say("the first step is compiled before it runs: up to a minute, unless kept from before")
+    if resolve(implementation) == "cpu":
+        from kip_flax.kernels.cpu.warm_up import warm_up as compile_ahead
+
+        compile_ahead(say)
+
+
 def make_kernel(
     spec: arch.Spec,
     w_std: float = 2**0.5,

@@ -11,6 +11,7 @@ from jax.custom_derivatives import CustomVJPPrimal, SymbolicZero
 
 from kip_flax.kernels.band import Plan
 from kip_flax.kernels.cpu import pairs
+from kip_flax.kernels.cpu.host_call import host_call
 from kip_flax.kernels.cpu.pairs import Programs
 from kip_flax.kernels.layout import deviation
 from kip_flax.kernels.xla import head, head_variances
@@ -67,7 +68,7 @@ def _variances(programs: _Hashed, x: jax.Array) -> tuple[jax.Array, jax.Array]:
         jax.ShapeDtypeStruct((len(x), size), dtype),
         jax.ShapeDtypeStruct((len(x),), dtype),
     )
-    return tuple(_call(_variances_callback, programs, shapes, x))
+    return tuple(host_call(_variances_callback, programs, shapes, x))
 
 
 def _variances_callback(programs: _Hashed, x: np.ndarray) -> Any:
@@ -82,7 +83,7 @@ def _variances_fwd(programs: _Hashed, x: jax.Array) -> tuple:
 def _variances_bwd(programs: _Hashed, saved: tuple, g: tuple) -> tuple:
     x, found = saved
     shape = jax.ShapeDtypeStruct(x.shape, x.dtype)
-    return (_call(_variances_gradient_callback, programs, shape, x, found, *g),)
+    return (host_call(_variances_gradient_callback, programs, shape, x, found, *g),)
 
 
 def _variances_gradient_callback(programs: _Hashed, *args: np.ndarray) -> np.ndarray:
@@ -98,10 +99,11 @@ def _ends(
 ) -> jax.Array:
     """K and T (2, n1, n2) at the end of the planes."""
     shape = jax.ShapeDtypeStruct((2, len(x1), len(x2)), _result_dtype())
-    return _call(partial(_kernel_callback, same), programs, shape, x1, s1, x2, s2)
+    return host_call(_kernel_callback, (same, programs), shape, x1, s1, x2, s2)
 
 
-def _kernel_callback(same: bool, programs: _Hashed, *args: np.ndarray) -> np.ndarray:
+def _kernel_callback(static: tuple[bool, _Hashed], *args: np.ndarray) -> np.ndarray:
+    same, programs = static
     x1, s1, x2, s2 = args
     if len(x1) > len(x2):  # The fewer are the fixed side.
         return pairs.kernel(programs.programs, x2, s2, x1, s1, same).swapaxes(1, 2)
@@ -129,7 +131,7 @@ def _ends_bwd(programs: _Hashed, same: bool, saved: tuple, g: Any) -> tuple:
 
 def _gradient(programs: _Hashed, x1: Any, s1: Any, x2: Any, s2: Any, g: Any) -> tuple:
     shapes = tuple(jax.ShapeDtypeStruct(a.shape, a.dtype) for a in (x1, s1))
-    return tuple(_call(_gradient_callback, programs, shapes, x1, s1, x2, s2, g))
+    return tuple(host_call(_gradient_callback, programs, shapes, x1, s1, x2, s2, g))
 
 
 def _gradient_callback(programs: _Hashed, *args: np.ndarray) -> Any:
@@ -137,13 +139,3 @@ def _gradient_callback(programs: _Hashed, *args: np.ndarray) -> Any:
 
 
 _ends.defvjp(_ends_fwd, _ends_bwd, symbolic_zeros=True)
-
-
-def _call(function: Callable[..., Any], programs: _Hashed, shapes: Any, *args: jax.Array) -> Any:
-    """`function(programs, *args)` in NumPy, wherever the arrays are."""
-
-    def on_host(*arrays: Any) -> Any:
-        found = function(programs, *(np.ascontiguousarray(a) for a in arrays))
-        return jax.tree.map(lambda a, s: np.asarray(a, s.dtype), found, shapes)
-
-    return jax.pure_callback(on_host, shapes, *args)

@@ -1,0 +1,62 @@
+"""A call of Python from compiled JAX, with NumPy arrays.
+
+`jax.pure_callback` makes JAX arrays of the arguments first and so waits for a thread of the pool
+that its caller may have filled: on one core, or with a device a core, it waited for ever. This is
+the same lowering without that.
+"""
+
+from collections.abc import Callable, Hashable
+from typing import Any
+
+import jax
+import jax.extend.core
+import numpy as np
+from jax.interpreters import mlir
+
+_host_call = jax.extend.core.Primitive("kip_flax_host_call")
+_host_call.multiple_results = True
+
+
+def host_call(function: Callable[..., Any], static: Hashable, shapes: Any, *args: jax.Array) -> Any:
+    """`function(static, *args)` on NumPy arrays; it must be pure.
+
+    Args:
+        function: a function of a module. `static`: what it gets first; equal ones share programs.
+        shapes: tree of `jax.ShapeDtypeStruct`, of what it returns.
+    """
+    leaves, tree = jax.tree.flatten(shapes)
+    results = tuple((leaf.shape, np.dtype(leaf.dtype)) for leaf in leaves)
+    found = _host_call.bind(*args, function=function, static=static, results=results)
+    return jax.tree.unflatten(tree, found)
+
+
+def _run(function: Callable[..., Any], static: Hashable, results: tuple, args: Any) -> list:
+    found = jax.tree.leaves(function(static, *(np.ascontiguousarray(a) for a in args)))
+    return [
+        np.ascontiguousarray(a, dtype).reshape(shape)
+        for a, (shape, dtype) in zip(found, results, strict=True)
+    ]
+
+
+@_host_call.def_abstract_eval
+def _shapes(*avals: Any, function: Any, static: Any, results: tuple) -> list:
+    return [jax.core.ShapedArray(shape, dtype) for shape, dtype in results]
+
+
+@_host_call.def_impl
+def _at_once(*args: Any, function: Any, static: Any, results: tuple) -> list:
+    return [jax.numpy.asarray(a) for a in _run(function, static, results, args)]
+
+
+def _lowering(ctx: Any, *args: Any, function: Any, static: Any, results: tuple) -> Any:
+    def callback(*arrays: np.ndarray) -> tuple:
+        return tuple(_run(function, static, results, arrays))
+
+    found, _, _ = mlir.emit_python_callback(
+        ctx, callback, None, list(args), ctx.avals_in, ctx.avals_out, has_side_effect=False,
+        returns_token=False,
+    )  # fmt: skip
+    return found
+
+
+mlir.register_lowering(_host_call, _lowering, cacheable=False)

@@ -1,0 +1,36 @@
+"""Compiling ahead, so that a run can say what it waits for."""
+
+import os
+import time
+from collections.abc import Callable
+
+import numpy as np
+
+from kip_flax import architectures as arch
+from kip_flax.kernels.band import make_plan
+from kip_flax.kernels.cpu import pairs
+from kip_flax.kernels.cpu.compiled import cache_folder
+
+
+def warm_up(say: Callable[[str], None]) -> None:
+    """Compiles all that the kernel of float32 images needs, or reads it from the disk.
+
+    The compiled code is the same for all networks and image sizes.
+    """
+    if os.path.isdir(cache_folder()):
+        return _run_all()
+    say("compiling the kernel for this CPU: about a minute, on the first run only")
+    begin = time.perf_counter()
+    _run_all()
+    say(f"compiled in {time.perf_counter() - begin:.0f} s; kept in {cache_folder()}")
+    return None
+
+
+def _run_all() -> None:
+    """One tiny step with a near-duplicate in it: everything is called once."""
+    plan = make_plan(arch.convnet(1), (2, 2, 1), 2**0.5, 0.1, "ntk", 1)
+    programs = pairs.make_programs(plan, channels=1, tangent=True)
+    x = np.array([[1, 2, 3, 4], [4, -3, 2, 1]], np.float32)
+    s = np.sqrt(pairs.variances(programs, x)[0]).astype(np.float32)
+    pairs.kernel(programs, x, s, x, s, same=True)
+    pairs.gradient(programs, x, s, x, s, np.ones((2, 2, 2)))

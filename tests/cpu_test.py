@@ -1,0 +1,166 @@
+"""The compiled kernel as a citizen: threads, devices, processes, what is computed and what is not.
+
+Its numbers are tested with those of 'xla' in `kernels_test.py` and `band_test.py`.
+"""
+
+import concurrent.futures
+import os
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from kip_flax import architectures as arch
+from kip_flax import kernels, sharding
+from kip_flax.kernels import band
+from kip_flax.kernels import variances as plain_variances
+from kip_flax.kernels.cpu import compiled, pairs, threads, warm_up
+
+SPEC = arch.convnet(2)
+
+
+def images(n, size=8, channels=1, seed=0):
+    x = np.random.default_rng(seed).normal(size=(n, size, size, channels))
+    return jnp.asarray(x, jnp.float32)
+
+
+def kernel_and_gradient(kernel, x1, x2):
+    weights = np.random.default_rng(1).normal(size=(len(x1), len(x2)))
+    k, vjp = jax.vjp(kernel, x1, x2)
+    return k, *vjp(jnp.asarray(weights, k.dtype))
+
+
+def test_results_do_not_depend_on_the_number_of_threads(monkeypatch):
+    """Bit for bit: a run can be resumed on another machine."""
+    x1, x2 = images(11), images(70, seed=1)
+    kernel = kernels.make_kernel(SPEC, implementation="cpu")
+    results = []
+    for count in (1, 3):
+        pool = concurrent.futures.ThreadPoolExecutor(count)
+        monkeypatch.setattr(threads, "_pool", lambda pool=pool: pool)
+        results.append(kernel_and_gradient(kernel, x1, x2))
+    for one, other in zip(*results, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_devices_share_the_work_and_the_pool():
+    x1, x2 = images(9), images(7, seed=1)
+    kernel = kernels.make_kernel(SPEC, implementation="cpu")
+    mesh = sharding.make_mesh(2, 2)
+    spread = jax.jit(lambda a, b: kernel_and_gradient(sharding.shard_kernel(kernel, mesh), a, b))
+    for one, other in zip(spread(x1, x2), kernel_and_gradient(kernel, x1, x2), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6 * np.abs(other).max())
+    assert threads._pool()._max_workers == threads.count()
+
+
+@pytest.mark.parametrize(("asked", "calls"), [((0,), 1), ((1,), 1), ((0, 1), 2)])
+def test_only_the_gradients_that_are_asked_for(monkeypatch, asked, calls):
+    seen = []
+    original = pairs.gradient
+    monkeypatch.setattr(pairs, "gradient", lambda *args: (seen.append(1), original(*args))[1])
+    kernel = kernels.make_kernel(SPEC, implementation="cpu")
+    jax.jit(jax.grad(lambda a, b: kernel(a, b).sum(), asked))(images(3), images(4, seed=1))
+    assert len(seen) == calls
+
+
+def test_a_set_with_itself_computes_one_triangle(monkeypatch):
+    seen = []
+    original = pairs.tiles_forward
+
+    def counted(*args):
+        seen.append(args[7])
+        return original(*args)
+
+    monkeypatch.setattr(pairs, "tiles_forward", counted)
+    x = images(40)
+    kernel = kernels.make_kernel(SPEC, implementation="cpu")
+    same = kernel(x, x)
+    assert all(seen)
+    seen.clear()
+    np.testing.assert_allclose(same, kernel(x, x + 0), rtol=1e-6)
+    assert not any(seen)
+    np.testing.assert_array_equal(same, same.T)
+
+
+@pytest.mark.parametrize(
+    ("spec", "size"), [(arch.convnet(2), 9), (arch.myrtle(5), 9), (arch.conv(2), 6)]
+)
+def test_variances_against_plain_jax(spec, size):
+    """Two programs for the same numbers: values and gradients in float64."""
+    x = np.random.default_rng(0).normal(size=(18, size, size, 2))
+    plan = band.make_plan(spec, x.shape[1:], 1.3, 0.2, "ntk", 8)
+    programs = pairs.make_programs(plan, channels=2, tangent=True)
+    found, ends = pairs.variances(programs, x.reshape(18, -1))
+
+    def plain(x):
+        levels, _ = plain_variances.variances(plan, x)
+        return jnp.concatenate([v.reshape(18, -1) for maps in levels for v in maps], axis=1)
+
+    want, vjp = jax.vjp(plain, x)
+    np.testing.assert_allclose(found, want, rtol=1e-11)
+    g = np.random.default_rng(1).normal(size=found.shape)
+    gradient = pairs.variances_gradient(programs, x.reshape(18, -1), found, g, 0 * ends)
+    exact = np.asarray(vjp(jnp.asarray(g))[0]).reshape(18, -1)
+    np.testing.assert_allclose(gradient, exact, rtol=1e-8, atol=1e-10)
+
+
+def run(code, **environment):
+    """What `code` prints, in a process of its own."""
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=True,
+        env=os.environ | environment,
+    ).stdout
+
+
+def test_threads_are_the_cores_of_the_process_or_fewer():
+    code = "from kip_flax.kernels.cpu import threads; print(threads.count())"
+    assert int(run(code)) == len(os.sched_getaffinity(0))
+    assert int(run(code, NUMBA_NUM_THREADS="1")) == 1
+    pinned = "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}); " + code
+    assert int(run(pinned)) == 1
+
+
+def test_one_core_is_enough():
+    """JAX's callbacks wait for arrays: not for the thread that they run on."""
+    code = """
+import os
+os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+import jax, numpy as np
+from kip_flax import architectures, kernels
+kernel = kernels.make_kernel(architectures.convnet(1), implementation="cpu")
+x = np.random.default_rng(0).normal(size=(3000, 16, 16, 3)).astype("f")
+step = jax.jit(jax.value_and_grad(lambda a, b: kernel(b, a).sum()))
+for _ in range(3):
+    value, gradient = step(x[:2], x)
+print(np.isfinite(gradient).all())
+"""
+    assert run(code).strip() == "True"
+
+
+def test_a_cold_start_says_that_it_compiles(monkeypatch, tmp_path):
+    told = []
+    monkeypatch.setattr(warm_up, "cache_folder", lambda: str(tmp_path / "none"))
+    kernels.warm_up(SPEC, "cpu", told.append)
+    assert "about a minute, on the first run only" in told[0]
+    assert "compiled in" in told[1]
+    told.clear()
+    monkeypatch.setattr(warm_up, "cache_folder", lambda: str(tmp_path))
+    kernels.warm_up(SPEC, "cpu", told.append)
+    kernels.warm_up(arch.fc(1), "cpu", told.append)
+    assert told == []
+
+
+def test_compiled_code_is_kept_apart_for_each_version_of_the_sources(monkeypatch, tmp_path):
+    assert compiled.cache_folder() == compiled.cache_folder()
+    (tmp_path / "rows.py").write_text("other\n")
+    monkeypatch.setattr(compiled, "__file__", str(tmp_path / "compiled.py"))
+    one = compiled.cache_folder.__wrapped__()
+    (tmp_path / "rows.py").write_text("another\n")
+    assert one != compiled.cache_folder.__wrapped__() != compiled.cache_folder()
