@@ -1,0 +1,119 @@
+"""A whole KIP step against the kernel alone: time, pairs per second, peak memory.
+
+    python -m benchmarks.step [--support 10 100] [--targets=1000] [--json=FILE]
+
+Support and targets are standard normal pixels, labels random. 'kernel' is one value and gradient of
+K_ts and K_ss with the cotangents given; what a step takes beyond that is the solve, the optimiser,
+and a second look at nearly equal pairs. Peak memory is that of the process beyond what it had when
+the data was there; for a clean figure measure one size a process.
+"""
+
+import argparse
+import json
+import os
+import resource
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from kip_flax import architectures, distill, kernels, krr, metrics, sharding
+
+
+def main() -> None:
+    """Measures, prints a table, writes JSON where asked."""
+    args = _arguments()
+    sharding.prepare_cpu_devices()
+    jax.config.update("jax_num_cpu_devices", metrics.usable_cores())
+    jax.config.update("jax_enable_x64", True)
+    network = f"{args.architecture} {args.depth}, {args.size}x{args.size}x{args.channels}"
+    taken = kernels.resolve(args.implementation)
+    print(f"{network}, T = {args.targets}, {taken}; {metrics.hardware()}")
+    rows = [_measure(args, size) for size in args.support]
+    for row in rows:
+        ratio = row["step_s"] / row["kernel_s"]
+        print(
+            f"S = {row['support']:4.0f}  step {row['step_s']:8.3f} s   "
+            f"kernel {row['kernel_s']:8.3f} s   ratio {ratio:.2f}   "
+            f"{row['pairs_per_s']:8.0f} pairs/s   {row['memory_mib']:6.0f} MiB"
+        )
+    if args.json:
+        result = {"machine": metrics.hardware(), "rows": rows, "command": " ".join(sys.argv)}
+        with open(args.json, "w", encoding="utf-8") as file:
+            json.dump(result, file, indent=1)
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--architecture", default="convnet")
+    parser.add_argument("--depth", type=int, default=3)
+    parser.add_argument("--size", type=int, default=32)
+    parser.add_argument("--channels", type=int, default=3)
+    parser.add_argument("--support", type=int, nargs="+", default=[10])
+    parser.add_argument("--targets", type=int, default=1000)
+    parser.add_argument("--implementation", default="auto")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--json", default="")
+    return parser.parse_args()
+
+
+def _measure(args: argparse.Namespace, size: int) -> dict[str, float]:
+    rng = np.random.default_rng(0)
+    shape = (args.size, args.size, args.channels)
+    x_s, x_t = (rng.standard_normal((n, *shape), np.float32) for n in (size, args.targets))
+    y_s, y_t = (krr.centered_one_hot(rng.integers(10, size=n), 10) for n in (size, args.targets))
+    mesh = sharding.make_mesh()
+    spec = architectures.build(args.architecture, args.depth)
+    kernel = sharding.shard_kernel(
+        kernels.make_kernel(spec, implementation=args.implementation), mesh
+    )
+    tx = optax.adam(0.0)
+    state = sharding.replicate(mesh, distill.init(jnp.asarray(x_s), y_s, tx, True))
+    batch = sharding.put_targets(mesh, x_t, np.asarray(y_t))
+    step = distill.make_step(kernel, tx, reg=1e-6)
+    own = jax.jit(jax.value_and_grad(lambda s, t: kernel(t, s).sum() + kernel(s, s).sum()))
+    images = sharding.replicate(mesh, jnp.asarray(x_s))
+
+    before = _peak()
+    contenders = {
+        "step": lambda: step(jax.tree.map(jnp.copy, state), *batch),
+        "kernel": lambda: own(images, batch[0]),
+    }
+    times = _medians(contenders, args.repeats)
+    pairs = size * (args.targets + size)
+    return {
+        "support": size,
+        "step_s": times["step"],
+        "kernel_s": times["kernel"],
+        "pairs_per_s": pairs / times["step"],
+        "memory_mib": _peak() - before,
+    }
+
+
+def _medians(contenders: dict[str, Callable[[], Any]], repeats: int) -> dict[str, float]:
+    """Seconds; all take turns, after one call each that compiles."""
+    times: dict[str, list[float]] = {name: [] for name in contenders}
+    for fn in contenders.values():
+        jax.block_until_ready(fn())
+    for _ in range(repeats):
+        for name, fn in contenders.items():
+            begin = time.perf_counter()
+            jax.block_until_ready(fn())
+            times[name].append(time.perf_counter() - begin)
+    return {name: statistics.median(values) for name, values in times.items()}
+
+
+def _peak() -> float:
+    """Peak memory of the process, MiB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    main()
