@@ -12,15 +12,17 @@ import math
 from typing import Any
 
 from kip_flax.kernels.cpu.compiled import inlined, loop
-from kip_flax.kernels.cpu.rows import column, windows
-from kip_flax.kernels.cpu.vectors import (
+from kip_flax.kernels.cpu.correlation import (
     derivative_kernel,
     derivative_kernel_of_positive,
     estimated_sine,
+    reciprocal_sine,
+)
+from kip_flax.kernels.cpu.rows import column, windows
+from kip_flax.kernels.cpu.vectors import (
     fma,
     load,
     negative_fma,
-    reciprocal_sine,
     splat,
     stay_apart,
     store,

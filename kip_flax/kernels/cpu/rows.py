@@ -15,12 +15,14 @@ from typing import Any
 from numba.extending import overload
 
 from kip_flax.kernels.cpu.compiled import inlined, loop
-from kip_flax.kernels.cpu.vectors import (
+from kip_flax.kernels.cpu.correlation import (
     derivative_kernel,
     derivative_kernel_of_positive,
+    sine_of,
+)
+from kip_flax.kernels.cpu.vectors import (
     fma,
     load,
-    sine_of,
     splat,
     stay_apart,
     store,

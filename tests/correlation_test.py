@@ -8,15 +8,17 @@ import numpy as np
 import pytest
 
 from kip_flax.kernels.cpu.compiled import loop
-from kip_flax.kernels.cpu.vectors import (
-    LANES,
+from kip_flax.kernels.cpu.correlation import (
     derivative_kernel,
     derivative_kernel_of_positive,
     estimated_sine,
-    load,
     reciprocal_sine,
-    row_at,
     sine_of,
+)
+from kip_flax.kernels.cpu.vectors import (
+    LANES,
+    load,
+    row_at,
     store,
 )
 
@@ -68,7 +70,7 @@ def test_against_numpy(dtype):
 def test_code_for_lesser_cpus(features):
     """AVX2 has another estimate of 1 / sqrt, and SSE2 none that is used."""
     environment = os.environ | {"NUMBA_CPU_NAME": "generic", "NUMBA_CPU_FEATURES": features}
-    code = "import numpy as np, vectors_test; vectors_test.check(np.float32)"
+    code = "import numpy as np, correlation_test; correlation_test.check(np.float32)"
     folders = os.pathsep.join([os.path.dirname(__file__), os.getcwd()])
     subprocess.run(
         [sys.executable, "-c", code], check=True, env=environment | {"PYTHONPATH": folders}
