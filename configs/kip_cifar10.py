@@ -5,8 +5,8 @@ Adam 0.04. The paper's batches are larger and its runs longer: here 1,000 target
 
 Expected: 64.7 % on the kernel is reported for one image per class, by the best variant, with
 augmentation and long runs (second-hand: check the paper before quoting).
-Measured: 13.80 / 29.20 % at steps 0 / 6 on 500 test images of a JPEG copy; 4.2 s a step on two cores
-(Intel Xeon), so about 70 minutes for the whole run, which was not made yet.
+Measured: 13.80 / 29.20 % at steps 0 / 6 on 500 test images of a JPEG copy; 4.2 s a step on two
+cores (Intel Xeon), so about 70 minutes for the whole run, which was not made yet.
 
 Run: python main.py --config=configs/kip_cifar10.py --workdir=runs/kip_cifar10 \
     --config.dataset.data_dir=DIR
