@@ -49,7 +49,7 @@ def variances(programs: Programs, x: np.ndarray) -> tuple[np.ndarray, np.ndarray
     Args:
         x: images (n, pixels * channels).
     """
-    x = np.ascontiguousarray(x, np.float64)
+    x = _input(x, np.float64)
     found, ends = np.zeros((len(x), programs.variance.maps)), np.zeros(len(x))
 
     def task(a: int, b: int) -> None:
@@ -63,7 +63,7 @@ def variances_gradient(
     programs: Programs, x: np.ndarray, found: np.ndarray, g: np.ndarray, g_ends: np.ndarray
 ) -> np.ndarray:
     """float64 gradient of images x from the cotangents of what `variances` returned."""
-    x, found, g, g_ends = (np.ascontiguousarray(a, np.float64) for a in (x, found, g, g_ends))
+    x, found, g, g_ends = (_input(a, np.float64) for a in (x, found, g, g_ends))
     grad = np.zeros_like(x)
 
     def task(a: int, b: int) -> None:
@@ -82,6 +82,7 @@ def kernel(
         x1, x2: images (n, pixels * channels). s1, s2: deviations (n, maps), in their precision.
         same: x1 and x2 are the same images: the triangle above the diagonal is enough.
     """
+    x1, s1, x2, s2 = (_input(a, x1.dtype) for a in (x1, s1, x2, s2))
     out = np.zeros((2, len(x1), len(x2)), x1.dtype)
 
     def task(rows: tuple[int, int], groups: tuple[int, int]) -> None:
@@ -91,18 +92,7 @@ def kernel(
     out = out.astype(np.float64)
     i, j = np.nonzero(near(x1, x2))
     if len(i):
-        one, two = x1[i].astype(np.float64), x2[j].astype(np.float64)
-        found = _pairs(programs, i, j, x1, x2)
-        values = np.zeros((2, len(i)))
-
-        def pair_task(a: int, b: int) -> None:
-            pairs_forward(
-                programs.pair, one[a:b], found[0][a:b], two[a:b], found[1][a:b],
-                programs.tangent, values[:, a:b],
-            )  # fmt: skip
-
-        threads.run(pair_task, _spans(len(i), LANES))
-        out[:, i, j] = values
+        out[:, i, j] = _near_values(programs, i, j, x1, x2)
     return np.triu(out) + np.triu(out, 1).swapaxes(1, 2) if same else out
 
 
@@ -118,12 +108,13 @@ def gradient(
 
     That of near-duplicates is all in x1's: it goes through their own float64 deviations.
     """
+    x1, s1, x2, s2 = (_input(a, x1.dtype) for a in (x1, s1, x2, s2))
     g = np.array(g, np.float64)
     i, j = np.nonzero(near(x1, x2))
     weights = g[:, i, j]
     g[:, i, j] = 0
     blocks = _blocks(len(x1), len(x2))
-    g = g.astype(x1.dtype)
+    g = _input(g, x1.dtype)
 
     def task(rows: tuple[int, int], groups: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
         size = rows[1] - rows[0]
@@ -151,18 +142,31 @@ def near(x1: np.ndarray, x2: np.ndarray) -> np.ndarray:
     return scale - 2 * (x1 @ x2.T) <= _NEAR * scale
 
 
+def _near_values(
+    programs: Programs, i: np.ndarray, j: np.ndarray, x1: np.ndarray, x2: np.ndarray
+) -> np.ndarray:
+    """float64 K and T (2, m) of m pairs."""
+    one, s1, two, s2 = _pairs(programs, i, j, x1, x2)
+
+    def task(a: int, b: int) -> np.ndarray:
+        values = np.zeros((2, b - a))
+        pairs_forward(programs.pair, one[a:b], s1[a:b], two[a:b], s2[a:b], programs.tangent, values)
+        return values
+
+    return np.concatenate(threads.run(task, _spans(len(i), LANES)), axis=1)
+
+
 def _near_gradient(
     programs: Programs, i: np.ndarray, j: np.ndarray, x1: np.ndarray, x2: np.ndarray, g: np.ndarray
 ) -> np.ndarray:
     """float64 gradient (m, ...) of the first images of m pairs."""
-    one, two = x1[i].astype(np.float64), x2[j].astype(np.float64)
-    s1, s2 = _pairs(programs, i, j, x1, x2)
+    one, s1, two, s2 = _pairs(programs, i, j, x1, x2)
     grad_x, grad_s = np.zeros(one.shape), np.zeros(s1.shape)
 
     def task(a: int, b: int) -> None:
         pairs_backward(
-            programs.pair, one[a:b], s1[a:b], two[a:b], s2[a:b],
-            np.ascontiguousarray(g[:, a:b]), programs.tangent, grad_x[a:b], grad_s[a:b],
+            programs.pair, one[a:b], s1[a:b], two[a:b], s2[a:b], _input(g[:, a:b], np.float64),
+            programs.tangent, grad_x[a:b], grad_s[a:b],
         )  # fmt: skip
 
     threads.run(task, _spans(len(i), LANES))
@@ -172,13 +176,21 @@ def _near_gradient(
 
 def _pairs(
     programs: Programs, i: np.ndarray, j: np.ndarray, x1: np.ndarray, x2: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """float64 deviations of the images of pairs (i, j), each image's computed once."""
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """float64 images and deviations of both sides of pairs (i, j), each image's computed once."""
     found = []
     for x, rows in ((x1, i), (x2, j)):
         unique, places = np.unique(rows, return_inverse=True)
-        found.append(np.sqrt(variances(programs, x[unique])[0])[places])
-    return found[0], found[1]
+        deviations = np.sqrt(variances(programs, x[unique])[0])
+        found += [_input(x[rows], np.float64), _input(deviations[places], np.float64)]
+    return found[0], found[1], found[2], found[3]
+
+
+def _input(a: np.ndarray, dtype: np.typing.DTypeLike) -> np.ndarray:
+    """`a` contiguous and read-only, as JAX hands arrays in: numba compiles anew for other ones."""
+    a = np.ascontiguousarray(a, dtype).view()
+    a.flags.writeable = False
+    return a
 
 
 def _spans(size: int, length: int) -> list[tuple[int, int]]:

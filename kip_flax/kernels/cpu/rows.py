@@ -103,7 +103,6 @@ def add_window(source: Any, reach: int, out: Any, count: int) -> None:
 def mean_product(image1: Any, image2: Any, channels: int, out: Any, count: int) -> None:
     """K of the images themselves: the mean over channels (the fixed image is divided by C)."""
     stay_apart()
-    stay_apart()
     if channels == 1:
         for i in range(count):
             store(out, i, load(image1, i) * load(image2, i))
@@ -246,7 +245,6 @@ def rectified(
     tangent: bool,
 ) -> None:
     """Any convolution and its ReLU; without T where no `tangent` kernel is wanted."""
-    stay_apart()
     stay_apart()
     scale_, bias_ = splat(k, scale), splat(k, bias)
     alpha_, beta_ = splat(k, alpha), splat(k, beta)
