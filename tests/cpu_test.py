@@ -146,15 +146,18 @@ print(np.isfinite(gradient).all())
 
 def test_a_cold_start_says_that_it_compiles(monkeypatch, tmp_path):
     told = []
-    monkeypatch.setattr(warm_up, "cache_folder", lambda: str(tmp_path / "none"))
+    monkeypatch.setattr(warm_up, "is_cold", lambda: True)
     kernels.warm_up(SPEC, "cpu", told.append)
     assert "about a minute, on the first run only" in told[0]
     assert "compiled in" in told[1]
     told.clear()
-    monkeypatch.setattr(warm_up, "cache_folder", lambda: str(tmp_path))
-    kernels.warm_up(SPEC, "cpu", told.append)
+    monkeypatch.undo()
+    kernels.warm_up(SPEC, "cpu", told.append)  # Kept by the call before.
     kernels.warm_up(arch.fc(1), "cpu", told.append)
     assert told == []
+    code = "from kip_flax.kernels.cpu import compiled, warm_up; print(compiled.is_cold())"
+    assert run(code).strip() == "False"
+    assert run(code, XDG_CACHE_HOME=str(tmp_path)).strip() == "True"
 
 
 def test_a_step_compiles_nothing_that_was_not_compiled_ahead():

@@ -25,7 +25,7 @@ rare: Callable[[F], F] = _numba.njit
 def entry(function: F) -> F:
     """Compiles what Python calls: without the GIL, and kept on disk for the next process."""
     given = _numba.config.CACHE_DIR
-    _numba.config.CACHE_DIR = given or cache_folder()
+    _numba.config.CACHE_DIR = cache_folder()
     try:
         return _numba.njit(nogil=True, cache=True)(function)
     finally:
@@ -43,3 +43,8 @@ def cache_folder() -> str:
         digest.update(path.read_bytes())
     base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
     return os.path.join(base, "kip_flax", f"numba-{digest.hexdigest()[:16]}")
+
+
+def is_cold() -> bool:
+    """Whether nothing is kept there yet. numba makes the folder itself at import."""
+    return not any(pathlib.Path(cache_folder()).rglob("*.nbi"))

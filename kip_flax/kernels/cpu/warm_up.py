@@ -1,6 +1,5 @@
 """Compiling ahead, so that a run can say what it waits for."""
 
-import os
 import time
 from collections.abc import Callable
 
@@ -9,7 +8,7 @@ import numpy as np
 from kip_flax import architectures as arch
 from kip_flax.kernels.band import make_plan
 from kip_flax.kernels.cpu import pairs
-from kip_flax.kernels.cpu.compiled import cache_folder
+from kip_flax.kernels.cpu.compiled import cache_folder, is_cold
 
 
 def warm_up(say: Callable[[str], None]) -> None:
@@ -17,7 +16,7 @@ def warm_up(say: Callable[[str], None]) -> None:
 
     The compiled code is the same for all networks and image sizes.
     """
-    if os.path.isdir(cache_folder()):
+    if not is_cold():
         return _run_all()
     say("compiling the kernel for this CPU: about a minute, on the first run only")
     begin = time.perf_counter()
