@@ -19,19 +19,21 @@ from kip_flax.kernels.cpu.vectors import (
     LANES,
     load,
     row_at,
+    splat,
     store,
 )
 
 
 @loop
 def evaluate(c, out):
+    one = splat(row_at(c, 0), 1)
     for i in range(len(c)):
         x = load(row_at(c, i), 0)
         store(row_at(out[0], i), 0, sine_of(x))
         store(row_at(out[1], i), 0, estimated_sine(x))
         store(row_at(out[2], i), 0, reciprocal_sine(x))
-        store(row_at(out[3], i), 0, derivative_kernel(x, sine_of(x)))
-        store(row_at(out[4], i), 0, derivative_kernel_of_positive(x, sine_of(x)))
+        store(row_at(out[3], i), 0, derivative_kernel(x, sine_of(x), one))
+        store(row_at(out[4], i), 0, derivative_kernel_of_positive(x, sine_of(x), one))
 
 
 def check(dtype):

@@ -1,5 +1,7 @@
 """One KIP step against neural_tangents, NumPy solves and Adam by hand, all in float64."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,18 +15,18 @@ REG, RATE, S, T, CLASSES = 1e-3, 0.02, 4, 7, 3
 SPEC = arch.fc(1)
 
 
-def problem():
+def problem(size=3):
     rng = np.random.default_rng(0)
-    x_s, x_t = (rng.normal(size=(n, 3, 3, 1)).astype(np.float32) for n in (S, T))
+    x_s, x_t = (rng.normal(size=(n, size, size, 1)).astype(np.float32) for n in (S, T))
     x_t[0] = x_s[1]  # A support image is drawn from the targets.
     y_s, y_t = (np.eye(CLASSES)[rng.integers(CLASSES, size=n)] - 1 / CLASSES for n in (S, T))
     return x_s, y_s.astype(np.float32), x_t, y_t.astype(np.float32)
 
 
-@jax.jit
-def reference_loss(x_s, y_s, x_t, y_t):
+@partial(jax.jit, static_argnums=0)
+def reference_loss(spec, x_s, y_s, x_t, y_t):
     """Loss and predictions from the symbols of the paper, nothing of `distill` or `krr`."""
-    kernel = kernels.make_kernel(SPEC, implementation="neural_tangents")
+    kernel = kernels.make_kernel(spec, implementation="neural_tangents")
 
     def loss(x_s, y_s):
         k_ss = kernel(x_s, x_s)
@@ -35,27 +37,35 @@ def reference_loss(x_s, y_s, x_t, y_t):
     return jax.value_and_grad(loss, (0, 1), has_aux=True)(x_s, y_s)
 
 
-def exact(*problem):
+def exact(*problem, spec=SPEC):
     """Loss, predictions and gradients (images, labels) in float64."""
-    (value, pred), gradients = reference_loss(*(np.asarray(a, np.float64) for a in problem))
+    (value, pred), gradients = reference_loss(spec, *(np.asarray(a, np.float64) for a in problem))
     return float(value), np.asarray(pred), [np.asarray(g) for g in gradients]
 
 
-def start(tx, learn_labels):
+def start(tx, learn_labels, spec=SPEC, size=3, implementation="auto"):
     """A step function, and a state whose arrays it may take over."""
-    x_s, y_s, _, _ = problem()
+    x_s, y_s, _, _ = problem(size)
     state = distill.init(x_s, y_s, tx, learn_labels)
-    step = distill.make_step(kernels.make_kernel(SPEC), tx, REG)
+    step = distill.make_step(kernels.make_kernel(spec, implementation=implementation), tx, REG)
     return step, jax.tree.map(np.array, state)
 
 
-@pytest.mark.parametrize("learn_labels", [False, True], ids=["fixed", "learned"])
-def test_one_step_of_gradient_descent(learn_labels):
+@pytest.mark.parametrize(
+    ("learn_labels", "spec", "size", "implementation"),
+    [
+        pytest.param(False, SPEC, 3, "auto", id="fixed"),
+        pytest.param(True, SPEC, 3, "auto", id="learned"),
+        pytest.param(True, arch.convnet(2), 6, "cpu", id="convnet-cpu"),
+        pytest.param(True, arch.convnet(2), 6, "xla", id="convnet-xla", marks=pytest.mark.slow),
+    ],
+)
+def test_one_step_of_gradient_descent(learn_labels, spec, size, implementation):
     """With plain descent at rate 1 the change of the support is the gradient."""
-    step, state = start(optax.sgd(1.0), learn_labels)
-    x_s, y_s, x_t, y_t = problem()
+    step, state = start(optax.sgd(1.0), learn_labels, spec, size, implementation)
+    x_s, y_s, x_t, y_t = problem(size)
     after, metrics = step(jax.tree.map(np.copy, state), x_t, y_t, np.ones(T, np.float32))
-    loss, pred, gradients = exact(x_s, y_s, x_t, y_t)
+    loss, pred, gradients = exact(x_s, y_s, x_t, y_t, spec=spec)
     assert float(metrics["loss"]) == pytest.approx(loss, rel=1e-5)
     right = np.mean(pred.argmax(1) == y_t.argmax(1))
     assert float(metrics["accuracy"]) == pytest.approx(right)

@@ -117,10 +117,17 @@ def make_plan(
 
 
 def variance_plan(plan: Plan) -> Plan:
-    """The thinner plan of an image with itself: offset 0 at the last level, if that is all."""
-    if not plan.global_pool or any(isinstance(op, arch.Relu) for op in plan.head):
+    """The thinner plan of an image with itself, up to the last ReLU that needs its variances.
+
+    Where the head has no ReLU nothing past the last one of the planes is needed, and of that one's
+    level offset 0 is enough.
+    """
+    if any(isinstance(op, arch.Relu) for op in plan.head):
         return plan
-    return Plan(_with_bands(plan.levels, False), False, ())
+    rectified = [any(isinstance(op, arch.Relu) for op in level.ops) for level in plan.levels]
+    last = max((i for i, some in enumerate(rectified) if some), default=0)
+    end = replace(plan.levels[last], pool=0, step=0, start=(0, 0))
+    return Plan(_with_bands((*plan.levels[:last], end), False), False, ())
 
 
 def offsets(level: Level) -> np.ndarray:

@@ -24,7 +24,8 @@ def variances(plan: Plan, images: jax.Array) -> Variances:
     Returns:
         For each level, one map (n, height, width) per ReLU; one (n,) per ReLU of the head.
     """
-    plan = variance_plan(plan)
+    every_level = len(plan.levels)
+    head, plan = plan.head, variance_plan(plan)
     lanes = len(images)
     found: list[Maps] = []
     own = jnp.mean(images * images, axis=-1)
@@ -45,7 +46,8 @@ def variances(plan: Plan, images: jax.Array) -> Variances:
         mean = out.reshape(-1, lanes).sum(axis=0) / (level.height * level.width) ** 2
     else:
         mean = jnp.mean(own, axis=(1, 2))
-    return tuple(found), head_variances(plan.head, mean)
+    found += [()] * (every_level - len(found))  # No ReLU there.
+    return tuple(found), head_variances(head, mean)
 
 
 def _through(level: Level, own: jax.Array) -> tuple[jax.Array, Maps]:

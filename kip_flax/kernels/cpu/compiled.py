@@ -24,10 +24,19 @@ rare: Callable[[F], F] = _numba.njit
 
 def entry(function: F) -> F:
     """Compiles what Python calls: without the GIL, and kept on disk for the next process."""
+    return _entry(function, fastmath=False)
+
+
+def entry_in_any_order(function: F) -> F:
+    """The same; sums may be taken in any order, as vectors need it."""
+    return _entry(function, fastmath=True)
+
+
+def _entry(function: F, fastmath: bool) -> F:
     given = _numba.config.CACHE_DIR
     _numba.config.CACHE_DIR = cache_folder()
     try:
-        return _numba.njit(nogil=True, cache=True)(function)
+        return _numba.njit(nogil=True, cache=True, fastmath=fastmath)(function)
     finally:
         _numba.config.CACHE_DIR = given
 

@@ -117,35 +117,42 @@ def _derivative_kernel(
     vector: Vector,
     c: ir.Value,
     sine: ir.Value,
+    factor: ir.Value,
     signed: bool,
 ) -> ir.Value:
-    """D(c) from c and sqrt(1 - c^2); `signed` where c can be negative."""
+    """`factor` times D(c), from c and sqrt(1 - c^2); `signed` where c can be negative.
+
+    The factor does not change in a loop: the compiler multiplies the constants before it.
+    """
+
+    def scaled(value: float) -> ir.Value:
+        return builder.fmul(constant(vector, value), factor)
+
     a = call(builder, f"llvm.fabs.{llvm_suffix(vector)}", c) if signed else c
     coefficients: tuple[float, ...] = _ARCCOS32
     if vector.dtype == types.float64:
         coefficients = _arccos64()
         a = fused(builder, vector, a, constant(vector, 2), constant(vector, -1))
-    coefficients = tuple(_HALF_OVER_PI * coefficient for coefficient in coefficients)
-    ratio = _polynomial(builder, vector, coefficients, a)
+    ratio = _polynomial(builder, vector, [scaled(_HALF_OVER_PI * q) for q in coefficients], a)
     if not signed:
-        return fused(builder, vector, builder.fneg(sine), ratio, constant(vector, 0.5))
-    quarter = constant(vector, 0.25)
+        return fused(builder, vector, builder.fneg(sine), ratio, scaled(0.5))
+    quarter = scaled(0.25)
     from_quarter = fused(builder, vector, builder.fneg(sine), ratio, quarter)
     return builder.fadd(quarter, _with_sign_of(builder, vector, c, from_quarter))
 
 
 def _polynomial(
-    builder: ir.IRBuilder, vector: Vector, coefficients: tuple[float, ...], x: ir.Value
+    builder: ir.IRBuilder, vector: Vector, coefficients: list[ir.Value], x: ir.Value
 ) -> ir.Value:
-    """Coefficients lowest first; long ones as two chains, even and odd, that run side by side."""
-    if len(coefficients) > 10:
+    """Coefficients lowest first; two chains, even and odd, that run side by side."""
+    if len(coefficients) > 5:
         square = builder.fmul(x, x)
         even = _polynomial(builder, vector, coefficients[::2], square)
         odd = _polynomial(builder, vector, coefficients[1::2], square)
         return fused(builder, vector, odd, x, even)
-    value = constant(vector, coefficients[-1])
+    value = coefficients[-1]
     for coefficient in coefficients[-2::-1]:
-        value = fused(builder, vector, value, x, constant(vector, coefficient))
+        value = fused(builder, vector, value, x, coefficient)
     return value
 
 
@@ -164,7 +171,10 @@ sine_of = pointwise(1, _sine)
 # Both of one estimate, where both are wanted.
 estimated_sine = pointwise(1, lambda b, v, c: _refined(b, v, c)[0])
 reciprocal_sine = pointwise(1, lambda b, v, c: _refined(b, v, c)[1])
-derivative_kernel = pointwise(2, lambda b, v, c, sine: _derivative_kernel(b, v, c, sine, True))
+# The last argument is a factor of the result that does not change in a loop.
+derivative_kernel = pointwise(
+    3, lambda b, v, c, sine, factor: _derivative_kernel(b, v, c, sine, factor, True)
+)
 derivative_kernel_of_positive = pointwise(
-    2, lambda b, v, c, sine: _derivative_kernel(b, v, c, sine, False)
+    3, lambda b, v, c, sine, factor: _derivative_kernel(b, v, c, sine, factor, False)
 )

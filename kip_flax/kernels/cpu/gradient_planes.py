@@ -13,19 +13,31 @@ import numpy as np
 
 from kip_flax.kernels.cpu import gradient_rows, rows
 from kip_flax.kernels.cpu.compiled import inlined, loop
+from kip_flax.kernels.cpu.outlets import Rows
 from kip_flax.kernels.cpu.planes import (
     Plane,
     Rings,
     Sides,
-    around3,
+    around,
     clear_right,
+    deviations_at,
     enter,
+    enter_and_pass,
+    enters_together,
+    forward_stage,
     pixel,
     ring_depth,
     ring_row,
     summed,
 )
-from kip_flax.kernels.cpu.pooling import cell_row, coarse_columns, distribute
+from kip_flax.kernels.cpu.pooling import (
+    cell_row,
+    coarse_columns,
+    coarse_outlet,
+    distribute,
+    pools_at_once,
+)
+from kip_flax.kernels.cpu.rows import Affine
 from kip_flax.kernels.cpu.vectors import load, row_at
 
 
@@ -33,7 +45,7 @@ class Gradients(NamedTuple):
     """What is added up over the planes: cotangents of the fixed side, a vector of lanes each.
 
     `image` (pixels * channels, LANES) is that of the image divided by its channels, `s` (pixels,
-    LANES) that of the deviations; both without the factors that the program has.
+    LANES) that of the deviations; both without the factors that these come with.
     """
 
     image: np.ndarray
@@ -67,9 +79,12 @@ def backward_plane(
         clear_right(rings, array, plane.width)
     coarse_columns(program, plane, rings.columns)
     last = level.first_stage + level.stages - 1
+    at_once = tangent and pools_at_once(program, level, tangent) and program.stages[last].tangent
     for time in range(plane.height + 2 * level.lag):
         h = advance(program, plane, time, sides, work, tangent)
-        if 0 <= h < plane.height:
+        if 0 <= h < plane.height and at_once:
+            turn_from_pool(program, program.stages[last], plane, h, sides, work, gradients)
+        elif 0 <= h < plane.height:
             arrive(program, plane, h, work, tangent)
             if level.stages:
                 turn(program, program.stages[last], plane, h, sides, work, gradients, tangent)
@@ -90,7 +105,8 @@ def backward_plane(
 def advance(program: Any, plane: Plane, time: int, sides: Sides, work: Work, tangent: bool) -> int:
     """One more row through every stage but the last; returns which row is the last one's."""
     level, rings = program.levels[plane.level], work.rings
-    if time < plane.height:
+    together = enters_together(program, plane.level, tangent)
+    if time < plane.height and (time == 0 or not together):
         at = ring_row(rings, 2, ring_depth(program, level, 0), time, plane.height)
         k, t = row_at(rings.k, at), row_at(rings.t, at)
         enter(program, plane, time, sides, work.planes[0], work.planes[1], k, t, tangent)
@@ -100,10 +116,13 @@ def advance(program: Any, plane: Plane, time: int, sides: Sides, work: Work, tan
         h -= stage.size // 2
         if 0 <= h < plane.height and number + 1 < level.stages:
             depth = ring_depth(program, level, number + 1)
-            out = ring_row(rings, stage.first_row + stage.size, depth, h, plane.height)
-            keep = kept_rows(stage, work, h)
-            k, t = row_at(rings.k, out), row_at(rings.t, out)
-            forward_keeping(program, stage, plane, h, sides, rings, k, t, keep, tangent)
+            at = ring_row(rings, stage.first_row + stage.size, depth, h, plane.height)
+            out = Rows(row_at(rings.k, at), row_at(rings.t, at))
+            kept = kept_rows(stage, work, h)
+            if together and number == 0 and time < plane.height:
+                enter_and_pass(program, stage, plane, h, sides, rings, out, kept)
+            else:
+                forward_stage(program, stage, plane, h, sides, rings, out, kept, tangent)
     return h
 
 
@@ -121,88 +140,28 @@ def kept_rows(stage: Any, work: Work, h: int) -> Any:
 
 
 @inlined
-def forward_keeping(
-    program: Any,
-    stage: Any,
-    plane: Plane,
-    h: int,
-    sides: Sides,
-    rings: Rings,
-    k: Any,
-    t: Any,
-    keep: Any,
-    tangent: bool,
-) -> None:
-    """`planes.forward_stage`, which also keeps."""
-    if stage.size == 3:
-        around_k = around3(rings, rings.k, stage.first_row, h, plane.height)
-        height = plane.height if stage.tangent else 0
-        around_t = around3(rings, rings.t, stage.first_row, h, height)
-        through_keeping(program, stage, plane, h, sides, around_k, around_t, k, t, keep, tangent)
-    else:
-        sum_k = summed(rings, rings.k, stage, h, plane.height, plane.width)
-        sum_t = summed(rings, rings.t, stage, h, plane.height if stage.tangent else 0, plane.width)
-        through_keeping(program, stage, plane, h, sides, sum_k, sum_t, k, t, keep, tangent)
-
-
-@inlined
-def through_keeping(
-    program: Any,
-    stage: Any,
-    plane: Plane,
-    h: int,
-    sides: Sides,
-    around_k: Any,
-    around_t: Any,
-    k: Any,
-    t: Any,
-    keep: Any,
-    tangent: bool,
-) -> None:
-    """`planes.through`, which also keeps."""
-    scale, bias, alpha, beta = stage.scale, stage.bias, stage.alpha, stage.beta
-    width = plane.width
-    if not stage.rectified:
-        rows.convolved(around_k, around_t, scale, bias, alpha, beta, k, t, width, tangent)
-        return
-    p1, p2 = pixel(program, plane, h)
-    s1, r1 = row_at(sides.s1, stage.map + p1), row_at(sides.r1, stage.map + p1)
-    s2, r2 = row_at(sides.s2, stage.map + p2), row_at(sides.r2, stage.map + p2)
-    if tangent and stage.ntk and not stage.tangent:
-        gradient_rows.rectified_first(around_k, scale, bias, s1, r1, s2, r2, k, t, keep, width)
-    elif tangent and stage.ntk and not stage.signed:
-        gradient_rows.rectified_later(
-            around_k, around_t, scale, bias, s1, r1, s2, r2, k, t, keep, width
-        )
-    else:
-        gradient_rows.rectified(
-            around_k, around_t, scale, bias, alpha, beta, s1, r1, s2, r2, k, t, keep, width, tangent
-        )  # fmt: skip
-
-
-@inlined
-def arrived(work: Work) -> Any:
+def arrived(work: Work) -> Rows:
     """The rows of K's and T's cotangents that have arrived at the end of the level."""
     at = work.g_rings.length + work.g_rings.reach
-    return row_at(work.g_rings.k, at), row_at(work.g_rings.t, at)
+    return Rows(row_at(work.g_rings.k, at), row_at(work.g_rings.t, at))
 
 
 @inlined
 def arrive(program: Any, plane: Plane, h: int, work: Work, tangent: bool) -> None:
     """The cotangents of row `h` of a finished plane."""
-    gk, gt = arrived(work)
+    g = arrived(work)
     columns = work.rings.columns
     pooled = program.levels[plane.level].pooled
     if pooled:
-        rows.clear(gk, plane.width)
-        distribute(program, plane, h, columns, work.planes[0], gk)
+        rows.clear(g.k, plane.width)
+        distribute(program, plane, h, columns, work.planes[0], g.k)
     else:
-        rows.fill(gk, load(row_at(work.g_ends, 0), 0), plane.width)
+        rows.fill(g.k, load(row_at(work.g_ends, 0), 0), plane.width)
     if tangent and pooled:
-        rows.clear(gt, plane.width)
-        distribute(program, plane, h, columns, work.planes[1], gt)
+        rows.clear(g.t, plane.width)
+        distribute(program, plane, h, columns, work.planes[1], g.t)
     elif tangent:
-        rows.fill(gt, load(row_at(work.g_ends, 1), 0), plane.width)
+        rows.fill(g.t, load(row_at(work.g_ends, 1), 0), plane.width)
 
 
 @inlined
@@ -216,51 +175,45 @@ def turn(
     gradients: Gradients,
     tangent: bool,
 ) -> None:
-    """Row `h` through the last stage of a level and back at once."""
-    rings = work.rings
-    if stage.size == 3:
-        around_k = around3(rings, rings.k, stage.first_row, h, plane.height)
-        height = plane.height if stage.tangent else 0
-        around_t = around3(rings, rings.t, stage.first_row, h, height)
-        turn_around(program, stage, plane, h, sides, around_k, around_t, work, gradients, tangent)
+    """Row `h` through the last stage of a level and back at once, from what has `arrived`."""
+    rings, width = work.rings, plane.width
+    affine = Affine(stage.bias, stage.alpha, stage.beta, stage.factor)
+    deviations = deviations_at(program, stage, plane, h, sides)
+    source, (gb, gu) = arrived(work), ring_of(work.g_rings, stage, h, plane)
+    gs = deviation_gradient(program, stage, plane, h, gradients)
+    if not stage.rectified:
+        gradient_rows.convolved_back((source.k,), (source.t,), affine, gb, gu, width, tangent)
+    elif stage.size == 3:
+        around_k, around_t = around(rings, stage, h, plane.height)
+        if tangent and stage.ntk and not stage.signed:
+            gradient_rows.turned_later(
+                around_k, around_t, affine, deviations, source, gb, gu, gs, width
+            )
+        else:
+            gradient_rows.turned(
+                around_k, around_t, affine, deviations, source, gb, gu, gs, width, tangent
+            )
     else:
-        sum_k = summed(rings, rings.k, stage, h, plane.height, plane.width)
-        sum_t = summed(rings, rings.t, stage, h, plane.height if stage.tangent else 0, plane.width)
-        turn_around(program, stage, plane, h, sides, sum_k, sum_t, work, gradients, tangent)
+        sum_k = summed(rings, rings.k, stage, h, plane.height, width)
+        sum_t = summed(rings, rings.t, stage, h, plane.height if stage.tangent else 0, width)
+        gradient_rows.turned(sum_k, sum_t, affine, deviations, source, gb, gu, gs, width, tangent)
 
 
 @inlined
-def turn_around(
-    program: Any,
-    stage: Any,
-    plane: Plane,
-    h: int,
-    sides: Sides,
-    around_k: Any,
-    around_t: Any,
-    work: Work,
-    gradients: Gradients,
-    tangent: bool,
+def turn_from_pool(
+    program: Any, stage: Any, plane: Plane, h: int, sides: Sides, work: Work, gradients: Gradients
 ) -> None:
-    scale, bias, alpha, beta = stage.scale, stage.bias, stage.alpha, stage.beta
-    width = plane.width
-    gk, gt = arrived(work)
+    """The same from the next level's planes, where the level `pools_at_once` and T is there."""
+    affine = Affine(stage.bias, stage.alpha, stage.beta, stage.factor)
+    deviations = deviations_at(program, stage, plane, h, sides)
+    around_k, around_t = around(work.rings, stage, h, plane.height)
+    planes = work.planes
+    source = coarse_outlet(program, plane, h, work.rings.columns, planes[0], planes[1])
     gb, gu = ring_of(work.g_rings, stage, h, plane)
-    if not stage.rectified:
-        gradient_rows.convolved_back((gk,), (gt,), alpha, gb, gu, width, tangent)
-        return
-    p1, p2 = pixel(program, plane, h)
-    r1, s2 = row_at(sides.r1, stage.map + p1), row_at(sides.s2, stage.map + p2)
-    r2, gs = row_at(sides.r2, stage.map + p2), row_at(gradients.s, stage.map + p1)
-    if tangent and stage.ntk and not stage.signed:
-        gradient_rows.turned_later(
-            around_k, around_t, scale, bias, r1, s2, r2, gk, gt, gb, gu, gs, width
-        )
-    else:
-        gradient_rows.turned(
-            around_k, around_t, scale, bias, alpha, beta, r1, s2, r2, gk, gt, gb, gu, gs, width,
-            tangent,
-        )  # fmt: skip
+    gs = deviation_gradient(program, stage, plane, h, gradients)
+    gradient_rows.turned_later(
+        around_k, around_t, affine, deviations, source, gb, gu, gs, plane.width
+    )
 
 
 @inlined
@@ -268,6 +221,12 @@ def ring_of(rings: Rings, stage: Any, h: int, plane: Plane) -> Any:
     """Row `h` of a stage's rings of K and of T."""
     at = ring_row(rings, stage.first_row, stage.size, h, plane.height)
     return row_at(rings.k, at), row_at(rings.t, at)
+
+
+@inlined
+def deviation_gradient(program: Any, stage: Any, plane: Plane, h: int, gradients: Gradients) -> Any:
+    """Where the cotangents of the deviations of row `h` are added up."""
+    return row_at(gradients.s, stage.map + pixel(program, plane, h)[0])
 
 
 @inlined
@@ -283,14 +242,13 @@ def retreat(
     tangent: bool,
 ) -> None:
     """Row `h` backward through a stage, from the cotangents of what stage `after` read."""
-    g_rings = work.g_rings
+    g_rings, height = work.g_rings, plane.height
     if after.size == 3:
-        around_k = around3(g_rings, g_rings.k, after.first_row, h, plane.height)
-        around_t = around3(g_rings, g_rings.t, after.first_row, h, plane.height)
+        around_k, around_t = around(g_rings, after, h, height)
         back_through(program, stage, plane, h, sides, around_k, around_t, work, gradients, tangent)
     else:
-        sum_k = summed(g_rings, g_rings.k, after, h, plane.height, plane.width)
-        sum_t = summed(g_rings, g_rings.t, after, h, plane.height, plane.width)
+        sum_k = summed(g_rings, g_rings.k, after, h, height, plane.width)
+        sum_t = summed(g_rings, g_rings.t, after, h, height, plane.width)
         back_through(program, stage, plane, h, sides, sum_k, sum_t, work, gradients, tangent)
 
 
@@ -308,15 +266,16 @@ def back_through(
     tangent: bool,
 ) -> None:
     gb, gu = ring_of(work.g_rings, stage, h, plane)
+    affine = Affine(stage.bias, stage.alpha, stage.beta, stage.factor)
     if not stage.rectified:
-        gradient_rows.convolved_back(around_k, around_t, stage.alpha, gb, gu, plane.width, tangent)
+        gradient_rows.convolved_back(around_k, around_t, affine, gb, gu, plane.width, tangent)
         return
-    p1, p2 = pixel(program, plane, h)
+    s2 = row_at(sides.s2, stage.map + pixel(program, plane, h)[1])
+    gs = deviation_gradient(program, stage, plane, h, gradients)
+    kept = kept_rows(stage, work, h)
     gradient_rows.rectified_back(
-        around_k, around_t, kept_rows(stage, work, h), stage.alpha,
-        row_at(sides.s2, stage.map + p2), gb, gu, row_at(gradients.s, stage.map + p1),
-        plane.width, tangent,
-    )  # fmt: skip
+        around_k, around_t, kept, affine, s2, gb, gu, gs, plane.width, tangent
+    )
 
 
 @inlined
@@ -331,14 +290,13 @@ def leave(
     tangent: bool,
 ) -> None:
     """Row `h` of the cotangents of what entered the level, from those of its first stage."""
-    g_rings = work.g_rings
+    g_rings, height = work.g_rings, plane.height
     if stage.size == 3:
-        around_k = around3(g_rings, g_rings.k, stage.first_row, h, plane.height)
-        around_t = around3(g_rings, g_rings.t, stage.first_row, h, plane.height)
+        around_k, around_t = around(g_rings, stage, h, height)
         leave_as(program, plane, h, sides, around_k, around_t, work, gradients, tangent)
     else:
-        sum_k = summed(g_rings, g_rings.k, stage, h, plane.height, plane.width)
-        sum_t = summed(g_rings, g_rings.t, stage, h, plane.height, plane.width)
+        sum_k = summed(g_rings, g_rings.k, stage, h, height, plane.width)
+        sum_t = summed(g_rings, g_rings.t, stage, h, height, plane.width)
         leave_as(program, plane, h, sides, sum_k, sum_t, work, gradients, tangent)
 
 
@@ -353,8 +311,8 @@ def leave_as_arrived(
     tangent: bool,
 ) -> None:
     """The same where the level has no stages."""
-    gk, gt = arrived(work)
-    leave_as(program, plane, h, sides, (gk,), (gt,), work, gradients, tangent)
+    g = arrived(work)
+    leave_as(program, plane, h, sides, (g.k,), (g.t,), work, gradients, tangent)
 
 
 @inlined

@@ -62,21 +62,29 @@ def _result_dtype() -> Any:
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _variances(programs: _Hashed, x: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Variances (n, maps) of the planes' ReLUs and (n,) at their end, of images (n, pixels * C)."""
+    """Variances (n, maps) of the planes' ReLUs and (n,) at their end, of images (n, pixels * C).
+
+    Those of images that want no gradient are made in the images' own precision, which is enough.
+    """
+    return _variances_in(x.dtype, programs, x)
+
+
+def _variances_in(precision: Any, programs: _Hashed, x: jax.Array) -> tuple[jax.Array, jax.Array]:
     size, dtype = programs.programs.variance.maps, _result_dtype()
     shapes = (
         jax.ShapeDtypeStruct((len(x), size), dtype),
         jax.ShapeDtypeStruct((len(x),), dtype),
     )
-    return tuple(host_call(_variances_callback, programs, shapes, x))
+    return tuple(host_call(_variances_callback, (precision, programs), shapes, x))
 
 
-def _variances_callback(programs: _Hashed, x: np.ndarray) -> Any:
-    return pairs.variances(programs.programs, x)
+def _variances_callback(static: tuple[Any, _Hashed], x: np.ndarray) -> Any:
+    precision, programs = static
+    return pairs.variances(programs.programs, x, precision)
 
 
 def _variances_fwd(programs: _Hashed, x: jax.Array) -> tuple:
-    found = _variances(programs, x)
+    found = _variances_in(np.dtype(np.float64), programs, x)
     return found, (x, found[0])
 
 

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from kip_flax.architectures import Relu
 from kip_flax.kernels.band import Plan, variance_plan
 from kip_flax.kernels.cpu import threads
+from kip_flax.kernels.cpu.distances import squared_distances
 from kip_flax.kernels.cpu.program import Program, assemble
 from kip_flax.kernels.cpu.tiles import (
     pairs_backward,
@@ -31,31 +33,40 @@ class Programs:
     Attributes:
         pair, variance: programs of a pair, and of an image with itself.
         tangent: whether T is wanted ('ntk') or K is all ('nngp').
+        ends_rectified: whether a ReLU follows the end of the planes: near-duplicates need its
+            variances to more than float32.
     """
 
     pair: Program
     variance: Program
     tangent: bool
+    ends_rectified: bool
 
 
 def make_programs(plan: Plan, channels: int, tangent: bool) -> Programs:
     """Programs for images of `channels` channels."""
-    return Programs(assemble(plan, channels), assemble(variance_plan(plan), channels), tangent)
+    rectified = any(isinstance(op, Relu) for op in plan.head)
+    pair, variance = assemble(plan, channels), assemble(variance_plan(plan), channels)
+    return Programs(pair, variance, tangent, rectified)
 
 
-def variances(programs: Programs, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """float64 variances (n, maps) before each ReLU of the planes, and (n,) at their end.
+def variances(
+    programs: Programs, x: np.ndarray, precision: np.typing.DTypeLike = np.float64
+) -> tuple[np.ndarray, np.ndarray]:
+    """Variances (n, maps) before each ReLU of the planes, and (n,) at their end.
 
     Args:
         x: images (n, pixels * channels).
+        precision: float32 is a third of the work, and enough for images that want no gradient.
     """
-    x = _input(x, np.float64)
-    found, ends = np.zeros((len(x), programs.variance.maps)), np.zeros(len(x))
+    dtype = np.float64 if programs.ends_rectified else precision
+    x = _input(x, dtype)
+    found, ends = np.zeros((len(x), programs.variance.maps), dtype), np.zeros(len(x), dtype)
 
     def task(a: int, b: int) -> None:
         variances_forward(programs.variance, x[a:b], found[a:b], ends[a:b])
 
-    threads.run(task, _spans(len(x), LANES))
+    threads.run(task, _groups(len(x)))
     return found, ends
 
 
@@ -69,7 +80,7 @@ def variances_gradient(
     def task(a: int, b: int) -> None:
         variances_backward(programs.variance, x[a:b], found[a:b], g[a:b], g_ends[a:b], grad[a:b])
 
-    threads.run(task, _spans(len(x), LANES))
+    threads.run(task, _groups(len(x)))
     return grad
 
 
@@ -138,8 +149,14 @@ def near(x1: np.ndarray, x2: np.ndarray) -> np.ndarray:
     """(n1, n2) bool: which float32 images are nearly the same; see `kernels.duplicates`."""
     if x1.dtype == np.float64:
         return np.zeros((len(x1), len(x2)), bool)
+    distances = np.zeros((len(x1), len(x2)), np.float32)
+
+    def task(a: int, b: int) -> None:
+        squared_distances(x1, x2, (a, b), distances)
+
+    threads.run(task, _spans(len(x1), _ROWS))
     scale = np.sum(x1 * x1, axis=1)[:, None] + np.sum(x2 * x2, axis=1)[None]
-    return scale - 2 * (x1 @ x2.T) <= _NEAR * scale
+    return distances <= _NEAR * scale
 
 
 def _near_values(
@@ -195,6 +212,11 @@ def _input(a: np.ndarray, dtype: np.typing.DTypeLike) -> np.ndarray:
 
 def _spans(size: int, length: int) -> list[tuple[int, int]]:
     return [(a, min(a + length, size)) for a in range(0, size, length)]
+
+
+def _groups(size: int) -> list[tuple[int, int]]:
+    """Spans of one to eight groups of `LANES` images: each span makes its own work space."""
+    return _spans(size, LANES * max(1, min(8, size // (8 * LANES))))
 
 
 def _blocks(n1: int, n2: int) -> list[tuple[tuple[int, int], tuple[int, int]]]:

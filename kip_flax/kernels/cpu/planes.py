@@ -11,9 +11,18 @@ import numpy as np
 
 from kip_flax.kernels.cpu import rows
 from kip_flax.kernels.cpu.compiled import inlined, loop
-from kip_flax.kernels.cpu.pooling import cell_row, coarse_columns, collect
+from kip_flax.kernels.cpu.outlets import Rows
+from kip_flax.kernels.cpu.pooling import (
+    cell_row,
+    coarse_columns,
+    coarse_outlet,
+    collect,
+    pools_at_once,
+)
+from kip_flax.kernels.cpu.rows import Affine, Deviations
 from kip_flax.kernels.cpu.sides import Sides
 from kip_flax.kernels.cpu.vectors import row_at
+from kip_flax.kernels.cpu.windows import Colour, Grey, add_window, mean_product
 
 
 class Rings(NamedTuple):
@@ -67,13 +76,15 @@ def clear_right(rings: Any, array: Any, width: int) -> None:
 
 
 @inlined
-def around3(rings: Any, array: Any, first: int, h: int, height: int) -> Any:
-    """The three rows around row `h` of a ring of three."""
-    return (
-        row_at(array, ring_row(rings, first, 3, h - 1, height)),
-        row_at(array, ring_row(rings, first, 3, h, height)),
-        row_at(array, ring_row(rings, first, 3, h + 1, height)),
-    )
+def around(rings: Any, stage: Any, h: int, height: int) -> Any:
+    """The three rows of K and of T around row `h` of a stage's ring of three."""
+    above = ring_row(rings, stage.first_row, 3, h - 1, height)
+    here = ring_row(rings, stage.first_row, 3, h, height)
+    below = ring_row(rings, stage.first_row, 3, h + 1, height)
+    rows_k = row_at(rings.k, above), row_at(rings.k, here), row_at(rings.k, below)
+    if not stage.tangent:
+        above = here = below = rings.reach
+    return rows_k, (row_at(rings.t, above), row_at(rings.t, here), row_at(rings.t, below))
 
 
 @loop
@@ -87,7 +98,7 @@ def summed(rings: Any, array: Any, stage: Any, h: int, height: int, width: int) 
     reach = stage.size // 2
     for i in range(max(0, h - reach), min(height, h + reach + 1)):
         source = row_at(array, ring_row(rings, stage.first_row, stage.size, i, height))
-        rows.add_window(source, reach, out, width)
+        add_window(source, reach, out, width)
     return (out,)
 
 
@@ -116,7 +127,7 @@ def enter(
         p1, p2 = pixel(program, plane, h)
         image1 = row_at(sides.image1, p1 * program.channels)
         image2 = row_at(sides.image2, p2 * program.channels)
-        rows.mean_product(image1, image2, program.channels, k, plane.width)
+        mean_product(image1, image2, program.channels, k, plane.width)
         return
     begin = cell_row(program, plane.level, plane.top + h, plane.oh, plane.ow) + plane.left
     rows.copy(row_at(planes_k, begin), k, plane.width)
@@ -132,52 +143,96 @@ def forward_stage(
     h: int,
     sides: Sides,
     rings: Any,
-    out: int,
+    out: Rows,
+    kept: Any,
     tangent: bool,
 ) -> None:
-    """Row `h` through one stage, from its ring to the row that begins at `out`."""
-    k, t = row_at(rings.k, out), row_at(rings.t, out)
-    if stage.size == 3:
-        around_k = around3(rings, rings.k, stage.first_row, h, plane.height)
-        height = plane.height if stage.tangent else 0
-        around_t = around3(rings, rings.t, stage.first_row, h, height)
-        through(program, stage, plane, h, sides, around_k, around_t, k, t, tangent)
+    """Row `h` through one stage, from its ring to `out`; see `rows` for `kept`."""
+    affine = Affine(stage.bias, stage.alpha, stage.beta, stage.factor)
+    deviations = deviations_at(program, stage, plane, h, sides)
+    width = plane.width
+    if stage.size != 3:
+        sum_k = summed(rings, rings.k, stage, h, plane.height, width)
+        sum_t = summed(rings, rings.t, stage, h, plane.height if stage.tangent else 0, width)
+        if stage.rectified:
+            rows.rectified(sum_k, sum_t, affine, deviations, out, kept, width, tangent)
+        else:
+            rows.convolved(sum_k, sum_t, affine, out.k, out.t, width, tangent)
+        return
+    around_k, around_t = around(rings, stage, h, plane.height)
+    if not stage.rectified:
+        rows.convolved(around_k, around_t, affine, out.k, out.t, width, tangent)
+    elif not tangent and kept is None:
+        rows.rectified_alone(around_k, affine, deviations, out, width)
+    elif tangent and stage.ntk and not stage.tangent:
+        rows.rectified_first(around_k, affine, deviations, out, kept, width)
+    elif tangent and stage.ntk and not stage.signed:
+        rows.rectified_later(around_k, around_t, affine, deviations, out, kept, width)
     else:
-        sum_k = summed(rings, rings.k, stage, h, plane.height, plane.width)
-        sum_t = summed(rings, rings.t, stage, h, plane.height if stage.tangent else 0, plane.width)
-        through(program, stage, plane, h, sides, sum_k, sum_t, k, t, tangent)
+        rows.rectified(around_k, around_t, affine, deviations, out, kept, width, tangent)
 
 
 @inlined
-def through(
-    program: Any,
-    stage: Any,
-    plane: Plane,
-    h: int,
-    sides: Sides,
-    around_k: Any,
-    around_t: Any,
-    k: Any,
-    t: Any,
-    tangent: bool,
+def enter_and_pass(
+    program: Any, stage: Any, plane: Plane, h: int, sides: Sides, rings: Rings, out: Rows, kept: Any
 ) -> None:
-    """Row `h` through one stage, from the rows that its windows read."""
-    scale, bias, alpha, beta = stage.scale, stage.bias, stage.alpha, stage.beta
+    """Row `h` through the first stage of a network, and row `h + 1` of what enters it."""
+    affine = Affine(stage.bias, stage.alpha, stage.beta, stage.factor)
+    deviations = deviations_at(program, stage, plane, h, sides)
+    (above, here, below), _ = around(rings, stage, h, plane.height)
+    p1, p2 = pixel(program, plane, h + 1)
+    image1 = row_at(sides.image1, p1 * program.channels)
+    image2 = row_at(sides.image2, p2 * program.channels)
     width = plane.width
-    if not stage.rectified:
-        rows.convolved(around_k, around_t, scale, bias, alpha, beta, k, t, width, tangent)
-        return
-    p1, p2 = pixel(program, plane, h)
-    s1, r1 = row_at(sides.s1, stage.map + p1), row_at(sides.r1, stage.map + p1)
-    s2, r2 = row_at(sides.s2, stage.map + p2), row_at(sides.r2, stage.map + p2)
-    if tangent and stage.ntk and not stage.tangent:
-        rows.rectified_first(around_k, scale, bias, s1, r1, s2, r2, k, t, width)
-    elif tangent and stage.ntk and not stage.signed:
-        rows.rectified_later(around_k, around_t, scale, bias, s1, r1, s2, r2, k, t, width)
+    if program.channels == 1:
+        grey = Grey(image1, image2, below, width)
+        rows.rectified_first((above, here, grey), affine, deviations, out, kept, width)
     else:
-        rows.rectified(
-            around_k, around_t, scale, bias, alpha, beta, s1, r1, s2, r2, k, t, width, tangent
-        )
+        colour = Colour(image1, image2, below, width)
+        rows.rectified_first((above, here, colour), affine, deviations, out, kept, width)
+
+
+@inlined
+def pool_stage(
+    program: Any, stage: Any, plane: Plane, h: int, sides: Sides, rings: Any, planes: Any,
+    tangent: bool,
+) -> None:  # fmt: skip
+    """Row `h` through the last stage of a level that `pools_at_once`."""
+    affine = Affine(stage.bias, stage.alpha, stage.beta, stage.factor)
+    deviations = deviations_at(program, stage, plane, h, sides)
+    around_k, around_t = around(rings, stage, h, plane.height)
+    if not tangent:
+        alone = coarse_outlet(program, plane, h, rings.columns, planes[0], None)
+        rows.rectified_alone(around_k, affine, deviations, alone, plane.width)
+        return
+    out = coarse_outlet(program, plane, h, rings.columns, planes[0], planes[1])
+    if stage.tangent:
+        rows.rectified_later(around_k, around_t, affine, deviations, out, None, plane.width)
+    else:
+        rows.rectified_first(around_k, affine, deviations, out, None, plane.width)
+
+
+@inlined
+def enters_together(program: Any, index: int, tangent: bool) -> bool:
+    """Whether the first stage of a network, which is not its level's last, makes what it reads."""
+    if index != 0 or not tangent or program.channels not in (1, 3):
+        return False
+    if program.levels[0].stages < 2:
+        return False
+    first = program.stages[0]
+    return bool(first.size == 3 and first.rectified and first.ntk)
+
+
+@inlined
+def deviations_at(program: Any, stage: Any, plane: Plane, h: int, sides: Sides) -> Deviations:
+    """Those of row `h` of a plane."""
+    p1, p2 = pixel(program, plane, h)
+    return Deviations(
+        row_at(sides.s1, stage.map + p1),
+        row_at(sides.r1, stage.map + p1),
+        row_at(sides.s2, stage.map + p2),
+        row_at(sides.r2, stage.map + p2),
+    )
 
 
 @loop
@@ -196,8 +251,10 @@ def forward_plane(
     if tangent:
         clear_right(rings, rings.t, plane.width)
     coarse_columns(program, plane, rings.columns)
+    at_once = pools_at_once(program, level, tangent)
+    together = enters_together(program, plane.level, tangent)
     for time in range(plane.height + level.lag):
-        if time < plane.height:
+        if time < plane.height and (time == 0 or not together):
             at = ring_row(rings, 2, ring_depth(program, level, 0), time, plane.height)
             k, t = row_at(rings.k, at), row_at(rings.t, at)
             enter(program, plane, time, sides, planes[0], planes[1], k, t, tangent)
@@ -207,10 +264,17 @@ def forward_plane(
             h -= stage.size // 2
             last = stage.first_row + stage.size
             if 0 <= h < plane.height:
+                if at_once and number + 1 == level.stages:
+                    pool_stage(program, stage, plane, h, sides, rings, planes, tangent)
+                    continue
                 depth = ring_depth(program, level, number + 1)
-                out = ring_row(rings, last, depth, h, plane.height)
-                forward_stage(program, stage, plane, h, sides, rings, out, tangent)
-        if 0 <= h < plane.height:
+                at = ring_row(rings, last, depth, h, plane.height)
+                out = Rows(row_at(rings.k, at), row_at(rings.t, at))
+                if together and number == 0 and time < plane.height:
+                    enter_and_pass(program, stage, plane, h, sides, rings, out, None)
+                else:
+                    forward_stage(program, stage, plane, h, sides, rings, out, None, tangent)
+        if 0 <= h < plane.height and not at_once:
             at = last * rings.length + rings.reach
             finish(program, plane, h, rings.columns, row_at(rings.k, at), planes[0], ends, 0)
             if tangent:

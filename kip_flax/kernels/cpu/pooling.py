@@ -7,7 +7,8 @@ add to row j of the coarse offset d. `program.coarse` has the window of every pi
 from typing import Any
 
 from kip_flax.kernels.cpu.compiled import inlined, loop
-from kip_flax.kernels.cpu.vectors import fma, load, row_at, shifted, splat, store
+from kip_flax.kernels.cpu.outlets import Coarse, Half, row_or_none
+from kip_flax.kernels.cpu.vectors import load, row_at, shifted, store
 
 
 @inlined
@@ -61,6 +62,38 @@ def coarse_columns(program: Any, plane: Any, out: Any) -> None:
 
 
 @inlined
+def pools_at_once(program: Any, level: Any, tangent: bool) -> bool:
+    """Whether the last stage of a level adds its rows to the next level's planes by itself."""
+    if not level.pooled or level.window != 2 or level.step != 2 or level.stages == 0:
+        return False
+    last = program.stages[level.first_stage + level.stages - 1]
+    if last.size != 3 or not last.rectified:
+        return False
+    return not tangent or bool(last.ntk and not (last.tangent and last.signed))
+
+
+@inlined
+def coarse_outlet(program: Any, plane: Any, h: int, columns: Any, k: Any, t: Any) -> Coarse:
+    """Where row `h` of a plane adds to the next level's planes `k` and `t`, by 2x2 pooling."""
+    j, dr = coarse_row(program, plane, h)
+    first = coarse_half(program, plane, j, dr, columns[0], k, t)
+    second = coarse_half(program, plane, j, dr, columns[1], k, t)
+    joined = columns[0, 2] == columns[1, 2] and columns[0, 3] & 1 == 0
+    if columns[0, 3] & 1:
+        return Coarse(second, first, joined)
+    return Coarse(first, second, joined)
+
+
+@inlined
+def coarse_half(program: Any, plane: Any, j: int, dr: int, column: Any, k: Any, t: Any) -> Half:
+    """One column of the windows: it is every other one of a plane, from 0 or 1 on."""
+    before = column[3] >> 1
+    begin = cell_row(program, plane.level + 1, j, dr, column[2]) - before
+    low, high = column[0] + before, column[1] + before
+    return Half(row_at(k, begin), row_or_none(t, begin), low, high if j >= 0 else low)
+
+
+@inlined
 def collect(program: Any, plane: Any, h: int, columns: Any, source: Any, planes: Any) -> None:
     """Adds finished row `h` of a plane to the next level's planes."""
     j, dr = coarse_row(program, plane, h)
@@ -68,38 +101,35 @@ def collect(program: Any, plane: Any, h: int, columns: Any, source: Any, planes:
         return
     level = program.levels[plane.level]
     step, window = level.step, level.window
-    weight = 1 / window**4
     if window == 2 and columns[0, 2] == columns[1, 2]:
         low, high = columns[0, 0], columns[0, 1]
         out = row_at(planes, cell_row(program, plane.level + 1, j, dr, columns[0, 2]) + low)
-        add_pairs(shifted(source, columns[0, 3] + 2 * low), out, weight, high - low)
+        add_pairs(shifted(source, columns[0, 3] + 2 * low), out, high - low)
         return
     for a in range(window):
         low, high = columns[a, 0], columns[a, 1]
         if low < high:
             out = row_at(planes, cell_row(program, plane.level + 1, j, dr, columns[a, 2]) + low)
-            add_every(shifted(source, columns[a, 3] + step * low), step, out, weight, high - low)
+            add_every(shifted(source, columns[a, 3] + step * low), step, out, high - low)
 
 
 @loop
-def add_pairs(source: Any, out: Any, weight: float, count: int) -> None:
+def add_pairs(source: Any, out: Any, count: int) -> None:
     """Adds two neighbours at a time."""
-    weight_ = splat(out, weight)
     for i in range(count):
-        store(out, i, fma(load(source, 2 * i) + load(source, 2 * i + 1), weight_, load(out, i)))
+        store(out, i, load(out, i) + (load(source, 2 * i) + load(source, 2 * i + 1)))
 
 
 @loop
-def add_every(source: Any, step: int, out: Any, weight: float, count: int) -> None:
+def add_every(source: Any, step: int, out: Any, count: int) -> None:
     """Adds one in `step`."""
-    weight_ = splat(out, weight)
     for i in range(count):
-        store(out, i, fma(load(source, i * step), weight_, load(out, i)))
+        store(out, i, load(out, i) + load(source, i * step))
 
 
 @inlined
 def distribute(program: Any, plane: Any, h: int, columns: Any, planes: Any, out: Any) -> None:
-    """The transpose of `collect`, but for its weight; `out` was zero before."""
+    """The transpose of `collect`; `out` was zero before."""
     j, dr = coarse_row(program, plane, h)
     if j < 0:
         return

@@ -31,7 +31,7 @@ _STAGE = np.dtype(
             *("first_row", "kept", "first_kept"),
         )
     ]
-    + [(name, np.float64) for name in ("scale", "bias", "alpha", "beta")]
+    + [(name, np.float64) for name in ("factor", "bias", "alpha", "beta")]
 )
 
 
@@ -45,8 +45,8 @@ class Program(NamedTuple):
         stages: a record a stage, which is a convolution and, where `rectified`, the ReLU after it.
             `map` is where its deviations begin among those of an image; `signed` and `tangent` say
             whether K can be negative before it and whether T is there yet, `ntk` that alpha, beta
-            are 1, 0. `first_row` is where its ring of rows begins. Backward
-            keeps `kept` of its rows, from `first_kept` on.
+            are 1, 0. `factor` is the weight of what reads its result. `first_row` is where its
+            ring of rows begins. Backward keeps `kept` of its rows, from `first_kept` on.
         offsets: (n, 2) of all levels, level after level.
         starts: for each level, where each offset's plane begins among the pixel pairs that enter
             any level but the first; -1 for offsets that the level does not need.
@@ -54,10 +54,7 @@ class Program(NamedTuple):
         coarse: for each level, its rows' and then its columns' places in the next level; -1 for
             those that the end of the level drops.
         share: weight of a pixel pair in the mean at the end.
-        factors: (maps,) what the backward pass leaves out of the cotangent of each deviation;
-            2 pi is there because s1 comes divided by it.
-        entry_factors: (levels,) the same of what enters each level.
-        image_factor: the same of the image divided by its channels.
+        image_factor, deviation_factors (maps,): of the image and the deviations of the fixed side.
         maps: deviations per image.
         channels: of the images.
     """
@@ -69,9 +66,8 @@ class Program(NamedTuple):
     cells: int
     coarse: np.ndarray
     share: float
-    factors: np.ndarray
-    entry_factors: np.ndarray
     image_factor: float
+    deviation_factors: np.ndarray
     maps: int
     channels: int
 
@@ -84,6 +80,7 @@ def assemble(plan: Plan, channels: int) -> Program:
     starts: list[np.ndarray] = []
     coarse: list[np.ndarray] = []
     cells, maps, signed, tangent = 0, 0, True, False
+    entry_factor, factors = _factors(plan)
     for record, level in zip(levels, plan.levels, strict=True):
         record.height, record.width = level.height, level.width
         record.first_stage = len(stages)
@@ -93,14 +90,13 @@ def assemble(plan: Plan, channels: int) -> Program:
         for i, (affine, rectified) in enumerate(found):
             record.reach = max(record.reach, affine.size // 2)
             record.lag += affine.size // 2
-            scale = affine.weight / affine.size**2
             ntk = (affine.alpha, affine.beta) == (1, 0)
             first_row = 2 + sum(before.size for before, _ in found[:i])
             stages.append(
                 (
                     *(affine.size, rectified, maps, signed, tangent, ntk),
                     *(first_row, kept[i], sum(kept[:i])),
-                    *(scale, affine.bias, affine.alpha, affine.beta),
+                    *(factors[len(stages)], affine.bias, affine.alpha, affine.beta),
                 )
             )
             tangent = True
@@ -131,7 +127,6 @@ def assemble(plan: Plan, channels: int) -> Program:
             ):
                 j, a = np.divmod(np.arange(size) - start, record.step)
                 coarse.append(np.where((j >= 0) & (j < left) & (a < record.window), j, -1))
-    factors, entry_factors = _factors(plan, maps)
     last = plan.levels[-1]
     pixels = last.height * last.width
     return Program(
@@ -142,29 +137,37 @@ def assemble(plan: Plan, channels: int) -> Program:
         cells=cells,
         coarse=np.concatenate([np.zeros(0, np.int64), *coarse]),
         share=1 / pixels**2 if plan.global_pool else 1 / pixels,
-        factors=factors,
-        entry_factors=entry_factors,
-        image_factor=float(entry_factors[0]),
+        image_factor=entry_factor / channels,
+        deviation_factors=_deviation_factors(plan, factors),
         maps=maps,
         channels=channels,
     )
 
 
-def _factors(plan: Plan, maps: int) -> tuple[np.ndarray, np.ndarray]:
-    """Products of the weights from the end of the network back to each deviation and each level."""
-    factors, factor, end = np.zeros(maps), 1.0, maps
-    entries: list[float] = []
+def _factors(plan: Plan) -> tuple[float, list[float]]:
+    """Weights of the means that read what enters the first level, and each stage's result.
+
+    A mean is then a sum: what it reads is made with the factor in it, which costs nothing there.
+    """
+    factors: list[float] = []
+    factor = 1.0
     for level in reversed(plan.levels):
         if level.pool:
             factor /= level.pool**4
-        for affine, rectified in reversed(stages_of(level)):
-            if rectified:
-                begin = end - level.height * level.width
-                factors[begin:end] = factor / (2 * np.pi)
-                end = begin
-            factor *= affine.weight / affine.size**2
-        entries.append(factor)
-    return factors, np.array(entries[::-1])
+        for affine, _ in reversed(stages_of(level)):
+            factors.append(factor)
+            factor = affine.weight / affine.size**2
+    return factor, factors[::-1]
+
+
+def _deviation_factors(plan: Plan, factors: list[float]) -> np.ndarray:
+    """What each deviation (maps,) of the fixed side comes with; 1 / (2 pi) is the ReLU's."""
+    found, remaining = [np.zeros(0)], iter(factors)
+    for level in plan.levels:
+        for _, rectified in stages_of(level):
+            factor = next(remaining) / (2 * np.pi)
+            found += [np.full(level.height * level.width, factor)] if rectified else []
+    return np.concatenate(found)
 
 
 def _plane_starts(level: Level) -> tuple[np.ndarray, int]:

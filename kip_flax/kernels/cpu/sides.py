@@ -3,7 +3,6 @@
 Images come as (n, pixels * channels), standard deviations as (n, maps).
 """
 
-import math
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,7 +10,6 @@ import numpy as np
 from kip_flax.kernels.cpu.compiled import rare
 from kip_flax.kernels.cpu.vectors import LANES
 
-_HALF_OVER_PI = 0.5 / math.pi
 _LINE = 64  # Bytes of a cache line.
 
 
@@ -19,7 +17,8 @@ class Sides(NamedTuple):
     """The images, deviations and inverses of a tile, fixed side (1) and moving side (2).
 
     Flat arrays, (pixels * channels, LANES) or (pixels, LANES); those of a fixed side that is one
-    image for all lanes are without the last axis.
+    image for all lanes are without the last axis. The image and the deviations of the fixed side
+    come with the program's factors.
     """
 
     image1: np.ndarray
@@ -69,22 +68,20 @@ def pair_sides(program: Any, like: Any) -> Sides:
 def lay_out_fixed(program: Any, x1: Any, s1: Any, row: int, sides: Sides) -> None:
     """One fixed image for all lanes."""
     for i in range(x1.shape[1]):
-        sides.image1[i] = x1[row, i] / program.channels
+        sides.image1[i] = x1[row, i] * program.image_factor
     for i in range(s1.shape[1]):
-        sides.s1[i] = s1[row, i] * _HALF_OVER_PI
+        sides.s1[i] = s1[row, i] * program.deviation_factors[i]
         sides.r1[i] = inverse(s1[row, i])
 
 
 @rare
 def lay_out_moving(x2: Any, s2: Any, first: int, count: int, sides: Sides) -> None:
     """Moving images `first` to `first + count - 1`, and zeros in the lanes that are left."""
-    for i in range(x2.shape[1]):
-        for lane in range(LANES):
-            sides.image2[i, lane] = x2[first + lane, i] if lane < count else 0
+    to_lanes(x2, first, count, sides.image2)
+    to_lanes(s2, first, count, sides.s2)
     for i in range(s2.shape[1]):
         for lane in range(LANES):
-            s = s2[first + lane, i] if lane < count else 0
-            sides.s2[i, lane], sides.r2[i, lane] = s, inverse(s)
+            sides.r2[i, lane] = inverse(sides.s2[i, lane])
 
 
 @rare
@@ -93,14 +90,35 @@ def lay_out_pairs(
 ) -> None:
     """Images `first` to `first + count - 1` of both sets, one pair a lane."""
     lay_out_moving(x2, s2, first, count, sides)
-    for i in range(x1.shape[1]):
-        for lane in range(LANES):
-            x = x1[first + lane, i] if lane < count else 0
-            sides.image1[i, lane] = x / program.channels
+    to_lanes(x1, first, count, sides.image1)
+    to_lanes(s1, first, count, sides.s1)
+    sides.image1[:] *= program.image_factor
     for i in range(s1.shape[1]):
         for lane in range(LANES):
-            s = s1[first + lane, i] if lane < count else 0
-            sides.s1[i, lane], sides.r1[i, lane] = s * _HALF_OVER_PI, inverse(s)
+            s = sides.s1[i, lane]
+            sides.s1[i, lane], sides.r1[i, lane] = s * program.deviation_factors[i], inverse(s)
+
+
+@rare
+def to_lanes(rows: Any, first: int, count: int, out: Any) -> None:
+    """Rows `first` to `first + count - 1` as columns (size, LANES), zeros after them.
+
+    In blocks: the rows of a set often lie a power of two apart, where a cache keeps few of them.
+    """
+    out[:, count:] = 0
+    for begin in range(0, len(out), LANES):
+        for lane in range(count):
+            for i in range(begin, min(begin + LANES, len(out))):
+                out[i, lane] = rows[first + lane, i]
+
+
+@rare
+def from_lanes(columns: Any, first: int, count: int, out: Any) -> None:
+    """The reverse: (size, LANES) to rows `first` to `first + count - 1`."""
+    for begin in range(0, len(columns), LANES):
+        for lane in range(count):
+            for i in range(begin, min(begin + LANES, len(columns))):
+                out[first + lane, i] = columns[i, lane]
 
 
 @rare

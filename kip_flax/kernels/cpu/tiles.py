@@ -143,10 +143,9 @@ def pairs_backward(
         backward(program, sides, work, gradients, tangent)
         for lane in range(count):
             for i in range(x1.shape[1]):
-                scale = program.image_factor / program.channels
-                grad_x[first + lane, i] = gradients.image[i, lane] * scale
+                grad_x[first + lane, i] = gradients.image[i, lane] * program.image_factor
             for i in range(s1.shape[1]):
-                grad_s[first + lane, i] = gradients.s[i, lane] * program.factors[i]
+                grad_s[first + lane, i] = gradients.s[i, lane] * program.deviation_factors[i]
 
 
 @rare
@@ -165,8 +164,7 @@ def _cotangents(program: Any, g: Any, row: int, first: int, count: int, g_ends: 
 @rare
 def _add_lanes(program: Any, gradients: Gradients, grad_x: Any, grad_s: Any) -> None:
     """Adds a tile's gradients, summed over its lanes, to those of an image."""
-    scale = program.image_factor / program.channels
     for i in range(len(grad_x)):
-        grad_x[i] += gradients.image[i].sum() * scale
+        grad_x[i] += gradients.image[i].sum() * program.image_factor
     for i in range(len(grad_s)):
-        grad_s[i] += gradients.s[i].sum() * program.factors[i]
+        grad_s[i] += gradients.s[i].sum() * program.deviation_factors[i]

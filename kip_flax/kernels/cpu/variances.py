@@ -1,4 +1,4 @@
-"""Variances of the pre-activations, in compiled code and float64: each image with itself.
+"""Variances of the pre-activations, in compiled code: each image with itself, one image a lane.
 
 A level's own variances are its plane at offset 0, where a ReLU halves K. With them known, all
 planes of the level go through `forward_plane` as those of any pair do, without T. The band is
@@ -13,7 +13,14 @@ from kip_flax.kernels.cpu.compiled import entry, rare
 from kip_flax.kernels.cpu.gradient_planes import Gradients, Work, backward_plane
 from kip_flax.kernels.cpu.planes import forward_plane, plane_at
 from kip_flax.kernels.cpu.pooling import cell_row
-from kip_flax.kernels.cpu.sides import aligned, inverse, lay_out_pairs, pair_sides
+from kip_flax.kernels.cpu.sides import (
+    aligned,
+    from_lanes,
+    inverse,
+    lay_out_pairs,
+    pair_sides,
+    to_lanes,
+)
 from kip_flax.kernels.cpu.vectors import LANES
 from kip_flax.kernels.cpu.walk import make_kept, make_rings, room_for_planes
 
@@ -23,16 +30,19 @@ def variances_forward(program: Any, x: Any, variances: Any, ends: Any) -> None:
     """Variances (m, maps) before each ReLU of images x (m, ...), and (m,) at the end."""
     sides, planes = pair_sides(program, x), room_for_planes(program, x)
     totals, rings = aligned(x, 2), make_rings(program, x)
+    found = aligned(x, program.maps)
     for first in range(0, len(x), LANES):
         count = min(LANES, len(x) - first)
-        lay_out_pairs(program, x, variances, x, variances, first, count, sides)
+        to_lanes(x, first, count, sides.image2)
+        sides.image1[:] = sides.image2 * program.image_factor
         planes[0][:] = 0
         totals[:] = 0
         for index in range(len(program.levels)):
-            _level_forward(program, index, x, first, count, variances, sides, planes[0])
+            _level_forward(program, index, sides, planes[0], found)
             for number in range(program.levels[index].offsets):
                 plane = plane_at(program, index, number)
                 forward_plane(program, plane, sides, planes, totals, rings, False)
+        from_lanes(found, first, count, variances)
         for lane in range(count):
             ends[first + lane] = totals[0, lane] * program.share
 
@@ -48,10 +58,12 @@ def variances_backward(
     rings, g_rings = make_rings(program, x), make_rings(program, x)
     work = Work(planes, arriving, rings, g_rings, make_kept(program, x, rings))
     gradients = Gradients(aligned(x, x.shape[1]), aligned(x, program.maps))
+    g_found = aligned(x, program.maps)
     last = len(program.levels) - 1
     for first in range(0, len(x), LANES):
         count = min(LANES, len(x) - first)
         lay_out_pairs(program, x, deviations, x, deviations, first, count, sides)
+        to_lanes(g_variances, first, count, g_found)
         planes[0][:] = 0
         gradients.image[:] = 0
         gradients.s[:] = 0
@@ -66,110 +78,98 @@ def variances_backward(
             for number in range(program.levels[index].offsets):
                 plane = plane_at(program, index, number)
                 backward_plane(program, plane, sides, work, gradients, False)
-            for lane in range(count):
-                # Both sides are the same image: each cotangent counts twice.
-                own = _level_backward(
-                    program, index, first + lane, lane, deviations, g_variances, gradients.s
-                )
-                _leave(program, index, x, first + lane, lane, own, planes[0], grad_x)
-        for lane in range(count):
-            scale = 2 * program.image_factor / program.channels
-            for i in range(x.shape[1]):
-                grad_x[first + lane, i] += gradients.image[i, lane] * scale
+            own = _level_backward(program, index, sides, g_found, gradients.s)
+            _leave(program, index, sides, own, planes[0], gradients.image)
+        # Both sides are the same image: each cotangent counts twice.
+        gradients.image[:] *= 2 * program.image_factor
+        from_lanes(gradients.image, first, count, grad_x)
 
 
 @rare
-def _level_forward(
-    program: Any,
-    index: int,
-    x: Any,
-    first: int,
-    count: int,
-    variances: Any,
-    sides: Any,
-    planes: Any,
-) -> None:
+def _level_forward(program: Any, index: int, sides: Any, planes: Any, variances: Any) -> None:
     """A level's own variances, and from them both sides' deviations."""
     level = program.levels[index]
-    for lane in range(count):
-        own = _entering(program, index, x, first + lane, lane, planes)
-        for number in range(level.stages):
-            stage = program.stages[level.first_stage + number]
-            own = _window_sums(own, stage.size // 2) * stage.scale + stage.bias
-            if not stage.rectified:
-                continue
-            flat = own.ravel()
-            for i in range(len(flat)):
-                at = stage.map + i
-                s = np.sqrt(flat[i])
-                variances[first + lane, at] = flat[i]
-                sides.s1[at, lane], sides.r1[at, lane] = s / (2 * np.pi), inverse(s)
-                sides.s2[at, lane], sides.r2[at, lane] = s, inverse(s)
-            own = own / 2
+    own = _entering(program, index, sides, planes)
+    for number in range(level.stages):
+        stage = program.stages[level.first_stage + number]
+        own = _window_sums(own, level.height, level.width, stage.size // 2)
+        for i in range(len(own)):
+            at = stage.map + i
+            for lane in range(LANES):
+                v = own[i, lane] + stage.bias
+                own[i, lane] = v * stage.factor
+                if stage.rectified:
+                    own[i, lane] *= 0.5
+                    s = np.sqrt(v)
+                    variances[at, lane] = v
+                    sides.s1[at, lane] = s * program.deviation_factors[at]
+                    sides.s2[at, lane] = s
+                    sides.r1[at, lane] = sides.r2[at, lane] = inverse(s)
 
 
 @rare
-def _level_backward(
-    program: Any, index: int, row: int, lane: int, deviations: Any, g_variances: Any, gs: Any
-) -> Any:
-    """The cotangent (height, width) of what entered a level at offset 0, as far as it comes through
+def _level_backward(program: Any, index: int, sides: Any, g_variances: Any, gs: Any) -> Any:
+    """The cotangent (pixels, LANES) of what entered a level at offset 0, as far as it comes through
     the level's variances."""
     level = program.levels[index]
-    own = np.zeros((level.height, level.width))
+    own = aligned(sides.image2, level.height * level.width)
     for number in range(level.stages - 1, -1, -1):
         stage = program.stages[level.first_stage + number]
-        if stage.rectified:
-            own = own / 2
-            for h in range(level.height):
-                for w in range(level.width):
-                    at = stage.map + h * level.width + w
-                    through = gs[at, lane] * program.factors[at] * inverse(deviations[row, at])
-                    own[h, w] += g_variances[row, at] + through
-        own = _window_sums(own, stage.size // 2) * stage.scale
+        for i in range(len(own)):
+            at = stage.map + i
+            for lane in range(LANES):
+                own[i, lane] *= stage.factor
+                if stage.rectified:
+                    through = gs[at, lane] * program.deviation_factors[at] * sides.r2[at, lane]
+                    own[i, lane] = own[i, lane] * 0.5 + g_variances[at, lane] + through
+        own = _window_sums(own, level.height, level.width, stage.size // 2)
     return own
 
 
 @rare
-def _entering(program: Any, index: int, x: Any, row: int, lane: int, planes: Any) -> Any:
-    """Offset 0 of what enters a level, (height, width)."""
+def _entering(program: Any, index: int, sides: Any, planes: Any) -> Any:
+    """Offset 0 of what enters a level, (pixels, LANES)."""
     level = program.levels[index]
-    own = np.zeros((level.height, level.width))
-    for h in range(level.height):
-        for w in range(level.width):
-            if index:
-                own[h, w] = planes[cell_row(program, index, h, 0, 0) + w, lane]
-            else:
-                begin = (h * level.width + w) * program.channels
-                for c in range(begin, begin + program.channels):
-                    own[h, w] += x[row, c] ** 2 / program.channels
+    own = aligned(sides.image2, level.height * level.width)
+    if index:
+        for h in range(level.height):
+            begin = cell_row(program, index, h, 0, 0)
+            own[h * level.width : (h + 1) * level.width] = planes[begin : begin + level.width]
+        return own
+    for i in range(len(own)):
+        for j in range(i * program.channels, (i + 1) * program.channels):
+            for lane in range(LANES):
+                own[i, lane] += sides.image1[j, lane] * sides.image2[j, lane]
     return own
 
 
 @rare
-def _leave(
-    program: Any, index: int, x: Any, row: int, lane: int, own: Any, planes: Any, grad_x: Any
-) -> None:
-    """The transpose of `_entering`, added to the cotangents."""
+def _leave(program: Any, index: int, sides: Any, own: Any, planes: Any, g_image: Any) -> None:
+    """The transpose of `_entering`, added to the cotangents; those of one of both sides."""
     level = program.levels[index]
-    for h in range(level.height):
-        for w in range(level.width):
-            if index:
-                at = cell_row(program, index, h, 0, 0) + w
-                planes[at, lane] += own[h, w] / program.entry_factors[index]
-            else:
-                begin = (h * level.width + w) * program.channels
-                for c in range(begin, begin + program.channels):
-                    grad_x[row, c] += 2 * x[row, c] * own[h, w] / program.channels
+    if index:
+        for h in range(level.height):
+            begin = cell_row(program, index, h, 0, 0)
+            planes[begin : begin + level.width] += own[h * level.width : (h + 1) * level.width]
+        return
+    for i in range(len(own)):
+        for j in range(i * program.channels, (i + 1) * program.channels):
+            for lane in range(LANES):
+                g_image[j, lane] += own[i, lane] * sides.image2[j, lane]
 
 
 @rare
-def _window_sums(maps: Any, reach: int) -> Any:
-    """Sums over (2 reach + 1)^2 windows, zero outside."""
-    height, width = maps.shape
-    out = np.zeros((height, width))
+def _window_sums(maps: Any, height: int, width: int, reach: int) -> Any:
+    """Sums over (2 reach + 1)^2 windows of maps (height * width, LANES), zero outside."""
+    rows, out = np.zeros_like(maps), aligned(maps, len(maps))
     for h in range(height):
         for w in range(width):
-            for i in range(max(0, h - reach), min(height, h + reach + 1)):
-                for j in range(max(0, w - reach), min(width, w + reach + 1)):
-                    out[h, w] += maps[i, j]
+            for j in range(max(0, w - reach), min(width, w + reach + 1)):
+                for lane in range(LANES):
+                    rows[h * width + w, lane] += maps[h * width + j, lane]
+    for h in range(height):
+        for i in range(max(0, h - reach), min(height, h + reach + 1)):
+            for p in range(width):
+                for lane in range(LANES):
+                    out[h * width + p, lane] += rows[i * width + p, lane]
     return out

@@ -30,6 +30,6 @@ def _run_all() -> None:
     plan = make_plan(arch.convnet(1), (2, 2, 1), 2**0.5, 0.1, "ntk", 1)
     programs = pairs.make_programs(plan, channels=1, tangent=True)
     x = np.array([[1, 2, 3, 4], [4, -3, 2, 1]], np.float32)
-    s = np.sqrt(pairs.variances(programs, x)[0]).astype(np.float32)
+    s = np.sqrt(pairs.variances(programs, x, np.float32)[0])
     pairs.kernel(programs, x, s, x, s, same=True)
     pairs.gradient(programs, x, s, x, s, np.ones((2, 2, 2)))
