@@ -4,7 +4,8 @@
 
 All compute the same numbers (the largest relative difference is printed). 'cpu' uses all cores by
 itself; 'xla' runs on a mesh of one CPU device a core, as training does; neural_tangents uses all
-cores by itself, on a batch small enough for memory. Times are medians; all take turns.
+cores by itself, on a batch small enough for memory. Times are medians; all take turns, after
+half a second of rest.
 """
 
 import argparse
@@ -24,6 +25,7 @@ import numpy as np
 from kip_flax import architectures, kernels, metrics, sharding
 
 Pairs = tuple[jax.Array, jax.Array]
+_REST = 0.5  # Seconds in which the contender before gives its memory back and its threads stop.
 
 
 def main() -> None:
@@ -108,6 +110,7 @@ def _race(contenders: dict[str, tuple[Callable, Pairs]], repeats: int) -> dict[s
         print(f"# {name}: first call {time.perf_counter() - begin:.1f} s", file=sys.stderr)
     for _ in range(repeats):
         for name, (fn, pairs) in contenders.items():
+            time.sleep(_REST)
             begin = time.perf_counter()
             jax.block_until_ready(fn(*pairs))
             elapsed = time.perf_counter() - begin
