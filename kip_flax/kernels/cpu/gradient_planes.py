@@ -273,6 +273,9 @@ def back_through(
     s2 = row_at(sides.s2, stage.map + pixel(program, plane, h)[1])
     gs = deviation_gradient(program, stage, plane, h, gradients)
     kept = kept_rows(stage, work, h)
+    if tangent and stage.ntk and not stage.tangent and stage.size == 3:
+        gradient_rows.first_back(around_k, around_t, kept, affine, s2, gb, gs, plane.width)
+        return
     gradient_rows.rectified_back(
         around_k, around_t, kept, affine, s2, gb, gu, gs, plane.width, tangent
     )

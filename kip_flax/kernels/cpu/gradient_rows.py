@@ -2,7 +2,8 @@
 
 The names are those of `rows`; `g` is a cotangent. Four numbers a pixel pair are kept from the
 recomputation: the correlation c, D(c) with the factor of the result, sqrt(1 - c^2), and the slope
-U r / sqrt(1 - c^2) (0 for equal patches).
+U r / sqrt(1 - c^2) (0 for equal patches). At the first ReLU that is c / sqrt(1 - c^2), and c itself
+is not kept.
 
 The cotangents of the deviations s1 come out without the factor that s1 has.
 """
@@ -105,6 +106,35 @@ def rectified_back(
             ka, kb = kb, kc
             store(gb, i, gk * load(kept[1], i))
             store(gs, i, fma(gk * load(kept[2], i), load(s2, i), load(gs, i)))
+
+
+@loop
+def first_back(
+    around_gk: Any, around_gt: Any, kept: Any, affine: Affine, s2: Any, gb: Any, gs: Any, count: int
+) -> None:
+    """`rectified_back` for `rows.rectified_first`: nothing reads the cotangent of U, which is B."""
+    stay_apart()
+    share = splat(gb, affine.factor * _HALF_OVER_PI)
+    ka, kb = column(around_gk, -1), column(around_gk, 0)
+    ta, tb = column(around_gt, -1), column(around_gt, 0)
+    for i in range(0, count, 2):
+        kc, kd = column(around_gk, i + 1), column(around_gk, i + 2)
+        tc, td = column(around_gt, i + 1), column(around_gt, i + 2)
+        gk, gk_two = windows(around_gk, ka, kb, kc, kd)
+        gt, gt_two = windows(around_gt, ta, tb, tc, td)
+        ka, kb, ta, tb = kc, kd, tc, td
+        _first_back(gk, gt, kept, share, s2, gb, gs, i)
+        if i + 1 < count:
+            _first_back(gk_two, gt_two, kept, share, s2, gb, gs, i + 1)
+
+
+@inlined
+def _first_back(gk: Any, gt: Any, kept: Any, share: Any, s2: Any, gb: Any, gs: Any, i: int) -> None:
+    sine, tangent = load(kept[2], i), load(kept[3], i)  # c is their product.
+    slope = gt * tangent
+    store(gb, i, fma(slope, share, (gk + gt) * load(kept[1], i)))
+    gq = negative_fma(slope, tangent, gk) * sine
+    store(gs, i, fma(gq, load(s2, i), load(gs, i)))
 
 
 @loop

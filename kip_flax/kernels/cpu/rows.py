@@ -21,7 +21,7 @@ from kip_flax.kernels.cpu.correlation import (
     reciprocal_sine,
     sine_of,
 )
-from kip_flax.kernels.cpu.outlets import put_one, put_pair
+from kip_flax.kernels.cpu.outlets import put, put_one, put_pair
 from kip_flax.kernels.cpu.vectors import (
     fma,
     load,
@@ -123,10 +123,10 @@ def rectified_first(
         one, two = windows(around_k, ka, kb, kc, kd)
         ka, kb = kc, kd
         one = one + bias
-        k_one, t_one = _signed(one, one, factor, deviations, kept, i)
+        k_one, t_one = _first(one, factor, deviations, kept, i)
         if i + 1 < count:
             two = two + bias
-            k_two, t_two = _signed(two, two, factor, deviations, kept, i + 1)
+            k_two, t_two = _first(two, factor, deviations, kept, i + 1)
             put_pair(out, i, k_one, t_one, k_two, t_two)
         else:
             put_one(out, i, k_one, t_one)
@@ -219,8 +219,18 @@ def rectified(
 
 
 @inlined
+def _first(b: Any, factor: Any, deviations: Deviations, kept: Any, i: int) -> Any:
+    """K and T after the first ReLU, at one pixel pair, from B, which is U: the slope says c too."""
+    c = b * (load(deviations.r1, i) * load(deviations.r2, i))
+    sine, reciprocal = sines(kept, c)
+    d = derivative_kernel(c, sine, factor)
+    keep(kept, i, None, d, sine, c * reciprocal)
+    return fma(b, d, load(deviations.s1, i) * load(deviations.s2, i) * sine), b * d
+
+
+@inlined
 def _signed(b: Any, u: Any, factor: Any, deviations: Deviations, kept: Any, i: int) -> Any:
-    """K and T after the ReLU, at one pixel pair, from B and U."""
+    """K and T after any ReLU, from B and U."""
     r = load(deviations.r1, i) * load(deviations.r2, i)
     c = b * r
     sine, reciprocal = sines(kept, c)
@@ -268,7 +278,7 @@ def _keep(kept, i, c, d, sine, slope):  # type: ignore[no-untyped-def]
         return lambda kept, i, c, d, sine, slope: None
 
     def write(kept, i, c, d, sine, slope):  # type: ignore[no-untyped-def]
-        store(kept[0], i, c)
+        put(kept[0], i, c)
         store(kept[1], i, d)
         store(kept[2], i, sine)
         store(kept[3], i, slope)
