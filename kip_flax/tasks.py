@@ -130,10 +130,12 @@ def _optimizer(config: ConfigDict) -> optax.GradientTransformation:
     return make_optimizer(**config.optimizer, num_steps=config.num_steps)
 
 
-def _marks(steps: tuple[int, ...], total: int) -> frozenset[int]:
-    """`steps`, or the published ones, as far as the run goes; always the last."""
+def marks(config: ConfigDict, total: int) -> frozenset[int]:
+    """KIP: the steps asked for, or the published ones, as far as the run goes; always the last."""
+    if config.algorithm == "ls":
+        return frozenset({total})
     published = {*PUBLISHED_STEPS, *range(1500, total + 1, 500)}
-    return frozenset({step for step in (steps or published) if step <= total} | {total})
+    return frozenset({step for step in (config.eval.steps or published) if step <= total} | {total})
 
 
 def _pinned(step: Callable[..., Any], mesh: Mesh) -> Callable[..., Any]:
@@ -172,8 +174,7 @@ def _kip(
         return update(state, *sharding.put_targets(mesh, images, one_hot[targets.labels[rows]]))
 
     pairs = config.support.size * (batch + config.support.size)
-    marks = _marks(config.eval.steps, total)
-    return Task(total, marks, pairs, start, step, lambda state: state.support)
+    return Task(total, marks(config, total), pairs, start, step, lambda state: state.support)
 
 
 def _label_solve(
@@ -205,4 +206,4 @@ def _label_solve(
         return state.images, solved(state) if state.step == total else state.labels
 
     pairs = config.support.size * min(batch, len(targets.labels))
-    return Task(total, frozenset({total}), pairs, start, step, support)
+    return Task(total, marks(config, total), pairs, start, step, support)

@@ -1,0 +1,99 @@
+"""What a plan says, against counting by hand, lines that are known, and a run."""
+
+import json
+
+import pytest
+from quick import quick_kernel
+
+from configs import kip_digits
+from kip_flax import architectures as arch
+from kip_flax import kernels, metrics, plan, plan_arithmetic, train
+from kip_flax.kernels import band
+
+
+@pytest.mark.parametrize("most", [10, 64, 100, 5000])
+def test_a_line_through_two_probes(most):
+    """Whatever is measured, the line gives back what is straight."""
+    asked = []
+
+    def seconds(count):
+        asked.append(count)
+        return 0.3 + 0.002 * count
+
+    found = plan.line(seconds, most)
+    assert found.at(most) == pytest.approx(0.3 + 0.002 * most, rel=1e-9)
+    assert max(asked) <= most
+    if most > 64:
+        assert (found.fixed, found.each) == pytest.approx((0.3, 0.002))
+
+
+def test_noise_makes_no_negative_times():
+    found = plan.line(lambda count: 1.0 if count <= 64 else 0.9, 200)
+    assert found.each == 0
+    assert found.fixed == 0.9
+
+
+def test_a_run_is_its_steps_and_evaluations_and_devices_share_what_grows():
+    found = plan.Plan(
+        steps=10, evaluations=3, targets=100, tests=50, support=5,
+        step=plan.Line(0.5, 0.01), evaluation=plan.Line(0.1, 0.02),
+    )  # fmt: skip
+    assert found.seconds == pytest.approx(10 * 1.5 + 3 * 1.1)
+    assert found.seconds_on(1) == found.seconds
+    assert found.seconds_on(4) == pytest.approx(10 * 0.75 + 3 * 0.35)
+    assert found.seconds_on(1e12) == pytest.approx(10 * 0.5 + 3 * 0.1)
+
+
+def test_operations_of_a_pair_by_hand():
+    spec = (arch.Conv(), arch.Relu(), arch.Conv(), arch.Relu(), arch.Flatten(), arch.Dense())
+    operations = plan_arithmetic.pair_flops(
+        band.make_plan(spec, (4, 5, 3), 2**0.5, 0.1, "ntk", 1), 3
+    )
+    # 20 pixels with themselves: products of 3 channels, K's windows, then K's and T's; the mean.
+    assert operations == 20 * (6 + (4 + 33) + (8 + 33) + 2)
+    # The band of the ConvNet: 2 x 424^2 + 100^2 + 22^2 ReLUs of 33 operations are most of it.
+    convnet = band.make_plan(arch.convnet(3), (32, 32, 3), 2**0.5, 0.1, "ntk", 1)
+    relus = 33 * (2 * 424**2 + 100**2 + 22**2)
+    assert 1.2 * relus < plan_arithmetic.pair_flops(convnet, 3) < 1.4 * relus
+
+
+def test_pairs_of_a_step():
+    spec, shape = arch.conv(1), (8, 8, 1)
+    kip = plan_arithmetic.cost(spec, shape, support=10, targets=200, gradient=True)
+    ls = plan_arithmetic.cost(spec, shape, support=10, targets=200, gradient=False)
+    assert kip.pairs == len({(i, j) for i in range(10) for j in range(210) if j >= i})
+    assert ls.pairs == 2000
+    assert kip.flops_per_pair == 4 * ls.flops_per_pair
+
+
+def test_a_host_that_is_too_small_is_warned_of(monkeypatch):
+    needed = plan_arithmetic.Memory(host=5 << 30, device=1 << 20)
+    assert plan_arithmetic.warnings(needed) == [] or plan_arithmetic.free_memory() < 6 << 30
+    monkeypatch.setattr(plan_arithmetic, "free_memory", lambda: 1 << 30)
+    (warning,) = plan_arithmetic.warnings(needed)
+    assert "1024 are free" in warning
+    assert "lower batch_size" in warning
+
+
+def test_what_a_plan_says(monkeypatch, capsys):
+    monkeypatch.setattr(kernels, "make_kernel", quick_kernel)
+    config = kip_digits.get_config()
+    found = plan.plan_run(config)
+    said = capsys.readouterr().out
+    assert f"{config.num_steps} steps: {metrics.duration(found.seconds)}" in said
+    assert (found.targets, found.support) == (config.batch_size, config.support.size)
+    assert found.evaluations == len({0, config.num_steps, *config.eval.steps})
+    assert found.seconds > 0
+    assert "estimates, by arithmetic" in said
+    assert "NVIDIA H100 (SXM) at its float32 peak" in said
+
+
+@pytest.mark.slow
+def test_the_time_of_a_run_within_a_quarter(tmp_path):
+    """Steps as the run measures them itself, on a quiet machine."""
+    config = kip_digits.get_config()
+    config.log.every_steps = config.num_steps
+    found = plan.plan_run(config)
+    train.train_and_evaluate(config, str(tmp_path))
+    measured = json.loads((tmp_path / "result.json").read_text())
+    assert 1e3 * found.step.at(found.targets) == pytest.approx(measured["step_ms"], rel=0.25)
