@@ -7,7 +7,7 @@ Images are flat (n, pixels * channels), deviations (n, maps). A *tile* is one fi
 from typing import Any
 
 from kip_flax.kernels.cpu.compiled import entry, rare
-from kip_flax.kernels.cpu.gradient_planes import Gradients, Work
+from kip_flax.kernels.cpu.gradient_stages import Gradients, Work
 from kip_flax.kernels.cpu.sides import (
     aligned,
     lay_out_fixed,

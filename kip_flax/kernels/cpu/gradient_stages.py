@@ -1,0 +1,271 @@
+"""One row of a plane backward through one stage: where it turns, retreats and leaves.
+
+The cotangent that arrives at a level's end is that of its pooled planes, or one number a pair; the
+last stage turns at once. Box sums are their own transpose, so a stage's cotangents sit in a ring as
+high as its window.
+"""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from kip_flax.kernels.cpu import gradient_rows, rows
+from kip_flax.kernels.cpu.compiled import inlined
+from kip_flax.kernels.cpu.outlets import Rows
+from kip_flax.kernels.cpu.planes import (
+    Plane,
+    Rings,
+    Sides,
+    around,
+    deviations_at,
+    pixel,
+    ring_row,
+    summed,
+)
+from kip_flax.kernels.cpu.pooling import cell_row, coarse_outlet, distribute
+from kip_flax.kernels.cpu.rows import Affine
+from kip_flax.kernels.cpu.vectors import load, row_at
+
+
+class Gradients(NamedTuple):
+    """What is added up over the planes: cotangents of the fixed side, a vector of lanes each.
+
+    `image` (pixels * channels, LANES) is that of the image, `s` (pixels, LANES) that of the
+    deviations; both without the factors that these come with.
+    """
+
+    image: np.ndarray
+    s: np.ndarray
+
+
+class Work(NamedTuple):
+    """All that one tile needs going backward.
+
+    `planes` are K and T of what enters the levels but the first; each plane's cotangents take its
+    place. `g_ends` (2, LANES) are the cotangents of K and T at the end. `rings`, `g_rings` are the
+    rows in flight, forward and backward, row 1 of the latter being for what arrives. `kept` has
+    four rows for every row of a stage that is in flight.
+    """
+
+    planes: tuple[np.ndarray, np.ndarray]
+    g_ends: np.ndarray
+    rings: Rings
+    g_rings: Rings
+    kept: np.ndarray
+
+
+@inlined
+def kept_rows(stage: Any, work: Work, h: int) -> Any:
+    """The four rows in which a stage keeps what row `h` of its derivative needs."""
+    length = work.rings.length
+    at = (stage.first_kept + h % stage.kept) * 4 * length
+    return (
+        row_at(work.kept, at),
+        row_at(work.kept, at + length),
+        row_at(work.kept, at + 2 * length),
+        row_at(work.kept, at + 3 * length),
+    )
+
+
+@inlined
+def arrived(work: Work) -> Rows:
+    """The rows of K's and T's cotangents that have arrived at the end of the level."""
+    at = work.g_rings.length + work.g_rings.reach
+    return Rows(row_at(work.g_rings.k, at), row_at(work.g_rings.t, at))
+
+
+@inlined
+def arrive(program: Any, plane: Plane, h: int, work: Work, tangent: bool) -> None:
+    """The cotangents of row `h` of a finished plane."""
+    g = arrived(work)
+    columns = work.rings.columns
+    pooled = program.levels[plane.level].pooled
+    if pooled:
+        rows.clear(g.k, plane.width)
+        distribute(program, plane, h, columns, work.planes[0], g.k)
+    else:
+        rows.fill(g.k, load(row_at(work.g_ends, 0), 0), plane.width)
+    if tangent and pooled:
+        rows.clear(g.t, plane.width)
+        distribute(program, plane, h, columns, work.planes[1], g.t)
+    elif tangent:
+        rows.fill(g.t, load(row_at(work.g_ends, 1), 0), plane.width)
+
+
+@inlined
+def turn(
+    program: Any,
+    stage: Any,
+    plane: Plane,
+    h: int,
+    sides: Sides,
+    work: Work,
+    gradients: Gradients,
+    tangent: bool,
+) -> None:
+    """Row `h` through the last stage of a level and back at once, from what has `arrived`."""
+    rings, width = work.rings, plane.width
+    affine = Affine(stage.bias, stage.alpha, stage.beta, stage.factor)
+    deviations = deviations_at(program, stage, plane, h, sides)
+    source, (gb, gu) = arrived(work), ring_of(work.g_rings, stage, h, plane)
+    gs = deviation_gradient(program, stage, plane, h, gradients)
+    if not stage.rectified:
+        gradient_rows.convolved_back((source.k,), (source.t,), affine, gb, gu, width, tangent)
+    elif stage.size == 3:
+        around_k, around_t = around(rings, stage, h, plane.height)
+        if tangent and stage.ntk and not stage.signed:
+            gradient_rows.turned_later(
+                around_k, around_t, affine, deviations, source, gb, gu, gs, width
+            )
+        else:
+            gradient_rows.turned(
+                around_k, around_t, affine, deviations, source, gb, gu, gs, width, tangent
+            )
+    else:
+        sum_k = summed(rings, rings.k, stage, h, plane.height, width)
+        sum_t = summed(rings, rings.t, stage, h, plane.height if stage.tangent else 0, width)
+        gradient_rows.turned(sum_k, sum_t, affine, deviations, source, gb, gu, gs, width, tangent)
+
+
+@inlined
+def turn_from_pool(
+    program: Any, stage: Any, plane: Plane, h: int, sides: Sides, work: Work, gradients: Gradients
+) -> None:
+    """The same from the next level's planes, where the level `pools_at_once` and T is there."""
+    affine = Affine(stage.bias, stage.alpha, stage.beta, stage.factor)
+    deviations = deviations_at(program, stage, plane, h, sides)
+    around_k, around_t = around(work.rings, stage, h, plane.height)
+    planes = work.planes
+    source = coarse_outlet(program, plane, h, work.rings.columns, planes[0], planes[1])
+    gb, gu = ring_of(work.g_rings, stage, h, plane)
+    gs = deviation_gradient(program, stage, plane, h, gradients)
+    gradient_rows.turned_later(
+        around_k, around_t, affine, deviations, source, gb, gu, gs, plane.width
+    )
+
+
+@inlined
+def ring_of(rings: Rings, stage: Any, h: int, plane: Plane) -> Any:
+    """Row `h` of a stage's rings of K and of T."""
+    at = ring_row(rings, stage.first_row, stage.size, h, plane.height)
+    return row_at(rings.k, at), row_at(rings.t, at)
+
+
+@inlined
+def deviation_gradient(program: Any, stage: Any, plane: Plane, h: int, gradients: Gradients) -> Any:
+    """Where the cotangents of the deviations of row `h` are added up."""
+    return row_at(gradients.s, stage.map + pixel(program, plane, h)[0])
+
+
+@inlined
+def retreat(
+    program: Any,
+    stage: Any,
+    after: Any,
+    plane: Plane,
+    h: int,
+    sides: Sides,
+    work: Work,
+    gradients: Gradients,
+    tangent: bool,
+) -> None:
+    """Row `h` backward through a stage, from the cotangents of what stage `after` read."""
+    g_rings, height = work.g_rings, plane.height
+    if after.size == 3:
+        around_k, around_t = around(g_rings, after, h, height)
+        back_through(program, stage, plane, h, sides, around_k, around_t, work, gradients, tangent)
+    else:
+        sum_k = summed(g_rings, g_rings.k, after, h, height, plane.width)
+        sum_t = summed(g_rings, g_rings.t, after, h, height, plane.width)
+        back_through(program, stage, plane, h, sides, sum_k, sum_t, work, gradients, tangent)
+
+
+@inlined
+def back_through(
+    program: Any,
+    stage: Any,
+    plane: Plane,
+    h: int,
+    sides: Sides,
+    around_k: Any,
+    around_t: Any,
+    work: Work,
+    gradients: Gradients,
+    tangent: bool,
+) -> None:
+    gb, gu = ring_of(work.g_rings, stage, h, plane)
+    affine = Affine(stage.bias, stage.alpha, stage.beta, stage.factor)
+    if not stage.rectified:
+        gradient_rows.convolved_back(around_k, around_t, affine, gb, gu, plane.width, tangent)
+        return
+    s2 = row_at(sides.s2, stage.map + pixel(program, plane, h)[1])
+    gs = deviation_gradient(program, stage, plane, h, gradients)
+    kept = kept_rows(stage, work, h)
+    if tangent and stage.ntk and not stage.tangent and stage.size == 3:
+        gradient_rows.first_back(around_k, around_t, kept, affine, s2, gb, gs, plane.width)
+        return
+    gradient_rows.rectified_back(
+        around_k, around_t, kept, affine, s2, gb, gu, gs, plane.width, tangent
+    )
+
+
+@inlined
+def leave(
+    program: Any,
+    stage: Any,
+    plane: Plane,
+    h: int,
+    sides: Sides,
+    work: Work,
+    gradients: Gradients,
+    tangent: bool,
+) -> None:
+    """Row `h` of the cotangents of what entered the level, from those of its first stage."""
+    g_rings, height = work.g_rings, plane.height
+    if stage.size == 3:
+        around_k, around_t = around(g_rings, stage, h, height)
+        leave_as(program, plane, h, sides, around_k, around_t, work, gradients, tangent)
+    else:
+        sum_k = summed(g_rings, g_rings.k, stage, h, height, plane.width)
+        sum_t = summed(g_rings, g_rings.t, stage, h, height, plane.width)
+        leave_as(program, plane, h, sides, sum_k, sum_t, work, gradients, tangent)
+
+
+@inlined
+def leave_as_arrived(
+    program: Any,
+    plane: Plane,
+    h: int,
+    sides: Sides,
+    work: Work,
+    gradients: Gradients,
+    tangent: bool,
+) -> None:
+    """The same where the level has no stages."""
+    g = arrived(work)
+    leave_as(program, plane, h, sides, (g.k,), (g.t,), work, gradients, tangent)
+
+
+@inlined
+def leave_as(
+    program: Any,
+    plane: Plane,
+    h: int,
+    sides: Sides,
+    around_k: Any,
+    around_t: Any,
+    work: Work,
+    gradients: Gradients,
+    tangent: bool,
+) -> None:
+    if plane.level == 0:
+        channels = program.channels
+        p1, p2 = pixel(program, plane, h)
+        image2 = row_at(sides.image2, p2 * channels)
+        out = row_at(gradients.image, p1 * channels)
+        gradient_rows.add_image_gradient(around_k, image2, channels, out, plane.width)
+        return
+    begin = cell_row(program, plane.level, plane.top + h, plane.oh, plane.ow) + plane.left
+    gradient_rows.summed(around_k, row_at(work.planes[0], begin), plane.width)
+    if tangent:
+        gradient_rows.summed(around_t, row_at(work.planes[1], begin), plane.width)
