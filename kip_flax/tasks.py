@@ -195,7 +195,7 @@ def _label_solve(
         images, labels = targets.images[tile], one_hot[targets.labels[tile]]
         return update(state, *sharding.put_targets(mesh, images, labels)), {}
 
-    @jax.jit
+    @functools.partial(jax.jit, out_shardings=NamedSharding(mesh, PartitionSpec()))
     def solved(state: LsState) -> jax.Array:
         k_ss = kernel(state.images, state.images)
         return label_solve.solve_labels(k_ss, state.gram, state.cross, config.reg)
