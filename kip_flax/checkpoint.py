@@ -23,7 +23,7 @@ import orbax.checkpoint as ocp
 from absl import logging
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
-from kip_flax import multihost
+from kip_flax import disk, multihost
 from kip_flax.errors import UserError
 
 State = TypeVar("State")
@@ -84,14 +84,19 @@ def open_manager(workdir: str, keep: int) -> Iterator[ocp.CheckpointManager]:
         preservation_policy=preservation_policy.LatestN(keep),
         enable_async_checkpointing=True,
     )
-    manager = ocp.CheckpointManager(folder, options=options)
-    try:
-        yield manager
-    except Exception as error:
-        if jax.process_count() == 1 or isinstance(error, UserError):
+    with disk.quiet():
+        manager = ocp.CheckpointManager(folder, options=options)
+        try:
+            yield manager
+        except UserError:
+            _close_after_an_error(manager)
+            raise
+        except Exception:
+            if jax.process_count() == 1:
+                _close_after_an_error(manager)
+            raise
+        with disk.writing(str(manager.directory)):
             manager.close()
-        raise
-    manager.close()
 
 
 def save(manager: ocp.CheckpointManager, step: int, state: Any, meta: dict[str, Any]) -> None:
@@ -99,19 +104,31 @@ def save(manager: ocp.CheckpointManager, step: int, state: Any, meta: dict[str, 
 
     The arrays are copied first: the next step may take over their memory. They are the same at all
     processes, each of which writes a part.
+
+    Raises:
+        UserError: the disk is full, or this or the save before it could not be written. The
+            checkpoints before stay as they are.
     """
     if step in manager.all_steps():
         return
     arrays = jax.tree.map(_copied, state)
     meta = json.loads(json.dumps({**meta, "step": step}))
-    manager.save(
-        step,
-        args=ocp.args.Composite(
-            state=ocp.args.StandardSave(arrays),
-            meta=ocp.args.JsonSave({**meta, "checksum": checksum(arrays, meta)}),
-        ),
-        force=True,
+    args = ocp.args.Composite(
+        state=ocp.args.StandardSave(arrays),
+        meta=ocp.args.JsonSave({**meta, "checksum": checksum(arrays, meta)}),
     )
+    with multihost.together():
+        disk.check_space(
+            str(manager.directory), sum(leaf.nbytes for leaf in jax.tree.leaves(arrays))
+        )
+    with disk.writing(str(manager.directory)):
+        manager.save(step, args=args, force=True)
+
+
+def wait(manager: ocp.CheckpointManager) -> None:
+    """Waits until what was saved is on the disk; UserError if it could not be written."""
+    with disk.writing(str(manager.directory)):
+        manager.wait_until_finished()
 
 
 def restore_meta(manager: ocp.CheckpointManager) -> dict[str, Any] | None:
@@ -170,6 +187,14 @@ def checksum(tree: Any, meta: dict[str, Any]) -> int:
         label = f"{jax.tree_util.keystr(path)} {array.dtype} {np.shape(leaf)}"
         crc = zlib.crc32(array.tobytes(), zlib.crc32(label.encode(), crc))
     return crc
+
+
+def _close_after_an_error(manager: ocp.CheckpointManager) -> None:
+    """The error on its way out is the one to be told."""
+    try:
+        manager.close()
+    except (OSError, ValueError) as error:
+        logging.info("closing the checkpoints: %s", error)
 
 
 def _copied(leaf: Any) -> jax.Array | np.ndarray:

@@ -44,6 +44,13 @@ def write_bytes_atomic(path: str | os.PathLike[str], data: bytes) -> None:
         ) from error
 
 
+def remove_temporaries(folder: str | os.PathLike[str]) -> None:
+    """Removes from `folder`, and the folders in it, what a kill kept from being renamed."""
+    for pattern in (".*.tmp", "*/.*.tmp"):
+        for left in Path(folder).glob(pattern):
+            left.unlink(missing_ok=True)
+
+
 @contextlib.contextmanager
 def locked(path: str | os.PathLike[str], what: str) -> Iterator[None]:
     """Holds a lock on the file `path`, which says who does; it ends with the process at the latest.

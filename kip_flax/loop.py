@@ -79,7 +79,7 @@ def run_from(run: Run, state: State, step: int) -> State:
                     _finish(run, figures)
                 if save:
                     checkpoint.save(run.manager, step, state, run.meta)
-    run.manager.wait_until_finished()
+    checkpoint.wait(run.manager)
     if step < task.total:
         with multihost.together():
             run.recorder.result("stopped", **_speed(figures))

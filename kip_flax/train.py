@@ -148,6 +148,7 @@ def _own(workdir: str) -> Iterator[str]:
             lock = os.path.join(workdir, LOCK)
             if multihost.is_first():
                 stack.enter_context(files.locked(lock, f"the workdir {workdir}"))
+                files.remove_temporaries(workdir)
         holder = Path(lock).read_bytes() if os.path.exists(lock) else b""
         multihost.check_same(f"the folder {workdir} of --workdir", holder)
         yield workdir

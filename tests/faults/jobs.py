@@ -1,6 +1,7 @@
 """Jobs of one or several processes on the digits, and what they leave, for tests of faults."""
 
 import contextlib
+import json
 import os
 import socket
 import subprocess
@@ -12,6 +13,7 @@ from typing import Any
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+from PIL import Image
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 DIGITS = (
@@ -97,6 +99,23 @@ def arrays(workdir: Path) -> dict[str, np.ndarray]:
 def steps_saved(workdir: Path) -> list[int]:
     """Steps of the checkpoints that are whole."""
     return [int(p.name) for p in (workdir / "checkpoints").glob("*") if p.name.isdigit()]
+
+
+def check_whole(workdir: Path) -> None:
+    """AssertionError unless every artefact that has its name is whole, and finite."""
+    for file in workdir.glob("*.json"):
+        json.loads(file.read_text())
+    for file in workdir.glob("**/*.npz"):
+        with np.load(file) as content:
+            for name in content.files:
+                array = content[name]
+                assert array.dtype.kind != "f" or np.isfinite(array).all(), f"{file.name} {name}"
+    for file in workdir.glob("*.png"):
+        Image.open(file).load()
+    for file in workdir.glob("distilled/index.csv"):
+        *rows, end = file.read_text().split("\n")
+        assert end == "", file
+        assert {row.count(",") for row in rows} == {9}, file
 
 
 def differences(expected: dict[str, np.ndarray], got: dict[str, np.ndarray]) -> list[str]:
