@@ -134,9 +134,16 @@ def shard_kernel(kernel: Kernel, mesh: Mesh) -> Kernel:
         check_vma=False,
     )
 
+    def everywhere(x: jax.Array) -> jax.Array:
+        # The same holds for its cotangent: left to choose, the compiler spreads what is small (the
+        # solve, the optimiser) over the devices, and pays for it with a dozen exchanges.
+        return jax.lax.with_sharding_constraint(x, NamedSharding(mesh, P()))
+
     def sharded(x1: jax.Array, x2: jax.Array) -> jax.Array:
         if x2 is x1:
-            return symmetric(sharded(x1, jax.lax.stop_gradient(x1)))
+            x1 = everywhere(x1)
+            return everywhere(symmetric(sharded(x1, jax.lax.stop_gradient(x1))))
+        x2 = everywhere(x2)
         padded = local(_pad_rows(x1, rows), _pad_rows(x2, columns))
         return padded[: len(x1), : len(x2)]
 

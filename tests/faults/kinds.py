@@ -132,8 +132,9 @@ def truncated_checkpoint(workdir: Path, flags: tuple[str, ...], rng: random.Rand
     alone[0].kill()
     ((_, told, _),) = jobs.finish(alone, PATIENCE)
     *_, before, newest = sorted(jobs.steps_saved(workdir))
-    parts = (workdir / "checkpoints" / str(newest) / "state").rglob("*")
-    largest = max((p for p in parts if p.is_file()), key=lambda path: path.stat().st_size)
+    # Orbax keeps what each process wrote beside the one copy that it reads.
+    parts = (workdir / "checkpoints" / str(newest) / "state" / "d").iterdir()
+    largest = max(parts, key=lambda path: path.stat().st_size)
     os.truncate(largest, rng.randrange(largest.stat().st_size))
     return Happened(f"killed, checkpoint {newest} cut off", last_step(told), before, slack=5)
 
