@@ -92,7 +92,7 @@ def _evaluate(run: Run, state: State, step: int) -> None:
     measures = run.measure(images, labels)
     with multihost.together():
         run.recorder.evaluation(step, np.asarray(images), np.asarray(labels), measures)
-    run.writer.write_scalars(step, {f"test_{name}": value for name, value in measures.items()})
+        run.writer.write_scalars(step, {f"test_{name}": value for name, value in measures.items()})
     run.console.say(
         f"step {step}: test accuracy {measures['accuracy']:.2%}, mse {measures['mse']:.5f}"
     )
@@ -100,7 +100,8 @@ def _evaluate(run: Run, state: State, step: int) -> None:
 
 def _tell(run: Run, step: int, measured: dict[str, jax.Array], figures: dict[str, float]) -> None:
     scalars = {name: float(value) for name, value in measured.items()}
-    run.writer.write_scalars(step, scalars | figures)
+    with multihost.together():
+        run.writer.write_scalars(step, scalars | figures)
     loss = f"  loss {scalars['loss']:.5f}" if "loss" in scalars else ""
     run.console.progress(
         f"step {step}/{run.task.total}{loss}  {figures['step_ms']:.1f} ms/step  "

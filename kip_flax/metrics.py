@@ -10,6 +10,8 @@ from typing import Any, Protocol, TextIO
 
 import numpy as np
 
+from kip_flax.errors import UserError
+
 
 class Writer(Protocol):
     """The part of clu's `MetricWriter` that a run uses."""
@@ -47,13 +49,30 @@ def open_writer(folder: str, writes: bool = True) -> Iterator[Writer]:
 
         for kind in ("GPU", "TPU"):
             tf.config.set_visible_devices([], kind)
-        from clu import metric_writers
+        from clu import asynclib, metric_writers
 
         writer = metric_writers.create_default_writer(folder, asynchronous=True)
     try:
         yield writer
-    finally:
+    except asynclib.AsyncError as error:
+        raise _unwritable(folder, error) from error
+    except BaseException:
+        with contextlib.suppress(asynclib.AsyncError):  # What is on its way out is to be told.
+            writer.close()
+        raise
+    try:
         writer.close()
+    except asynclib.AsyncError as error:
+        raise _unwritable(folder, error) from error
+
+
+def _unwritable(folder: str, error: Exception) -> UserError:
+    """TensorFlow's text names the file, then after a semicolon what the system said."""
+    told = str(error.__cause__ or error).splitlines()[0].split("; ")[-1][:200]
+    return UserError(
+        f"cannot write metrics to {folder} ({told}): free space there; the same command goes on "
+        f"from the last checkpoint."
+    )
 
 
 @contextlib.contextmanager
