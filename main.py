@@ -4,7 +4,7 @@
   python main.py --config=configs/kip_digits.py --mode=evaluate --distilled=FILE.npz
 
 Exit code 0: finished, or stopped by SIGTERM or Ctrl-C with everything saved; 2: a mistake that one
-line on stderr explains.
+line on stderr explains; 3: one of several processes was lost, which a line explains too.
 """
 
 import os
@@ -28,6 +28,9 @@ FLAGS = flags.FLAGS
 config_flags.DEFINE_config_file("config", None, "File with the experiment, such as configs/*.py.")
 flags.DEFINE_string("workdir", None, "Folder for checkpoints, metrics and artefacts.")
 flags.DEFINE_string("mode", "train", f"One of {', '.join(MODES)}.")
+flags.DEFINE_string("coordinator_address", None, "HOST:PORT of process 0 of several.")
+flags.DEFINE_integer("num_processes", None, "How many processes share the run.")
+flags.DEFINE_integer("process_id", None, "Which of them this is, from 0.")
 flags.DEFINE_string("distilled", None, "Distilled .npz file to evaluate (--mode=evaluate).")
 
 
@@ -37,14 +40,15 @@ def main(argv: list[str]) -> None:
         _check_command(argv)
         # JAX and all that comes with it are loaded only for a command that makes sense.
         from kip_flax import config as config_lib
-        from kip_flax import train
+        from kip_flax import multihost, train
 
         config_lib.validate(FLAGS.config)
         _set_up_jax(FLAGS.config.mesh.cpu_devices)
-        if FLAGS.mode == "train":
-            train.train_and_evaluate(FLAGS.config, FLAGS.workdir)
-        else:
-            train.evaluate_file(FLAGS.config, FLAGS.distilled)
+        with multihost.ends_at_once():
+            if FLAGS.mode == "train":
+                train.train_and_evaluate(FLAGS.config, FLAGS.workdir)
+            else:
+                train.evaluate_file(FLAGS.config, FLAGS.distilled)
     except UserError as error:
         _exit_with(str(error))
 
@@ -86,9 +90,10 @@ def _set_up_jax(cpu_devices: int) -> None:
     """
     import jax
 
-    from kip_flax import metrics, sharding
+    from kip_flax import metrics, multihost, sharding
 
     sharding.prepare_cpu_devices()
+    multihost.start(FLAGS.coordinator_address, FLAGS.num_processes, FLAGS.process_id)
     jax.config.update("jax_num_cpu_devices", cpu_devices or metrics.usable_cores())
     jax.config.update("jax_enable_x64", jax.default_backend() != "tpu")
     cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")

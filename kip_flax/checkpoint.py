@@ -5,6 +5,7 @@ A checkpoint holds the state (support, optimiser, step) and, as JSON, what the s
 `export` keeps it once, in the run's folder.
 """
 
+import contextlib
 import dataclasses
 import glob
 import json
@@ -12,14 +13,17 @@ import os
 import shutil
 import tempfile
 import zlib
+from collections.abc import Iterator
 from typing import Any, TypeVar
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 from absl import logging
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
+from kip_flax import disk, multihost
 from kip_flax.errors import UserError
 
 State = TypeVar("State")
@@ -63,40 +67,68 @@ def prepare_workdir(workdir: str) -> str:
     return workdir
 
 
-def open_manager(workdir: str, keep: int) -> ocp.CheckpointManager:
+@contextlib.contextmanager
+def open_manager(workdir: str, keep: int) -> Iterator[ocp.CheckpointManager]:
     """The checkpoints below `workdir` (absolute); the newest `keep` of them stay.
 
-    Use it as a context: leaving waits for what is still being written. What a killed run left half
-    written is removed here.
+    Leaving waits for what is still being written, except that an error does not wait for other
+    processes. What a killed run left half written is removed here.
     """
     folder = os.path.join(workdir, FOLDER)
     # Orbax's own clean-up runs in a thread that outlives an error raised before the first save.
-    for left in glob.glob(os.path.join(glob.escape(folder), f"*{_HALF_WRITTEN}*")):
-        shutil.rmtree(left)
+    with multihost.together():
+        if multihost.is_first():
+            for left in glob.glob(os.path.join(glob.escape(folder), f"*{_HALF_WRITTEN}*")):
+                shutil.rmtree(left)
     options = ocp.CheckpointManagerOptions(
         preservation_policy=preservation_policy.LatestN(keep),
         enable_async_checkpointing=True,
     )
-    return ocp.CheckpointManager(folder, options=options)
+    with disk.quiet():
+        manager = ocp.CheckpointManager(folder, options=options)
+        try:
+            yield manager
+        except UserError:
+            _close_after_an_error(manager)
+            raise
+        except Exception:
+            if jax.process_count() == 1:
+                _close_after_an_error(manager)
+            raise
+        with disk.writing(str(manager.directory)):
+            manager.close()
 
 
 def save(manager: ocp.CheckpointManager, step: int, state: Any, meta: dict[str, Any]) -> None:
     """Saves `state` after `step` steps in the background; a step that is there already stays.
 
-    The arrays are copied first: the next step may take over their memory.
+    The arrays are copied first: the next step may take over their memory. They are the same at all
+    processes, each of which writes a part.
+
+    Raises:
+        UserError: the disk is full, or this or the save before it could not be written. The
+            checkpoints before stay as they are.
     """
     if step in manager.all_steps():
         return
-    arrays = jax.tree.map(np.array, jax.device_get(state))
+    arrays = jax.tree.map(_copied, state)
     meta = json.loads(json.dumps({**meta, "step": step}))
-    manager.save(
-        step,
-        args=ocp.args.Composite(
-            state=ocp.args.StandardSave(arrays),
-            meta=ocp.args.JsonSave({**meta, "checksum": checksum(arrays, meta)}),
-        ),
-        force=True,
+    args = ocp.args.Composite(
+        state=ocp.args.StandardSave(arrays),
+        meta=ocp.args.JsonSave({**meta, "checksum": checksum(arrays, meta)}),
     )
+    with multihost.together():
+        disk.check_space(
+            str(manager.directory), sum(leaf.nbytes for leaf in jax.tree.leaves(arrays))
+        )
+    with disk.writing(str(manager.directory)):
+        manager.save(step, args=args, force=True)
+
+
+def wait(manager: ocp.CheckpointManager) -> None:
+    """Waits until what was saved is on the disk; UserError if it could not be written."""
+    with disk.writing(str(manager.directory)):
+        manager.wait_until_finished()
 
 
 def restore_meta(manager: ocp.CheckpointManager) -> dict[str, Any] | None:
@@ -124,17 +156,20 @@ def restore(manager: ocp.CheckpointManager, like: State) -> Restored | None:
     """
     steps = sorted(manager.all_steps(), reverse=True)
     for step in steps:
+        restored, reason = None, "another process could not read it"
         try:
-            return _read(manager, step, like)
+            restored = _read(manager, step, like)
         except _DAMAGE as error:
             reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
-            moved = _move_aside(manager, step)
-            logging.warning(
-                "checkpoint %d cannot be read (%s); it was moved to %s and the one before is used.",
-                step,
-                reason,
-                moved,
-            )
+        if not multihost.any_process(restored is None):
+            return restored
+        moved = _move_aside(manager, step)
+        logging.warning(
+            "checkpoint %d cannot be read (%s); it was moved to %s and the one before is used.",
+            step,
+            reason,
+            moved,
+        )
     if steps:
         raise UserError(
             f"no checkpoint in {manager.directory} can be read (they were moved to "
@@ -152,6 +187,18 @@ def checksum(tree: Any, meta: dict[str, Any]) -> int:
         label = f"{jax.tree_util.keystr(path)} {array.dtype} {np.shape(leaf)}"
         crc = zlib.crc32(array.tobytes(), zlib.crc32(label.encode(), crc))
     return crc
+
+
+def _close_after_an_error(manager: ocp.CheckpointManager) -> None:
+    """The error on its way out is the one to be told."""
+    try:
+        manager.close()
+    except (OSError, ValueError) as error:
+        logging.info("closing the checkpoints: %s", error)
+
+
+def _copied(leaf: Any) -> jax.Array | np.ndarray:
+    return jnp.copy(leaf) if isinstance(leaf, jax.Array) else np.array(leaf)
 
 
 def _read_meta(manager: ocp.CheckpointManager, step: int) -> dict[str, Any]:
@@ -173,8 +220,10 @@ def _read(manager: ocp.CheckpointManager, step: int, like: Any) -> Restored:
 def _move_aside(manager: ocp.CheckpointManager, step: int) -> str:
     folder = os.path.join(os.path.dirname(str(manager.directory)), UNREADABLE)
     target = os.path.join(folder, str(step))
-    os.makedirs(folder, exist_ok=True)
-    shutil.rmtree(target, ignore_errors=True)
-    os.replace(os.path.join(str(manager.directory), str(step)), target)
+    with multihost.together():
+        if multihost.is_first():
+            os.makedirs(folder, exist_ok=True)
+            shutil.rmtree(target, ignore_errors=True)
+            os.replace(os.path.join(str(manager.directory), str(step)), target)
     manager.reload()
     return target

@@ -48,15 +48,7 @@ def make_evaluate(
     whole = None if mesh is None else NamedSharding(mesh, PartitionSpec())
     self_kernel = jax.jit(lambda images: kernel(images, images), out_shardings=whole)
     solve = jax.jit(krr.solve)
-
-    @jax.jit
-    def measure(
-        images: jax.Array, alpha: jax.Array, x: jax.Array, labels: jax.Array, count: jax.Array
-    ) -> tuple[jax.Array, jax.Array]:
-        pred = krr.predict(kernel(x, images), alpha)
-        y = krr.centered_one_hot(labels, alpha.shape[1])
-        weights = jnp.arange(len(x)) < count  # all padding is at the end
-        return krr.accuracy(pred, labels, weights), krr.loss(pred, y, weights)
+    measure = make_measure(kernel)
 
     def evaluate(images: ArrayLike, labels: ArrayLike) -> dict[str, float]:
         k_ss = self_kernel(images)
@@ -74,6 +66,25 @@ def make_evaluate(
         return {"accuracy": float(accuracy), "mse": float(mse)}
 
     return evaluate
+
+
+def make_measure(kernel: Kernel) -> jax.stages.Wrapped:
+    """`measure(images, alpha, x, labels, count) -> (accuracy, loss)` of one batch, compiled.
+
+    Support images (S, H, W, channels) with their solution alpha (S, C); a batch x (n, H, W,
+    channels) with labels (n,), of which the first `count` are no padding.
+    """
+
+    @jax.jit
+    def measure(
+        images: jax.Array, alpha: jax.Array, x: jax.Array, labels: jax.Array, count: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        pred = krr.predict(kernel(x, images), alpha)
+        y = krr.centered_one_hot(labels, alpha.shape[1])
+        weights = jnp.arange(len(x)) < count  # all padding is at the end
+        return krr.accuracy(pred, labels, weights), krr.loss(pred, y, weights)
+
+    return measure
 
 
 def test_subset(dataset: Dataset, num_test: int) -> tuple[np.ndarray, np.ndarray]:

@@ -1,11 +1,14 @@
 """Files that appear whole or not at all, and npz files without pickles."""
 
+import contextlib
+import fcntl
 import io
 import json
 import os
+import platform
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +42,40 @@ def write_bytes_atomic(path: str | os.PathLike[str], data: bytes) -> None:
         raise UserError(
             f"cannot write {path}: {reason}; free space there or take another --workdir."
         ) from error
+
+
+def remove_temporaries(folder: str | os.PathLike[str]) -> None:
+    """Removes from `folder`, and the folders in it, what a kill kept from being renamed."""
+    for pattern in (".*.tmp", "*/.*.tmp"):
+        for left in Path(folder).glob(pattern):
+            left.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def locked(path: str | os.PathLike[str], what: str) -> Iterator[None]:
+    """Holds a lock on the file `path`, which says who does; it ends with the process at the latest.
+
+    Raises:
+        UserError: another process holds it, or the file cannot be written; `what` names the thing.
+    """
+    try:
+        file = open(path, "a+", encoding="utf-8")  # noqa: SIM115
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror}; take another --workdir.") from None
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            raise UserError(
+                f"{what} is in use by another run ({file.read().strip() or 'just started'}): wait "
+                f"until it ends, or take another --workdir."
+            ) from None
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {platform.node()}\n")
+        file.flush()
+        os.fsync(file.fileno())
+        yield
 
 
 def write_json(path: str | os.PathLike[str], obj: Any) -> None:

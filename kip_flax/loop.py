@@ -19,7 +19,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from ml_collections import ConfigDict
 
-from kip_flax import checkpoint, evaluate, metrics, record
+from kip_flax import checkpoint, evaluate, metrics, multihost, record
 from kip_flax.errors import UserError
 from kip_flax.tasks import State, Task
 
@@ -54,7 +54,8 @@ def run_from(run: Run, state: State, step: int) -> State:
     clock = metrics.Stopwatch(step, task.total, task.pairs)
     begun = checked = step
     last, figures = step == task.total, dict[str, float]()
-    with _stop_signals() as stopping:
+    with _stop_signals() as signalled:
+        stopping = multihost.agreed(signalled)
         while not last:
             step += 1
             state, measured = task.step(state, step)
@@ -78,9 +79,10 @@ def run_from(run: Run, state: State, step: int) -> State:
                     _finish(run, figures)
                 if save:
                     checkpoint.save(run.manager, step, state, run.meta)
-    run.manager.wait_until_finished()
+    checkpoint.wait(run.manager)
     if step < task.total:
-        run.recorder.result("stopped", **_speed(figures))
+        with multihost.together():
+            run.recorder.result("stopped", **_speed(figures))
         run.console.say(f"stopped and saved at step {step}: the same command goes on from there")
     return state
 
@@ -88,8 +90,9 @@ def run_from(run: Run, state: State, step: int) -> State:
 def _evaluate(run: Run, state: State, step: int) -> None:
     images, labels = run.task.support(state)
     measures = run.measure(images, labels)
-    run.recorder.evaluation(step, np.asarray(images), np.asarray(labels), measures)
-    run.writer.write_scalars(step, {f"test_{name}": value for name, value in measures.items()})
+    with multihost.together():
+        run.recorder.evaluation(step, np.asarray(images), np.asarray(labels), measures)
+        run.writer.write_scalars(step, {f"test_{name}": value for name, value in measures.items()})
     run.console.say(
         f"step {step}: test accuracy {measures['accuracy']:.2%}, mse {measures['mse']:.5f}"
     )
@@ -97,7 +100,8 @@ def _evaluate(run: Run, state: State, step: int) -> None:
 
 def _tell(run: Run, step: int, measured: dict[str, jax.Array], figures: dict[str, float]) -> None:
     scalars = {name: float(value) for name, value in measured.items()}
-    run.writer.write_scalars(step, scalars | figures)
+    with multihost.together():
+        run.writer.write_scalars(step, scalars | figures)
     loss = f"  loss {scalars['loss']:.5f}" if "loss" in scalars else ""
     run.console.progress(
         f"step {step}/{run.task.total}{loss}  {figures['step_ms']:.1f} ms/step  "
@@ -121,7 +125,8 @@ def _is_finite(state: State) -> jax.Array:
 
 
 def _finish(run: Run, figures: dict[str, float]) -> None:
-    result = run.recorder.result("finished", **_speed(figures))
+    with multihost.together():
+        result = run.recorder.result("finished", **_speed(figures))
     first, last = result["evaluations"][0], result["evaluations"][-1]
     workdir = run.recorder.workdir
     run.console.say(

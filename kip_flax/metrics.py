@@ -10,6 +10,8 @@ from typing import Any, Protocol, TextIO
 
 import numpy as np
 
+from kip_flax.errors import UserError
+
 
 class Writer(Protocol):
     """The part of clu's `MetricWriter` that a run uses."""
@@ -19,26 +21,58 @@ class Writer(Protocol):
     def write_images(self, step: int, images: Mapping[str, Any]) -> None: ...
 
 
+class Silent:
+    """The writer of the processes that leave writing to another."""
+
+    def write_scalars(self, step: int, scalars: Mapping[str, Any]) -> None:
+        """Writes nothing."""
+
+    def write_images(self, step: int, images: Mapping[str, Any]) -> None:
+        """Writes nothing."""
+
+
 @contextlib.contextmanager
-def open_writer(folder: str) -> Iterator[Writer]:
+def open_writer(folder: str, writes: bool = True) -> Iterator[Writer]:
     """clu's default writers: TensorBoard files in `folder`, and log lines (`--verbosity=0`).
+
+    Without `writes` a silent one, for the processes of a run that leave writing to another.
 
     Writing is asynchronous; leaving the context flushes. TensorFlow, which writes the TensorBoard
     files, is loaded here and nowhere else, and is shown no accelerator.
     """
+    if not writes:
+        yield Silent()
+        return
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     with _silenced_stderr():
         import tensorflow as tf
 
         for kind in ("GPU", "TPU"):
             tf.config.set_visible_devices([], kind)
-        from clu import metric_writers
+        from clu import asynclib, metric_writers
 
         writer = metric_writers.create_default_writer(folder, asynchronous=True)
     try:
         yield writer
-    finally:
+    except asynclib.AsyncError as error:
+        raise _unwritable(folder, error) from error
+    except BaseException:
+        with contextlib.suppress(asynclib.AsyncError):  # What is on its way out is to be told.
+            writer.close()
+        raise
+    try:
         writer.close()
+    except asynclib.AsyncError as error:
+        raise _unwritable(folder, error) from error
+
+
+def _unwritable(folder: str, error: Exception) -> UserError:
+    """TensorFlow's text names the file, then after a semicolon what the system said."""
+    told = str(error.__cause__ or error).splitlines()[0].split("; ")[-1][:200]
+    return UserError(
+        f"cannot write metrics to {folder} ({told}): free space there; the same command goes on "
+        f"from the last checkpoint."
+    )
 
 
 @contextlib.contextmanager
@@ -59,22 +93,29 @@ class Console:
     """Lines for a person: whole ones, and one line of progress that a terminal rewrites.
 
     Where the output is no terminal (a file, a pipe), every line of progress is a line of its own.
+
+    Args:
+        stream: where to; None is stdout.
+        quiet: says nothing: one process speaks for all.
     """
 
-    def __init__(self, stream: TextIO | None = None):
+    def __init__(self, stream: TextIO | None = None, quiet: bool = False):
         self._stream = stream or sys.stdout
+        self._quiet = quiet
         self._terminal = self._stream.isatty()
         self._open = False
 
     def say(self, text: str) -> None:
         """Prints `text` on lines of its own."""
+        if self._quiet:
+            return
         self._stream.write(("\n" if self._open else "") + text + "\n")
         self._stream.flush()
         self._open = False
 
     def progress(self, text: str) -> None:
         """Shows `text` in place of the last progress."""
-        if not self._terminal:
+        if self._quiet or not self._terminal:
             self.say(text)
             return
         width = shutil.get_terminal_size().columns - 1
@@ -148,7 +189,8 @@ def hardware() -> str:
     name = device.device_kind
     if device.platform == "cpu":
         name = f"{_processor()}, {usable_cores()} cores"
-    return f"{jax.device_count()} x {device.platform} ({name})"
+    processes = f" in {jax.process_count()} processes" if jax.process_count() > 1 else ""
+    return f"{jax.device_count()} x {device.platform} ({name}){processes}"
 
 
 def usable_cores() -> int:

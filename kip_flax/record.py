@@ -35,6 +35,7 @@ class Recorder:
         initial: images (S, H, W, C) and labels (S, classes) the run started from.
         resumed: step of the checkpoint that the run goes on from, None for a new run; what an
             earlier `result.json` says of later steps is dropped.
+        writes: False for the processes of a run that leave writing to another.
     """
 
     def __init__(
@@ -45,7 +46,9 @@ class Recorder:
         fitted: Preprocess,
         initial: Support,
         resumed: int | None,
+        writes: bool = True,
     ):
+        self._writes = writes
         self.workdir, self._config, self._dataset = workdir, config, dataset
         self._fitted, self._initial = fitted, (np.asarray(initial[0]), np.asarray(initial[1]))
         before = {} if resumed is None else _read_result(os.path.join(workdir, RESULT))
@@ -78,6 +81,15 @@ class Recorder:
             images, labels: the support, (S, H, W, C) and (S, classes).
             measures: test `accuracy` (0 to 1) and `mse`.
         """
+        if self._writes:
+            self._write_set(step, images, labels, measures)
+        rows = [row for row in self._evaluations if row["step"] < step]
+        self._evaluations = [*rows, {"step": step, **measures}]
+        self.result("running")
+
+    def _write_set(
+        self, step: int, images: np.ndarray, labels: np.ndarray, measures: dict[str, float]
+    ) -> None:
         export.write_distilled(
             self.distilled_path(step),
             images,
@@ -99,9 +111,6 @@ class Recorder:
             labels,
             self._dataset.class_names,
         )
-        rows = [row for row in self._evaluations if row["step"] < step]
-        self._evaluations = [*rows, {"step": step, **measures}]
-        self.result("running")
 
     def result(self, status: str, **figures: float) -> dict[str, Any]:
         """Writes `result.json` with `status` ('running', 'stopped', 'finished'), and returns it."""
@@ -115,7 +124,8 @@ class Recorder:
             "command": shlex.join(sys.argv),
             "versions": _versions(),
         }
-        files.write_json(os.path.join(self.workdir, RESULT), content)
+        if self._writes:
+            files.write_json(os.path.join(self.workdir, RESULT), content)
         return content
 
     def _provenance(self, step: int, measures: dict[str, float]) -> dict[str, Any]:

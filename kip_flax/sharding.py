@@ -46,11 +46,18 @@ def make_mesh(data: int = -1, support: int = 1) -> Mesh:
             f"a mesh of {data} x {support} needs {data * support} devices and there are {devices}: "
             f"lower mesh.data or mesh.support."
         )
+    taken = jax.devices()[: data * support]
+    idle = jax.process_count() - len({device.process_index for device in taken})
+    if idle:
+        raise UserError(
+            f"a mesh of {data} x {support} leaves {idle} of {jax.process_count()} processes "
+            f"without a device: start fewer, or set mesh.data=-1."
+        )
     return jax.make_mesh(
         (data, support),
         ("data", "support"),
         axis_types=(AxisType.Auto, AxisType.Auto),
-        devices=jax.devices()[: data * support],
+        devices=taken,
     )
 
 
@@ -76,14 +83,16 @@ def prepare_cpu_devices() -> None:
 
 
 def replicate(mesh: Mesh, tree: Tree) -> Tree:
-    """`tree` with every array on every device of the mesh."""
-    return jax.device_put(tree, NamedSharding(mesh, P()))
+    """`tree`, the same at every process, with every array on every device of the mesh."""
+    return jax.tree.map(lambda array: _put(mesh, P(), np.asarray(array)), tree)
 
 
 def put_targets(
     mesh: Mesh, images: np.ndarray, labels: np.ndarray
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Targets, their labels and weights, sharded over 'data'.
+
+    Every process has all of them; to a device goes its own share.
 
     Args:
         images: (T, H, W, C). labels: (T, ...).
@@ -98,9 +107,15 @@ def put_targets(
     def put(array: np.ndarray) -> jax.Array:
         array = np.asarray(array)
         padded = np.pad(array, [(0, padding)] + [(0, 0)] * (array.ndim - 1))
-        return jax.device_put(padded, NamedSharding(mesh, P("data")))
+        return _put(mesh, P("data"), padded)
 
     return put(images), put(labels), put(weights)
+
+
+def _put(mesh: Mesh, spec: P, array: np.ndarray) -> jax.Array:
+    """`array`, which every process has, laid out over the mesh: each device gets its part."""
+    sharding = NamedSharding(mesh, spec)
+    return jax.make_array_from_callback(array.shape, sharding, lambda part: array[part])
 
 
 def shard_kernel(kernel: Kernel, mesh: Mesh) -> Kernel:
@@ -119,9 +134,16 @@ def shard_kernel(kernel: Kernel, mesh: Mesh) -> Kernel:
         check_vma=False,
     )
 
+    def everywhere(x: jax.Array) -> jax.Array:
+        # The same holds for its cotangent: left to choose, the compiler spreads what is small (the
+        # solve, the optimiser) over the devices, and pays for it with a dozen exchanges.
+        return jax.lax.with_sharding_constraint(x, NamedSharding(mesh, P()))
+
     def sharded(x1: jax.Array, x2: jax.Array) -> jax.Array:
         if x2 is x1:
-            return symmetric(sharded(x1, jax.lax.stop_gradient(x1)))
+            x1 = everywhere(x1)
+            return everywhere(symmetric(sharded(x1, jax.lax.stop_gradient(x1))))
+        x2 = everywhere(x2)
         padded = local(_pad_rows(x1, rows), _pad_rows(x2, columns))
         return padded[: len(x1), : len(x2)]
 

@@ -120,6 +120,16 @@ def make_optimizer(
     return optax.adam(rate) if name == "adam" else optax.sgd(rate, momentum)
 
 
+def pinned(step: Callable[..., Any], mesh: Mesh) -> jax.stages.Wrapped:
+    """`step` with all it returns on every device of `mesh`, as it got its state.
+
+    Left to choose, the compiler spreads parts of the state over the devices; the second step is
+    then another program than the first, and the first one after a resume too.
+    """
+    whole = NamedSharding(mesh, PartitionSpec())
+    return jax.jit(step, donate_argnums=0, out_shardings=whole)
+
+
 def _first_state(config: ConfigDict, images: jax.Array, labels: jax.Array) -> State:
     if config.algorithm == "kip":
         return distill.init(images, labels, _optimizer(config), config.support.learn_labels)
@@ -138,16 +148,6 @@ def marks(config: ConfigDict, total: int) -> frozenset[int]:
     return frozenset({step for step in (config.eval.steps or published) if step <= total} | {total})
 
 
-def _pinned(step: Callable[..., Any], mesh: Mesh) -> Callable[..., Any]:
-    """`step` with all it returns on every device of `mesh`, as it got its state.
-
-    Left to choose, the compiler spreads parts of the state over the devices; the second step is
-    then another program than the first, and the first one after a resume too.
-    """
-    whole = NamedSharding(mesh, PartitionSpec())
-    return jax.jit(step, donate_argnums=0, out_shardings=whole)
-
-
 def _kip(
     config: ConfigDict,
     targets: Targets,
@@ -162,7 +162,7 @@ def _kip(
     names = augment.parse(config.augment)
     augmented = jax.jit(functools.partial(augment.augment, names))
     one_hot = np.asarray(krr.centered_one_hot(np.arange(classes), classes))
-    update = _pinned(distill.make_step(kernel, _optimizer(config), config.reg), mesh)
+    update = pinned(distill.make_step(kernel, _optimizer(config), config.reg), mesh)
 
     def step(state: KipState, number: int) -> tuple[KipState, dict[str, jax.Array]]:
         key = jax.random.fold_in(key_draw, number)
@@ -189,14 +189,14 @@ def _label_solve(
     del key  # The targets come in fixed order.
     batch, classes = config.batch_size, targets.num_classes
     one_hot = np.asarray(krr.centered_one_hot(np.arange(classes), classes))
-    update = _pinned(label_solve.make_step(kernel), mesh)
+    update = pinned(label_solve.make_step(kernel), mesh)
 
     def step(state: LsState, number: int) -> tuple[LsState, dict[str, jax.Array]]:
         tile = slice((number - 1) * batch, number * batch)
         images, labels = targets.images[tile], one_hot[targets.labels[tile]]
         return update(state, *sharding.put_targets(mesh, images, labels)), {}
 
-    @jax.jit
+    @functools.partial(jax.jit, out_shardings=NamedSharding(mesh, PartitionSpec()))
     def solved(state: LsState) -> jax.Array:
         k_ss = kernel(state.images, state.images)
         return label_solve.solve_labels(k_ss, state.gram, state.cross, config.reg)

@@ -3,8 +3,12 @@
 What is computed where: `tasks` has the steps of the algorithms, `loop` goes through them.
 """
 
+import contextlib
+import json
 import os
 import zlib
+from collections.abc import Iterator
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -22,6 +26,7 @@ from kip_flax import (
     kernels,
     loop,
     metrics,
+    multihost,
     preprocess,
     record,
     sharding,
@@ -34,6 +39,7 @@ from kip_flax.preprocess import Preprocess
 from kip_flax.tasks import Kernel, State, Task
 
 PREPROCESS = "preprocess.npz"
+LOCK = ".lock"
 
 
 def train_and_evaluate(config: ConfigDict, workdir: str) -> State:
@@ -49,18 +55,23 @@ def train_and_evaluate(config: ConfigDict, workdir: str) -> State:
         The last state.
 
     Raises:
-        UserError: data, devices or folder do not fit the configuration, or the loss is not finite.
+        UserError: data, devices or folder do not fit the configuration, another run is at work in
+            the folder, or the loss is not finite.
     """
-    console = metrics.Console()
-    workdir = checkpoint.prepare_workdir(workdir)
+    console = metrics.Console(quiet=not multihost.is_first())
     mesh = sharding.make_mesh(config.mesh.data, config.mesh.support)
-    with checkpoint.open_manager(workdir, config.checkpoint.keep) as manager:
+    multihost.check_same("the configuration", json.dumps(config.to_dict()).encode())
+    with (
+        _own(workdir) as workdir,
+        checkpoint.open_manager(workdir, config.checkpoint.keep) as manager,
+    ):
         if (saved := checkpoint.restore_meta(manager)) is not None:
             config_lib.check_same_experiment(saved["config"], config, workdir)
         dataset = load(config)
         config_lib.check_data(config, dataset)
         total = tasks.total_steps(config, len(dataset.train_labels))
         meta = {"config": config.to_dict(), "data": _fingerprint(dataset)}
+        multihost.check_same(f"the data set {dataset.name}", b"%d" % meta["data"])
         like = tasks.template(config, dataset.image_shape, dataset.num_classes)
         restored = checkpoint.restore(manager, like)
         if restored is not None and restored.meta["data"] != meta["data"]:
@@ -77,11 +88,14 @@ def train_and_evaluate(config: ConfigDict, workdir: str) -> State:
         support = tasks.init_support(config, targets, key_support)
         task = tasks.make_task(config, targets, support, kernel, mesh, key_steps)
         measure = _make_evaluate(config, dataset, fitted, kernel, mesh)
-        files.write_json(os.path.join(workdir, "config.json"), config.to_dict())
+        with multihost.together():
+            if multihost.is_first():
+                files.write_json(os.path.join(workdir, "config.json"), config.to_dict())
         console.say(_summary(config, dataset, mesh, task, workdir))
         resumed = None if restored is None else restored.step
-        recorder = record.Recorder(workdir, config, dataset, fitted, support, resumed)
-        with metrics.open_writer(os.path.join(workdir, "metrics")) as writer:
+        first = multihost.is_first()
+        recorder = record.Recorder(workdir, config, dataset, fitted, support, resumed, first)
+        with metrics.open_writer(os.path.join(workdir, "metrics"), first) as writer:
             run = loop.Run(config, task, measure, manager, meta, recorder, writer, console)
             if restored is None:
                 return loop.run_from(run, loop.begin(run), 0)
@@ -98,7 +112,7 @@ def evaluate_file(config: ConfigDict, path: str) -> dict[str, float]:
     Raises:
         UserError: the file is broken, or does not fit the data set or the configuration.
     """
-    console = metrics.Console()
+    console = metrics.Console(quiet=not multihost.is_first())
     mesh = sharding.make_mesh(config.mesh.data, config.mesh.support)
     distilled = export.load_distilled(path)
     dataset = load(config)
@@ -121,6 +135,21 @@ def evaluate_file(config: ConfigDict, path: str) -> dict[str, float]:
     return measures
 
 
+@contextlib.contextmanager
+def _own(workdir: str) -> Iterator[str]:
+    """The folder, absolute, for this run alone: the first process locks it, the others see that."""
+    with contextlib.ExitStack() as stack:
+        with multihost.together():
+            workdir = checkpoint.prepare_workdir(workdir)
+            lock = os.path.join(workdir, LOCK)
+            if multihost.is_first():
+                stack.enter_context(files.locked(lock, f"the workdir {workdir}"))
+                files.remove_temporaries(workdir)
+        holder = Path(lock).read_bytes() if os.path.exists(lock) else b""
+        multihost.check_same(f"the folder {workdir} of --workdir", holder)
+        yield workdir
+
+
 def preprocessing_of(distilled: export.Distilled, dataset: Dataset, name: str) -> Preprocess:
     """The preprocessing in a file, or the one called `name` fitted where the file has none.
 
@@ -135,12 +164,13 @@ def preprocessing_of(distilled: export.Distilled, dataset: Dataset, name: str) -
 
 def load(config: ConfigDict) -> Dataset:
     """The data set that `config` names."""
-    return data.load_dataset(
-        config.dataset.name,
-        config.dataset.data_dir,
-        image_size=config.dataset.image_size,
-        test_fraction=config.dataset.test_fraction,
-    )
+    with multihost.together():
+        return data.load_dataset(
+            config.dataset.name,
+            config.dataset.data_dir,
+            image_size=config.dataset.image_size,
+            test_fraction=config.dataset.test_fraction,
+        )
 
 
 def _fingerprint(dataset: Dataset) -> int:
@@ -152,11 +182,11 @@ def _fingerprint(dataset: Dataset) -> int:
 def _preprocessing(config: ConfigDict, dataset: Dataset, workdir: str, resumed: bool) -> Preprocess:
     """Fitted once per run and kept beside the checkpoints: another machine may round otherwise."""
     path = os.path.join(workdir, PREPROCESS)
-    if resumed and os.path.exists(path):
-        return preprocess.from_arrays(files.read_arrays(path))
-    fitted = preprocess.fit(config.preprocess, dataset.train_images)
-    files.write_arrays(path, preprocess.to_arrays(fitted))
-    return fitted
+    with multihost.together():
+        if multihost.is_first() and not (resumed and os.path.exists(path)):
+            fitted = preprocess.fit(config.preprocess, dataset.train_images)
+            files.write_arrays(path, preprocess.to_arrays(fitted))
+    return preprocess.from_arrays(files.read_arrays(path))
 
 
 def make_kernel(config: ConfigDict, console: metrics.Console) -> Kernel:

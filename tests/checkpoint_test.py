@@ -1,5 +1,8 @@
 """Checkpoints come back bit for bit, or the one before them does."""
 
+import errno
+import shutil
+
 import jax
 import numpy as np
 import optax
@@ -130,6 +133,58 @@ def test_no_readable_checkpoint_is_an_error_and_then_a_new_start(tmp_path):
         restore(tmp_path)
     assert "\n" not in str(caught.value)
     assert restore(tmp_path) is None
+
+
+def test_a_full_disk_is_told_before_anything_is_written(tmp_path, monkeypatch):
+    with checkpoint.open_manager(str(tmp_path), 3) as manager:
+        checkpoint.save(manager, 1, state(1), META)
+        usage = type("Usage", (), {"free": 4096})
+        monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage)
+        with pytest.raises(UserError, match=r"checkpoints \(4 KiB are left and \d+ are needed\)"):
+            checkpoint.save(manager, 2, state(2), META)
+        assert list(manager.all_steps()) == [1]
+    assert_same(restore(tmp_path).state, state(1))
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, "as the system says it"),
+        ValueError(f"RESOURCE_EXHAUSTED: as TensorStore does [os_error_code='{errno.ENOSPC}']"),
+    ],
+)
+@pytest.mark.parametrize("method", ["save", "wait_until_finished", "close"])
+def test_a_disk_that_fills_up_meanwhile_is_one_line(tmp_path, monkeypatch, error, method):
+    def fail(*args, **kwargs):
+        raise error
+
+    closing = []
+
+    def save_twice():
+        with checkpoint.open_manager(str(tmp_path), 3) as manager:
+            checkpoint.save(manager, 1, state(1), META)
+            checkpoint.wait(manager)
+            closing.append(manager.close)
+            monkeypatch.setattr(manager, method, fail)
+            checkpoint.save(manager, 2, state(2), META)
+            checkpoint.wait(manager)
+
+    told = r"cannot write a checkpoint to .*/checkpoints \(No space left on device\)"
+    with pytest.raises(UserError, match=told) as caught:
+        save_twice()
+    assert "\n" not in str(caught.value)
+    monkeypatch.undo()
+    closing[0]()
+    assert restore(tmp_path).step in (1, 2)
+
+
+def test_an_error_of_orbax_that_is_none_of_the_disk_stays(tmp_path, monkeypatch):
+    with checkpoint.open_manager(str(tmp_path), 3) as manager:
+        close = manager.close
+        monkeypatch.setattr(manager, "save", lambda *a, **k: [][1])
+        with pytest.raises(IndexError):
+            checkpoint.save(manager, 1, state(1), META)
+        close()
 
 
 def test_a_workdir_that_cannot_be_written_is_refused(tmp_path):

@@ -17,6 +17,7 @@ from kip_flax import (
     data,
     evaluate,
     export,
+    files,
     kernels,
     metrics,
     preprocess,
@@ -176,18 +177,31 @@ def test_a_lost_checkpoint_is_made_up_for(undisturbed, tmp_path):
 
 def test_a_finished_run_does_nothing(undisturbed, capsys):
     workdir, expected = undisturbed
-    before = {path: path.stat().st_mtime_ns for path in workdir.rglob("*") if path.is_file()}
+
+    def written():
+        files = (path for path in workdir.rglob("*") if path.is_file() and path.name != train.LOCK)
+        return {path: path.stat().st_mtime_ns for path in files}
+
+    before = written()
     assert_same(train.train_and_evaluate(small(augment="shift"), str(workdir)), expected)
     assert "nothing to do" in capsys.readouterr().out
-    assert before == {
-        path: path.stat().st_mtime_ns for path in workdir.rglob("*") if path.is_file()
-    }
+    assert written() == before
 
 
 def test_another_experiment_in_the_folder_is_refused(undisturbed):
     workdir, _ = undisturbed
     with pytest.raises(UserError, match=r"another experiment: reg was 1e-06 and is now 0\.01"):
         train.train_and_evaluate(small(augment="shift", reg=0.01), str(workdir))
+
+
+def test_two_runs_in_one_folder_are_refused(tmp_path):
+    with (
+        files.locked(tmp_path / train.LOCK, "the folder"),
+        pytest.raises(UserError, match="in use by another run") as caught,
+    ):
+        train.train_and_evaluate(small(), str(tmp_path))
+    assert "\n" not in str(caught.value)
+    assert [path.name for path in tmp_path.iterdir()] == [train.LOCK]
 
 
 def test_other_data_in_the_folder_are_refused(undisturbed, monkeypatch):

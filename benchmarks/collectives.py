@@ -1,0 +1,165 @@
+"""Which collectives a compiled step runs between devices, and how many bytes they carry.
+
+Read from the HLO text that XLA compiled, so for the devices at hand: virtual ones will do.
+
+Run: python -m benchmarks.collectives --data=4 --targets=400,4000
+"""
+
+import argparse
+import math
+import re
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.sharding import Mesh
+
+from kip_flax import architectures, distill, evaluate, kernels, label_solve, sharding, tasks
+
+_OPS = "all-reduce|all-gather|all-to-all|reduce-scatter|collective-permute|collective-broadcast"
+_LINE = re.compile(rf"= (?P<shape>.*?) (?P<op>{_OPS})(-start)?\(")
+_SHAPE = re.compile(r"(?P<kind>pred|bf16|[fsuc]\d+)\[(?P<dims>[\d,]*)\]")
+# replica_groups as {{0,1},{2,3}}, as [groups,size]<=[devices], or as axes of a mesh.
+_LISTED = re.compile(r"replica_groups=\{\{([\d,]+)\}")
+_IOTA = re.compile(r"replica_groups=\[\d+,(\d+)\]")
+_AXES = re.compile(r"replica_groups=mesh\[(?P<mesh>[^]]*)\][^{]*\{(?P<taken>[^}]*)\}")
+
+
+@dataclass(frozen=True, order=True)
+class Collective:
+    """One exchange of a compiled program.
+
+    Attributes:
+        op: such as 'all-reduce'.
+        size: bytes of its result on one device.
+        devices: how many exchange with one another.
+        looped: whether it may run more than once: it is not in the program's entry.
+    """
+
+    op: str
+    size: int
+    devices: int
+    looped: bool
+
+
+def collectives(text: str) -> list[Collective]:
+    """All exchanges between two or more devices in the HLO text of a compiled program."""
+    found, entry = [], False
+    for line in text.splitlines():
+        if line.endswith("{"):
+            entry = line.startswith("ENTRY")
+        if not (match := _LINE.search(line)):
+            continue
+        devices = _devices(line)
+        if devices > 1:
+            found.append(Collective(match["op"], _size(match["shape"]), devices, not entry))
+    return found
+
+
+def _size(shapes: str) -> int:
+    total = 0
+    for match in _SHAPE.finditer(shapes):
+        bits = 8 if match["kind"] == "pred" else int(re.sub(r"\D", "", match["kind"]))
+        total += bits // 8 * math.prod(int(n) for n in match["dims"].split(",") if n)
+    return total
+
+
+def _devices(line: str) -> int:
+    if match := _LISTED.search(line):
+        return match[1].count(",") + 1
+    if match := _IOTA.search(line):
+        return int(match[1])
+    if match := _AXES.search(line):
+        sizes = dict(re.findall(r"'(\w+)'=(\d+)", match["mesh"]))
+        return math.prod(int(sizes[name]) for name in re.findall(r"'(\w+)'", match["taken"]))
+    return 2  # collective-permute names pairs.
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Sizes of a step: network, images (height, width, channels), support, classes."""
+
+    spec: architectures.Spec
+    image: tuple[int, int, int]
+    support: int
+    classes: int
+
+    def arrays(self, count: int) -> tuple[jax.Array, jax.Array]:
+        """Random images and labels."""
+        rng = np.random.default_rng(0)
+        images = rng.standard_normal((count, *self.image), np.float32)
+        labels = rng.standard_normal((count, self.classes), np.float32)
+        return jnp.asarray(images), jnp.asarray(labels)
+
+
+def kip_step(problem: Problem, mesh: Mesh, targets: int) -> str:
+    """HLO text of the KIP step, labels learned, as `tasks` compiles it."""
+    kernel, tx = _kernel(problem, mesh), optax.adam(0.01)
+    state = jax.tree.map(np.array, distill.init(*problem.arrays(problem.support), tx, True))
+    step = tasks.pinned(distill.make_step(kernel, tx, 1e-6), mesh)
+    put = _targets(problem, mesh, targets)
+    return _text(step.lower(sharding.replicate(mesh, state), *put))
+
+
+def label_solve_step(problem: Problem, mesh: Mesh, targets: int) -> str:
+    """HLO text of a tile of Label Solve."""
+    state = jax.tree.map(np.array, label_solve.init(*problem.arrays(problem.support)))
+    step = tasks.pinned(label_solve.make_step(_kernel(problem, mesh)), mesh)
+    put = _targets(problem, mesh, targets)
+    return _text(step.lower(sharding.replicate(mesh, state), *put))
+
+
+def evaluation(problem: Problem, mesh: Mesh, targets: int) -> str:
+    """HLO text of the evaluation of a batch of test images."""
+    images, labels = sharding.replicate(mesh, problem.arrays(problem.support))
+    x = _targets(problem, mesh, targets)[0]
+    y = sharding.put_targets(mesh, np.zeros(targets, np.int32), np.zeros(targets, np.int32))[0]
+    measure = evaluate.make_measure(_kernel(problem, mesh))
+    return _text(measure.lower(images, labels.astype(float), x, y, targets))
+
+
+STEPS = {"KIP step": kip_step, "Label Solve": label_solve_step, "evaluation": evaluation}
+
+
+def _text(lowered: jax.stages.Lowered) -> str:
+    text = lowered.compile().as_text()
+    if text is None:
+        raise RuntimeError(f"{jax.default_backend()} does not show what it compiled")
+    return text
+
+
+def _targets(problem: Problem, mesh: Mesh, count: int) -> tuple[jax.Array, ...]:
+    return sharding.put_targets(mesh, *map(np.asarray, problem.arrays(count)))
+
+
+def _kernel(problem: Problem, mesh: Mesh) -> sharding.Kernel:
+    return sharding.shard_kernel(kernels.make_kernel(problem.spec), mesh)
+
+
+def main() -> None:
+    """Prints a table: one row a program and a number of targets."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=int, default=4, help="devices that share the targets")
+    parser.add_argument("--support", type=int, default=1, help="devices that share the support")
+    parser.add_argument("--targets", default="400,4000", help="targets of a step")
+    parser.add_argument("--size", type=int, default=32, help="height and width of images")
+    parser.add_argument("--images", type=int, default=10, help="support images")
+    options = parser.parse_args()
+    sharding.prepare_cpu_devices()
+    jax.config.update("jax_num_cpu_devices", options.data * options.support)
+    jax.config.update("jax_enable_x64", True)
+    mesh = sharding.make_mesh(options.data, options.support)
+    image = (options.size, options.size, 3)
+    problem = Problem(architectures.convnet(3), image, options.images, 10)
+    print("| | targets | collectives | bytes |\n|---|---|---|---|")
+    for name, program in STEPS.items():
+        for targets in map(int, options.targets.split(",")):
+            found = collectives(program(problem, mesh, targets))
+            told = ", ".join(f"{c.op} {c.size:,}" for c in sorted(found))
+            print(f"| {name} | {targets} | {told} | {sum(c.size for c in found):,} |")
+
+
+if __name__ == "__main__":
+    main()
