@@ -2,6 +2,7 @@
 
   python main.py --config=configs/kip_digits.py --workdir=runs/digits [--config.FIELD=VALUE ...]
   python main.py --config=configs/kip_digits.py --mode=evaluate --distilled=FILE.npz
+  python main.py --config=configs/kip_digits.py --mode=transfer --distilled=FILE.npz --workdir=DIR
 
 Exit code 0: finished, or stopped by SIGTERM or Ctrl-C with everything saved; 2: a mistake that one
 line on stderr explains.
@@ -22,13 +23,18 @@ _CONFIG_ERRORS = (
     *(AttributeError, LookupError, TypeError, ValueError),
 )
 
-MODES = ("train", "evaluate")
+# Modes, and the flags that each needs.
+MODES = {
+    "train": ("workdir",),
+    "evaluate": ("distilled",),
+    "transfer": ("distilled", "workdir"),
+}
 FLAGS = flags.FLAGS
 
 config_flags.DEFINE_config_file("config", None, "File with the experiment, such as configs/*.py.")
 flags.DEFINE_string("workdir", None, "Folder for checkpoints, metrics and artefacts.")
 flags.DEFINE_string("mode", "train", f"One of {', '.join(MODES)}.")
-flags.DEFINE_string("distilled", None, "Distilled .npz file to evaluate (--mode=evaluate).")
+flags.DEFINE_string("distilled", None, "Distilled .npz file (--mode=evaluate, --mode=transfer).")
 
 
 def main(argv: list[str]) -> None:
@@ -43,8 +49,12 @@ def main(argv: list[str]) -> None:
         _set_up_jax(FLAGS.config.mesh.cpu_devices)
         if FLAGS.mode == "train":
             train.train_and_evaluate(FLAGS.config, FLAGS.workdir)
-        else:
+        elif FLAGS.mode == "evaluate":
             train.evaluate_file(FLAGS.config, FLAGS.distilled)
+        else:
+            from kip_flax import transfer
+
+            transfer.transfer_file(FLAGS.config, FLAGS.distilled, FLAGS.workdir)
     except UserError as error:
         _exit_with(str(error))
 
@@ -74,9 +84,9 @@ def _check_command(argv: list[str]) -> None:
     path = config_flags.get_config_filename(FLAGS["config"]).split(":")[0]
     if not os.path.isfile(path):
         raise UserError(f"there is no file {path}: --config names one, such as those in configs/.")
-    needed = "workdir" if FLAGS.mode == "train" else "distilled"
-    if not FLAGS[needed].value:
-        raise UserError(f"--mode={FLAGS.mode} needs --{needed}=PATH.")
+    for needed in MODES[FLAGS.mode]:
+        if not FLAGS[needed].value:
+            raise UserError(f"--mode={FLAGS.mode} needs --{needed}=PATH.")
 
 
 def _set_up_jax(cpu_devices: int) -> None:

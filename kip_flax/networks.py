@@ -117,8 +117,7 @@ def functions(make: Make) -> Functions:
     training = nnx.split(abstract, nnx.Param, ...)[0]
 
     def init(key: jax.Array) -> tuple[Tree, Tree]:
-        parts = nnx.split(make(nnx.Rngs(key)), nnx.Param, ...)
-        return parts[1], parts[2]
+        return tuple(nnx.split(make(nnx.Rngs(key)), nnx.Param, ...)[1:])  # type: ignore[return-value]
 
     def apply(params: Tree, other: Tree, images: jax.Array) -> jax.Array:
         return nnx.merge(evaluating, params, other)(images)

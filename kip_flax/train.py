@@ -57,7 +57,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str) -> State:
     with checkpoint.open_manager(workdir, config.checkpoint.keep) as manager:
         if (saved := checkpoint.restore_meta(manager)) is not None:
             config_lib.check_same_experiment(saved["config"], config, workdir)
-        dataset = _load(config)
+        dataset = load(config)
         config_lib.check_data(config, dataset)
         total = tasks.total_steps(config, len(dataset.train_labels))
         meta = {"config": config.to_dict(), "data": _fingerprint(dataset)}
@@ -72,7 +72,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str) -> State:
         fitted = _preprocessing(config, dataset, workdir, resumed=restored is not None)
         train_images = preprocess.apply(fitted, dataset.train_images)
         targets = tasks.Targets(train_images, dataset.train_labels, dataset.num_classes)
-        kernel = sharding.shard_kernel(_make_kernel(config, console), mesh)
+        kernel = sharding.shard_kernel(make_kernel(config, console), mesh)
         key_support, key_steps = jax.random.split(jax.random.key(config.seed))
         support = tasks.init_support(config, targets, key_support)
         task = tasks.make_task(config, targets, support, kernel, mesh, key_steps)
@@ -101,18 +101,14 @@ def evaluate_file(config: ConfigDict, path: str) -> dict[str, float]:
     console = metrics.Console()
     mesh = sharding.make_mesh(config.mesh.data, config.mesh.support)
     distilled = export.load_distilled(path)
-    dataset = _load(config)
-    evaluate.check_fits(distilled, dataset, config.preprocess)
+    dataset = load(config)
     config_lib.check_pools(config, dataset)
-    if distilled.preprocess is None:
-        fitted = preprocess.fit(config.preprocess, dataset.train_images)
-    else:
-        fitted = preprocess.from_arrays(distilled.preprocess)
+    fitted = preprocessing_of(distilled, dataset, config.preprocess)
     measures = evaluate.evaluate_distilled(
         distilled,
         dataset,
         fitted,
-        sharding.shard_kernel(_make_kernel(config, console), mesh),
+        sharding.shard_kernel(make_kernel(config, console), mesh),
         reg=config.reg,
         batch_size=config.eval.batch_size,
         num_test=config.eval.num_test,
@@ -125,7 +121,20 @@ def evaluate_file(config: ConfigDict, path: str) -> dict[str, float]:
     return measures
 
 
-def _load(config: ConfigDict) -> Dataset:
+def preprocessing_of(distilled: export.Distilled, dataset: Dataset, name: str) -> Preprocess:
+    """The preprocessing in a file, or the one called `name` fitted where the file has none.
+
+    Raises:
+        UserError: the file does not fit the data set or `name`.
+    """
+    evaluate.check_fits(distilled, dataset, name)
+    if distilled.preprocess is None:
+        return preprocess.fit(name, dataset.train_images)
+    return preprocess.from_arrays(distilled.preprocess)
+
+
+def load(config: ConfigDict) -> Dataset:
+    """The data set that `config` names."""
     return data.load_dataset(
         config.dataset.name,
         config.dataset.data_dir,
@@ -150,7 +159,8 @@ def _preprocessing(config: ConfigDict, dataset: Dataset, workdir: str, resumed: 
     return fitted
 
 
-def _make_kernel(config: ConfigDict, console: metrics.Console) -> Kernel:
+def make_kernel(config: ConfigDict, console: metrics.Console) -> Kernel:
+    """The kernel that `config` names, compiled ahead where that can be done."""
     spec = architectures.build(config.kernel.architecture, config.kernel.depth)
     kernels.warm_up(spec, config.kernel.implementation, console.say)
     return kernels.make_kernel(
