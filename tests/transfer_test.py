@@ -145,7 +145,7 @@ def stop_after(monkeypatch, calls):
     monkeypatch.setattr(loop, "stop_signals", Stopping)
 
 
-@pytest.mark.parametrize("calls", [2, 4, 8])
+@pytest.mark.parametrize("calls", [2, 10])
 def test_an_interrupted_transfer_ends_as_one_that_was_not(calls, files, tmp_path, monkeypatch):
     config = make_config(networks=("fc:1",), baselines=("random",), lr_factor=(0.1, 1.0))
     whole = transfer.transfer_file(config, files, str(tmp_path / "whole"))

@@ -89,7 +89,9 @@ def test_the_counts_that_publications_print():
     assert vgg(3) == 9_231_114  # the same
 
 
-@pytest.mark.parametrize("name", ["convnet_in", "resnet18_bn", "lenet"])
+@pytest.mark.parametrize(
+    "name", ["convnet_in", "lenet", pytest.param("resnet18_bn", marks=pytest.mark.slow)]
+)
 def test_every_parameter_gets_a_gradient(name):
     shape = (16, 16, 3)
     net = networks.functions(lambda rngs: zoo.make_network(name, shape, 10, rngs))
@@ -106,6 +108,7 @@ def test_every_parameter_gets_a_gradient(name):
         assert jnp.abs(leaf).max() > 0
 
 
+@pytest.mark.slow
 def test_batch_norm_keeps_running_averages_and_uses_them():
     net = networks.functions(lambda rngs: zoo.make_network("resnet18_bn", (4, 4, 1), 3, rngs))
     params, other = jax.jit(net.init)(jax.random.key(0))
