@@ -7,6 +7,7 @@ on from there.
 """
 
 import os
+import shutil
 import zlib
 from collections.abc import Callable
 from typing import Any
@@ -87,6 +88,7 @@ def transfer_file(config: ConfigDict, path: str, workdir: str) -> list[dict[str,
                     return table.rows
                 table.add({"set": image_set.name, "size": image_set.size, "network": name, **row})
                 console.say(transfer_table.line(table.rows[-1]))
+    shutil.rmtree(folder, ignore_errors=True)  # All rows are in the table.
     console.say(table.finish(config.transfer.networks, sets))
     return table.rows
 

@@ -101,25 +101,27 @@ def deciding(config: ConfigDict) -> dict[str, Any]:
 
 
 def described(name: str, architecture: str, depth: int) -> architectures.Spec | None:
-    """The description that a name in `transfer.networks` stands for; None for one of the zoo.
+    """The description that a name in `transfer.networks` stands for; None for one without.
 
-    'kernel' is the kernel's own (`architecture`, `depth`), 'convnet:3' any other; None is also for
-    'krr', which is no network.
+    'kernel' is the kernel's own (`architecture`, `depth`), 'convnet:3' any other. Those of the zoo
+    have none, nor has 'krr', which is no network.
 
     Raises:
         UserError: there is no such network.
     """
-    from kip_flax import zoo  # Flax's modules take a second to load.
-
+    kind, _, number = name.partition(":")
     if name == "kernel":
         return architectures.build(architecture, depth)
-    kind, _, number = name.partition(":")
     if kind in architectures.ARCHITECTURES and number.isdigit():
         return architectures.build(kind, int(number))
-    if name not in (KRR, *zoo.ZOO):
-        described_ones = ", ".join(f"{kind}:DEPTH" for kind in architectures.ARCHITECTURES)
+    if name == KRR:
+        return None
+    from kip_flax import zoo  # Flax's modules take a second to load.
+
+    if name not in zoo.ZOO:
+        others = ", ".join(f"{kind}:DEPTH" for kind in architectures.ARCHITECTURES)
         raise UserError(
-            f"unknown network {name!r}: transfer.networks takes krr, kernel, {described_ones}, "
+            f"unknown network {name!r}: transfer.networks takes {KRR}, kernel, {others}, "
             f"{', '.join(zoo.ZOO)}."
         )
     return None
