@@ -23,7 +23,7 @@ CASES: dict[str, tuple[arch.Spec, tuple[int, int, int]]] = {
     "fc, depth 1": (arch.fc(1), (8, 8, 3)),
     "fc, depth 3": (arch.fc(3), (8, 8, 3)),
     "conv, depth 3": (arch.conv(3), (8, 8, 3)),
-    "convnet, depth 3": (arch.convnet(3), (8, 8, 3)),
+    "convnet, depth 3, 9x10": (arch.convnet(3), (9, 10, 3)),  # At 8x8 it is Myrtle-5.
     "convnet, depth 2, 7x9": (arch.convnet(2), (7, 9, 1)),
     "convnet_plain, depth 3": (arch.convnet_plain(3), (8, 8, 3)),
     "myrtle, depth 5": (arch.myrtle(5), (8, 8, 3)),

@@ -60,7 +60,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str) -> State:
         dataset = load(config)
         config_lib.check_data(config, dataset)
         total = tasks.total_steps(config, len(dataset.train_labels))
-        meta = {"config": config.to_dict(), "data": _fingerprint(dataset)}
+        meta = {"config": config.to_dict(), "data": fingerprint(dataset)}
         like = tasks.template(config, dataset.image_shape, dataset.num_classes)
         restored = checkpoint.restore(manager, like)
         if restored is not None and restored.meta["data"] != meta["data"]:
@@ -143,7 +143,7 @@ def load(config: ConfigDict) -> Dataset:
     )
 
 
-def _fingerprint(dataset: Dataset) -> int:
+def fingerprint(dataset: Dataset) -> int:
     """CRC-32 of the training set."""
     crc = zlib.crc32(np.ascontiguousarray(dataset.train_labels).tobytes())
     return zlib.crc32(np.ascontiguousarray(dataset.train_images).data, crc)

@@ -18,10 +18,12 @@ from ml_collections import ConfigDict
 
 from kip_flax import (
     checkpoint,
+    data,
     evaluate,
     export,
     loop,
     metrics,
+    networks,
     preprocess,
     sharding,
     train,
@@ -49,9 +51,9 @@ def transfer_file(config: ConfigDict, path: str, workdir: str) -> list[dict[str,
     workdir = checkpoint.prepare_workdir(workdir)
     mesh = sharding.make_mesh(config.mesh.data, config.mesh.support)
     distilled = export.load_distilled(path)
-    table = transfer_table.Table(workdir, identity(config, distilled), path)
     dataset = train.load(config)
     evaluate.check_fits(distilled, dataset, config.preprocess)
+    table = transfer_table.Table(workdir, identity(config, distilled, dataset), path)
     makers = {
         name: transfer_rows.maker(config, name, dataset.image_shape, dataset.num_classes)
         for name in config.transfer.networks
@@ -72,32 +74,48 @@ def transfer_file(config: ConfigDict, path: str, workdir: str) -> list[dict[str,
     folder = os.path.join(workdir, "transfer")
     with checkpoint.open_manager(folder, keep=1) as manager, loop.stop_signals() as stopping:
         session = transfer_rows.Session(manager, stopping, console)
-        for name in config.transfer.networks:
-            compute: Callable[[ImageSet], dict[str, Any] | None]
-            if name == KRR:
-                assert kernel is not None
-                compute = transfer_rows.krr_row(problem, kernel)
-            else:
-                compute = transfer_rows.network_row(problem, name, makers[name], session)
-            for image_set in sets:
-                if table.has(image_set.name, image_set.size, name):
-                    continue
-                row = compute(image_set)
-                if row is None:
-                    console.say("stopped and saved: the same command goes on from there")
-                    return table.rows
-                table.add({"set": image_set.name, "size": image_set.size, "network": name, **row})
-                console.say(transfer_table.line(table.rows[-1]))
+        if not _fill(table, problem, sets, kernel, makers, session):
+            console.say("stopped and saved: the same command goes on from there")
+            return table.rows
     shutil.rmtree(folder, ignore_errors=True)  # All rows are in the table.
     console.say(table.finish(config.transfer.networks, sets))
     return table.rows
 
 
-def identity(config: ConfigDict, distilled: export.Distilled) -> dict[str, Any]:
-    """What all rows of one table have in common: the fields that decide, and the distilled set."""
-    flat = transfer_fields.deciding(config)
+def identity(
+    config: ConfigDict, distilled: export.Distilled, dataset: data.Dataset
+) -> dict[str, Any]:
+    """What all rows of one table have in common: the fields that decide, the set and the data."""
     crc = zlib.crc32(distilled.images.tobytes(), zlib.crc32(distilled.labels.tobytes()))
-    return flat | {"distilled set (checksum)": crc}
+    sums = {"distilled set (checksum)": crc, "data (checksum)": train.fingerprint(dataset)}
+    return transfer_fields.deciding(config) | sums
+
+
+def _fill(
+    table: transfer_table.Table,
+    problem: transfer_rows.Problem,
+    sets: list[ImageSet],
+    kernel: Kernel | None,
+    makers: dict[str, networks.Make],
+    session: transfer_rows.Session,
+) -> bool:
+    """Computes the rows that are not there; False when told to stop before the last."""
+    for name in problem.config.transfer.networks:
+        compute: Callable[[ImageSet], dict[str, Any] | None]
+        if name == KRR:
+            assert kernel is not None
+            compute = transfer_rows.krr_row(problem, kernel)
+        else:
+            compute = transfer_rows.network_row(problem, name, makers[name], session)
+        for image_set in sets:
+            if table.has(image_set.name, image_set.size, name):
+                continue
+            row = None if session.stopping() else compute(image_set)
+            if row is None:
+                return False
+            table.add({"set": image_set.name, "size": image_set.size, "network": name, **row})
+            session.console.say(transfer_table.line(table.rows[-1]))
+    return True
 
 
 def _sets(

@@ -254,3 +254,12 @@ def test_a_checkpoint_of_another_row_is_left_alone(tmp_path):
         (states, at), results = transfer_rows._saved(manager, "x", {"a": np.zeros(3)})
         assert (at, results) == (4, [])
         assert states["a"].tolist() == [1, 1, 1]
+
+
+def test_other_data_in_the_same_folder_are_refused(files, tmp_path, digits, monkeypatch):
+    config = make_config(networks=("fc:1",), num_steps=1, every_steps=1)
+    transfer.transfer_file(config, files, str(tmp_path))
+    other = dataclasses.replace(digits, train_images=255 - digits.train_images)
+    monkeypatch.setattr(train, "load", lambda _: other)
+    with pytest.raises(UserError, match=r"another transfer: data \(checksum\)"):
+        transfer.transfer_file(config, files, str(tmp_path))
