@@ -2,6 +2,8 @@
 
   python main.py --config=configs/kip_digits.py --workdir=runs/digits [--config.FIELD=VALUE ...]
   python main.py --config=configs/kip_digits.py --mode=evaluate --distilled=FILE.npz
+  python main.py --config=configs/kip_digits.py --mode=transfer --distilled=FILE.npz --workdir=DIR
+  python main.py --config=configs/kip_digits.py --mode=plan
 
 Exit code 0: finished, or stopped by SIGTERM or Ctrl-C with everything saved; 2: a mistake that one
 line on stderr explains; 3: one of several processes was lost, which a line explains too.
@@ -22,7 +24,13 @@ _CONFIG_ERRORS = (
     *(AttributeError, LookupError, TypeError, ValueError),
 )
 
-MODES = ("train", "evaluate")
+# Modes, and the flags that each needs.
+MODES = {
+    "train": ("workdir",),
+    "evaluate": ("distilled",),
+    "transfer": ("distilled", "workdir"),
+    "plan": (),
+}
 FLAGS = flags.FLAGS
 
 config_flags.DEFINE_config_file("config", None, "File with the experiment, such as configs/*.py.")
@@ -31,7 +39,7 @@ flags.DEFINE_string("mode", "train", f"One of {', '.join(MODES)}.")
 flags.DEFINE_string("coordinator_address", None, "HOST:PORT of process 0 of several.")
 flags.DEFINE_integer("num_processes", None, "How many processes share the run.")
 flags.DEFINE_integer("process_id", None, "Which of them this is, from 0.")
-flags.DEFINE_string("distilled", None, "Distilled .npz file to evaluate (--mode=evaluate).")
+flags.DEFINE_string("distilled", None, "Distilled .npz file (--mode=evaluate, --mode=transfer).")
 
 
 def main(argv: list[str]) -> None:
@@ -40,17 +48,30 @@ def main(argv: list[str]) -> None:
         _check_command(argv)
         # JAX and all that comes with it are loaded only for a command that makes sense.
         from kip_flax import config as config_lib
-        from kip_flax import multihost, train
+        from kip_flax import multihost
 
         config_lib.validate(FLAGS.config)
         _set_up_jax(FLAGS.config.mesh.cpu_devices)
         with multihost.ends_at_once():
-            if FLAGS.mode == "train":
-                train.train_and_evaluate(FLAGS.config, FLAGS.workdir)
-            else:
-                train.evaluate_file(FLAGS.config, FLAGS.distilled)
+            _dispatch()
     except UserError as error:
         _exit_with(str(error))
+
+
+def _dispatch() -> None:
+    if FLAGS.mode == "transfer":
+        from kip_flax import transfer  # Networks take a second to load.
+
+        transfer.transfer_file(FLAGS.config, FLAGS.distilled, FLAGS.workdir)
+        return
+    from kip_flax import plan, train
+
+    if FLAGS.mode == "train":
+        train.train_and_evaluate(FLAGS.config, FLAGS.workdir)
+    elif FLAGS.mode == "evaluate":
+        train.evaluate_file(FLAGS.config, FLAGS.distilled)
+    else:
+        plan.plan_run(FLAGS.config)
 
 
 def parse_flags(argv: list[str]) -> list[str]:
@@ -78,9 +99,11 @@ def _check_command(argv: list[str]) -> None:
     path = config_flags.get_config_filename(FLAGS["config"]).split(":")[0]
     if not os.path.isfile(path):
         raise UserError(f"there is no file {path}: --config names one, such as those in configs/.")
-    needed = "workdir" if FLAGS.mode == "train" else "distilled"
-    if not FLAGS[needed].value:
-        raise UserError(f"--mode={FLAGS.mode} needs --{needed}=PATH.")
+    if FLAGS.mode in ("transfer", "plan") and FLAGS.num_processes not in (None, 1):
+        raise UserError(f"--mode={FLAGS.mode} runs in one process: leave --num_processes out.")
+    for needed in MODES[FLAGS.mode]:
+        if not FLAGS[needed].value:
+            raise UserError(f"--mode={FLAGS.mode} needs --{needed}=PATH.")
 
 
 def _set_up_jax(cpu_devices: int) -> None:

@@ -105,6 +105,53 @@ def get_config() -> ConfigDict:
     # Test images per call of the kernel.
     config.eval.batch_size = 500
 
+    # --mode=transfer: finite networks trained on a distilled set. The defaults are the published
+    # recipe (Nguyen et al., NeurIPS 2021).
+    config.transfer = ConfigDict()
+    # Networks: 'kernel' (the one above, of finite width), 'NAME:DEPTH' (any other description, such
+    # as 'myrtle:5'), 'krr' (no network: kernel ridge regression), or one of kip_flax/zoo.py: mlp,
+    # convnet_in, lenet, alexnet, vgg11_in, vgg11_bn, resnet18_in, resnet18_bn.
+    config.transfer.networks = ("krr", "kernel")
+    # Channels or units of a layer of 'kernel' and 'NAME:DEPTH'.
+    config.transfer.width = 1024
+    # 'standard' or 'ntk', of the same networks.
+    config.transfer.parameterization = "standard"
+    # 'mse' (half the mean squared error) or 'cross_entropy'.
+    config.transfer.loss = "mse"
+    # 'soft': the labels as they are; 'hard': one-hot at the largest.
+    config.transfer.labels = "soft"
+    # Augmentations of the training batches, comma separated; DSA's are
+    # 'flip,shift,cutout,crop_rotate'. '' for none.
+    config.transfer.augment = ""
+    # Steps of gradient descent; the learning rate goes to 0 as a cosine.
+    config.transfer.num_steps = 5000
+    # Images of a step; all, if the set has no more.
+    config.transfer.batch_size = 100
+    # Of the gradient descent.
+    config.transfer.momentum = 0.9
+    # Learning rate, in units of the largest that the network's tangent kernel bears. Of several
+    # the best on held-out training images is taken.
+    config.transfer.lr_factor = (1.0,)
+    # Weight decay: half of it times the squared norm of all parameters is added to the loss.
+    # Several: as above, together with lr_factor.
+    config.transfer.l2 = (1e-3,)
+    # Networks that are trained, with weights (and, where random, images) of their own.
+    config.transfer.seeds = 5
+    # Share of the training images, evenly over the classes, that choices are made on; baselines
+    # do not draw from them.
+    config.transfer.held_out = 0.1
+    # Held-out images on which the tangent kernel is measured.
+    config.transfer.ntk_inputs = 50
+    # Test images per pass of the network.
+    config.transfer.eval_batch_size = 100
+    # Steps between checkpoints.
+    config.transfer.every_steps = 500
+    # Real images of the same number to compare with: 'initial' (what the set was made from),
+    # 'label_solve' (the same, labels solved), 'random', 'kmeans', 'herding'.
+    config.transfer.baselines = ()
+    # Numbers of random real images among which the set's worth is looked for; () for no ladder.
+    config.transfer.ladder = ()
+
     config.log = ConfigDict()
     # Steps between two lines of progress, each with a check that the loss is finite.
     config.log.every_steps = 10

@@ -8,7 +8,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from kip_flax import architectures, augment, data, kernels, preprocess
+from kip_flax import architectures, augment, data, kernels, preprocess, transfer_fields
 from kip_flax.errors import UserError
 
 ALGORITHMS = ("kip", "ls")
@@ -53,6 +53,7 @@ FIELDS: dict[str, type] = {
     "eval.num_test": int,
     "eval.batch_size": int,
     "log.every_steps": int,
+    **transfer_fields.FIELDS,
 }
 
 _CHOICES: dict[str, Sequence[str]] = {
@@ -66,6 +67,7 @@ _CHOICES: dict[str, Sequence[str]] = {
     "support.init": SUPPORT_INITS,
     "optimizer.name": OPTIMIZERS,
     "optimizer.schedule": SCHEDULES,
+    **transfer_fields.CHOICES,
 }
 
 # The smallest value allowed.
@@ -86,6 +88,7 @@ _MINIMA: dict[str, int] = {
     "eval.num_test": 0,
     "eval.batch_size": 1,
     "log.every_steps": 1,
+    **transfer_fields.MINIMA,
 }
 _ABOVE_ZERO = ("kernel.w_std", "optimizer.learning_rate")
 
@@ -97,6 +100,7 @@ _FREE = (
     "checkpoint.",
     "eval.",
     "log.",
+    "transfer.",
     "kernel.implementation",
     "dataset.data_dir",
 )
@@ -154,6 +158,7 @@ def validate(config: ConfigDict) -> None:
         )
     architectures.build(config.kernel.architecture, config.kernel.depth)
     augment.parse(config.augment)
+    transfer_fields.check(flat)
     if config.algorithm == "ls" and config.augment:
         raise UserError(
             f"augment is {config.augment!r}: Label Solve does not augment: leave it empty."

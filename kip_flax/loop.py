@@ -54,7 +54,7 @@ def run_from(run: Run, state: State, step: int) -> State:
     clock = metrics.Stopwatch(step, task.total, task.pairs)
     begun = checked = step
     last, figures = step == task.total, dict[str, float]()
-    with _stop_signals() as signalled:
+    with stop_signals() as signalled:
         stopping = multihost.agreed(signalled)
         while not last:
             step += 1
@@ -144,7 +144,7 @@ def _speed(figures: dict[str, float]) -> dict[str, float]:
 
 
 @contextlib.contextmanager
-def _stop_signals() -> Iterator[Callable[[], bool]]:
+def stop_signals() -> Iterator[Callable[[], bool]]:
     """SIGTERM and SIGINT make the yielded function true; a second one acts as if unhandled."""
     seen: list[int] = []
     before: dict[signal.Signals, Any] = {}

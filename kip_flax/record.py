@@ -122,7 +122,7 @@ class Recorder:
             **figures,
             "hardware": metrics.hardware(),
             "command": shlex.join(sys.argv),
-            "versions": _versions(),
+            "versions": versions(),
         }
         if self._writes:
             files.write_json(os.path.join(self.workdir, RESULT), content)
@@ -135,7 +135,7 @@ class Recorder:
             "test_accuracy": measures["accuracy"],
             "test_mse": measures["mse"],
             "config": config_lib.identity(self._config),
-            "versions": _versions(),
+            "versions": versions(),
         }
 
     def _index_row(self, step: int, measures: dict[str, float]) -> dict[str, Any]:
@@ -181,6 +181,7 @@ def _read_result(path: str) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
+    """Of the program and what it computes with."""
     ours = {"kip_flax": __version__, "python": platform.python_version()}
     return ours | {name: metadata.version(name) for name in _PACKAGES}

@@ -62,7 +62,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str) -> State:
     mesh = sharding.make_mesh(config.mesh.data, config.mesh.support)
     multihost.check_same("the configuration", json.dumps(config.to_dict()).encode())
     with (
-        _own(workdir) as workdir,
+        own_folder(workdir) as workdir,
         checkpoint.open_manager(workdir, config.checkpoint.keep) as manager,
     ):
         if (saved := checkpoint.restore_meta(manager)) is not None:
@@ -70,7 +70,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str) -> State:
         dataset = load(config)
         config_lib.check_data(config, dataset)
         total = tasks.total_steps(config, len(dataset.train_labels))
-        meta = {"config": config.to_dict(), "data": _fingerprint(dataset)}
+        meta = {"config": config.to_dict(), "data": fingerprint(dataset)}
         multihost.check_same(f"the data set {dataset.name}", b"%d" % meta["data"])
         like = tasks.template(config, dataset.image_shape, dataset.num_classes)
         restored = checkpoint.restore(manager, like)
@@ -136,7 +136,7 @@ def evaluate_file(config: ConfigDict, path: str) -> dict[str, float]:
 
 
 @contextlib.contextmanager
-def _own(workdir: str) -> Iterator[str]:
+def own_folder(workdir: str) -> Iterator[str]:
     """The folder, absolute, for this run alone: the first process locks it, the others see that."""
     with contextlib.ExitStack() as stack:
         with multihost.together():
@@ -173,7 +173,7 @@ def load(config: ConfigDict) -> Dataset:
         )
 
 
-def _fingerprint(dataset: Dataset) -> int:
+def fingerprint(dataset: Dataset) -> int:
     """CRC-32 of the training set."""
     crc = zlib.crc32(np.ascontiguousarray(dataset.train_labels).tobytes())
     return zlib.crc32(np.ascontiguousarray(dataset.train_images).data, crc)

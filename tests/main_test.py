@@ -38,10 +38,11 @@ def run(*arguments):
         ((DIGITS, "--config.kernel.dept=3"), 'Did you mean "depth" instead of "dept"?'),
         ((DIGITS, "--config.num_steps=many"), "--config.num_steps=many: invalid literal"),
         ((DIGITS, "--workdri=x"), "Unknown command line flag 'workdri'. Did you mean: workdir"),
-        ((DIGITS, "--mode=fly"), "unknown mode 'fly': --mode is one of train, evaluate"),
+        ((DIGITS, "--mode=fly"), "unknown mode 'fly': --mode is one of train, evaluate, transfer"),
         ((DIGITS, "train"), "unknown argument 'train'"),
         ((DIGITS,), "--mode=train needs --workdir=PATH"),
         ((DIGITS, "--mode=evaluate"), "--mode=evaluate needs --distilled=PATH"),
+        ((DIGITS, "--mode=transfer", "--distilled=x"), "--mode=transfer needs --workdir=PATH"),
         ((DIGITS, "--workdir=x", "--config.algorithm=gan"), "algorithm is 'gan': take one of"),
     ],
 )
@@ -81,6 +82,17 @@ def test_train_again_and_evaluate(tmp_path):
     assert (measured.returncode, measured.stderr) == (0, "")
     accuracy = figures["evaluations"][-1]["accuracy"]
     assert f"test accuracy {accuracy:.2%}" in measured.stdout
+
+    little = (
+        *("--config.transfer.width=8", "--config.transfer.num_steps=4"),
+        *("--config.transfer.seeds=2", "--config.transfer.baselines=('initial',)"),
+    )
+    transfer = ("--mode=transfer", f"--distilled={path}", f"--workdir={tmp_path / 'transfer'}")
+    moved = run(DIGITS, *transfer, *QUICK, *little)
+    assert (moved.returncode, moved.stderr) == (0, "")
+    assert re.search(rf"10 distilled +{100 * accuracy:.2f} +\d+\.\d\d ± ", moved.stdout)
+    rows = json.loads((tmp_path / "transfer" / "transfer.json").read_text())["rows"]
+    assert [row["network"] for row in rows] == ["krr", "krr", "kernel", "kernel"]
 
 
 def test_the_main_job_goes_as_with_the_reference_kernel(tmp_path):

@@ -206,7 +206,7 @@ def test_two_runs_in_one_folder_are_refused(tmp_path):
 
 def test_other_data_in_the_folder_are_refused(undisturbed, monkeypatch):
     workdir, _ = undisturbed
-    monkeypatch.setattr(train, "_fingerprint", lambda dataset: 1)
+    monkeypatch.setattr(train, "fingerprint", lambda dataset: 1)
     with pytest.raises(UserError, match="was made from other data"):
         train.train_and_evaluate(small(augment="shift"), str(workdir))
 

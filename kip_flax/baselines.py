@@ -1,0 +1,77 @@
+"""Real images in the place of distilled ones: which training images a baseline takes.
+
+Budgets and classes are those of the distilled set: `size` images, as many of each class.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+
+# Chosen here, besides those that come from the distilled set itself and from random draws.
+BASELINES = ("initial", "label_solve", "random", "kmeans", "herding")
+
+
+def kmeans(images: np.ndarray, labels: np.ndarray, size: int, num_classes: int) -> np.ndarray:
+    """The images nearest to the centres of k-means (k-means++, one start) in every class.
+
+    Args:
+        images: preprocessed (n, H, W, C).
+        labels: class numbers (n,).
+        size: how many to take, in all.
+        num_classes: of how many classes; what does not divide goes to the first of them.
+
+    Returns:
+        Different rows (size,), in the order of the classes.
+    """
+    return _by_class(_nearest_to_centres, images, labels, size, num_classes)
+
+
+def herding(images: np.ndarray, labels: np.ndarray, size: int, num_classes: int) -> np.ndarray:
+    """The images whose mean follows that of their class, one after the other, in every class.
+
+    Welling, *Herding Dynamical Weights to Learn* (ICML 2009), as Rebuffi et al., *iCaRL* (CVPR
+    2017), choose exemplars; in the space of the preprocessed pixels. Arguments as for `kmeans`.
+    """
+    return _by_class(_herd, images, labels, size, num_classes)
+
+
+def _by_class(
+    choose: Callable[[np.ndarray, int], np.ndarray],
+    images: np.ndarray,
+    labels: np.ndarray,
+    size: int,
+    num_classes: int,
+) -> np.ndarray:
+    chosen = []
+    for number in range(num_classes):
+        count = size // num_classes + (number < size % num_classes)
+        rows = np.flatnonzero(labels == number)
+        if count:
+            vectors = images[rows].reshape(len(rows), -1).astype(np.float64)
+            chosen.append(rows[choose(vectors, min(count, len(rows)))])
+    return np.concatenate(chosen)
+
+
+def _nearest_to_centres(vectors: np.ndarray, count: int) -> np.ndarray:
+    from sklearn.cluster import KMeans  # a second to import, and only needed here
+
+    centres = KMeans(count, n_init=1, random_state=0).fit(vectors).cluster_centers_
+    free = np.ones(len(vectors), bool)
+    chosen = []
+    for centre in centres:
+        distances = np.where(free, np.square(vectors - centre).sum(axis=1), np.inf)
+        chosen.append(int(np.argmin(distances)))
+        free[chosen[-1]] = False
+    return np.array(chosen)
+
+
+def _herd(vectors: np.ndarray, count: int) -> np.ndarray:
+    mean, total = vectors.mean(axis=0), np.zeros(vectors.shape[1])
+    free = np.ones(len(vectors), bool)
+    chosen = []
+    for taken in range(1, count + 1):
+        distances = np.square(mean - (total + vectors) / taken).sum(axis=1)
+        chosen.append(int(np.argmin(np.where(free, distances, np.inf))))
+        free[chosen[-1]] = False
+        total += vectors[chosen[-1]]
+    return np.array(chosen)

@@ -1,0 +1,173 @@
+"""`--mode=transfer`: what a distilled set is worth to the networks that are trained on it.
+
+Networks are trained on the distilled set, and on real images in its place, and are tested on the
+real test set. What is chosen (learning rate, L2) is chosen on held-out training images. A finished
+row of the table is kept in transfer.json, an unfinished one in a checkpoint: the same command goes
+on from there.
+"""
+
+import os
+import shutil
+import zlib
+from collections.abc import Callable
+from typing import Any
+
+import jax
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from kip_flax import (
+    checkpoint,
+    data,
+    evaluate,
+    export,
+    loop,
+    metrics,
+    networks,
+    preprocess,
+    sharding,
+    train,
+    transfer_fields,
+    transfer_rows,
+    transfer_sets,
+    transfer_table,
+)
+from kip_flax.evaluate import Kernel
+from kip_flax.transfer_fields import KRR
+from kip_flax.transfer_sets import ImageSet, Pool
+
+
+def transfer_file(config: ConfigDict, path: str, workdir: str) -> list[dict[str, Any]]:
+    """Trains and tests what `config.transfer` says on the set in `path`; see the module.
+
+    Returns:
+        The rows of the table: `set`, `size`, `network`, test `accuracies`, `mean`, `std`, and how
+        they came about. Fewer than asked for, if a signal stopped it.
+
+    Raises:
+        UserError: file, data set, networks and folder do not fit together, or a training diverged.
+    """
+    with train.own_folder(workdir) as workdir:
+        return _transfer(config, path, workdir)
+
+
+def _transfer(config: ConfigDict, path: str, workdir: str) -> list[dict[str, Any]]:
+    console = metrics.Console()
+    mesh = sharding.make_mesh(config.mesh.data, config.mesh.support)
+    distilled = export.load_distilled(path)
+    dataset = train.load(config)
+    evaluate.check_fits(distilled, dataset, config.preprocess)
+    table = transfer_table.Table(workdir, identity(config, distilled, dataset), path)
+    makers = {
+        name: transfer_rows.maker(config, name, dataset.image_shape, dataset.num_classes)
+        for name in config.transfer.networks
+        if name != KRR
+    }
+    fitted = train.preprocessing_of(distilled, dataset, config.preprocess)
+    classes = dataset.num_classes
+    key_held, key_draw, key_train = jax.random.split(jax.random.key(config.seed), 3)
+    real = Pool(preprocess.apply(fitted, dataset.train_images), dataset.train_labels, classes)
+    pool, held_out = transfer_sets.hold_out(real, config.transfer.held_out, key_held)
+    images, labels = evaluate.test_subset(dataset, config.eval.num_test)
+    test = Pool(preprocess.apply(fitted, images), labels, classes)
+    kernel = _kernel(config, console, mesh)
+    sets = _sets(config, path, distilled, pool, kernel, key_draw)
+    console.say(_summary(config, path, distilled, pool, held_out, test, workdir))
+
+    problem = transfer_rows.Problem(config, held_out, test, mesh, key_train)
+    folder = os.path.join(workdir, "transfer")
+    with checkpoint.open_manager(folder, keep=1) as manager, loop.stop_signals() as stopping:
+        session = transfer_rows.Session(manager, stopping, console)
+        if not _fill(table, problem, sets, kernel, makers, session):
+            console.say("stopped and saved: the same command goes on from there")
+            return table.rows
+    shutil.rmtree(folder, ignore_errors=True)  # All rows are in the table.
+    console.say(table.finish(config.transfer.networks, sets))
+    return table.rows
+
+
+def identity(
+    config: ConfigDict, distilled: export.Distilled, dataset: data.Dataset
+) -> dict[str, Any]:
+    """What all rows of one table have in common: the fields that decide, the set and the data."""
+    crc = zlib.crc32(distilled.images.tobytes(), zlib.crc32(distilled.labels.tobytes()))
+    sums = {"distilled set (checksum)": crc, "data (checksum)": train.fingerprint(dataset)}
+    return transfer_fields.deciding(config) | sums
+
+
+def _fill(
+    table: transfer_table.Table,
+    problem: transfer_rows.Problem,
+    sets: list[ImageSet],
+    kernel: Kernel | None,
+    makers: dict[str, networks.Make],
+    session: transfer_rows.Session,
+) -> bool:
+    """Computes the rows that are not there; False when told to stop before the last."""
+    for name in problem.config.transfer.networks:
+        compute: Callable[[ImageSet], dict[str, Any] | None]
+        if name == KRR:
+            assert kernel is not None
+            compute = transfer_rows.krr_row(problem, kernel)
+        else:
+            compute = transfer_rows.network_row(problem, name, makers[name], session)
+        for image_set in sets:
+            if table.has(image_set.name, image_set.size, name):
+                continue
+            row = None if session.stopping() else compute(image_set)
+            if row is None:
+                return False
+            table.add({"set": image_set.name, "size": image_set.size, "network": name, **row})
+            session.console.say(transfer_table.line(table.rows[-1]))
+    return True
+
+
+def _sets(
+    config: ConfigDict,
+    path: str,
+    distilled: export.Distilled,
+    pool: Pool,
+    kernel: Kernel | None,
+    key: jax.Array,
+) -> list[ImageSet]:
+    size, draws = len(distilled.images), config.transfer.seeds
+    sets = [transfer_sets.of_file("distilled", distilled)]
+    for name in config.transfer.baselines:
+        if name == "initial":
+            sets.append(transfer_sets.initial(path))
+        elif name == "label_solve":
+            assert kernel is not None
+            start = transfer_sets.initial(path)
+            sets.append(transfer_sets.label_solved(start, pool, kernel, config.reg))
+        elif name != "random":
+            sets.append(transfer_sets.chosen(name, pool, size))
+    sizes = {size} if "random" in config.transfer.baselines else set()
+    for count in sorted(sizes | set(config.transfer.ladder)):
+        sets.append(transfer_sets.random_draws(pool, count, draws, key))
+    return sets
+
+
+def _kernel(config: ConfigDict, console: metrics.Console, mesh: Mesh) -> Kernel | None:
+    """The kernel, if anything asks for it."""
+    if KRR in config.transfer.networks or "label_solve" in config.transfer.baselines:
+        return sharding.shard_kernel(train.make_kernel(config, console), mesh)
+    return None
+
+
+def _summary(
+    config: ConfigDict,
+    path: str,
+    distilled: export.Distilled,
+    pool: Pool,
+    held_out: Pool,
+    test: Pool,
+    workdir: str,
+) -> str:
+    options = config.transfer
+    return f"""transfer of {path}, in {workdir}
+  set       {len(distilled.images)} images; {config.dataset.name}: {len(pool.labels)} real ones to \
+draw from, {len(held_out.labels)} held out, {len(test.labels)} to test on
+  networks  {", ".join(options.networks)}; width {options.width}
+  training  {options.num_steps} steps of {options.batch_size}, {options.loss} on {options.labels} \
+labels, {options.seeds} seeds
+  devices   {metrics.hardware()}"""

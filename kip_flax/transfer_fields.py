@@ -1,0 +1,131 @@
+"""The configuration's fields of `--mode=transfer`, and what they may say."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from kip_flax import architectures, augment, baselines
+from kip_flax.errors import UserError
+
+LOSSES = ("mse", "cross_entropy")
+LABELS = ("soft", "hard")
+KRR = "krr"  # Stands among the networks for kernel ridge regression.
+PARAMETERIZATIONS = ("standard", "ntk")
+
+FIELDS: dict[str, type] = {
+    "transfer.networks": tuple,
+    "transfer.width": int,
+    "transfer.parameterization": str,
+    "transfer.loss": str,
+    "transfer.labels": str,
+    "transfer.augment": str,
+    "transfer.num_steps": int,
+    "transfer.batch_size": int,
+    "transfer.momentum": float,
+    "transfer.lr_factor": tuple,
+    "transfer.l2": tuple,
+    "transfer.seeds": int,
+    "transfer.held_out": float,
+    "transfer.ntk_inputs": int,
+    "transfer.eval_batch_size": int,
+    "transfer.every_steps": int,
+    "transfer.baselines": tuple,
+    "transfer.ladder": tuple,
+}
+
+CHOICES: dict[str, Sequence[str]] = {
+    "transfer.parameterization": PARAMETERIZATIONS,
+    "transfer.loss": LOSSES,
+    "transfer.labels": LABELS,
+}
+
+# What says which rows there are, or how they are computed, but not what comes out.
+_FREE = (
+    *("transfer.networks", "transfer.baselines", "transfer.ladder", "transfer.every_steps"),
+    *("transfer.eval_batch_size", "dataset.data_dir", "kernel.implementation"),
+)
+
+MINIMA: dict[str, int] = {
+    "transfer.width": 1,
+    "transfer.num_steps": 1,
+    "transfer.batch_size": 1,
+    "transfer.momentum": 0,
+    "transfer.seeds": 1,
+    "transfer.ntk_inputs": 1,
+    "transfer.eval_batch_size": 1,
+    "transfer.every_steps": 1,
+}
+
+
+def check(fields: dict[str, Any]) -> None:
+    """Checks the fields that are not single choices or numbers.
+
+    Args:
+        fields: all of the configuration, by dotted name.
+
+    Raises:
+        UserError: one of them is out of its range.
+    """
+    for name in fields["transfer.networks"]:
+        described(str(name), fields["kernel.architecture"], fields["kernel.depth"])
+    if not fields["transfer.networks"]:
+        raise UserError("transfer.networks is empty: name one network, such as ('kernel',).")
+    augment.parse(fields["transfer.augment"])
+    for name, least in (("transfer.lr_factor", "above 0"), ("transfer.l2", "at least 0")):
+        values = fields[name]
+        fit = [_number(v) and (v > 0 or (v == 0 and least != "above 0")) for v in values]
+        if not values or not all(fit):
+            raise UserError(f"{name} is {values}: write numbers {least}, such as (0.1, 1.0).")
+    if not 0 < fields["transfer.held_out"] < 1:
+        raise UserError(
+            f"transfer.held_out is {fields['transfer.held_out']}: it must lie between 0 and 1."
+        )
+    for name in fields["transfer.baselines"]:
+        if name not in baselines.BASELINES:
+            allowed = ", ".join(baselines.BASELINES)
+            raise UserError(f"transfer.baselines names {name!r}: take some of {allowed}, or ().")
+    if any(not isinstance(n, int) or n < 1 for n in fields["transfer.ladder"]):
+        raise UserError(
+            f"transfer.ladder is {fields['transfer.ladder']}: write sizes, such as (10, 100, 1000)."
+        )
+
+
+def deciding(config: ConfigDict) -> dict[str, Any]:
+    """The fields, by dotted name, that decide what a row of the table says."""
+    nested = {name: config[name] for name in ("dataset", "kernel", "transfer")}
+    flat = {f"{part}.{name}": v for part, fields in nested.items() for name, v in fields.items()}
+    flat |= {name: config[name] for name in ("seed", "preprocess", "reg")}
+    flat["eval.num_test"] = config.eval.num_test
+    return {name: value for name, value in flat.items() if name not in _FREE}
+
+
+def described(name: str, architecture: str, depth: int) -> architectures.Spec | None:
+    """The description that a name in `transfer.networks` stands for; None for one without.
+
+    'kernel' is the kernel's own (`architecture`, `depth`), 'convnet:3' any other. Those of the zoo
+    have none, nor has 'krr', which is no network.
+
+    Raises:
+        UserError: there is no such network.
+    """
+    kind, _, number = name.partition(":")
+    if name == "kernel":
+        return architectures.build(architecture, depth)
+    if kind in architectures.ARCHITECTURES and number.isdigit():
+        return architectures.build(kind, int(number))
+    if name == KRR:
+        return None
+    from kip_flax import zoo  # Flax's modules take a second to load.
+
+    if name not in zoo.ZOO:
+        others = ", ".join(f"{kind}:DEPTH" for kind in architectures.ARCHITECTURES)
+        raise UserError(
+            f"unknown network {name!r}: transfer.networks takes {KRR}, kernel, {others}, "
+            f"{', '.join(zoo.ZOO)}."
+        )
+    return None
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

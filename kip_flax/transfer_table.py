@@ -1,0 +1,138 @@
+"""The table of a transfer: rows in transfer.json, on the console, and what a set is worth."""
+
+import json
+import math
+import os
+import shlex
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from kip_flax import files, metrics, record, worth
+from kip_flax.errors import UserError
+from kip_flax.transfer_sets import ImageSet
+
+TABLE = "transfer.json"
+PICTURE = "worth.png"
+
+
+def summary(accuracies: Sequence[float]) -> dict[str, Any]:
+    """`accuracies`, their `mean`, and their `std` over seeds (n - 1; None for a single one)."""
+    std = float(np.std(accuracies, ddof=1)) if len(accuracies) > 1 else None
+    return {"accuracies": list(accuracies), "mean": float(np.mean(accuracies)), "std": std}
+
+
+def line(row: dict[str, Any]) -> str:
+    """One row for the console."""
+    return (
+        f"{row['network']} on {row['size']} {row['set']}: test accuracy {_figure(row)} "
+        f"({metrics.duration(row['seconds'])})"
+    )
+
+
+class Table:
+    """Rows that are kept in `workdir`; those of an earlier part of the same transfer are there.
+
+    Args:
+        workdir: the folder.
+        identity: what all rows have in common, JSON values.
+        path: of the distilled set.
+
+    Raises:
+        UserError: the folder holds another transfer.
+    """
+
+    def __init__(self, workdir: str, identity: dict[str, Any], path: str):
+        self._workdir = workdir
+        identity = json.loads(json.dumps(identity))
+        self._content: dict[str, Any] = {"distilled": path, "identity": identity, "rows": []}
+        earlier = _read(os.path.join(workdir, TABLE))
+        if earlier is not None:
+            _check_same(earlier["identity"], identity, workdir)
+            self._content["rows"] = earlier["rows"]
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """All rows, in the order in which they came."""
+        return self._content["rows"]
+
+    def has(self, name: str, size: int, network: str) -> bool:
+        """Whether the row is there."""
+        return self._find(name, size, network) is not None
+
+    def add(self, row: dict[str, Any]) -> None:
+        """Adds a row and writes the file."""
+        self.rows.append(row)
+        self._write()
+
+    def finish(self, networks: Sequence[str], sets: Sequence[ImageSet]) -> str:
+        """The table in words; with a ladder, also what the set is worth, and its picture."""
+        names = [f"{s.size} {s.name}" for s in sets]
+        lines = [["", *networks]]
+        for name, s in zip(names, sets, strict=True):
+            rows = [self._find(s.name, s.size, network) for network in networks]
+            lines.append([name, *(_figure(row) if row else "" for row in rows)])
+        told = _aligned(lines)
+        ladders = {
+            network: worth.Ladder(
+                tuple((s.size, self._mean(s, network)) for s in sets if s.name == "random"),
+                sets[0].size,
+                self._mean(sets[0], network),
+            )
+            for network in networks
+        }
+        if min(len(ladder.real) for ladder in ladders.values()) > 1:
+            self._content["worth"] = {n: worth.crossing(ladder) for n, ladder in ladders.items()}
+            path = os.path.join(self._workdir, PICTURE)
+            worth.write_picture(path, ladders)
+            told += "\n" + "\n".join(f"{n}: {worth.words(lad)}" for n, lad in ladders.items())
+            told += f"\npicture {path}"
+        self._write()
+        return f"{told}\nfigures {os.path.join(self._workdir, TABLE)}"
+
+    def _find(self, name: str, size: int, network: str) -> dict[str, Any] | None:
+        wanted = (name, size, network)
+        found = (r for r in self.rows if (r["set"], r["size"], r["network"]) == wanted)
+        return next(found, None)
+
+    def _mean(self, image_set: ImageSet, network: str) -> float:
+        row = self._find(image_set.name, image_set.size, network)
+        return math.nan if row is None else row["mean"]
+
+    def _write(self) -> None:
+        told = {"hardware": metrics.hardware(), "command": shlex.join(sys.argv)}
+        content = self._content | told | {"versions": record.versions()}
+        files.write_json(os.path.join(self._workdir, TABLE), content)
+
+
+def _read(path: str) -> dict[str, Any] | None:
+    try:
+        with open(path, encoding="utf-8") as file:
+            content = json.load(file)
+        return {"identity": dict(content["identity"]), "rows": list(content["rows"])}
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"cannot read {path} ({error}): move it away to begin anew.") from None
+
+
+def _check_same(old: dict[str, Any], new: dict[str, Any], workdir: str) -> None:
+    for name in sorted(old.keys() | new.keys()):
+        if old.get(name) != new.get(name):
+            raise UserError(
+                f"{workdir} holds another transfer: {name} was {old.get(name)!r} and is now "
+                f"{new.get(name)!r}: take another --workdir, or the old value to go on."
+            )
+
+
+def _figure(row: dict[str, Any]) -> str:
+    spread = "" if row["std"] is None else f" ± {100 * row['std']:.2f}"
+    return f"{100 * row['mean']:.2f}{spread}"
+
+
+def _aligned(lines: list[list[str]]) -> str:
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    rows = ("  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)) for row in lines)
+    return "\n".join(row.rstrip() for row in rows)
