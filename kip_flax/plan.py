@@ -193,15 +193,14 @@ def _words(config: ConfigDict, dataset: Dataset, mesh: Mesh, plan: Plan) -> str:
         f"{metrics.count(cost.flops_per_pair)}flop each, with the gradient where there is one",
         f"  step       {_time(one_step)}, {_time(plan.step.fixed)} of them whatever the targets",
         f"  evaluation {_time(one_test)} on {plan.tests} test images, {plan.evaluations} times",
-        f"  run        {plan.steps} steps: {metrics.duration(plan.seconds)}, "
-        "and compiling at the start",
-        f"  memory     {memory.host >> 20} MiB of data on the host, "
-        f"{memory.device >> 20} MiB on each of {devices} devices",
+        f"  run        {plan.steps} steps: {_time(plan.seconds)}, and compiling at the start",
+        f"  memory     {metrics.count(memory.host)}B of data on the host, "
+        f"{metrics.count(memory.device)}B on each of {devices} devices",
         *plan_arithmetic.warnings(memory),
         "estimates, by arithmetic from the above; nothing of it was run:",
     ]
     for more in (2, 8, 64):
-        lines.append(f"  {more:3d} times these devices: {metrics.duration(plan.seconds_on(more))}")
+        lines.append(f"  {more:3d} times these devices: {_time(plan.seconds_on(more))}")
     for name, seconds in plan_arithmetic.at_peak(cost.pairs * cost.flops_per_pair):
         whole = metrics.duration(plan.steps * seconds)
         lines.append(

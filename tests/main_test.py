@@ -38,7 +38,10 @@ def run(*arguments):
         ((DIGITS, "--config.kernel.dept=3"), 'Did you mean "depth" instead of "dept"?'),
         ((DIGITS, "--config.num_steps=many"), "--config.num_steps=many: invalid literal"),
         ((DIGITS, "--workdri=x"), "Unknown command line flag 'workdri'. Did you mean: workdir"),
-        ((DIGITS, "--mode=fly"), "unknown mode 'fly': --mode is one of train, evaluate, transfer"),
+        (
+            (DIGITS, "--mode=fly"),
+            "unknown mode 'fly': --mode is one of train, evaluate, transfer, plan",
+        ),
         ((DIGITS, "train"), "unknown argument 'train'"),
         ((DIGITS,), "--mode=train needs --workdir=PATH"),
         ((DIGITS, "--mode=evaluate"), "--mode=evaluate needs --distilled=PATH"),
