@@ -2,7 +2,7 @@
 
 Every process runs the same program on its own devices. What concerns all (a signal, an error while
 one of them writes) is agreed on by a collective, so that all take the same turn at the same step.
-Between the calls of one process nothing here has an effect: a run of one process pays nothing.
+In a run of one process nothing here has an effect, or costs anything.
 """
 
 import atexit
@@ -49,50 +49,55 @@ def start(
     Raises:
         UserError: the three do not fit together, or the others cannot be reached.
     """
+    given = (coordinator_address, num_processes, process_id)
+    by_hand = any(value is not None for value in given)
+    if by_hand:
+        _check(*given)
+    elif not (launched(environment) or _on_tpu()):
+        return
+    # Between CPU devices of several processes; accelerators have their own.
+    jax.config.update("jax_cpu_collectives_implementation", "gloo")
+    # It would take SIGTERM from the loop, which agrees on it by itself.
+    jax.config.update("jax_enable_preemption_service", False)
+    try:
+        jax.distributed.initialize(
+            *given,
+            # Given by hand, a process has all devices of its host.
+            cluster_detection_method="deactivate" if by_hand else None,
+            heartbeat_timeout_seconds=_HEARTBEAT_SECONDS,
+            shutdown_timeout_seconds=_SHUTDOWN_SECONDS,
+        )
+    except (RuntimeError, ValueError) as error:
+        if isinstance(error, ValueError) and not by_hand and not launched(environment):
+            return  # A TPU that belongs to no pod.
+        reason = str(error).splitlines()[0][:200]
+        raise UserError(
+            f"the processes of the run did not find each other ({reason}): check that all of them "
+            f"were started and can reach the coordinator."
+        ) from error
+    atexit.register(jax.distributed.shutdown)  # Waits until all processes have come to their end.
+
+
+def _check(
+    coordinator_address: str | None, num_processes: int | None, process_id: int | None
+) -> None:
     given = {
         "--coordinator_address": coordinator_address,
         "--num_processes": num_processes,
         "--process_id": process_id,
     }
     missing = [name for name, value in given.items() if value is None]
-    if len(missing) == 3 and not (launched(environment) or _on_tpu()):
-        return
-    if missing and len(missing) < 3:
+    if coordinator_address is None or num_processes is None or process_id is None:
         raise UserError(f"{' and '.join(missing)} missing: give {', '.join(given)}, or none.")
-    if process_id is not None and not 0 <= process_id < (num_processes or 0):
+    if not 0 <= process_id < num_processes:
         raise UserError(
             f"--process_id={process_id} and --num_processes={num_processes}: processes are "
             f"numbered from 0 to --num_processes - 1."
         )
-    if coordinator_address is not None and ":" not in coordinator_address:
+    if ":" not in coordinator_address:
         raise UserError(
             f"--coordinator_address={coordinator_address} lacks a port: write HOST:PORT."
         )
-    # Between CPU devices of several processes; accelerators have their own.
-    jax.config.update("jax_cpu_collectives_implementation", "gloo")
-    atexit.register(jax.distributed.shutdown)  # Waits until all processes have come to their end.
-    # It would take SIGTERM from the loop, which agrees on it by itself.
-    jax.config.update("jax_enable_preemption_service", False)
-    try:
-        jax.distributed.initialize(
-            coordinator_address,
-            num_processes,
-            process_id,
-            # Given by hand, a process has all devices of its host.
-            cluster_detection_method=None if missing else "deactivate",
-            heartbeat_timeout_seconds=_HEARTBEAT_SECONDS,
-            shutdown_timeout_seconds=_SHUTDOWN_SECONDS,
-        )
-    except ValueError:
-        if missing and not launched(environment):
-            return  # A TPU that belongs to no pod.
-        raise
-    except RuntimeError as error:
-        reason = str(error).splitlines()[0][:200]
-        raise UserError(
-            f"the processes of the run did not find each other ({reason}): check that all of them "
-            f"were started and can reach the coordinator."
-        ) from error
 
 
 def launched(environment: Mapping[str, str]) -> bool:
