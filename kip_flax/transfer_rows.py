@@ -213,7 +213,8 @@ def _best(job: str, results: list[Row]) -> Row:
     if not fine:
         factors = ", ".join(f"{result['lr_factor']:g}" for result in results)
         raise UserError(
-            f"{job}: the training diverged with transfer.lr_factor {factors}: add a smaller one."
+            f"{job}: the training diverged with transfer.lr_factor {factors}: give a smaller one, "
+            f"and another --workdir."
         )
     best = max(fine, key=lambda result: result["held_out"])
     told = {key: value for key, value in best.items() if key != "accuracies"}
