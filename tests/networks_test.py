@@ -52,8 +52,19 @@ def test_pools_are_flaxs_and_drop_what_is_left_over(pool, flax_pool):
     np.testing.assert_allclose(getattr(layers, pool)(x), expected, rtol=1e-6, atol=1e-6)
 
 
+# Those that the others' layers cover as well.
+LONG = [pytest.param(name, "standard", marks=pytest.mark.slow) for name in ("conv", "myrtle")]
+
+
 @pytest.mark.parametrize(
-    ("name", "parameterization"), [*((name, "standard") for name in SPECS), ("convnet", "ntk")]
+    ("name", "parameterization"),
+    [
+        ("fc", "standard"),
+        ("convnet", "ntk"),
+        ("convnet_plain", "standard"),
+        ("strides", "ntk"),
+        *LONG,
+    ],
 )
 def test_a_network_with_the_weights_of_neural_tangents_gives_its_outputs(name, parameterization):
     nt = reference.neural_tangents()

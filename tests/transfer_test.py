@@ -119,6 +119,7 @@ def test_the_table_of_a_transfer(files, tmp_path, quick, digits, capsys):
     assert (tmp_path / "worth.png").stat().st_size > 1000
 
 
+@pytest.mark.slow
 def test_a_seed_is_the_same_among_more_and_on_more_devices(files, tmp_path):
     config = make_config(networks=("fc:1",), seeds=2)
     config.mesh.data = 1

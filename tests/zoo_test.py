@@ -90,7 +90,8 @@ def test_the_counts_that_publications_print():
 
 
 @pytest.mark.parametrize(
-    "name", ["convnet_in", "lenet", pytest.param("resnet18_bn", marks=pytest.mark.slow)]
+    "name",
+    ["convnet_in", *(pytest.param(n, marks=pytest.mark.slow) for n in ("lenet", "resnet18_bn"))],
 )
 def test_every_parameter_gets_a_gradient(name):
     shape = (16, 16, 3)
