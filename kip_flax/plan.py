@@ -136,11 +136,17 @@ class _Probe:
         task = tasks.make_task(config, targets, support, self._kernel, self._mesh, self._key)
         state = task.start()
 
-        def one() -> None:
+        def some(steps: int) -> None:
+            """As a run takes them: the next one is made ready while one is computed."""
             nonlocal state
-            state = jax.block_until_ready(task.step(state, 1)[0])
+            for number in range(1, steps + 1):
+                state, _ = task.step(state, number)
+            jax.block_until_ready(state)
 
-        return _seconds(one)
+        some(1)  # It compiles.
+        once = _seconds(lambda: some(1))
+        steps = max(1, min(10, int(_PROBE_SECONDS / 4 / once)))
+        return _seconds(lambda: some(steps)) / steps if steps > 1 else once
 
     def evaluation(self, count: int) -> float:
         """Seconds of an evaluation on `count` test images."""
@@ -154,6 +160,7 @@ class _Probe:
             batch_size=self._config.eval.batch_size,
             mesh=self._mesh,
         )
+        measure(images, labels)  # It compiles.
         return _seconds(lambda: measure(images, labels))
 
     def _repeated(self, count: int) -> tasks.Targets:
@@ -168,8 +175,7 @@ class _Probe:
 
 
 def _seconds(call: Callable[[], object]) -> float:
-    """Median of three calls, or of fewer where one takes long, after one that compiles."""
-    call()
+    """Median of three calls, or of fewer where one takes long."""
     times: list[float] = []
     while len(times) < 3 and sum(times) < _PROBE_SECONDS:
         begin = time.perf_counter()
@@ -202,7 +208,7 @@ def _words(config: ConfigDict, dataset: Dataset, mesh: Mesh, plan: Plan) -> str:
     for more in (2, 8, 64):
         lines.append(f"  {more:3d} times these devices: {_time(plan.seconds_on(more))}")
     for name, seconds in plan_arithmetic.at_peak(cost.pairs * cost.flops_per_pair):
-        whole = metrics.duration(plan.steps * seconds)
+        whole = _time(plan.steps * seconds)
         lines.append(
             f"  {name} at its float32 peak, never reached: {_time(seconds)} a step, {whole}"
         )
