@@ -1,5 +1,6 @@
 """What a plan says, against counting by hand, lines that are known, and a run."""
 
+import importlib
 import json
 
 import pytest
@@ -75,14 +76,17 @@ def test_a_host_that_is_too_small_is_warned_of(monkeypatch):
     assert "lower batch_size" in warning
 
 
-def test_what_a_plan_says(monkeypatch, capsys):
+@pytest.mark.parametrize("name", ["kip_digits", "ls_digits"])
+def test_what_a_plan_says(name, monkeypatch, capsys):
     monkeypatch.setattr(kernels, "make_kernel", quick_kernel)
-    config = kip_digits.get_config()
+    config = importlib.import_module(f"configs.{name}").get_config()
+    config.batch_size = 200
     found = plan.plan_run(config)
     said = capsys.readouterr().out
-    assert f"{config.num_steps} steps: {found.seconds:.3g} s" in said
+    steps = config.num_steps if name == "kip_digits" else 8  # 1,438 images by 200.
+    assert f"{steps} steps: {found.seconds:.3g} s" in said
     assert (found.targets, found.support) == (config.batch_size, config.support.size)
-    assert found.evaluations == len({0, config.num_steps, *config.eval.steps})
+    assert found.evaluations == len({0, steps, *config.eval.steps})
     assert found.seconds > 0
     assert "estimates, by arithmetic" in said
     assert "NVIDIA H100 (SXM) at its float32 peak" in said
