@@ -1,64 +1,63 @@
-"""The console, the stopwatch, and numbers in words."""
+"""What a run tells, where telling fails."""
 
 import pytest
+import tensorflow as tf
+from clu import metric_writers
 
-from kip_flax import (
-    metrics,
-)
+from kip_flax import metrics
+from kip_flax.errors import UserError
 
 
-class Terminal:
-    """A stream that says it is a terminal."""
+class FullDisk:
+    """TensorFlow's writer on a disk without room."""
 
     def __init__(self):
-        self.text = ""
+        self.closed = False
 
-    def isatty(self):
-        return True
+    def write_scalars(self, step, scalars):
+        raise tf.errors.ResourceExhaustedError(
+            None, None, "{{node}} runs/a/events.out; No space left on device\n\tFailed to flush"
+        )
 
     def flush(self):
         pass
 
-    def write(self, text):
-        self.text += text
+    def close(self):
+        self.closed = True
 
 
-def test_console_rewrites_progress_at_a_terminal(monkeypatch):
-    monkeypatch.setenv("COLUMNS", "21")
-    stream = Terminal()
-    console = metrics.Console(stream)
-    console.progress("step 1")
-    console.progress("step 2, and much more than fits")
-    console.say("done")
-    assert stream.text == "\rstep 1" + " " * 14 + "\rstep 2, and much mor" + "\ndone\n"
+@pytest.fixture
+def full(monkeypatch):
+    writer = FullDisk()
+
+    def create(folder, asynchronous):
+        return metric_writers.AsyncMultiWriter([writer])
+
+    monkeypatch.setattr(metric_writers, "create_default_writer", create)
+    return writer
 
 
-def test_console_prints_plain_lines_elsewhere(capsys):
-    console = metrics.Console()
-    console.progress("step 1")
-    console.progress("step 2")
-    assert capsys.readouterr().out == "step 1\nstep 2\n"
+def write(folder, error=None):
+    with metrics.open_writer(folder) as writer:
+        writer.write_scalars(1, {"loss": 1.0})
+        if error is not None:
+            raise error
 
 
-def test_stopwatch_counts_steps_without_pauses(monkeypatch):
-    now = [100.0]
-    monkeypatch.setattr(metrics.time, "perf_counter", lambda: now[0])
-    clock = metrics.Stopwatch(10, 110, pairs=50)
-    now[0] += 4
-    with clock.paused():
-        now[0] += 1000
-    figures = clock.look(20)
-    assert figures == {"step_ms": 400.0, "pairs_per_s": 125.0, "eta_s": 36.0}
-    assert clock.look(20) == figures
+def test_a_full_disk_is_told_in_one_line(full):
+    told = r"cannot write metrics to runs/a \(No space left on device\): free space there"
+    with pytest.raises(UserError, match=told) as caught:
+        write("runs/a")
+    assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize(
-    ("seconds", "words"),
-    [(8.4, "8 s"), (59.9, "1 min 00 s"), (200, "3 min 20 s"), (7500, "2 h 05 min")],
-)
-def test_durations_in_words(seconds, words):
-    assert metrics.duration(seconds) == words
+def test_an_error_of_the_run_comes_first(full):
+    with pytest.raises(ZeroDivisionError):
+        write("runs/a", ZeroDivisionError())
 
 
-def test_counts_in_words():
-    assert [metrics.count(n) for n in (950, 12300, 4.56e6)] == ["950", "12.3k", "4.56M"]
+def test_a_silent_writer_writes_nothing(tmp_path):
+    with metrics.open_writer(str(tmp_path), writes=False) as writer:
+        writer.write_scalars(1, {"loss": 1.0})
+        writer.write_images(1, {})
+    assert list(tmp_path.iterdir()) == []
