@@ -70,9 +70,9 @@ def quiet() -> Iterator[None]:
     sys.excepthook, sys.unraisablehook = uncaught, unraisable
     try:
         yield
+        asyncio.setLevel(before[0])  # After an error its tasks would tell of it when collected.
     finally:
         orbax.removeFilter(passes)
-        asyncio.setLevel(before[0])
         sys.excepthook, sys.unraisablehook = before[1:]
 
 
