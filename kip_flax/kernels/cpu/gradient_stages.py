@@ -16,6 +16,7 @@ from kip_flax.kernels.cpu.planes import (
     Plane,
     Rings,
     Sides,
+    affine_of,
     around,
     deviations_at,
     pixel,
@@ -23,7 +24,6 @@ from kip_flax.kernels.cpu.planes import (
     summed,
 )
 from kip_flax.kernels.cpu.pooling import cell_row, coarse_outlet, distribute
-from kip_flax.kernels.cpu.rows import Affine
 from kip_flax.kernels.cpu.vectors import load, row_at
 
 
@@ -105,7 +105,7 @@ def turn(
 ) -> None:
     """Row `h` through the last stage of a level and back at once, from what has `arrived`."""
     rings, width = work.rings, plane.width
-    affine = Affine(stage.bias, stage.alpha, stage.beta, stage.factor)
+    affine = affine_of(stage)
     deviations = deviations_at(program, stage, plane, h, sides)
     source, (gb, gu) = arrived(work), ring_of(work.g_rings, stage, h, plane)
     gs = deviation_gradient(program, stage, plane, h, gradients)
@@ -132,7 +132,7 @@ def turn_from_pool(
     program: Any, stage: Any, plane: Plane, h: int, sides: Sides, work: Work, gradients: Gradients
 ) -> None:
     """The same from the next level's planes, where the level `pools_at_once` and T is there."""
-    affine = Affine(stage.bias, stage.alpha, stage.beta, stage.factor)
+    affine = affine_of(stage)
     deviations = deviations_at(program, stage, plane, h, sides)
     around_k, around_t = around(work.rings, stage, h, plane.height)
     planes = work.planes
@@ -194,7 +194,7 @@ def back_through(
     tangent: bool,
 ) -> None:
     gb, gu = ring_of(work.g_rings, stage, h, plane)
-    affine = Affine(stage.bias, stage.alpha, stage.beta, stage.factor)
+    affine = affine_of(stage)
     if not stage.rectified:
         gradient_rows.convolved_back(around_k, around_t, affine, gb, gu, plane.width, tangent)
         return

@@ -49,13 +49,8 @@ def put_pair(out: Any, i: int, k_one: Any, t_one: Any, k_two: Any, t_two: Any) -
     raise NotImplementedError
 
 
-def arrived_one(source: Any, i: int) -> Any:
-    """The cotangents of K and T that column `i`, which is even, has from its outlet."""
-    raise NotImplementedError
-
-
 def arrived_pair(source: Any, i: int) -> Any:
-    """Those of columns `i`, which is even, and `i + 1`: of K, T, K, T."""
+    """Cotangents that columns `i`, which is even, and `i + 1` have from it: of K, T, K, T."""
     raise NotImplementedError
 
 
@@ -98,13 +93,6 @@ def _add(half: Half, m: int, k: Any, t: Any) -> None:
     if half.low <= m < half.high:
         add_to(half.k, m, k)
         add_to(half.t, m, t)
-
-
-@overload(arrived_one)
-def _arrived_one(source, i):  # type: ignore[no-untyped-def]
-    if source.instance_class is Rows:
-        return lambda source, i: (load(source.k, i), load(source.t, i))
-    return lambda source, i: _take(source.even, i >> 1)
 
 
 @overload(arrived_pair)

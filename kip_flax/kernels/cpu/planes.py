@@ -148,7 +148,7 @@ def forward_stage(
     tangent: bool,
 ) -> None:
     """Row `h` through one stage, from its ring to `out`; see `rows` for `kept`."""
-    affine = Affine(stage.bias, stage.alpha, stage.beta, stage.factor)
+    affine = affine_of(stage)
     deviations = deviations_at(program, stage, plane, h, sides)
     width = plane.width
     if stage.size != 3:
@@ -177,7 +177,7 @@ def enter_and_pass(
     program: Any, stage: Any, plane: Plane, h: int, sides: Sides, rings: Rings, out: Rows, kept: Any
 ) -> None:
     """Row `h` through the first stage of a network, and row `h + 1` of what enters it."""
-    affine = Affine(stage.bias, stage.alpha, stage.beta, stage.factor)
+    affine = affine_of(stage)
     deviations = deviations_at(program, stage, plane, h, sides)
     (above, here, below), _ = around(rings, stage, h, plane.height)
     p1, p2 = pixel(program, plane, h + 1)
@@ -198,7 +198,7 @@ def pool_stage(
     tangent: bool,
 ) -> None:  # fmt: skip
     """Row `h` through the last stage of a level that `pools_at_once`."""
-    affine = Affine(stage.bias, stage.alpha, stage.beta, stage.factor)
+    affine = affine_of(stage)
     deviations = deviations_at(program, stage, plane, h, sides)
     around_k, around_t = around(rings, stage, h, plane.height)
     if not tangent:
@@ -221,6 +221,12 @@ def enters_together(program: Any, index: int, tangent: bool) -> bool:
         return False
     first = program.stages[0]
     return bool(first.size == 3 and first.rectified and first.ntk)
+
+
+@inlined
+def affine_of(stage: Any) -> Affine:
+    """What a stage's convolution does to the sums over its windows."""
+    return Affine(stage.bias, stage.alpha, stage.beta, stage.factor)
 
 
 @inlined
