@@ -158,15 +158,11 @@ def _batch(
     return augment.augment(recipe.augments, images, augment_key), labels
 
 
-def _mse(outputs: jax.Array, y: jax.Array) -> jax.Array:
-    return krr.loss(outputs, y)
-
-
 def _cross_entropy(outputs: jax.Array, y: jax.Array) -> jax.Array:
     return jnp.mean(optax.softmax_cross_entropy(outputs, y))
 
 
-_LOSSES = {"mse": _mse, "cross_entropy": _cross_entropy}
+_LOSSES: dict[str, Callable[..., jax.Array]] = {"mse": krr.loss, "cross_entropy": _cross_entropy}
 
 
 def training_labels(labels: np.ndarray, loss: str, kind: str) -> np.ndarray:

@@ -53,6 +53,14 @@ class Targets:
     labels: np.ndarray
     num_classes: int
 
+    def take(self, rows: np.ndarray | slice) -> tuple[np.ndarray, np.ndarray]:
+        """Images and labels, one-hot minus 1/classes, of some of them."""
+        return self.images[rows], self._one_hot[self.labels[rows]]
+
+    @functools.cached_property
+    def _one_hot(self) -> np.ndarray:
+        return np.asarray(krr.centered_one_hot(np.arange(self.num_classes), self.num_classes))
+
 
 def total_steps(config: ConfigDict, train_size: int) -> int:
     """KIP: `num_steps`; Label Solve: the tiles that the training set makes."""
@@ -161,17 +169,16 @@ def _kip(
     key_draw, key_augment = jax.random.split(key)
     names = augment.parse(config.augment)
     augmented = jax.jit(functools.partial(augment.augment, names))
-    one_hot = np.asarray(krr.centered_one_hot(np.arange(classes), classes))
     update = pinned(distill.make_step(kernel, _optimizer(config), config.reg), mesh)
 
     def step(state: KipState, number: int) -> tuple[KipState, dict[str, jax.Array]]:
         key = jax.random.fold_in(key_draw, number)
         rows = data.balanced_draw(targets.labels, batch, classes, key)
-        images = targets.images[rows]
+        images, labels = targets.take(rows)
         if names:
             key = jax.random.fold_in(key_augment, number)
             images = np.asarray(augmented(images, key))
-        return update(state, *sharding.put_targets(mesh, images, one_hot[targets.labels[rows]]))
+        return update(state, *sharding.put_targets(mesh, images, labels))
 
     pairs = config.support.size * (batch + config.support.size)
     return Task(total, marks(config, total), pairs, start, step, lambda state: state.support)
@@ -187,14 +194,12 @@ def _label_solve(
     start: Callable[[], Any],
 ) -> Task:
     del key  # The targets come in fixed order.
-    batch, classes = config.batch_size, targets.num_classes
-    one_hot = np.asarray(krr.centered_one_hot(np.arange(classes), classes))
+    batch = config.batch_size
     update = pinned(label_solve.make_step(kernel), mesh)
 
     def step(state: LsState, number: int) -> tuple[LsState, dict[str, jax.Array]]:
         tile = slice((number - 1) * batch, number * batch)
-        images, labels = targets.images[tile], one_hot[targets.labels[tile]]
-        return update(state, *sharding.put_targets(mesh, images, labels)), {}
+        return update(state, *sharding.put_targets(mesh, *targets.take(tile))), {}
 
     @functools.partial(jax.jit, out_shardings=NamedSharding(mesh, PartitionSpec()))
     def solved(state: LsState) -> jax.Array:

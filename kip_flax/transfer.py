@@ -33,8 +33,9 @@ from kip_flax import (
     transfer_table,
 )
 from kip_flax.evaluate import Kernel
+from kip_flax.tasks import Targets
 from kip_flax.transfer_fields import KRR
-from kip_flax.transfer_sets import ImageSet, Pool
+from kip_flax.transfer_sets import ImageSet
 
 
 def transfer_file(config: ConfigDict, path: str, workdir: str) -> list[dict[str, Any]]:
@@ -66,10 +67,10 @@ def _transfer(config: ConfigDict, path: str, workdir: str) -> list[dict[str, Any
     fitted = train.preprocessing_of(distilled, dataset, config.preprocess)
     classes = dataset.num_classes
     key_held, key_draw, key_train = jax.random.split(jax.random.key(config.seed), 3)
-    real = Pool(preprocess.apply(fitted, dataset.train_images), dataset.train_labels, classes)
+    real = Targets(preprocess.apply(fitted, dataset.train_images), dataset.train_labels, classes)
     pool, held_out = transfer_sets.hold_out(real, config.transfer.held_out, key_held)
     images, labels = evaluate.test_subset(dataset, config.eval.num_test)
-    test = Pool(preprocess.apply(fitted, images), labels, classes)
+    test = Targets(preprocess.apply(fitted, images), labels, classes)
     kernel = _kernel(config, console, mesh)
     sets = _sets(config, path, distilled, pool, kernel, key_draw)
     console.say(_summary(config, path, distilled, pool, held_out, test, workdir))
@@ -126,7 +127,7 @@ def _sets(
     config: ConfigDict,
     path: str,
     distilled: export.Distilled,
-    pool: Pool,
+    pool: Targets,
     kernel: Kernel | None,
     key: jax.Array,
 ) -> list[ImageSet]:
@@ -158,9 +159,9 @@ def _summary(
     config: ConfigDict,
     path: str,
     distilled: export.Distilled,
-    pool: Pool,
-    held_out: Pool,
-    test: Pool,
+    pool: Targets,
+    held_out: Targets,
+    test: Targets,
     workdir: str,
 ) -> str:
     options = config.transfer

@@ -5,13 +5,12 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from kip_flax import architectures, augment, baselines
+from kip_flax import architectures, augment, baselines, kernels
 from kip_flax.errors import UserError
 
 LOSSES = ("mse", "cross_entropy")
 LABELS = ("soft", "hard")
 KRR = "krr"  # Stands among the networks for kernel ridge regression.
-PARAMETERIZATIONS = ("standard", "ntk")
 
 FIELDS: dict[str, type] = {
     "transfer.networks": tuple,
@@ -35,7 +34,7 @@ FIELDS: dict[str, type] = {
 }
 
 CHOICES: dict[str, Sequence[str]] = {
-    "transfer.parameterization": PARAMETERIZATIONS,
+    "transfer.parameterization": kernels.PARAMETERIZATIONS,
     "transfer.loss": LOSSES,
     "transfer.labels": LABELS,
 }

@@ -31,7 +31,8 @@ from kip_flax import (
 )
 from kip_flax.errors import UserError
 from kip_flax.evaluate import Kernel
-from kip_flax.transfer_sets import ImageSet, Pool
+from kip_flax.tasks import Targets
+from kip_flax.transfer_sets import ImageSet
 
 Row = dict[str, Any]
 
@@ -48,8 +49,8 @@ class Problem:
     """
 
     config: ConfigDict
-    held_out: Pool
-    test: Pool
+    held_out: Targets
+    test: Targets
     mesh: Mesh
     key: jax.Array
 

@@ -8,25 +8,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from kip_flax import baselines, data, export, krr, label_solve
+from kip_flax import baselines, data, export, label_solve
 from kip_flax.errors import UserError
 from kip_flax.evaluate import Kernel
+from kip_flax.tasks import Targets
 
 _TILE = 500
-
-
-@dataclass(frozen=True, eq=False)
-class Pool:
-    """Real training images, preprocessed: images (n, H, W, C), class numbers (n,)."""
-
-    images: np.ndarray
-    labels: np.ndarray
-    num_classes: int
-
-    def take(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Images and centred one-hot labels of these rows."""
-        labels = krr.centered_one_hot(self.labels[rows], self.num_classes)
-        return self.images[rows], np.asarray(labels)
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,14 +30,14 @@ class ImageSet:
         return self.images.shape[1]
 
 
-def hold_out(pool: Pool, share: float, key: jax.Array) -> tuple[Pool, Pool]:
+def hold_out(pool: Targets, share: float, key: jax.Array) -> tuple[Targets, Targets]:
     """Splits a pool into what baselines draw from and, evenly over the classes, a held-out part."""
     count = max(1, round(share * len(pool.labels)))
     rows = np.sort(data.balanced_draw(pool.labels, count, pool.num_classes, key))
     held = np.zeros(len(pool.labels), bool)
     held[rows] = True
     return tuple(  # type: ignore[return-value]
-        Pool(pool.images[part], pool.labels[part], pool.num_classes) for part in (~held, held)
+        Targets(pool.images[part], pool.labels[part], pool.num_classes) for part in (~held, held)
     )
 
 
@@ -59,7 +46,7 @@ def of_file(name: str, distilled: export.Distilled) -> ImageSet:
     return ImageSet(name, distilled.images[None], distilled.labels[None])
 
 
-def random_draws(pool: Pool, size: int, draws: int, key: jax.Array) -> ImageSet:
+def random_draws(pool: Targets, size: int, draws: int, key: jax.Array) -> ImageSet:
     """`draws` times `size` real images, as evenly over the classes as can be.
 
     Raises:
@@ -76,7 +63,7 @@ def random_draws(pool: Pool, size: int, draws: int, key: jax.Array) -> ImageSet:
     return ImageSet("random", np.stack(images), np.stack(labels))
 
 
-def chosen(name: str, pool: Pool, size: int) -> ImageSet:
+def chosen(name: str, pool: Targets, size: int) -> ImageSet:
     """'kmeans' or 'herding' images, the same for all seeds."""
     choose = {"kmeans": baselines.kmeans, "herding": baselines.herding}[name]
     images, labels = pool.take(choose(pool.images, pool.labels, size, pool.num_classes))
@@ -103,7 +90,7 @@ def initial(path: str) -> ImageSet:
     return of_file("initial", export.load_distilled(first))
 
 
-def label_solved(start: ImageSet, pool: Pool, kernel: Kernel, reg: float) -> ImageSet:
+def label_solved(start: ImageSet, pool: Targets, kernel: Kernel, reg: float) -> ImageSet:
     """The images of `start` with the best labels for all of `pool`, see `label_solve`."""
     state = label_solve.init(jnp.asarray(start.images[0]), jnp.asarray(start.labels[0]))
     step = label_solve.make_step(kernel)

@@ -20,6 +20,7 @@ from kip_flax import (
     krr,
     loop,
     preprocess,
+    tasks,
     train,
     transfer,
     transfer_rows,
@@ -201,7 +202,7 @@ def test_the_test_set_has_no_say(files, tmp_path, digits, monkeypatch):
 
 
 def test_baselines_do_not_see_the_held_out_images(digits):
-    real = transfer_sets.Pool(digits.train_images, digits.train_labels, 10)
+    real = tasks.Targets(digits.train_images, digits.train_labels, 10)
     import jax
 
     pool, held = transfer_sets.hold_out(real, 0.1, jax.random.key(0))
