@@ -28,6 +28,9 @@ def get_config() -> ConfigDict:
     # 'folder' without train/test folders, 'npz' without test arrays, and 'digits': share of every
     # class that is kept for testing.
     config.dataset.test_fraction = 0.2
+    # Share of the training images, the same of every class, that takes the place of the test
+    # images, so that settings are chosen without a look at those; 0: none.
+    config.dataset.validation = 0.0
 
     # 'none', 'standard' or 'zca_normalize'; fitted on the training images alone.
     config.preprocess = "standard"

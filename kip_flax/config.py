@@ -23,6 +23,7 @@ FIELDS: dict[str, type] = {
     "dataset.data_dir": str,
     "dataset.image_size": int,
     "dataset.test_fraction": float,
+    "dataset.validation": float,
     "preprocess": str,
     "augment": str,
     "kernel.architecture": str,
@@ -151,6 +152,10 @@ def validate(config: ConfigDict) -> None:
     if not 0 < config.dataset.test_fraction < 1:
         raise UserError(
             f"dataset.test_fraction is {config.dataset.test_fraction}: it must lie between 0 and 1."
+        )
+    if not 0 <= config.dataset.validation < 1:
+        raise UserError(
+            f"dataset.validation is {config.dataset.validation}: it must be at least 0 and below 1."
         )
     if any(not _is(step, int) or step < 0 for step in config.eval.steps):
         raise UserError(

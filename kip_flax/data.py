@@ -4,7 +4,7 @@ Nothing is downloaded. The files are the publishers' own; `kip_flax.readers` dec
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import jax
@@ -41,6 +41,7 @@ class Dataset:
         train_images, test_images: uint8 (n, H, W, C), C = 1 or 3.
         train_labels, test_labels: int32 (n,), 0 to num_classes - 1.
         class_names: one name per class.
+        split: what the test images are: 'test', or 'validation' where they were training images.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Dataset:
     test_images: np.ndarray
     test_labels: np.ndarray
     class_names: tuple[str, ...]
+    split: str = "test"
 
     @property
     def num_classes(self) -> int:
@@ -102,6 +104,30 @@ def load_dataset(
     if name == "folder":
         return _load_folder(root, image_size, test_fraction)
     return _load_npz(root, test_fraction)
+
+
+def hold_out(dataset: Dataset, fraction: float) -> Dataset:
+    """`dataset` with a part of its training images in the place of the test images.
+
+    Settings are chosen on it, and the test images stay unread. The split is always the same.
+
+    Args:
+        dataset: with test images of its own.
+        fraction: share of each class that is held out, above 0 and below 1.
+
+    Raises:
+        UserError: a class has only one image.
+    """
+    where = Path(f"the training set of {dataset.name}")
+    train, held = _split(where, dataset.train_images, dataset.train_labels, fraction)
+    return replace(
+        dataset,
+        train_images=train[0],
+        train_labels=train[1],
+        test_images=held[0],
+        test_labels=held[1],
+        split="validation",
+    )
 
 
 def balanced_draw(labels: np.ndarray, size: int, num_classes: int, key: jax.Array) -> np.ndarray:

@@ -89,12 +89,14 @@ def run_from(run: Run, state: State, step: int) -> State:
 
 def _evaluate(run: Run, state: State, step: int) -> None:
     images, labels = run.task.support(state)
+    split = run.recorder.split
     measures = run.measure(images, labels)
     with multihost.together():
         run.recorder.evaluation(step, np.asarray(images), np.asarray(labels), measures)
-        run.writer.write_scalars(step, {f"test_{name}": value for name, value in measures.items()})
+        scalars = {f"{split}_{name}": value for name, value in measures.items()}
+        run.writer.write_scalars(step, scalars)
     run.console.say(
-        f"step {step}: test accuracy {measures['accuracy']:.2%}, mse {measures['mse']:.5f}"
+        f"step {step}: {split} accuracy {measures['accuracy']:.2%}, mse {measures['mse']:.5f}"
     )
 
 
@@ -128,14 +130,15 @@ def _finish(run: Run, figures: dict[str, float]) -> None:
     with multihost.together():
         result = run.recorder.result("finished", **_speed(figures))
     first, last = result["evaluations"][0], result["evaluations"][-1]
-    workdir = run.recorder.workdir
+    workdir, split = run.recorder.workdir, run.recorder.split
+    wide = len(f"{split} accuracy")
     run.console.say(
         f"""finished in {metrics.duration(result["seconds"])}
-  test accuracy  {first["accuracy"]:.2%} at step 0, {last["accuracy"]:.2%} at step {last["step"]}
-  test mse       {first["mse"]:.5f} at step 0, {last["mse"]:.5f} at step {last["step"]}
-  distilled set  {run.recorder.distilled_path(last["step"])}
-  picture        {os.path.join(workdir, record.PICTURE)}
-  figures        {os.path.join(workdir, record.RESULT)}"""
+  {split} accuracy  {first["accuracy"]:.2%} at step 0, {last["accuracy"]:.2%} at step {last["step"]}
+  {f"{split} mse":<{wide}}  {first["mse"]:.5f} at step 0, {last["mse"]:.5f} at step {last["step"]}
+  {"distilled set":<{wide}}  {run.recorder.distilled_path(last["step"])}
+  {"picture":<{wide}}  {os.path.join(workdir, record.PICTURE)}
+  {"figures":<{wide}}  {os.path.join(workdir, record.RESULT)}"""
     )
 
 

@@ -30,7 +30,7 @@ class Recorder:
     Args:
         workdir: folder of the run.
         config: of the run.
-        dataset: for names and test labels.
+        dataset: for names.
         fitted: its preprocessing.
         initial: images (S, H, W, C) and labels (S, classes) the run started from.
         resumed: step of the checkpoint that the run goes on from, None for a new run; what an
@@ -49,7 +49,8 @@ class Recorder:
         writes: bool = True,
     ):
         self._writes = writes
-        self.workdir, self._config, self._dataset = workdir, config, dataset
+        self.workdir, self.split = workdir, dataset.split
+        self._config, self._dataset = config, dataset
         self._fitted, self._initial = fitted, (np.asarray(initial[0]), np.asarray(initial[1]))
         before = {} if resumed is None else _read_result(os.path.join(workdir, RESULT))
         self._seconds = float(before.get("seconds", 0.0))
@@ -117,6 +118,7 @@ class Recorder:
         seconds = self._seconds + time.perf_counter() - self._began
         content = {
             "status": status,
+            "evaluated_on": self.split,
             "evaluations": self._evaluations,
             "seconds": round(seconds, 3),
             **figures,
@@ -132,8 +134,8 @@ class Recorder:
         return {
             "dataset": self._dataset.name,
             "step": step,
-            "test_accuracy": measures["accuracy"],
-            "test_mse": measures["mse"],
+            f"{self.split}_accuracy": measures["accuracy"],
+            f"{self.split}_mse": measures["mse"],
             "config": config_lib.identity(self._config),
             "versions": versions(),
         }
@@ -141,6 +143,7 @@ class Recorder:
     def _index_row(self, step: int, measures: dict[str, float]) -> dict[str, Any]:
         config = self._config
         name = export.architecture_name(config.kernel.architecture, config.kernel.depth)
+        tested = self.split == "test"  # The published columns know of no other images.
         return {
             "architecture": name,
             "dataset": self._dataset.name,
@@ -149,8 +152,8 @@ class Recorder:
             "l": _labels_differ(config, step),
             "aug": bool(config.augment),
             "ckpt": _checkpoint_number(config, step),
-            "test_acc": f"{measures['accuracy']:.6g}",
-            "test_mse": f"{measures['mse']:.6g}",
+            "test_acc": f"{measures['accuracy']:.6g}" if tested else "",
+            "test_mse": f"{measures['mse']:.6g}" if tested else "",
             "URL": os.path.basename(self.distilled_path(step)),
         }
 

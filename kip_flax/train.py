@@ -129,7 +129,7 @@ def evaluate_file(config: ConfigDict, path: str) -> dict[str, float]:
         mesh=mesh,
     )
     console.say(
-        f"{path} on {dataset.name}: test accuracy {measures['accuracy']:.2%}, "
+        f"{path} on {dataset.name}: {dataset.split} accuracy {measures['accuracy']:.2%}, "
         f"mse {measures['mse']:.5f}"
     )
     return measures
@@ -165,12 +165,14 @@ def preprocessing_of(distilled: export.Distilled, dataset: Dataset, name: str) -
 def load(config: ConfigDict) -> Dataset:
     """The data set that `config` names."""
     with multihost.together():
-        return data.load_dataset(
+        dataset = data.load_dataset(
             config.dataset.name,
             config.dataset.data_dir,
             image_size=config.dataset.image_size,
             test_fraction=config.dataset.test_fraction,
         )
+        share = config.dataset.validation
+        return data.hold_out(dataset, share) if share else dataset
 
 
 def fingerprint(dataset: Dataset) -> int:
@@ -223,8 +225,9 @@ def _summary(config: ConfigDict, dataset: Dataset, mesh: Mesh, task: Task, workd
     learned = "labels learned" if config.support.learn_labels else "labels fixed"
     kernel, axes = config.kernel, mesh.shape
     return f"""kip_flax {__version__}: {config.algorithm} in {workdir}
-  data     {dataset.name}: {len(dataset.train_labels)} training, {len(dataset.test_labels)} test \
-images of {height}x{width}x{channels}, {dataset.num_classes} classes; {config.preprocess}
+  data     {dataset.name}: {len(dataset.train_labels)} training, {len(dataset.test_labels)} \
+{dataset.split} images of {height}x{width}x{channels}, {dataset.num_classes} classes; \
+{config.preprocess}
   support  {config.support.size} images, {learned if config.algorithm == "kip" else "labels solved"}
   kernel   {kernel.architecture}, depth {kernel.depth}, {kernel.kind}; \
 {kernels.resolve(kernel.implementation)}

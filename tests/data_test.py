@@ -8,7 +8,7 @@ import pytest
 import sklearn.datasets
 from PIL import Image
 
-from kip_flax.data import DATASETS, balanced_draw, load_dataset
+from kip_flax.data import DATASETS, balanced_draw, hold_out, load_dataset
 from kip_flax.errors import UserError
 
 RNG = np.random.default_rng(0)
@@ -49,6 +49,18 @@ def test_digits_are_those_of_scikit_learn():
     np.testing.assert_allclose(held_out, 0.2, atol=0.003)
     again = load_dataset("digits", test_fraction=0.2)
     np.testing.assert_array_equal(again.test_images, data.test_images)
+
+
+def test_validation_images_come_out_of_the_training_set_and_hide_the_test_set():
+    whole = load_dataset("digits")
+    data = hold_out(whole, 0.1)
+    assert (whole.split, data.split) == ("test", "validation")
+    both = np.concatenate([data.train_images, data.test_images]).reshape(-1, 64)
+    expected = whole.train_images.reshape(-1, 64)
+    np.testing.assert_array_equal(both[np.lexsort(both.T)], expected[np.lexsort(expected.T)])
+    share = np.bincount(data.test_labels) / np.bincount(whole.train_labels)
+    np.testing.assert_allclose(share, 0.1, atol=0.005)
+    np.testing.assert_array_equal(hold_out(whole, 0.1).test_labels, data.test_labels)
 
 
 def write_pictures(root: Path, count: int = 5) -> None:

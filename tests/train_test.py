@@ -1,6 +1,7 @@
 """Whole runs on the digits, with a kernel that compiles at once (`config_test` takes real ones)."""
 
 import csv
+import dataclasses
 import json
 
 import jax
@@ -113,3 +114,30 @@ def test_test_subset_is_used(undisturbed):
     assert measure(*own)["accuracy"] == pytest.approx(
         result(workdir)["evaluations"][-1]["accuracy"], abs=1e-7
     )
+
+
+def test_validation_images_take_the_place_of_the_test_images(tmp_path, monkeypatch):
+    digits = data.load_dataset("digits")
+    nothing = dataclasses.replace(digits, test_images=np.zeros_like(digits.test_images))
+    monkeypatch.setattr(data, "load_dataset", lambda *args, **kwargs: nothing)
+    config = small(dataset__validation=0.2, num_steps=2, eval__steps=(2,), eval__num_test=0)
+    state = train.train_and_evaluate(config, str(tmp_path))
+    told = result(tmp_path)
+    held = data.hold_out(digits, 0.2)
+    assert told["evaluated_on"] == "validation"
+    fitted = preprocess.fit("standard", held.train_images)
+    measure = evaluate.make_evaluate(
+        quick_kernel(None),
+        preprocess.apply(fitted, held.test_images),
+        held.test_labels,
+        reg=1e-6,
+        batch_size=100,
+    )
+    accuracy = measure(*jax.device_get(state.support))["accuracy"]
+    assert told["evaluations"][-1]["accuracy"] == pytest.approx(accuracy, abs=1e-7)
+    (path,) = (tmp_path / "distilled").glob("*_ckpt2.npz")
+    provenance = export.load_distilled(path).meta["provenance"]
+    assert provenance["validation_accuracy"] == told["evaluations"][-1]["accuracy"]
+    assert "test_accuracy" not in provenance
+    with open(tmp_path / "distilled" / "index.csv", newline="") as file:
+        assert [row["test_acc"] for row in csv.DictReader(file)] == ["", ""]
