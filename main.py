@@ -34,7 +34,7 @@ MODES = {
 FLAGS = flags.FLAGS
 
 config_flags.DEFINE_config_file("config", None, "File with the experiment, such as configs/*.py.")
-flags.DEFINE_string("workdir", None, "Folder for checkpoints, metrics and artefacts.")
+flags.DEFINE_string("workdir", None, "Folder for what the mode writes (--mode=evaluate: optional).")
 flags.DEFINE_string("mode", "train", f"One of {', '.join(MODES)}.")
 flags.DEFINE_string("coordinator_address", None, "HOST:PORT of process 0 of several.")
 flags.DEFINE_integer("num_processes", None, "How many processes share the run.")
@@ -69,7 +69,7 @@ def _dispatch() -> None:
     if FLAGS.mode == "train":
         train.train_and_evaluate(FLAGS.config, FLAGS.workdir)
     elif FLAGS.mode == "evaluate":
-        train.evaluate_file(FLAGS.config, FLAGS.distilled)
+        train.evaluate_file(FLAGS.config, FLAGS.distilled, FLAGS.workdir)
     else:
         plan.plan_run(FLAGS.config)
 

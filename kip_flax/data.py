@@ -57,6 +57,16 @@ class Dataset:
         return len(self.class_names)
 
     @property
+    def known_images(self) -> np.ndarray:
+        """All that preprocessing may be fitted on: validation images are training images there.
+
+        So a set that was made beside validation images has the preprocessing of all others.
+        """
+        if self.split == "test":
+            return self.train_images
+        return np.concatenate([self.train_images, self.test_images])
+
+    @property
     def image_shape(self) -> tuple[int, int, int]:
         """(H, W, C)."""
         height, width, channels = self.train_images.shape[1:]

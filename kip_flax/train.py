@@ -39,6 +39,7 @@ from kip_flax.preprocess import Preprocess
 from kip_flax.tasks import Kernel, State, Task
 
 PREPROCESS = "preprocess.npz"
+EVALUATION = "evaluation.json"
 LOCK = ".lock"
 
 
@@ -103,11 +104,12 @@ def train_and_evaluate(config: ConfigDict, workdir: str) -> State:
             return loop.run_from(run, sharding.replicate(mesh, restored.state), restored.step)
 
 
-def evaluate_file(config: ConfigDict, path: str) -> dict[str, float]:
+def evaluate_file(config: ConfigDict, path: str, workdir: str | None = None) -> dict[str, float]:
     """Test `accuracy` (0 to 1) and `mse` of the distilled set in `path` with the config's kernel.
 
     The preprocessing is the one in the file, or is fitted on the training images where the file,
-    as the published ones, has none.
+    as the published ones, has none. What was measured goes to `evaluation.json` in `workdir`, where
+    one is given.
 
     Raises:
         UserError: the file is broken, or does not fit the data set or the configuration.
@@ -132,6 +134,19 @@ def evaluate_file(config: ConfigDict, path: str) -> dict[str, float]:
         f"{path} on {dataset.name}: {dataset.split} accuracy {measures['accuracy']:.2%}, "
         f"mse {measures['mse']:.5f}"
     )
+    if workdir and multihost.is_first():
+        files.write_json(
+            os.path.join(workdir, EVALUATION),
+            {
+                "distilled": path,
+                "dataset": dataset.name,
+                "evaluated_on": dataset.split,
+                **measures,
+                "config": config.to_dict(),
+                "hardware": metrics.hardware(),
+                "versions": record.versions(),
+            },
+        )
     return measures
 
 
@@ -158,7 +173,7 @@ def preprocessing_of(distilled: export.Distilled, dataset: Dataset, name: str) -
     """
     evaluate.check_fits(distilled, dataset, name)
     if distilled.preprocess is None:
-        return preprocess.fit(name, dataset.train_images)
+        return preprocess.fit(name, dataset.known_images)
     return preprocess.from_arrays(distilled.preprocess)
 
 
@@ -186,7 +201,7 @@ def _preprocessing(config: ConfigDict, dataset: Dataset, workdir: str, resumed: 
     path = os.path.join(workdir, PREPROCESS)
     with multihost.together():
         if multihost.is_first() and not (resumed and os.path.exists(path)):
-            fitted = preprocess.fit(config.preprocess, dataset.train_images)
+            fitted = preprocess.fit(config.preprocess, dataset.known_images)
             files.write_arrays(path, preprocess.to_arrays(fitted))
     return preprocess.from_arrays(files.read_arrays(path))
 

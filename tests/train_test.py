@@ -67,10 +67,13 @@ def test_the_start_is_a_balanced_draw_of_real_images_in_order_of_class(undisturb
         assert number in digits.train_labels[same]
 
 
-def test_evaluating_the_file_gives_what_the_run_measured(undisturbed):
+def test_evaluating_the_file_gives_what_the_run_measured(undisturbed, tmp_path):
     workdir, _ = undisturbed
     path = workdir / "distilled" / f"FC1_ssize10_nozca_l_aug_ckpt{STEPS}.npz"
-    measures = train.evaluate_file(small(), str(path))
+    measures = train.evaluate_file(small(), str(path), str(tmp_path))
+    told = json.loads((tmp_path / "evaluation.json").read_text())
+    assert told["evaluated_on"] == "test"
+    assert {name: told[name] for name in measures} == measures
     last = result(workdir)["evaluations"][-1]
     assert measures["accuracy"] == pytest.approx(last["accuracy"], abs=1e-7)
     assert measures["mse"] == pytest.approx(last["mse"], rel=1e-5)
@@ -125,7 +128,7 @@ def test_validation_images_take_the_place_of_the_test_images(tmp_path, monkeypat
     told = result(tmp_path)
     held = data.hold_out(digits, 0.2)
     assert told["evaluated_on"] == "validation"
-    fitted = preprocess.fit("standard", held.train_images)
+    fitted = preprocess.fit("standard", digits.train_images)  # No label, no test image.
     measure = evaluate.make_evaluate(
         quick_kernel(None),
         preprocess.apply(fitted, held.test_images),
