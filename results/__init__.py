@@ -1,0 +1,1 @@
+"""Measured results: experiments, the script that runs them, and the table."""

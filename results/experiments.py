@@ -1,0 +1,79 @@
+"""What is measured: one record for each row of the table."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+# Choices (how many steps, which checkpoint) are made on a tenth of the training images; the test
+# images are read once, when they are made.
+_CHOSEN = {"dataset.validation": 0.1, "eval.num_test": 2000}
+_CURVE = (0, 20, 50, 100, 200, 300, 400, 500, 600, 700, 800, 900, 1000)
+_DRAWS = tuple(range(5))
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A row.
+
+    Attributes:
+        name: its folder in results/.
+        config: configs/NAME.py.
+        fields: what differs from it.
+        published: the papers' test accuracy in %, on the original data; None if there is none.
+        seeds: one run for each; where there are several, the row is their mean.
+    """
+
+    name: str
+    config: str
+    fields: dict[str, Any] = field(default_factory=dict)
+    published: float | None = None
+    seeds: tuple[int, ...] = (0,)
+
+
+def _label_solve(dataset: str, published: dict[int, float], **fields: Any) -> list[Experiment]:
+    """LS ConvNet; the average over five draws of the images where that takes minutes."""
+    rows = []
+    for size, figure in published.items():
+        seeds = _DRAWS if size < 100 else _DRAWS[:3] if size < 500 else _DRAWS[:1]
+        more = {
+            "dataset.name": dataset,
+            "support.size": size,
+            "batch_size": 1000,
+            "kernel.architecture": "convnet",
+            "kernel.depth": 3,
+            **fields,
+        }
+        name = f"ls_{dataset}_{size}"
+        rows.append(Experiment(name, "ls_mnist", more, figure, seeds))
+    return rows
+
+
+def _kip(name: str, config: str, published: float | None, **fields: Any) -> Experiment:
+    more = {k.replace("__", "."): v for k, v in fields.items()}
+    return Experiment(name, config, {**_CHOSEN, "eval.steps": _CURVE, **_COSINE, **more}, published)
+
+
+# Adam 0.04 falling as a cosine: see docs/recipes.md.
+_COSINE = {
+    "num_steps": 600,
+    "batch_size": 1000,
+    "optimizer.learning_rate": 0.04,
+    "optimizer.schedule": "cosine",
+    "optimizer.warmup_steps": 20,
+    "checkpoint.every_steps": 20,
+}
+_ZCA = {"preprocess": "zca_normalize"}
+
+# The cheap ones come first: `run_all` goes from top to bottom.
+EXPERIMENTS: tuple[Experiment, ...] = (
+    Experiment("kip_digits_10", "kip_digits"),
+    Experiment("kip_digits_10_fixed", "kip_digits", {"support.learn_labels": False}),
+    Experiment("ls_digits_10", "ls_digits", seeds=_DRAWS),
+    _kip("kip_mnist_10", "kip_mnist", 97.3),
+    *_label_solve("mnist", {10: 73.35, 100: 96.39}),
+    *_label_solve("fashion_mnist", {10: 65.30, 100: 80.84}),
+    *_label_solve("cifar10", {10: 26.09, 100: 53.59}, **_ZCA),
+    _kip("kip_cifar10_10", "kip_cifar10", 64.7, num_steps=1000),
+    _kip("kip_fashion_mnist_10", "kip_fashion_mnist", 82.9),
+    _kip("kip_mnist_10_fixed", "kip_mnist", None, support__learn_labels=False),
+    _kip("kip_fashion_mnist_10_fixed", "kip_fashion_mnist", None, support__learn_labels=False),
+)

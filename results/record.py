@@ -1,0 +1,164 @@
+"""What is kept of an experiment: figures, set and picture."""
+
+import datetime
+import json
+import re
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kip_flax import export, files, image_grid, preprocess
+from kip_flax.errors import UserError
+from results.experiments import Experiment
+
+FIGURES = "figures.json"
+PICTURE = "images.png"
+_SHOWN = 20  # images in the picture
+_CPU = "cpu_seconds.json"
+
+
+@dataclass
+class Chosen:
+    """A set of a run: its file, its step, and what it measures on the test images."""
+
+    path: Path
+    step: int
+    measures: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Draw:
+    """One run: the set that it began with and the best one by the images it was watched on."""
+
+    seed: int
+    workdir: Path
+    evaluated_on: str
+    first: Chosen
+    best: Chosen
+    result: dict[str, Any]
+
+
+def read_draw(seed: int, workdir: Path) -> Draw:
+    """A finished run; of its evaluations the best on validation images, or else the last."""
+    result = json.loads((workdir / "result.json").read_text())
+    rows = result["evaluations"]
+    on = result["evaluated_on"]
+    best = rows[-1] if on == "test" else max(rows, key=lambda row: row["accuracy"])
+    sets = {_checkpoint(path): path for path in (workdir / "distilled").glob("*_ckpt*.npz")}
+    last = {rows[-1]["step"]: max(sets)}  # Label Solve counts its pass as one step.
+    first, chosen = (
+        Chosen(
+            sets[last.get(row["step"], row["step"])],
+            row["step"],
+            {name: row[name] for name in ("accuracy", "mse")},
+        )
+        for row in (rows[0], best)
+    )
+    return Draw(seed, workdir, on, first, chosen, result)
+
+
+def write(experiment: Experiment, draws: list[Draw], command: str, results: Path) -> None:
+    """Writes results/NAME: set and picture of the first draw, and the figures of all."""
+    folder = results / experiment.name
+    folder.mkdir(parents=True, exist_ok=True)
+    first, best = draws[0].first.path, draws[0].best.path
+    for old in folder.glob("*.npz"):
+        old.unlink()
+    shutil.copyfile(best, folder / best.name)
+    _write_picture(folder / PICTURE, first, best)
+    rows = [
+        {
+            "seed": draw.seed,
+            "initial": draw.first.measures,
+            "final": draw.best.measures,
+            "step": draw.best.step,
+            "watched": {"on": draw.evaluated_on, "evaluations": draw.result["evaluations"]},
+            "seconds": draw.result["seconds"],
+            "cpu_seconds": _read_cpu_seconds(draw.workdir),
+        }
+        for draw in draws
+    ]
+    content = {
+        "name": experiment.name,
+        "config": json.loads((draws[0].workdir / "config.json").read_text()),
+        "command": f"python {command}",
+        "published": experiment.published,
+        "set": best.name,
+        "draws": rows,
+        "hardware": draws[0].result["hardware"],
+        "versions": draws[0].result["versions"],
+        "commit": _commit(),
+        "date": datetime.date.today().isoformat(),
+    }
+    files.write_json(folder / FIGURES, content)
+
+
+def read(folder: Path) -> dict[str, Any]:
+    """The figures in results/NAME."""
+    return json.loads((folder / FIGURES).read_text())
+
+
+def is_done(experiment: Experiment, results: Path) -> bool:
+    """Whether results/NAME has the figures of all draws."""
+    try:
+        seeds = [draw["seed"] for draw in read(results / experiment.name)["draws"]]
+    except FileNotFoundError:
+        return False
+    return seeds == list(experiment.seeds)
+
+
+def is_stopped(workdir: Path) -> bool:
+    """Whether the run there was told to stop before its end."""
+    path = workdir / "result.json"
+    return path.exists() and json.loads(path.read_text())["status"] == "stopped"
+
+
+def add_cpu_seconds(workdir: Path, seconds: float) -> None:
+    """Keeps count of the processor time of a run over all its parts."""
+    total = (_read_cpu_seconds(workdir) or 0.0) + seconds
+    files.write_json(workdir / _CPU, round(total, 1))
+
+
+def _read_cpu_seconds(workdir: Path) -> float | None:
+    path = workdir / _CPU
+    return json.loads(path.read_text()) if path.exists() else None
+
+
+def _write_picture(path: Path, first: Path, best: Path) -> None:
+    before, after = export.load_distilled(first), export.load_distilled(best)
+    if after.preprocess is None or after.meta is None:
+        raise UserError(f"{best} has lost its preprocessing: run the experiment again.")
+    fitted = preprocess.from_arrays(after.preprocess)
+    image_grid.write_image_grid(
+        path,
+        preprocess.invert(fitted, before.images[:_SHOWN]),
+        preprocess.invert(fitted, after.images[:_SHOWN]),
+        before.labels[:_SHOWN],
+        after.labels[:_SHOWN],
+        after.meta["class_names"],
+    )
+
+
+def mean_and_deviation(values: list[float]) -> tuple[float, float | None]:
+    """Mean, and standard deviation (n - 1) where there are several values."""
+    return float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else None
+
+
+def _checkpoint(path: Path) -> int:
+    found = re.search(r"_ckpt(\d+)\.npz$", path.name)
+    return int(found[1]) if found else -1
+
+
+def _commit() -> str:
+    told = subprocess.run(
+        ["git", "describe", "--always", "--dirty"],
+        cwd=Path(__file__).parent,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return told.stdout.strip() or "unknown"

@@ -1,0 +1,129 @@
+"""Runs the experiments that are not done, one after the other, and goes on where it stopped.
+
+  python -m results.run_all --data=data [--runs=runs/results] [--only=NAME,NAME]
+
+Each is the command line of `main.py` at low priority; a run resumes itself. A finished experiment
+leaves its set, its picture and its figures in results/NAME, and the table is made anew.
+"""
+
+import argparse
+import json
+import resource
+import shlex
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+from kip_flax import files
+from kip_flax.errors import UserError
+from results import record, table
+from results.experiments import EXPERIMENTS, Experiment
+
+ROOT = Path(__file__).resolve().parent.parent
+# Fields that say how a run is watched: an evaluation on the test images leaves them out.
+_WATCHING = ("dataset.validation", "eval.")
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Runs what is missing of all experiments, or of those that `--only` names."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--data", default="", help="folder with the data sets' files")
+    parser.add_argument("--runs", default="runs/results", help="folder for the runs")
+    parser.add_argument("--results", default=str(ROOT / "results"), help="folder for what is kept")
+    parser.add_argument("--only", default="", help="names of experiments, comma separated")
+    args = parser.parse_args(argv)
+    names = [experiment.name for experiment in EXPERIMENTS]
+    only = args.only.split(",") if args.only else names
+    if unknown := sorted(set(only) - set(names)):
+        sys.exit(f"error: no experiment {unknown[0]!r}: --only takes {', '.join(names)}.")
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    runs, results = Path(args.runs).absolute(), Path(args.results)
+    runs.mkdir(parents=True, exist_ok=True)
+    try:
+        with files.locked(runs / ".lock", f"the folder {runs}"):
+            for experiment in EXPERIMENTS:
+                if experiment.name in only and not record.is_done(experiment, results):
+                    run(experiment, args.data, runs / experiment.name, results)
+                    table.write(results)
+    except UserError as error:
+        sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit("stopped: the same command goes on from there.")
+
+
+def run(experiment: Experiment, data: str, runs: Path, results: Path) -> None:
+    """Every draw of an experiment, then its record in `results`."""
+    draws = []
+    for seed in experiment.seeds:
+        workdir = runs / f"seed{seed}"
+        _program([*command(experiment, seed), *_data(data), f"--workdir={workdir}"], workdir)
+        draws.append(record.read_draw(seed, workdir))
+        if draws[-1].evaluated_on != "test":
+            for chosen in (draws[-1].first, draws[-1].best):
+                chosen.measures = _on_test(experiment, seed, data, workdir, chosen.path)
+    record.write(experiment, draws, shlex.join(command(experiment, 0)), results)
+
+
+def command(experiment: Experiment, seed: int, watched: bool = True) -> list[str]:
+    """The command line of a run, without its folders."""
+    fields = {
+        name: value
+        for name, value in experiment.fields.items()
+        if watched or not name.startswith(_WATCHING)
+    }
+    fields |= {"seed": seed} if seed else {}
+    return [
+        *("main.py", f"--config=configs/{experiment.config}.py"),
+        *(f"--config.{name}={value}".replace(" ", "") for name, value in fields.items()),
+    ]
+
+
+def _on_test(
+    experiment: Experiment, seed: int, data: str, workdir: Path, path: Path
+) -> dict[str, float]:
+    """Accuracy and mse of a set on all test images, measured once."""
+    target = workdir / "test" / path.stem
+    if not (target / "evaluation.json").exists():
+        options = ("--mode=evaluate", f"--distilled={path}", f"--workdir={target}")
+        _program([*command(experiment, seed, watched=False), *_data(data), *options], workdir)
+    measured = json.loads((target / "evaluation.json").read_text())
+    return {name: measured[name] for name in ("accuracy", "mse")}
+
+
+def _data(folder: str) -> list[str]:
+    return [f"--config.dataset.data_dir={folder}"] if folder else []
+
+
+def _program(arguments: list[str], workdir: Path) -> None:
+    """Runs main.py, adds its processor time to the run's, and ends with it if it was stopped."""
+    print(f"$ python {shlex.join(arguments)}", flush=True)
+    before = _cpu_seconds()
+    child = subprocess.Popen(["nice", "-n", "19", sys.executable, *arguments], cwd=ROOT)
+    try:
+        code = child.wait()
+    except KeyboardInterrupt:
+        child.terminate()
+        child.wait()
+        raise
+    finally:
+        if workdir.exists():
+            record.add_cpu_seconds(workdir, _cpu_seconds() - before)
+    if code:
+        _give_up(arguments, code)
+    if record.is_stopped(workdir):
+        raise KeyboardInterrupt
+
+
+def _give_up(arguments: list[str], code: int) -> NoReturn:
+    raise UserError(f"exit code {code} of python {shlex.join(arguments)}: see what it said above.")
+
+
+def _cpu_seconds() -> float:
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
+
+
+if __name__ == "__main__":
+    main()

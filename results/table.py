@@ -1,0 +1,119 @@
+"""The table of results/README.md, from the figures of all experiments.
+
+python -m results.table   writes it anew
+"""
+
+import shlex
+from pathlib import Path
+from typing import Any
+
+from kip_flax import files
+from results import record
+from results.experiments import EXPERIMENTS, Experiment
+
+_NAMES = {
+    "digits": "Digits 8x8",
+    "mnist": "MNIST",
+    "fashion_mnist": "Fashion-MNIST",
+    "cifar10": "CIFAR-10 (JPEG copy)",
+}
+_HEAD = """# Results
+
+Test accuracy in % of kernel ridge regression, on all test images. *Natural*: the real images that
+the set was made from, labels as they came. Where settings or checkpoints were chosen, a tenth of
+the training images, held out, decided; the test images were read once. ± is the standard deviation
+over draws of the images. *Published*: Nguyen et al., NeurIPS 2021, on the original data; for KIP
+the best variant, second-hand. The CIFAR-10 here is a JPEG copy. *Core hours* are processor time of
+one run with its evaluations, on two cores (AMD EPYC, Zen 5, no accelerator) that did other work
+as well.
+
+Each folder holds the set (`.npz`), a picture, and `figures.json` with the curve, the command,
+versions, hardware and wall time. `python -m results.run_all --data=DIR` makes what is missing;
+`python -m results.table` writes this page.
+
+| Data | Method | Images | Labels | Natural | Ours | Published | Steps | Core hours |
+|---|---|---|---|---|---|---|---|---|
+"""
+_TAIL = """
+CIFAR-100 and SVHN: not measured (`configs/kip_cifar100.py` and `configs/kip_svhn.py` are ready).
+
+## Measure a row again
+
+A set is evaluated on the test images by the command of its row, without what concerns validation:
+
+```bash
+"""
+
+
+def render(results: Path) -> str:
+    """README.md of the folder `results`."""
+    rows = [_row(experiment, results / experiment.name) for experiment in EXPERIMENTS]
+    commands = [
+        _evaluation(record.read(results / experiment.name))
+        for experiment in EXPERIMENTS
+        if record.is_done(experiment, results)
+    ]
+    pictures = [
+        f"\n[{experiment.name}]({experiment.name}/)\n\n"
+        f"![Images before and after, {experiment.name}]({experiment.name}/{record.PICTURE})\n"
+        for experiment in EXPERIMENTS
+        if record.is_done(experiment, results)
+    ]
+    return (
+        _HEAD
+        + "".join(rows)
+        + _TAIL
+        + "".join(f"{command}\n" for command in commands)
+        + "```\n\n## Pictures\n"
+        + "".join(pictures)
+    )
+
+
+def write(results: Path) -> None:
+    """Writes README.md into the folder `results`."""
+    files.write_bytes_atomic(results / "README.md", render(results).encode())
+
+
+def _row(experiment: Experiment, folder: Path) -> str:
+    published = "-" if experiment.published is None else f"{experiment.published:g}"
+    if not (folder / record.FIGURES).exists():
+        return f"| `{experiment.name}` | | | | | not measured | {published} | | |\n"
+    figures = record.read(folder)
+    config = figures["config"]
+    draws = figures["draws"]
+    learned = config["support"]["learn_labels"]
+    labels = "solved" if config["algorithm"] == "ls" else "learned" if learned else "fixed"
+    hours = [d["cpu_seconds"] / 3600 for d in draws if d["cpu_seconds"] is not None]
+    kernel = config["kernel"]
+    cells = [
+        _NAMES[config["dataset"]["name"]],
+        f"[{config['algorithm'].upper()} {kernel['architecture']}]({experiment.name}/)",
+        str(config["support"]["size"]),
+        labels + (", zca" if config["preprocess"] == "zca_normalize" else ""),
+        _percent([draw["initial"]["accuracy"] for draw in draws]),
+        _percent([draw["final"]["accuracy"] for draw in draws]),
+        published,
+        "" if config["algorithm"] == "ls" else str(draws[0]["step"]),
+        f"{sum(hours) / len(hours):.2f}" if hours else "-",
+    ]
+    return f"| {' | '.join(cells)} |\n"
+
+
+def _percent(values: list[float]) -> str:
+    mean, deviation = record.mean_and_deviation([100 * value for value in values])
+    return f"{mean:.2f}" + ("" if deviation is None else f" ± {deviation:.2f}")
+
+
+def _evaluation(figures: dict[str, Any]) -> str:
+    parts = [
+        part
+        for part in shlex.split(figures["command"])
+        if not part.startswith(("--config.dataset.validation", "--config.eval."))
+    ]
+    data = [] if "digits" in figures["name"] else ["--config.dataset.data_dir=data"]
+    path = f"results/{figures['name']}/{figures['set']}"
+    return shlex.join([*parts, *data, "--mode=evaluate", f"--distilled={path}"])
+
+
+if __name__ == "__main__":
+    write(Path(__file__).resolve().parent)

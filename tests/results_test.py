@@ -1,0 +1,124 @@
+"""Results: the table is fresh, the sets are what the figures say, the runner does not do twice."""
+
+import json
+import shlex
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from configs import kip_digits
+from kip_flax import config as config_lib
+from kip_flax import export, train
+from results import record, run_all, table
+from results.experiments import EXPERIMENTS, Experiment
+
+RESULTS = Path(table.__file__).parent
+ROOT = RESULTS.parent
+MEASURED = [e for e in EXPERIMENTS if record.is_done(e, RESULTS)]
+
+
+def test_the_table_is_what_the_figures_make_it():
+    assert (RESULTS / "README.md").read_text() == table.render(RESULTS)
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS, ids=lambda e: e.name)
+def test_every_experiment_is_a_valid_configuration(experiment):
+    module = __import__(f"configs.{experiment.config}", fromlist=["get_config"])
+    config = module.get_config()
+    config.update_from_flattened_dict(experiment.fields)
+    config_lib.validate(config)
+    # What chooses must not be what tests.
+    assert config.dataset.validation > 0 or config.algorithm == "ls" or "digits" in experiment.name
+
+
+@pytest.mark.parametrize("experiment", MEASURED, ids=lambda e: e.name)
+def test_a_set_has_the_form_that_its_figures_say(experiment):
+    figures = record.read(RESULTS / experiment.name)
+    distilled = export.load_distilled(RESULTS / experiment.name / figures["set"])
+    assert len(distilled.images) == figures["config"]["support"]["size"]
+    assert distilled.meta["provenance"]["dataset"] == figures["config"]["dataset"]["name"]
+    assert (RESULTS / experiment.name / record.PICTURE).stat().st_size > 1000
+    for draw in figures["draws"]:
+        assert draw["final"]["accuracy"] > draw["initial"]["accuracy"]
+
+
+def evaluate(arguments: list[str], workdir: Path) -> float:
+    subprocess.run([sys.executable, *arguments, f"--workdir={workdir}"], cwd=ROOT, check=True)
+    return json.loads((workdir / "evaluation.json").read_text())["accuracy"]
+
+
+TINY = Experiment(
+    "tiny",
+    "kip_digits",
+    {
+        "dataset.validation": 0.2,
+        "kernel.architecture": "fc",
+        "kernel.depth": 1,
+        "kernel.implementation": "xla",
+        "num_steps": 400,
+        "eval.steps": (0, 5, 400),
+        "checkpoint.every_steps": 5,
+    },
+    seeds=(3,),
+)
+
+
+def test_a_runner_that_is_stopped_goes_on_and_does_nothing_twice(tmp_path, monkeypatch):
+    results, runs = tmp_path / "kept", tmp_path / "runs"
+    for module in (run_all, table):
+        monkeypatch.setattr(module, "EXPERIMENTS", (TINY,))
+    arguments = [f"--runs={runs}", f"--results={results}"]
+    began = []
+    wait = subprocess.Popen.wait
+
+    def interrupted(child, *args, **kwargs):
+        """The first program gets a signal when it has left its first set, and so does this one."""
+        began.append(child.args)
+        if len(began) == 1:
+            while not list(runs.glob("tiny/seed3/distilled/*_ckpt5.npz")):
+                assert child.poll() is None
+                time.sleep(0.05)
+            raise KeyboardInterrupt
+        return wait(child, *args, **kwargs)
+
+    monkeypatch.setattr(subprocess.Popen, "wait", interrupted)
+    with pytest.raises(SystemExit, match="goes on from there"):
+        run_all.main(arguments)
+    assert record.is_stopped(runs / "tiny" / "seed3")
+    assert not record.is_done(TINY, results)
+    run_all.main(arguments)
+    figures = record.read(results / "tiny")
+    (draw,) = figures["draws"]
+    assert draw["seed"] == figures["config"]["seed"] == 3
+    watched = draw["watched"]
+    assert watched["on"] == "validation"
+    best = max(watched["evaluations"], key=lambda row: row["accuracy"])
+    assert draw["step"] == best["step"]
+    assert figures["set"].endswith(f"_ckpt{best['step']}.npz")
+    assert draw["cpu_seconds"] > 1
+    # The test figures are those of the file on the test images.
+    config = kip_digits.get_config()
+    config.kernel.architecture, config.kernel.depth = "fc", 1
+    measured = train.evaluate_file(config, str(results / "tiny" / figures["set"]))
+    assert draw["final"]["accuracy"] == pytest.approx(measured["accuracy"], abs=1e-6)
+    assert "| Digits 8x8 | [KIP fc](tiny/) | 10 |" in (results / "README.md").read_text()
+    done = len(began)
+    run_all.main(arguments)
+    assert len(began) == done
+
+
+def test_what_the_runner_cannot_do_is_one_line(tmp_path):
+    with pytest.raises(SystemExit, match="no experiment 'kip': --only takes kip_digits_10"):
+        run_all.main(["--only=kip", f"--runs={tmp_path}"])
+
+
+@pytest.mark.parametrize("name", [e.name for e in MEASURED if "digits" in e.name])
+def test_a_row_of_the_digits_measured_again(name, tmp_path):
+    figures = record.read(RESULTS / name)
+    # As the page says it.
+    (line,) = [x for x in table.render(RESULTS).splitlines() if f"results/{name}/" in x]
+    accuracy = evaluate(shlex.split(line)[1:], tmp_path)
+    assert accuracy == pytest.approx(figures["draws"][0]["final"]["accuracy"], abs=0.003)
