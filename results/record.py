@@ -82,9 +82,11 @@ def write(experiment: Experiment, draws: list[Draw], command: str, results: Path
         }
         for draw in draws
     ]
+    config = json.loads((draws[0].workdir / "config.json").read_text())
+    config["dataset"]["data_dir"] = ""  # Of no use to others.
     content = {
         "name": experiment.name,
-        "config": json.loads((draws[0].workdir / "config.json").read_text()),
+        "config": config,
         "command": f"python {command}",
         "published": experiment.published,
         "set": best.name,
