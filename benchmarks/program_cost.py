@@ -1,0 +1,218 @@
+"""Bytes and operations of a pair in the program that XLA compiles for 'xla', loops in full.
+
+XLA's own cost analysis counts the body of a loop once; here it counts as often as it runs. Bytes
+are what the passes read and write: a fusion's operands and result, of a slice the slice. On a
+device whose cache holds a tile's planes less goes to memory.
+
+Run: python -m benchmarks.program_cost [--architecture=convnet --depth=3 --size=32 --channels=3]
+"""
+
+import argparse
+import collections
+import functools
+import math
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from kip_flax import architectures, kernels
+
+_COMPUTATION = re.compile(r"^(?:ENTRY )?%(?P<name>\S+) \(.*\{$")
+_LINE = re.compile(
+    r"^\s*(?P<root>ROOT )?%(?P<name>\S+) = (?P<shape>\(.*?\)|\S+) (?P<op>[\w-]+)\((?P<args>.*?)\)"
+    r"(?P<rest>.*)$"
+)
+_SHAPE = re.compile(r"(?P<kind>pred|bf16|[fsuc]\d+)\[(?P<dims>[\d,]*)\]")
+_CALLED = re.compile(r"(?:calls|to_apply|body)=%([\w.-]+)|branch_computations=\{([^}]*)\}")
+_TRIPS = re.compile(r'known_trip_count"?:\{"n":"(\d+)"')
+_FREE = (
+    *("parameter", "constant", "tuple", "get-tuple-element", "bitcast", "after-all", "iota"),
+    *("partition-id", "replica-id", "opt-barrier"),
+)
+_MOVES = (
+    *("copy", "broadcast", "reshape", "transpose", "slice", "dynamic-slice", "concatenate", "pad"),
+    *("dynamic-update-slice", "select", "compare", "convert", "reverse", "gather", "and", "or"),
+)
+# Bytes and float32 operations a second of the makers' data sheets (operations without tensor cores;
+# TPU v5e's sheet says nothing of its vector unit).
+_DEVICES = {"NVIDIA H100 (SXM)": (3.35e12, 67e12), "TPU v5e": (0.819e12, None)}
+
+
+@dataclass
+class Cost:
+    """Bytes read and written, arithmetic operations, and how many passes over memory do them."""
+
+    size: float = 0.0
+    flops: float = 0.0
+    passes: collections.Counter[str] = field(default_factory=collections.Counter)
+
+    def add(self, other: "Cost", times: int = 1) -> None:
+        """Adds `other`, `times` times."""
+        self.size += times * other.size
+        self.flops += times * other.flops
+        for name, count in other.passes.items():
+            self.passes[name] += times * count
+
+
+@dataclass(frozen=True)
+class Line:
+    """One instruction."""
+
+    name: str
+    op: str
+    shape: str
+    args: tuple[str, ...]
+    rest: str
+    root: bool
+
+
+def program_cost(text: str) -> Cost:
+    """Cost of a whole program from its compiled HLO text."""
+    computations, entry = _parse(text)
+    return _Counter(computations).of(entry)
+
+
+class _Counter:
+    """Costs of computations, each counted once."""
+
+    def __init__(self, computations: dict[str, list[Line]]):
+        self._computations = computations
+        self.of = functools.cache(self._of)
+
+    def _of(self, name: str) -> Cost:
+        total = Cost()
+        shapes = {line.name: line.shape for line in self._computations[name]}
+        for line in self._computations[name]:
+            called = list(_called(line.rest))
+            if line.op == "while":
+                trips = _TRIPS.search(line.rest)
+                if trips is None:
+                    raise ValueError(f"a loop whose length is not in the program: {line.name}")
+                total.add(self.of(called[0]), int(trips[1]))
+            elif line.op == "call":
+                total.add(self.of(called[0]))
+            elif line.op == "conditional":  # The costlier branch: the other is never taken.
+                total.add(max(map(self.of, called), key=lambda cost: cost.flops))
+            elif line.op == "fusion":
+                total.add(self._fusion(line, called[0]))
+            elif line.op not in _FREE:
+                operands = sum(_bytes(shapes.get(arg, "")) for arg in line.args)
+                total.add(Cost(operands + _bytes(line.shape), _flops(line), _one(line.op)))
+        return total
+
+    def _fusion(self, line: Line, name: str) -> Cost:
+        body = self._computations[name]
+        flops = sum(_flops(inner) for inner in body)
+        readers = collections.defaultdict(list)
+        for inner in body:
+            for arg in inner.args:
+                readers[arg].append(inner)
+        read = sum(_read(inner, readers[inner.name]) for inner in body if inner.op == "parameter")
+        (root,) = (inner for inner in body if inner.root)
+        written = {inner.name: inner for inner in body}
+        while root.op == "bitcast":
+            root = written[root.args[0]]
+        size = _bytes(line.shape)
+        if root.op == "dynamic-update-slice":  # In place: the slice alone is written.
+            size = _bytes(written[root.args[1]].shape)
+        kind = "sqrt, arccos" if any(i.op in ("sqrt", "rsqrt") for i in body) else "other"
+        return Cost(read + size, flops, _one(kind))
+
+
+def _read(parameter: Line, readers: list[Line]) -> float:
+    """Bytes of a fusion's operand that are read: of slices alone, the slices."""
+    sliced = ("dynamic-slice", "dynamic-update-slice")
+    if all(reader.op in sliced and reader.args[0] == parameter.name for reader in readers):
+        return sum(_bytes(reader.shape) for reader in readers if reader.op == "dynamic-slice")
+    return _bytes(parameter.shape)
+
+
+def _parse(text: str) -> tuple[dict[str, list[Line]], str]:
+    computations: dict[str, list[Line]] = {}
+    entry, lines = "", list[Line]()
+    for raw in text.splitlines():
+        if head := _COMPUTATION.match(raw):
+            lines = computations.setdefault(head["name"], [])
+            if raw.startswith("ENTRY"):
+                entry = head["name"]
+        elif found := _LINE.match(re.sub(r"/\*.*?\*/", "", raw)):
+            args = tuple(re.findall(r"%([\w.-]+)", found["args"]))
+            lines.append(
+                Line(
+                    found["name"], found["op"], found["shape"], args, found["rest"],
+                    bool(found["root"]),
+                )
+            )  # fmt: skip
+    return computations, entry
+
+
+def _called(rest: str) -> Iterator[str]:
+    for one, several in _CALLED.findall(rest):
+        yield from [one] if one else re.findall(r"%([\w.-]+)", several)
+
+
+def _elements(shape: str) -> int:
+    found = _SHAPE.search(shape)
+    return math.prod(int(d) for d in found["dims"].split(",") if d) if found else 0
+
+
+def _bytes(shape: str) -> float:
+    total = 0.0
+    for found in _SHAPE.finditer(shape):
+        width = 1 if found["kind"] == "pred" else int(re.sub(r"\D", "", found["kind"])) // 8
+        total += width * math.prod(int(d) for d in found["dims"].split(",") if d)
+    return total
+
+
+def _flops(line: Line) -> float:
+    if line.op in (*_FREE, *_MOVES, "fusion", "call", "while", "conditional"):
+        return 0.0
+    if not re.match(r"\(?(f|bf)\d+", line.shape):
+        return 0.0  # Indices and masks.
+    return float(_elements(line.shape))
+
+
+def _one(kind: str) -> collections.Counter[str]:
+    return collections.Counter({kind: 1})
+
+
+def main() -> None:
+    """Prints the cost of a pair, forward and with gradient, and what it means on accelerators."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--architecture", default="convnet")
+    parser.add_argument("--depth", type=int, default=3)
+    parser.add_argument("--size", type=int, default=32)
+    parser.add_argument("--channels", type=int, default=3)
+    parser.add_argument("--lanes", type=int, default=32, help="targets of the one tile")
+    args = parser.parse_args()
+    spec = architectures.build(args.architecture, args.depth)
+    kernel = kernels.make_kernel(spec, implementation="xla")
+    image = (args.size, args.size, args.channels)
+    support = jax.ShapeDtypeStruct((1, *image), jnp.float32)
+    targets = jax.ShapeDtypeStruct((args.lanes, *image), jnp.float32)
+
+    def total(x1: jax.Array, x2: jax.Array) -> jax.Array:
+        return kernel(x1, x2).sum()
+
+    for name, function in (("forward", kernel), ("gradient", jax.value_and_grad(total))):
+        compiled = jax.jit(function).lower(support, targets).compile()
+        _tell(name, compiled.as_text() or "", args.lanes)
+
+
+def _tell(name: str, text: str, lanes: int) -> None:
+    cost = program_cost(text)
+    size, flops = cost.size / lanes, cost.flops / lanes
+    print(f"{name}: {size / 2**20:.2f} MiB and {flops / 1e6:.1f} M operations a pair")
+    print(f"  passes of a tile: {dict(cost.passes)}")
+    for device, (bandwidth, peak) in _DEVICES.items():
+        bound: list[Any] = [f"{1e6 * size / bandwidth:.2f} us by memory"]
+        bound += [f"{1e6 * flops / peak:.2f} us by arithmetic"] if peak else []
+        print(f"  {device}: {', '.join(bound)}")
+
+
+if __name__ == "__main__":
+    main()
