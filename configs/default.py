@@ -29,7 +29,8 @@ def get_config() -> ConfigDict:
     # class that is kept for testing.
     config.dataset.test_fraction = 0.2
 
-    # 'none', 'standard' or 'zca_normalize'; fitted on the training images alone.
+    # 'none', 'standard', 'zca_normalize' (as published), 'zca' (RFAD's) or 'zca_center' (FRePo's);
+    # fitted on the training images alone.
     config.preprocess = "standard"
     # Augmentations of the target batches, comma separated: see kip_flax/augment.py. '' for none.
     config.augment = ""
