@@ -167,8 +167,8 @@ def _fit_zca(name: str, standard: Preprocess, images: np.ndarray) -> Preprocess:
     fitted = Preprocess(name, standard.mean, standard.std, whiten, unwhiten, center=center)
     if name != "zca_normalize":
         return fitted
-    typical = (np.asarray(np.median(values), np.float32) for values in (means, norms))
-    return replace(fitted, **dict(zip(("image_mean", "image_norm"), typical, strict=True)))
+    image_mean, image_norm = (np.asarray(np.median(v), np.float32) for v in (means, norms))
+    return replace(fitted, image_mean=image_mean, image_norm=image_norm)
 
 
 def _mean_image(standard: Preprocess, images: np.ndarray) -> np.ndarray:
