@@ -4,6 +4,8 @@
   python main.py --config=configs/kip_digits.py --mode=evaluate --distilled=FILE.npz
   python main.py --config=configs/kip_digits.py --mode=transfer --distilled=FILE.npz --workdir=DIR
   python main.py --config=configs/kip_digits.py --mode=plan
+  python main.py --mode=export --distilled=FILE.npz --workdir=DIR
+  python main.py --config=configs/kip_digits.py --mode=import --distilled=FILE --workdir=DIR
 
 Exit code 0: finished, or stopped by SIGTERM or Ctrl-C with everything saved; 2: a mistake that one
 line on stderr explains; 3: one of several processes was lost, which a line explains too.
@@ -30,7 +32,11 @@ MODES = {
     "evaluate": ("distilled",),
     "transfer": ("distilled", "workdir"),
     "plan": (),
+    "export": ("distilled", "workdir"),
+    "import": ("distilled", "workdir"),
 }
+_WITHOUT_CONFIG = ("export",)
+_ONE_PROCESS = ("transfer", "plan", "export", "import")
 FLAGS = flags.FLAGS
 
 config_flags.DEFINE_config_file("config", None, "File with the experiment, such as configs/*.py.")
@@ -39,13 +45,19 @@ flags.DEFINE_string("mode", "train", f"One of {', '.join(MODES)}.")
 flags.DEFINE_string("coordinator_address", None, "HOST:PORT of process 0 of several.")
 flags.DEFINE_integer("num_processes", None, "How many processes share the run.")
 flags.DEFINE_integer("process_id", None, "Which of them this is, from 0.")
-flags.DEFINE_string("distilled", None, "Distilled .npz file (--mode=evaluate, --mode=transfer).")
+flags.DEFINE_string("distilled", None, "File with a distilled set (all modes but train and plan).")
+flags.DEFINE_string("layout", "auto", "Whose layout the file has (--mode=import).")
 
 
 def main(argv: list[str]) -> None:
     """Checks the command, sets JAX up and dispatches."""
     try:
         _check_command(argv)
+        if FLAGS.mode == "export":
+            from kip_flax.formats import export_files
+
+            export_files.export_file(FLAGS.distilled, FLAGS.workdir)
+            return
         # JAX and all that comes with it are loaded only for a command that makes sense.
         from kip_flax import config as config_lib
         from kip_flax import multihost
@@ -63,6 +75,11 @@ def _dispatch() -> None:
         from kip_flax import transfer  # Networks take a second to load.
 
         transfer.transfer_file(FLAGS.config, FLAGS.distilled, FLAGS.workdir)
+        return
+    if FLAGS.mode == "import":
+        from kip_flax.formats import import_file
+
+        import_file.import_file(FLAGS.config, FLAGS.distilled, FLAGS.workdir, FLAGS.layout)
         return
     from kip_flax import plan, train
 
@@ -94,16 +111,21 @@ def _check_command(argv: list[str]) -> None:
         raise UserError(f"unknown argument {argv[1]!r}: options are written --name=value.")
     if FLAGS.mode not in MODES:
         raise UserError(f"unknown mode {FLAGS.mode!r}: --mode is one of {', '.join(MODES)}.")
+    if FLAGS.mode not in _WITHOUT_CONFIG:
+        _check_config()
+    if FLAGS.mode in _ONE_PROCESS and FLAGS.num_processes not in (None, 1):
+        raise UserError(f"--mode={FLAGS.mode} runs in one process: leave --num_processes out.")
+    for needed in MODES[FLAGS.mode]:
+        if not FLAGS[needed].value:
+            raise UserError(f"--mode={FLAGS.mode} needs --{needed}=PATH.")
+
+
+def _check_config() -> None:
     if FLAGS.config is None:
         raise UserError("no experiment: name one, for example --config=configs/kip_digits.py.")
     path = config_flags.get_config_filename(FLAGS["config"]).split(":")[0]
     if not os.path.isfile(path):
         raise UserError(f"there is no file {path}: --config names one, such as those in configs/.")
-    if FLAGS.mode in ("transfer", "plan") and FLAGS.num_processes not in (None, 1):
-        raise UserError(f"--mode={FLAGS.mode} runs in one process: leave --num_processes out.")
-    for needed in MODES[FLAGS.mode]:
-        if not FLAGS[needed].value:
-            raise UserError(f"--mode={FLAGS.mode} needs --{needed}=PATH.")
 
 
 def _set_up_jax(cpu_devices: int) -> None:

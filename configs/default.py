@@ -32,7 +32,8 @@ def get_config() -> ConfigDict:
     # images, so that settings are chosen without a look at those; 0: none.
     config.dataset.validation = 0.0
 
-    # 'none', 'standard' or 'zca_normalize'; fitted on the training images alone.
+    # 'none', 'standard', 'zca_normalize' (as published), 'zca' (RFAD's) or 'zca_center' (FRePo's);
+    # fitted on the training images alone.
     config.preprocess = "standard"
     # Augmentations of the target batches, comma separated: see kip_flax/augment.py. '' for none.
     config.augment = ""

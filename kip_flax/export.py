@@ -78,7 +78,7 @@ def distilled_name(
 
     `architecture` is spelt by `architecture_name`.
     """
-    zca = "zca" if preprocess == "zca_normalize" else "nozca"
+    zca = "zca" if preprocess.startswith("zca") else "nozca"
     learned, augment = "l" if learn_labels else "nol", "aug" if augmented else "noaug"
     return f"{architecture}_ssize{support_size}_{zca}_{learned}_{augment}_ckpt{step}"
 

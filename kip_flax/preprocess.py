@@ -6,19 +6,28 @@ Networks* (NeurIPS 2020) and Shankar et al., *Neural Kernels Without Tangents* (
 """
 
 from collections.abc import Iterator
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
 from kip_flax.errors import UserError
 
-PREPROCESSES: tuple[str, ...] = ("none", "standard", "zca_normalize")
+# Each with the arrays it has beside the channels' mean and standard deviation.
+_ARRAYS: dict[str, tuple[str, ...]] = {
+    "none": (),
+    "standard": (),
+    "zca_normalize": ("whiten", "unwhiten", "image_mean", "image_norm"),
+    "zca": ("whiten", "unwhiten"),
+    "zca_center": ("whiten", "unwhiten", "center"),
+}
+PREPROCESSES: tuple[str, ...] = tuple(_ARRAYS)
 
 ZCA_REG = 0.1  # of the published runs, times the mean eigenvalue of the covariance
 _CHUNK = 2048  # images in float64 at a time: 50 MB of CIFAR-10
 # Two pixels of a standardised image differ by at least 1 / (255 * 0.5) if they differ at all, so an
 # image with a smaller norm than this is constant up to rounding.
 _MIN_NORM = 1e-3
+_MIN_VARIANCE = 1e-12
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,7 +39,8 @@ class Preprocess:
         mean, std: (C,), of pixels in [0, 1]; 0 and 1 for 'none'.
         whiten, unwhiten: (d, d), symmetric, inverse to each other; None without ZCA.
         image_mean, image_norm: (), what a training image typically (the median) had before its
-            mean was subtracted and its norm divided out; None without ZCA.
+            mean was subtracted and its norm divided out; 'zca_normalize' only.
+        center: (d,), mean of the standardised images; 'zca_center' only.
     """
 
     name: str
@@ -40,6 +50,7 @@ class Preprocess:
     unwhiten: np.ndarray | None = None
     image_mean: np.ndarray | None = None
     image_norm: np.ndarray | None = None
+    center: np.ndarray | None = None
 
 
 def fit(name: str, train_images: np.ndarray) -> Preprocess:
@@ -51,6 +62,9 @@ def fit(name: str, train_images: np.ndarray) -> Preprocess:
     float64, images are multiplied by U s^-1/2 U^T. A constant channel or image becomes zero. (The
     published code sets s to 1 beyond the n-th eigenvalue when n < d, as in none of its data sets;
     here the regulariser alone bounds them.)
+
+    Two relatives of the last are there for the sets of others: 'zca' whitens standardised images as
+    they are (RFAD), 'zca_center' subtracts their mean image first (FRePo).
 
     Args:
         name: one of `PREPROCESSES`.
@@ -66,7 +80,7 @@ def fit(name: str, train_images: np.ndarray) -> Preprocess:
     if name == "none":
         return Preprocess(name, np.zeros(channels, np.float32), np.ones(channels, np.float32))
     standard = Preprocess("standard", *_channel_moments(train_images))
-    return standard if name == "standard" else _fit_zca(standard, train_images)
+    return standard if name == "standard" else _fit_zca(name, standard, train_images)
 
 
 def apply(preprocess: Preprocess, images: np.ndarray) -> np.ndarray:
@@ -76,7 +90,7 @@ def apply(preprocess: Preprocess, images: np.ndarray) -> np.ndarray:
     for part in _chunks(len(images)):
         rows = _standardise(preprocess, images[part])
         if preprocess.whiten is not None:
-            rows, _, _ = _normalise(rows)
+            rows = _before_whitening(preprocess, rows)
             rows = rows.astype(np.float32) @ preprocess.whiten
         out[part] = rows.reshape(out[part].shape)
     return out
@@ -91,7 +105,11 @@ def invert(preprocess: Preprocess, images: np.ndarray) -> np.ndarray:
     _check_shape(preprocess, images)
     rows = np.asarray(images, np.float32).reshape(len(images), -1)
     if preprocess.unwhiten is not None:
-        rows = rows @ preprocess.unwhiten * preprocess.image_norm + preprocess.image_mean
+        rows = rows @ preprocess.unwhiten
+        if preprocess.center is not None:
+            rows = rows + preprocess.center
+        if preprocess.image_norm is not None:
+            rows = rows * preprocess.image_norm + preprocess.image_mean
     return rows.reshape(images.shape) * preprocess.std + preprocess.mean
 
 
@@ -108,15 +126,14 @@ def from_arrays(arrays: dict[str, np.ndarray]) -> Preprocess:
         UserError: an array is missing or the name is unknown.
     """
     name = str(arrays.get("name", ""))
-    zca = name == "zca_normalize"
-    wanted = [field.name for field in fields(Preprocess) if zca or field.default is MISSING]
+    wanted = ("name", "mean", "std", *_ARRAYS.get(name, ()))
     missing = [key for key in wanted if key not in arrays]
     if missing or name not in PREPROCESSES:
         raise UserError(
             f"the stored preprocessing {name!r} is unknown or incomplete "
             f"(missing: {', '.join(missing) or 'nothing'}): make the file again."
         )
-    return Preprocess(name, *(np.asarray(arrays[key]) for key in wanted[1:]))
+    return Preprocess(name, **{key: np.asarray(arrays[key]) for key in wanted[1:]})
 
 
 def _channel_moments(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -134,28 +151,50 @@ def _channel_moments(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return mean.astype(np.float32), np.where(std > 0, std, 1).astype(np.float32)
 
 
-def _fit_zca(standard: Preprocess, images: np.ndarray) -> Preprocess:
+def _fit_zca(name: str, standard: Preprocess, images: np.ndarray) -> Preprocess:
     dim = images[0].size
+    center = _mean_image(standard, images) if name == "zca_center" else None
     cov = np.zeros((dim, dim))
     means, norms = np.empty(len(images)), np.empty(len(images))
     for part in _chunks(len(images)):
-        rows, means[part], norms[part] = _normalise(_standardise(standard, images[part]))
+        rows = _standardise(standard, images[part])
+        if name == "zca_normalize":
+            rows, means[part], norms[part] = _normalise(rows)
+        elif center is not None:
+            rows = rows - center
         cov += rows.T @ rows
-    cov /= len(images)
-    # A training set of constant images has no covariance: leave it as it is.
-    ridge = ZCA_REG * np.trace(cov) / dim or 1.0
-    cov[np.diag_indices(dim)] += ridge
-    eigenvalues, basis = np.linalg.eigh(cov)
+    whiten, unwhiten = _whitening(cov / len(images))
+    fitted = Preprocess(name, standard.mean, standard.std, whiten, unwhiten, center=center)
+    if name != "zca_normalize":
+        return fitted
+    image_mean, image_norm = (np.asarray(np.median(v), np.float32) for v in (means, norms))
+    return replace(fitted, image_mean=image_mean, image_norm=image_norm)
+
+
+def _mean_image(standard: Preprocess, images: np.ndarray) -> np.ndarray:
+    total = sum(_standardise(standard, images[part]).sum(0) for part in _chunks(len(images)))
+    return (total / len(images)).astype(np.float32)
+
+
+def _whitening(cov: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The regularised inverse root of a covariance (d, d), and its inverse; float32."""
+    dim = len(cov)
+    variance = np.trace(cov) / dim
+    # A training set of constant images has no covariance but rounding: leave it as it is.
+    ridge = ZCA_REG * variance if variance > _MIN_VARIANCE else 1.0
+    eigenvalues, basis = np.linalg.eigh(cov + ridge * np.eye(dim))
     roots = np.sqrt(eigenvalues.clip(ridge))  # rounding must not take them below the regulariser
-    return Preprocess(
-        "zca_normalize",
-        standard.mean,
-        standard.std,
-        whiten=((basis / roots) @ basis.T).astype(np.float32),
-        unwhiten=((basis * roots) @ basis.T).astype(np.float32),
-        image_mean=np.asarray(np.median(means), np.float32),
-        image_norm=np.asarray(np.median(norms), np.float32),
+    return (
+        ((basis / roots) @ basis.T).astype(np.float32),
+        ((basis * roots) @ basis.T).astype(np.float32),
     )
+
+
+def _before_whitening(preprocess: Preprocess, rows: np.ndarray) -> np.ndarray:
+    """Standardised rows (n, d) as they are whitened."""
+    if preprocess.center is not None:
+        return rows - preprocess.center
+    return _normalise(rows)[0] if preprocess.name == "zca_normalize" else rows
 
 
 def _standardise(preprocess: Preprocess, images: np.ndarray) -> np.ndarray:

@@ -148,7 +148,7 @@ class Recorder:
             "architecture": name,
             "dataset": self._dataset.name,
             "ssize": config.support.size,
-            "zca": config.preprocess == "zca_normalize",
+            "zca": config.preprocess.startswith("zca"),
             "l": _labels_differ(config, step),
             "aug": bool(config.augment),
             "ckpt": _checkpoint_number(config, step),

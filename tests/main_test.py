@@ -46,6 +46,10 @@ def run(*arguments):
         ((DIGITS,), "--mode=train needs --workdir=PATH"),
         ((DIGITS, "--mode=evaluate"), "--mode=evaluate needs --distilled=PATH"),
         ((DIGITS, "--mode=transfer", "--distilled=x"), "--mode=transfer needs --workdir=PATH"),
+        (("--mode=export", "--distilled=x"), "--mode=export needs --workdir=PATH"),
+        (("--mode=export", "--distilled=x.npz", "--workdir=y"), "x.npz does not exist"),
+        (("--mode=import", "--distilled=x", "--workdir=y"), "no experiment: name one"),
+        ((DIGITS, "--mode=import", "--distilled=x", "--workdir=y"), "x does not exist"),
         ((DIGITS, "--workdir=x", "--config.algorithm=gan"), "algorithm is 'gan': take one of"),
     ],
 )
@@ -96,6 +100,21 @@ def test_train_again_and_evaluate(tmp_path):
     assert re.search(rf"10 distilled +{100 * accuracy:.2f} +\d+\.\d\d ± ", moved.stdout)
     rows = json.loads((tmp_path / "transfer" / "transfer.json").read_text())["rows"]
     assert [row["network"] for row in rows] == ["krr", "krr", "kernel", "kernel"]
+
+
+def test_export_and_import(tmp_path):
+    theirs = ROOT / "tests" / "data" / "res_digits_ConvNet_1ipc.pt"
+    taken = run(DIGITS, "--mode=import", f"--distilled={theirs}", f"--workdir={tmp_path}", *QUICK)
+    assert (taken.returncode, taken.stderr) == (0, "")
+    (told,) = re.findall(r"evaluate with +(.*)", taken.stdout)
+    measured = run(DIGITS, *told.split(), *QUICK)
+    assert (measured.returncode, measured.stderr) == (0, "")
+    assert re.search(r"on digits: test accuracy [4-9]\d\.\d\d%", measured.stdout)
+    path = told.split("--distilled=")[1].split()[0]
+    given = run("--mode=export", f"--distilled={path}", f"--workdir={tmp_path / 'out'}")
+    assert (given.returncode, given.stderr) == (0, "")
+    assert "parquet" in given.stdout
+    assert (tmp_path / "out" / "README.md").read_text().startswith("---\n")
 
 
 def test_the_main_job_goes_as_with_the_reference_kernel(tmp_path):

@@ -63,6 +63,21 @@ def test_zca_matches_float64(monkeypatch, chunk):
     np.testing.assert_allclose(out, expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("name", ["zca", "zca_center"])
+def test_zca_of_images_with_their_norms_matches_float64(name):
+    """RFAD whitens standardised images as they are; FRePo subtracts their mean image first."""
+    rows, new = (standardised(images).reshape(len(images), -1) for images in (TRAIN, TEST))
+    if name == "zca_center":
+        rows, new = rows - rows.mean(0), new - rows.mean(0)
+    cov = rows.T @ rows / len(rows)
+    u, s, _ = np.linalg.svd(cov + 0.1 * np.trace(cov) / len(cov) * np.eye(len(cov)))
+    fitted = preprocess.fit(name, TRAIN)
+    out = preprocess.apply(fitted, TEST)
+    expected = new @ (u @ np.diag(s**-0.5) @ u.T)
+    np.testing.assert_allclose(out.reshape(len(TEST), -1), expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(preprocess.invert(fitted, out), TEST / 255, atol=1e-5)
+
+
 def test_zca_whitens_down_to_the_regulariser():
     """Along an eigenvector of variance v the outcome has variance v / (v + r)."""
     rows = normalised(TRAIN)[0]
@@ -139,8 +154,8 @@ def test_storage_keeps_every_bit(tmp_path, name):
 
 
 def test_errors_say_what_is_wrong():
-    with pytest.raises(UserError, match=r"'zca'.*none, standard, zca_normalize"):
-        preprocess.fit("zca", TRAIN)
+    with pytest.raises(UserError, match=r"'pca'.*none, standard, zca_normalize"):
+        preprocess.fit("pca", TRAIN)
     fitted = preprocess.fit("zca_normalize", TRAIN)
     with pytest.raises(UserError, match="3 channels and 30 pixels"):
         preprocess.apply(fitted, np.zeros((2, 5, 5, 3), np.uint8))

@@ -1,0 +1,204 @@
+"""The card of an exported set: a README.md with the header that the Hugging Face Hub reads."""
+
+import json
+from typing import Any
+
+import numpy as np
+
+from kip_flax.export import Distilled
+from kip_flax.formats.moments import field_name
+
+_METHODS = {"kip": "Kernel Inducing Points (KIP)", "ls": "Label Solve"}
+_SPACES = {
+    "none": "Pixels in [0, 1].",
+    "standard": "Pixels in [0, 1] minus the mean, divided by the standard deviation of each "
+    "channel of the training images.",
+    "zca_normalize": "Pixels in [0, 1] standardised channel by channel; each image minus its mean, "
+    "divided by its L2 norm; then whitened (ZCA, regulariser 0.1), all fitted on the training "
+    "images.",
+    "zca": "Pixels in [0, 1] standardised channel by channel, then whitened (ZCA, regulariser 0.1),"
+    " fitted on the training images.",
+    "zca_center": "Pixels in [0, 1] standardised channel by channel, minus the mean image, then "
+    "whitened (ZCA, regulariser 0.1), fitted on the training images.",
+}
+_CITATION = """```bibtex
+@inproceedings{nguyen2021dataset,
+  title     = {Dataset Meta-Learning from Kernel Ridge-Regression},
+  author    = {Nguyen, Timothy and Chen, Zhourong and Lee, Jaehoon},
+  booktitle = {International Conference on Learning Representations},
+  year      = {2021},
+  note      = {arXiv:2011.00050}
+}
+@inproceedings{nguyen2021infinitely,
+  title     = {Dataset Distillation with Infinitely Wide Convolutional Networks},
+  author    = {Nguyen, Timothy and Novak, Roman and Xiao, Lechao and Lee, Jaehoon},
+  booktitle = {Advances in Neural Information Processing Systems},
+  year      = {2021},
+  note      = {arXiv:2107.13034}
+}
+```"""
+
+
+def write_card(distilled: Distilled, dataset: str, class_names: list[str], paths: list[str]) -> str:
+    """The text of README.md.
+
+    Args:
+        distilled: the set, with `meta` and `preprocess`.
+        dataset: what it was made from.
+        class_names: C names.
+        paths: the files beside the card that it explains: the npz, then those below torch/.
+    """
+    meta = distilled.meta or {}
+    provenance = meta.get("provenance", {})
+    sections = (
+        _header(len(distilled.images), dataset),
+        _opening(distilled, dataset, class_names, provenance),
+        _files(distilled, dataset, paths),
+        _loading(paths[0]),
+        "## Preprocessing\n\n" + _preprocessing(distilled),
+        "## Figures\n\n" + _figures(provenance, meta.get("kernel", {})),
+        f"## Licence\n\nThe images were made from training images of {dataset}: its terms hold for "
+        "them. Put its licence into the header before you publish.",
+        "## Limits\n\n" + _limits(distilled, provenance),
+        "## Citation\n\n" + _CITATION,
+    )
+    return "\n\n".join(sections) + "\n"
+
+
+def _header(count: int, dataset: str) -> str:
+    sizes = {1_000: "n<1K", 10_000: "1K<n<10K", 100_000: "10K<n<100K"}
+    size = next((name for most, name in sizes.items() if count < most), "n>100K")
+    name = json.dumps(f"{dataset}, distilled to {count} images", ensure_ascii=False)
+    return f"""---
+license: other
+pretty_name: {name}
+task_categories:
+- image-classification
+size_categories:
+- {size}
+tags:
+- dataset-distillation
+- kernel-ridge-regression
+configs:
+- config_name: default
+  data_files:
+  - split: train
+    path: data/train-*.parquet
+---"""
+
+
+def _opening(
+    distilled: Distilled, dataset: str, class_names: list[str], provenance: dict[str, Any]
+) -> str:
+    count = len(distilled.images)
+    per_class = np.bincount(distilled.labels.argmax(1), minlength=len(class_names))
+    least, most = min(per_class), max(per_class)
+    each = f"{least}" if least == most else f"{least} to {most}"
+    height, width, channels = distilled.images.shape[1:]
+    return f"""# {dataset}, distilled to {count} images
+
+{_maker(provenance)}
+
+- {count} images of {height}x{width}x{channels}, {len(class_names)} classes, {each} for each class \
+(by the largest label).
+- Classes: {", ".join(class_names)}.
+- Labels are regression targets: a class is one-hot minus 1/{len(class_names)}; learned ones hold \
+any numbers, negative ones too. `label` is the largest one's class."""
+
+
+def _maker(provenance: dict[str, Any]) -> str:
+    version = provenance.get("versions", {}).get("kip_flax")
+    by = f"kip_flax {version}" if version else "kip_flax"
+    if "imported" in provenance:
+        return (
+            f"Imported by {by} from `{provenance['imported']}` ({provenance['layout']}), which was "
+            "made by others: cite them."
+        )
+    config = provenance.get("config", {})
+    method = _METHODS.get(config.get("algorithm", ""), "kernel ridge regression")
+    if config.get("algorithm") != "kip":
+        return f"Made by {by}: {method}."
+    learned = "images and labels" if config["support.learn_labels"] else "images, labels fixed"
+    return f"Made by {by}: {method}, {learned}, step {provenance['step']}, seed {config['seed']}."
+
+
+def _files(distilled: Distilled, dataset: str, paths: list[str]) -> str:
+    npz, whole, images, labels, result = paths
+    return f"""## Files
+
+| | |
+|---|---|
+| `data/*.parquet` | one row for each image: `image` (PNG, to look at), `label`, `soft_label` (as \
+learned), `array` (the image as learned, float32, H x W x channels) |
+| `png/` | the same PNGs, one folder for each class, its number in front |
+| `{whole}` | PyTorch: `images` (N, C, H, W) as learned, `labels` as learned, `classes` |
+| `{images}`, `{labels}` | PyTorch, for evaluators such as DD-Ranking's: images normalised as they \
+normalise {field_name(dataset)}, labels as learned |
+| `{result}` | the same images with class numbers, as DatasetCondensation saves its results |
+| `{npz}` | NumPy: `images`, `labels` as learned, with the preprocessing; what kip_flax reads |"""
+
+
+def _loading(npz: str) -> str:
+    return f"""## Load
+
+```python
+from datasets import load_dataset
+
+rows = load_dataset("THIS_FOLDER", split="train").with_format("numpy")
+images, labels = rows["array"][:], rows["soft_label"][:]
+```
+
+```python
+import numpy as np
+
+file = np.load("{npz}")
+images, labels = file["images"], file["labels"]
+```"""
+
+
+def _preprocessing(distilled: Distilled) -> str:
+    name = distilled.preprocess_name or "none"
+    text = f"`{name}`: {_SPACES[name]}"
+    if distilled.preprocess is None:
+        return text
+    values = {key: distilled.preprocess[key].tolist() for key in ("mean", "std")}
+    for key, numbers in values.items():
+        text += f"\n\n`{key}`: {', '.join(f'{number:.6g}' for number in numbers)}."
+    return text + (
+        "\n\nImages to be classified must be brought into the same space. `kip_flax.preprocess` "
+        "applies and inverts it from the arrays in the npz."
+    )
+
+
+def _figures(provenance: dict[str, Any], kernel: dict[str, Any]) -> str:
+    if "test_accuracy" not in provenance:
+        return "None were measured by kip_flax."
+    parts = [f"{kernel[key]}" for key in ("architecture", "depth", "get") if key in kernel]
+    reg = provenance.get("config", {}).get("reg")
+    return (
+        f"Kernel ridge regression on this set ({', '.join(parts)}; reg {reg}) classifies "
+        f"{100 * provenance['test_accuracy']:.2f} % of the test images; half the mean squared "
+        f"error is {provenance['test_mse']:.5f}. Networks trained on it by gradient descent "
+        "usually reach less."
+    )
+
+
+def _limits(distilled: Distilled, provenance: dict[str, Any]) -> str:
+    lines = [
+        "The set was optimised for one kernel and one preprocessing; elsewhere it is worth less.",
+        "PNGs have 8 bits and are clipped to [0, 1]: train on `array` or the tensors, not on them.",
+        "Learned images can show training images: a set from private data is private.",
+    ]
+    if (distilled.preprocess_name or "").startswith("zca"):
+        lines.insert(
+            2,
+            "Pictures, and the images for other evaluators, are the whitening's inverse. "
+            + (
+                "Each image's own mean and norm are gone; typical ones stand in for them."
+                if distilled.preprocess_name == "zca_normalize"
+                else "Learned images may leave the range of pixels there."
+            ),
+        )
+    if "test_accuracy" in provenance:
+        lines.append("The step may have been chosen by the test accuracy that is told above.")
+    return "\n".join(f"- {line}" for line in lines)
