@@ -227,3 +227,14 @@ def test_the_fields_moments_of_unknown_sets_are_the_fitted_ones():
     np.testing.assert_array_equal(field.mean, fitted.mean)
     assert moments.field_name("folder") == "folder"
     assert moments.field_moments("mnist", fitted).std.tolist() == [np.float32(0.3081)]
+
+
+def test_a_card_says_which_images_its_figures_are_of(tmp_path):
+    told = {"validation_accuracy": 0.2512, "validation_mse": 0.0456}
+    provenance = {k: v for k, v in PROVENANCE.items() if not k.startswith("test_")} | told
+    a_set(tmp_path, provenance=provenance)
+    export_files.export_file(str(tmp_path / "set.npz"), str(tmp_path / "out"))
+    text = (tmp_path / "out" / "README.md").read_text()
+    assert "classifies 25.12 % of the validation images, which were held out of the" in text
+    assert "error is 0.04560" in text
+    assert "chosen by the test accuracy" not in text

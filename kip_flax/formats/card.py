@@ -171,15 +171,17 @@ def _preprocessing(distilled: Distilled) -> str:
 
 
 def _figures(provenance: dict[str, Any], kernel: dict[str, Any]) -> str:
-    if "test_accuracy" not in provenance:
+    split = next((s for s in ("test", "validation") if f"{s}_accuracy" in provenance), None)
+    if split is None:
         return "None were measured by kip_flax."
+    held_out = ", which were held out of the training images" if split == "validation" else ""
     parts = [f"{kernel[key]}" for key in ("architecture", "depth", "get") if key in kernel]
     reg = provenance.get("config", {}).get("reg")
     return (
         f"Kernel ridge regression on this set ({', '.join(parts)}; reg {reg}) classifies "
-        f"{100 * provenance['test_accuracy']:.2f} % of the test images; half the mean squared "
-        f"error is {provenance['test_mse']:.5f}. Networks trained on it by gradient descent "
-        "usually reach less."
+        f"{100 * provenance[f'{split}_accuracy']:.2f} % of the {split} images{held_out}; half the "
+        f"mean squared error is {provenance[f'{split}_mse']:.5f}. Networks trained on it by "
+        "gradient descent usually reach less."
     )
 
 
