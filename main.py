@@ -4,6 +4,8 @@
   python main.py --config=configs/kip_digits.py --mode=evaluate --distilled=FILE.npz
   python main.py --config=configs/kip_digits.py --mode=transfer --distilled=FILE.npz --workdir=DIR
   python main.py --config=configs/kip_digits.py --mode=plan
+  python main.py --mode=report --workdir=DIR[,DIR...]
+  python main.py --mode=figures --workdir=DIR[,DIR...]
 
 Exit code 0: finished, or stopped by SIGTERM or Ctrl-C with everything saved; 2: a mistake that one
 line on stderr explains; 3: one of several processes was lost, which a line explains too.
@@ -30,7 +32,12 @@ MODES = {
     "evaluate": ("distilled",),
     "transfer": ("distilled", "workdir"),
     "plan": (),
+    "report": ("workdir",),
+    "figures": ("workdir",),
 }
+_ONE_PROCESS = ("transfer", "plan", "report", "figures")
+# Modes that find the configuration in the workdir.
+_WITHOUT_CONFIG = ("report", "figures")
 FLAGS = flags.FLAGS
 
 config_flags.DEFINE_config_file("config", None, "File with the experiment, such as configs/*.py.")
@@ -50,8 +57,9 @@ def main(argv: list[str]) -> None:
         from kip_flax import config as config_lib
         from kip_flax import multihost
 
-        config_lib.validate(FLAGS.config)
-        _set_up_jax(FLAGS.config.mesh.cpu_devices)
+        if FLAGS.config is not None:
+            config_lib.validate(FLAGS.config)
+        _set_up_jax(0 if FLAGS.config is None else FLAGS.config.mesh.cpu_devices)
         with multihost.ends_at_once():
             _dispatch()
     except UserError as error:
@@ -63,6 +71,16 @@ def _dispatch() -> None:
         from kip_flax import transfer  # Networks take a second to load.
 
         transfer.transfer_file(FLAGS.config, FLAGS.distilled, FLAGS.workdir)
+        return
+    if FLAGS.mode == "report":
+        from kip_flax import report_mode
+
+        report_mode.write_reports(FLAGS.workdir, FLAGS.config)
+        return
+    if FLAGS.mode == "figures":
+        from kip_flax import figures_mode  # matplotlib takes a second to load.
+
+        figures_mode.write_figures(FLAGS.workdir)
         return
     from kip_flax import plan, train
 
@@ -94,12 +112,15 @@ def _check_command(argv: list[str]) -> None:
         raise UserError(f"unknown argument {argv[1]!r}: options are written --name=value.")
     if FLAGS.mode not in MODES:
         raise UserError(f"unknown mode {FLAGS.mode!r}: --mode is one of {', '.join(MODES)}.")
-    if FLAGS.config is None:
+    if FLAGS.config is not None:
+        path = config_flags.get_config_filename(FLAGS["config"]).split(":")[0]
+        if not os.path.isfile(path):
+            raise UserError(
+                f"there is no file {path}: --config names one, such as those in configs/."
+            )
+    elif FLAGS.mode not in _WITHOUT_CONFIG:
         raise UserError("no experiment: name one, for example --config=configs/kip_digits.py.")
-    path = config_flags.get_config_filename(FLAGS["config"]).split(":")[0]
-    if not os.path.isfile(path):
-        raise UserError(f"there is no file {path}: --config names one, such as those in configs/.")
-    if FLAGS.mode in ("transfer", "plan") and FLAGS.num_processes not in (None, 1):
+    if FLAGS.mode in _ONE_PROCESS and FLAGS.num_processes not in (None, 1):
         raise UserError(f"--mode={FLAGS.mode} runs in one process: leave --num_processes out.")
     for needed in MODES[FLAGS.mode]:
         if not FLAGS[needed].value:
