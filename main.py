@@ -6,6 +6,8 @@
   python main.py --config=configs/kip_digits.py --mode=plan
   python main.py --mode=export --distilled=FILE.npz --workdir=DIR
   python main.py --config=configs/kip_digits.py --mode=import --distilled=FILE --workdir=DIR
+  python main.py --mode=report --workdir=DIR[,DIR...]
+  python main.py --mode=figures --workdir=DIR[,DIR...]
 
 Exit code 0: finished, or stopped by SIGTERM or Ctrl-C with everything saved; 2: a mistake that one
 line on stderr explains; 3: one of several processes was lost, which a line explains too.
@@ -34,9 +36,12 @@ MODES = {
     "plan": (),
     "export": ("distilled", "workdir"),
     "import": ("distilled", "workdir"),
+    "report": ("workdir",),
+    "figures": ("workdir",),
 }
-_WITHOUT_CONFIG = ("export",)
-_ONE_PROCESS = ("transfer", "plan", "export", "import")
+# Modes that need no configuration, or find it in the workdir.
+_WITHOUT_CONFIG = ("export", "report", "figures")
+_ONE_PROCESS = ("transfer", "plan", "export", "import", "report", "figures")
 FLAGS = flags.FLAGS
 
 config_flags.DEFINE_config_file("config", None, "File with the experiment, such as configs/*.py.")
@@ -62,8 +67,9 @@ def main(argv: list[str]) -> None:
         from kip_flax import config as config_lib
         from kip_flax import multihost
 
-        config_lib.validate(FLAGS.config)
-        _set_up_jax(FLAGS.config.mesh.cpu_devices)
+        if FLAGS.config is not None:
+            config_lib.validate(FLAGS.config)
+        _set_up_jax(0 if FLAGS.config is None else FLAGS.config.mesh.cpu_devices)
         with multihost.ends_at_once():
             _dispatch()
     except UserError as error:
@@ -80,6 +86,16 @@ def _dispatch() -> None:
         from kip_flax.formats import import_file
 
         import_file.import_file(FLAGS.config, FLAGS.distilled, FLAGS.workdir, FLAGS.layout)
+        return
+    if FLAGS.mode == "report":
+        from kip_flax import report_mode
+
+        report_mode.write_reports(FLAGS.workdir, FLAGS.config)
+        return
+    if FLAGS.mode == "figures":
+        from kip_flax import figures_mode  # matplotlib takes a second to load.
+
+        figures_mode.write_figures(FLAGS.workdir)
         return
     from kip_flax import plan, train
 
@@ -111,8 +127,7 @@ def _check_command(argv: list[str]) -> None:
         raise UserError(f"unknown argument {argv[1]!r}: options are written --name=value.")
     if FLAGS.mode not in MODES:
         raise UserError(f"unknown mode {FLAGS.mode!r}: --mode is one of {', '.join(MODES)}.")
-    if FLAGS.mode not in _WITHOUT_CONFIG:
-        _check_config()
+    _check_config()
     if FLAGS.mode in _ONE_PROCESS and FLAGS.num_processes not in (None, 1):
         raise UserError(f"--mode={FLAGS.mode} runs in one process: leave --num_processes out.")
     for needed in MODES[FLAGS.mode]:
@@ -122,6 +137,8 @@ def _check_command(argv: list[str]) -> None:
 
 def _check_config() -> None:
     if FLAGS.config is None:
+        if FLAGS.mode in _WITHOUT_CONFIG:
+            return
         raise UserError("no experiment: name one, for example --config=configs/kip_digits.py.")
     path = config_flags.get_config_filename(FLAGS["config"]).split(":")[0]
     if not os.path.isfile(path):

@@ -156,6 +156,12 @@ def get_config() -> ConfigDict:
     # Numbers of random real images among which the set's worth is looked for; () for no ladder.
     config.transfer.ladder = ()
 
+    config.report = ConfigDict()
+    # Training images, evenly over the classes, among which the analysis at the end of a run looks
+    # for each learned image's neighbours, and on which it solves for labels to compare with (ten
+    # per support image at the least); 0: no analysis.
+    config.report.num_train = 2000
+
     config.log = ConfigDict()
     # Steps between two lines of progress, each with a check that the loss is finite.
     config.log.every_steps = 10

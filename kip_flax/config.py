@@ -54,6 +54,7 @@ FIELDS: dict[str, type] = {
     "eval.num_test": int,
     "eval.batch_size": int,
     "log.every_steps": int,
+    "report.num_train": int,
     **transfer_fields.FIELDS,
 }
 
@@ -89,6 +90,7 @@ _MINIMA: dict[str, int] = {
     "eval.num_test": 0,
     "eval.batch_size": 1,
     "log.every_steps": 1,
+    "report.num_train": 0,
     **transfer_fields.MINIMA,
 }
 _ABOVE_ZERO = ("kernel.w_std", "optimizer.learning_rate")
@@ -101,6 +103,7 @@ _FREE = (
     "checkpoint.",
     "eval.",
     "log.",
+    "report.",
     "transfer.",
     "kernel.implementation",
     "dataset.data_dir",
@@ -118,6 +121,18 @@ def flatten(config: ConfigDict | dict[str, Any]) -> dict[str, Any]:
     return flat
 
 
+def unflatten(flat: dict[str, Any]) -> dict[str, Any]:
+    """What `flatten` was given, as nested dicts."""
+    nested: dict[str, Any] = {}
+    for name, value in flat.items():
+        *folders, leaf = name.split(".")
+        inner = nested
+        for folder in folders:
+            inner = inner.setdefault(folder, {})
+        inner[leaf] = value
+    return nested
+
+
 def identity(config: ConfigDict | dict[str, Any]) -> dict[str, Any]:
     """The fields, with dotted names, that decide what is computed: all but the free ones.
 
@@ -129,6 +144,17 @@ def identity(config: ConfigDict | dict[str, Any]) -> dict[str, Any]:
         name: value
         for name, value in flat.items()
         if not name.startswith(_FREE) or (cosine and name == "num_steps")
+    }
+
+
+def hyper_parameters(config: ConfigDict | dict[str, Any]) -> dict[str, int | float | str]:
+    """The fields that decide what is computed, as values that TensorBoard can compare.
+
+    What names no value (an empty text) and sequences become words.
+    """
+    return {
+        name: value if isinstance(value, int | float) else str(value) or "none"
+        for name, value in identity(config).items()
     }
 
 

@@ -25,21 +25,37 @@ def write_image_grid(
     class_names: Sequence[str],
     columns: int | None = None,
 ) -> None:
-    """Writes a PNG: rows of initial images, each above the row of what was learned from them.
+    """Writes what `draw_image_grid` draws as PNG to `path`; UserError if it cannot be written."""
+    sets = (initial, learned, initial_labels, learned_labels)
+    write_png(path, draw_image_grid(*sets, class_names, columns))
+
+
+def write_png(path: str | os.PathLike[str], picture: Image.Image) -> None:
+    """Writes a picture as PNG, atomically; UserError if it cannot be written."""
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG")
+    write_bytes_atomic(path, buffer.getvalue())
+
+
+def draw_image_grid(
+    initial: np.ndarray,
+    learned: np.ndarray,
+    initial_labels: np.ndarray,
+    learned_labels: np.ndarray,
+    class_names: Sequence[str],
+    columns: int | None = None,
+) -> Image.Image:
+    """Draws rows of initial images, each above the row of what was learned from them.
 
     Under every picture stand the class of its largest label and that label's value.
 
     Args:
-        path: the file, ending in .png.
         initial, learned: (S, H, W, channels) in about [0, 1]; beyond is clipped. One channel, or
             more than three (their mean), is shown in grey.
         initial_labels, learned_labels: (S, C).
         class_names: C names; long ones are shortened.
         columns: pictures in a row; None takes 10, or 20 for more than 100 pictures. Of more than
             `MAX_IMAGES` the first ones are shown.
-
-    Raises:
-        UserError: the file cannot be written.
     """
     count = min(len(initial), MAX_IMAGES)
     columns = min(count, columns or (10 if count <= 100 else 20))
@@ -66,9 +82,7 @@ def write_image_grid(
             best = int(np.argmax(labels[i]))
             caption = (draw, x + width / 2, y + height + 2)
             _write_line(*caption, class_names[best], f"{labels[i][best]:.2f}", width, font)
-    buffer = io.BytesIO()
-    canvas.save(buffer, "PNG")
-    write_bytes_atomic(path, buffer.getvalue())
+    return canvas
 
 
 def _tile(image: np.ndarray, width: int, height: int) -> Image.Image:

@@ -23,6 +23,8 @@ from kip_flax import checkpoint, evaluate, metrics, multihost, record
 from kip_flax.errors import UserError
 from kip_flax.tasks import State, Task
 
+_SPEED = ("step_ms", "pairs_per_s")
+
 
 @dataclass(frozen=True)
 class Run:
@@ -44,7 +46,7 @@ def begin(run: Run) -> State:
     _evaluate(run, state, 0)
     if run.task.total == 0:
         _finish(run, {})
-    checkpoint.save(run.manager, 0, state, run.meta)
+    _save(run, state, 0)
     return state
 
 
@@ -78,7 +80,7 @@ def run_from(run: Run, state: State, step: int) -> State:
                 if step == task.total:
                     _finish(run, figures)
                 if save:
-                    checkpoint.save(run.manager, step, state, run.meta)
+                    _save(run, state, step)
     checkpoint.wait(run.manager)
     if step < task.total:
         with multihost.together():
@@ -92,16 +94,25 @@ def _evaluate(run: Run, state: State, step: int) -> None:
     split = run.recorder.split
     measures = run.measure(images, labels)
     with multihost.together():
-        run.recorder.evaluation(step, np.asarray(images), np.asarray(labels), measures)
+        support = np.asarray(images), np.asarray(labels)
+        pictures = run.recorder.evaluation(step, *support, measures)
         scalars = {f"{split}_{name}": value for name, value in measures.items()}
         run.writer.write_scalars(step, scalars)
+        run.writer.write_images(step, pictures)
     run.console.say(
         f"step {step}: {split} accuracy {measures['accuracy']:.2%}, mse {measures['mse']:.5f}"
     )
 
 
+def _save(run: Run, state: State, step: int) -> None:
+    with multihost.together():
+        run.recorder.write_history()
+    checkpoint.save(run.manager, step, state, run.meta)
+
+
 def _tell(run: Run, step: int, measured: dict[str, jax.Array], figures: dict[str, float]) -> None:
     scalars = {name: float(value) for name, value in measured.items()}
+    run.recorder.log(step, scalars | {name: figures[name] for name in _SPEED if name in figures})
     with multihost.together():
         run.writer.write_scalars(step, scalars | figures)
     loss = f"  loss {scalars['loss']:.5f}" if "loss" in scalars else ""
@@ -143,7 +154,7 @@ def _finish(run: Run, figures: dict[str, float]) -> None:
 
 
 def _speed(figures: dict[str, float]) -> dict[str, float]:
-    return {name: round(figures[name], 3) for name in ("step_ms", "pairs_per_s") if figures}
+    return {name: round(figures[name], 3) for name in _SPEED if figures}
 
 
 @contextlib.contextmanager

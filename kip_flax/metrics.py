@@ -20,6 +20,8 @@ class Writer(Protocol):
 
     def write_images(self, step: int, images: Mapping[str, Any]) -> None: ...
 
+    def write_hparams(self, hparams: Mapping[str, Any]) -> None: ...
+
 
 class Silent:
     """The writer of the processes that leave writing to another."""
@@ -28,6 +30,9 @@ class Silent:
         """Writes nothing."""
 
     def write_images(self, step: int, images: Mapping[str, Any]) -> None:
+        """Writes nothing."""
+
+    def write_hparams(self, hparams: Mapping[str, Any]) -> None:
         """Writes nothing."""
 
 
@@ -210,6 +215,6 @@ def _processor() -> str:
     return platform.processor() or platform.machine()
 
 
-def as_image(picture: np.ndarray) -> np.ndarray:
-    """(H, W, C) in 0..255 as the float batch (1, H, W, C) in 0..1 that TensorBoard takes."""
-    return np.asarray(picture, np.float32)[None] / 255
+def as_image(picture: np.ndarray | Any) -> np.ndarray:
+    """A picture with pixels (H, W, C) in 0..255 as the floats in 0..1 that TensorBoard takes."""
+    return np.asarray(picture, np.float32) / 255

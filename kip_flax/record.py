@@ -1,4 +1,4 @@
-"""What a run leaves in its folder: distilled sets with index, picture, result.json."""
+"""What a run leaves in its folder: distilled sets with index, picture, figures, report."""
 
 import json
 import os
@@ -6,13 +6,26 @@ import platform
 import shlex
 import sys
 import time
+from collections.abc import Mapping
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from ml_collections import ConfigDict
 
-from kip_flax import __version__, export, files, image_grid, metrics, preprocess
+from kip_flax import (
+    __version__,
+    evaluate,
+    export,
+    files,
+    history,
+    image_grid,
+    label_bars,
+    metrics,
+    preprocess,
+    report,
+)
 from kip_flax import config as config_lib
 from kip_flax.data import Dataset
 from kip_flax.preprocess import Preprocess
@@ -58,6 +71,9 @@ class Recorder:
         self._evaluations: list[dict[str, float]] = [
             row for row in before.get("evaluations", []) if row["step"] <= (resumed or 0)
         ]
+        self._history = [] if resumed is None else history.read(workdir, resumed)
+        self._data = _sizes(dataset, config.eval.num_test)
+        self._frames: report.Frames = {}
 
     def distilled_path(self, step: int) -> str:
         """Where the set after `step` steps is written: the published name."""
@@ -74,23 +90,35 @@ class Recorder:
 
     def evaluation(
         self, step: int, images: np.ndarray, labels: np.ndarray, measures: dict[str, float]
-    ) -> None:
+    ) -> dict[str, np.ndarray]:
         """Writes the distilled set after `step` steps, its row, the picture and `result.json`.
 
         Args:
             step: steps taken.
             images, labels: the support, (S, H, W, C) and (S, classes).
             measures: test `accuracy` (0 to 1) and `mse`.
+
+        Returns:
+            Pictures (H, W, 3) in 0..1 for the metric writer; none where another process writes.
         """
-        if self._writes:
-            self._write_set(step, images, labels, measures)
+        pictures = self._write_set(step, images, labels, measures) if self._writes else {}
         rows = [row for row in self._evaluations if row["step"] < step]
         self._evaluations = [*rows, {"step": step, **measures}]
         self.result("running")
+        return pictures
+
+    def log(self, step: int, scalars: Mapping[str, float]) -> None:
+        """Keeps what step `step` measured, for `write_history`."""
+        self._history.append({"step": step, **scalars})
+
+    def write_history(self) -> None:
+        """Writes history.csv; for before a checkpoint, so that no row is missing after a kill."""
+        if self._writes:
+            history.write(self.workdir, self._history)
 
     def _write_set(
         self, step: int, images: np.ndarray, labels: np.ndarray, measures: dict[str, float]
-    ) -> None:
+    ) -> dict[str, np.ndarray]:
         export.write_distilled(
             self.distilled_path(step),
             images,
@@ -104,17 +132,23 @@ class Recorder:
         export.update_index(
             os.path.join(self.workdir, DISTILLED, "index.csv"), self._index_row(step, measures)
         )
-        image_grid.write_image_grid(
-            os.path.join(self.workdir, PICTURE),
+        names = self._dataset.class_names
+        grid = image_grid.draw_image_grid(
             preprocess.invert(self._fitted, self._initial[0]),
             preprocess.invert(self._fitted, images),
             self._initial[1],
             labels,
-            self._dataset.class_names,
+            names,
         )
+        image_grid.write_png(os.path.join(self.workdir, PICTURE), grid)
+        bars = label_bars.draw_label_bars(labels, names)
+        return {"images": metrics.as_image(grid), "labels": metrics.as_image(bars)}
 
     def result(self, status: str, **figures: float) -> dict[str, Any]:
-        """Writes `result.json` with `status` ('running', 'stopped', 'finished'), and returns it."""
+        """Writes `result.json` with `status` ('running', 'stopped', 'finished'), and returns it.
+
+        history.csv and the report go with it.
+        """
         seconds = self._seconds + time.perf_counter() - self._began
         content = {
             "status": status,
@@ -122,12 +156,16 @@ class Recorder:
             "evaluations": self._evaluations,
             "seconds": round(seconds, 3),
             **figures,
+            "data": self._data,
             "hardware": metrics.hardware(),
             "command": shlex.join(sys.argv),
             "versions": versions(),
         }
         if self._writes:
             files.write_json(os.path.join(self.workdir, RESULT), content)
+            self.write_history()
+            if self._evaluations:
+                report.write(Path(self.workdir), self._frames)
         return content
 
     def _provenance(self, step: int, measures: dict[str, float]) -> dict[str, Any]:
@@ -156,6 +194,18 @@ class Recorder:
             "test_mse": f"{measures['mse']:.6g}" if tested else "",
             "URL": os.path.basename(self.distilled_path(step)),
         }
+
+
+def _sizes(dataset: Dataset, num_test: int) -> dict[str, Any]:
+    """What a reader of the figures wants to know of the data; `tested` is how many are tested."""
+    return {
+        "name": dataset.name,
+        "train": len(dataset.train_labels),
+        "test": len(dataset.test_labels),
+        "tested": len(evaluate.test_subset(dataset, num_test)[1]),
+        "image_shape": list(dataset.image_shape),
+        "class_names": list(dataset.class_names),
+    }
 
 
 def _kernel_options(config: ConfigDict) -> dict[str, Any]:

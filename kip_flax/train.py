@@ -17,6 +17,7 @@ from ml_collections import ConfigDict
 
 from kip_flax import (
     __version__,
+    analysis_run,
     architectures,
     checkpoint,
     data,
@@ -29,6 +30,7 @@ from kip_flax import (
     multihost,
     preprocess,
     record,
+    report,
     sharding,
     tasks,
 )
@@ -97,11 +99,17 @@ def train_and_evaluate(config: ConfigDict, workdir: str) -> State:
         first = multihost.is_first()
         recorder = record.Recorder(workdir, config, dataset, fitted, support, resumed, first)
         with metrics.open_writer(os.path.join(workdir, "metrics"), first) as writer:
+            writer.write_hparams(config_lib.hyper_parameters(config))
             run = loop.Run(config, task, measure, manager, meta, recorder, writer, console)
             if restored is None:
-                return loop.run_from(run, loop.begin(run), 0)
-            console.say(f"going on from the checkpoint of step {restored.step}")
-            return loop.run_from(run, sharding.replicate(mesh, restored.state), restored.step)
+                state = loop.run_from(run, loop.begin(run), 0)
+            else:
+                console.say(f"going on from the checkpoint of step {restored.step}")
+                state = sharding.replicate(mesh, restored.state)
+                state = loop.run_from(run, state, restored.step)
+        if state.step == total:  # All is saved: what follows can be made up for (--mode=report).
+            _analyse(config, dataset, fitted, kernel, mesh, workdir)
+        return state
 
 
 def evaluate_file(config: ConfigDict, path: str, workdir: str | None = None) -> dict[str, float]:
@@ -148,6 +156,22 @@ def evaluate_file(config: ConfigDict, path: str, workdir: str | None = None) -> 
             },
         )
     return measures
+
+
+def _analyse(
+    config: ConfigDict,
+    dataset: Dataset,
+    fitted: Preprocess,
+    kernel: Kernel,
+    mesh: Mesh,
+    workdir: str,
+) -> None:
+    """Adds to the report what takes data and kernel."""
+    folder = Path(workdir)
+    analysis_run.analyse_run(folder, config, dataset, fitted, kernel, mesh)
+    with multihost.together():
+        if multihost.is_first():
+            report.write(folder, {})
 
 
 @contextlib.contextmanager

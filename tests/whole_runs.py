@@ -34,6 +34,7 @@ def small(**fields):
     config.eval.num_test, config.eval.batch_size = 60, 25
     config.checkpoint.every_steps, config.log.every_steps = 4, 2
     config.mesh.data = 2
+    config.report.num_train = 0  # No analysis, which has tests of its own.
     config.update_from_flattened_dict({k.replace("__", "."): v for k, v in fields.items()})
     return config
 

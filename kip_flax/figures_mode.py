@@ -1,0 +1,144 @@
+"""`--mode=figures`: what can be drawn of runs and transfers, as PNG and SVG in their folders.
+
+Nothing is computed again: pictures come from the distilled sets, accuracies from the run's own
+evaluations.
+"""
+
+import io
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
+
+from kip_flax import config as config_lib
+from kip_flax import export, figures, files, metrics, report_facts
+from kip_flax.errors import UserError
+from kip_flax.figures import Shown
+
+FOLDER = "figures"
+_TRANSFER = "transfer.json"
+_TIGHT: dict[str, Any] = {"bbox_inches": "tight", "pad_inches": 0.03}
+
+
+def write_figures(workdirs: str) -> list[Path]:
+    """Writes what can be drawn of each folder into its `figures`, and tells the paths.
+
+    Of a run: `images` (the last set), `rows` (natural images above learned ones, one per class)
+    and `learning.gif`; of a transfer with a ladder: `worth`. Of several runs also `rows` of all of
+    them, in `figures` beside them.
+
+    Args:
+        workdirs: folders of runs or transfers, separated by commas.
+
+    Returns:
+        The files.
+
+    Raises:
+        UserError: a folder holds neither a run nor a transfer, or a file cannot be written.
+    """
+    folders = [Path(os.path.abspath(os.path.expanduser(name))) for name in workdirs.split(",")]
+    written: list[Path] = []
+    runs: list[list[Shown]] = []
+    for folder in folders:
+        if (folder / _TRANSFER).is_file():
+            written += _save(_worth_figure(folder / _TRANSFER), folder / FOLDER / "worth")
+            continue
+        run = read_run(folder)
+        runs.append(run)
+        written += _save(figures.grid_figure(run[-1]), folder / FOLDER / "images")
+        written += _save(
+            figures.rows_figure(rows_of([run]), _names(folder)), folder / FOLDER / "rows"
+        )
+        files.write_bytes_atomic(folder / FOLDER / "learning.gif", figures.animation(run))
+        written.append(folder / FOLDER / "learning.gif")
+    if len(runs) > 1:
+        beside = Path(os.path.commonpath([folder.parent for folder in folders]))
+        figure = figures.rows_figure(rows_of(runs), _names(folders[0]))
+        written += _save(figure, beside / FOLDER / "rows")
+    console = metrics.Console()
+    for path in written:
+        console.say(f"figure  {path}")
+    return written
+
+
+def read_run(folder: Path) -> list[Shown]:
+    """The distilled sets of a run, in the order of the steps, as the figures show them.
+
+    Raises:
+        UserError: there is no run, or it has no sets.
+    """
+    result = report_facts.read_json(folder / "result.json")
+    flat = config_lib.flatten(report_facts.read_json(folder / "config.json"))
+    accuracies = {int(row["step"]): row["accuracy"] for row in result.get("evaluations", [])}
+    found = report_facts.distilled_files(folder, list(accuracies))
+    if not found:
+        raise UserError(f"{folder} holds no distilled sets: --workdir names the folder of a run.")
+    shown = []
+    for step, path in sorted(found.items()):
+        distilled = export.load_distilled(path)
+        name = _title(flat) if step else "natural images"
+        zca = distilled.preprocess_name == "zca_normalize"
+        pictures = np.clip(report_facts.pictures(distilled), 0, 1)
+        shown.append(Shown(name, pictures, distilled.labels, accuracies[step], zca, step))
+    return shown
+
+
+def rows_of(runs: Sequence[Sequence[Shown]]) -> list[Shown]:
+    """First sets, each once where runs share it, above last ones: natural, then what was learned.
+
+    Raises:
+        UserError: the runs are of other classes or of images of another shape.
+    """
+    rows: list[Shown] = []
+    for run in runs:
+        if any(
+            run[0].pictures.shape[1:] != row.pictures.shape[1:]
+            or run[0].labels.shape[1] != row.labels.shape[1]
+            for row in rows
+        ):
+            raise UserError("runs of different data do not go into one figure: name them apart.")
+        start = run[0]
+        if not any(np.array_equal(start.pictures, row.pictures) for row in rows):
+            rows.insert(sum(row.step == 0 for row in rows), start)
+        if len(run) > 1:
+            rows.append(run[-1])
+    return rows
+
+
+def _worth_figure(path: Path) -> Figure:
+    try:
+        rows = json.loads(path.read_text(encoding="utf-8"))["rows"]
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(f"cannot read {path} ({error}): move it away.") from None
+    return figures.worth_figure(rows)
+
+
+def _save(figure: Figure, stem: Path) -> list[Path]:
+    """The figure as PNG (200 dots an inch) and SVG; the same figure gives the same bytes."""
+    written = []
+    told: dict[str, dict[str, str | None]] = {"png": {"Software": None}, "svg": {"Date": None}}
+    for kind, metadata in told.items():
+        buffer = io.BytesIO()
+        with matplotlib.rc_context({"svg.hashsalt": "kip_flax"}):
+            figure.savefig(buffer, format=kind, dpi=200, metadata=metadata, **_TIGHT)
+        path = stem.with_suffix(f".{kind}")
+        files.write_bytes_atomic(path, buffer.getvalue())
+        written.append(path)
+    return written
+
+
+def _names(folder: Path) -> tuple[str, ...]:
+    return report_facts.gather(folder, {}).class_names
+
+
+def _title(config: dict[str, Any]) -> str:
+    if config["algorithm"] == "ls":
+        return "Label Solve"
+    if config["algorithm"] == "kip":
+        return f"KIP, {'learned' if config['support.learn_labels'] else 'fixed'} labels"
+    return str(config["algorithm"]).upper()

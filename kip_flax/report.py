@@ -1,0 +1,34 @@
+"""report.html: one page on a run, or on several, that needs nothing but itself.
+
+It is made from the files of a run's folder alone (`report_facts`), so that it can be made again
+anywhere. What takes data and kernel is computed once, at the end of a run (`analysis`).
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from kip_flax import files, report_facts, report_page
+from kip_flax.report_facts import Frames
+
+REPORT = "report.html"
+COMPARISON = "comparison.html"
+
+
+def write(workdir: Path, frames: Frames) -> None:
+    """Writes report.html into the folder of a run that was evaluated at least once, atomically.
+
+    Args:
+        workdir: with the artefacts of `record`.
+        frames: remembers pictures from one call to the next; empty at first.
+
+    Raises:
+        UserError: a file of the run is missing or broken, or the page cannot be written.
+    """
+    page = report_page.page([report_facts.gather(workdir, frames)])
+    files.write_bytes_atomic(workdir / REPORT, page.encode())
+
+
+def write_comparison(workdirs: Sequence[Path], path: Path) -> None:
+    """Writes a page on several runs side by side to `path`; raises as `write` does."""
+    page = report_page.page([report_facts.gather(workdir, {}) for workdir in workdirs])
+    files.write_bytes_atomic(path, page.encode())

@@ -1,0 +1,85 @@
+"""`--mode=report`: the page of a run made again, or one page on several runs.
+
+What is missing of a run's analysis is made up for, where its data can be found.
+"""
+
+import os
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+from kip_flax import (
+    analysis_run,
+    files,
+    metrics,
+    preprocess,
+    report,
+    report_facts,
+    sharding,
+    train,
+)
+from kip_flax import config as config_lib
+from kip_flax.errors import UserError
+
+
+def write_reports(workdirs: str, given: ConfigDict | None) -> Path:
+    """Writes report.html into each folder; for several also comparison.html beside them.
+
+    Args:
+        workdirs: folders of runs, separated by commas.
+        given: a configuration of the same experiment, where the data, say, lie elsewhere by now;
+            None takes the one that lies in the folder.
+
+    Returns:
+        The page that was asked for.
+
+    Raises:
+        UserError: a folder holds no run, or one of another experiment than `given`.
+    """
+    console = metrics.Console()
+    folders = [Path(os.path.abspath(os.path.expanduser(name))) for name in workdirs.split(",")]
+    if len(set(folders)) < len(folders):
+        raise UserError(f"--workdir={workdirs} names a folder twice: name each once.")
+    for folder in folders:
+        report_facts.gather(folder, {})  # Whatever is wrong is told before anything is computed.
+    for folder in folders:
+        _make_up(folder, given, console)
+        report.write(folder, {})
+    if len(folders) == 1:
+        page = folders[0] / report.REPORT
+    else:
+        page = Path(os.path.commonpath([folder.parent for folder in folders])) / report.COMPARISON
+        report.write_comparison(folders, page)
+    console.say(f"report  {page}")
+    return page
+
+
+def _make_up(workdir: Path, given: ConfigDict | None, console: metrics.Console) -> None:
+    """The analysis of a run that is not at work; the reason on the console where there is none."""
+    if report_facts.gather(workdir, {}).analysis is not None:
+        return
+    config = _config(workdir, given)
+    if not config.report.num_train:
+        return
+    try:
+        with files.locked(workdir / train.LOCK, f"the workdir {workdir}"):
+            dataset = train.load(config)
+            config_lib.check_data(config, dataset)
+            mesh = sharding.make_mesh(config.mesh.data, config.mesh.support)
+            kernel = sharding.shard_kernel(train.make_kernel(config, console), mesh)
+            fitted = preprocess.from_arrays(files.read_arrays(workdir / train.PREPROCESS))
+            analysis_run.analyse_run(workdir, config, dataset, fitted, kernel, mesh)
+    except UserError as error:
+        console.say(f"without an analysis of {workdir}: {error}")
+
+
+def _config(workdir: Path, given: ConfigDict | None) -> ConfigDict:
+    saved = report_facts.read_json(workdir / "config.json")
+    if given is not None:
+        config_lib.check_same_experiment(saved, given, str(workdir))
+        return given
+    # Fields that came after the run have their defaults, as far as these can be had.
+    flat = report_facts.defaults() | config_lib.flatten(saved)
+    config = ConfigDict(config_lib.unflatten(flat))
+    config_lib.validate(config)
+    return config
