@@ -38,7 +38,7 @@ def rows_figure(rows: Sequence[Shown], class_names: Sequence[str]) -> Figure:
     """One row per set, one image per class (of more than ten, ten evenly), its accuracy beside."""
     columns = report_sprites.spread(len(class_names), _CLASSES)
     note = _ZCA if any(row.zca for row in rows) else ""
-    figure = Figure(figsize=(1.9 + 0.62 * len(columns), 0.75 * len(rows) + 0.35 + 0.3 * bool(note)))
+    figure = Figure(figsize=(1.9 + 0.62 * len(columns), 0.66 * len(rows) + 0.35 + 0.3 * bool(note)))
     axes = figure.subplots(len(rows), len(columns), squeeze=False)
     left = 1.9 / figure.get_figwidth()
     figure.subplots_adjust(left, 0.3 * bool(note) / figure.get_figheight(), 0.995, 0.88, 0.06, 0.06)

@@ -96,7 +96,7 @@ def nearest(run: Facts, uid: str) -> str:
         others = items[_NEAR_SHOWN:]
         rest = fold(f"{uid}-near", f"The other {len(others)}", _list(others))
     return (
-        f'<p class="soft">Each learned image, then the three most alike of '
+        f'<p class="soft">Each image of the set, then the three most alike of '
         f"{number(found['num_train'])} training images (of {number(found['of_train'])}, evenly "
         f"over the classes), with their class and the cosine k(x,&nbsp;y) / "
         f"√(k(x,&nbsp;x)&nbsp;k(y,&nbsp;y)).</p>{_list(items[:_NEAR_SHOWN])}{rest}"
@@ -120,7 +120,8 @@ def _explained(run: Facts, moved: bool) -> str:
         f"Left the {start} that each began as, right what it became."
         if moved
         else "The images stay as they are; their labels change.",
-        "Bars are the values of the label, one for each class; those below the line are negative. "
+        "Bars are the values of the label, one for each class in their order; those below the line "
+        "are negative. "
         "Blue is the class that the image began as.",
     ]
     if len(run.rows) < run.size:

@@ -40,10 +40,10 @@ def write_reports(workdirs: str, given: ConfigDict | None) -> Path:
     folders = [Path(os.path.abspath(os.path.expanduser(name))) for name in workdirs.split(",")]
     if len(set(folders)) < len(folders):
         raise UserError(f"--workdir={workdirs} names a folder twice: name each once.")
-    for folder in folders:
-        report_facts.gather(folder, {})  # Whatever is wrong is told before anything is computed.
-    for folder in folders:
-        _make_up(folder, given, console)
+    # Whatever is wrong is told before anything is computed.
+    configs = [_config(folder, given) for folder in folders]
+    for folder, config in zip(folders, configs, strict=True):
+        _make_up(folder, config, console)
         report.write(folder, {})
     if len(folders) == 1:
         page = folders[0] / report.REPORT
@@ -54,12 +54,9 @@ def write_reports(workdirs: str, given: ConfigDict | None) -> Path:
     return page
 
 
-def _make_up(workdir: Path, given: ConfigDict | None, console: metrics.Console) -> None:
+def _make_up(workdir: Path, config: ConfigDict, console: metrics.Console) -> None:
     """The analysis of a run that is not at work; the reason on the console where there is none."""
-    if report_facts.gather(workdir, {}).analysis is not None:
-        return
-    config = _config(workdir, given)
-    if not config.report.num_train:
+    if not config.report.num_train or report_facts.gather(workdir, {}).analysis is not None:
         return
     try:
         with files.locked(workdir / train.LOCK, f"the workdir {workdir}"):
@@ -74,6 +71,7 @@ def _make_up(workdir: Path, given: ConfigDict | None, console: metrics.Console) 
 
 
 def _config(workdir: Path, given: ConfigDict | None) -> ConfigDict:
+    report_facts.read_json(workdir / "result.json")  # There is a run.
     saved = report_facts.read_json(workdir / "config.json")
     if given is not None:
         config_lib.check_same_experiment(saved, given, str(workdir))
