@@ -109,7 +109,8 @@ def _of(config: ConfigDict, name: str, otherwise: Any) -> Any:
 def template(config: ConfigDict, image_shape: tuple[int, int, int], num_classes: int) -> State:
     """A state with shapes and dtypes in the place of arrays."""
     size = config.support.size
-    images, labels = jnp.zeros((size, *image_shape)), jnp.zeros((size, num_classes))
+    shapes = (size, *image_shape), (size, num_classes)
+    images, labels = (jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes)
     return jax.eval_shape(functools.partial(_first_state, config), images, labels)
 
 
