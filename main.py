@@ -4,6 +4,7 @@
   python main.py --config=configs/kip_digits.py --mode=evaluate --distilled=FILE.npz
   python main.py --config=configs/kip_digits.py --mode=transfer --distilled=FILE.npz --workdir=DIR
   python main.py --config=configs/kip_digits.py --mode=plan
+  python main.py --config=configs/kip_digits.py --mode=compare --compare=DIR,FILE.npz --workdir=DIR
 
 Exit code 0: finished, or stopped by SIGTERM or Ctrl-C with everything saved; 2: a mistake that one
 line on stderr explains; 3: one of several processes was lost, which a line explains too.
@@ -30,6 +31,7 @@ MODES = {
     "evaluate": ("distilled",),
     "transfer": ("distilled", "workdir"),
     "plan": (),
+    "compare": ("compare", "workdir"),
 }
 FLAGS = flags.FLAGS
 
@@ -40,6 +42,7 @@ flags.DEFINE_string("coordinator_address", None, "HOST:PORT of process 0 of seve
 flags.DEFINE_integer("num_processes", None, "How many processes share the run.")
 flags.DEFINE_integer("process_id", None, "Which of them this is, from 0.")
 flags.DEFINE_string("distilled", None, "Distilled .npz file (--mode=evaluate, --mode=transfer).")
+flags.DEFINE_list("compare", [], "Folders of runs and distilled files, comma separated.")
 
 
 def main(argv: list[str]) -> None:
@@ -63,6 +66,11 @@ def _dispatch() -> None:
         from kip_flax import transfer  # Networks take a second to load.
 
         transfer.transfer_file(FLAGS.config, FLAGS.distilled, FLAGS.workdir)
+        return
+    if FLAGS.mode == "compare":
+        from kip_flax import compare
+
+        compare.compare(FLAGS.config, FLAGS.compare, FLAGS.workdir)
         return
     from kip_flax import plan, train
 
@@ -99,7 +107,7 @@ def _check_command(argv: list[str]) -> None:
     path = config_flags.get_config_filename(FLAGS["config"]).split(":")[0]
     if not os.path.isfile(path):
         raise UserError(f"there is no file {path}: --config names one, such as those in configs/.")
-    if FLAGS.mode in ("transfer", "plan") and FLAGS.num_processes not in (None, 1):
+    if FLAGS.mode in ("transfer", "plan", "compare") and FLAGS.num_processes not in (None, 1):
         raise UserError(f"--mode={FLAGS.mode} runs in one process: leave --num_processes out.")
     for needed in MODES[FLAGS.mode]:
         if not FLAGS[needed].value:
