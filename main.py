@@ -4,6 +4,7 @@
   python main.py --config=configs/kip_digits.py --mode=evaluate --distilled=FILE.npz
   python main.py --config=configs/kip_digits.py --mode=transfer --distilled=FILE.npz --workdir=DIR
   python main.py --config=configs/kip_digits.py --mode=plan
+  python main.py --config=configs/kip_digits.py --mode=compare --compare=DIR,FILE.npz --workdir=DIR
   python main.py --mode=export --distilled=FILE.npz --workdir=DIR
   python main.py --config=configs/kip_digits.py --mode=import --distilled=FILE --workdir=DIR
   python main.py --mode=report --workdir=DIR[,DIR...]
@@ -34,6 +35,7 @@ MODES = {
     "evaluate": ("distilled",),
     "transfer": ("distilled", "workdir"),
     "plan": (),
+    "compare": ("compare", "workdir"),
     "export": ("distilled", "workdir"),
     "import": ("distilled", "workdir"),
     "report": ("workdir",),
@@ -41,7 +43,7 @@ MODES = {
 }
 # Modes that need no configuration, or find it in the workdir.
 _WITHOUT_CONFIG = ("export", "report", "figures")
-_ONE_PROCESS = ("transfer", "plan", "export", "import", "report", "figures")
+_ONE_PROCESS = ("transfer", "compare", "plan", "export", "import", "report", "figures")
 FLAGS = flags.FLAGS
 
 config_flags.DEFINE_config_file("config", None, "File with the experiment, such as configs/*.py.")
@@ -51,6 +53,7 @@ flags.DEFINE_string("coordinator_address", None, "HOST:PORT of process 0 of seve
 flags.DEFINE_integer("num_processes", None, "How many processes share the run.")
 flags.DEFINE_integer("process_id", None, "Which of them this is, from 0.")
 flags.DEFINE_string("distilled", None, "File with a distilled set (all modes but train and plan).")
+flags.DEFINE_list("compare", [], "Folders of runs and distilled files (--mode=compare).")
 flags.DEFINE_string("layout", "auto", "Whose layout the file has (--mode=import).")
 
 
@@ -77,34 +80,41 @@ def main(argv: list[str]) -> None:
 
 
 def _dispatch() -> None:
-    if FLAGS.mode == "transfer":
-        from kip_flax import transfer  # Networks take a second to load.
+    """Modules are loaded by the mode that wants them: networks and pictures take seconds."""
+    config, distilled, workdir = FLAGS.config, FLAGS.distilled, FLAGS.workdir
+    match FLAGS.mode:
+        case "train":
+            from kip_flax import train
 
-        transfer.transfer_file(FLAGS.config, FLAGS.distilled, FLAGS.workdir)
-        return
-    if FLAGS.mode == "import":
-        from kip_flax.formats import import_file
+            train.train_and_evaluate(config, workdir)
+        case "evaluate":
+            from kip_flax import train
 
-        import_file.import_file(FLAGS.config, FLAGS.distilled, FLAGS.workdir, FLAGS.layout)
-        return
-    if FLAGS.mode == "report":
-        from kip_flax import report_mode
+            train.evaluate_file(config, distilled, workdir)
+        case "transfer":
+            from kip_flax import transfer
 
-        report_mode.write_reports(FLAGS.workdir, FLAGS.config)
-        return
-    if FLAGS.mode == "figures":
-        from kip_flax import figures_mode  # matplotlib takes a second to load.
+            transfer.transfer_file(config, distilled, workdir)
+        case "compare":
+            from kip_flax import compare
 
-        figures_mode.write_figures(FLAGS.workdir)
-        return
-    from kip_flax import plan, train
+            compare.compare(config, FLAGS.compare, workdir)
+        case "plan":
+            from kip_flax import plan
 
-    if FLAGS.mode == "train":
-        train.train_and_evaluate(FLAGS.config, FLAGS.workdir)
-    elif FLAGS.mode == "evaluate":
-        train.evaluate_file(FLAGS.config, FLAGS.distilled, FLAGS.workdir)
-    else:
-        plan.plan_run(FLAGS.config)
+            plan.plan_run(config)
+        case "import":
+            from kip_flax.formats import import_file
+
+            import_file.import_file(config, distilled, workdir, FLAGS.layout)
+        case "report":
+            from kip_flax import report_mode
+
+            report_mode.write_reports(workdir, config)
+        case "figures":
+            from kip_flax import figures_mode
+
+            figures_mode.write_figures(workdir)
 
 
 def parse_flags(argv: list[str]) -> list[str]:

@@ -14,6 +14,8 @@ def get_config() -> ConfigDict:
     config = ConfigDict()
 
     # 'kip': learn the support by gradient descent. 'ls' (Label Solve): solve for its labels only.
+    # 'dc', 'dsa': learn its images by matching gradients. Or a module of your own by its dotted
+    # name: see docs/adding-an-algorithm.md.
     config.algorithm = "kip"
     # All random numbers of a run follow from this and from the number of the step.
     config.seed = 0
@@ -77,13 +79,31 @@ def get_config() -> ConfigDict:
     # 'sgd' only.
     config.optimizer.momentum = 0.9
 
-    # Training images that one step looks at (KIP: drawn per class; LS: a tile, in fixed order).
+    # Training images that one step looks at (KIP: drawn per class; LS: a tile, in fixed order; DC,
+    # DSA: as many of every class).
     config.batch_size = 500
-    # KIP only: LS makes one pass over the training set.
+    # KIP: updates of the support; DC, DSA: of the images. LS makes one pass over the training set.
     config.num_steps = 1000
     # Regulariser of kernel ridge regression, in units of the kernel's mean diagonal. LS solves for
     # the labels with the same number as an absolute one.
     config.reg = 1e-6
+
+    # DC and DSA: the network whose gradients are matched, and how it is trained meanwhile.
+    config.matching = ConfigDict()
+    # mlp, convnet_in, convnet2_in, lenet, alexnet, vgg11_in or resnet18_in: see kip_flax/zoo.py.
+    config.matching.network = "convnet_in"
+    # Updates of the images before another network is drawn. Published for 1, 10, 20, 30, 40, 50
+    # images per class: 1, 10, 20, 30, 40, 50.
+    config.matching.outer_loops = 1
+    # Epochs on the learned images after each update but the last: 1, 50, 25, 20, 15, 10.
+    config.matching.inner_loops = 1
+    # Of the network.
+    config.matching.learning_rate = 0.01
+    # Learned images of one step of its training.
+    config.matching.batch_train = 256
+    # DSA: augmentations, comma separated, of which each step draws one for real and learned images
+    # alike: color, crop, cutout, flip, scale, rotate.
+    config.matching.augment = ""
 
     config.mesh = ConfigDict()
     # Devices that share the targets; -1: all that are left.
@@ -114,7 +134,7 @@ def get_config() -> ConfigDict:
     config.transfer = ConfigDict()
     # Networks: 'kernel' (the one above, of finite width), 'NAME:DEPTH' (any other description, such
     # as 'myrtle:5'), 'krr' (no network: kernel ridge regression), or one of kip_flax/zoo.py: mlp,
-    # convnet_in, lenet, alexnet, vgg11_in, vgg11_bn, resnet18_in, resnet18_bn.
+    # convnet_in, convnet2_in, lenet, alexnet, vgg11_in, vgg11_bn, resnet18_in, resnet18_bn.
     config.transfer.networks = ("krr", "kernel")
     # Channels or units of a layer of 'kernel' and 'NAME:DEPTH'.
     config.transfer.width = 1024

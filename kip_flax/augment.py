@@ -2,7 +2,8 @@
 
 They act on preprocessed images, and what moves in from outside the frame is 0: the training mean
 in the 'standard' and 'zca_normalize' spaces, black in 'none'. The strengths are those of Zhao and
-Bilen, *Dataset Condensation with Differentiable Siamese Augmentation* (ICML 2021).
+Bilen, *Dataset Condensation with Differentiable Siamese Augmentation* (ICML 2021), whose own six
+are 'color', 'crop', 'cutout', 'flip', 'scale' and 'rotate' (see `siamese`).
 """
 
 from collections.abc import Callable
@@ -10,12 +11,16 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 from jax.scipy.ndimage import map_coordinates
+from jax.typing import ArrayLike
 
 from kip_flax.errors import UserError
 
 MAX_SHIFT = 1 / 8  # of the side
 MAX_ANGLE = 15.0  # degrees
 MAX_ZOOM = 1.2
+MAX_BRIGHTNESS = 0.5  # added or taken, of a standard deviation in the 'standard' space
+MAX_SATURATION = 2.0
+CONTRAST = (0.5, 1.5)
 
 
 def parse(spec: str) -> tuple[str, ...]:
@@ -57,6 +62,11 @@ def augment(names: tuple[str, ...], images: jax.Array, key: jax.Array) -> jax.Ar
     return images
 
 
+def function(name: str) -> Callable[[jax.Array, jax.Array], jax.Array]:
+    """The augmentation `name` as a function of one image (H, W, C) and a key."""
+    return _FUNCTIONS[name]
+
+
 def _flip(image: jax.Array, key: jax.Array) -> jax.Array:
     """Left and right swapped, every other time."""
     return jnp.where(jax.random.bernoulli(key), image[:, ::-1], image)
@@ -80,6 +90,57 @@ def _crop_rotate(image: jax.Array, key: jax.Array) -> jax.Array:
     window = jax.random.uniform(window_key, minval=1 / MAX_ZOOM, maxval=1.0)
     place = jax.random.uniform(place_key, (2,), minval=-1.0, maxval=1.0)
     return crop_rotated(image, jnp.deg2rad(angle), window, place)
+
+
+def _crop(image: jax.Array, key: jax.Array) -> jax.Array:
+    """Padded by `MAX_SHIFT` of the side, rounded, and cropped anywhere."""
+    reach = jnp.array([int(side * MAX_SHIFT + 0.5) for side in image.shape[:2]])
+    return shifted(image, jax.random.randint(key, (2,), -reach, reach + 1))
+
+
+def _color(image: jax.Array, key: jax.Array) -> jax.Array:
+    """Brightness, then saturation, then contrast."""
+    bright, saturated, contrast = (
+        jax.random.uniform(part, dtype=image.dtype) for part in jax.random.split(key, 3)
+    )
+    low, high = CONTRAST
+    return colored(
+        image,
+        2 * MAX_BRIGHTNESS * (bright - 0.5),
+        MAX_SATURATION * saturated,
+        low + (high - low) * contrast,
+    )
+
+
+def _scale(image: jax.Array, key: jax.Array) -> jax.Array:
+    """Rows and columns shrunk or enlarged, each by up to `MAX_ZOOM`, about the centre."""
+    factors = jax.random.uniform(key, (2,), minval=1 / MAX_ZOOM, maxval=MAX_ZOOM)
+    return warped(image, jnp.diag(factors))
+
+
+def _rotate(image: jax.Array, key: jax.Array) -> jax.Array:
+    """Turned about the centre by up to `MAX_ANGLE`."""
+    return warped(
+        image, turn(jnp.deg2rad(jax.random.uniform(key, minval=-MAX_ANGLE, maxval=MAX_ANGLE)))
+    )
+
+
+def colored(
+    image: jax.Array, brightness: jax.Array, saturation: jax.Array, contrast: jax.Array
+) -> jax.Array:
+    """`image` (H, W, C) plus `brightness`; then its distance from grey, then from its mean, times.
+
+    Args:
+        image: float (H, W, C).
+        brightness: added to every pixel.
+        saturation: by which a pixel's difference from the mean of its channels is multiplied.
+        contrast: by which a pixel's difference from the mean of the image is multiplied.
+    """
+    image = image + brightness
+    grey = jnp.mean(image, axis=-1, keepdims=True)
+    image = (image - grey) * saturation + grey
+    mean = jnp.mean(image)
+    return (image - mean) * contrast + mean
 
 
 def shifted(image: jax.Array, by: jax.Array) -> jax.Array:
@@ -116,10 +177,22 @@ def crop_rotated(
             not turned can have. Turned corners may reach outside, where there is 0.
     """
     last = jnp.array(image.shape[:2]) - 1
+    return warped(image, window * turn(angle), last / 2 * place * (1 - window))
+
+
+def turn(angle: jax.Array) -> jax.Array:
+    """The rotation (2, 2) of (row, column) by `angle` radians."""
+    return jnp.array([[jnp.cos(angle), -jnp.sin(angle)], [jnp.sin(angle), jnp.cos(angle)]])
+
+
+def warped(image: jax.Array, matrix: jax.Array, offset: ArrayLike = 0.0) -> jax.Array:
+    """`image` (H, W, C) where pixel p, seen from the centre, shows the point `matrix` p + `offset`.
+
+    Between pixels bilinear, outside 0. matrix (2, 2) and offset (2,) are of (row, column).
+    """
+    centre = (jnp.array(image.shape[:2]) - 1) / 2
     grid = jnp.stack(jnp.meshgrid(*map(jnp.arange, image.shape[:2]), indexing="ij"), -1)
-    turn = jnp.array([[jnp.cos(angle), -jnp.sin(angle)], [jnp.sin(angle), jnp.cos(angle)]])
-    centre = last / 2 * (1 + place * (1 - window))
-    source = centre + window * jnp.einsum("hwi,ji->hwj", grid - last / 2, turn)
+    source = centre + offset + jnp.einsum("hwi,ji->hwj", grid - centre, matrix)
     sample = jax.vmap(
         lambda channel: map_coordinates(channel, (source[..., 0], source[..., 1]), order=1),
         in_axes=-1,
@@ -133,5 +206,9 @@ _FUNCTIONS: dict[str, Callable[[jax.Array, jax.Array], jax.Array]] = {
     "shift": _shift,
     "cutout": _cutout,
     "crop_rotate": _crop_rotate,
+    "color": _color,
+    "crop": _crop,
+    "scale": _scale,
+    "rotate": _rotate,
 }
 AUGMENTS: tuple[str, ...] = tuple(_FUNCTIONS)

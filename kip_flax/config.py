@@ -8,10 +8,18 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from kip_flax import architectures, augment, data, kernels, preprocess, transfer_fields
+from kip_flax import (
+    algorithms,
+    architectures,
+    augment,
+    data,
+    kernels,
+    matching_fields,
+    preprocess,
+    transfer_fields,
+)
 from kip_flax.errors import UserError
 
-ALGORITHMS = ("kip", "ls")
 OPTIMIZERS = ("adam", "sgd")
 SCHEDULES = ("constant", "cosine")
 SUPPORT_INITS = ("real", "noise")
@@ -54,12 +62,12 @@ FIELDS: dict[str, type] = {
     "eval.num_test": int,
     "eval.batch_size": int,
     "log.every_steps": int,
+    **matching_fields.FIELDS,
     "report.num_train": int,
     **transfer_fields.FIELDS,
 }
 
 _CHOICES: dict[str, Sequence[str]] = {
-    "algorithm": ALGORITHMS,
     "dataset.name": data.DATASETS,
     "preprocess": preprocess.PREPROCESSES,
     "kernel.architecture": tuple(architectures.ARCHITECTURES),
@@ -69,6 +77,7 @@ _CHOICES: dict[str, Sequence[str]] = {
     "support.init": SUPPORT_INITS,
     "optimizer.name": OPTIMIZERS,
     "optimizer.schedule": SCHEDULES,
+    **matching_fields.CHOICES,
     **transfer_fields.CHOICES,
 }
 
@@ -90,10 +99,11 @@ _MINIMA: dict[str, int] = {
     "eval.num_test": 0,
     "eval.batch_size": 1,
     "log.every_steps": 1,
+    **matching_fields.MINIMA,
     "report.num_train": 0,
     **transfer_fields.MINIMA,
 }
-_ABOVE_ZERO = ("kernel.w_std", "optimizer.learning_rate")
+_ABOVE_ZERO = ("kernel.w_std", "optimizer.learning_rate", *matching_fields.ABOVE_ZERO)
 
 # What may differ between a run and its continuation: it decides how far, where and how often, not
 # what is computed. A name that ends in a dot stands for all fields below it.
@@ -136,14 +146,16 @@ def unflatten(flat: dict[str, Any]) -> dict[str, Any]:
 def identity(config: ConfigDict | dict[str, Any]) -> dict[str, Any]:
     """The fields, with dotted names, that decide what is computed: all but the free ones.
 
-    A cosine schedule ends at `num_steps`, which belongs to them then.
+    A cosine schedule ends at `num_steps`, which belongs to them then. The fields of gradient
+    matching decide nothing elsewhere.
     """
     flat = flatten(config)
     cosine = flat["optimizer.schedule"] == "cosine"
+    free = _FREE if flat["algorithm"] in matching_fields.ALGORITHMS else (*_FREE, "matching.")
     return {
         name: value
         for name, value in flat.items()
-        if not name.startswith(_FREE) or (cosine and name == "num_steps")
+        if not name.startswith(free) or (cosine and name == "num_steps")
     }
 
 
@@ -165,7 +177,10 @@ def validate(config: ConfigDict) -> None:
         UserError: a field is unknown, missing, of a wrong type or out of its range.
     """
     flat = flatten(config)
-    _check_fields(flat)
+    fields = FIELDS
+    if isinstance(flat.get("algorithm"), str):  # Fields of its own must be known as well.
+        fields = FIELDS | getattr(algorithms.find(flat["algorithm"]), "FIELDS", {})
+    _check_fields(flat, fields)
     for name, allowed in _CHOICES.items():
         if flat[name] not in allowed:
             raise UserError(f"{name} is {flat[name]!r}: take one of {', '.join(allowed)}.")
@@ -189,19 +204,19 @@ def validate(config: ConfigDict) -> None:
         )
     architectures.build(config.kernel.architecture, config.kernel.depth)
     augment.parse(config.augment)
+    matching_fields.check(flat)
     transfer_fields.check(flat)
-    if config.algorithm == "ls" and config.augment:
-        raise UserError(
-            f"augment is {config.augment!r}: Label Solve does not augment: leave it empty."
-        )
+    own_check = getattr(algorithms.find(config.algorithm), "check", None)
+    if own_check is not None:
+        own_check(config)
 
 
 def check_data(config: ConfigDict, dataset: data.Dataset) -> None:
     """Checks the sizes in a valid `config` against the data.
 
     Raises:
-        UserError: the support does not fit the classes or the training set, a batch is larger than
-            the training set, or the images are too small for the architecture's pools.
+        UserError: the support does not fit the classes or the training set, the algorithm has
+            not enough of it, or the images are too small for the architecture's pools.
     """
     size, classes, train = config.support.size, dataset.num_classes, len(dataset.train_labels)
     if size % classes:
@@ -213,11 +228,9 @@ def check_data(config: ConfigDict, dataset: data.Dataset) -> None:
         raise UserError(
             f"support.size is {size} and {dataset.name} has {train} training images: take fewer."
         )
-    if config.algorithm == "kip" and config.batch_size > train:
-        raise UserError(
-            f"batch_size is {config.batch_size} and {dataset.name} has {train} training images: "
-            f"take no more than that."
-        )
+    own_check = getattr(algorithms.find(config.algorithm), "check_data", None)
+    if own_check is not None:
+        own_check(config, dataset)
     check_pools(config, dataset)
 
 
@@ -248,14 +261,14 @@ def check_same_experiment(saved: dict[str, Any], config: ConfigDict, workdir: st
             )
 
 
-def _check_fields(flat: dict[str, Any]) -> None:
-    unknown = _names(flat.keys() - FIELDS.keys())
+def _check_fields(flat: dict[str, Any], fields: dict[str, type]) -> None:
+    unknown = _names(flat.keys() - fields.keys())
     if unknown:
         raise UserError(f"unknown config field {unknown}: configs/default.py lists all fields.")
-    missing = _names(FIELDS.keys() - flat.keys())
+    missing = _names(fields.keys() - flat.keys())
     if missing:
         raise UserError(f"config without the field {missing}: begin with configs/default.py.")
-    for name, kind in FIELDS.items():
+    for name, kind in fields.items():
         if not _is(flat[name], kind):
             raise UserError(
                 f"{name} is {flat[name]!r}: it must be of type {kind.__name__}, "

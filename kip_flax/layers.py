@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 _FEW_CHANNELS = 16
+_CACHED = 3_000_000  # Numbers.
 
 
 class Affine(nnx.Module):
@@ -60,7 +61,8 @@ def convolve(
         for i in range(size)
         for j in range(size)
     ]
-    if channels < _FEW_CHANNELS:  # A product over so few would write more than it computes.
+    # A product over few channels would write more than it computes; in a cache one product is best.
+    if channels < _FEW_CHANNELS or size**2 * x.size <= _CACHED:
         return jnp.concatenate(places, axis=-1) @ kernel.reshape(-1, out)
     weights = kernel.reshape(-1, channels, out)
     total = places[0] @ weights[0]

@@ -116,9 +116,10 @@ def _tell(run: Run, step: int, measured: dict[str, jax.Array], figures: dict[str
     with multihost.together():
         run.writer.write_scalars(step, scalars | figures)
     loss = f"  loss {scalars['loss']:.5f}" if "loss" in scalars else ""
+    pairs = f"  {metrics.count(figures['pairs_per_s'])} pairs/s" if run.task.pairs else ""
     run.console.progress(
-        f"step {step}/{run.task.total}{loss}  {figures['step_ms']:.1f} ms/step  "
-        f"{metrics.count(figures['pairs_per_s'])} pairs/s  ETA {metrics.duration(figures['eta_s'])}"
+        f"step {step}/{run.task.total}{loss}  {figures['step_ms']:.1f} ms/step{pairs}  "
+        f"ETA {metrics.duration(figures['eta_s'])}"
     )
 
 

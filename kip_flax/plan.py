@@ -28,6 +28,7 @@ from kip_flax import (
 )
 from kip_flax import config as config_lib
 from kip_flax.data import Dataset
+from kip_flax.errors import UserError
 from kip_flax.tasks import Kernel
 
 _PROBE_SECONDS = 4.0  # A probe with more targets than the first should take about so long.
@@ -86,6 +87,11 @@ def plan_run(config: ConfigDict) -> Plan:
     Raises:
         UserError: data or devices do not fit the configuration.
     """
+    if config.algorithm not in ("kip", "ls"):
+        raise UserError(
+            f"--mode=plan counts kernel entries, which {config.algorithm} has none of: take a few "
+            f"steps instead, such as --config.num_steps=5, and multiply."
+        )
     console = metrics.Console()
     mesh = sharding.make_mesh(config.mesh.data, config.mesh.support)
     dataset = train.load(config)

@@ -216,12 +216,12 @@ def _kernel_options(config: ConfigDict) -> dict[str, Any]:
 
 def _labels_differ(config: ConfigDict, step: int) -> bool:
     """Whether a set carries other labels than its images came with."""
-    return config.support.learn_labels if config.algorithm == "kip" else step > 0
+    return step > 0 if config.algorithm == "ls" else config.support.learn_labels
 
 
 def _checkpoint_number(config: ConfigDict, step: int) -> int:
-    """The number in a set's name: KIP's steps; Label Solve takes one, of many tiles."""
-    return step if config.algorithm == "kip" else min(step, 1)
+    """The number in a set's name: the steps; Label Solve takes one, of many tiles."""
+    return min(step, 1) if config.algorithm == "ls" else step
 
 
 def _read_result(path: str) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""KIP and Label Solve as the training loop sees them: first state, step, support to export."""
+"""Algorithms as the training loop sees them: first state, step, support to export."""
 
 import functools
 from collections.abc import Callable
@@ -12,14 +12,14 @@ import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
-from kip_flax import augment, data, distill, krr, label_solve, sharding
-from kip_flax.state import KipState, LsState
+from kip_flax import algorithms, data, krr, sharding
 
 # Steps at which the published sets were written; then every 500.
 PUBLISHED_STEPS = (*(0, 1, 2, 4, 6, 8, 12, 18, 26, 37, 54, 78, 112, 162, 233, 335, 483, 695, 1000),)
 
 Kernel = Callable[[jax.Array, jax.Array], jax.Array]
-State = KipState | LsState
+State = Any  # An algorithm's own pytree, with `step` and, in most, `support`.
+Step = Callable[[Any, int], tuple[Any, dict[str, jax.Array]]]
 Support = tuple[jax.Array, jax.Array]
 
 
@@ -30,7 +30,7 @@ class Task:
     Attributes:
         total: steps of the whole run.
         marks: steps after which the support is evaluated and exported; 0 is implied.
-        pairs: kernel entries that a step computes.
+        pairs: kernel entries that a step computes; 0 where it computes none.
         start: () -> the state before the first step.
         step: (state, number) -> the state after step `number` (from 1), and what it measured on its
             targets. The same number always sees the same targets.
@@ -41,7 +41,7 @@ class Task:
     marks: frozenset[int]
     pairs: int
     start: Callable[[], Any]
-    step: Callable[[Any, int], tuple[Any, dict[str, jax.Array]]]
+    step: Step
     support: Callable[[Any], Support]
 
 
@@ -62,16 +62,56 @@ class Targets:
         return np.asarray(krr.centered_one_hot(np.arange(self.num_classes), self.num_classes))
 
 
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """What an algorithm makes its step from.
+
+    Attributes:
+        config: a valid configuration.
+        targets: the training set.
+        kernel: kernel(x1, x2) -> (n1, n2), over the mesh already.
+        mesh: the devices.
+        key: of all that is random in the steps.
+    """
+
+    config: ConfigDict
+    targets: Targets
+    kernel: Kernel
+    mesh: Mesh
+    key: jax.Array
+
+
 def total_steps(config: ConfigDict, train_size: int) -> int:
-    """KIP: `num_steps`; Label Solve: the tiles that the training set makes."""
-    return config.num_steps if config.algorithm == "kip" else -(-train_size // config.batch_size)
+    """`num_steps`, unless the algorithm says otherwise."""
+    return _of(config, "total_steps", lambda config, train_size: config.num_steps)(
+        config, train_size
+    )
+
+
+def marks(config: ConfigDict, total: int) -> frozenset[int]:
+    """Steps asked for, or the published ones, as far as the run goes; always the last.
+
+    An algorithm may say otherwise.
+    """
+    return _of(config, "marks", _marks)(config, total)
+
+
+def _marks(config: ConfigDict, total: int) -> frozenset[int]:
+    published = {*PUBLISHED_STEPS, *range(1500, total + 1, 500)}
+    return frozenset({step for step in (config.eval.steps or published) if step <= total} | {total})
+
+
+def _of(config: ConfigDict, name: str, otherwise: Any) -> Any:
+    """`name` of the configuration's algorithm, which need not have it."""
+    return getattr(algorithms.find(config.algorithm), name, otherwise)
 
 
 def template(config: ConfigDict, image_shape: tuple[int, int, int], num_classes: int) -> State:
     """A state with shapes and dtypes in the place of arrays."""
     size = config.support.size
-    images, labels = jnp.zeros((size, *image_shape)), jnp.zeros((size, num_classes))
-    return jax.eval_shape(lambda: _first_state(config, images, labels))
+    shapes = (size, *image_shape), (size, num_classes)
+    images, labels = (jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes)
+    return jax.eval_shape(functools.partial(_first_state, config), images, labels)
 
 
 def init_support(config: ConfigDict, targets: Targets, key: jax.Array) -> Support:
@@ -105,12 +145,25 @@ def make_task(
         # Steps take over the memory of their state: no two arrays of it may share theirs.
         return sharding.replicate(mesh, jax.tree.map(np.array, _first_state(config, *support)))
 
-    total = total_steps(config, len(targets.labels))
-    make = _kip if config.algorithm == "kip" else _label_solve
-    return make(config, targets, kernel, mesh, key, total, start)
+    train_size = len(targets.labels)
+    problem = Problem(config, targets, kernel, mesh, key)
+    total = total_steps(config, train_size)
+    return Task(
+        total=total,
+        marks=marks(config, total),
+        pairs=_of(config, "pairs", lambda config, train_size: 0)(config, train_size),
+        start=start,
+        step=algorithms.find(config.algorithm).make_step(problem),
+        support=_of(config, "make_support", lambda _: lambda state: state.support)(problem),
+    )
 
 
-def make_optimizer(
+def make_optimizer(config: ConfigDict) -> optax.GradientTransformation:
+    """What `config.optimizer` says, for a run of `config.num_steps`."""
+    return optimizer(**config.optimizer, num_steps=config.num_steps)
+
+
+def optimizer(
     name: str,
     learning_rate: float,
     schedule: str,
@@ -139,76 +192,4 @@ def pinned(step: Callable[..., Any], mesh: Mesh) -> jax.stages.Wrapped:
 
 
 def _first_state(config: ConfigDict, images: jax.Array, labels: jax.Array) -> State:
-    if config.algorithm == "kip":
-        return distill.init(images, labels, _optimizer(config), config.support.learn_labels)
-    return label_solve.init(images, labels)
-
-
-def _optimizer(config: ConfigDict) -> optax.GradientTransformation:
-    return make_optimizer(**config.optimizer, num_steps=config.num_steps)
-
-
-def marks(config: ConfigDict, total: int) -> frozenset[int]:
-    """KIP: the steps asked for, or the published ones, as far as the run goes; always the last."""
-    if config.algorithm == "ls":
-        return frozenset({total})
-    published = {*PUBLISHED_STEPS, *range(1500, total + 1, 500)}
-    return frozenset({step for step in (config.eval.steps or published) if step <= total} | {total})
-
-
-def _kip(
-    config: ConfigDict,
-    targets: Targets,
-    kernel: Kernel,
-    mesh: Mesh,
-    key: jax.Array,
-    total: int,
-    start: Callable[[], Any],
-) -> Task:
-    batch, classes = config.batch_size, targets.num_classes
-    key_draw, key_augment = jax.random.split(key)
-    names = augment.parse(config.augment)
-    augmented = jax.jit(functools.partial(augment.augment, names))
-    update = pinned(distill.make_step(kernel, _optimizer(config), config.reg), mesh)
-
-    def step(state: KipState, number: int) -> tuple[KipState, dict[str, jax.Array]]:
-        key = jax.random.fold_in(key_draw, number)
-        rows = data.balanced_draw(targets.labels, batch, classes, key)
-        images, labels = targets.take(rows)
-        if names:
-            key = jax.random.fold_in(key_augment, number)
-            images = np.asarray(augmented(images, key))
-        return update(state, *sharding.put_targets(mesh, images, labels))
-
-    pairs = config.support.size * (batch + config.support.size)
-    return Task(total, marks(config, total), pairs, start, step, lambda state: state.support)
-
-
-def _label_solve(
-    config: ConfigDict,
-    targets: Targets,
-    kernel: Kernel,
-    mesh: Mesh,
-    key: jax.Array,
-    total: int,
-    start: Callable[[], Any],
-) -> Task:
-    del key  # The targets come in fixed order.
-    batch = config.batch_size
-    update = pinned(label_solve.make_step(kernel), mesh)
-
-    def step(state: LsState, number: int) -> tuple[LsState, dict[str, jax.Array]]:
-        tile = slice((number - 1) * batch, number * batch)
-        return update(state, *sharding.put_targets(mesh, *targets.take(tile))), {}
-
-    @functools.partial(jax.jit, out_shardings=NamedSharding(mesh, PartitionSpec()))
-    def solved(state: LsState) -> jax.Array:
-        k_ss = kernel(state.images, state.images)
-        return label_solve.solve_labels(k_ss, state.gram, state.cross, config.reg)
-
-    def support(state: LsState) -> Support:
-        """Natural labels before the pass over the targets, solved ones after it."""
-        return state.images, solved(state) if state.step == total else state.labels
-
-    pairs = config.support.size * min(batch, len(targets.labels))
-    return Task(total, marks(config, total), pairs, start, step, support)
+    return algorithms.find(config.algorithm).init(config, images, labels)

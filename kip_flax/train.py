@@ -262,13 +262,15 @@ def _make_evaluate(
 def _summary(config: ConfigDict, dataset: Dataset, mesh: Mesh, task: Task, workdir: str) -> str:
     height, width, channels = dataset.image_shape
     learned = "labels learned" if config.support.learn_labels else "labels fixed"
+    labels = "labels solved" if config.algorithm == "ls" else learned
+    pairs = f", {metrics.count(task.pairs)} pairs each" if task.pairs else ""
     kernel, axes = config.kernel, mesh.shape
     return f"""kip_flax {__version__}: {config.algorithm} in {workdir}
   data     {dataset.name}: {len(dataset.train_labels)} training, {len(dataset.test_labels)} \
 {dataset.split} images of {height}x{width}x{channels}, {dataset.num_classes} classes; \
 {config.preprocess}
-  support  {config.support.size} images, {learned if config.algorithm == "kip" else "labels solved"}
+  support  {config.support.size} images, {labels}
   kernel   {kernel.architecture}, depth {kernel.depth}, {kernel.kind}; \
 {kernels.resolve(kernel.implementation)}
   devices  {metrics.hardware()}; mesh {axes["data"]} x {axes["support"]}
-  steps    {task.total}, {metrics.count(task.pairs)} pairs each"""
+  steps    {task.total}{pairs}"""

@@ -32,6 +32,7 @@ from kip_flax import (
     transfer_sets,
     transfer_table,
 )
+from kip_flax import config as config_lib
 from kip_flax.evaluate import Kernel
 from kip_flax.tasks import Targets
 from kip_flax.transfer_fields import KRR
@@ -59,11 +60,7 @@ def _transfer(config: ConfigDict, path: str, workdir: str) -> list[dict[str, Any
     dataset = train.load(config)
     evaluate.check_fits(distilled, dataset, config.preprocess)
     table = transfer_table.Table(workdir, identity(config, distilled, dataset), path)
-    makers = {
-        name: transfer_rows.maker(config, name, dataset.image_shape, dataset.num_classes)
-        for name in config.transfer.networks
-        if name != KRR
-    }
+    makers, kernels = contenders(config, dataset, mesh, console)
     fitted = train.preprocessing_of(distilled, dataset, config.preprocess)
     classes = dataset.num_classes
     key_held, key_draw, key_train = jax.random.split(jax.random.key(config.seed), 3)
@@ -71,15 +68,14 @@ def _transfer(config: ConfigDict, path: str, workdir: str) -> list[dict[str, Any
     pool, held_out = transfer_sets.hold_out(real, config.transfer.held_out, key_held)
     images, labels = evaluate.test_subset(dataset, config.eval.num_test)
     test = Targets(preprocess.apply(fitted, images), labels, classes)
-    kernel = _kernel(config, console, mesh)
-    sets = _sets(config, path, distilled, pool, kernel, key_draw)
+    sets = _sets(config, path, distilled, pool, kernels.get(KRR), key_draw)
     console.say(_summary(config, path, distilled, pool, held_out, test, workdir))
 
     problem = transfer_rows.Problem(config, held_out, test, mesh, key_train)
     folder = os.path.join(workdir, "transfer")
     with checkpoint.open_manager(folder, keep=1) as manager, loop.stop_signals() as stopping:
         session = transfer_rows.Session(manager, stopping, console)
-        if not _fill(table, problem, sets, kernel, makers, session):
+        if not fill(table, problem, sets, kernels, makers, session):
             console.say("stopped and saved: the same command goes on from there")
             return table.rows
     shutil.rmtree(folder, ignore_errors=True)  # All rows are in the table.
@@ -96,25 +92,52 @@ def identity(
     return transfer_fields.deciding(config) | sums
 
 
-def _fill(
+def contenders(
+    config: ConfigDict, dataset: data.Dataset, mesh: Mesh, console: metrics.Console
+) -> tuple[dict[str, networks.Make], dict[str, Kernel]]:
+    """What makes the networks, and the kernels, by their names in `transfer.networks`.
+
+    Raises:
+        UserError: the images are too small for one of them.
+    """
+    names = config.transfer.networks
+    makers = {
+        name: transfer_rows.maker(config, name, dataset.image_shape, dataset.num_classes)
+        for name in names
+        if not transfer_fields.is_kernel(name)
+    }
+    asked = [name for name in names if transfer_fields.is_kernel(name)]
+    if "label_solve" in config.transfer.baselines and KRR not in asked:
+        asked.append(KRR)
+    described = {name: transfer_fields.kernel_config(config, name) for name in asked}
+    for one in described.values():
+        config_lib.check_pools(one, dataset)
+    kernels = {
+        name: sharding.shard_kernel(train.make_kernel(one, console), mesh)
+        for name, one in described.items()
+    }
+    return makers, kernels
+
+
+def fill(
     table: transfer_table.Table,
     problem: transfer_rows.Problem,
     sets: list[ImageSet],
-    kernel: Kernel | None,
+    kernels: dict[str, Kernel],
     makers: dict[str, networks.Make],
     session: transfer_rows.Session,
 ) -> bool:
     """Computes the rows that are not there; False when told to stop before the last."""
     for name in problem.config.transfer.networks:
+        missing = [s for s in sets if not table.has(s.name, s.size, name)]
+        if not missing:
+            continue
         compute: Callable[[ImageSet], dict[str, Any] | None]
-        if name == KRR:
-            assert kernel is not None
-            compute = transfer_rows.krr_row(problem, kernel)
+        if name in kernels:
+            compute = transfer_rows.krr_row(problem, kernels[name])
         else:
             compute = transfer_rows.network_row(problem, name, makers[name], session)
-        for image_set in sets:
-            if table.has(image_set.name, image_set.size, name):
-                continue
+        for image_set in missing:
             row = None if session.stopping() else compute(image_set)
             if row is None:
                 return False
@@ -146,13 +169,6 @@ def _sets(
     for count in sorted(sizes | set(config.transfer.ladder)):
         sets.append(transfer_sets.random_draws(pool, count, draws, key))
     return sets
-
-
-def _kernel(config: ConfigDict, console: metrics.Console, mesh: Mesh) -> Kernel | None:
-    """The kernel, if anything asks for it."""
-    if KRR in config.transfer.networks or "label_solve" in config.transfer.baselines:
-        return sharding.shard_kernel(train.make_kernel(config, console), mesh)
-    return None
 
 
 def _summary(

@@ -99,16 +99,42 @@ def deciding(config: ConfigDict) -> dict[str, Any]:
     return {name: value for name, value in flat.items() if name not in _FREE}
 
 
+def is_kernel(name: str) -> bool:
+    """Whether a name in `transfer.networks` is kernel ridge regression: 'krr', 'krr:fc:1' ..."""
+    return name.partition(":")[0] == KRR
+
+
+def kernel_config(config: ConfigDict, name: str) -> ConfigDict:
+    """The configuration with the kernel that such a name stands for: 'krr' is its own."""
+    _, _, rest = name.partition(":")
+    if not rest:
+        return config
+    kind, _, number = rest.partition(":")
+    changed = config.copy_and_resolve_references()
+    changed.kernel.architecture, changed.kernel.depth = kind, int(number)
+    return changed
+
+
 def described(name: str, architecture: str, depth: int) -> architectures.Spec | None:
     """The description that a name in `transfer.networks` stands for; None for one without.
 
     'kernel' is the kernel's own (`architecture`, `depth`), 'convnet:3' any other. Those of the zoo
-    have none, nor has 'krr', which is no network.
+    have none, nor have 'krr' and 'krr:fc:1', which are no networks.
 
     Raises:
         UserError: there is no such network.
     """
     kind, _, number = name.partition(":")
+    if is_kernel(name) and name != KRR:
+        _, _, name = name.partition(":")
+        kind, _, number = name.partition(":")
+        if kind in architectures.ARCHITECTURES and number.isdigit():
+            architectures.build(kind, int(number))
+            return None
+        raise UserError(
+            f"unknown kernel {KRR}:{name}: write {KRR}, or for example {KRR}:convnet:3 with one of "
+            f"{', '.join(architectures.ARCHITECTURES)} and its depth."
+        )
     if name == "kernel":
         return architectures.build(architecture, depth)
     if kind in architectures.ARCHITECTURES and number.isdigit():

@@ -38,19 +38,22 @@ class Table:
     Args:
         workdir: the folder.
         identity: what all rows have in common, JSON values.
-        path: of the distilled set.
+        distilled: the path of the distilled set, or those of several.
+        file: the name of the file.
 
     Raises:
         UserError: the folder holds another transfer.
     """
 
-    def __init__(self, workdir: str, identity: dict[str, Any], path: str):
-        self._workdir = workdir
+    def __init__(
+        self, workdir: str, identity: dict[str, Any], distilled: str | list[str], file: str = TABLE
+    ):
+        self._workdir, self._path = workdir, os.path.join(workdir, file)
         identity = json.loads(json.dumps(identity))
-        self._content: dict[str, Any] = {"distilled": path, "identity": identity, "rows": []}
-        earlier = _read(os.path.join(workdir, TABLE))
+        self._content: dict[str, Any] = {"distilled": distilled, "identity": identity, "rows": []}
+        earlier = _read(self._path)
         if earlier is not None:
-            _check_same(earlier["identity"], identity, workdir)
+            _check_same(earlier["identity"], identity, self._path)
             self._content["rows"] = earlier["rows"]
 
     @property
@@ -60,7 +63,7 @@ class Table:
 
     def has(self, name: str, size: int, network: str) -> bool:
         """Whether the row is there."""
-        return self._find(name, size, network) is not None
+        return self.find(name, size, network) is not None
 
     def add(self, row: dict[str, Any]) -> None:
         """Adds a row and writes the file."""
@@ -72,7 +75,7 @@ class Table:
         names = [f"{s.size} {s.name}" for s in sets]
         lines = [["", *networks]]
         for name, s in zip(names, sets, strict=True):
-            rows = [self._find(s.name, s.size, network) for network in networks]
+            rows = [self.find(s.name, s.size, network) for network in networks]
             lines.append([name, *(_figure(row) if row else "" for row in rows)])
         told = _aligned(lines)
         ladders = {
@@ -90,21 +93,22 @@ class Table:
             told += "\n" + "\n".join(f"{n}: {worth.words(lad)}" for n, lad in ladders.items())
             told += f"\npicture {path}"
         self._write()
-        return f"{told}\nfigures {os.path.join(self._workdir, TABLE)}"
+        return f"{told}\nfigures {self._path}"
 
-    def _find(self, name: str, size: int, network: str) -> dict[str, Any] | None:
+    def find(self, name: str, size: int, network: str) -> dict[str, Any] | None:
+        """The row, or None if it is not there."""
         wanted = (name, size, network)
         found = (r for r in self.rows if (r["set"], r["size"], r["network"]) == wanted)
         return next(found, None)
 
     def _mean(self, image_set: ImageSet, network: str) -> float:
-        row = self._find(image_set.name, image_set.size, network)
+        row = self.find(image_set.name, image_set.size, network)
         return math.nan if row is None else row["mean"]
 
     def _write(self) -> None:
         told = {"hardware": metrics.hardware(), "command": shlex.join(sys.argv)}
         content = self._content | told | {"versions": record.versions()}
-        files.write_json(os.path.join(self._workdir, TABLE), content)
+        files.write_json(self._path, content)
 
 
 def _read(path: str) -> dict[str, Any] | None:
@@ -118,11 +122,12 @@ def _read(path: str) -> dict[str, Any] | None:
         raise UserError(f"cannot read {path} ({error}): move it away to begin anew.") from None
 
 
-def _check_same(old: dict[str, Any], new: dict[str, Any], workdir: str) -> None:
+def _check_same(old: dict[str, Any], new: dict[str, Any], path: str) -> None:
+    workdir, kind = os.path.dirname(path), os.path.splitext(os.path.basename(path))[0]
     for name in sorted(old.keys() | new.keys()):
         if old.get(name) != new.get(name):
             raise UserError(
-                f"{workdir} holds another transfer: {name} was {old.get(name)!r} and is now "
+                f"{workdir} holds another {kind}: {name} was {old.get(name)!r} and is now "
                 f"{new.get(name)!r}: take another --workdir, or the old value to go on."
             )
 

@@ -170,6 +170,7 @@ Build = Callable[[Shape, int, nnx.Rngs], nnx.Module]
 _ZOO: dict[str, tuple[Build, int]] = {
     "mlp": (mlp, 1),
     "convnet_in": (convnet, 8),
+    "convnet2_in": (functools.partial(convnet, depth=2), 4),
     "lenet": (lenet, 16),
     "alexnet": (alexnet, 8),
     "vgg11_in": (functools.partial(vgg11, norm=instance_norm), 32),

@@ -14,11 +14,13 @@ from kip_flax import data, kernels, train
 from kip_flax.errors import UserError
 
 ROOT = Path(__file__).resolve().parent.parent
-NAMES = sorted(path.stem for path in (ROOT / "configs").glob("*.py") if path.stem != "__init__")
+NAMES = sorted(path.stem for path in (ROOT / "configs").glob("[!_]*.py"))
 ASKED_FOR = (
     *("default", "kip_digits", "ls_digits", "kip_mnist", "kip_fashion_mnist", "kip_cifar10"),
     *("kip_cifar100", "kip_svhn", "kip_cifar10_fc", "kip_mnist_fixed_labels"),
     *("kip_cifar10_myrtle", "ls_cifar10", "ls_mnist", "kip_folder"),
+    *("dc_digits", "dc_mnist", "dc_fashion_mnist", "dc_cifar10", "dc_cifar100", "dc_svhn"),
+    *("dsa_digits", "dsa_mnist", "dsa_fashion_mnist", "dsa_cifar10", "dsa_cifar100", "dsa_svhn"),
 )
 
 
@@ -90,7 +92,7 @@ def test_every_default_is_commented():
 @pytest.mark.parametrize(
     ("field", "value", "told"),
     [
-        ("algorithm", "gan", "algorithm is 'gan': take one of kip, ls"),
+        ("algorithm", "gan", "algorithm is 'gan': take one of dc, dsa, kip, ls"),
         ("dataset__name", "imagenet", "dataset.name is 'imagenet': take one of digits, mnist"),
         ("kernel__architecture", "vgg", "kernel.architecture is 'vgg': take one of fc, conv"),
         ("kernel__implementation", "cuda", "kernel.implementation is 'cuda': take one of auto"),

@@ -19,7 +19,7 @@ from kip_flax import (
 @pytest.mark.parametrize("schedule", ["constant", "cosine"])
 def test_optimizer_follows_its_schedule(name, schedule):
     """With a gradient of 1, Adam's step is the rate, and so is that of sgd without momentum."""
-    tx = tasks.make_optimizer(name, 0.1, schedule, 4, 0.0, 20)
+    tx = tasks.optimizer(name, 0.1, schedule, 4, 0.0, 20)
     params = jnp.zeros(())
     state, steps = tx.init(params), []
     for _ in range(20):

@@ -1,5 +1,7 @@
 """The networks of the field: parameters counted layer by layer, shapes, normalisation."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -44,9 +46,9 @@ def resnet(channels):
     return stem + body + blocks(256, 512, True) + dense(512, 10)
 
 
-def convnet(channels):
-    body = conv(3, channels, 128) + 2 * conv(3, 128, 128) + 3 * norm(128)
-    return body + dense(128 * 4 * 4, 10)
+def convnet(channels, depth=3):
+    body = conv(3, channels, 128) + (depth - 1) * conv(3, 128, 128) + depth * norm(128)
+    return body + dense(128 * (32 // 2**depth) ** 2, 10)
 
 
 def alexnet(channels):
@@ -66,6 +68,7 @@ def mlp(channels):
 COUNTS = {
     "mlp": mlp,
     "convnet_in": convnet,
+    "convnet2_in": functools.partial(convnet, depth=2),
     "lenet": lenet,
     "alexnet": alexnet,
     "vgg11_in": vgg,

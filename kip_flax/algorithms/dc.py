@@ -1,0 +1,91 @@
+"""DC: what `gradient_matching` needs from a configuration, and the real images of every step."""
+
+import functools
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from kip_flax import augment, data, gradient_matching, networks, sharding
+from kip_flax.data import Dataset
+from kip_flax.errors import UserError
+from kip_flax.gradient_matching import MatchingState
+from kip_flax.tasks import Problem, Step, make_optimizer, pinned
+
+
+def init(config: ConfigDict, images: jax.Array, labels: jax.Array) -> MatchingState:
+    """State before the first step: support images (S, H, W, C) and labels (S, classes)."""
+    net = _network(config, images.shape[1:], labels.shape[1])
+    return gradient_matching.init(images, labels, net, make_optimizer(config))
+
+
+def make_step(problem: Problem) -> Step:
+    """One update of the images; the real ones are drawn anew, as many of every class."""
+    config, targets, mesh = problem.config, problem.targets, problem.mesh
+    key_draw, key_match = jax.random.split(problem.key)
+    options, classes = config.matching, targets.num_classes
+    recipe = gradient_matching.Recipe(
+        outer_loops=options.outer_loops,
+        inner_loops=options.inner_loops,
+        learning_rate=options.learning_rate,
+        batch_train=options.batch_train,
+        augments=augment.parse(options.augment),
+    )
+    net = _network(config, targets.images.shape[1:], classes)
+    tx = make_optimizer(config)
+    update = pinned(gradient_matching.make_step(net, tx, recipe, mesh, key_match), mesh)
+
+    def step(state: MatchingState, number: int) -> tuple[MatchingState, dict[str, jax.Array]]:
+        key = jax.random.fold_in(key_draw, number)
+        rows = data.balanced_draw(targets.labels, config.batch_size, classes, key)
+        by_class = rows[np.argsort(targets.labels[rows], kind="stable")].reshape(classes, -1).T
+        real, _, weights = sharding.put_targets(mesh, targets.images[by_class], by_class)
+        return update(state, real, weights)
+
+    return step
+
+
+def check(config: ConfigDict) -> None:
+    """Raises UserError if labels are to be learned, or what is not augmented is to be."""
+    check_fixed(config)
+    if config.matching.augment:
+        raise UserError(
+            f"matching.augment is {config.matching.augment!r}: DC does not augment: leave it "
+            f"empty, or take algorithm='dsa'."
+        )
+
+
+def check_fixed(config: ConfigDict) -> None:
+    if config.support.learn_labels:
+        raise UserError(
+            "support.learn_labels is True: gradient matching learns images alone: set it to False."
+        )
+    if config.augment:
+        raise UserError(
+            f"augment is {config.augment!r}: gradient matching augments as matching.augment says: "
+            f"leave it empty."
+        )
+
+
+def check_data(config: ConfigDict, dataset: Dataset) -> None:
+    """Raises UserError unless every class has its share of a batch, and the network fits."""
+    classes = dataset.num_classes
+    fewest = int(np.bincount(dataset.train_labels, minlength=classes).min())
+    if config.batch_size % classes or config.batch_size > fewest * classes:
+        fit = max(1, min(config.batch_size // classes, fewest)) * classes
+        raise UserError(
+            f"batch_size is {config.batch_size}: gradient matching takes as many real images of "
+            f"each of the {classes} classes of {dataset.name}, at most {fewest}: take {fit}."
+        )
+    networks.num_parameters(_make(config.matching.network, dataset.image_shape, classes))
+
+
+def _network(config: ConfigDict, shape: tuple[int, ...], classes: int) -> networks.Functions:
+    return networks.functions(_make(config.matching.network, shape, classes))
+
+
+def _make(name: str, shape: tuple[int, ...], classes: int) -> networks.Make:
+    from kip_flax import zoo  # Flax's modules take a second to load.
+
+    height, width, channels = shape
+    return functools.partial(zoo.make_network, name, (height, width, channels), classes)

@@ -1,0 +1,54 @@
+"""KIP: what `distill` needs from a configuration, and the targets of every step."""
+
+import functools
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from kip_flax import augment, data, distill, sharding
+from kip_flax.data import Dataset
+from kip_flax.errors import UserError
+from kip_flax.state import KipState
+from kip_flax.tasks import Problem, Step, make_optimizer, pinned
+
+
+def init(config: ConfigDict, images: jax.Array, labels: jax.Array) -> KipState:
+    """State before the first step: support images (S, H, W, C) and labels (S, classes)."""
+    return distill.init(images, labels, make_optimizer(config), config.support.learn_labels)
+
+
+def make_step(problem: Problem) -> Step:
+    """One step of the optimiser on a batch that is drawn anew, evenly over the classes."""
+    config, targets, mesh = problem.config, problem.targets, problem.mesh
+    key_draw, key_augment = jax.random.split(problem.key)
+    names = augment.parse(config.augment)
+    augmented = jax.jit(functools.partial(augment.augment, names))
+    update = pinned(distill.make_step(problem.kernel, make_optimizer(config), config.reg), mesh)
+
+    def step(state: KipState, number: int) -> tuple[KipState, dict[str, jax.Array]]:
+        key = jax.random.fold_in(key_draw, number)
+        rows = data.balanced_draw(targets.labels, config.batch_size, targets.num_classes, key)
+        images, labels = targets.take(rows)
+        if names:
+            key = jax.random.fold_in(key_augment, number)
+            images = np.asarray(augmented(images, key))
+        return update(state, *sharding.put_targets(mesh, images, labels))
+
+    return step
+
+
+def pairs(config: ConfigDict, train_size: int) -> int:
+    """Kernel entries of a step."""
+    del train_size
+    return config.support.size * (config.batch_size + config.support.size)
+
+
+def check_data(config: ConfigDict, dataset: Dataset) -> None:
+    """Raises UserError if a batch is larger than the training set."""
+    train = len(dataset.train_labels)
+    if config.batch_size > train:
+        raise UserError(
+            f"batch_size is {config.batch_size} and {dataset.name} has {train} training images: "
+            f"take no more than that."
+        )

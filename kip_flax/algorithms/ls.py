@@ -1,0 +1,71 @@
+"""Label Solve: one pass over the training set, tile by tile, then the solution."""
+
+import functools
+from collections.abc import Callable
+
+import jax
+from jax.sharding import NamedSharding, PartitionSpec
+from ml_collections import ConfigDict
+
+from kip_flax import label_solve, sharding
+from kip_flax.errors import UserError
+from kip_flax.state import LsState
+from kip_flax.tasks import Problem, Step, Support, pinned
+
+
+def init(config: ConfigDict, images: jax.Array, labels: jax.Array) -> LsState:
+    """State before the first tile: support images (S, H, W, C), natural labels (S, classes)."""
+    del config
+    return label_solve.init(images, labels)
+
+
+def make_step(problem: Problem) -> Step:
+    """One tile of `batch_size` targets, in fixed order, added to the sums."""
+    batch, targets, mesh = problem.config.batch_size, problem.targets, problem.mesh
+    update = pinned(label_solve.make_step(problem.kernel), mesh)
+
+    def step(state: LsState, number: int) -> tuple[LsState, dict[str, jax.Array]]:
+        tile = slice((number - 1) * batch, number * batch)
+        return update(state, *sharding.put_targets(mesh, *targets.take(tile))), {}
+
+    return step
+
+
+def make_support(problem: Problem) -> Callable[[LsState], Support]:
+    """Natural labels before the pass over the targets, solved ones after it."""
+    config, kernel = problem.config, problem.kernel
+    total = total_steps(config, len(problem.targets.labels))
+
+    @functools.partial(jax.jit, out_shardings=NamedSharding(problem.mesh, PartitionSpec()))
+    def solved(state: LsState) -> jax.Array:
+        k_ss = kernel(state.images, state.images)
+        return label_solve.solve_labels(k_ss, state.gram, state.cross, config.reg)
+
+    def support(state: LsState) -> Support:
+        return state.images, solved(state) if state.step == total else state.labels
+
+    return support
+
+
+def total_steps(config: ConfigDict, train_size: int) -> int:
+    """The tiles that the training set makes."""
+    return -(-train_size // config.batch_size)
+
+
+def marks(config: ConfigDict, total: int) -> frozenset[int]:
+    """Nothing is learned before the last tile."""
+    del config
+    return frozenset({total})
+
+
+def pairs(config: ConfigDict, train_size: int) -> int:
+    """Kernel entries of a tile."""
+    return config.support.size * min(config.batch_size, train_size)
+
+
+def check(config: ConfigDict) -> None:
+    """Raises UserError if the configuration augments."""
+    if config.augment:
+        raise UserError(
+            f"augment is {config.augment!r}: Label Solve does not augment: leave it empty."
+        )
