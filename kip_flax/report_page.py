@@ -13,8 +13,10 @@ from kip_flax import (
     metrics,
     report_compare,
     report_images,
+    report_neighbours,
     report_results,
     report_setup,
+    report_style,
 )
 from kip_flax.report_facts import Facts
 from kip_flax.report_text import (
@@ -26,14 +28,12 @@ from kip_flax.report_text import (
 
 RELOAD_SECONDS = 15
 
-_ALGORITHMS = {"kip": "KIP", "ls": "Label Solve"}
-
 
 def page(runs: Sequence[Facts]) -> str:
     """HTML of one run, or of several side by side."""
     several = len(runs) > 1
     names = ", ".join(run.workdir.name for run in runs)
-    styles = "\n".join(report_images.style(run, f"r{n}") for n, run in enumerate(runs))
+    styles = "\n".join(report_style.style(run, f"r{n}") for n, run in enumerate(runs))
     bodies = [_run(run, f"r{n}", several) for n, run in enumerate(runs)]
     body = "\n".join(bodies)
     if several:
@@ -69,7 +69,7 @@ def _run(run: Facts, uid: str, several: bool) -> str:
         "Images": ("What was learned", report_images.section(run, uid)),
         "Curves": ("How it went", report_results.curves(run, uid)),
         "Mistakes": ("What it gets right and wrong", report_results.mistakes(run, uid)),
-        "Neighbours": ("The nearest real images", report_images.nearest(run, uid)),
+        "Neighbours": ("The nearest real images", report_neighbours.section(run, uid)),
         "Spectrum": ("Spectrum of the kernel", report_results.spectrum(run, uid)),
         "Loading": ("Load the set", report_setup.use(run, uid)),
         "Configuration": ("Configuration", report_setup.configuration(run, uid)),
@@ -133,7 +133,7 @@ def _tiles(run: Facts, size: int) -> list[str]:
     if level is not None:
         seen = f"same images, best labels for {number(run.analysis['num_train'])}"  # type: ignore[index]
         tiles.append(("Label Solve", percent(level[0]), f"{seen} training images", ""))
-    labels = "labels learned" if config["support.learn_labels"] else "labels fixed"
+    labels = "labels learned" if report_images.labels_changed(run) else "labels fixed"
     if config["algorithm"] == "ls":
         labels = "labels solved"
     told = f"{per_class:g} per class, {labels}"
@@ -152,7 +152,7 @@ def _tiles(run: Facts, size: int) -> list[str]:
 
 def _status(run: Facts) -> str:
     step = int(max([run.evaluations[-1]["step"], *(row["step"] for row in run.history[-1:])]))
-    if not run.running or run.config["algorithm"] != "kip":
+    if not run.running or run.config["algorithm"] == "ls":
         return f"{run.result['status']} at step {number(step)}"
     return f"running, step {number(step)} of {number(run.config['num_steps'])}"
 

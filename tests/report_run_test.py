@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from quick import quick_kernel
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.backend.event_processing.plugin_event_multiplexer import EventMultiplexer
 from tensorboard.plugins.hparams import plugin_data_pb2
 from tensorboard.util.tensor_util import make_ndarray
 from whole_runs import STEPS, label_solve, result, small, stop_at
@@ -186,6 +187,9 @@ def test_two_runs_make_one_page_beside_them(run, copy, tmp_path, capsys):
     html = page.read_text(encoding="utf-8")
     assert "2 runs side by side" in html
     assert 'id="r1-images"' in html
+    runs = EventMultiplexer().AddRunsFromDirectory(str(tmp_path))
+    runs.Reload()
+    assert {"copy/metrics", "other/metrics"} <= set(runs.Runs())
 
 
 @pytest.mark.parametrize(
