@@ -19,26 +19,24 @@ from kip_flax import (
     report_style,
 )
 from kip_flax.report_facts import Facts
-from kip_flax.report_text import (
-    number,
-    percent,
-    plural,
-    points,
-)
+from kip_flax.report_text import number, percent, plural, points
 
 RELOAD_SECONDS = 15
 
 
-def page(runs: Sequence[Facts]) -> str:
-    """HTML of one run, or of several side by side."""
+def page(runs: Sequence[Facts], awaited: bool = False) -> str:
+    """HTML of one run, or of several side by side.
+
+    While it is `awaited` that a page is written again, or its one run is at work, it reloads.
+    """
     several = len(runs) > 1
     names = ", ".join(run.workdir.name for run in runs)
     styles = "\n".join(report_style.style(run, f"r{n}") for n, run in enumerate(runs))
-    bodies = [_run(run, f"r{n}", several) for n, run in enumerate(runs)]
-    body = "\n".join(bodies)
+    awaited = awaited or (runs[0].running and not several)
+    body = "\n".join(_run(run, f"r{n}", several, awaited) for n, run in enumerate(runs))
     if several:
         body = f'{report_compare.head(runs)}<div class="runs">{body}</div>'
-    reload = f' data-reload="{RELOAD_SECONDS}"' if any(run.running for run in runs) else ""
+    reload = f' data-reload="{RELOAD_SECONDS}"' if awaited else ""
     kind = ' class="wide"' if several else ""
     return f"""<!doctype html>
 <html lang="en">
@@ -64,7 +62,7 @@ def page(runs: Sequence[Facts]) -> str:
 """
 
 
-def _run(run: Facts, uid: str, several: bool) -> str:
+def _run(run: Facts, uid: str, several: bool, awaited: bool) -> str:
     heads = {
         "Images": ("What was learned", report_images.section(run, uid)),
         "Curves": ("How it went", report_results.curves(run, uid)),
@@ -83,7 +81,7 @@ def _run(run: Facts, uid: str, several: bool) -> str:
         for name, (title, body) in heads.items()
     ]
     if run.analysis is None:
-        parts.insert(2, _no_analysis(run))
+        parts.insert(2, _no_analysis(run, awaited))
     step = run.frames[-1].step if run.frames else 0
     one = " one" if report_images.one_picture(run) else ""
     return "\n".join(
@@ -157,9 +155,9 @@ def _status(run: Facts) -> str:
     return f"running, step {number(step)} of {number(run.config['num_steps'])}"
 
 
-def _no_analysis(run: Facts) -> str:
-    if run.running:
-        told = "Confusion matrix, neighbours and spectrum come when the run is finished."
+def _no_analysis(run: Facts, awaited: bool) -> str:
+    if run.running or awaited:
+        told = "Confusion matrix, neighbours and spectrum come when the run is at its end."
     else:
         told = (
             "Confusion matrix, neighbours and spectrum were not computed for this set: "
@@ -177,8 +175,9 @@ def _written() -> str:
 def _footer() -> str:
     return (
         f"<footer><p>kip_flax {__version__}. Accuracies are those of kernel ridge regression with "
-        "the kernel named above; networks trained on the set do less well. mse is half the mean "
-        "squared error to centred labels. The figures are of one run with one seed.</p></footer>"
+        "the kernel named above; networks trained on the set usually do less well. mse is half the "
+        "mean squared error to centred labels. The figures are of one run with one seed.</p>"
+        "</footer>"
     )
 
 

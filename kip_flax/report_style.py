@@ -39,6 +39,7 @@ def style(run: Facts, uid: str) -> str:
 
 
 def tile(kind: str, at: int, count: int, alt: str) -> str:
+    """A window onto picture number `at` of the `count` that the rule of class `kind` shows."""
     row, column = divmod(at, report_sprites.columns(count))
     return (
         f'<div class="tile {kind}" role="img" aria-label="{escape(alt)}" '
