@@ -30,14 +30,14 @@ class Shown:
     pictures: np.ndarray
     labels: np.ndarray
     accuracy: float
-    zca: bool
+    norm_is_lost: bool
     step: int
 
 
 def rows_figure(rows: Sequence[Shown], class_names: Sequence[str]) -> Figure:
     """One row per set, one image per class (of more than ten, ten evenly), its accuracy beside."""
     columns = report_sprites.spread(len(class_names), _CLASSES)
-    note = _ZCA if any(row.zca for row in rows) else ""
+    note = _ZCA if any(row.norm_is_lost for row in rows) else ""
     figure = Figure(figsize=(1.9 + 0.62 * len(columns), 0.66 * len(rows) + 0.35 + 0.3 * bool(note)))
     axes = figure.subplots(len(rows), len(columns), squeeze=False)
     left = 1.9 / figure.get_figwidth()
@@ -75,7 +75,7 @@ def grid_figure(shown: Shown) -> Figure:
     of = "" if len(chosen) == len(shown.pictures) else f" of {len(shown.pictures)}"
     title = f"{shown.name}, {len(chosen)}{of} images: {100 * shown.accuracy:.2f} %"
     figure.text(0.5, 0.99, title, ha="center", va="top", fontsize=8)
-    if shown.zca:
+    if shown.norm_is_lost:
         figure.text(0.5, 0.01, _ZCA, ha="center", va="bottom", fontsize=5, wrap=True)
     return figure
 

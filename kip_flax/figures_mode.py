@@ -82,9 +82,9 @@ def read_run(folder: Path) -> list[Shown]:
     for step, path in sorted(found.items()):
         distilled = export.load_distilled(path)
         name = _title(flat) if step else "natural images"
-        zca = distilled.preprocess_name == "zca_normalize"
+        lost = report_facts.norm_is_lost(distilled)
         pictures = np.clip(report_facts.pictures(distilled), 0, 1)
-        shown.append(Shown(name, pictures, distilled.labels, accuracies[step], zca, step))
+        shown.append(Shown(name, pictures, distilled.labels, accuracies[step], lost, step))
     return shown
 
 

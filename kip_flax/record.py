@@ -165,7 +165,8 @@ class Recorder:
             files.write_json(os.path.join(self.workdir, RESULT), content)
             self.write_history()
             if self._evaluations:
-                report.write(Path(self.workdir), self._frames)
+                awaited = status == "finished" and self._config.report.num_train > 0
+                report.write(Path(self.workdir), self._frames, awaited)
         return content
 
     def _provenance(self, step: int, measures: dict[str, float]) -> dict[str, Any]:

@@ -14,17 +14,18 @@ REPORT = "report.html"
 COMPARISON = "comparison.html"
 
 
-def write(workdir: Path, frames: Frames) -> None:
+def write(workdir: Path, frames: Frames, awaited: bool = False) -> None:
     """Writes report.html into the folder of a run that was evaluated at least once, atomically.
 
     Args:
         workdir: with the artefacts of `record`.
         frames: remembers pictures from one call to the next; empty at first.
+        awaited: the page will be written again soon, though the run is finished.
 
     Raises:
         UserError: a file of the run is missing or broken, or the page cannot be written.
     """
-    page = report_page.page([report_facts.gather(workdir, frames)])
+    page = report_page.page([report_facts.gather(workdir, frames)], awaited)
     files.write_bytes_atomic(workdir / REPORT, page.encode())
 
 

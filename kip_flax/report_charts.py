@@ -8,10 +8,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
 
-_WIDTH, _HEIGHT = 440, 280
-_LEFT, _RIGHT, _TOP, _BOTTOM = 58, 14, 12, 44
-_INNER = _WIDTH - _LEFT - _RIGHT
-Place = Callable[[float], float]
+from kip_flax import report_axes
+from kip_flax.report_axes import BOTTOM, HEIGHT, INNER, LEFT, RIGHT, TOP, WIDTH, Place
 
 
 @dataclass(frozen=True)
@@ -73,25 +71,25 @@ def line_chart(
         return '<p class="soft">Nothing to draw yet.</p>'
     xs = [x for s in lines for x, _ in s.points] or [0.0]
     last = max(xs)
-    x_at, x_ticks = _step_axis(last) if steps else _linear_axis(min(xs), last)
-    y_at, y_ticks, y_text = _value_axis(min(values), max(values), percent, log_y)
-    scale = f' data-scale="{_LEFT} {_INNER} {last:g}"' if cursor is not None else ""
+    x_at, x_ticks = report_axes.step_axis(last) if steps else report_axes.linear_axis(min(xs), last)
+    y_at, y_ticks, y_text = report_axes.value_axis(min(values), max(values), percent, log_y)
+    scale = f' data-scale="{LEFT} {INNER} {last:g}"' if cursor is not None else ""
     parts = [
-        f'<svg class="chart" viewBox="0 0 {_WIDTH} {_HEIGHT}" width="{_WIDTH}" height="{_HEIGHT}" '
+        f'<svg class="chart" viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" height="{HEIGHT}" '
         f'role="img" aria-labelledby="{uid}-title {uid}-desc"{scale}>',
         f'<title id="{uid}-title">{escape(title)}</title>',
         f'<desc id="{uid}-desc">{escape(description)}</desc>',
         *(_y_tick(y_at(tick), y_text(tick)) for tick in y_ticks),
         *(_x_tick(x_at(tick), f"{tick:g}") for tick in x_ticks),
-        f'<text class="ink" x="{_LEFT + _INNER / 2}" y="{_HEIGHT - 6}" text-anchor="middle">'
+        f'<text class="ink" x="{LEFT + INNER / 2}" y="{HEIGHT - 6}" text-anchor="middle">'
         f"{escape(x_label)}</text>",
     ]
     if cursor is not None:
         at = f"{x_at(cursor):.1f}"
-        ends = f'y1="{_TOP}" y2="{_HEIGHT - _BOTTOM}"'
+        ends = f'y1="{TOP}" y2="{HEIGHT - BOTTOM}"'
         parts.append(f'<line class="cursor" x1="{at}" x2="{at}" {ends}/>')
     parts += [
-        f'<line class="level {level.css}" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" '
+        f'<line class="level {level.css}" x1="{LEFT}" x2="{WIDTH - RIGHT}" '
         f'y1="{y_at(level.value):.1f}" y2="{y_at(level.value):.1f}"/>'
         for level in levels
     ]
@@ -114,11 +112,11 @@ def class_bars(
         legend: what the three are.
     """
     name_width = min(150, 16 + 7.2 * max(len(name) for name, *_ in rows))
-    width, row_height = _WIDTH - name_width - 52, 23
+    width, row_height = WIDTH - name_width - 52, 23
     height = row_height * len(rows) + 4
     told = "; ".join(f"{name} {share:.0%}" for name, share, *_ in rows)
     parts = [
-        f'<svg class="chart" viewBox="0 0 {_WIDTH} {height}" width="{_WIDTH}" height="{height}" '
+        f'<svg class="chart" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" height="{height}" '
         f'role="img" aria-labelledby="{uid}-title {uid}-desc">',
         f'<title id="{uid}-title">{escape(title)}</title>',
         f'<desc id="{uid}-desc">{escape(told)}</desc>',
@@ -130,7 +128,7 @@ def class_bars(
             f"{escape(_short(name, 19))}</text>"
             f'<rect class="k-test" x="{name_width:.0f}" y="{y}" width="{share * width:.1f}" '
             f'height="{row_height - 7}"><title>{escape(name)}: {share:.1%}</title></rect>'
-            f'<text x="{_WIDTH - 2}" y="{y + 14}" text-anchor="end">{100 * share:.1f}</text>'
+            f'<text x="{WIDTH - 2}" y="{y + 14}" text-anchor="end">{100 * share:.1f}</text>'
         )
         for css, mark in zip(("k-start", "k-solved"), marks, strict=True):
             if math.isfinite(mark):
@@ -168,87 +166,15 @@ def _polyline(series: Line, x_at: Place, y_at: Place, text: Callable[[float], st
     return drawn
 
 
-def _step_axis(last: float) -> tuple[Place, list[float]]:
-    span = math.log1p(last) or 1.0
-
-    def at(x: float) -> float:
-        return _LEFT + _INNER * math.log1p(x) / span
-
-    wanted = [0.0] + [m * 10.0**e for e in range(7) for m in (1, 2, 5)]
-    if last > 300:
-        wanted = [0.0] + [10.0**e for e in range(7)]
-    ticks = [x for x in wanted if x <= last]
-    if last not in ticks:
-        ticks = [x for x in ticks if at(last) - at(x) > 30] + [last]
-    return at, ticks
-
-
-def _linear_axis(first: float, last: float) -> tuple[Place, list[float]]:
-    span = (last - first) or 1.0
-    step = max(1.0, _nice(span / 6))
-    inner = [step * n for n in range(math.ceil(first / step), math.floor(last / step) + 1)]
-    ticks = [first] + [x for x in inner if first + step / 2 < x < last - step / 2] + [last]
-    return lambda x: _LEFT + _INNER * (x - first) / span, list(dict.fromkeys(ticks))
-
-
-def _value_axis(
-    low: float, high: float, percent: bool, log: bool
-) -> tuple[Place, list[float], Callable[[float], str]]:
-    room = _HEIGHT - _TOP - _BOTTOM
-    if log:
-        low, high = math.log10(low), math.log10(high)
-        margin = 0.06 * (high - low) or 0.1
-        low, high = low - margin, high + margin
-        return (
-            lambda y: _TOP + room * (high - math.log10(y)) / (high - low),
-            _log_ticks(low, high),
-            _power,
-        )
-    step = _nice(max(high - low, 0.05 if percent else abs(high) / 10 or 1) / 4)
-    low, high = step * math.floor(low / step), step * math.ceil(high / step)
-    if percent:
-        low, high = max(0.0, low), min(1.0, high)
-    high = high if high > low else low + step
-    ticks = [low + step * n for n in range(round((high - low) / step) + 1)]
-
-    def text(y: float) -> str:
-        return f"{100 * y:.4g} %" if percent else f"{y:.4g}"
-
-    return lambda y: _TOP + room * (high - y) / (high - low), ticks, text
-
-
-def _log_ticks(low: float, high: float) -> list[float]:
-    """Round numbers between 10^low and 10^high: evenly spaced ones where that is less than 10x."""
-    if high - low < 0.8:
-        step = _nice((10**high - 10**low) / 6)
-        first, last = math.ceil(10**low / step), math.floor(10**high / step)
-        return [step * n for n in range(first, last + 1)]
-    mantissas = (1, 2, 5) if high - low < 2.2 else (1,)
-    every = max(1, round((high - low) / 6))
-    exponents = [e for e in range(math.floor(low), math.ceil(high) + 1) if e % every == 0]
-    wanted = [m * 10.0**e for e in exponents for m in mantissas]
-    return [value for value in wanted if low <= math.log10(value) <= high]
-
-
-def _nice(step: float) -> float:
-    """The next larger of 1, 2, 5, 10 times a power of ten."""
-    power = 10.0 ** math.floor(math.log10(step))
-    return next(m * power for m in (1, 2, 5, 10) if m * power >= step * 0.999)
-
-
-def _power(value: float) -> str:
-    return f"{value:.3g}" if 1e-3 <= value < 1e5 else f"{value:.0e}".replace("e-0", "e-")
-
-
 def _y_tick(y: float, text: str) -> str:
     return (
-        f'<line class="grid" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>'
-        f'<text x="{_LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{text}</text>'
+        f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>'
+        f'<text x="{LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{text}</text>'
     )
 
 
 def _x_tick(x: float, text: str) -> str:
-    bottom = _HEIGHT - _BOTTOM
+    bottom = HEIGHT - BOTTOM
     return (
         f'<line class="axis" x1="{x:.1f}" x2="{x:.1f}" y1="{bottom}" y2="{bottom + 4}"/>'
         f'<text x="{x:.1f}" y="{bottom + 18}" text-anchor="middle">{text}</text>'

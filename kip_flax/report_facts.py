@@ -67,6 +67,11 @@ class Facts:
         return self.result["evaluations"]
 
     @property
+    def began_as(self) -> np.ndarray:
+        """The class that each image shown began as; of runs with frames."""
+        return self.frames[0].labels.argmax(axis=1)
+
+    @property
     def running(self) -> bool:
         """Whether the run says that it goes on."""
         return self.result["status"] == "running"
@@ -94,14 +99,18 @@ def gather(workdir: Path, frames: Frames) -> Facts:
         plan = report_sprites.plan(sorted(files), size, shape, last.labels.shape[1])
         rows, palette = plan.rows, plan.palette
         shown = tuple(_frame(files[s], s, rows, palette, frames) for s in plan.steps)
-        zca = last.preprocess_name == "zca_normalize"
-        note = _RAW_NOTE if last.preprocess is None else _ZCA_NOTE if zca else ""
+        note = _RAW_NOTE if last.preprocess is None else _ZCA_NOTE if norm_is_lost(last) else ""
     found = analysis.read(workdir, files[max(files)]) if files else None
     told = history.read(workdir)
     return Facts(
         *(workdir, result, flat, defaults(), told, names, shape, size, rows),
         *(shown, palette, note, files, found),
     )
+
+
+def norm_is_lost(distilled: export.Distilled) -> bool:
+    """Whether the preprocessing divided each image by its own norm, which is gone."""
+    return "image_norm" in (distilled.preprocess or {})
 
 
 def distilled_files(workdir: Path, steps: list[float]) -> dict[int, Path]:

@@ -1,47 +1,16 @@
-"""The pictures of a report: cards of support images with their labels, and their neighbours."""
+"""What was learned: a card for each support image with its label, the slider over the steps."""
 
 import json
-import math
 from html import escape
 
 import numpy as np
 
-from kip_flax import report_sprites
+from kip_flax import report_sprites, report_style
 from kip_flax.report_facts import Facts
 from kip_flax.report_text import fold, number, percent, signed, table
 
 _BAR_HEIGHT = 60  # As in report.js.
-_WIDE, _NARROW, _SMALL = 88, 68, 64  # Pixels of a picture's longer side, at most.
 _TABLE_CELLS = 2000
-_NEAR_SHOWN = 20
-
-
-def style(run: Facts, uid: str) -> str:
-    """The rules that give a run's tiles their size and their pictures, one picture per step."""
-    if not run.frames:
-        return ""
-    height, width = run.image_shape[:2]
-    wide, narrow, small = (_scale(max(height, width), side) for side in (_WIDE, _NARROW, _SMALL))
-    rendering = "pixelated" if wide >= 1 else "auto"
-    across = report_sprites.columns(len(run.rows))
-    rules = [
-        f"#{uid}{{--w:{width};--h:{height};--across:{across};--rendering:{rendering};"
-        f"--k-wide:{wide:g};--k-narrow:{narrow:g};--k-small:{small:g}}}"
-    ]
-    first, last = run.frames[0].step, run.frames[-1].step
-    for frame in run.frames:
-        selectors = [f'#{uid}[data-step="{frame.step}"] .now']
-        selectors += [f"#{uid} .before"] if frame.step == first else []
-        selectors += [f"#{uid} .last"] if frame.step == last else []
-        url = report_sprites.data_url(frame.png)
-        rules.append(f"{','.join(selectors)}{{background-image:url({url})}}")
-    if run.analysis is not None:
-        pixels = run.analysis["nearest_pixels"] / 255
-        pixels = pixels.reshape(-1, *pixels.shape[2:])
-        url = report_sprites.data_url(report_sprites.encode(pixels, pixels.size > 1_000_000))
-        across = report_sprites.columns(len(pixels))
-        rules.append(f"#{uid} .real{{--across:{across};background-image:url({url})}}")
-    return "\n".join(rules)
 
 
 def section(run: Facts, uid: str) -> str:
@@ -66,45 +35,11 @@ def one_picture(run: Facts) -> bool:
     return bool(run.frames) and not _moved(run)
 
 
-def nearest(run: Facts, uid: str) -> str:
-    """For each learned image the real ones nearest to it; empty without an analysis."""
-    found = run.analysis
-    if found is None or not run.frames:
-        return ""
-    place = {int(row): at for at, row in enumerate(run.rows)}
-    items = []
-    for at, row in enumerate(found["nearest_rows"].tolist()):
-        if row not in place:
-            continue
-        name = run.class_names[_own(run)[place[row]]]
-        tiles = [
-            f"<div>{_tile('last', place[row], len(run.rows), f'Learned image {row + 1}, {name}')}"
-            f"<p>{escape(name)}</p></div>"
-        ]
-        count = len(found["nearest_labels"][at])
-        for n in range(count):
-            real = run.class_names[found["nearest_labels"][at][n]]
-            cosine = found["nearest_similarity"][at][n]
-            alt = f"Real image of class {real}, cosine {cosine:.3f}"
-            total = count * len(found["nearest_rows"])
-            tile = _tile("real", at * count + n, total, alt)
-            items_text = f"<p>{escape(real)}<br>{cosine:.3f}</p>"
-            tiles.append(f"<div>{tile}{items_text}</div>")
-        items.append(f'<li><div class="row">{"".join(tiles)}</div></li>')
-    rest = ""
-    if len(items) > _NEAR_SHOWN:
-        others = items[_NEAR_SHOWN:]
-        rest = fold(f"{uid}-near", f"The other {len(others)}", _list(others))
-    return (
-        f'<p class="soft">Each image of the set, then the three most alike of '
-        f"{number(found['num_train'])} training images (of {number(found['of_train'])}, evenly "
-        f"over the classes), with their class and the cosine k(x,&nbsp;y) / "
-        f"√(k(x,&nbsp;x)&nbsp;k(y,&nbsp;y)).</p>{_list(items[:_NEAR_SHOWN])}{rest}"
-    )
-
-
-def _list(items: list[str]) -> str:
-    return f'<ul class="near">{"".join(items)}</ul>'
+def labels_changed(run: Facts) -> bool:
+    """Whether the labels are no longer those that the images came with; the plan before a step."""
+    if len(run.frames) < 2:
+        return bool(run.config["support.learn_labels"])
+    return not np.array_equal(run.frames[0].labels, run.frames[-1].labels)
 
 
 def frame_text(run: Facts, step: int) -> str:
@@ -137,11 +72,6 @@ def _moved(run: Facts) -> bool:
     return run.frames[0].png != run.frames[-1].png
 
 
-def _own(run: Facts) -> np.ndarray:
-    """The class that each image began as."""
-    return run.frames[0].labels.argmax(axis=1)
-
-
 def _range(run: Facts) -> tuple[float, float]:
     """Smallest and largest label of all steps: all bars have one scale."""
     labels = np.stack([frame.labels for frame in run.frames])
@@ -160,15 +90,15 @@ autocomplete="off" aria-label="Evaluated step" aria-valuetext="{escape(text)}">
 
 
 def _cards(run: Facts, moved: bool) -> str:
-    own, low_high, count = _own(run), _range(run), len(run.rows)
+    own, low_high, count = run.began_as, _range(run), len(run.rows)
     kind = "Real" if run.config["support.init"] == "real" else "Noise"
     cards = []
     for at, row in enumerate(run.rows.tolist()):
         name, label = run.class_names[own[at]], run.frames[-1].labels[at]
         before = f"{kind} image {row + 1} at the start, class {name}"
         after = f"Learned image {row + 1}, class {name}" if moved else f"Image {row + 1}, {name}"
-        tiles = _tile("before", at, count, before) if moved else ""
-        tiles += _tile("now", at, count, after)
+        tiles = report_style.tile("before", at, count, before) if moved else ""
+        tiles += report_style.tile("now", at, count, after)
         cards.append(
             f'<li><div class="pair">{tiles}</div>'
             f'<p class="caption"><b>{escape(name)}</b><span class="value">'
@@ -207,7 +137,7 @@ def _label_table(run: Facts, uid: str) -> str:
     labels = run.frames[-1].labels
     if labels.size > _TABLE_CELLS:
         return ""
-    own = _own(run)
+    own = run.began_as
     rows = [
         [f"{row + 1} ({run.class_names[own[at]]})", *(signed(v, 3) for v in label)]
         for at, (row, label) in enumerate(zip(run.rows.tolist(), labels, strict=True))
@@ -228,21 +158,8 @@ def _data(run: Facts) -> str:
     ]
     told = {
         "names": run.class_names,
-        "own": _own(run).tolist(),
+        "own": run.began_as.tolist(),
         "range": _range(run),
         "frames": frames,
     }
     return json.dumps(told, separators=(",", ":")).replace("<", "\\u003c")
-
-
-def _tile(kind: str, at: int, count: int, alt: str) -> str:
-    row, column = divmod(at, report_sprites.columns(count))
-    return (
-        f'<div class="tile {kind}" role="img" aria-label="{escape(alt)}" '
-        f'style="--c:{column};--r:{row}"></div>'
-    )
-
-
-def _scale(side: int, most: int) -> float:
-    """Screen pixels of an image's pixel: whole where it fits, so that all are of one size."""
-    return math.floor(most / side) if most >= side else most / side

@@ -13,32 +13,30 @@ from kip_flax import (
     metrics,
     report_compare,
     report_images,
+    report_neighbours,
     report_results,
     report_setup,
+    report_style,
 )
 from kip_flax.report_facts import Facts
-from kip_flax.report_text import (
-    number,
-    percent,
-    plural,
-    points,
-)
+from kip_flax.report_text import number, percent, plural, points
 
 RELOAD_SECONDS = 15
 
-_ALGORITHMS = {"kip": "KIP", "ls": "Label Solve"}
 
+def page(runs: Sequence[Facts], awaited: bool = False) -> str:
+    """HTML of one run, or of several side by side.
 
-def page(runs: Sequence[Facts]) -> str:
-    """HTML of one run, or of several side by side."""
+    While it is `awaited` that a page is written again, or its one run is at work, it reloads.
+    """
     several = len(runs) > 1
     names = ", ".join(run.workdir.name for run in runs)
-    styles = "\n".join(report_images.style(run, f"r{n}") for n, run in enumerate(runs))
-    bodies = [_run(run, f"r{n}", several) for n, run in enumerate(runs)]
-    body = "\n".join(bodies)
+    styles = "\n".join(report_style.style(run, f"r{n}") for n, run in enumerate(runs))
+    awaited = awaited or (runs[0].running and not several)
+    body = "\n".join(_run(run, f"r{n}", several, awaited) for n, run in enumerate(runs))
     if several:
         body = f'{report_compare.head(runs)}<div class="runs">{body}</div>'
-    reload = f' data-reload="{RELOAD_SECONDS}"' if any(run.running for run in runs) else ""
+    reload = f' data-reload="{RELOAD_SECONDS}"' if awaited else ""
     kind = ' class="wide"' if several else ""
     return f"""<!doctype html>
 <html lang="en">
@@ -64,12 +62,12 @@ def page(runs: Sequence[Facts]) -> str:
 """
 
 
-def _run(run: Facts, uid: str, several: bool) -> str:
+def _run(run: Facts, uid: str, several: bool, awaited: bool) -> str:
     heads = {
         "Images": ("What was learned", report_images.section(run, uid)),
         "Curves": ("How it went", report_results.curves(run, uid)),
         "Mistakes": ("What it gets right and wrong", report_results.mistakes(run, uid)),
-        "Neighbours": ("The nearest real images", report_images.nearest(run, uid)),
+        "Neighbours": ("The nearest real images", report_neighbours.section(run, uid)),
         "Spectrum": ("Spectrum of the kernel", report_results.spectrum(run, uid)),
         "Loading": ("Load the set", report_setup.use(run, uid)),
         "Configuration": ("Configuration", report_setup.configuration(run, uid)),
@@ -83,7 +81,7 @@ def _run(run: Facts, uid: str, several: bool) -> str:
         for name, (title, body) in heads.items()
     ]
     if run.analysis is None:
-        parts.insert(2, _no_analysis(run))
+        parts.insert(2, _no_analysis(run, awaited))
     step = run.frames[-1].step if run.frames else 0
     one = " one" if report_images.one_picture(run) else ""
     return "\n".join(
@@ -133,7 +131,7 @@ def _tiles(run: Facts, size: int) -> list[str]:
     if level is not None:
         seen = f"same images, best labels for {number(run.analysis['num_train'])}"  # type: ignore[index]
         tiles.append(("Label Solve", percent(level[0]), f"{seen} training images", ""))
-    labels = "labels learned" if config["support.learn_labels"] else "labels fixed"
+    labels = "labels learned" if report_images.labels_changed(run) else "labels fixed"
     if config["algorithm"] == "ls":
         labels = "labels solved"
     told = f"{per_class:g} per class, {labels}"
@@ -152,14 +150,14 @@ def _tiles(run: Facts, size: int) -> list[str]:
 
 def _status(run: Facts) -> str:
     step = int(max([run.evaluations[-1]["step"], *(row["step"] for row in run.history[-1:])]))
-    if not run.running or run.config["algorithm"] != "kip":
+    if not run.running or run.config["algorithm"] == "ls":
         return f"{run.result['status']} at step {number(step)}"
     return f"running, step {number(step)} of {number(run.config['num_steps'])}"
 
 
-def _no_analysis(run: Facts) -> str:
-    if run.running:
-        told = "Confusion matrix, neighbours and spectrum come when the run is finished."
+def _no_analysis(run: Facts, awaited: bool) -> str:
+    if run.running or awaited:
+        told = "Confusion matrix, neighbours and spectrum come when the run is at its end."
     else:
         told = (
             "Confusion matrix, neighbours and spectrum were not computed for this set: "
@@ -177,8 +175,9 @@ def _written() -> str:
 def _footer() -> str:
     return (
         f"<footer><p>kip_flax {__version__}. Accuracies are those of kernel ridge regression with "
-        "the kernel named above; networks trained on the set do less well. mse is half the mean "
-        "squared error to centred labels. The figures are of one run with one seed.</p></footer>"
+        "the kernel named above; networks trained on the set usually do less well. mse is half the "
+        "mean squared error to centred labels. The figures are of one run with one seed.</p>"
+        "</footer>"
     )
 
 

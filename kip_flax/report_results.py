@@ -25,13 +25,15 @@ def solved(run: Facts) -> tuple[float, float] | None:
 
 def curves(run: Facts, uid: str) -> str:
     """Accuracy and loss over the steps, and the same as a table."""
-    charts = f'<div class="charts">{_accuracy(run, uid)}{_loss(run, uid)}</div>'
+    charts = f"{_accuracy(run, uid)}{_loss(run, uid)}{_own_loss(run, uid)}"
     rows = [
         [number(row["step"]), percent(row["accuracy"]), f"{row['mse']:.5f}"]
         for row in run.evaluations
     ]
     numbers = table(["step", "test accuracy", "test mse"], rows, "Figures of the evaluated steps")
-    return charts + fold(f"{uid}-figures", "The same as a table", numbers)
+    return f'<div class="charts">{charts}</div>' + fold(
+        f"{uid}-figures", "The same as a table", numbers
+    )
 
 
 def mistakes(run: Facts, uid: str) -> str:
@@ -111,7 +113,6 @@ def _loss(run: Facts, uid: str) -> str:
     tested = [(row["step"], row["mse"]) for row in run.evaluations]
     trained = [(row["step"], row["loss"]) for row in run.history if "loss" in row]
     lines = [Line("test mse", "k-test", tested, dots=True)]
-    # Another algorithm's loss is no mean squared error of kernel ridge regression.
     if trained and run.config["algorithm"] == "kip":
         lines.insert(0, Line("training loss", "k-train", trained))
     levels = [Level("images at the start", "k-start", tested[0][1])]
@@ -128,6 +129,23 @@ def _loss(run: Facts, uid: str) -> str:
         cursor=tested[-1][0],
     )
     return f"<figure><h3>Loss: half the mean squared error</h3>{chart}</figure>"
+
+
+def _own_loss(run: Facts, uid: str) -> str:
+    """The loss of another algorithm: no mean squared error of kernel ridge regression."""
+    told = [(row["step"], row["loss"]) for row in run.history if "loss" in row]
+    if not told or run.config["algorithm"] == "kip":
+        return ""
+    chart = line_chart(
+        f"{uid}-own",
+        "Loss of the algorithm over the steps",
+        f"From {told[0][1]:.4g} at step {told[0][0]:g} to {told[-1][1]:.4g} at {told[-1][0]:g}.",
+        [Line("training loss", "k-train", told)],
+        x_label=_x_label(run),
+        log_y=True,
+        cursor=told[-1][0],
+    )
+    return f"<figure><h3>The algorithm's own loss</h3>{chart}</figure>"
 
 
 def _x_label(run: Facts) -> str:

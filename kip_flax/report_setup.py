@@ -58,7 +58,7 @@ def cost(run: Facts) -> str:
     speed = ""
     if "step_ms" in result:
         speed = f"{result['step_ms']:,.1f} ms a step"
-    if "pairs_per_s" in result:
+    if result.get("pairs_per_s"):
         speed += f", {metrics.count(result['pairs_per_s'])} kernel entries a second"
     versions = ", ".join(f"{name} {v}" for name, v in result.get("versions", {}).items())
     after = f"{found['seconds']:.1f} s after the run" if "seconds" in found else ""

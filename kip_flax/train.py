@@ -109,6 +109,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str) -> State:
                 state = loop.run_from(run, state, restored.step)
         if state.step == total:  # All is saved: what follows can be made up for (--mode=report).
             _analyse(config, dataset, fitted, kernel, mesh, workdir)
+            console.say(f"report  {os.path.join(workdir, report.REPORT)}")
         return state
 
 
@@ -166,9 +167,10 @@ def _analyse(
     mesh: Mesh,
     workdir: str,
 ) -> None:
-    """Adds to the report what takes data and kernel."""
+    """Adds to the report what takes data and kernel; a first signal lets it come to its end."""
     folder = Path(workdir)
-    analysis_run.analyse_run(folder, config, dataset, fitted, kernel, mesh)
+    with loop.stop_signals():
+        analysis_run.analyse_run(folder, config, dataset, fitted, kernel, mesh)
     with multihost.together():
         if multihost.is_first():
             report.write(folder, {})

@@ -22,6 +22,7 @@ def make_run(
     status="finished",
     analysed=True,
     moved=True,
+    relabelled=True,
     preprocessing="standard",
     seed=0,
     **fields,
@@ -47,7 +48,9 @@ def make_run(
             else rng.integers(0, 256, (size, *shape), dtype=np.uint8)
         )
         labels = (np.eye(classes)[own] - 1 / classes).astype(np.float32)
-        labels += (number > 0) * 0.3 * rng.standard_normal(labels.shape).astype(np.float32)
+        labels += (
+            (number > 0) * relabelled * 0.3 * rng.standard_normal(labels.shape).astype(np.float32)
+        )
         accuracy, mse = 0.5 + 0.4 * number / len(steps), 0.03 / (1 + number)
         evaluations.append({"step": step, "accuracy": accuracy, "mse": mse})
         _write_set(folder, cfg, fitted, preprocess.apply(fitted, pixels), labels, names, step)

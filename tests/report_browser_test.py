@@ -192,8 +192,10 @@ def test_light_dark_and_print_differ_as_they_should(opened):
         tab = opened("plain", color_scheme=scheme)
         grounds[scheme] = tab.eval_on_selector("body", "e => getComputedStyle(e).backgroundColor")
     assert grounds == {"light": "rgb(247, 247, 245)", "dark": "rgb(17, 19, 23)"}
-    tab = opened("plain", color_scheme="light")
+    tab = opened("plain", color_scheme="dark")
     tab.emulate_media(media="print")
+    colours = "e => [getComputedStyle(e).color, getComputedStyle(e).backgroundColor]"
+    assert tab.eval_on_selector("body", colours) == ["rgb(27, 28, 30)", "rgb(255, 255, 255)"]
     assert not tab.get_by_role("button", name="Play").is_visible()
     assert tab.locator(".tile").first.is_visible()
     assert len(tab.pdf()) > 10_000

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from quick import quick_kernel
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.backend.event_processing.plugin_event_multiplexer import EventMultiplexer
 from tensorboard.plugins.hparams import plugin_data_pb2
 from tensorboard.util.tensor_util import make_ndarray
 from whole_runs import STEPS, label_solve, result, small, stop_at
@@ -96,8 +97,8 @@ def test_the_page_can_be_watched_while_the_run_goes_on(tmp_path, monkeypatch):
     seen = []
     write = report.write
 
-    def watched(workdir, frames):
-        write(workdir, frames)
+    def watched(workdir, frames, awaited=False):
+        write(workdir, frames, awaited)
         seen.append((workdir / report.REPORT).read_text(encoding="utf-8"))
 
     monkeypatch.setattr(report, "write", watched)
@@ -108,6 +109,12 @@ def test_the_page_can_be_watched_while_the_run_goes_on(tmp_path, monkeypatch):
     assert ["data-reload" in html for html in seen] == [True, True, False]
     assert f"running, step 5 of {STEPS}" in seen[1]
     assert "stopped at step 7" in seen[2]
+    train.train_and_evaluate(small(report__num_train=ALL), str(tmp_path))
+    before, after = seen[-2:]  # The analysis: those who watch see it come.
+    assert "data-reload" in before
+    assert 'class="confusion"' not in before
+    assert "data-reload" not in after
+    assert 'class="confusion"' in after
 
 
 def test_history_is_that_of_the_event_files_and_survives_a_lost_checkpoint(copy, run):
@@ -186,6 +193,9 @@ def test_two_runs_make_one_page_beside_them(run, copy, tmp_path, capsys):
     html = page.read_text(encoding="utf-8")
     assert "2 runs side by side" in html
     assert 'id="r1-images"' in html
+    runs = EventMultiplexer().AddRunsFromDirectory(str(tmp_path))
+    runs.Reload()
+    assert {"copy/metrics", "other/metrics"} <= set(runs.Runs())
 
 
 @pytest.mark.parametrize(

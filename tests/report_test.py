@@ -12,7 +12,7 @@ import pytest
 from made_runs import make_run
 from PIL import Image
 
-from kip_flax import report, report_charts, report_facts, report_sprites
+from kip_flax import report, report_axes, report_facts, report_sprites
 from kip_flax.errors import UserError
 
 CSS = (Path(report.__file__).parent / "report.css").read_text(encoding="utf-8")
@@ -52,7 +52,8 @@ def data_of(html):
 def pictures_of(html, selector):
     """The PNG of a rule of the style sheet, as an array."""
     rule = re.search(
-        re.escape(selector) + r"[^{}]*\{background-image:url\(data:image/png;base64,([^)]*)", html
+        re.escape(selector) + r"[^{}]*\{[^{}]*background-image:url\(data:image/png;base64,([^)]*)",
+        html,
     )
     return np.asarray(Image.open(io.BytesIO(base64.b64decode(rule[1]))))
 
@@ -194,6 +195,48 @@ def test_what_differs_from_the_defaults_comes_first(tmp_path):
     assert rows == [["kernel.depth", "2", "3"], ["num_steps", "10", "1000"]]
 
 
+def test_another_algorithm_has_its_own_loss_apart_and_says_whether_labels_were_learned(tmp_path):
+    told = text_of(page_checks.parse(page(tmp_path / "a", algorithm="dc", relabelled=False)[0])[0])
+    assert "The algorithm's own loss" in told
+    assert "1 per class, labels fixed" in told
+    told = text_of(page_checks.parse(page(tmp_path / "b")[0])[0])
+    assert "The algorithm's own loss" not in told
+    assert "1 per class, labels learned" in told
+
+
+@pytest.mark.parametrize("size", [10, 150])
+def test_neighbours_are_those_of_the_analysis(tmp_path, size):
+    html, _ = page(tmp_path, size=size, shape=(32, 32, 1))
+    found = report_facts.gather(tmp_path, {}).analysis
+    shown = pictures_of(html, "#r0 .real").reshape(-1, 32, 20, 32).swapaxes(1, 2)
+    shown = shown.reshape(-1, 32, 32)
+    tree, _ = page_checks.parse(html)
+    tiles = [e for e in tree.iter("div") if e.get("class") == "tile real"]
+    rows = found["nearest_rows"][report_sprites.spread(size, 400_000 // (3 * 32 * 32))]
+    assert len(tiles) == 3 * len(rows)
+    for at in (0, len(tiles) // 2, len(tiles) - 1):
+        column, row = map(
+            int, re.fullmatch(r"--c:(\d+);--r:(\d+)", tiles[at].get("style")).groups()
+        )
+        image, rank = rows[at // 3], at % 3
+        expected = found["nearest_pixels"][image, rank, ..., 0]
+        np.testing.assert_array_equal(shown[20 * row + column], expected)
+        name = found["nearest_labels"][image, rank]
+        assert tiles[at].get("aria-label").startswith(f"Real image of class {name}, cosine ")
+
+
+def test_a_folder_from_before_the_sizes_were_kept_has_a_page(tmp_path):
+    make_run(tmp_path)
+    told = json.loads((tmp_path / "result.json").read_text())
+    del told["data"]
+    (tmp_path / "result.json").write_text(json.dumps(told))
+    (tmp_path / "history.csv").unlink()
+    report.write(tmp_path, {})
+    tree, errors = page_checks.parse((tmp_path / report.REPORT).read_text(encoding="utf-8"))
+    assert errors == []
+    assert "10 learned images of digits" in text_of(tree)
+
+
 def test_only_a_page_of_a_run_that_goes_on_reloads(tmp_path):
     for status, expected in (("running", True), ("stopped", False), ("finished", False)):
         html, _ = page(tmp_path / status, status=status)
@@ -271,7 +314,7 @@ def test_256_colours_are_near_the_picture():
 
 @pytest.mark.parametrize(("low", "high"), [(0.012, 0.033), (1e-6, 30.0), (0.4, 0.5), (2.0, 2.0)])
 def test_a_logarithmic_axis_has_round_ticks_inside(low, high):
-    at, ticks, text = report_charts._value_axis(low, high, percent=False, log=True)
+    at, ticks, text = report_axes.value_axis(low, high, percent=False, log=True)
     assert len(ticks) >= 2 or low == high
     assert all(12 - 1e-6 <= at(tick) <= 280 - 44 + 1e-6 for tick in ticks)
     assert all(float(text(tick)) == pytest.approx(tick, rel=1e-3) for tick in ticks)
