@@ -18,6 +18,7 @@ from typing import NoReturn
 from absl import app, flags, logging
 from ml_collections import config_flags
 
+from kip_flax.console import Console
 from kip_flax.errors import UserError
 
 # What a file with an experiment, or a field set on the command line, may raise.
@@ -41,6 +42,7 @@ FLAGS = flags.FLAGS
 
 config_flags.DEFINE_config_file("config", None, "File with the experiment, such as configs/*.py.")
 flags.DEFINE_string("workdir", None, "Folder for checkpoints, metrics and artefacts.")
+flags.DEFINE_bool("quiet", False, "Say nothing but the outcome.")
 flags.DEFINE_string("mode", "train", f"One of {', '.join(MODES)}.")
 flags.DEFINE_string("coordinator_address", None, "HOST:PORT of process 0 of several.")
 flags.DEFINE_integer("num_processes", None, "How many processes share the run.")
@@ -56,7 +58,7 @@ def main(argv: list[str]) -> None:
         if FLAGS.mode == "export":
             from kip_flax.formats import export_files
 
-            export_files.export_file(FLAGS.distilled, FLAGS.workdir)
+            export_files.export_file(FLAGS.distilled, FLAGS.workdir, Console(quiet=FLAGS.quiet))
             return
         # JAX and all that comes with it are loaded only for a command that makes sense.
         from kip_flax import config as config_lib
@@ -64,31 +66,32 @@ def main(argv: list[str]) -> None:
 
         config_lib.validate(FLAGS.config)
         _set_up_jax(FLAGS.config.mesh.cpu_devices)
-        with multihost.ends_at_once():
-            _dispatch()
+        console = Console(quiet=FLAGS.quiet, silent=not multihost.is_first())
+        with multihost.ends_at_once(), console:
+            _dispatch(console)
     except UserError as error:
         _exit_with(str(error))
 
 
-def _dispatch() -> None:
+def _dispatch(console: Console) -> None:
     if FLAGS.mode == "transfer":
         from kip_flax import transfer  # Networks take a second to load.
 
-        transfer.transfer_file(FLAGS.config, FLAGS.distilled, FLAGS.workdir)
+        transfer.transfer_file(FLAGS.config, FLAGS.distilled, FLAGS.workdir, console)
         return
     if FLAGS.mode == "import":
         from kip_flax.formats import import_file
 
-        import_file.import_file(FLAGS.config, FLAGS.distilled, FLAGS.workdir, FLAGS.layout)
+        import_file.import_file(FLAGS.config, FLAGS.distilled, FLAGS.workdir, FLAGS.layout, console)
         return
     from kip_flax import plan, train
 
     if FLAGS.mode == "train":
-        train.train_and_evaluate(FLAGS.config, FLAGS.workdir)
+        train.train_and_evaluate(FLAGS.config, FLAGS.workdir, console)
     elif FLAGS.mode == "evaluate":
-        train.evaluate_file(FLAGS.config, FLAGS.distilled)
+        train.evaluate_file(FLAGS.config, FLAGS.distilled, console)
     else:
-        plan.plan_run(FLAGS.config)
+        plan.plan_run(FLAGS.config, console)
 
 
 def parse_flags(argv: list[str]) -> list[str]:
