@@ -82,7 +82,7 @@ def _tensors(
     distilled: Distilled, normalised: np.ndarray, classes: np.ndarray, dataset: str
 ) -> dict[str, Any]:
     """The PyTorch files: name and content."""
-    architecture = (distilled.meta or {}).get("kernel", {}).get("architecture", "unknown")
+    architecture = (distilled.meta or {}).get("kernel", {}).get("architecture", "imported")
     per_class = len(classes) // distilled.labels.shape[1]
     result = f"res_{moments.field_name(dataset)}_{architecture}_{per_class}ipc.pt"
     images = _channels_first(normalised)
