@@ -21,6 +21,7 @@ from typing import NoReturn
 from absl import app, flags, logging
 from ml_collections import config_flags
 
+from kip_flax.console import Console
 from kip_flax.errors import UserError
 
 # What a file with an experiment, or a field set on the command line, may raise.
@@ -48,6 +49,7 @@ FLAGS = flags.FLAGS
 
 config_flags.DEFINE_config_file("config", None, "File with the experiment, such as configs/*.py.")
 flags.DEFINE_string("workdir", None, "Folder for what the mode writes (--mode=evaluate: optional).")
+flags.DEFINE_bool("quiet", False, "Say nothing but the outcome.")
 flags.DEFINE_string("mode", "train", f"One of {', '.join(MODES)}.")
 flags.DEFINE_string("coordinator_address", None, "HOST:PORT of process 0 of several.")
 flags.DEFINE_integer("num_processes", None, "How many processes share the run.")
@@ -64,7 +66,7 @@ def main(argv: list[str]) -> None:
         if FLAGS.mode == "export":
             from kip_flax.formats import export_files
 
-            export_files.export_file(FLAGS.distilled, FLAGS.workdir)
+            export_files.export_file(FLAGS.distilled, FLAGS.workdir, Console(quiet=FLAGS.quiet))
             return
         # JAX and all that comes with it are loaded only for a command that makes sense.
         from kip_flax import config as config_lib
@@ -73,48 +75,49 @@ def main(argv: list[str]) -> None:
         if FLAGS.config is not None:
             config_lib.validate(FLAGS.config)
         _set_up_jax(0 if FLAGS.config is None else FLAGS.config.mesh.cpu_devices)
-        with multihost.ends_at_once():
-            _dispatch()
+        console = Console(quiet=FLAGS.quiet, silent=not multihost.is_first())
+        with multihost.ends_at_once(), console:
+            _dispatch(console)
     except UserError as error:
         _exit_with(str(error))
 
 
-def _dispatch() -> None:
+def _dispatch(console: Console) -> None:
     """Modules are loaded by the mode that wants them: networks and pictures take seconds."""
     config, distilled, workdir = FLAGS.config, FLAGS.distilled, FLAGS.workdir
     match FLAGS.mode:
         case "train":
             from kip_flax import train
 
-            train.train_and_evaluate(config, workdir)
+            train.train_and_evaluate(config, workdir, console)
         case "evaluate":
             from kip_flax import train
 
-            train.evaluate_file(config, distilled, workdir)
+            train.evaluate_file(config, distilled, workdir, console)
         case "transfer":
             from kip_flax import transfer
 
-            transfer.transfer_file(config, distilled, workdir)
+            transfer.transfer_file(config, distilled, workdir, console)
         case "compare":
             from kip_flax import compare
 
-            compare.compare(config, FLAGS.compare, workdir)
+            compare.compare(config, FLAGS.compare, workdir, console)
         case "plan":
             from kip_flax import plan
 
-            plan.plan_run(config)
+            plan.plan_run(config, console)
         case "import":
             from kip_flax.formats import import_file
 
-            import_file.import_file(config, distilled, workdir, FLAGS.layout)
+            import_file.import_file(config, distilled, workdir, FLAGS.layout, console)
         case "report":
             from kip_flax import report_mode
 
-            report_mode.write_reports(workdir, config)
+            report_mode.write_reports(workdir, config, console)
         case "figures":
             from kip_flax import figures_mode
 
-            figures_mode.write_figures(workdir)
+            figures_mode.write_figures(workdir, console)
 
 
 def parse_flags(argv: list[str]) -> list[str]:

@@ -38,6 +38,7 @@ from kip_flax import (
     transfer_table,
 )
 from kip_flax.compare_sets import Entry, Made
+from kip_flax.console import Console
 from kip_flax.data import Dataset
 from kip_flax.errors import UserError
 from kip_flax.preprocess import Preprocess
@@ -56,7 +57,9 @@ class Group:
     entries: list[Entry]
 
 
-def compare(config: ConfigDict, paths: Sequence[str], workdir: str) -> list[compare_table.Line]:
+def compare(
+    config: ConfigDict, paths: Sequence[str], workdir: str, console: Console | None = None
+) -> list[compare_table.Line]:
     """Compares the distilled sets that `paths` name, files or folders of runs.
 
     Returns:
@@ -68,11 +71,12 @@ def compare(config: ConfigDict, paths: Sequence[str], workdir: str) -> list[comp
     """
     _check_baselines(config)
     with train.own_folder(workdir) as workdir:
-        return _compare(config, paths, workdir)
+        return _compare(config, paths, workdir, console or Console())
 
 
-def _compare(config: ConfigDict, paths: Sequence[str], workdir: str) -> list[compare_table.Line]:
-    console = metrics.Console()
+def _compare(
+    config: ConfigDict, paths: Sequence[str], workdir: str, console: Console
+) -> list[compare_table.Line]:
     mesh = sharding.make_mesh(config.mesh.data, config.mesh.support)
     dataset = train.load(config)
     entries = _entries(paths)
@@ -95,10 +99,10 @@ def _compare(config: ConfigDict, paths: Sequence[str], workdir: str) -> list[com
     compare_table.mark(lines, networks)
     compare_page.write(workdir, lines, networks, _notes(config, lines, dataset), dataset.name)
     if not done:
-        console.say("stopped and saved: the same command goes on from there")
+        console.outcome("stopped and saved: the same command goes on from there")
         return lines
     shutil.rmtree(folder, ignore_errors=True)  # All figures are in the table.
-    console.say(compare_table.markdown(lines, networks, dataset.name))
+    console.outcome(compare_table.markdown(lines, networks, dataset.name))
     console.say(f"written {', '.join(os.path.join(workdir, name) for name in compare_page.FILES)}")
     return lines
 

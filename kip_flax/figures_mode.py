@@ -16,7 +16,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from kip_flax import config as config_lib
-from kip_flax import export, figures, files, metrics, report_facts
+from kip_flax import export, figures, files, report_facts
+from kip_flax.console import Console
 from kip_flax.errors import UserError
 from kip_flax.figures import Shown
 
@@ -25,7 +26,7 @@ _TRANSFER = "transfer.json"
 _TIGHT: dict[str, Any] = {"bbox_inches": "tight", "pad_inches": 0.03}
 
 
-def write_figures(workdirs: str) -> list[Path]:
+def write_figures(workdirs: str, console: Console | None = None) -> list[Path]:
     """Writes what can be drawn of each folder into its `figures`, and tells the paths.
 
     Of a run: `images` (the last set), `rows` (natural images above learned ones, one per class)
@@ -60,9 +61,9 @@ def write_figures(workdirs: str) -> list[Path]:
         beside = Path(os.path.commonpath([folder.parent for folder in folders]))
         figure = figures.rows_figure(rows_of(runs), _names(folders[0]))
         written += _save(figure, beside / FOLDER / "rows")
-    console = metrics.Console()
+    console = console or Console()
     for path in written:
-        console.say(f"figure  {path}")
+        console.outcome(f"figure  {path}")
     return written
 
 

@@ -19,11 +19,13 @@ import numpy as np
 import orbax.checkpoint as ocp
 from ml_collections import ConfigDict
 
-from kip_flax import checkpoint, evaluate, metrics, multihost, record
+from kip_flax import checkpoint, console, evaluate, metrics, multihost, record
+from kip_flax.console import Console
 from kip_flax.errors import UserError
 from kip_flax.tasks import State, Task
 
 _SPEED = ("step_ms", "pairs_per_s")
+_WORTH_TELLING = 60  # Seconds: of shorter runs nobody asks when they end.
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,7 @@ class Run:
     meta: dict[str, Any]
     recorder: record.Recorder
     writer: metrics.Writer
-    console: metrics.Console
+    console: Console
 
 
 def begin(run: Run) -> State:
@@ -72,7 +74,9 @@ def run_from(run: Run, state: State, step: int) -> State:
             _check_finite(run, state, checked, step)
             checked = step
             if log:
-                figures = clock.look(step)
+                first, figures = not figures, clock.look(step)
+                if first:
+                    _tell_end(run, figures["eta_s"])
                 _tell(run, step, measured, figures)
             with clock.paused():
                 if step in task.marks:
@@ -85,7 +89,9 @@ def run_from(run: Run, state: State, step: int) -> State:
     if step < task.total:
         with multihost.together():
             run.recorder.result("stopped", **_speed(figures))
-        run.console.say(f"stopped and saved at step {step}: the same command goes on from there")
+        run.console.outcome(
+            f"stopped and saved at step {step}: the same command goes on from there"
+        )
     return state
 
 
@@ -99,8 +105,9 @@ def _evaluate(run: Run, state: State, step: int) -> None:
         scalars = {f"{split}_{name}": value for name, value in measures.items()}
         run.writer.write_scalars(step, scalars)
         run.writer.write_images(step, pictures)
-    run.console.say(
-        f"step {step}: {split} accuracy {measures['accuracy']:.2%}, mse {measures['mse']:.5f}"
+    accuracy = f"{split} accuracy {measures['accuracy']:.2%}"
+    run.console.mark(
+        f"step {step}: {accuracy}, mse {measures['mse']:.5f}", accuracy.replace(" accuracy", "")
     )
 
 
@@ -116,11 +123,20 @@ def _tell(run: Run, step: int, measured: dict[str, jax.Array], figures: dict[str
     with multihost.together():
         run.writer.write_scalars(step, scalars | figures)
     loss = f"  loss {scalars['loss']:.5f}" if "loss" in scalars else ""
-    pairs = f"  {metrics.count(figures['pairs_per_s'])} pairs/s" if run.task.pairs else ""
+    pairs = [f"{metrics.count(figures['pairs_per_s'])} pairs/s"] if run.task.pairs else []
     run.console.progress(
-        f"step {step}/{run.task.total}{loss}  {figures['step_ms']:.1f} ms/step{pairs}  "
-        f"ETA {metrics.duration(figures['eta_s'])}"
+        f"step {step}/{run.task.total}{loss}",
+        f"{figures['step_ms']:.1f} ms/step",
+        *pairs,
+        f"ETA {metrics.duration(figures['eta_s'])}",
     )
+
+
+def _tell_end(run: Run, seconds: float) -> None:
+    """When the run will be over, where that is worth waiting for."""
+    if seconds >= _WORTH_TELLING:
+        until, left = console.clock(seconds), metrics.duration(seconds)
+        run.console.say(f"expected to end at {until}, in {left}")
 
 
 def _check_finite(run: Run, state: State, before: int, step: int) -> None:
@@ -143,15 +159,21 @@ def _finish(run: Run, figures: dict[str, float]) -> None:
         result = run.recorder.result("finished", **_speed(figures))
     first, last = result["evaluations"][0], result["evaluations"][-1]
     workdir, split = run.recorder.workdir, run.recorder.split
-    wide = len(f"{split} accuracy")
-    run.console.say(
-        f"""finished in {metrics.duration(result["seconds"])}
-  {split} accuracy  {first["accuracy"]:.2%} at step 0, {last["accuracy"]:.2%} at step {last["step"]}
-  {f"{split} mse":<{wide}}  {first["mse"]:.5f} at step 0, {last["mse"]:.5f} at step {last["step"]}
-  {"distilled set":<{wide}}  {run.recorder.distilled_path(last["step"])}
-  {"picture":<{wide}}  {os.path.join(workdir, record.PICTURE)}
-  {"figures":<{wide}}  {os.path.join(workdir, record.RESULT)}"""
+    run.console.outcome(
+        f"finished in {metrics.duration(result['seconds'])}",
+        [
+            (f"{split} accuracy", _from_to("{:.2%}", first, last, "accuracy")),
+            (f"{split} mse", _from_to("{:.5f}", first, last, "mse")),
+            ("distilled set", run.recorder.distilled_path(last["step"])),
+            ("picture", os.path.join(workdir, record.PICTURE)),
+            ("figures", os.path.join(workdir, record.RESULT)),
+        ],
     )
+
+
+def _from_to(form: str, first: dict[str, float], last: dict[str, float], name: str) -> str:
+    before, after = form.format(first[name]), form.format(last[name])
+    return f"{before} at step 0, {after} at step {last['step']}"
 
 
 def _speed(figures: dict[str, float]) -> dict[str, float]:

@@ -1,12 +1,11 @@
-"""What a run tells: clu's metric writers for tools, and a console for the person who started it."""
+"""What a run measures of itself: clu's writers, the stopwatch, hardware, numbers in words."""
 
 import contextlib
 import os
-import shutil
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from typing import Any, Protocol, TextIO
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -92,41 +91,6 @@ def _silenced_stderr() -> Iterator[None]:
     finally:
         os.dup2(kept, 2)
         os.close(kept)
-
-
-class Console:
-    """Lines for a person: whole ones, and one line of progress that a terminal rewrites.
-
-    Where the output is no terminal (a file, a pipe), every line of progress is a line of its own.
-
-    Args:
-        stream: where to; None is stdout.
-        quiet: says nothing: one process speaks for all.
-    """
-
-    def __init__(self, stream: TextIO | None = None, quiet: bool = False):
-        self._stream = stream or sys.stdout
-        self._quiet = quiet
-        self._terminal = self._stream.isatty()
-        self._open = False
-
-    def say(self, text: str) -> None:
-        """Prints `text` on lines of its own."""
-        if self._quiet:
-            return
-        self._stream.write(("\n" if self._open else "") + text + "\n")
-        self._stream.flush()
-        self._open = False
-
-    def progress(self, text: str) -> None:
-        """Shows `text` in place of the last progress."""
-        if self._quiet or not self._terminal:
-            self.say(text)
-            return
-        width = shutil.get_terminal_size().columns - 1
-        self._stream.write("\r" + text[:width].ljust(width))
-        self._stream.flush()
-        self._open = True
 
 
 class Stopwatch:

@@ -27,6 +27,7 @@ from kip_flax import (
     train,
 )
 from kip_flax import config as config_lib
+from kip_flax.console import Console
 from kip_flax.data import Dataset
 from kip_flax.errors import UserError
 from kip_flax.tasks import Kernel
@@ -81,7 +82,7 @@ class Plan:
         return self.steps * step + self.evaluations * evaluation
 
 
-def plan_run(config: ConfigDict) -> Plan:
+def plan_run(config: ConfigDict, console: Console | None = None) -> Plan:
     """Measures a probe of the run that `config` describes, and prints what the run will take.
 
     Raises:
@@ -92,7 +93,7 @@ def plan_run(config: ConfigDict) -> Plan:
             f"--mode=plan counts kernel entries, which {config.algorithm} has none of: take a few "
             f"steps instead, such as --config.num_steps=5, and multiply."
         )
-    console = metrics.Console()
+    console = console or Console()
     mesh = sharding.make_mesh(config.mesh.data, config.mesh.support)
     dataset = train.load(config)
     config_lib.check_data(config, dataset)
@@ -105,7 +106,7 @@ def plan_run(config: ConfigDict) -> Plan:
     total = tasks.total_steps(config, len(dataset.train_labels))
     marks = len(tasks.marks(config, total) | {0})
     found = Plan(total, marks, targets, tests, config.support.size, step, evaluation)
-    console.say(_words(config, dataset, mesh, found))
+    console.outcome(_words(config, dataset, mesh, found))
     return found
 
 

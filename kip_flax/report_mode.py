@@ -11,7 +11,6 @@ from ml_collections import ConfigDict
 from kip_flax import (
     analysis_run,
     files,
-    metrics,
     preprocess,
     report,
     report_facts,
@@ -19,10 +18,11 @@ from kip_flax import (
     train,
 )
 from kip_flax import config as config_lib
+from kip_flax.console import Console
 from kip_flax.errors import UserError
 
 
-def write_reports(workdirs: str, given: ConfigDict | None) -> Path:
+def write_reports(workdirs: str, given: ConfigDict | None, console: Console | None = None) -> Path:
     """Writes report.html into each folder; for several also comparison.html beside them.
 
     Args:
@@ -36,7 +36,7 @@ def write_reports(workdirs: str, given: ConfigDict | None) -> Path:
     Raises:
         UserError: a folder holds no run, or one of another experiment than `given`.
     """
-    console = metrics.Console()
+    console = console or Console()
     folders = [Path(os.path.abspath(os.path.expanduser(name))) for name in workdirs.split(",")]
     if len(set(folders)) < len(folders):
         raise UserError(f"--workdir={workdirs} names a folder twice: name each once.")
@@ -50,11 +50,11 @@ def write_reports(workdirs: str, given: ConfigDict | None) -> Path:
     else:
         page = Path(os.path.commonpath([folder.parent for folder in folders])) / report.COMPARISON
         report.write_comparison(folders, page)
-    console.say(f"report  {page}")
+    console.outcome(f"report  {page}")
     return page
 
 
-def _make_up(workdir: Path, config: ConfigDict, console: metrics.Console) -> None:
+def _make_up(workdir: Path, config: ConfigDict, console: Console) -> None:
     """The analysis of a run that is not at work; the reason on the console where there is none."""
     if not config.report.num_train or report_facts.gather(workdir, {}).analysis is not None:
         return

@@ -35,6 +35,7 @@ from kip_flax import (
     tasks,
 )
 from kip_flax import config as config_lib
+from kip_flax.console import Console
 from kip_flax.data import Dataset
 from kip_flax.errors import UserError
 from kip_flax.preprocess import Preprocess
@@ -45,7 +46,7 @@ EVALUATION = "evaluation.json"
 LOCK = ".lock"
 
 
-def train_and_evaluate(config: ConfigDict, workdir: str) -> State:
+def train_and_evaluate(config: ConfigDict, workdir: str, console: Console | None = None) -> State:
     """Runs what `config` says, or goes on with it, until it is finished or told to stop.
 
     On SIGTERM or SIGINT the step is finished, the state saved, and the function returns as usual.
@@ -53,6 +54,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str) -> State:
     Args:
         config: a configuration that passes `config.validate`.
         workdir: folder for checkpoints, metrics and artefacts.
+        console: what it says goes there; None: to stdout, from the first process.
 
     Returns:
         The last state.
@@ -61,7 +63,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str) -> State:
         UserError: data, devices or folder do not fit the configuration, another run is at work in
             the folder, or the loss is not finite.
     """
-    console = metrics.Console(quiet=not multihost.is_first())
+    console = console or Console(silent=not multihost.is_first())
     mesh = sharding.make_mesh(config.mesh.data, config.mesh.support)
     multihost.check_same("the configuration", json.dumps(config.to_dict()).encode())
     with (
@@ -80,7 +82,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str) -> State:
         if restored is not None and restored.meta["data"] != meta["data"]:
             raise UserError(f"{workdir} was made from other data: take another --workdir.")
         if restored is not None and restored.step >= total:
-            console.say(f"finished at step {restored.step}: nothing to do in {workdir}")
+            console.outcome(f"finished at step {restored.step}: nothing to do in {workdir}")
             return restored.state
 
         fitted = _preprocessing(config, dataset, workdir, resumed=restored is not None)
@@ -94,7 +96,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str) -> State:
         with multihost.together():
             if multihost.is_first():
                 files.write_json(os.path.join(workdir, "config.json"), config.to_dict())
-        console.say(_summary(config, dataset, mesh, task, workdir))
+        console.say(*_summary(config, dataset, mesh, task, workdir))
         resumed = None if restored is None else restored.step
         first = multihost.is_first()
         recorder = record.Recorder(workdir, config, dataset, fitted, support, resumed, first)
@@ -113,7 +115,9 @@ def train_and_evaluate(config: ConfigDict, workdir: str) -> State:
         return state
 
 
-def evaluate_file(config: ConfigDict, path: str, workdir: str | None = None) -> dict[str, float]:
+def evaluate_file(
+    config: ConfigDict, path: str, workdir: str | None = None, console: Console | None = None
+) -> dict[str, float]:
     """Test `accuracy` (0 to 1) and `mse` of the distilled set in `path` with the config's kernel.
 
     The preprocessing is the one in the file, or is fitted on the training images where the file,
@@ -123,7 +127,7 @@ def evaluate_file(config: ConfigDict, path: str, workdir: str | None = None) -> 
     Raises:
         UserError: the file is broken, or does not fit the data set or the configuration.
     """
-    console = metrics.Console(quiet=not multihost.is_first())
+    console = console or Console(silent=not multihost.is_first())
     mesh = sharding.make_mesh(config.mesh.data, config.mesh.support)
     distilled = export.load_distilled(path)
     dataset = load(config)
@@ -139,7 +143,7 @@ def evaluate_file(config: ConfigDict, path: str, workdir: str | None = None) -> 
         num_test=config.eval.num_test,
         mesh=mesh,
     )
-    console.say(
+    console.outcome(
         f"{path} on {dataset.name}: {dataset.split} accuracy {measures['accuracy']:.2%}, "
         f"mse {measures['mse']:.5f}"
     )
@@ -232,7 +236,7 @@ def _preprocessing(config: ConfigDict, dataset: Dataset, workdir: str, resumed: 
     return preprocess.from_arrays(files.read_arrays(path))
 
 
-def make_kernel(config: ConfigDict, console: metrics.Console) -> Kernel:
+def make_kernel(config: ConfigDict, console: Console) -> Kernel:
     """The kernel that `config` names, compiled ahead where that can be done."""
     spec = architectures.build(config.kernel.architecture, config.kernel.depth)
     kernels.warm_up(spec, config.kernel.implementation, console.say)
@@ -261,18 +265,22 @@ def _make_evaluate(
     )
 
 
-def _summary(config: ConfigDict, dataset: Dataset, mesh: Mesh, task: Task, workdir: str) -> str:
-    height, width, channels = dataset.image_shape
+def _summary(
+    config: ConfigDict, dataset: Dataset, mesh: Mesh, task: Task, workdir: str
+) -> tuple[str, list[tuple[str, str]]]:
+    size = "x".join(map(str, dataset.image_shape))
     learned = "labels learned" if config.support.learn_labels else "labels fixed"
     labels = "labels solved" if config.algorithm == "ls" else learned
     pairs = f", {metrics.count(task.pairs)} pairs each" if task.pairs else ""
     kernel, axes = config.kernel, mesh.shape
-    return f"""kip_flax {__version__}: {config.algorithm} in {workdir}
-  data     {dataset.name}: {len(dataset.train_labels)} training, {len(dataset.test_labels)} \
-{dataset.split} images of {height}x{width}x{channels}, {dataset.num_classes} classes; \
-{config.preprocess}
-  support  {config.support.size} images, {labels}
-  kernel   {kernel.architecture}, depth {kernel.depth}, {kernel.kind}; \
-{kernels.resolve(kernel.implementation)}
-  devices  {metrics.hardware()}; mesh {axes["data"]} x {axes["support"]}
-  steps    {task.total}{pairs}"""
+    used = kernels.resolve(kernel.implementation)
+    counts = len(dataset.train_labels), len(dataset.test_labels)
+    images = f"{counts[0]} training, {counts[1]} {dataset.split} images"
+    data = f"{dataset.name}: {images} of {size}, {dataset.num_classes} classes; {config.preprocess}"
+    return f"kip_flax {__version__}: {config.algorithm} in {workdir}", [
+        ("data", data),
+        ("support", f"{config.support.size} images, {labels}"),
+        ("kernel", f"{kernel.architecture}, depth {kernel.depth}, {kernel.kind}; {used}"),
+        ("devices", f"{metrics.hardware()}; mesh {axes['data']} x {axes['support']}"),
+        ("steps", f"{task.total}{pairs}"),
+    ]

@@ -33,13 +33,16 @@ from kip_flax import (
     transfer_table,
 )
 from kip_flax import config as config_lib
+from kip_flax.console import Console
 from kip_flax.evaluate import Kernel
 from kip_flax.tasks import Targets
 from kip_flax.transfer_fields import KRR
 from kip_flax.transfer_sets import ImageSet
 
 
-def transfer_file(config: ConfigDict, path: str, workdir: str) -> list[dict[str, Any]]:
+def transfer_file(
+    config: ConfigDict, path: str, workdir: str, console: Console | None = None
+) -> list[dict[str, Any]]:
     """Trains and tests what `config.transfer` says on the set in `path`; see the module.
 
     Returns:
@@ -50,11 +53,12 @@ def transfer_file(config: ConfigDict, path: str, workdir: str) -> list[dict[str,
         UserError: file, data set, networks and folder do not fit together, or a training diverged.
     """
     with train.own_folder(workdir) as workdir:
-        return _transfer(config, path, workdir)
+        return _transfer(config, path, workdir, console or Console())
 
 
-def _transfer(config: ConfigDict, path: str, workdir: str) -> list[dict[str, Any]]:
-    console = metrics.Console()
+def _transfer(
+    config: ConfigDict, path: str, workdir: str, console: Console
+) -> list[dict[str, Any]]:
     mesh = sharding.make_mesh(config.mesh.data, config.mesh.support)
     distilled = export.load_distilled(path)
     dataset = train.load(config)
@@ -76,10 +80,10 @@ def _transfer(config: ConfigDict, path: str, workdir: str) -> list[dict[str, Any
     with checkpoint.open_manager(folder, keep=1) as manager, loop.stop_signals() as stopping:
         session = transfer_rows.Session(manager, stopping, console)
         if not fill(table, problem, sets, kernels, makers, session):
-            console.say("stopped and saved: the same command goes on from there")
+            console.outcome("stopped and saved: the same command goes on from there")
             return table.rows
     shutil.rmtree(folder, ignore_errors=True)  # All rows are in the table.
-    console.say(table.finish(config.transfer.networks, sets))
+    console.outcome(table.finish(config.transfer.networks, sets))
     return table.rows
 
 
@@ -93,7 +97,7 @@ def identity(
 
 
 def contenders(
-    config: ConfigDict, dataset: data.Dataset, mesh: Mesh, console: metrics.Console
+    config: ConfigDict, dataset: data.Dataset, mesh: Mesh, console: Console
 ) -> tuple[dict[str, networks.Make], dict[str, Kernel]]:
     """What makes the networks, and the kernels, by their names in `transfer.networks`.
 

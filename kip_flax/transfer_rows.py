@@ -29,6 +29,7 @@ from kip_flax import (
     transfer_table,
     zoo,
 )
+from kip_flax.console import Console
 from kip_flax.errors import UserError
 from kip_flax.evaluate import Kernel
 from kip_flax.tasks import Targets
@@ -61,7 +62,7 @@ class Session:
 
     manager: ocp.CheckpointManager
     stopping: Callable[[], bool]
-    console: metrics.Console
+    console: Console
 
 
 def krr_row(problem: Problem, kernel: Kernel) -> Callable[[ImageSet], Row]:
@@ -130,7 +131,7 @@ def network_row(
                 _save(session.manager, states, {"job": job, "at": last, "results": results})
                 told = f"{job}, factor {factor:g}, L2 {l2:g}"
                 pace = (time.perf_counter() - since) / (last - first)
-                session.console.progress(_progress(told, last, recipe.num_steps, pace))
+                session.console.progress(*_progress(told, last, recipe.num_steps, pace))
                 if session.stopping():
                     return None
             rates = (factor * np.asarray(largest)[: options.seeds]).tolist()
@@ -223,6 +224,6 @@ def _best(job: str, results: list[Row]) -> Row:
     return transfer_table.summary(best["accuracies"]) | told | {"tried": tried}
 
 
-def _progress(told: str, step: int, total: int, pace: float) -> str:
+def _progress(told: str, step: int, total: int, pace: float) -> tuple[str, str, str]:
     left = metrics.duration(pace * (total - step))
-    return f"{told}: step {step}/{total}  {1e3 * pace:.1f} ms/step  ETA {left}"
+    return f"{told}: step {step}/{total}", f"{1e3 * pace:.1f} ms/step", f"ETA {left}"

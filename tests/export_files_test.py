@@ -201,7 +201,7 @@ def test_sets_without_preprocessing_are_refused(tmp_path):
     np.savez(tmp_path / "theirs.npz", images=np.zeros((2, 4, 4, 1)), labels=np.eye(2))
     with pytest.raises(UserError, match="--mode=import"):
         export_files.export_file(str(tmp_path / "theirs.npz"), str(tmp_path / "out"))
-    train = np.random.default_rng(0).integers(0, 256, (30, 16, 16, 3), np.uint8)
+    train = np.random.default_rng(0).integers(0, 256, (30, 16, 11, 3), np.uint8)
     fitted = preprocess.fit("zca_normalize", train)
     export.write_distilled(
         tmp_path / "ours.npz",

@@ -10,11 +10,8 @@ import pytest
 from quick import quick_kernel
 
 from configs import default
-from kip_flax import (
-    kernels,
-    metrics,
-    train,
-)
+from kip_flax import kernels, train
+from kip_flax.console import Console
 
 STEPS = 12
 
@@ -59,14 +56,14 @@ def result(workdir):
 
 def stop_at(monkeypatch, step, number=signal.SIGTERM):
     """The process gets a signal when it has told of `step`."""
-    told = metrics.Console.progress
+    told = Console.progress
 
-    def progress(self, text):
-        told(self, text)
+    def progress(self, text, *figures):
+        told(self, text, *figures)
         if text.startswith(f"step {step}/"):
             os.kill(os.getpid(), number)
 
-    monkeypatch.setattr(metrics.Console, "progress", progress)
+    monkeypatch.setattr(Console, "progress", progress)
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from kip_flax import export, files, metrics, preprocess
+from kip_flax import export, files, preprocess
+from kip_flax.console import Console
 from kip_flax.errors import UserError
 from kip_flax.export import Distilled
 from kip_flax.formats import card, moments, parquet, pictures, torch_writer
@@ -16,7 +17,7 @@ PARQUET = "data/train-00000-of-00001.parquet"
 CARD = "README.md"
 
 
-def export_file(path: str, workdir: str) -> list[str]:
+def export_file(path: str, workdir: str, console: Console | None = None) -> list[str]:
     """Writes the set in `path` in all forms below the folder `workdir`, and says where.
 
     Returns:
@@ -29,7 +30,7 @@ def export_file(path: str, workdir: str) -> list[str]:
     fitted = _preprocessing(distilled)
     folder = Path(workdir).expanduser()
     written = _write(distilled, fitted, folder)
-    metrics.Console().say(_words(distilled, path, workdir))
+    (console or Console()).outcome(*_words(distilled, path, workdir))
     return written
 
 
@@ -81,7 +82,7 @@ def _tensors(
     distilled: Distilled, normalised: np.ndarray, classes: np.ndarray, dataset: str
 ) -> dict[str, Any]:
     """The PyTorch files: name and content."""
-    architecture = (distilled.meta or {}).get("kernel", {}).get("architecture", "unknown")
+    architecture = (distilled.meta or {}).get("kernel", {}).get("architecture", "imported")
     per_class = len(classes) // distilled.labels.shape[1]
     result = f"res_{moments.field_name(dataset)}_{architecture}_{per_class}ipc.pt"
     images = _channels_first(normalised)
@@ -120,11 +121,14 @@ def _check_folder(folder: Path, written: list[str]) -> None:
             raise UserError(f"{folder} holds {name} of another set: take an empty --workdir.")
 
 
-def _words(distilled: Distilled, path: str, workdir: str) -> str:
-    count = len(distilled.images)
-    return f"""exported {path}: {count} images, {distilled.labels.shape[1]} classes
-  data-set card  {os.path.join(workdir, CARD)}
-  parquet        {os.path.join(workdir, PARQUET)}
-  PyTorch        {os.path.join(workdir, "torch")}
-  pictures       {os.path.join(workdir, "png")}
-  NumPy          {os.path.join(workdir, distilled.path.name)}"""
+def _words(distilled: Distilled, path: str, workdir: str) -> tuple[str, list[tuple[str, str]]]:
+    heading = f"{len(distilled.images)} images, {distilled.labels.shape[1]} classes"
+    parts = {
+        "data-set card": CARD,
+        "parquet": PARQUET,
+        "PyTorch": "torch",
+        "pictures": "png",
+        "NumPy": distilled.path.name,
+    }
+    rows = [(name, os.path.join(workdir, part)) for name, part in parts.items()]
+    return f"exported {path}: {heading}", rows

@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 from ml_collections import ConfigDict
 
-from kip_flax import __version__, export, metrics, preprocess, train
+from kip_flax import __version__, export, preprocess, train
+from kip_flax.console import Console
 from kip_flax.data import Dataset
 from kip_flax.errors import UserError
 from kip_flax.formats import layouts, moments
@@ -18,7 +19,9 @@ _SAMPLE = 1000  # Training images that pixel values are held against.
 _FAR = 30  # Times the typical value that those of a set may reach.
 
 
-def import_file(config: ConfigDict, path: str, workdir: str, layout: str) -> list[str]:
+def import_file(
+    config: ConfigDict, path: str, workdir: str, layout: str, console: Console | None = None
+) -> list[str]:
     """Writes each set in `path` as an npz in the folder `workdir`, and says what it found.
 
     The preprocessing is the one of the layout's makers for the data set of `config`, fitted on its
@@ -47,7 +50,7 @@ def import_file(config: ConfigDict, path: str, workdir: str, layout: str) -> lis
         _check_values(path, images, dataset, fitted)
         written.append(os.path.join(workdir, _name(Path(path), found, number)))
         _write(written[-1], images, targets(path, labels, dataset), dataset, fitted, path, found)
-    metrics.Console().say(_words(path, found, dataset, fitted, written))
+    (console or Console()).outcome(*_words(path, found, dataset, fitted, written))
     return written
 
 
@@ -145,14 +148,12 @@ def _write(
 
 def _words(
     path: str, found: Found, dataset: Dataset, fitted: Preprocess, written: list[str]
-) -> str:
+) -> tuple[str, list[tuple[str, str]]]:
     sizes = ", ".join(str(len(images)) for images, _ in found.sets)
     reg = f" --config.reg={found.reg:g}" if found.reg is not None else ""
-    lines = [
-        f"imported {path}: layout {found.layout}, {sizes} images of {dataset.name}",
-        f"  preprocessing  {fitted.name}",
-        *(f"  distilled set  {name}" for name in written),
-        f"  evaluate with  --mode=evaluate --distilled={written[0]} "
-        f"--config.preprocess={fitted.name}{reg}",
+    command = f"--mode=evaluate --distilled={written[0]} --config.preprocess={fitted.name}{reg}"
+    return f"imported {path}: layout {found.layout}, {sizes} images of {dataset.name}", [
+        ("preprocessing", fitted.name),
+        *(("distilled set", name) for name in written),
+        ("evaluate with", command),
     ]
-    return "\n".join(lines)

@@ -1,0 +1,126 @@
+"""What a command says to the person who started it, at a terminal or in a log file.
+
+At a terminal one line of progress is rewritten in place, and headings are bold. Elsewhere (a file,
+a pipe, TERM=dumb) every line is plain and stays. NO_COLOR (no-color.org) leaves out the bold.
+"""
+
+import os
+import shutil
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from typing import TextIO
+
+_BOLD, _DIM, _PLAIN = "\x1b[1m", "\x1b[2m", "\x1b[0m"
+_GAP = "  "
+
+
+class Console:
+    """Lines for a person: blocks, marks, and one line of progress that a terminal rewrites.
+
+    Args:
+        stream: where to; None is stdout.
+        quiet: says outcomes alone: what the command was run for.
+        silent: says nothing: one process of several speaks for all.
+        environment: where TERM and NO_COLOR are looked for.
+    """
+
+    def __init__(
+        self,
+        stream: TextIO | None = None,
+        quiet: bool = False,
+        silent: bool = False,
+        environment: Mapping[str, str] = os.environ,
+    ):
+        self._stream = stream or sys.stdout
+        self._quiet, self._silent = quiet or silent, silent
+        self._terminal = self._stream.isatty() and environment.get("TERM") != "dumb"
+        self._colour = self._terminal and not environment.get("NO_COLOR")
+        self._open = False
+        self._mark = ""
+        self._shown: tuple[str, ...] = ()
+
+    def __enter__(self) -> "Console":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """What comes next, an error for one, is not to stand in the line of progress."""
+        self.end_line()
+
+    def say(self, text: str, rows: Sequence[tuple[str, str]] = ()) -> None:
+        """Says `text` on lines of its own, and below it `rows` of a name and what it is."""
+        if not self._quiet:
+            self._block(text, rows)
+
+    def outcome(self, text: str, rows: Sequence[tuple[str, str]] = ()) -> None:
+        """The same, also when the console is quiet."""
+        if not self._silent:
+            self._block(text, rows)
+
+    def mark(self, text: str, short: str) -> None:
+        """An event on the way: `text` in a log; at a terminal `short`, in the line of progress."""
+        self._mark = short
+        if self._open:
+            self.progress(*self._shown)
+        else:  # Nothing to put it into; so always in a log.
+            self.say(text)
+
+    def progress(self, text: str, *figures: str) -> None:
+        """Shows where the run is, in place of the last progress.
+
+        Args:
+            text: what is always shown.
+            figures: more, the most important last. Of these a terminal shows what fits.
+        """
+        if self._quiet:
+            return
+        if not self._terminal:
+            self._write(_GAP.join((text, *figures)) + "\n")
+            return
+        self._shown = (text, *figures)
+        columns = shutil.get_terminal_size().columns - 1
+        line = _fitting((text, *filter(None, [self._mark]), *reversed(figures)), columns)
+        self._write("\r" + line.ljust(columns))
+        self._open = True
+
+    def end_line(self) -> None:
+        """Leaves the line of progress as it is: what comes next has lines of its own."""
+        if self._open:
+            self._write("\n")
+        self._open = False
+
+    def _block(self, text: str, rows: Sequence[tuple[str, str]]) -> None:
+        self.end_line()
+        width = max((len(name) for name, _ in rows), default=0)
+        heading = f"{_BOLD}{text}{_PLAIN}" if rows and self._colour else text
+        lines = [heading] + [f"  {self._dim(name.ljust(width))}  {told}" for name, told in rows]
+        self._write("\n".join(lines) + "\n")
+
+    def _dim(self, text: str) -> str:
+        return f"{_DIM}{text}{_PLAIN}" if self._colour else text
+
+    def _write(self, text: str) -> None:
+        self._stream.write(text)
+        self._stream.flush()
+
+
+def _fitting(parts: Sequence[str], columns: int) -> str:
+    """The first of `parts`, whole ones, as far as they fit."""
+    line = parts[0][:columns]
+    for part in parts[1:]:
+        if len(line) + len(_GAP) + len(part) > columns:
+            break
+        line += _GAP + part
+    return line
+
+
+def clock(seconds: float, now: float | None = None) -> str:
+    """When `seconds` from now have passed: 14:05; on another day with the date, 2026-05-31 14:05.
+
+    Args:
+        seconds: from now.
+        now: seconds since the epoch; None asks the clock.
+    """
+    now = time.time() if now is None else now
+    today, then = time.localtime(now), time.localtime(now + seconds)
+    return time.strftime("%H:%M" if then[:3] == today[:3] else "%Y-%m-%d %H:%M", then)
