@@ -7,6 +7,7 @@ images of the class. DSA augments both alike (see `siamese`). Constants that the
 are those of the published code, VICO-UoE/DatasetCondensation.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -26,7 +27,7 @@ Leaves = tuple[jax.Array, ...]
 # Images per class: (outer_loops, inner_loops), those of the published code.
 LOOPS = {1: (1, 1), 10: (10, 50), 20: (20, 25), 30: (30, 20), 40: (40, 15), 50: (50, 10)}
 _EPSILON = 1e-6
-_CHUNK = 32  # Real images of one pass: their activations stay in a processor's cache.
+_CHUNK = 8192  # Pixels of one pass on a CPU, whose cache then holds the activations.
 
 
 class MatchingState(flax.struct.PyTreeNode):
@@ -135,6 +136,7 @@ def make_step(
     key_network, key_batch, key_augment = (jax.random.fold_in(key, i) for i in range(3))
     structure = jax.tree.structure(jax.eval_shape(lambda: net.init(key_network)[0]))
     other = net.init(key_network)[1]
+    lives = recipe.outer_loops > 1  # Otherwise every network is drawn, matched and dropped.
 
     def loss(network: Leaves, x: jax.Array, y: jax.Array, weights: jax.Array) -> jax.Array:
         outputs = net.apply_train(jax.tree.unflatten(structure, network), other, x)[0]
@@ -150,16 +152,19 @@ def make_step(
                 jax.tree.leaves(net.init(jax.random.fold_in(key_network, network_number))[0])
             )
 
-        network = jax.lax.cond(loop == 0, drawn, lambda: state.network)
+        network = jax.lax.cond(loop == 0, drawn, lambda: state.network) if lives else drawn()
         augment_key = jax.random.fold_in(key_augment, state.step)
         distances, grads = _match(loss, recipe, network, state, real, weights, augment_key)
         updates, opt_state = tx.update(grads, state.opt_state, state.images)
         images = optax.apply_updates(state.images, updates)
-        labels = jnp.argmax(state.labels, axis=1)
-        train = _make_training(loss, recipe, mesh.shape["data"], images, labels)
-        train_key = jax.random.fold_in(key_batch, state.step)
-        last = loop == recipe.outer_loops - 1
-        network = jax.lax.cond(last, lambda old: old, lambda old: train(old, train_key), network)
+        if lives:
+            labels = jnp.argmax(state.labels, axis=1)
+            train = _make_training(loss, recipe, mesh.shape["data"], images, labels)
+            train_key = jax.random.fold_in(key_batch, state.step)
+            last = loop == recipe.outer_loops - 1
+            network = jax.lax.cond(
+                last, lambda old: old, lambda old: train(old, train_key), network
+            )
         metrics = {"loss": jnp.mean(distances), "grad_norm": jnp.linalg.norm(grads.ravel())}
         new = state.replace(
             step=state.step + 1, images=images, opt_state=opt_state, network=network
@@ -209,8 +214,11 @@ def _real_gradient(
     loss: Loss, network: Leaves, images: jax.Array, number: jax.Array, weights: jax.Array
 ) -> Leaves:
     """Gradient of the mean loss over the real images of a class, on all devices."""
-    padding = -len(images) % min(_CHUNK, len(images))
-    chunks = (len(images) + padding) // min(_CHUNK, len(images))
+    size = len(images)
+    if jax.default_backend() == "cpu":
+        size = min(size, max(1, _CHUNK // math.prod(images.shape[1:3])))
+    padding = -len(images) % size
+    chunks = (len(images) + padding) // size
     images, weights = (
         jnp.pad(a, [(0, padding)] + [(0, 0)] * (a.ndim - 1)).reshape(chunks, -1, *a.shape[1:])
         for a in (images, weights)
