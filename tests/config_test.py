@@ -113,6 +113,7 @@ def test_every_default_is_commented():
         ("reg", -1.0, "reg is -1.0: it must be at least 0"),
         ("transfer__loss", "hinge", "transfer.loss is 'hinge': take one of mse, cross_entropy"),
         ("transfer__labels", "fuzzy", "transfer.labels is 'fuzzy': take one of soft, hard"),
+        ("transfer__augment_draw", "some", "transfer.augment_draw is 'some': take one of all, one"),
         ("transfer__networks", ("vit",), "unknown network 'vit': transfer.networks takes krr, ker"),
         ("transfer__networks", ("myrtle:6",), "myrtle has depth 5, 7 or 10, not 6"),
         ("transfer__networks", (), "transfer.networks is empty"),
