@@ -64,7 +64,7 @@ def test_config_runs_two_steps_on_digits(name, tmp_path, monkeypatch):
     if config.kernel.architecture != "fc":  # A minute to compile; the kernels' own tests do.
         monkeypatch.setattr(kernels, "make_kernel", quick_kernel)
     if name.startswith(("dc_", "dsa_")) and name != "dc_digits":  # Nor need all compile a ConvNet.
-        config.matching.network = "mlp"
+        config.matching.network, config.matching.augment = "mlp", config.matching.augment[:10]
     config.dataset.name, config.dataset.data_dir = "digits", ""
     config.support.size, config.batch_size, config.num_steps = 10, 20, 2
     config.eval.steps, config.eval.num_test, config.eval.batch_size = (2,), 20, 20
