@@ -11,7 +11,6 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
@@ -20,6 +19,7 @@ from jax.sharding import PartitionSpec as P
 
 from kip_flax import siamese
 from kip_flax.networks import Functions
+from kip_flax.state import MatchingState
 
 Metrics = dict[str, jax.Array]
 Leaves = tuple[jax.Array, ...]
@@ -28,29 +28,6 @@ Leaves = tuple[jax.Array, ...]
 LOOPS = {1: (1, 1), 10: (10, 50), 20: (20, 25), 30: (30, 20), 40: (40, 15), 50: (50, 10)}
 _EPSILON = 1e-6
 _CHUNK = 8192  # Pixels of one pass on a CPU, whose cache then holds the activations.
-
-
-class MatchingState(flax.struct.PyTreeNode):
-    """Gradient matching: the learned images, and the network that they are matched on.
-
-    Attributes:
-        step: () int32, updates of the images.
-        images: (S, H, W, C), in the order of the classes, as many of each.
-        labels: (S, classes), one-hot minus 1/classes; never changed.
-        opt_state: optax state of `images`.
-        network: leaves of the network's parameters, as trained so far.
-    """
-
-    step: jax.Array
-    images: jax.Array
-    labels: jax.Array
-    opt_state: optax.OptState
-    network: Leaves
-
-    @property
-    def support(self) -> tuple[jax.Array, jax.Array]:
-        """Support images (S, H, W, C) and labels (S, classes)."""
-        return self.images, self.labels
 
 
 @dataclass(frozen=True)
