@@ -133,7 +133,8 @@ def get_config() -> ConfigDict:
     # recipe (Nguyen et al., NeurIPS 2021).
     config.transfer = ConfigDict()
     # Networks: 'kernel' (the one above, of finite width), 'NAME:DEPTH' (any other description, such
-    # as 'myrtle:5'), 'krr' (no network: kernel ridge regression), or one of kip_flax/zoo.py: mlp,
+    # as 'myrtle:5'), 'krr' (no network: kernel ridge regression with the kernel above; 'krr:fc:1':
+    # with another), or one of kip_flax/zoo.py: mlp,
     # convnet_in, convnet2_in, lenet, alexnet, vgg11_in, vgg11_bn, resnet18_in, resnet18_bn.
     config.transfer.networks = ("krr", "kernel")
     # Channels or units of a layer of 'kernel' and 'NAME:DEPTH'.
@@ -145,8 +146,10 @@ def get_config() -> ConfigDict:
     # 'soft': the labels as they are; 'hard': one-hot at the largest.
     config.transfer.labels = "soft"
     # Augmentations of the training batches, comma separated; DSA's are
-    # 'flip,shift,cutout,crop_rotate'. '' for none.
+    # 'color,crop,cutout,flip,scale,rotate', with 'one' below. '' for none.
     config.transfer.augment = ""
+    # 'all' of them, in order, or 'one', drawn for every batch, as DSA trains.
+    config.transfer.augment_draw = "all"
     # Steps of gradient descent; the learning rate goes to 0 as a cosine.
     config.transfer.num_steps = 5000
     # Images of a step; all, if the set has no more.

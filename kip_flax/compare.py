@@ -212,11 +212,17 @@ def _notes(config: ConfigDict, lines: list[compare_table.Line], dataset: Dataset
         *notes,
         *told,
         f"Networks: {options.num_steps} steps of {options.batch_size}, {options.loss} on "
-        f"{options.labels} labels, augmented by {options.augment or 'nothing'}, "
+        f"{options.labels} labels, augmented by {_augmented(config)}, "
         f"{options.seeds} seeds; rate and L2 chosen on held-out training images.",
         f"Seconds are those of each run on its own machine; this comparison ran on "
         f"{metrics.hardware()}.",
     ]
+
+
+def _augmented(config: ConfigDict) -> str:
+    options = config.transfer
+    one = "one of " if options.augment_draw == "one" else ""
+    return one + options.augment if options.augment else "nothing"
 
 
 def _summary(config: ConfigDict, entries: list[Entry], dataset: Dataset, workdir: str) -> str:

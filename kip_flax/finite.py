@@ -19,7 +19,7 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 from jax.typing import ArrayLike
 
-from kip_flax import augment, empirical, krr
+from kip_flax import augment, empirical, krr, siamese
 from kip_flax.networks import Functions, Tree
 
 
@@ -33,6 +33,7 @@ class Recipe:
         batch_size: images of a step, drawn without replacement; all images if there are no more.
         momentum: of the gradient descent.
         augments: names from `augment`, applied to every batch.
+        augment_draw: 'all' of them, or 'one', drawn for every batch (see `siamese`).
     """
 
     loss: str
@@ -40,6 +41,7 @@ class Recipe:
     batch_size: int
     momentum: float
     augments: tuple[str, ...] = ()
+    augment_draw: str = "all"
 
 
 @dataclass(frozen=True)
@@ -155,6 +157,9 @@ def _batch(
     if len(images) > recipe.batch_size:
         rows = jax.random.permutation(draw_key, len(images))[: recipe.batch_size]
         images, labels = images[rows], labels[rows]
+    if recipe.augment_draw == "one":
+        rows = jnp.arange(len(images))
+        return siamese.each(recipe.augments, images, augment_key, rows), labels
     return augment.augment(recipe.augments, images, augment_key), labels
 
 

@@ -7,10 +7,10 @@ images of the class. DSA augments both alike (see `siamese`). Constants that the
 are those of the published code, VICO-UoE/DatasetCondensation.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
@@ -19,6 +19,7 @@ from jax.sharding import PartitionSpec as P
 
 from kip_flax import siamese
 from kip_flax.networks import Functions
+from kip_flax.state import MatchingState
 
 Metrics = dict[str, jax.Array]
 Leaves = tuple[jax.Array, ...]
@@ -26,30 +27,7 @@ Leaves = tuple[jax.Array, ...]
 # Images per class: (outer_loops, inner_loops), those of the published code.
 LOOPS = {1: (1, 1), 10: (10, 50), 20: (20, 25), 30: (30, 20), 40: (40, 15), 50: (50, 10)}
 _EPSILON = 1e-6
-_CHUNK = 32  # Real images of one pass: their activations stay in a processor's cache.
-
-
-class MatchingState(flax.struct.PyTreeNode):
-    """Gradient matching: the learned images, and the network that they are matched on.
-
-    Attributes:
-        step: () int32, updates of the images.
-        images: (S, H, W, C), in the order of the classes, as many of each.
-        labels: (S, classes), one-hot minus 1/classes; never changed.
-        opt_state: optax state of `images`.
-        network: leaves of the network's parameters, as trained so far.
-    """
-
-    step: jax.Array
-    images: jax.Array
-    labels: jax.Array
-    opt_state: optax.OptState
-    network: Leaves
-
-    @property
-    def support(self) -> tuple[jax.Array, jax.Array]:
-        """Support images (S, H, W, C) and labels (S, classes)."""
-        return self.images, self.labels
+_CHUNK = 8192  # Pixels of one pass on a CPU, whose cache then holds the activations.
 
 
 @dataclass(frozen=True)
@@ -135,6 +113,7 @@ def make_step(
     key_network, key_batch, key_augment = (jax.random.fold_in(key, i) for i in range(3))
     structure = jax.tree.structure(jax.eval_shape(lambda: net.init(key_network)[0]))
     other = net.init(key_network)[1]
+    lives = recipe.outer_loops > 1  # Otherwise every network is drawn, matched and dropped.
 
     def loss(network: Leaves, x: jax.Array, y: jax.Array, weights: jax.Array) -> jax.Array:
         outputs = net.apply_train(jax.tree.unflatten(structure, network), other, x)[0]
@@ -150,16 +129,19 @@ def make_step(
                 jax.tree.leaves(net.init(jax.random.fold_in(key_network, network_number))[0])
             )
 
-        network = jax.lax.cond(loop == 0, drawn, lambda: state.network)
+        network = jax.lax.cond(loop == 0, drawn, lambda: state.network) if lives else drawn()
         augment_key = jax.random.fold_in(key_augment, state.step)
         distances, grads = _match(loss, recipe, network, state, real, weights, augment_key)
         updates, opt_state = tx.update(grads, state.opt_state, state.images)
         images = optax.apply_updates(state.images, updates)
-        labels = jnp.argmax(state.labels, axis=1)
-        train = _make_training(loss, recipe, mesh.shape["data"], images, labels)
-        train_key = jax.random.fold_in(key_batch, state.step)
-        last = loop == recipe.outer_loops - 1
-        network = jax.lax.cond(last, lambda old: old, lambda old: train(old, train_key), network)
+        if lives:
+            labels = jnp.argmax(state.labels, axis=1)
+            train = _make_training(loss, recipe, mesh.shape["data"], images, labels)
+            train_key = jax.random.fold_in(key_batch, state.step)
+            last = loop == recipe.outer_loops - 1
+            network = jax.lax.cond(
+                last, lambda old: old, lambda old: train(old, train_key), network
+            )
         metrics = {"loss": jnp.mean(distances), "grad_norm": jnp.linalg.norm(grads.ravel())}
         new = state.replace(
             step=state.step + 1, images=images, opt_state=opt_state, network=network
@@ -209,8 +191,11 @@ def _real_gradient(
     loss: Loss, network: Leaves, images: jax.Array, number: jax.Array, weights: jax.Array
 ) -> Leaves:
     """Gradient of the mean loss over the real images of a class, on all devices."""
-    padding = -len(images) % min(_CHUNK, len(images))
-    chunks = (len(images) + padding) // min(_CHUNK, len(images))
+    size = len(images)
+    if jax.default_backend() == "cpu":
+        size = min(size, max(1, _CHUNK // math.prod(images.shape[1:3])))
+    padding = -len(images) % size
+    chunks = (len(images) + padding) // size
     images, weights = (
         jnp.pad(a, [(0, padding)] + [(0, 0)] * (a.ndim - 1)).reshape(chunks, -1, *a.shape[1:])
         for a in (images, weights)

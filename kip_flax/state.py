@@ -48,3 +48,26 @@ class LsState(flax.struct.PyTreeNode):
     def support(self) -> tuple[jax.Array, jax.Array]:
         """Support images (S, H, W, C) and their natural labels (S, classes)."""
         return self.images, self.labels
+
+
+class MatchingState(flax.struct.PyTreeNode):
+    """Gradient matching: the learned images, and the network that they are matched on.
+
+    Attributes:
+        step: () int32, updates of the images.
+        images: (S, H, W, C), in the order of the classes, as many of each.
+        labels: (S, classes), one-hot minus 1/classes; never changed.
+        opt_state: optax state of `images`.
+        network: leaves of the network's parameters, as trained so far.
+    """
+
+    step: jax.Array
+    images: jax.Array
+    labels: jax.Array
+    opt_state: Any
+    network: tuple[jax.Array, ...]
+
+    @property
+    def support(self) -> tuple[jax.Array, jax.Array]:
+        """Support images (S, H, W, C) and labels (S, classes)."""
+        return self.images, self.labels

@@ -10,6 +10,7 @@ from kip_flax.errors import UserError
 
 LOSSES = ("mse", "cross_entropy")
 LABELS = ("soft", "hard")
+DRAWS = ("all", "one")
 KRR = "krr"  # Stands among the networks for kernel ridge regression.
 
 FIELDS: dict[str, type] = {
@@ -19,6 +20,7 @@ FIELDS: dict[str, type] = {
     "transfer.loss": str,
     "transfer.labels": str,
     "transfer.augment": str,
+    "transfer.augment_draw": str,
     "transfer.num_steps": int,
     "transfer.batch_size": int,
     "transfer.momentum": float,
@@ -37,6 +39,7 @@ CHOICES: dict[str, Sequence[str]] = {
     "transfer.parameterization": kernels.PARAMETERIZATIONS,
     "transfer.loss": LOSSES,
     "transfer.labels": LABELS,
+    "transfer.augment_draw": DRAWS,
 }
 
 # What says which rows there are, or how they are computed, but not what comes out.
@@ -96,6 +99,8 @@ def deciding(config: ConfigDict) -> dict[str, Any]:
     flat = {f"{part}.{name}": v for part, fields in nested.items() for name, v in fields.items()}
     flat |= {name: config[name] for name in ("seed", "preprocess", "reg")}
     flat["eval.num_test"] = config.eval.num_test
+    if config.transfer.augment_draw == "all":  # As tables say that were begun without the field.
+        del flat["transfer.augment_draw"]
     return {name: value for name, value in flat.items() if name not in _FREE}
 
 

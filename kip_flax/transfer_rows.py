@@ -101,6 +101,7 @@ def network_row(
         batch_size=options.batch_size,
         momentum=options.momentum,
         augments=augment.parse(options.augment),
+        augment_draw=options.augment_draw,
     )
     net = networks.functions(make)
     trainer = finite.make_trainer(net, recipe, mesh, options.eval_batch_size)

@@ -63,6 +63,8 @@ def test_config_runs_two_steps_on_digits(name, tmp_path, monkeypatch):
     config = load(name).get_config()
     if config.kernel.architecture != "fc":  # A minute to compile; the kernels' own tests do.
         monkeypatch.setattr(kernels, "make_kernel", quick_kernel)
+    if name.startswith(("dc_", "dsa_")) and name != "dc_digits":  # Nor need all compile a ConvNet.
+        config.matching.network, config.matching.augment = "mlp", config.matching.augment[:10]
     config.dataset.name, config.dataset.data_dir = "digits", ""
     config.support.size, config.batch_size, config.num_steps = 10, 20, 2
     config.eval.steps, config.eval.num_test, config.eval.batch_size = (2,), 20, 20
@@ -113,6 +115,7 @@ def test_every_default_is_commented():
         ("reg", -1.0, "reg is -1.0: it must be at least 0"),
         ("transfer__loss", "hinge", "transfer.loss is 'hinge': take one of mse, cross_entropy"),
         ("transfer__labels", "fuzzy", "transfer.labels is 'fuzzy': take one of soft, hard"),
+        ("transfer__augment_draw", "some", "transfer.augment_draw is 'some': take one of all, one"),
         ("transfer__networks", ("vit",), "unknown network 'vit': transfer.networks takes krr, ker"),
         ("transfer__networks", ("myrtle:6",), "myrtle has depth 5, 7 or 10, not 6"),
         ("transfer__networks", (), "transfer.networks is empty"),

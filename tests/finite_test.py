@@ -108,6 +108,18 @@ def test_a_seed_does_not_depend_on_the_others_or_the_devices():
     assert np.abs(kernels[0] - kernels[1]).max() > 0.1
 
 
+def test_one_augmentation_is_drawn_for_a_batch():
+    images, labels, _ = problem(n=6, shape=(8, 8, 1))
+    one = recipe(augments=("cutout", "flip"), augment_draw="one")
+    kinds = []
+    for number in range(12):
+        x = np.asarray(finite._batch(one, images[0], labels[0], jax.random.key(number))[0])
+        cut = (x == 0).any(axis=(1, 2, 3))
+        assert cut.all() or not cut.any()
+        kinds.append(bool(cut.all()))
+    assert set(kinds) == {True, False}
+
+
 def test_batches_and_augmentations_are_drawn_anew_for_every_step():
     images, labels, keys = problem(n=50, seeds=4)
     one = recipe(batch_size=7, augments=("flip",))

@@ -9,7 +9,7 @@ import numpy as np
 import optax
 import pytest
 
-from kip_flax import gradient_matching, networks, sharding, siamese, tasks, zoo
+from kip_flax import gradient_matching, networks, sharding, tasks, zoo
 
 FILE = np.load(Path(__file__).parent / "data" / "gradient_matching.npz")
 SHAPE, CLASSES, PER_CLASS = (8, 8, 2), 3, 2
@@ -53,10 +53,10 @@ def first_state(net, tx):
     return gradient_matching.init(images, labels, net, tx)
 
 
-def run(net, recipe, devices, steps, lr=0.5, key=1):
+def run(net, recipe, devices, steps, key=1):
     """States after 0, 1, ... steps, and the metrics of each."""
     mesh = sharding.make_mesh(devices, 1)
-    tx = optax.sgd(lr, 0.5)
+    tx = optax.sgd(0.5, 0.5)
     make = gradient_matching.make_step(net, tx, recipe, mesh, jax.random.key(key))
     step = tasks.pinned(make, mesh)
     states, told = [sharding.replicate(mesh, first_state(net, tx))], []
@@ -70,6 +70,8 @@ def run(net, recipe, devices, steps, lr=0.5, key=1):
 
 
 PUBLISHED = gradient_matching.Recipe(3, 2, 0.1, 256)
+# Batches of four of the six images: permuted, the last one half empty; all augmented.
+SMALL_BATCHES = gradient_matching.Recipe(2, 2, 0.1, 4, ("scale", "flip"))
 
 
 def test_distance_and_its_gradient_are_pytorchs():
@@ -82,10 +84,9 @@ def test_distance_and_its_gradient_are_pytorchs():
     assert float(told["grad_norm"]) == pytest.approx(np.linalg.norm(expected), rel=1e-4)
 
 
-@pytest.mark.parametrize("devices", [1, 4])
-def test_three_steps_with_training_between_are_pytorchs(devices):
-    """Five real images of a class do not divide by the devices: padding counts for nothing."""
-    states, _ = run(network(weights("weights")), PUBLISHED, devices, 3)
+def test_three_steps_with_training_between_are_pytorchs():
+    """Five real images of a class do not divide by four devices: padding counts for nothing."""
+    states, _ = run(network(weights("weights")), PUBLISHED, 4, 3)
     expected = FILE["images after"].reshape(-1, *SHAPE)
     np.testing.assert_allclose(states[-1].images, expected, atol=2e-4)
     assert np.abs(expected - FILE["images"].reshape(-1, *SHAPE)).max() > 0.3
@@ -118,26 +119,24 @@ def test_a_gradient_of_zero_does_not_poison_the_images():
 
 
 def test_devices_change_nothing():
-    """Batches of four of the six images: permuted, the last one half empty; all augmented."""
-    recipe = gradient_matching.Recipe(2, 2, 0.1, 4, siamese.STRATEGIES)
-    states, _ = run(network(), recipe, 1, 3)
-    more, _ = run(network(), recipe, 2, 3)
+    states, _ = run(network(), SMALL_BATCHES, 1, 3)
+    more, _ = run(network(), SMALL_BATCHES, 2, 3)
     np.testing.assert_allclose(more[-1].images, states[-1].images, atol=1e-3)
     for ours, theirs in zip(more[1].network, states[1].network, strict=True):
         np.testing.assert_allclose(ours, theirs, atol=1e-4)
 
 
 def test_a_network_lives_for_the_outer_loops():
-    recipe = gradient_matching.Recipe(2, 1, 0.1, 256)
-    states, _ = run(network(), recipe, 1, 4, lr=0.0)
+    states, _ = run(network(), SMALL_BATCHES, 1, 4)
     kernels = [max(state.network, key=lambda leaf: leaf.size) for state in states[1:]]
-    trained, kept, fresh = (float(jnp.abs(kernels[i] - kernels[i + 1]).max()) for i in (0, 1, 2))
-    assert trained == 0  # Step 2 matches the network that step 1 trained, and leaves it.
-    assert kept > 0.05  # Step 3 draws another.
-    assert fresh == 0
+    kept, replaced, kept_too = (
+        float(jnp.abs(kernels[i] - kernels[i + 1]).mean()) for i in (0, 1, 2)
+    )
+    assert kept == kept_too == 0  # The second step matches what the first one trained.
     drawn = network().init(jax.random.fold_in(jax.random.fold_in(jax.random.key(1), 0), 0))[0]
     first = max(jax.tree.leaves(drawn), key=lambda leaf: leaf.size)
-    assert 1e-5 < float(jnp.abs(kernels[0] - first).max()) < 0.05  # Trained, by one epoch.
+    trained = float(jnp.abs(kernels[0] - first).mean())
+    assert 1e-5 < trained < replaced / 2  # The third step draws another, far from it.
 
 
 def test_published_loops():

@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 from kip_flax import augment, data, gradient_matching, networks, sharding
 from kip_flax.data import Dataset
 from kip_flax.errors import UserError
-from kip_flax.gradient_matching import MatchingState
+from kip_flax.state import MatchingState
 from kip_flax.tasks import Problem, Step, make_optimizer, pinned
 
 
