@@ -17,6 +17,7 @@ from kip_flax.report_sprites import Frame
 # Frames of files that were read before: a run adds one at each evaluation.
 Frames = dict[tuple[str, int, bool], Frame]
 
+_HISTORY = 1000  # Rows of history.csv in the charts: more are evenly thinned.
 _ZCA_NOTE = (
     "ZCA whitening is undone for display. The norm of each image is lost in it: all are shown with "
     "the one that is typical of the training set, so contrast is not comparable between images."
@@ -35,7 +36,7 @@ class Facts:
         workdir: its folder.
         result: what result.json holds; `evaluations` may lie before the last of the files.
         config, defaults: flat; `defaults` is empty where configs/default.py cannot be imported.
-        history: rows of history.csv.
+        history: rows of history.csv, at most a thousand.
         class_names: C names.
         image_shape: (H, W, C).
         size: S, images of the support; `rows` of them are shown.
@@ -101,7 +102,8 @@ def gather(workdir: Path, frames: Frames) -> Facts:
         shown = tuple(_frame(files[s], s, rows, palette, frames) for s in plan.steps)
         note = _RAW_NOTE if last.preprocess is None else _ZCA_NOTE if norm_is_lost(last) else ""
     found = analysis.read(workdir, files[max(files)]) if files else None
-    told = history.read(workdir)
+    logged = history.read(workdir)
+    told = [logged[row] for row in report_sprites.spread(len(logged), _HISTORY)]
     return Facts(
         *(workdir, result, flat, defaults(), told, names, shape, size, rows),
         *(shown, palette, note, files, found),

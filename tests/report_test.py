@@ -12,7 +12,7 @@ import pytest
 from made_runs import make_run
 from PIL import Image
 
-from kip_flax import report, report_axes, report_facts, report_sprites
+from kip_flax import history, report, report_axes, report_facts, report_sprites
 from kip_flax.errors import UserError
 
 CSS = (Path(report.__file__).parent / "report.css").read_text(encoding="utf-8")
@@ -223,6 +223,14 @@ def test_neighbours_are_those_of_the_analysis(tmp_path, size):
         np.testing.assert_array_equal(shown[20 * row + column], expected)
         name = found["nearest_labels"][image, rank]
         assert tiles[at].get("aria-label").startswith(f"Real image of class {name}, cosine ")
+
+
+def test_a_long_history_is_thinned_to_what_a_chart_can_show(tmp_path):
+    make_run(tmp_path)
+    history.write(tmp_path, [{"step": step, "loss": 1 / step} for step in range(1, 5001)])
+    shown = [row["step"] for row in report_facts.gather(tmp_path, {}).history]
+    assert len(shown) == 1000
+    assert (shown[0], shown[-1]) == (1, 5000)
 
 
 def test_a_folder_from_before_the_sizes_were_kept_has_a_page(tmp_path):
