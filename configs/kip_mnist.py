@@ -1,12 +1,14 @@
 r"""KIP on MNIST: ten images, labels learned.
 
 Setting: Nguyen et al., NeurIPS 2021 (arXiv 2107.13034): ConvNet with the prepended layer,
-Adam 0.01. The paper's batches are larger and its runs longer: here 500 targets a step.
+Adam. The paper's rate is 0.01 and constant, its batches are larger and its runs longer: here 0.04
+falling as a cosine, 600 steps of 1,000 targets.
 
 Expected: 97.3 % on the kernel is reported for one image per class, by the best variant, with
 augmentation and long runs (second-hand: check the paper before quoting).
-Measured: with --config.batch_size=200, 53.11 / 74.47 / 79.58 % at steps 0 / 20 / 100, still
-climbing; 47 minutes on two cores that did other work as well.
+Measured: 93.42 % of all 10,000 test images, 39.96 % with the real images it began with; a tenth of
+the training images was held out (results/kip_mnist_10). 36 minutes of processor time on two cores
+(AMD EPYC, Zen 5) that did other work as well.
 
 Run: python main.py --config=configs/kip_mnist.py --workdir=runs/kip_mnist \
     --config.dataset.data_dir=DIR
@@ -22,7 +24,13 @@ def get_config() -> ConfigDict:
     config = default.get_config()
     config.dataset.name = "mnist"
     config.support.size = 10
-    config.optimizer.learning_rate = 0.01
-    config.batch_size = 500
-    config.num_steps = 2000
+    # A rate of 0.04 that falls as a cosine: 0.01, as published, was at 74.5 / 79.6 % on MNIST after
+    # 20 / 100 steps of 200 targets and climbing slowly; this is at 86 % after 100 steps of 1,000.
+    config.optimizer.learning_rate = 0.04
+    config.optimizer.schedule = "cosine"
+    config.optimizer.warmup_steps = 20
+    config.batch_size = 1000
+    config.num_steps = 600
+    config.checkpoint.every_steps = 20
+    config.eval.steps = (0, 20, 50, 100, 200, 300, 400, 500)
     return config
