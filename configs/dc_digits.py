@@ -9,7 +9,9 @@ last would normalise over 2x2, and no image learned anything. Two blocks do.
 `dc_digits.py:10` is for 10 images per class (also 20, 30, 40, 50), with the published loops.
 
 Expected: no published figure.
-Measured: not yet.
+Measured: with --config.num_steps=300, 10.31 / 89.14 / 87.74 % on the kernel at steps 0 / 100 / 300,
+and 87.56 % by networks trained on the set (docs/rivals.md); 4 minutes on two cores that did other
+work as well.
 
 Run: python main.py --config=configs/dc_digits.py --workdir=runs/dc_digits
 """
