@@ -7,7 +7,8 @@ one of them for each class and step, the same for real and learned images.
 `dsa_digits.py:10` is for 10 images per class (also 20, 30, 40, 50), with the published loops.
 
 Expected: no published figure.
-Measured: not yet.
+Measured: after 100 steps 88.86 % on the kernel, and 87.28 % by networks trained on the set
+(docs/rivals.md).
 
 Run: python main.py --config=configs/dsa_digits.py --workdir=runs/dsa_digits
 """
