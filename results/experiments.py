@@ -52,7 +52,7 @@ def _kip(name: str, config: str, published: float | None, **fields: Any) -> Expe
     return Experiment(name, config, {**_CHOSEN, "eval.steps": _CURVE, **_COSINE, **more}, published)
 
 
-# Adam 0.04 falling as a cosine: see docs/recipes.md.
+# Adam 0.04 falling as a cosine, as in the configurations.
 _COSINE = {
     "num_steps": 600,
     "batch_size": 1000,
