@@ -1,0 +1,195 @@
+"""Which settings matter: one field changed at a time, several seeds, on validation images.
+
+  python -m results.ablations [--data=data] [--only=digits]
+
+What is measured already is kept in results/ablations.json; the tables are in results/ablations.md.
+"""
+
+import argparse
+import json
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+from ml_collections import ConfigDict
+
+from configs import kip_digits, kip_mnist
+from kip_flax import files, metrics, sharding, train
+from results.record import mean_and_deviation
+
+FOLDER = Path(__file__).resolve().parent
+_FIGURES, _PAGE = "ablations.json", "ablations.md"
+_HEAD = """# Which settings matter
+
+One field changed at a time from a base, everything else alike; mean and standard deviation over
+seeds (draw of the initial images and of the batches). Accuracies in % on validation images, held
+out of the training images, after the last step, by kernel ridge regression; the test images were
+not read. *Step* is the time of one on two cores (AMD EPYC, Zen 5) that did other work as well.
+Written by `python -m results.ablations`.
+"""
+
+
+@dataclass(frozen=True)
+class Study:
+    """A base and the values that its fields are given, one at a time."""
+
+    title: str
+    base: dict[str, Any]
+    seeds: int
+    changes: tuple[dict[str, Any], ...]
+
+
+def _each(name: str, *values: Any) -> tuple[dict[str, Any], ...]:
+    return tuple({name: value} for value in values)
+
+
+STUDIES: dict[str, Study] = {
+    "digits": Study(
+        "Digits: `configs/kip_digits.py`, 60 steps of 200 targets",
+        {
+            "dataset.validation": 0.2,
+            "eval.steps": (60,),
+            "log.every_steps": 20,
+            "report.num_train": 0,
+        },
+        5,
+        (
+            {},
+            *_each("support.learn_labels", False),
+            *_each("support.init", "noise"),
+            *_each("preprocess", "none", "zca_normalize"),
+            *_each("augment", "shift", "shift,crop_rotate"),
+            *_each("batch_size", 50, 100, 500, 1000),
+            *_each("optimizer.learning_rate", 0.01, 0.02, 0.08, 0.16),
+            *_each("optimizer.schedule", "cosine"),
+            *(
+                {"optimizer.schedule": "cosine", "optimizer.learning_rate": rate}
+                for rate in (0.08,)
+            ),
+            *_each("kernel.kind", "nngp"),
+            *_each("kernel.depth", 1),
+            *_each("reg", 1e-8, 1e-4, 1e-2),
+            *_each("float64", False),
+        ),
+    ),
+    "mnist": Study(
+        "MNIST: `configs/kip_mnist.py`, 10 images, 100,000 targets seen in all",
+        {
+            "dataset.validation": 0.1,
+            "eval.num_test": 2000,
+            "num_steps": 100,
+            "eval.steps": (100,),
+            "report.num_train": 0,
+        },
+        1,
+        (
+            {},
+            *_each("optimizer.learning_rate", 0.01, 0.02, 0.08, 0.16),
+            *({"batch_size": t, "num_steps": 100_000 // t} for t in (250, 500, 2000)),
+            *_each("optimizer.schedule", "constant"),
+            *_each("support.learn_labels", False),
+            *_each("preprocess", "zca_normalize"),
+        ),
+    ),
+}
+_BASES = {"digits": kip_digits.get_config, "mnist": kip_mnist.get_config}
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Measures what is missing and writes the tables."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--data", default="", help="folder with the data sets' files")
+    parser.add_argument("--only", default=",".join(STUDIES), help="studies, comma separated")
+    args = parser.parse_args(argv)
+    if unknown := sorted(set(args.only.split(",")) - STUDIES.keys()):
+        sys.exit(f"error: no study {unknown[0]!r}: --only takes {', '.join(STUDIES)}.")
+    sharding.prepare_cpu_devices()
+    jax.config.update("jax_num_cpu_devices", metrics.usable_cores())
+    for name in args.only.split(","):
+        for change in STUDIES[name].changes:
+            for seed in range(STUDIES[name].seeds):
+                _measure(name, change, seed, args.data)
+    write()
+
+
+def _measure(name: str, change: dict[str, Any], seed: int, data: str) -> None:
+    kept = read()
+    key = f"{name}: {_told(change)}"
+    runs = kept.setdefault(key, {})
+    if str(seed) in runs:
+        return
+    config = config_of(name, change)
+    config.seed, config.dataset.data_dir = seed, data
+    jax.config.update("jax_enable_x64", change.get("float64", True))
+    with tempfile.TemporaryDirectory() as folder:
+        train.train_and_evaluate(config, folder)
+        result = json.loads((Path(folder) / "result.json").read_text())
+    last = result["evaluations"][-1]
+    runs[str(seed)] = {
+        "initial": result["evaluations"][0]["accuracy"],
+        "accuracy": last["accuracy"],
+        "mse": last["mse"],
+        "step_ms": result["step_ms"],
+    }
+    files.write_json(FOLDER / _FIGURES, kept)
+
+
+def config_of(name: str, change: dict[str, Any]) -> ConfigDict:
+    """The configuration of one line of a study."""
+    config = _BASES[name]()
+    fields = {**STUDIES[name].base, **change}
+    fields.pop("float64", None)  # Of the solve: no field of a run, it is on where JAX has it.
+    config.update_from_flattened_dict(fields)
+    return config
+
+
+def read() -> dict[str, Any]:
+    """{'STUDY: change': {seed: figures}} of all that is measured."""
+    path = FOLDER / _FIGURES
+    return json.loads(path.read_text()) if path.exists() else {}
+
+
+def render() -> str:
+    """The tables."""
+    kept = read()
+    lines = [_HEAD]
+    for name, study in STUDIES.items():
+        lines.append(f"\n## {study.title}\n")
+        lines.append("| Changed | Accuracy | Against the base | Step, ms |")
+        lines.append("|---|---|---|---|")
+        base = kept.get(f"{name}: {_told({})}", {})
+        for change in study.changes:
+            runs = kept.get(f"{name}: {_told(change)}", {})
+            lines.append(_line(_told(change), runs, base))
+    return "\n".join(lines) + "\n"
+
+
+def write() -> None:
+    """Writes the page."""
+    files.write_bytes_atomic(FOLDER / _PAGE, render().encode())
+
+
+def _line(told: str, runs: dict[str, Any], base: dict[str, Any]) -> str:
+    if not runs:
+        return f"| {told} | not measured | | |"
+    accuracies = {seed: 100 * run["accuracy"] for seed, run in runs.items()}
+    mean, deviation = mean_and_deviation(list(accuracies.values()))
+    # Seeds are paired: the same images to start from.
+    gains = [value - 100 * base[seed]["accuracy"] for seed, value in accuracies.items()]
+    gain, gain_deviation = mean_and_deviation(gains)
+    steps = sorted(run["step_ms"] for run in runs.values())
+    shown = "" if runs is base else f"{gain:+.2f} ± {gain_deviation or 0:.2f}"
+    return (
+        f"| {told} | {mean:.2f} ± {deviation or 0:.2f} | {shown} | {steps[len(steps) // 2]:.0f} |"
+    )
+
+
+def _told(change: dict[str, Any]) -> str:
+    return ", ".join(f"`{name}={value}`" for name, value in change.items()) or "nothing: the base"
+
+
+if __name__ == "__main__":
+    main()

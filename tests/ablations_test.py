@@ -1,0 +1,34 @@
+"""Ablations: the page is fresh, every line a valid configuration, gains are paired by seed."""
+
+import pytest
+
+from kip_flax import config as config_lib
+from results import ablations
+
+LINES = [(name, change) for name, study in ablations.STUDIES.items() for change in study.changes]
+
+
+def test_the_page_is_what_the_figures_make_it():
+    assert (ablations.FOLDER / "ablations.md").read_text() == ablations.render()
+
+
+@pytest.mark.parametrize(("name", "change"), LINES, ids=str)
+def test_every_line_is_a_valid_configuration(name, change):
+    config = ablations.config_of(name, change)
+    config_lib.validate(config)
+    assert config.dataset.validation > 0
+
+
+def test_gains_are_taken_seed_by_seed(monkeypatch):
+    def runs(*accuracies):
+        figures = ({"accuracy": a, "step_ms": 5.0 + a} for a in accuracies)
+        return {str(seed): run for seed, run in enumerate(figures)}
+
+    kept = {
+        "digits: nothing: the base": runs(0.50, 0.90),
+        "digits: `reg=0.01`": runs(0.52, 0.92),
+    }
+    monkeypatch.setattr(ablations, "read", lambda: kept)
+    lines = ablations.render().splitlines()
+    assert "| nothing: the base | 70.00 ± 28.28 |  | 6 |" in lines
+    assert "| `reg=0.01` | 72.00 ± 28.28 | +2.00 ± 0.00 | 6 |" in lines
