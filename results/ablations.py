@@ -27,8 +27,7 @@ _HEAD = """# Which settings matter
 One field changed at a time from a base, everything else alike; mean and standard deviation over
 seeds (draw of the initial images and of the batches). Accuracies in % on validation images, held
 out of the training images, after the last step, by kernel ridge regression; the test images were
-not read. *Step* is the time of one on two cores (AMD EPYC, Zen 5) that did other work as well.
-Written by `python -m results.ablations`.
+not read. Written by `python -m results.ablations`.
 """
 
 
@@ -132,7 +131,6 @@ def _measure(name: str, change: dict[str, Any], seed: int, data: str) -> None:
         "initial": result["evaluations"][0]["accuracy"],
         "accuracy": last["accuracy"],
         "mse": last["mse"],
-        "step_ms": result["step_ms"],
     }
     files.write_json(FOLDER / _FIGURES, kept)
 
@@ -158,12 +156,13 @@ def render() -> str:
     lines = [_HEAD]
     for name, study in STUDIES.items():
         lines.append(f"\n## {study.title}\n")
-        lines.append("| Changed | Accuracy | Against the base | Step, ms |")
-        lines.append("|---|---|---|---|")
+        lines.append("| Changed | Accuracy | Against the base |")
+        lines.append("|---|---|---|")
         base = kept.get(f"{name}: {_told({})}", {})
         for change in study.changes:
             runs = kept.get(f"{name}: {_told(change)}", {})
-            lines.append(_line(_told(change), runs, base))
+            done = len(runs) == study.seeds
+            lines.append(_line(_told(change), runs if done else {}, base))
     return "\n".join(lines) + "\n"
 
 
@@ -174,17 +173,14 @@ def write() -> None:
 
 def _line(told: str, runs: dict[str, Any], base: dict[str, Any]) -> str:
     if not runs:
-        return f"| {told} | not measured | | |"
+        return f"| {told} | not measured | |"
     accuracies = {seed: 100 * run["accuracy"] for seed, run in runs.items()}
     mean, deviation = mean_and_deviation(list(accuracies.values()))
     # Seeds are paired: the same images to start from.
     gains = [value - 100 * base[seed]["accuracy"] for seed, value in accuracies.items()]
     gain, gain_deviation = mean_and_deviation(gains)
-    steps = sorted(run["step_ms"] for run in runs.values())
     shown = "" if runs is base else f"{gain:+.2f} ± {gain_deviation or 0:.2f}"
-    return (
-        f"| {told} | {mean:.2f} ± {deviation or 0:.2f} | {shown} | {steps[len(steps) // 2]:.0f} |"
-    )
+    return f"| {told} | {mean:.2f} ± {deviation or 0:.2f} | {shown} |"
 
 
 def _told(change: dict[str, Any]) -> str:
