@@ -11,7 +11,7 @@ from kip_flax import export, record
 from kip_flax.errors import UserError
 
 _STEP = re.compile(r"_ckpt(\d+)\.npz$")
-_METHODS = {"kip": "KIP", "ls": "Label Solve", "dc": "DC", "dsa": "DSA"}
+_METHODS = {"kip": "KIP", "kip_solve": "KIP", "ls": "Label Solve", "dc": "DC", "dsa": "DSA"}
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ def _made(file: Path, provenance: dict[str, Any]) -> Made:
     learned = "learned" if config.get("support.learn_labels") else "fixed"
     return Made(
         _METHODS.get(algorithm, algorithm),
-        "solved" if algorithm == "ls" else learned,
+        "solved" if algorithm in ("ls", "kip_solve") else learned,
         f"{step} steps of {config.get('batch_size')}",
         _seconds(file, step),
         str(file),

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from kip_flax import krr
+from kip_flax import krr, label_solve
 from kip_flax.state import KipState
 
 Kernel = Callable[[jax.Array, jax.Array], jax.Array]
@@ -53,6 +53,41 @@ def make_step(kernel: Kernel, tx: optax.GradientTransformation, reg: float) -> S
         pred = krr.predict(kernel(x_t, x_s), alpha)
         return krr.loss(pred, y_t, weights), pred
 
+    return _stepper(loss_fn, tx)
+
+
+def make_solved_step(kernel: Kernel, tx: optax.GradientTransformation, reg: float) -> Step:
+    """As `make_step`, with the labels that fit each batch best in the place of learned ones.
+
+    Variable projection (Golub and Pereyra, SIAM J. Numer. Anal. 1973): at the best labels the loss
+    does not change with them to first order, so its gradient in the images takes them as fixed.
+    The best predictions that a support can give are K_ts alpha* (`label_solve.solution`), whatever
+    its labels: K_ss is not needed.
+
+    Args:
+        kernel, tx: as in `make_step`.
+        reg: absolute ridge of the labels' solution, as in `label_solve`.
+    """
+
+    def loss_fn(
+        params: dict[str, jax.Array],
+        fixed_labels: jax.Array,
+        x_t: jax.Array,
+        y_t: jax.Array,
+        weights: jax.Array,
+    ) -> tuple[jax.Array, jax.Array]:
+        del fixed_labels
+        k_ts = kernel(x_t, params["images"])
+        gram, cross = label_solve.sums(jax.lax.stop_gradient(k_ts), y_t, weights)
+        pred = krr.predict(k_ts, label_solve.solution(gram, cross, reg))
+        return krr.loss(pred, y_t, weights), pred
+
+    return _stepper(loss_fn, tx)
+
+
+def _stepper(
+    loss_fn: Callable[..., tuple[jax.Array, jax.Array]], tx: optax.GradientTransformation
+) -> Step:
     def step(
         state: KipState, x_t: jax.Array, y_t: jax.Array, weights: jax.Array
     ) -> tuple[KipState, Metrics]:

@@ -142,4 +142,6 @@ def _title(config: dict[str, Any]) -> str:
         return "Label Solve"
     if config["algorithm"] == "kip":
         return f"KIP, {'learned' if config['support.learn_labels'] else 'fixed'} labels"
+    if config["algorithm"] == "kip_solve":
+        return "KIP, solved labels"
     return str(config["algorithm"]).upper()

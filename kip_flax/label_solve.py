@@ -36,16 +36,30 @@ def make_step(kernel: Kernel) -> Step:
     """
 
     def step(state: LsState, x_t: jax.Array, y_t: jax.Array, weights: jax.Array) -> LsState:
-        k_ts = kernel(x_t, state.images).astype(state.gram.dtype) * weights[:, None]
-        k_st = k_ts.T
-        product = jax.lax.Precision.HIGHEST
-        return state.replace(
-            step=state.step + 1,
-            gram=state.gram + jnp.matmul(k_st, k_ts, precision=product),
-            cross=state.cross + jnp.matmul(k_st, y_t.astype(k_st.dtype), precision=product),
-        )
+        gram, cross = sums(kernel(x_t, state.images), y_t, weights)
+        return state.replace(step=state.step + 1, gram=state.gram + gram, cross=state.cross + cross)
 
     return jax.jit(step, donate_argnums=0)
+
+
+def sums(k_ts: jax.Array, y_t: jax.Array, weights: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """K_st K_ts (S, S) and K_st y_t (S, classes), in the precision of the solve.
+
+    Args:
+        k_ts: (T, S). y_t: (T, classes). weights: (T,), 0 where a target is padding.
+    """
+    k_ts = k_ts.astype(krr.solve_dtype()) * weights[:, None]
+    product = jax.lax.Precision.HIGHEST
+    gram = jnp.matmul(k_ts.T, k_ts, precision=product)
+    return gram, jnp.matmul(k_ts.T, y_t.astype(k_ts.dtype), precision=product)
+
+
+def solution(gram: jax.Array, cross: jax.Array, reg: float) -> jax.Array:
+    """alpha* (S, classes): the predictions K_ts alpha* are the best that the support can give.
+
+    `alpha* = (K_st K_ts + reg/S I)^-1 K_st y_t`; `reg` is absolute.
+    """
+    return krr.solve_positive_definite(krr.add_ridge(gram, reg / len(gram)), cross)
 
 
 def solve_labels(k_ss: jax.Array, gram: jax.Array, cross: jax.Array, reg: float) -> jax.Array:
@@ -54,7 +68,5 @@ def solve_labels(k_ss: jax.Array, gram: jax.Array, cross: jax.Array, reg: float)
     `y* = (K_ss + reg/S I) (K_st K_ts + reg/S I)^-1 K_st y_t`: here `reg` is absolute, not relative
     to the kernel's trace.
     """
-    ridge = reg / len(gram)
-    k_reg = krr.add_ridge(k_ss, ridge)
-    solution = krr.solve_positive_definite(krr.add_ridge(gram, ridge), cross)
-    return jnp.matmul(k_reg, solution, precision=jax.lax.Precision.HIGHEST).astype(jnp.float32)
+    k_reg, alpha = krr.add_ridge(k_ss, reg / len(gram)), solution(gram, cross, reg)
+    return jnp.matmul(k_reg, alpha, precision=jax.lax.Precision.HIGHEST).astype(jnp.float32)

@@ -15,6 +15,9 @@ from kip_flax.report_text import figure, fold, number, percent, table
 _MANY_CLASSES = 20
 
 
+KRR_LOSS = ("kip", "kip_solve")  # Algorithms whose loss is the error of kernel ridge regression.
+
+
 def solved(run: Facts) -> tuple[float, float] | None:
     """Test accuracy and mse of Label Solve on the initial images, or None if not known."""
     if run.config["algorithm"] == "ls" or run.analysis is None:
@@ -113,7 +116,7 @@ def _loss(run: Facts, uid: str) -> str:
     tested = [(row["step"], row["mse"]) for row in run.evaluations]
     trained = [(row["step"], row["loss"]) for row in run.history if "loss" in row]
     lines = [Line("test mse", "k-test", tested, dots=True)]
-    if trained and run.config["algorithm"] == "kip":
+    if trained and run.config["algorithm"] in KRR_LOSS:
         lines.insert(0, Line("training loss", "k-train", trained))
     levels = [Level("images at the start", "k-start", tested[0][1])]
     if (level := solved(run)) is not None:
@@ -134,7 +137,7 @@ def _loss(run: Facts, uid: str) -> str:
 def _own_loss(run: Facts, uid: str) -> str:
     """The loss of another algorithm: no mean squared error of kernel ridge regression."""
     told = [(row["step"], row["loss"]) for row in run.history if "loss" in row]
-    if not told or run.config["algorithm"] == "kip":
+    if not told or run.config["algorithm"] in KRR_LOSS:
         return ""
     chart = line_chart(
         f"{uid}-own",

@@ -270,7 +270,7 @@ def _summary(
 ) -> tuple[str, list[tuple[str, str]]]:
     size = "x".join(map(str, dataset.image_shape))
     learned = "labels learned" if config.support.learn_labels else "labels fixed"
-    labels = "labels solved" if config.algorithm == "ls" else learned
+    labels = "labels solved" if config.algorithm in ("ls", "kip_solve") else learned
     pairs = f", {metrics.count(task.pairs)} pairs each" if task.pairs else ""
     kernel, axes = config.kernel, mesh.shape
     used = kernels.resolve(kernel.implementation)

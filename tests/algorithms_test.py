@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from whole_runs import artefacts, assert_same, result, small, stop_at
 
-from kip_flax import algorithms, data, export, preprocess, train
+from kip_flax import algorithms, architectures, data, export, kernels, preprocess, train
 from kip_flax import config as config_lib
 from kip_flax.errors import UserError
 
@@ -160,3 +160,41 @@ def test_gradient_matching_decides_nothing_elsewhere():
     """A run of KIP from before these fields were there goes on."""
     assert not any(name.startswith("matching.") for name in config_lib.identity(small()))
     assert "matching.network" in config_lib.identity(matching())
+
+
+def test_kip_solve_gives_its_images_the_labels_of_label_solve(quick_kernels, tmp_path):
+    config = small(algorithm="kip_solve", num_steps=6, eval__steps=(3,), eval__num_test=0)
+    state = train.train_and_evaluate(config, str(tmp_path))
+    digits = data.load_dataset("digits")
+    fitted = preprocess.fit("standard", digits.train_images)
+    x = preprocess.apply(fitted, digits.train_images)
+    y = np.eye(10)[digits.train_labels] - 0.1
+    kernel = kernels.make_kernel(architectures.fc(1), implementation="neural_tangents")
+    (path,) = (tmp_path / "distilled").glob("*_l_*ckpt6.npz")
+    distilled = export.load_distilled(path)
+    np.testing.assert_array_equal(distilled.images, state.params["images"])
+    k_ts, k_ss = (
+        np.asarray(kernel(a.astype(float), distilled.images.astype(float)))
+        for a in (x, distilled.images)
+    )
+    best = k_ss @ np.linalg.lstsq(k_ts, y, rcond=None)[0]
+    np.testing.assert_allclose(distilled.labels, best, rtol=1e-2, atol=1e-2)
+    first, _, last = result(tmp_path)["evaluations"]
+    assert last["accuracy"] > first["accuracy"]
+    assert last["mse"] < first["mse"]
+
+
+def test_kip_solve_goes_on_to_the_same_bits(quick_kernels, tmp_path, monkeypatch):
+    config = small(algorithm="kip_solve", num_steps=6, eval__steps=(3,))
+    whole = train.train_and_evaluate(config, str(tmp_path / "whole"))
+    with monkeypatch.context() as patch:
+        stop_at(patch, 2)
+        train.train_and_evaluate(config, str(tmp_path / "parts"))
+    parts = train.train_and_evaluate(config, str(tmp_path / "parts"))
+    assert_same(parts, whole)
+    assert artefacts(tmp_path / "parts") == artefacts(tmp_path / "whole")
+
+
+def test_kip_solve_does_not_take_fixed_labels():
+    with pytest.raises(UserError, match="kip_solve solves for the labels"):
+        config_lib.validate(small(algorithm="kip_solve", support__learn_labels=False))

@@ -162,3 +162,32 @@ def test_a_kernel_that_is_not_positive_definite_gives_a_loss_that_is_not_finite(
     state = jax.tree.map(np.array, distill.init(x_s, y_s, tx, False))
     _, metrics = step(state, x_t, y_t, np.ones(T, np.float32))
     assert np.isnan(metrics["loss"])
+
+
+def test_with_solved_labels_the_gradient_is_that_through_the_solution():
+    """The best labels are held fixed in the step; autodiff here goes through them, in float64."""
+    x_s, y_s, x_t, y_t = problem()
+    kernel = kernels.make_kernel(SPEC, implementation="neural_tangents")
+
+    @jax.jit
+    def reference(x_s, x_t):
+        k_ts = kernel(x_t, x_s)
+
+        def loss(x_s):
+            k_ts = kernel(x_t, x_s)
+            alpha = jnp.linalg.solve(k_ts.T @ k_ts + REG / S * jnp.eye(S), k_ts.T @ y_t)
+            return 0.5 * jnp.mean((k_ts @ alpha - y_t) ** 2)
+
+        return k_ts, jax.grad(loss)(x_s)
+
+    k_ts, gradient = reference(x_s.astype(float), x_t.astype(float))
+    best = np.linalg.lstsq(np.asarray(k_ts), y_t, rcond=None)[0]
+    tx = optax.sgd(1.0)
+    step = distill.make_solved_step(kernels.make_kernel(SPEC), tx, REG)
+    state = jax.tree.map(np.array, distill.init(x_s, y_s, tx, learn_labels=False))
+    # A padded target counts for nothing.
+    images, labels = (np.concatenate([a, 9 * a[:1]]) for a in (x_t, y_t))
+    new, metrics = step(state, images, labels, np.r_[np.ones(T), 0].astype(np.float32))
+    np.testing.assert_allclose(metrics["loss"], 0.5 * np.mean((k_ts @ best - y_t) ** 2), rtol=1e-2)
+    moved = x_s - np.asarray(new.params["images"])
+    np.testing.assert_allclose(moved, gradient, rtol=2e-2, atol=2e-3 * np.abs(gradient).max())

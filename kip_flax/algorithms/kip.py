@@ -20,11 +20,19 @@ def init(config: ConfigDict, images: jax.Array, labels: jax.Array) -> KipState:
 
 def make_step(problem: Problem) -> Step:
     """One step of the optimiser on a batch that is drawn anew, evenly over the classes."""
+    config = problem.config
+    return on_batches(
+        problem, distill.make_step(problem.kernel, make_optimizer(config), config.reg)
+    )
+
+
+def on_batches(problem: Problem, update: distill.Step) -> Step:
+    """Gives `update` a batch of targets for every step, augmented where that is asked for."""
     config, targets, mesh = problem.config, problem.targets, problem.mesh
     key_draw, key_augment = jax.random.split(problem.key)
     names = augment.parse(config.augment)
     augmented = jax.jit(functools.partial(augment.augment, names))
-    update = pinned(distill.make_step(problem.kernel, make_optimizer(config), config.reg), mesh)
+    pinned_update = pinned(update, mesh)
 
     def step(state: KipState, number: int) -> tuple[KipState, dict[str, jax.Array]]:
         key = jax.random.fold_in(key_draw, number)
@@ -33,7 +41,7 @@ def make_step(problem: Problem) -> Step:
         if names:
             key = jax.random.fold_in(key_augment, number)
             images = np.asarray(augmented(images, key))
-        return update(state, *sharding.put_targets(mesh, images, labels))
+        return pinned_update(state, *sharding.put_targets(mesh, images, labels))
 
     return step
 

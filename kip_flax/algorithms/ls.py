@@ -33,18 +33,24 @@ def make_step(problem: Problem) -> Step:
 
 def make_support(problem: Problem) -> Callable[[LsState], Support]:
     """Natural labels before the pass over the targets, solved ones after it."""
-    config, kernel = problem.config, problem.kernel
-    total = total_steps(config, len(problem.targets.labels))
-
-    @functools.partial(jax.jit, out_shardings=NamedSharding(problem.mesh, PartitionSpec()))
-    def solved(state: LsState) -> jax.Array:
-        k_ss = kernel(state.images, state.images)
-        return label_solve.solve_labels(k_ss, state.gram, state.cross, config.reg)
+    total = total_steps(problem.config, len(problem.targets.labels))
+    solved = solver(problem)
 
     def support(state: LsState) -> Support:
         return state.images, solved(state) if state.step == total else state.labels
 
     return support
+
+
+def solver(problem: Problem) -> Callable[[LsState], jax.Array]:
+    """The solved labels (S, classes) of a state's sums."""
+
+    @functools.partial(jax.jit, out_shardings=NamedSharding(problem.mesh, PartitionSpec()))
+    def solved(state: LsState) -> jax.Array:
+        k_ss = problem.kernel(state.images, state.images)
+        return label_solve.solve_labels(k_ss, state.gram, state.cross, problem.config.reg)
+
+    return solved
 
 
 def total_steps(config: ConfigDict, train_size: int) -> int:

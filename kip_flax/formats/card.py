@@ -8,7 +8,11 @@ import numpy as np
 from kip_flax.export import Distilled
 from kip_flax.formats.moments import field_name
 
-_METHODS = {"kip": "Kernel Inducing Points (KIP)", "ls": "Label Solve"}
+_METHODS = {
+    "kip": "Kernel Inducing Points (KIP)",
+    "kip_solve": "Kernel Inducing Points (KIP), labels solved for",
+    "ls": "Label Solve",
+}
 _SPACES = {
     "none": "Pixels in [0, 1].",
     "standard": "Pixels in [0, 1] minus the mean, divided by the standard deviation of each "

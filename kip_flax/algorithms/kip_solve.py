@@ -1,0 +1,60 @@
+"""KIP whose labels are solved for at every step: no gradient descent has to find them."""
+
+from collections.abc import Callable
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from kip_flax import data, distill, label_solve, sharding
+from kip_flax.algorithms import kip, ls
+from kip_flax.algorithms.kip import check_data, pairs
+from kip_flax.errors import UserError
+from kip_flax.state import KipState
+from kip_flax.tasks import Problem, Step, Support, make_optimizer, pinned
+
+__all__ = ["check", "check_data", "init", "make_step", "make_support", "pairs"]
+
+# A set gets the labels that fit so many targets best, the same ones at every evaluation.
+LABEL_TARGETS = 10_000
+
+
+def init(config: ConfigDict, images: jax.Array, labels: jax.Array) -> KipState:
+    """State before the first step: images (S, H, W, C); the labels (S, classes) are not used."""
+    return distill.init(images, labels, make_optimizer(config), learn_labels=False)
+
+
+def make_step(problem: Problem) -> Step:
+    """One step of the optimiser on a batch that is drawn anew, evenly over the classes."""
+    config = problem.config
+    update = distill.make_solved_step(problem.kernel, make_optimizer(config), config.reg)
+    return kip.on_batches(problem, update)
+
+
+def make_support(problem: Problem) -> Callable[[KipState], Support]:
+    """The images with the labels that Label Solve gives them."""
+    config, targets, mesh = problem.config, problem.targets, problem.mesh
+    count = min(LABEL_TARGETS, len(targets.labels))
+    key = jax.random.fold_in(problem.key, 1)
+    rows = data.balanced_draw(targets.labels, count, targets.num_classes, key)
+    update = pinned(label_solve.make_step(problem.kernel), mesh)
+    solved = ls.solver(problem)
+
+    def support(state: KipState) -> Support:
+        start = label_solve.init(state.params["images"], state.labels)
+        sums = sharding.replicate(mesh, jax.tree.map(np.array, start))
+        for first in range(0, count, config.batch_size):
+            tile = targets.take(rows[first : first + config.batch_size])
+            sums = update(sums, *sharding.put_targets(mesh, *tile))
+        return sums.images, solved(sums)
+
+    return support
+
+
+def check(config: ConfigDict) -> None:
+    """Raises UserError if the labels are said to be fixed."""
+    if not config.support.learn_labels:
+        raise UserError(
+            "support.learn_labels is False: kip_solve solves for the labels: set it to True, or "
+            "take algorithm='kip'."
+        )
