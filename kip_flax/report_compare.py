@@ -24,7 +24,7 @@ def head(runs: Sequence[Facts]) -> str:
     )
     chart = line_chart(
         "all-accuracy",
-        "Test accuracy of all runs over the steps",
+        "Accuracy of all runs over the steps",
         told,
         lines,
         x_label="steps (logarithmic in 1 + step)",
@@ -33,7 +33,7 @@ def head(runs: Sequence[Facts]) -> str:
     return (
         f"<header><h1>{len(runs)} runs side by side</h1></header>"
         f'<div class="charts"><figure>{_figures(names, runs)}</figure>'
-        f"<figure><h2>Test accuracy</h2>{chart}</figure></div>"
+        f"<figure><h2>Accuracy</h2>{chart}</figure></div>"
     )
 
 
@@ -46,10 +46,11 @@ def _figures(names: Sequence[str], runs: Sequence[Facts]) -> str:
 
     rows = [
         ["status", *(run.result["status"] for run in runs)],
-        ["test accuracy", *(percent(run.evaluations[-1]["accuracy"]) for run in runs)],
+        ["measured on", *(f"{run.split} images" for run in runs)],
+        ["accuracy", *(percent(run.evaluations[-1]["accuracy"]) for run in runs)],
         ["at step 0", *(percent(run.evaluations[0]["accuracy"]) for run in runs)],
         ["Label Solve", *(solved(run) for run in runs)],
-        ["test mse", *(f"{run.evaluations[-1]['mse']:.5f}" for run in runs)],
+        ["mse", *(f"{run.evaluations[-1]['mse']:.5f}" for run in runs)],
         ["images", *(number(run.config["support.size"]) for run in runs)],
         ["steps", *(number(run.evaluations[-1]["step"]) for run in runs)],
         ["time", *(metrics.duration(run.result["seconds"]) for run in runs)],

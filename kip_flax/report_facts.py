@@ -73,6 +73,11 @@ class Facts:
         return self.frames[0].labels.argmax(axis=1)
 
     @property
+    def split(self) -> str:
+        """What the evaluations are on: 'test' images, or 'validation' ones."""
+        return str(self.result.get("evaluated_on", "test"))
+
+    @property
     def running(self) -> bool:
         """Whether the run says that it goes on."""
         return self.result["status"] == "running"

@@ -45,7 +45,8 @@ def labels_changed(run: Facts) -> bool:
 def frame_text(run: Facts, step: int) -> str:
     """What the slider says of a step."""
     row = next(row for row in run.evaluations if row["step"] == step)
-    told = f"step {number(step)}: test accuracy {percent(row['accuracy'])}, mse {row['mse']:.4f}"
+    accuracy = f"{run.split} accuracy {percent(row['accuracy'])}"
+    told = f"step {number(step)}: {accuracy}, mse {row['mse']:.4f}"
     return told.replace("\u00a0", " ")
 
 

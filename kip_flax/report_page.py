@@ -106,7 +106,8 @@ def _header(run: Facts, level: int) -> str:
     if "train" in data:
         title += f", in place of {number(data['train'])}"
     kernel = f"{run.config['kernel.architecture']}, depth {run.config['kernel.depth']}"
-    tested = f"{number(data['tested'])} test images" if "tested" in data else "the test images"
+    count = number(data["tested"]) if "tested" in data else "the"
+    tested = f"{count} {run.split} images"
     lead = (
         f"Kernel ridge regression (infinitely wide {escape(kernel)}) on them gets "
         f"{percent(last['accuracy'])} of {tested} right; on what they started from, "
@@ -126,7 +127,7 @@ def _tiles(run: Facts, size: int) -> list[str]:
     data, config = run.result.get("data", {}), run.config
     gain = f"{points(last['accuracy'] - first['accuracy'])} since step 0"
     per_class = size / max(1, len(run.class_names))
-    tiles = [("Test accuracy", percent(last["accuracy"]), gain, " main")]
+    tiles = [(f"{run.split.capitalize()} accuracy", percent(last["accuracy"]), gain, " main")]
     level = report_results.solved(run)
     if level is not None:
         seen = f"same images, best labels for {number(run.analysis['num_train'])}"  # type: ignore[index]

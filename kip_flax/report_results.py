@@ -33,7 +33,8 @@ def curves(run: Facts, uid: str) -> str:
         [number(row["step"]), percent(row["accuracy"]), f"{row['mse']:.5f}"]
         for row in run.evaluations
     ]
-    numbers = table(["step", "test accuracy", "test mse"], rows, "Figures of the evaluated steps")
+    heads = ["step", f"{run.split} accuracy", f"{run.split} mse"]
+    numbers = table(heads, rows, "Figures of the evaluated steps")
     return f'<div class="charts">{charts}</div>' + fold(
         f"{uid}-figures", "The same as a table", numbers
     )
@@ -45,9 +46,9 @@ def mistakes(run: Facts, uid: str) -> str:
     if found is None:
         return ""
     counts = found["confusion"]
-    tested = f"{number(found['num_test'])} of {number(found['of_test'])} test images"
+    tested = f"{number(found['num_test'])} of {number(found['of_test'])} {run.split} images"
     if found["num_test"] == found["of_test"]:
-        tested = f"all {number(found['num_test'])} test images"
+        tested = f"all {number(found['num_test'])} {run.split} images"
     matrix = (
         _matrix(run, counts) if len(counts) <= _MANY_CLASSES else _map(run, counts, f"{uid}-pairs")
     )
@@ -102,7 +103,12 @@ def _accuracy(run: Facts, uid: str) -> str:
     chart = line_chart(
         f"{uid}-accuracy",
         "Accuracy over the steps",
-        _trend("Test accuracy", [(s, f"{100 * a:.2f} %") for s, a in tested], levels, percent),
+        _trend(
+            f"{run.split.capitalize()} accuracy",
+            [(s, f"{100 * a:.2f} %") for s, a in tested],
+            levels,
+            percent,
+        ),
         lines,
         levels,
         x_label=_x_label(run),
@@ -115,7 +121,7 @@ def _accuracy(run: Facts, uid: str) -> str:
 def _loss(run: Facts, uid: str) -> str:
     tested = [(row["step"], row["mse"]) for row in run.evaluations]
     trained = [(row["step"], row["loss"]) for row in run.history if "loss" in row]
-    lines = [Line("test mse", "k-test", tested, dots=True)]
+    lines = [Line(f"{run.split} mse", "k-test", tested, dots=True)]
     if trained and run.config["algorithm"] in KRR_LOSS:
         lines.insert(0, Line("training loss", "k-train", trained))
     levels = [Level("images at the start", "k-start", tested[0][1])]
@@ -124,7 +130,12 @@ def _loss(run: Facts, uid: str) -> str:
     chart = line_chart(
         f"{uid}-loss",
         "Loss over the steps",
-        _trend("Test mse", [(s, f"{m:.5f}") for s, m in tested], levels, "{:.5f}".format),
+        _trend(
+            f"{run.split.capitalize()} mse",
+            [(s, f"{m:.5f}") for s, m in tested],
+            levels,
+            "{:.5f}".format,
+        ),
         lines,
         levels,
         x_label=_x_label(run),
