@@ -13,9 +13,10 @@ def get_config() -> ConfigDict:
     """The default experiment: KIP on scikit-learn's digits."""
     config = ConfigDict()
 
-    # 'kip': learn the support by gradient descent. 'ls' (Label Solve): solve for its labels only.
-    # 'dc', 'dsa': learn its images by matching gradients. Or a module of your own by its dotted
-    # name: see docs/adding-an-algorithm.md.
+    # 'kip': learn the support by gradient descent. 'kip_solve': the same, but its labels are solved
+    # for at every step. 'ls' (Label Solve): solve for the labels only. 'dc', 'dsa': learn the
+    # images by matching gradients. Or a module of your own by its dotted name: see
+    # docs/adding-an-algorithm.md.
     config.algorithm = "kip"
     # All random numbers of a run follow from this and from the number of the step.
     config.seed = 0

@@ -32,6 +32,7 @@ from kip_flax.data import Dataset
 from kip_flax.errors import UserError
 from kip_flax.tasks import Kernel
 
+_COUNTED = ("kip", "kip_solve", "ls")  # Algorithms that compute kernel entries.
 _PROBE_SECONDS = 4.0  # A probe with more targets than the first should take about so long.
 _FEW = 64  # Targets of the first probe.
 _IMAGES = 2000  # Training images that probes draw from.
@@ -88,7 +89,7 @@ def plan_run(config: ConfigDict, console: Console | None = None) -> Plan:
     Raises:
         UserError: data or devices do not fit the configuration.
     """
-    if config.algorithm not in ("kip", "ls"):
+    if config.algorithm not in _COUNTED:
         raise UserError(
             f"--mode=plan counts kernel entries, which {config.algorithm} has none of: take a few "
             f"steps instead, such as --config.num_steps=5, and multiply."
@@ -148,7 +149,7 @@ class _Probe:
             nonlocal state
             for number in range(1, steps + 1):
                 # Label Solve has but one tile here.
-                state, _ = task.step(state, number if config.algorithm == "kip" else 1)
+                state, _ = task.step(state, 1 if config.algorithm == "ls" else number)
             jax.block_until_ready(state)
 
         some(1)  # It compiles.
@@ -195,7 +196,7 @@ def _seconds(call: Callable[[], object]) -> float:
 def _words(config: ConfigDict, dataset: Dataset, mesh: Mesh, plan: Plan) -> str:
     spec = architectures.build(config.kernel.architecture, config.kernel.depth)
     cost = plan_arithmetic.cost(
-        spec, dataset.image_shape, plan.support, plan.targets, config.algorithm == "kip"
+        spec, dataset.image_shape, plan.support, plan.targets, config.algorithm != "ls"
     )
     devices = mesh.shape["data"] * mesh.shape["support"]
     memory = plan_arithmetic.memory(spec, dataset, plan.support, plan.targets, devices)

@@ -8,7 +8,8 @@ from ml_collections import ConfigDict
 
 from kip_flax import data, distill, label_solve, sharding
 from kip_flax.algorithms import kip, ls
-from kip_flax.algorithms.kip import check_data, pairs
+from kip_flax.algorithms.kip import check_data
+from kip_flax.algorithms.ls import pairs
 from kip_flax.errors import UserError
 from kip_flax.state import KipState
 from kip_flax.tasks import Problem, Step, Support, make_optimizer, pinned
