@@ -17,6 +17,7 @@ _NAMES = {
     "fashion_mnist": "Fashion-MNIST",
     "cifar10": "CIFAR-10 (JPEG copy)",
 }
+_METHODS = {"kip": "KIP", "kip_solve": "KIP", "ls": "LS", "dc": "DC", "dsa": "DSA"}
 _HEAD = """# Results
 
 Test accuracy in % of kernel ridge regression, on all test images. *Natural*: the real images that
@@ -82,12 +83,13 @@ def _row(experiment: Experiment, folder: Path) -> str:
     config = figures["config"]
     draws = figures["draws"]
     learned = config["support"]["learn_labels"]
-    labels = "solved" if config["algorithm"] == "ls" else "learned" if learned else "fixed"
+    solved = config["algorithm"] in ("ls", "kip_solve")
+    labels = "solved" if solved else "learned" if learned else "fixed"
     hours = [d["cpu_seconds"] / 3600 for d in draws if d["cpu_seconds"] is not None]
     kernel = config["kernel"]
     cells = [
         _NAMES[config["dataset"]["name"]],
-        f"[{config['algorithm'].upper()} {kernel['architecture']}]({experiment.name}/)",
+        f"[{_METHODS[config['algorithm']]} {kernel['architecture']}]({experiment.name}/)",
         str(config["support"]["size"]),
         labels + (", zca" if config["preprocess"] == "zca_normalize" else ""),
         _percent([draw["initial"]["accuracy"] for draw in draws]),
