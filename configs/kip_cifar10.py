@@ -6,7 +6,7 @@ Adam 0.04. The paper's batches are larger, its runs longer and its rate constant
 
 Expected: 64.7 % on the kernel is reported for one image per class, by the best variant, with
 augmentation and long runs (second-hand: check the paper before quoting).
-Measured on a JPEG copy: 54.97 % of all 10,000 test images, 16.69 % with the real images it began
+Measured: on a JPEG copy 54.97 % of all 10,000 test images, 16.69 % with the real images it began
 with; a tenth of the training images was held out and chose step 400 (results/kip_cifar10_10). 44
 minutes of processor time on two cores (AMD EPYC, Zen 5) that did other work as well.
 

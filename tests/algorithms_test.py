@@ -75,7 +75,10 @@ def test_the_example_of_the_page_runs_and_goes_on(example, quick_kernels, tmp_pa
 
 def test_mistakes_in_naming_an_algorithm_are_told(example):
     for name, told in (
-        ("gan", "algorithm is 'gan': take one of dc, dsa, kip, ls, or a module of your own"),
+        (
+            "gan",
+            "algorithm is 'gan': take one of dc, dsa, kip, kip_solve, ls, or a module of your own",
+        ),
         ("mine.none", "algorithm is 'mine.none': take one of"),
         ("nowhere.at_all", "algorithm is 'nowhere.at_all': take one of"),
         ("kip_flax.krr", "'kip_flax.krr', which has no init and no make_step"),

@@ -118,6 +118,7 @@ def test_a_gradient_of_zero_does_not_poison_the_images():
     assert np.isfinite(grad[0]).all()
 
 
+@pytest.mark.slow
 def test_devices_change_nothing():
     states, _ = run(network(), SMALL_BATCHES, 1, 3)
     more, _ = run(network(), SMALL_BATCHES, 2, 3)
