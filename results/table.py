@@ -92,7 +92,8 @@ def _row(experiment: Experiment, folder: Path) -> str:
         f"[{_METHODS[config['algorithm']]} {kernel['architecture']}]({experiment.name}/)",
         str(config["support"]["size"]),
         labels + (", zca" if config["preprocess"] == "zca_normalize" else ""),
-        _percent([draw["initial"]["accuracy"] for draw in draws]),
+        _percent([draw["initial"]["accuracy"] for draw in draws])
+        + (" (labels solved)" if config["algorithm"] == "kip_solve" else ""),
         _percent([draw["final"]["accuracy"] for draw in draws]),
         published,
         "" if config["algorithm"] == "ls" else str(draws[0]["step"]),
