@@ -4,7 +4,8 @@ Setting: Nguyen et al., NeurIPS 2021 (arXiv 2107.13034): ConvNet with the prepen
 60,000 targets.
 
 Expected: published 73.35 % for one image per class, on average over draws of the images.
-Measured: not yet.
+Measured: 73.72 ± 1.76 % over five draws, 46.84 ± 4.96 % with natural labels
+(results/ls_mnist_10); 38 s a draw with its evaluations on two cores (AMD EPYC, Zen 5).
 
 Run: python main.py --config=configs/ls_mnist.py --workdir=runs/ls_mnist \
     --config.dataset.data_dir=DIR
