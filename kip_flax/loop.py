@@ -105,9 +105,10 @@ def _evaluate(run: Run, state: State, step: int) -> None:
         scalars = {f"{split}_{name}": value for name, value in measures.items()}
         run.writer.write_scalars(step, scalars)
         run.writer.write_images(step, pictures)
-    accuracy = f"{split} accuracy {measures['accuracy']:.2%}"
+    accuracy = f"{measures['accuracy']:.2%}"
     run.console.mark(
-        f"step {step}: {accuracy}, mse {measures['mse']:.5f}", accuracy.replace(" accuracy", "")
+        f"step {step}: {split} accuracy {accuracy}, mse {measures['mse']:.5f}",
+        f"{split} {accuracy}",
     )
 
 

@@ -165,9 +165,13 @@ class Recorder:
             files.write_json(os.path.join(self.workdir, RESULT), content)
             self.write_history()
             if self._evaluations:
-                awaited = status == "finished" and self._config.report.num_train > 0
-                report.write(Path(self.workdir), self._frames, awaited)
+                self.report(awaited=status == "finished" and self._config.report.num_train > 0)
         return content
+
+    def report(self, awaited: bool = False) -> None:
+        """Writes report.html from what lies in the folder; `awaited` as in `report.write`."""
+        if self._writes:
+            report.write(Path(self.workdir), self._frames, awaited)
 
     def _provenance(self, step: int, measures: dict[str, float]) -> dict[str, Any]:
         return {

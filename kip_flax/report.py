@@ -29,7 +29,7 @@ def write(workdir: Path, frames: Frames, awaited: bool = False) -> None:
     files.write_bytes_atomic(workdir / REPORT, page.encode())
 
 
-def write_comparison(workdirs: Sequence[Path], path: Path) -> None:
-    """Writes a page on several runs side by side to `path`; raises as `write` does."""
-    page = report_page.page([report_facts.gather(workdir, {}) for workdir in workdirs])
+def write_comparison(workdirs: Sequence[Path], path: Path, frames: Frames) -> None:
+    """Writes a page on several runs side by side to `path`; `frames` and errors as in `write`."""
+    page = report_page.page([report_facts.gather(workdir, frames) for workdir in workdirs])
     files.write_bytes_atomic(path, page.encode())

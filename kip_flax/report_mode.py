@@ -20,6 +20,7 @@ from kip_flax import (
 from kip_flax import config as config_lib
 from kip_flax.console import Console
 from kip_flax.errors import UserError
+from kip_flax.report_facts import Frames
 
 
 def write_reports(workdirs: str, given: ConfigDict | None, console: Console | None = None) -> Path:
@@ -42,21 +43,22 @@ def write_reports(workdirs: str, given: ConfigDict | None, console: Console | No
         raise UserError(f"--workdir={workdirs} names a folder twice: name each once.")
     # Whatever is wrong is told before anything is computed.
     configs = [_config(folder, given) for folder in folders]
+    frames: Frames = {}
     for folder, config in zip(folders, configs, strict=True):
-        _make_up(folder, config, console)
-        report.write(folder, {})
+        _make_up(folder, config, frames, console)
+        report.write(folder, frames)
     if len(folders) == 1:
         page = folders[0] / report.REPORT
     else:
         page = Path(os.path.commonpath([folder.parent for folder in folders])) / report.COMPARISON
-        report.write_comparison(folders, page)
+        report.write_comparison(folders, page, frames)
     console.outcome(f"report  {page}")
     return page
 
 
-def _make_up(workdir: Path, config: ConfigDict, console: Console) -> None:
+def _make_up(workdir: Path, config: ConfigDict, frames: Frames, console: Console) -> None:
     """The analysis of a run that is not at work; the reason on the console where there is none."""
-    if not config.report.num_train or report_facts.gather(workdir, {}).analysis is not None:
+    if not config.report.num_train or report_facts.gather(workdir, frames).analysis is not None:
         return
     try:
         with files.locked(workdir / train.LOCK, f"the workdir {workdir}"):

@@ -110,7 +110,11 @@ def train_and_evaluate(config: ConfigDict, workdir: str, console: Console | None
                 state = sharding.replicate(mesh, restored.state)
                 state = loop.run_from(run, state, restored.step)
         if state.step == total:  # All is saved: what follows can be made up for (--mode=report).
-            _analyse(config, dataset, fitted, kernel, mesh, workdir)
+            with loop.stop_signals():  # A first signal lets it come to its end.
+                folder = Path(workdir)
+                analysis_run.analyse_run(folder, config, dataset, fitted, kernel, mesh)
+            with multihost.together():
+                recorder.report()
             console.say(f"report  {os.path.join(workdir, report.REPORT)}")
         return state
 
@@ -161,23 +165,6 @@ def evaluate_file(
             },
         )
     return measures
-
-
-def _analyse(
-    config: ConfigDict,
-    dataset: Dataset,
-    fitted: Preprocess,
-    kernel: Kernel,
-    mesh: Mesh,
-    workdir: str,
-) -> None:
-    """Adds to the report what takes data and kernel; a first signal lets it come to its end."""
-    folder = Path(workdir)
-    with loop.stop_signals():
-        analysis_run.analyse_run(folder, config, dataset, fitted, kernel, mesh)
-    with multihost.together():
-        if multihost.is_first():
-            report.write(folder, {})
 
 
 @contextlib.contextmanager

@@ -47,7 +47,7 @@ def pages(tmp_path_factory):
         found[name] = folder / report.REPORT
     both = [found["plain"].parent, found["label solve"].parent]
     found["two"] = tmp_path_factory.mktemp("two") / report.COMPARISON
-    report.write_comparison(both, found["two"])
+    report.write_comparison(both, found["two"], {})
     return {name: path.as_uri() for name, path in found.items()}
 
 

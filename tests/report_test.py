@@ -271,7 +271,7 @@ def test_several_runs_stand_side_by_side(tmp_path):
     make_run(tmp_path / "a" / "run", kernel__depth=2)
     make_run(tmp_path / "b" / "run", **KINDS["label solve"])
     path = tmp_path / "comparison.html"
-    report.write_comparison([tmp_path / "a" / "run", tmp_path / "b" / "run"], path)
+    report.write_comparison([tmp_path / "a" / "run", tmp_path / "b" / "run"], path, {})
     tree, errors = page_checks.parse(path.read_text(encoding="utf-8"))
     assert errors == []
     ids = [e.get("id") for e in tree.iter() if e.get("id")]
