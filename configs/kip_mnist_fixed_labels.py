@@ -14,22 +14,11 @@ Run: python main.py --config=configs/kip_mnist_fixed_labels.py --workdir=runs/ki
 
 from ml_collections import ConfigDict
 
-from configs import default
+from configs import kip_mnist
 
 
 def get_config() -> ConfigDict:
-    """The default with what differs."""
-    config = default.get_config()
-    config.dataset.name = "mnist"
-    config.support.size = 10
+    """`kip_mnist` with what differs."""
+    config = kip_mnist.get_config()
     config.support.learn_labels = False
-    # A rate of 0.04 that falls as a cosine: 0.01, as published, was at 74.5 / 79.6 % on MNIST after
-    # 20 / 100 steps of 200 targets and climbing slowly; this is at 86 % after 100 steps of 1,000.
-    config.optimizer.learning_rate = 0.04
-    config.optimizer.schedule = "cosine"
-    config.optimizer.warmup_steps = 20
-    config.batch_size = 1000
-    config.num_steps = 600
-    config.checkpoint.every_steps = 20
-    config.eval.steps = (0, 20, 50, 100, 200, 300, 400, 500)
     return config

@@ -64,10 +64,7 @@ STUDIES: dict[str, Study] = {
             *_each("batch_size", 50, 100, 500, 1000),
             *_each("optimizer.learning_rate", 0.01, 0.02, 0.08, 0.16),
             *_each("optimizer.schedule", "cosine"),
-            *(
-                {"optimizer.schedule": "cosine", "optimizer.learning_rate": rate}
-                for rate in (0.08,)
-            ),
+            {"optimizer.schedule": "cosine", "optimizer.learning_rate": 0.08},
             *_each("kernel.kind", "nngp"),
             *_each("kernel.depth", 1),
             *_each("reg", 1e-8, 1e-4, 1e-2),

@@ -6,6 +6,8 @@ from typing import Any
 # Choices (how many steps, which checkpoint) are made on a tenth of the training images; the test
 # images are read once, when they are made.
 _CHOSEN = {"dataset.validation": 0.1, "eval.num_test": 2000}
+# Fields that say how a run is watched: an evaluation on the test images leaves them out.
+_WATCHING = ("dataset.validation", "eval.")
 _CURVE = (0, 20, 50, 100, 200, 300, 400, 500, 600, 700, 800, 900, 1000)
 _DRAWS = tuple(range(5))
 
@@ -29,6 +31,20 @@ class Experiment:
     seeds: tuple[int, ...] = (0,)
 
 
+def command(experiment: Experiment, seed: int, watched: bool = True) -> list[str]:
+    """The command line of a run, without its folders; not `watched`: that of an evaluation."""
+    fields = {
+        name: value
+        for name, value in experiment.fields.items()
+        if watched or not name.startswith(_WATCHING)
+    }
+    fields |= {"seed": seed} if seed else {}
+    return [
+        *("main.py", f"--config=configs/{experiment.config}.py"),
+        *(f"--config.{name}={value}".replace(" ", "") for name, value in fields.items()),
+    ]
+
+
 def _label_solve(dataset: str, published: dict[int, float], **fields: Any) -> list[Experiment]:
     """LS ConvNet; the average over five draws of the images where that takes minutes."""
     rows = []
@@ -49,18 +65,9 @@ def _label_solve(dataset: str, published: dict[int, float], **fields: Any) -> li
 
 def _kip(name: str, config: str, published: float | None, **fields: Any) -> Experiment:
     more = {k.replace("__", "."): v for k, v in fields.items()}
-    return Experiment(name, config, {**_CHOSEN, "eval.steps": _CURVE, **_COSINE, **more}, published)
+    return Experiment(name, config, {**_CHOSEN, "eval.steps": _CURVE, **more}, published)
 
 
-# Adam 0.04 falling as a cosine, as in the configurations.
-_COSINE = {
-    "num_steps": 600,
-    "batch_size": 1000,
-    "optimizer.learning_rate": 0.04,
-    "optimizer.schedule": "cosine",
-    "optimizer.warmup_steps": 20,
-    "checkpoint.every_steps": 20,
-}
 _ZCA = {"preprocess": "zca_normalize"}
 
 # `run_all` goes from top to bottom.
@@ -70,7 +77,7 @@ EXPERIMENTS: tuple[Experiment, ...] = (
     Experiment("ls_digits_10", "ls_digits", seeds=_DRAWS),
     _kip("kip_mnist_10", "kip_mnist", 97.3),
     _kip("kip_solve_mnist_10", "kip_mnist", 97.3, algorithm="kip_solve", num_steps=400),
-    _kip("kip_cifar10_10", "kip_cifar10", 64.7, num_steps=500),
+    _kip("kip_cifar10_10", "kip_cifar10", 64.7),
     _kip("kip_solve_cifar10_10", "kip_cifar10", 64.7, algorithm="kip_solve", num_steps=250),
     *_label_solve("mnist", {10: 73.35}),
     *_label_solve("fashion_mnist", {10: 65.30}),

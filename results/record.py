@@ -2,7 +2,6 @@
 
 import datetime
 import json
-import re
 import shutil
 import subprocess
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from kip_flax import export, files, image_grid, preprocess
+from kip_flax import export, files, image_grid, preprocess, report_facts
 from kip_flax.errors import UserError
 from results.experiments import Experiment
 
@@ -48,11 +47,10 @@ def read_draw(seed: int, workdir: Path) -> Draw:
     rows = result["evaluations"]
     on = result["evaluated_on"]
     best = rows[-1] if on == "test" else max(rows, key=lambda row: row["accuracy"])
-    sets = {_checkpoint(path): path for path in (workdir / "distilled").glob("*_ckpt*.npz")}
-    last = {rows[-1]["step"]: max(sets)}  # Label Solve counts its pass as one step.
+    sets = report_facts.distilled_files(workdir, [row["step"] for row in rows])
     first, chosen = (
         Chosen(
-            sets[last.get(row["step"], row["step"])],
+            sets[row["step"]],
             row["step"],
             {name: row[name] for name in ("accuracy", "mse")},
         )
@@ -148,11 +146,6 @@ def _write_picture(path: Path, first: Path, best: Path) -> None:
 def mean_and_deviation(values: list[float]) -> tuple[float, float | None]:
     """Mean, and standard deviation (n - 1) where there are several values."""
     return float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else None
-
-
-def _checkpoint(path: Path) -> int:
-    found = re.search(r"_ckpt(\d+)\.npz$", path.name)
-    return int(found[1]) if found else -1
 
 
 def _commit() -> str:

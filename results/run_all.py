@@ -19,11 +19,9 @@ from typing import NoReturn
 from kip_flax import files
 from kip_flax.errors import UserError
 from results import record, table
-from results.experiments import EXPERIMENTS, Experiment
+from results.experiments import EXPERIMENTS, Experiment, command
 
 ROOT = Path(__file__).resolve().parent.parent
-# Fields that say how a run is watched: an evaluation on the test images leaves them out.
-_WATCHING = ("dataset.validation", "eval.")
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -64,20 +62,6 @@ def run(experiment: Experiment, data: str, runs: Path, results: Path) -> None:
             for chosen in (draws[-1].first, draws[-1].best):
                 chosen.measures = _on_test(experiment, seed, data, workdir, chosen.path)
     record.write(experiment, draws, shlex.join(command(experiment, 0)), results)
-
-
-def command(experiment: Experiment, seed: int, watched: bool = True) -> list[str]:
-    """The command line of a run, without its folders."""
-    fields = {
-        name: value
-        for name, value in experiment.fields.items()
-        if watched or not name.startswith(_WATCHING)
-    }
-    fields |= {"seed": seed} if seed else {}
-    return [
-        *("main.py", f"--config=configs/{experiment.config}.py"),
-        *(f"--config.{name}={value}".replace(" ", "") for name, value in fields.items()),
-    ]
 
 
 def _on_test(

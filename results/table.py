@@ -5,11 +5,10 @@ python -m results.table   writes it anew
 
 import shlex
 from pathlib import Path
-from typing import Any
 
 from kip_flax import files
 from results import record
-from results.experiments import EXPERIMENTS, Experiment
+from results.experiments import EXPERIMENTS, Experiment, command
 
 _NAMES = {
     "digits": "Digits 8x8",
@@ -49,16 +48,12 @@ A set is evaluated on the test images by the command of its row, without what co
 def render(results: Path) -> str:
     """README.md of the folder `results`."""
     rows = [_row(experiment, results / experiment.name) for experiment in EXPERIMENTS]
-    commands = [
-        _evaluation(record.read(results / experiment.name))
-        for experiment in EXPERIMENTS
-        if record.is_done(experiment, results)
-    ]
+    done = [experiment for experiment in EXPERIMENTS if record.is_done(experiment, results)]
+    commands = [_evaluation(experiment, results / experiment.name) for experiment in done]
     pictures = [
         f"\n[{experiment.name}]({experiment.name}/)\n\n"
         f"![Images before and after, {experiment.name}]({experiment.name}/{record.PICTURE})\n"
-        for experiment in EXPERIMENTS
-        if record.is_done(experiment, results)
+        for experiment in done
     ]
     return (
         _HEAD
@@ -107,15 +102,13 @@ def _percent(values: list[float]) -> str:
     return f"{mean:.2f}" + ("" if deviation is None else f" ± {deviation:.2f}")
 
 
-def _evaluation(figures: dict[str, Any]) -> str:
-    parts = [
-        part
-        for part in shlex.split(figures["command"])
-        if not part.startswith(("--config.dataset.validation", "--config.eval."))
-    ]
-    data = [] if "digits" in figures["name"] else ["--config.dataset.data_dir=data"]
-    path = f"results/{figures['name']}/{figures['set']}"
-    return shlex.join([*parts, *data, "--mode=evaluate", f"--distilled={path}"])
+def _evaluation(experiment: Experiment, folder: Path) -> str:
+    figures = record.read(folder)
+    embedded = figures["config"]["dataset"]["name"] == "digits"
+    data = [] if embedded else ["--config.dataset.data_dir=data"]
+    path = f"results/{experiment.name}/{figures['set']}"
+    spoken = command(experiment, 0, watched=False)
+    return shlex.join(["python", *spoken, *data, "--mode=evaluate", f"--distilled={path}"])
 
 
 if __name__ == "__main__":
