@@ -16,7 +16,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from kip_flax import (
@@ -24,7 +23,6 @@ from kip_flax import (
     compare_page,
     compare_sets,
     compare_table,
-    evaluate,
     loop,
     metrics,
     preprocess,
@@ -90,8 +88,8 @@ def _compare(
     with checkpoint.open_manager(folder, keep=1) as manager, loop.stop_signals() as stopping:
         session = transfer_rows.Session(manager, stopping, console)
         for group in groups:
-            problem, pool = _problem(config, group.fitted, dataset, mesh)
-            sets = _sets(config, group, pool)
+            problem, pool, key_draw = transfer.make_problem(config, dataset, group.fitted, mesh)
+            sets = _sets(config, group, pool, key_draw)
             images = [image_set for image_set, _ in sets.values()]
             done = done and transfer.fill(table, problem, images, kernels, makers, session)
             lines += _lines(table, problem, group.fitted, sets.values())
@@ -149,23 +147,11 @@ def _identity(config: ConfigDict, dataset: Dataset) -> dict[str, Any]:
     return fields | {"data (checksum)": train.fingerprint(dataset)}
 
 
-def _problem(
-    config: ConfigDict, fitted: Preprocess, dataset: Dataset, mesh: Mesh
-) -> tuple[transfer_rows.Problem, Targets]:
-    """What to measure on and with, and the real images that baselines draw from."""
-    key_held, _, key_train = jax.random.split(jax.random.key(config.seed), 3)
-    classes = dataset.num_classes
-    real = Targets(preprocess.apply(fitted, dataset.train_images), dataset.train_labels, classes)
-    pool, held_out = transfer_sets.hold_out(real, config.transfer.held_out, key_held)
-    images, labels = evaluate.test_subset(dataset, config.eval.num_test)
-    test = Targets(preprocess.apply(fitted, images), labels, classes)
-    return transfer_rows.Problem(config, held_out, test, mesh, key_train), pool
-
-
-def _sets(config: ConfigDict, group: Group, pool: Targets) -> dict[str, tuple[ImageSet, Made]]:
+def _sets(
+    config: ConfigDict, group: Group, pool: Targets, key: jax.Array
+) -> dict[str, tuple[ImageSet, Made]]:
     """The group's sets by name, and real images of as many."""
     sets = {e.key: (transfer_sets.of_file(e.key, e.distilled), e.made) for e in group.entries}
-    key = jax.random.split(jax.random.key(config.seed), 3)[1]
     for size in sorted({image_set.size for image_set, _ in sets.values()}):
         for name in config.transfer.baselines:
             if name == "random":

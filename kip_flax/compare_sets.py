@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from kip_flax import config as config_lib
 from kip_flax import export, record
 from kip_flax.errors import UserError
 
@@ -72,11 +73,10 @@ def _made(file: Path, provenance: dict[str, Any]) -> Made:
     if step == 0:
         return Made("initial images", file=str(file))
     algorithm = config["algorithm"]
-    learned = "learned" if config.get("support.learn_labels") else "fixed"
     return Made(
         _METHODS.get(algorithm, algorithm),
-        "solved" if algorithm in ("ls", "kip_solve") else learned,
-        f"{step} steps of {config.get('batch_size')}",
+        config_lib.labels_are(config),
+        f"{step} steps of {config['batch_size']}",
         _seconds(file, step),
         str(file),
     )

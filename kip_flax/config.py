@@ -159,6 +159,13 @@ def identity(config: ConfigDict | dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def labels_are(flat: dict[str, Any]) -> str:
+    """How a run of the flat configuration comes to its labels: 'solved', 'learned' or 'fixed'."""
+    if flat["algorithm"] in ("ls", "kip_solve"):
+        return "solved"
+    return "learned" if flat["support.learn_labels"] else "fixed"
+
+
 def hyper_parameters(config: ConfigDict | dict[str, Any]) -> dict[str, int | float | str]:
     """The fields that decide what is computed, as values that TensorBoard can compare.
 

@@ -140,8 +140,6 @@ def _names(folder: Path) -> tuple[str, ...]:
 def _title(config: dict[str, Any]) -> str:
     if config["algorithm"] == "ls":
         return "Label Solve"
-    if config["algorithm"] == "kip":
-        return f"KIP, {'learned' if config['support.learn_labels'] else 'fixed'} labels"
-    if config["algorithm"] == "kip_solve":
-        return "KIP, solved labels"
+    if config["algorithm"] in ("kip", "kip_solve"):
+        return f"KIP, {config_lib.labels_are(config)} labels"
     return str(config["algorithm"]).upper()

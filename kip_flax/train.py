@@ -256,8 +256,7 @@ def _summary(
     config: ConfigDict, dataset: Dataset, mesh: Mesh, task: Task, workdir: str
 ) -> tuple[str, list[tuple[str, str]]]:
     size = "x".join(map(str, dataset.image_shape))
-    learned = "labels learned" if config.support.learn_labels else "labels fixed"
-    labels = "labels solved" if config.algorithm in ("ls", "kip_solve") else learned
+    labels = f"labels {config_lib.labels_are(config_lib.flatten(config))}"
     pairs = f", {metrics.count(task.pairs)} pairs each" if task.pairs else ""
     kernel, axes = config.kernel, mesh.shape
     used = kernels.resolve(kernel.implementation)

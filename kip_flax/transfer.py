@@ -35,6 +35,7 @@ from kip_flax import (
 from kip_flax import config as config_lib
 from kip_flax.console import Console
 from kip_flax.evaluate import Kernel
+from kip_flax.preprocess import Preprocess
 from kip_flax.tasks import Targets
 from kip_flax.transfer_fields import KRR
 from kip_flax.transfer_sets import ImageSet
@@ -66,16 +67,10 @@ def _transfer(
     table = transfer_table.Table(workdir, identity(config, distilled, dataset), path)
     makers, kernels = contenders(config, dataset, mesh, console)
     fitted = train.preprocessing_of(distilled, dataset, config.preprocess)
-    classes = dataset.num_classes
-    key_held, key_draw, key_train = jax.random.split(jax.random.key(config.seed), 3)
-    real = Targets(preprocess.apply(fitted, dataset.train_images), dataset.train_labels, classes)
-    pool, held_out = transfer_sets.hold_out(real, config.transfer.held_out, key_held)
-    images, labels = evaluate.test_subset(dataset, config.eval.num_test)
-    test = Targets(preprocess.apply(fitted, images), labels, classes)
+    problem, pool, key_draw = make_problem(config, dataset, fitted, mesh)
     sets = _sets(config, path, distilled, pool, kernels.get(KRR), key_draw)
-    console.say(_summary(config, path, distilled, pool, held_out, test, workdir))
+    console.say(_summary(config, path, distilled, pool, problem.held_out, problem.test, workdir))
 
-    problem = transfer_rows.Problem(config, held_out, test, mesh, key_train)
     folder = os.path.join(workdir, "transfer")
     with checkpoint.open_manager(folder, keep=1) as manager, loop.stop_signals() as stopping:
         session = transfer_rows.Session(manager, stopping, console)
@@ -94,6 +89,19 @@ def identity(
     crc = zlib.crc32(distilled.images.tobytes(), zlib.crc32(distilled.labels.tobytes()))
     sums = {"distilled set (checksum)": crc, "data (checksum)": train.fingerprint(dataset)}
     return transfer_fields.deciding(config) | sums
+
+
+def make_problem(
+    config: ConfigDict, dataset: data.Dataset, fitted: Preprocess, mesh: Mesh
+) -> tuple[transfer_rows.Problem, Targets, jax.Array]:
+    """What to measure on and with, the real images that baselines draw from, and their key."""
+    classes = dataset.num_classes
+    key_held, key_draw, key_train = jax.random.split(jax.random.key(config.seed), 3)
+    real = Targets(preprocess.apply(fitted, dataset.train_images), dataset.train_labels, classes)
+    pool, held_out = transfer_sets.hold_out(real, config.transfer.held_out, key_held)
+    images, labels = evaluate.test_subset(dataset, config.eval.num_test)
+    test = Targets(preprocess.apply(fitted, images), labels, classes)
+    return transfer_rows.Problem(config, held_out, test, mesh, key_train), pool, key_draw
 
 
 def contenders(

@@ -6,6 +6,7 @@ python -m results.table   writes it anew
 import shlex
 from pathlib import Path
 
+from kip_flax import config as config_lib
 from kip_flax import files
 from results import record
 from results.experiments import EXPERIMENTS, Experiment, command
@@ -77,9 +78,7 @@ def _row(experiment: Experiment, folder: Path) -> str:
     figures = record.read(folder)
     config = figures["config"]
     draws = figures["draws"]
-    learned = config["support"]["learn_labels"]
-    solved = config["algorithm"] in ("ls", "kip_solve")
-    labels = "solved" if solved else "learned" if learned else "fixed"
+    labels = config_lib.labels_are(config_lib.flatten(config))
     hours = [d["cpu_seconds"] / 3600 for d in draws if d["cpu_seconds"] is not None]
     kernel = config["kernel"]
     cells = [
