@@ -14,9 +14,9 @@ def get_config() -> ConfigDict:
     config = ConfigDict()
 
     # 'kip': learn the support by gradient descent. 'kip_solve': the same, but its labels are solved
-    # for at every step. 'ls' (Label Solve): solve for the labels only. 'dc', 'dsa': learn the
-    # images by matching gradients. Or a module of your own by its dotted name: see
-    # docs/adding-an-algorithm.md.
+    # for at every step. 'kip_newton': that by Gauss-Newton steps, which is quickest. 'ls' (Label
+    # Solve): solve for the labels only. 'dc', 'dsa': learn the images by matching gradients. Or a
+    # module of your own by its dotted name: see docs/adding-an-algorithm.md.
     config.algorithm = "kip"
     # All random numbers of a run follow from this and from the number of the step.
     config.seed = 0
@@ -105,6 +105,13 @@ def get_config() -> ConfigDict:
     # DSA: augmentations, comma separated, of which each step draws one for real and learned images
     # alike: color, crop, cutout, flip, scale, rotate.
     config.matching.augment = ""
+
+    # 'kip_newton', which takes no optimiser: damping of the first step, in units of the curvature's
+    # mean; the steps adapt it.
+    config.newton = ConfigDict()
+    config.newton.damping = 0.1
+    # Conjugate gradients a step, at most.
+    config.newton.iterations = 50
 
     config.mesh = ConfigDict()
     # Devices that share the targets; -1: all that are left.

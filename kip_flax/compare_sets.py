@@ -12,7 +12,14 @@ from kip_flax import export, record
 from kip_flax.errors import UserError
 
 _STEP = re.compile(r"_ckpt(\d+)\.npz$")
-_METHODS = {"kip": "KIP", "kip_solve": "KIP", "ls": "Label Solve", "dc": "DC", "dsa": "DSA"}
+_METHODS = {
+    "kip": "KIP",
+    "kip_solve": "KIP",
+    "kip_newton": "KIP",
+    "ls": "Label Solve",
+    "dc": "DC",
+    "dsa": "DSA",
+}
 
 
 @dataclass(frozen=True)

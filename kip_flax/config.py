@@ -63,6 +63,8 @@ FIELDS: dict[str, type] = {
     "eval.batch_size": int,
     "log.every_steps": int,
     **matching_fields.FIELDS,
+    "newton.damping": float,
+    "newton.iterations": int,
     "report.num_train": int,
     **transfer_fields.FIELDS,
 }
@@ -100,10 +102,14 @@ _MINIMA: dict[str, int] = {
     "eval.batch_size": 1,
     "log.every_steps": 1,
     **matching_fields.MINIMA,
+    "newton.iterations": 1,
     "report.num_train": 0,
     **transfer_fields.MINIMA,
 }
-_ABOVE_ZERO = ("kernel.w_std", "optimizer.learning_rate", *matching_fields.ABOVE_ZERO)
+_ABOVE_ZERO = (
+    *("kernel.w_std", "optimizer.learning_rate", "newton.damping"),
+    *matching_fields.ABOVE_ZERO,
+)
 
 # What may differ between a run and its continuation: it decides how far, where and how often, not
 # what is computed. A name that ends in a dot stands for all fields below it.
@@ -147,21 +153,24 @@ def identity(config: ConfigDict | dict[str, Any]) -> dict[str, Any]:
     """The fields, with dotted names, that decide what is computed: all but the free ones.
 
     A cosine schedule ends at `num_steps`, which belongs to them then. The fields of gradient
-    matching decide nothing elsewhere.
+    matching and of Gauss-Newton steps decide nothing elsewhere.
     """
     flat = flatten(config)
-    cosine = flat["optimizer.schedule"] == "cosine"
-    free = _FREE if flat["algorithm"] in matching_fields.ALGORITHMS else (*_FREE, "matching.")
+    newton = flat["algorithm"] == "kip_newton"
+    cosine = flat["optimizer.schedule"] == "cosine" and not newton
+    idle = ["optimizer." if newton else "newton."]
+    if flat["algorithm"] not in matching_fields.ALGORITHMS:
+        idle.append("matching.")
     return {
         name: value
         for name, value in flat.items()
-        if not name.startswith(free) or (cosine and name == "num_steps")
+        if not name.startswith((*_FREE, *idle)) or (cosine and name == "num_steps")
     }
 
 
 def labels_are(flat: dict[str, Any]) -> str:
     """How a run of the flat configuration comes to its labels: 'solved', 'learned' or 'fixed'."""
-    if flat["algorithm"] in ("ls", "kip_solve"):
+    if flat["algorithm"] in ("ls", "kip_solve", "kip_newton"):
         return "solved"
     return "learned" if flat["support.learn_labels"] else "fixed"
 

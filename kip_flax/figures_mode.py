@@ -140,6 +140,6 @@ def _names(folder: Path) -> tuple[str, ...]:
 def _title(config: dict[str, Any]) -> str:
     if config["algorithm"] == "ls":
         return "Label Solve"
-    if config["algorithm"] in ("kip", "kip_solve"):
+    if config["algorithm"] in ("kip", "kip_solve", "kip_newton"):
         return f"KIP, {config_lib.labels_are(config)} labels"
     return str(config["algorithm"]).upper()

@@ -32,7 +32,7 @@ from kip_flax.data import Dataset
 from kip_flax.errors import UserError
 from kip_flax.tasks import Kernel
 
-_COUNTED = ("kip", "kip_solve", "ls")  # Algorithms that compute kernel entries.
+_COUNTED = ("kip", "kip_solve", "kip_newton", "ls")  # Algorithms that compute kernel entries.
 _PROBE_SECONDS = 4.0  # A probe with more targets than the first should take about so long.
 _FEW = 64  # Targets of the first probe.
 _IMAGES = 2000  # Training images that probes draw from.

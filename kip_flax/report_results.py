@@ -15,7 +15,11 @@ from kip_flax.report_text import figure, fold, number, percent, table
 _MANY_CLASSES = 20
 
 
-KRR_LOSS = ("kip", "kip_solve")  # Algorithms whose loss is the error of kernel ridge regression.
+KRR_LOSS = (
+    "kip",
+    "kip_solve",
+    "kip_newton",
+)  # Algorithms whose loss is the error of kernel ridge regression.
 
 
 def solved(run: Facts) -> tuple[float, float] | None:

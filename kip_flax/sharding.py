@@ -22,6 +22,7 @@ from kip_flax.errors import UserError
 from kip_flax.kernels.duplicates import symmetric
 
 Kernel = Callable[[jax.Array, jax.Array], jax.Array]
+Jacobian = Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
 Tree = TypeVar("Tree")
 _PATIENCE = 7 * 24 * 3600  # Seconds.
 
@@ -146,6 +147,27 @@ def shard_kernel(kernel: Kernel, mesh: Mesh) -> Kernel:
         x2 = everywhere(x2)
         padded = local(_pad_rows(x1, rows), _pad_rows(x2, columns))
         return padded[: len(x1), : len(x2)]
+
+    return sharded
+
+
+def shard_jacobian(jacobian: Jacobian, mesh: Mesh) -> Jacobian:
+    """`jacobian(x_t, x_s) -> k (T, S), dk (S, T, ...)` over the mesh: its rows (T) over 'data',
+    support images over 'support'. T is a multiple of the devices; S need not be."""
+    rows, columns = mesh.shape["data"], mesh.shape["support"]
+    if rows * columns == 1:
+        return jacobian
+    local = jax.shard_map(
+        jacobian,
+        mesh=mesh,
+        in_specs=(P("data"), P("support")),
+        out_specs=(P("data", "support"), P("support", "data")),
+        check_vma=False,
+    )
+
+    def sharded(x_t: jax.Array, x_s: jax.Array) -> tuple[jax.Array, jax.Array]:
+        k, dk = local(x_t, _pad_rows(x_s, columns))
+        return k[:, : len(x_s)], dk[: len(x_s)]
 
     return sharded
 

@@ -12,7 +12,7 @@ import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
-from kip_flax import algorithms, data, krr, sharding
+from kip_flax import algorithms, architectures, data, krr, sharding
 
 # Steps at which the published sets were written; then every 500.
 PUBLISHED_STEPS = (*(0, 1, 2, 4, 6, 8, 12, 18, 26, 37, 54, 78, 112, 162, 233, 335, 483, 695, 1000),)
@@ -156,6 +156,25 @@ def make_task(
         step=algorithms.find(config.algorithm).make_step(problem),
         support=_of(config, "make_support", lambda _: lambda state: state.support)(problem),
     )
+
+
+def prepare(config: ConfigDict, say: Callable[[str], None]) -> None:
+    """Compiles ahead what an algorithm needs besides the kernel."""
+    _of(config, "prepare", lambda config, say: None)(config, say)
+
+
+def kernel_options(config: ConfigDict) -> dict[str, Any]:
+    """What `kernels.make_kernel` takes."""
+    kernel = config.kernel
+    return {
+        "spec": architectures.build(kernel.architecture, kernel.depth),
+        "w_std": kernel.w_std,
+        "b_std": kernel.b_std,
+        "parameterization": kernel.parameterization,
+        "width": kernel.width,
+        "get": kernel.kind,
+        "implementation": kernel.implementation,
+    }
 
 
 def make_optimizer(config: ConfigDict) -> optax.GradientTransformation:

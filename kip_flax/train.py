@@ -18,7 +18,6 @@ from ml_collections import ConfigDict
 from kip_flax import (
     __version__,
     analysis_run,
-    architectures,
     checkpoint,
     data,
     evaluate,
@@ -91,6 +90,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str, console: Console | None
         kernel = sharding.shard_kernel(make_kernel(config, console), mesh)
         key_support, key_steps = jax.random.split(jax.random.key(config.seed))
         support = tasks.init_support(config, targets, key_support)
+        tasks.prepare(config, console.say)
         task = tasks.make_task(config, targets, support, kernel, mesh, key_steps)
         measure = _make_evaluate(config, dataset, fitted, kernel, mesh)
         with multihost.together():
@@ -225,17 +225,9 @@ def _preprocessing(config: ConfigDict, dataset: Dataset, workdir: str, resumed: 
 
 def make_kernel(config: ConfigDict, console: Console) -> Kernel:
     """The kernel that `config` names, compiled ahead where that can be done."""
-    spec = architectures.build(config.kernel.architecture, config.kernel.depth)
-    kernels.warm_up(spec, config.kernel.implementation, console.say)
-    return kernels.make_kernel(
-        spec,
-        w_std=config.kernel.w_std,
-        b_std=config.kernel.b_std,
-        parameterization=config.kernel.parameterization,
-        width=config.kernel.width,
-        get=config.kernel.kind,
-        implementation=config.kernel.implementation,
-    )
+    options = tasks.kernel_options(config)
+    kernels.warm_up(options["spec"], options["implementation"], console.say)
+    return kernels.make_kernel(**options)
 
 
 def _make_evaluate(

@@ -9,6 +9,7 @@ _CHOSEN = {"dataset.validation": 0.1, "eval.num_test": 2000}
 # Fields that say how a run is watched: an evaluation on the test images leaves them out.
 _WATCHING = ("dataset.validation", "eval.")
 _CURVE = (0, 20, 50, 100, 200, 300, 400, 500, 600, 700, 800, 900, 1000)
+_NEWTON_CURVE = (0, 1, 2, *range(5, 100, 5))
 _DRAWS = tuple(range(5))
 
 
@@ -65,7 +66,20 @@ def _label_solve(dataset: str, published: dict[int, float], **fields: Any) -> li
 
 def _kip(name: str, config: str, published: float | None, **fields: Any) -> Experiment:
     more = {k.replace("__", "."): v for k, v in fields.items()}
-    return Experiment(name, config, {**_CHOSEN, "eval.steps": _CURVE, **more}, published)
+    return Experiment(name, config, {**_CHOSEN, "eval.steps": _CURVE} | more, published)
+
+
+def _newton(dataset: str, size: int, published: float) -> Experiment:
+    """KIP by Gauss-Newton steps."""
+    name, config = f"kip_newton_{dataset}_{size}", f"kip_newton_{dataset}"
+    hundred = {
+        "support__size": 100,
+        "batch_size": 2000,
+        "num_steps": 25,
+        "checkpoint__every_steps": 1,
+    }
+    more = {"eval__steps": _NEWTON_CURVE, **(hundred if size == 100 else {})}
+    return _kip(name, config, published, **more)
 
 
 _ZCA = {"preprocess": "zca_normalize"}
@@ -79,6 +93,12 @@ EXPERIMENTS: tuple[Experiment, ...] = (
     _kip("kip_solve_mnist_10", "kip_mnist", 97.3, algorithm="kip_solve", num_steps=400),
     _kip("kip_cifar10_10", "kip_cifar10", 64.7),
     _kip("kip_solve_cifar10_10", "kip_cifar10", 64.7, algorithm="kip_solve", num_steps=250),
+    _newton("mnist", 10, 97.3),
+    _newton("fashion_mnist", 10, 82.9),
+    _newton("cifar10", 10, 64.7),
+    _newton("mnist", 100, 99.1),
+    _newton("fashion_mnist", 100, 91.0),
+    _newton("cifar10", 100, 75.6),
     *_label_solve("mnist", {10: 73.35}),
     *_label_solve("fashion_mnist", {10: 65.30}),
     *_label_solve("cifar10", {10: 26.09}, **_ZCA),

@@ -17,7 +17,14 @@ _NAMES = {
     "fashion_mnist": "Fashion-MNIST",
     "cifar10": "CIFAR-10 (JPEG copy)",
 }
-_METHODS = {"kip": "KIP", "kip_solve": "KIP", "ls": "LS", "dc": "DC", "dsa": "DSA"}
+_METHODS = {
+    "kip": "KIP",
+    "kip_solve": "KIP",
+    "kip_newton": "KIP",
+    "ls": "LS",
+    "dc": "DC",
+    "dsa": "DSA",
+}
 _HEAD = """# Results
 
 Test accuracy in % of kernel ridge regression, on all test images. *Natural*: the real images that
@@ -87,7 +94,7 @@ def _row(experiment: Experiment, folder: Path) -> str:
         str(config["support"]["size"]),
         labels + (", zca" if config["preprocess"] == "zca_normalize" else ""),
         _percent([draw["initial"]["accuracy"] for draw in draws])
-        + (" (labels solved)" if config["algorithm"] == "kip_solve" else ""),
+        + (" (labels solved)" if config["algorithm"] in ("kip_solve", "kip_newton") else ""),
         _percent([draw["final"]["accuracy"] for draw in draws]),
         published,
         "" if config["algorithm"] == "ls" else str(draws[0]["step"]),

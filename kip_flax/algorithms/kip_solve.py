@@ -56,6 +56,6 @@ def check(config: ConfigDict) -> None:
     """Raises UserError if the labels are said to be fixed."""
     if not config.support.learn_labels:
         raise UserError(
-            "support.learn_labels is False: kip_solve solves for the labels: set it to True, or "
-            "take algorithm='kip'."
+            f"support.learn_labels is False: {config.algorithm} solves for the labels: set it to "
+            f"True, or take algorithm='kip'."
         )

@@ -11,6 +11,7 @@ from kip_flax.formats.moments import field_name
 _METHODS = {
     "kip": "Kernel Inducing Points (KIP)",
     "kip_solve": "Kernel Inducing Points (KIP), labels solved for",
+    "kip_newton": "Kernel Inducing Points (KIP) by Gauss-Newton steps, labels solved for",
     "ls": "Label Solve",
 }
 _SPACES = {

@@ -54,6 +54,9 @@ def cache_folder() -> str:
     return os.path.join(base, "kip_flax", f"numba-{digest.hexdigest()[:16]}")
 
 
-def is_cold() -> bool:
-    """Whether nothing is kept there yet. numba makes the folder itself at import."""
-    return not any(pathlib.Path(cache_folder()).rglob("*.nbi"))
+def is_cold(function: str = "*") -> bool:
+    """Whether nothing (or nothing of an entry function) is kept there yet.
+
+    numba makes the folder itself at import.
+    """
+    return not any(pathlib.Path(cache_folder()).rglob(f"*.{function}-*.nbi"))

@@ -12,6 +12,7 @@ from jax.custom_derivatives import CustomVJPPrimal, SymbolicZero
 from kip_flax.kernels.band import Plan
 from kip_flax.kernels.cpu import pairs
 from kip_flax.kernels.cpu.host_call import host_call
+from kip_flax.kernels.cpu.jacobian import jacobian as compiled_jacobian
 from kip_flax.kernels.cpu.pairs import Programs
 from kip_flax.kernels.layout import deviation
 from kip_flax.kernels.xla import head, head_variances
@@ -147,3 +148,38 @@ def _gradient_callback(programs: _Hashed, *args: np.ndarray) -> Any:
 
 
 _ends.defvjp(_ends_fwd, _ends_bwd, symbolic_zeros=True)
+
+
+def make_compiled_jacobian(
+    plan: Plan, channels: int, tangent: bool
+) -> Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]:
+    """`jacobian(x2, x1)`: `kernel` (n2, n1) and each pair's gradient in x1, (n1, n2, H, W, C).
+
+    The plan's head has no ReLU.
+    """
+    programs = _Hashed(pairs.make_programs(plan, channels, tangent), (plan, channels, tangent))
+
+    def ends(k: jax.Array, t: jax.Array) -> jax.Array:
+        return head(plan.head, k, t, (), ())[tangent]
+
+    def jacobian(x2: jax.Array, x1: jax.Array) -> tuple[jax.Array, jax.Array]:
+        dtype, pixels = x1.dtype, x1.shape[1:]
+        x1, x2 = x1.reshape(len(x1), -1), x2.reshape(len(x2), -1)
+        v1, _ = _variances_in(np.dtype(np.float64), programs, x1)
+        s2 = deviation(_variances_in(dtype, programs, x2)[0]).astype(dtype)
+        zero = jnp.zeros((), _result_dtype())
+        g = jnp.stack(jax.grad(ends, argnums=(0, 1))(zero, zero))
+        shapes = (
+            jax.ShapeDtypeStruct((2, len(x1), len(x2)), _result_dtype()),
+            jax.ShapeDtypeStruct((len(x1), len(x2), x1.shape[1]), dtype),
+        )
+        found, gradients = host_call(_jacobian_callback, programs, shapes, x1, v1, x2, s2, g)
+        k = ends(found[0], found[1]).astype(dtype)
+        return k.T, gradients.reshape(len(x1), len(x2), *pixels)
+
+    return jacobian
+
+
+def _jacobian_callback(programs: _Hashed, *args: np.ndarray) -> Any:
+    x1, v1, x2, s2, g = args
+    return compiled_jacobian(programs.programs, x1, np.asarray(v1, np.float64), x2, s2, g)

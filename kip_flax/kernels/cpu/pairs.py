@@ -60,7 +60,7 @@ def variances(
         precision: float32 is a third of the work, and enough for images that want no gradient.
     """
     dtype = np.float64 if programs.ends_rectified else precision
-    x = _input(x, dtype)
+    x = as_input(x, dtype)
     found, ends = np.zeros((len(x), programs.variance.maps), dtype), np.zeros(len(x), dtype)
 
     def task(a: int, b: int) -> None:
@@ -74,7 +74,7 @@ def variances_gradient(
     programs: Programs, x: np.ndarray, found: np.ndarray, g: np.ndarray, g_ends: np.ndarray
 ) -> np.ndarray:
     """float64 gradient of images x from the cotangents of what `variances` returned."""
-    x, found, g, g_ends = (_input(a, np.float64) for a in (x, found, g, g_ends))
+    x, found, g, g_ends = (as_input(a, np.float64) for a in (x, found, g, g_ends))
     grad = np.zeros_like(x)
 
     def task(a: int, b: int) -> None:
@@ -93,17 +93,17 @@ def kernel(
         x1, x2: images (n, pixels * channels). s1, s2: deviations (n, maps), in their precision.
         same: x1 and x2 are the same images: the triangle above the diagonal is enough.
     """
-    x1, s1, x2, s2 = (_input(a, x1.dtype) for a in (x1, s1, x2, s2))
+    x1, s1, x2, s2 = (as_input(a, x1.dtype) for a in (x1, s1, x2, s2))
     out = np.zeros((2, len(x1), len(x2)), x1.dtype)
 
     def task(rows: tuple[int, int], groups: tuple[int, int]) -> None:
         tiles_forward(programs.pair, x1, s1, x2, s2, rows, groups, same, programs.tangent, out)
 
-    threads.run(task, _blocks(len(x1), len(x2)))
+    threads.run(task, blocks_of(len(x1), len(x2)))
     out = out.astype(np.float64)
     i, j = np.nonzero(near(x1, x2))
     if len(i):
-        out[:, i, j] = _near_values(programs, i, j, x1, x2)
+        out[:, i, j] = near_values(programs, i, j, x1, x2)
     return np.triu(out) + np.triu(out, 1).swapaxes(1, 2) if same else out
 
 
@@ -119,13 +119,13 @@ def gradient(
 
     That of near-duplicates is all in x1's: it goes through their own float64 deviations.
     """
-    x1, s1, x2, s2 = (_input(a, x1.dtype) for a in (x1, s1, x2, s2))
+    x1, s1, x2, s2 = (as_input(a, x1.dtype) for a in (x1, s1, x2, s2))
     g = np.array(g, np.float64)
     i, j = np.nonzero(near(x1, x2))
     weights = g[:, i, j]
     g[:, i, j] = 0
-    blocks = _blocks(len(x1), len(x2))
-    g = _input(g, x1.dtype)
+    blocks = blocks_of(len(x1), len(x2))
+    g = as_input(g, x1.dtype)
 
     def task(rows: tuple[int, int], groups: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
         size = rows[1] - rows[0]
@@ -141,7 +141,7 @@ def gradient(
         total_x[slice(*rows)] += grad_x
         total_s[slice(*rows)] += grad_s
     if len(i):
-        np.add.at(total_x, i, _near_gradient(programs, i, j, x1, x2, weights))
+        np.add.at(total_x, i, near_gradient(programs, i, j, x1, x2, weights))
     return total_x.astype(x1.dtype), total_s.astype(x1.dtype)
 
 
@@ -159,7 +159,7 @@ def near(x1: np.ndarray, x2: np.ndarray) -> np.ndarray:
     return distances <= _NEAR * scale
 
 
-def _near_values(
+def near_values(
     programs: Programs, i: np.ndarray, j: np.ndarray, x1: np.ndarray, x2: np.ndarray
 ) -> np.ndarray:
     """float64 K and T (2, m) of m pairs."""
@@ -173,7 +173,7 @@ def _near_values(
     return np.concatenate(threads.run(task, _spans(len(i), LANES)), axis=1)
 
 
-def _near_gradient(
+def near_gradient(
     programs: Programs, i: np.ndarray, j: np.ndarray, x1: np.ndarray, x2: np.ndarray, g: np.ndarray
 ) -> np.ndarray:
     """float64 gradient (m, ...) of the first images of m pairs."""
@@ -182,7 +182,7 @@ def _near_gradient(
 
     def task(a: int, b: int) -> None:
         pairs_backward(
-            programs.pair, one[a:b], s1[a:b], two[a:b], s2[a:b], _input(g[:, a:b], np.float64),
+            programs.pair, one[a:b], s1[a:b], two[a:b], s2[a:b], as_input(g[:, a:b], np.float64),
             programs.tangent, grad_x[a:b], grad_s[a:b],
         )  # fmt: skip
 
@@ -199,11 +199,11 @@ def _pairs(
     for x, rows in ((x1, i), (x2, j)):
         unique, places = np.unique(rows, return_inverse=True)
         deviations = np.sqrt(variances(programs, x[unique])[0])
-        found += [_input(x[rows], np.float64), _input(deviations[places], np.float64)]
+        found += [as_input(x[rows], np.float64), as_input(deviations[places], np.float64)]
     return found[0], found[1], found[2], found[3]
 
 
-def _input(a: np.ndarray, dtype: np.typing.DTypeLike) -> np.ndarray:
+def as_input(a: np.ndarray, dtype: np.typing.DTypeLike) -> np.ndarray:
     """`a` contiguous and read-only, as JAX hands arrays in: numba compiles anew for other ones."""
     a = np.ascontiguousarray(a, dtype).view()
     a.flags.writeable = False
@@ -219,7 +219,7 @@ def _groups(size: int) -> list[tuple[int, int]]:
     return _spans(size, LANES * max(1, min(8, size // (8 * LANES))))
 
 
-def _blocks(n1: int, n2: int) -> list[tuple[tuple[int, int], tuple[int, int]]]:
+def blocks_of(n1: int, n2: int) -> list[tuple[tuple[int, int], tuple[int, int]]]:
     """Rows and groups of columns of each task."""
     rows = _spans(n1, -(-n1 // -(-n1 // _ROWS)))
     groups = -(-n2 // LANES)

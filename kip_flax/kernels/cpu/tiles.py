@@ -10,6 +10,7 @@ from kip_flax.kernels.cpu.compiled import entry, rare
 from kip_flax.kernels.cpu.gradient_stages import Gradients, Work
 from kip_flax.kernels.cpu.sides import (
     aligned,
+    from_lanes,
     lay_out_fixed,
     lay_out_moving,
     lay_out_pairs,
@@ -95,6 +96,52 @@ def tiles_backward(
             gradients.s[:] = 0
             backward(program, sides, work, gradients, tangent)
             _add_lanes(program, gradients, grad_x[row - rows[0]], grad_s[row - rows[0]])
+
+
+@entry
+def tiles_jacobian(
+    program: Any,
+    x1: Any,
+    s1: Any,
+    x2: Any,
+    s2: Any,
+    g: Any,
+    rows: tuple[int, int],
+    groups: tuple[int, int],
+    tangent: bool,
+    out: Any,
+    jacobian_x: Any,
+    jacobian_s: Any,
+) -> None:
+    """K and T (2, n1, n2) of some rows and groups, and each pair's gradient of g[0] K + g[1] T.
+
+    The gradients (rows, n2, ...) in the images and the deviations of x1 begin at row `rows[0]`.
+    """
+    sides, planes = tile_sides(program, x1), room_for_planes(program, x1)
+    ends, g_ends = aligned(x1, 2), aligned(x1, 2)
+    rings, g_rings = make_rings(program, x1), make_rings(program, x1)
+    work = Work(planes, g_ends, rings, g_rings, make_kept(program, x1, rings))
+    gradients = Gradients(aligned(x1, x1.shape[1]), aligned(x1, s1.shape[1]))
+    for group in range(groups[0], groups[1]):
+        first = group * LANES
+        count = min(LANES, len(x2) - first)
+        lay_out_moving(x2, s2, first, count, sides)
+        for row in range(rows[0], rows[1]):
+            lay_out_fixed(program, x1, s1, row, sides)
+            forward(program, sides, planes, ends, rings, tangent, len(program.levels))
+            for lane in range(LANES):
+                g_ends[0, lane], g_ends[1, lane] = g[0] * program.share, g[1] * program.share
+            gradients.image[:] = 0
+            gradients.s[:] = 0
+            backward(program, sides, work, gradients, tangent)
+            for lane in range(count):
+                out[0, row, first + lane] = ends[0, lane]
+                out[1, row, first + lane] = ends[1, lane]
+            gradients.image[:] *= program.image_factor
+            for i in range(s1.shape[1]):
+                gradients.s[i] *= program.deviation_factors[i]
+            from_lanes(gradients.image, first, count, jacobian_x[row - rows[0]])
+            from_lanes(gradients.s, first, count, jacobian_s[row - rows[0]])
 
 
 @entry

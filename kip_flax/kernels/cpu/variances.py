@@ -52,7 +52,11 @@ def variances_forward(program: Any, x: Any, variances: Any, ends: Any) -> None:
 def variances_backward(
     program: Any, x: Any, variances: Any, g_variances: Any, g_ends: Any, grad_x: Any
 ) -> None:
-    """Gradient (m, ...) of the images from the cotangents of what `variances_forward` made."""
+    """Gradient (m, ...) of the images from the cotangents of what `variances_forward` made.
+
+    Planes that no cotangent comes back through are left out: those of the last level that has any,
+    and of those behind it.
+    """
     deviations = np.sqrt(variances)
     sides, planes = pair_sides(program, x), room_for_planes(program, x)
     totals, arriving = aligned(x, 2), aligned(x, 2)
@@ -60,7 +64,6 @@ def variances_backward(
     work = Work(planes, arriving, rings, g_rings, make_kept(program, x, rings))
     gradients = Gradients(aligned(x, x.shape[1]), aligned(x, program.maps))
     g_found = aligned(x, program.maps)
-    last = len(program.levels) - 1
     for first in range(0, len(x), LANES):
         count = min(LANES, len(x) - first)
         lay_out_pairs(program, x, deviations, x, deviations, first, count, sides)
@@ -71,12 +74,16 @@ def variances_backward(
         arriving[:] = 0
         for lane in range(count):
             arriving[0, lane] = g_ends[first + lane] * program.share
-        for index in range(last):
+        through_end = arriving.any()
+        last = len(program.levels) - 1 if through_end else _last_level(program, g_found)
+        # What enters a level that is left out stays 0, as its cotangents are.
+        for index in range(last if through_end else last - 1):
             for number in range(program.levels[index].offsets):
                 plane = plane_at(program, index, number)
                 forward_plane(program, plane, sides, planes, totals, rings, False)
         for index in range(last, -1, -1):
-            for number in range(program.levels[index].offsets):
+            passing = index < last or through_end
+            for number in range(program.levels[index].offsets if passing else 0):
                 plane = plane_at(program, index, number)
                 backward_plane(program, plane, sides, work, gradients, False)
             own = _level_backward(program, index, sides, g_found, gradients.s)
@@ -84,6 +91,20 @@ def variances_backward(
         # Both sides are the same image: each cotangent counts twice.
         gradients.image[:] *= 2 * program.image_factor
         from_lanes(gradients.image, first, count, grad_x)
+
+
+@rare
+def _last_level(program: Any, g_variances: Any) -> int:
+    """The last level whose variances have cotangents; 0 if none has."""
+    last = 0
+    for index in range(len(program.levels)):
+        level = program.levels[index]
+        for number in range(level.stages):
+            stage = program.stages[level.first_stage + number]
+            size = level.height * level.width if stage.rectified else 0
+            if g_variances[stage.map : stage.map + size].any():
+                last = index
+    return last
 
 
 @rare
