@@ -94,7 +94,11 @@ def test_every_default_is_commented():
 @pytest.mark.parametrize(
     ("field", "value", "told"),
     [
-        ("algorithm", "gan", "algorithm is 'gan': take one of dc, dsa, kip, kip_solve, ls"),
+        (
+            "algorithm",
+            "gan",
+            "algorithm is 'gan': take one of dc, dsa, kip, kip_newton, kip_solve, ls",
+        ),
         ("dataset__name", "imagenet", "dataset.name is 'imagenet': take one of digits, mnist"),
         ("kernel__architecture", "vgg", "kernel.architecture is 'vgg': take one of fc, conv"),
         ("kernel__implementation", "cuda", "kernel.implementation is 'cuda': take one of auto"),
