@@ -106,9 +106,9 @@ def get_config() -> ConfigDict:
     # alike: color, crop, cutout, flip, scale, rotate.
     config.matching.augment = ""
 
+    config.newton = ConfigDict()
     # 'kip_newton', which takes no optimiser: damping of the first step, in units of the curvature's
     # mean; the steps adapt it.
-    config.newton = ConfigDict()
     config.newton.damping = 0.1
     # Conjugate gradients a step, at most.
     config.newton.iterations = 50
