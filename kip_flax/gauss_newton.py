@@ -96,9 +96,8 @@ class Model(NamedTuple):
 
     def diagonal(self) -> jax.Array:
         """That of `transpose` after `forward` (S, P), as if no label followed."""
-        squares = _product(
-            "st,stp->sp", jnp.broadcast_to(self.weights, self.dk.shape[:2]), self.dk**2
-        )
+        # A sum, not a product of arrays: XLA squares as it reads, and writes no second dk down.
+        squares = jnp.sum(self.weights[:, None] * jnp.square(self.dk), axis=1)
         return squares * jnp.sum(self.alpha**2, axis=1)[:, None]
 
     def _free(self, residuals: jax.Array) -> jax.Array:

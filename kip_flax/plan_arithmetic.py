@@ -70,8 +70,13 @@ def pair_flops(plan: band.Plan, channels: int) -> float:
     return float(total)
 
 
-def memory(spec: arch.Spec, dataset: Dataset, support: int, targets: int, devices: int) -> Memory:
-    """The data set twice, as bytes and preprocessed; what a device holds in a step."""
+def memory(
+    spec: arch.Spec, dataset: Dataset, support: int, targets: int, devices: int, apart: bool
+) -> Memory:
+    """The data set twice, as bytes and preprocessed; what a device holds in a step.
+
+    `apart`: the gradients of all pairs are kept (Gauss-Newton steps), not their sum.
+    """
     image = int(np.prod(dataset.image_shape))
     train, test = len(dataset.train_labels), len(dataset.test_labels)
     share = -(-targets // devices)
@@ -79,7 +84,8 @@ def memory(spec: arch.Spec, dataset: Dataset, support: int, targets: int, device
     tile = tiles.bytes_per_lane(plan) * tiles.lanes_for(plan, share) if plan.convolutional else 0
     state = 4 * 4 * support * image  # Images, gradient, and the optimiser's two.
     held = state + 4 * share * image + 4 * 8 * share * support + 8 * support**2
-    return Memory(5 * (train + test) * image, held + tile)
+    gradients = 4 * share * support * image if apart else 0
+    return Memory(5 * (train + test) * image, held + tile + gradients)
 
 
 def warnings(needed: Memory) -> list[str]:

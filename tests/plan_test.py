@@ -3,12 +3,13 @@
 import importlib
 import json
 
+import numpy as np
 import pytest
 from quick import quick_kernel
 
 from configs import kip_digits
 from kip_flax import architectures as arch
-from kip_flax import kernels, plan, plan_arithmetic, train
+from kip_flax import data, kernels, plan, plan_arithmetic, train
 from kip_flax.kernels import band
 
 
@@ -65,6 +66,17 @@ def test_pairs_of_a_step():
     assert kip.pairs == len({(i, j) for i in range(10) for j in range(210) if j >= i})
     assert ls.pairs == 2000
     assert kip.flops_per_pair == 4 * ls.flops_per_pair
+
+
+def test_gradients_of_pairs_kept_apart_are_counted():
+    images = np.zeros((300, 8, 8, 1), np.uint8)
+    dataset = data.Dataset("some", images, np.zeros(300, int), images, np.zeros(300, int), ())
+    summed, apart = (
+        plan_arithmetic.memory(arch.conv(1), dataset, 10, 200, devices=2, apart=apart)
+        for apart in (False, True)
+    )
+    assert apart.device - summed.device == np.zeros((10, 100, 8, 8, 1), np.float32).nbytes
+    assert apart.host == summed.host
 
 
 def test_a_host_that_is_too_small_is_warned_of(monkeypatch):
