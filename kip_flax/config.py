@@ -170,9 +170,11 @@ def identity(config: ConfigDict | dict[str, Any]) -> dict[str, Any]:
 
 def labels_are(flat: dict[str, Any]) -> str:
     """How a run of the flat configuration comes to its labels: 'solved', 'learned' or 'fixed'."""
-    if flat["algorithm"] in ("ls", "kip_solve", "kip_newton"):
+    if flat["algorithm"] in ("ls", "kip_solve"):
         return "solved"
-    return "learned" if flat["support.learn_labels"] else "fixed"
+    if not flat["support.learn_labels"]:
+        return "fixed"
+    return "solved" if flat["algorithm"] == "kip_newton" else "learned"
 
 
 def hyper_parameters(config: ConfigDict | dict[str, Any]) -> dict[str, int | float | str]:

@@ -153,7 +153,7 @@ def shard_kernel(kernel: Kernel, mesh: Mesh) -> Kernel:
 
 def shard_jacobian(jacobian: Jacobian, mesh: Mesh) -> Jacobian:
     """`jacobian(x_t, x_s) -> k (T, S), dk (S, T, ...)` over the mesh: its rows (T) over 'data',
-    support images over 'support'. T is a multiple of the devices; S need not be."""
+    support images over 'support'. What does not divide is padded and cut off again."""
     rows, columns = mesh.shape["data"], mesh.shape["support"]
     if rows * columns == 1:
         return jacobian
@@ -166,8 +166,8 @@ def shard_jacobian(jacobian: Jacobian, mesh: Mesh) -> Jacobian:
     )
 
     def sharded(x_t: jax.Array, x_s: jax.Array) -> tuple[jax.Array, jax.Array]:
-        k, dk = local(x_t, _pad_rows(x_s, columns))
-        return k[:, : len(x_s)], dk[: len(x_s)]
+        k, dk = local(_pad_rows(x_t, rows), _pad_rows(x_s, columns))
+        return k[: len(x_t), : len(x_s)], dk[: len(x_s), : len(x_t)]
 
     return sharded
 

@@ -94,7 +94,7 @@ def _row(experiment: Experiment, folder: Path) -> str:
         str(config["support"]["size"]),
         labels + (", zca" if config["preprocess"] == "zca_normalize" else ""),
         _percent([draw["initial"]["accuracy"] for draw in draws])
-        + (" (labels solved)" if config["algorithm"] in ("kip_solve", "kip_newton") else ""),
+        + (" (labels solved)" if labels == "solved" and config["algorithm"] != "ls" else ""),
         _percent([draw["final"]["accuracy"] for draw in draws]),
         published,
         "" if config["algorithm"] == "ls" else str(draws[0]["step"]),

@@ -1,24 +1,22 @@
-"""KIP by Gauss-Newton steps, the labels solved for: few steps, each worth many of descent's."""
+"""KIP by Gauss-Newton steps: few steps, each worth many of descent's."""
 
 from collections.abc import Callable
 
 import jax
 from ml_collections import ConfigDict
 
-from kip_flax import gauss_newton, sharding
-from kip_flax.algorithms import kip
+from kip_flax import gauss_newton, residuals, sharding
+from kip_flax.algorithms import kip, kip_solve
 from kip_flax.algorithms.kip import check_data
-from kip_flax.algorithms.kip_solve import check, make_support
-from kip_flax.algorithms.ls import pairs
 from kip_flax.kernels import jacobian
 from kip_flax.state import KipState
-from kip_flax.tasks import Problem, Step, kernel_options
+from kip_flax.tasks import Problem, Step, Support, kernel_options
 
-__all__ = ["check", "check_data", "init", "make_step", "make_support", "pairs", "prepare"]
+__all__ = ["check_data", "init", "make_step", "make_support", "pairs", "prepare"]
 
 
 def init(config: ConfigDict, images: jax.Array, labels: jax.Array) -> KipState:
-    """State before the first step: images (S, H, W, C); the labels (S, classes) are not used."""
+    """State before the first step: images (S, H, W, C), labels (S, classes)."""
     return gauss_newton.init(images, labels, config.newton.damping)
 
 
@@ -28,9 +26,30 @@ def prepare(config: ConfigDict, say: Callable[[str], None]) -> None:
 
 
 def make_step(problem: Problem) -> Step:
-    """One step on a batch that is drawn anew, evenly over the classes."""
+    """One step on a batch that is drawn anew, evenly over the classes.
+
+    Labels that are learned are solved for, as in `kip_solve`.
+    """
     config = problem.config
     of_pairs = jacobian.make_jacobian(**kernel_options(config))
     of_pairs = sharding.shard_jacobian(of_pairs, problem.mesh)
-    update = gauss_newton.make_step(problem.kernel, of_pairs, config.reg, config.newton.iterations)
+    learned = config.support.learn_labels
+    make = residuals.with_solved_labels if learned else residuals.with_fixed_labels
+    update = gauss_newton.make_step(
+        make(problem.kernel, of_pairs, config.reg), config.newton.iterations
+    )
     return kip.on_batches(problem, update)
+
+
+def make_support(problem: Problem) -> Callable[[KipState], Support]:
+    """The images, with the labels that Label Solve gives them where labels are learned."""
+    if problem.config.support.learn_labels:
+        return kip_solve.make_support(problem)
+    return lambda state: state.support
+
+
+def pairs(config: ConfigDict, train_size: int) -> int:
+    """Kernel entries with their gradients of a step."""
+    del train_size
+    size = config.support.size
+    return size * (config.batch_size + (0 if config.support.learn_labels else size))

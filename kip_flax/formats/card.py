@@ -5,13 +5,19 @@ from typing import Any
 
 import numpy as np
 
+from kip_flax import config as config_lib
 from kip_flax.export import Distilled
 from kip_flax.formats.moments import field_name
 
+_LEARNED = {
+    "learned": "images and labels",
+    "solved": "images, labels solved for",
+    "fixed": "images, labels fixed",
+}
 _METHODS = {
     "kip": "Kernel Inducing Points (KIP)",
-    "kip_solve": "Kernel Inducing Points (KIP), labels solved for",
-    "kip_newton": "Kernel Inducing Points (KIP) by Gauss-Newton steps, labels solved for",
+    "kip_solve": "Kernel Inducing Points (KIP)",
+    "kip_newton": "Kernel Inducing Points (KIP) by Gauss-Newton steps",
     "ls": "Label Solve",
 }
 _SPACES = {
@@ -121,9 +127,9 @@ def _maker(provenance: dict[str, Any]) -> str:
         )
     config = provenance.get("config", {})
     method = _METHODS.get(config.get("algorithm", ""), "kernel ridge regression")
-    if config.get("algorithm") != "kip":
+    if not config.get("algorithm", "").startswith("kip"):
         return f"Made by {by}: {method}."
-    learned = "images and labels" if config["support.learn_labels"] else "images, labels fixed"
+    learned = _LEARNED[config_lib.labels_are(config)]
     return f"Made by {by}: {method}, {learned}, step {provenance['step']}, seed {config['seed']}."
 
 
