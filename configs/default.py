@@ -107,11 +107,11 @@ def get_config() -> ConfigDict:
     config.matching.augment = ""
 
     config.newton = ConfigDict()
-    # 'kip_newton', which takes no optimiser: damping of the first step, in units of the curvature's
-    # mean; the steps adapt it.
+    # 'kip_newton', which takes no optimiser: least damping of the first step, in units of the
+    # curvature's mean; the steps adapt it.
     config.newton.damping = 0.1
-    # Conjugate gradients a step, at most.
-    config.newton.iterations = 50
+    # Directions that a step is made of.
+    config.newton.iterations = 100
 
     config.mesh = ConfigDict()
     # Devices that share the targets; -1: all that are left.

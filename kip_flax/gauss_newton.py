@@ -2,8 +2,9 @@
 
 The residuals are nearly linear in the images over a small step, so the loss is a least-squares
 problem whose curvature is known from first derivatives: those of every pair cost no more than their
-sum, the gradient that a step of descent takes. Levenberg and Marquardt's damping says how far the
-linear model is trusted: More (1978) for the ratio of gains.
+sum, the gradient that a step of descent takes. A step is damped for two reasons. The linear model
+holds near the images only (Levenberg and Marquardt; More, 1978, for the ratio of gains), and the
+batch is a sample of the targets (`ridge_path`).
 """
 
 from collections.abc import Callable
@@ -11,8 +12,8 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from kip_flax import krr
-from kip_flax.residuals import Model, Residuals, Targets
+from kip_flax import ridge_path
+from kip_flax.residuals import Residuals, Targets
 from kip_flax.state import KipState
 
 Metrics = dict[str, jax.Array]
@@ -20,7 +21,6 @@ Step = Callable[[KipState, jax.Array, jax.Array, jax.Array], tuple[KipState, Met
 
 _TRIALS = 6  # Steps of a batch that may be refused, each with more damping.
 _REFUSED, _POOR, _GOOD = 4.0, 2.5, 1 / 3  # What the damping is multiplied by.
-_TOLERANCE = 1e-6  # Conjugate gradients end where the squared residual has fallen to this share.
 
 
 def init(images: jax.Array, labels: jax.Array, damping: float) -> KipState:
@@ -30,49 +30,18 @@ def init(images: jax.Array, labels: jax.Array, damping: float) -> KipState:
     return KipState(jnp.zeros((), jnp.int32), params, jnp.asarray(labels, jnp.float32), state)
 
 
-def direction(model: Model, residuals: jax.Array, damping: jax.Array, iterations: int) -> jax.Array:
-    """The step (S, P) that is best for the linear model and not too long.
-
-    It minimises `|r + A d|^2 + damping * m |d|^2`, `m` being the mean diagonal of A^T A, by
-    conjugate gradients, which the diagonal preconditions.
-    """
-    diagonal = model.diagonal()
-    ridge = damping * jnp.mean(diagonal)
-    scale = 1 / (diagonal + ridge)
-
-    def curved(d: jax.Array) -> jax.Array:
-        return model.transpose(model.forward(d)) + ridge * d
-
-    def improve(carry: tuple) -> tuple:
-        d, residual, way, square, count = carry
-        bent = curved(way)
-        length = square / jnp.vdot(way, bent)
-        d, residual = d + length * way, residual - length * bent
-        scaled = scale * residual
-        new = jnp.vdot(residual, scaled)
-        return d, residual, scaled + new / square * way, new, count + 1
-
-    downhill = -model.transpose(residuals)
-    first = scale * downhill
-    square = jnp.vdot(downhill, first)
-    start = (jnp.zeros_like(downhill), downhill, first, square, 0)
-
-    def unfinished(carry: tuple) -> jax.Array:
-        return (carry[4] < iterations) & (carry[3] > _TOLERANCE * square)
-
-    return jax.lax.while_loop(unfinished, improve, start)[0]
-
-
-def make_step(residuals: Residuals, iterations: int) -> Step:
+def make_step(residuals: Residuals, iterations: int, key: jax.Array) -> Step:
     """`step(state, x_t, y_t, weights) -> (state, metrics)`.
 
     Args:
         residuals: those of solved or of fixed labels; on a mesh where wanted.
-        iterations: of conjugate gradients, at most.
+        iterations: directions that a step is made of.
+        key: of the signs that say what fitting noise looks like.
 
     A step that would not lower the loss of its batch is tried again with more damping, and after
     six trials left out. Metrics are the loss and accuracy before it, the norm of the gradient, the
-    damping, and the gain as a share of what the model had foretold (0 where no step was taken).
+    least damping of the next step, the share of the way that was gone, and the gain as a share of
+    what the model had foretold (0 where no step was taken).
     """
 
     def step(
@@ -80,30 +49,36 @@ def make_step(residuals: Residuals, iterations: int) -> Step:
     ) -> tuple[KipState, Metrics]:
         images, batch = state.params["images"], Targets(x_t, y_t, weights)
         now, model = residuals.linearise(images, state.labels, batch)
+        entries = jnp.sum(weights) * y_t.shape[1]
+        signs = jax.random.fold_in(key, state.step)
+        path, noise = ridge_path.paths(model, now.residuals, signs, iterations)
+        square, mean = jnp.sum(jnp.square(now.residuals)), jnp.mean(model.diagonal())
 
         def attempt(carry: tuple) -> tuple:
-            _, _, damping, trials = carry
-            way = direction(model, now.residuals, damping, iterations)
-            foretold = krr.loss(now.residuals + model.forward(way), jnp.zeros_like(y_t), weights)
-            moved = images + way.reshape(images.shape)
+            *_, least, trials = carry
+            damping, length = ridge_path.choose(path, noise, square, mean, least)
+            ridge = damping * mean
+            moved = images + length * path.solution(ridge).reshape(images.shape)
             gain = now.loss - residuals.loss(moved, state.labels, batch)
             taken = gain > 0  # False where it is not finite.
-            ratio = jnp.where(taken, gain / (now.loss - foretold), 0)
+            ratio = jnp.where(taken, gain / (path.gain(ridge, length) / (2 * entries)), 0)
             factor = jnp.where(ratio > 0.75, _GOOD, jnp.where(ratio < 0.4, _POOR, 1.0))
             factor = jnp.where(taken, factor, _REFUSED)
-            return jnp.where(taken, moved, images), ratio, damping * factor, trials + 1
+            moved = jnp.where(taken, moved, images)
+            return moved, ratio, length, damping * factor, trials + 1
 
         def refused(carry: tuple) -> jax.Array:
-            return (carry[1] <= 0) & (carry[3] < _TRIALS)
+            return (carry[1] <= 0) & (carry[-1] < _TRIALS)
 
-        start = (images, jnp.zeros_like(now.loss), state.opt_state["damping"], 0)
-        moved, ratio, damping, _ = jax.lax.while_loop(refused, attempt, start)
-        gradient = model.transpose(now.residuals) / (jnp.sum(weights) * y_t.shape[1])
+        nothing = jnp.zeros_like(now.loss)
+        start = (images, nothing, nothing, state.opt_state["damping"], 0)
+        moved, ratio, length, damping, _ = jax.lax.while_loop(refused, attempt, start)
         metrics = {
             "loss": now.loss,
             "accuracy": now.accuracy,
-            "grad_norm": jnp.linalg.norm(gradient),
+            "grad_norm": jnp.linalg.norm(path.parts) / entries,
             "damping": damping,
+            "length": length,
             "gain_ratio": ratio,
         }
         state = state.replace(

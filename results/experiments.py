@@ -74,7 +74,6 @@ def _newton(dataset: str, size: int, published: float) -> Experiment:
     name, config = f"kip_newton_{dataset}_{size}", f"kip_newton_{dataset}"
     hundred = {
         "support__size": 100,
-        "batch_size": 2000,
         "num_steps": 25,
         "checkpoint__every_steps": 1,
     }

@@ -1,34 +1,18 @@
 """Gauss-Newton steps against NumPy's dense algebra and losses in float64, and whole runs."""
 
-import jax.numpy as jnp
+import jax
 import numpy as np
 import pytest
-from least_squares import JACOBIAN, KERNEL, KINDS, dense, losses, problem, residuals_of
+from least_squares import JACOBIAN, KERNEL, KINDS, losses, problem, residuals_of
 from whole_runs import artefacts, assert_same, result, small, stop_at
 
 from kip_flax import config as config_lib
 from kip_flax import gauss_newton, krr, sharding, train
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_the_direction_solves_the_damped_normal_equations(kind):
-    images, labels, batch = problem()
-    fit, model = residuals_of(kind).linearise(images, labels, batch)
-    matrix, damping = dense(model, 4, 9).astype(float), 0.05
-    ridge = damping * np.mean(model.diagonal())
-    curved = matrix.T @ matrix + ridge * np.eye(36)
-    downhill = -matrix.T @ np.asarray(fit.residuals).ravel()
-
-    def short_of(iterations):
-        found = gauss_newton.direction(model, fit.residuals, jnp.float32(damping), iterations)
-        return np.linalg.norm(curved @ np.asarray(found).ravel() - downhill)
-
-    assert short_of(200) < 5e-3 * np.linalg.norm(downhill)
-    assert short_of(2) > 5e-2 * np.linalg.norm(downhill)
-
-
 def stepper(kind, kernel=KERNEL, jacobian=JACOBIAN):
-    return gauss_newton.make_step(residuals_of(kind, kernel, jacobian), iterations=50)
+    residuals = residuals_of(kind, kernel, jacobian)
+    return gauss_newton.make_step(residuals, iterations=50, key=jax.random.key(0))
 
 
 def first(images, labels):

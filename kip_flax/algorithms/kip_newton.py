@@ -35,9 +35,9 @@ def make_step(problem: Problem) -> Step:
     of_pairs = sharding.shard_jacobian(of_pairs, problem.mesh)
     learned = config.support.learn_labels
     make = residuals.with_solved_labels if learned else residuals.with_fixed_labels
-    update = gauss_newton.make_step(
-        make(problem.kernel, of_pairs, config.reg), config.newton.iterations
-    )
+    of_batch = make(problem.kernel, of_pairs, config.reg)
+    key = jax.random.fold_in(problem.key, 1)
+    update = gauss_newton.make_step(of_batch, config.newton.iterations, key)
     return kip.on_batches(problem, update)
 
 
