@@ -199,8 +199,8 @@ def _words(config: ConfigDict, dataset: Dataset, mesh: Mesh, plan: Plan) -> str:
         spec, dataset.image_shape, plan.support, plan.targets, config.algorithm != "ls"
     )
     devices = mesh.shape["data"] * mesh.shape["support"]
-    apart = config.algorithm == "kip_newton"
-    memory = plan_arithmetic.memory(spec, dataset, plan.support, plan.targets, devices, apart)
+    directions = config.newton.iterations if config.algorithm == "kip_newton" else 0
+    memory = plan_arithmetic.memory(spec, dataset, plan.support, plan.targets, devices, directions)
     one_step, one_test = plan.step.at(plan.targets), plan.evaluation.at(plan.tests)
     lines = [
         f"plan of {config.algorithm} on {dataset.name}, {metrics.hardware()}, "

@@ -71,11 +71,12 @@ def pair_flops(plan: band.Plan, channels: int) -> float:
 
 
 def memory(
-    spec: arch.Spec, dataset: Dataset, support: int, targets: int, devices: int, apart: bool
+    spec: arch.Spec, dataset: Dataset, support: int, targets: int, devices: int, directions: int
 ) -> Memory:
     """The data set twice, as bytes and preprocessed; what a device holds in a step.
 
-    `apart`: the gradients of all pairs are kept (Gauss-Newton steps), not their sum.
+    `directions`: what a Gauss-Newton step is made of, for which the gradients of all pairs are kept
+    as well as two bases, each with its rotation; 0 where only the sum of gradients is kept.
     """
     image = int(np.prod(dataset.image_shape))
     train, test = len(dataset.train_labels), len(dataset.test_labels)
@@ -84,8 +85,8 @@ def memory(
     tile = tiles.bytes_per_lane(plan) * tiles.lanes_for(plan, share) if plan.convolutional else 0
     state = 4 * 4 * support * image  # Images, gradient, and the optimiser's two.
     held = state + 4 * share * image + 4 * 8 * share * support + 8 * support**2
-    gradients = 4 * share * support * image if apart else 0
-    return Memory(5 * (train + test) * image, held + tile + gradients)
+    apart = 4 * (share + 4 * directions) * support * image if directions else 0
+    return Memory(5 * (train + test) * image, held + tile + apart)
 
 
 def warnings(needed: Memory) -> list[str]:

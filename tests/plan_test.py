@@ -72,10 +72,11 @@ def test_gradients_of_pairs_kept_apart_are_counted():
     images = np.zeros((300, 8, 8, 1), np.uint8)
     dataset = data.Dataset("some", images, np.zeros(300, int), images, np.zeros(300, int), ())
     summed, apart = (
-        plan_arithmetic.memory(arch.conv(1), dataset, 10, 200, devices=2, apart=apart)
-        for apart in (False, True)
+        plan_arithmetic.memory(arch.conv(1), dataset, 10, 200, devices=2, directions=directions)
+        for directions in (0, 30)
     )
-    assert apart.device - summed.device == np.zeros((10, 100, 8, 8, 1), np.float32).nbytes
+    gradients, basis = (np.zeros((10, n, 8, 8, 1), np.float32) for n in (100, 30))
+    assert apart.device - summed.device == gradients.nbytes + 4 * basis.nbytes
     assert apart.host == summed.host
 
 
