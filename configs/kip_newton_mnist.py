@@ -6,7 +6,8 @@ targets a step; how it is minimised is this program's own (docs/method.md). For 
 
 Expected: 97.3 % on the kernel is reported for one image per class, by the best variant, with
 augmentation and long runs (second-hand: check the paper before quoting).
-Measured: not yet.
+Measured: 70.48 % natural, labels solved for; 96.93 % at step 80, on all test images; a tenth of the
+training images was held out. 0.41 core hours on two cores (AMD EPYC, Zen 5).
 
 Run: python main.py --config=configs/kip_newton_mnist.py --workdir=runs/kip_newton_mnist \
     --config.dataset.data_dir=DIR

@@ -40,8 +40,8 @@ def make_step(residuals: Residuals, iterations: int, key: jax.Array) -> Step:
 
     A step that would not lower the loss of its batch is tried again with more damping, and after
     six trials left out. Metrics are the loss and accuracy before it, the norm of the gradient, the
-    least damping of the next step, the share of the way that was gone, and the gain as a share of
-    what the model had foretold (0 where no step was taken).
+    damping and length (share of the way) of the step, and the gain as a share of what the model had
+    foretold (0 where no step was taken). The state keeps the least damping of the next step.
     """
 
     def step(
@@ -62,27 +62,29 @@ def make_step(residuals: Residuals, iterations: int, key: jax.Array) -> Step:
             gain = now.loss - residuals.loss(moved, state.labels, batch)
             taken = gain > 0  # False where it is not finite.
             ratio = jnp.where(taken, gain / (path.gain(ridge, length) / (2 * entries)), 0)
-            factor = jnp.where(ratio > 0.75, _GOOD, jnp.where(ratio < 0.4, _POOR, 1.0))
-            factor = jnp.where(taken, factor, _REFUSED)
+            # Where the model held, more is dared next time; where not, less than it was this time.
+            dared = jnp.maximum(_GOOD * least, ridge_path.DAMPINGS[0])
+            careful = damping * jnp.where(taken, _POOR, _REFUSED)
+            least = jnp.where(ratio > 0.75, dared, jnp.where(ratio < 0.4, careful, least))
             moved = jnp.where(taken, moved, images)
-            return moved, ratio, length, damping * factor, trials + 1
+            return moved, ratio, (damping, length), least, trials + 1
 
         def refused(carry: tuple) -> jax.Array:
             return (carry[1] <= 0) & (carry[-1] < _TRIALS)
 
-        nothing = jnp.zeros_like(now.loss)
-        start = (images, nothing, nothing, state.opt_state["damping"], 0)
-        moved, ratio, length, damping, _ = jax.lax.while_loop(refused, attempt, start)
+        none = jnp.zeros_like(now.loss)
+        start = (images, none, (none, none), state.opt_state["damping"], 0)
+        moved, ratio, chosen, least, _ = jax.lax.while_loop(refused, attempt, start)
         metrics = {
             "loss": now.loss,
             "accuracy": now.accuracy,
             "grad_norm": jnp.linalg.norm(path.parts) / entries,
-            "damping": damping,
-            "length": length,
+            "damping": chosen[0],
+            "length": chosen[1],
             "gain_ratio": ratio,
         }
         state = state.replace(
-            step=state.step + 1, params={"images": moved}, opt_state={"damping": damping}
+            step=state.step + 1, params={"images": moved}, opt_state={"damping": least}
         )
         return state, metrics
 

@@ -19,8 +19,8 @@ _NAMES = {
 }
 _METHODS = {
     "kip": "KIP",
-    "kip_solve": "KIP",
-    "kip_newton": "KIP",
+    "kip_solve": "KIP, labels solved at each step,",
+    "kip_newton": "KIP, Gauss-Newton,",
     "ls": "LS",
     "dc": "DC",
     "dsa": "DSA",

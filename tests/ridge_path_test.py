@@ -1,5 +1,7 @@
 """Paths of solutions against NumPy's dense algebra, and the chosen step against fresh targets."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,6 +11,7 @@ from least_squares import KINDS, dense, problem, residuals_of
 from kip_flax import ridge_path
 
 
+@functools.cache
 def explored(kind, iterations):
     images, labels, batch = problem()
     fit, model = residuals_of(kind).linearise(images, labels, batch)
