@@ -1,11 +1,11 @@
 """Weak and strong scaling of the KIP step from one device to two, and an estimate for more.
 
 Each device has one core: in one process ('devices'), or one process each ('processes', over gloo).
-The estimate for many devices is arithmetic, not a measurement: pairs of a device at the measured
-time a pair, what no device shares (the solve, the optimiser, the call), and the collectives of
-`benchmarks.collectives` at the speed of a link.
+The estimate for many devices is arithmetic, not a measurement: rows of a device, in tiles of 16, at
+the measured time a pair, and the collectives of `benchmarks.collectives` at the speed of a link;
+for devices as fast as the measured core, and a thousand times as fast.
 
-Run: python -m benchmarks.scaling --targets=200
+Run: python -m benchmarks.scaling --targets=960 --picture=docs/scaling.png
 """
 
 import argparse
@@ -20,6 +20,7 @@ import time
 import jax
 import numpy as np
 import optax
+from matplotlib.figure import Figure
 
 from kip_flax import architectures, distill, kernels, multihost, sharding, tasks
 
@@ -31,11 +32,27 @@ LINKS = {
 }
 
 
+COUNTS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
+FASTER = {"this core": 1, "1,000 times as fast": 1000}
+SpeedUps = dict[tuple[str, str], list[float]]  # By device and link, one for each of COUNTS.
+TILE = 16  # Targets that the compiled kernel takes at once.
+
+
 def main() -> None:
-    """Measures in processes of their own, prints two tables."""
+    """Measures in processes of their own, prints two tables, draws a picture."""
     options = _arguments()
     if options.worker is not None:
         return _work(options)
+    one = options.one or _measure(options)
+    speed_ups = _estimate(options, one / _pairs(options, options.targets, 1))
+    _print(options, one, speed_ups)
+    if options.picture:
+        _draw(speed_ups, options.run_targets, options.picture)
+    return None
+
+
+def _measure(options: argparse.Namespace) -> float:
+    """Prints the measured table; seconds of a step on one device."""
     alone = {}
     print("| | targets | 1 device, s a step | 2 devices, s a step | efficiency |")
     print("|---|---|---|---|---|")
@@ -57,8 +74,7 @@ def main() -> None:
             per = f"{options.targets} / {targets}"
             print(f"| {kind}, {name} | {per} | {one:.3f} | {two:.3f} | {one / two / share:.0%} |")
         alone[kind] = one
-    _estimate(options, alone["devices"])
-    return None
+    return alone["devices"]
 
 
 def _arguments() -> argparse.Namespace:
@@ -68,6 +84,8 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--size", type=int, default=32, help="height and width of images")
     parser.add_argument("--steps", type=int, default=7)
     parser.add_argument("--bytes", type=int, default=271_632, help="see benchmarks.collectives")
+    parser.add_argument("--one", type=float, help="seconds of a step on one device: do not measure")
+    parser.add_argument("--picture", help="file for a picture of the estimate")
     parser.add_argument("--run-targets", type=int, default=50_000, help="targets of the estimate")
     for name in ("worker", "count", "process", "port"):
         parser.add_argument(f"--{name}", default=None, help=argparse.SUPPRESS)
@@ -137,30 +155,58 @@ def _work(options: argparse.Namespace) -> None:
     print(json.dumps(seconds[1:]))
 
 
-def _estimate(options: argparse.Namespace, one: float) -> None:
-    """Speed-up on up to 512 such devices, by arithmetic."""
-    pairs = options.images * (options.targets + options.images)
-    a_pair = one / pairs
+def _estimate(options: argparse.Namespace, a_pair: float) -> SpeedUps:
+    """Speed-up over one device on each of `COUNTS`, by arithmetic."""
+    found = {}
+    for device, faster in FASTER.items():
+        for link, (speed, latency) in LINKS.items():
+            seconds = [
+                _pairs(options, options.run_targets, n) * a_pair / faster
+                + _exchange(options.bytes, n, speed, latency)
+                for n in COUNTS
+            ]
+            found[device, link] = [seconds[0] / each for each in seconds]
+    return found
+
+
+def _pairs(options: argparse.Namespace, targets: int, devices: int) -> int:
+    """Of one device: its rows of K_ts and of K_ss, in whole tiles, against the support."""
+    shares = (math.ceil(rows / devices) for rows in (targets, options.images))
+    return sum(TILE * math.ceil(share / TILE) for share in shares) * options.images
+
+
+def _exchange(size: int, devices: int, speed: float, latency: float) -> float:
+    """Seconds of five exchanges in rings: twice the bytes, and hops by halves."""
+    return 2 * size / speed + 5 * 2 * math.log2(devices) * latency if devices > 1 else 0.0
+
+
+def _print(
+    options: argparse.Namespace, one: float, ups: dict[tuple[str, str], list[float]]
+) -> None:
+    shown = [COUNTS.index(n) for n in (2, 8, 32, 128, 512)]
     print("\nEstimated, not measured: speed-up over one device.")
-    print(f"{a_pair * 1e3:.3f} ms a pair and device, {options.run_targets:,} targets a step,")
-    print(f"{options.bytes:,} bytes a step in 5 exchanges.\n")
-    counts = (2, 8, 32, 128, 512)
-    print(f"| link | {' | '.join(map(str, counts))} |\n|---|{'---|' * len(counts)}")
-    for name, (speed, latency) in LINKS.items():
-        alone = _step_seconds(options, a_pair, 1, speed, latency)
-        ups = [alone / _step_seconds(options, a_pair, n, speed, latency) for n in counts]
-        print(f"| {name} | {' | '.join(f'{up:.4g}' for up in ups)} |")
+    print(f"{one:.3g} s a step of {options.targets} targets on one device; then")
+    print(f"{options.run_targets:,} targets, {options.bytes:,} bytes a step in 5 exchanges.\n")
+    print(f"| device | link | {' | '.join(str(COUNTS[i]) for i in shown)} |")
+    print(f"|---|---|{'---|' * len(shown)}")
+    for (device, link), up in ups.items():
+        print(f"| {device} | {link} | {' | '.join(f'{up[i]:.3g}' for i in shown)} |")
 
 
-def _step_seconds(
-    options: argparse.Namespace, a_pair: float, devices: int, speed: float, latency: float
-) -> float:
-    """Rows of K_ts and K_ss of one device, then rings: twice the bytes, a hop for each device."""
-    rows = math.ceil(options.run_targets / devices) + math.ceil(options.images / devices)
-    exchange = 0.0
-    if devices > 1:
-        exchange = 2 * options.bytes / speed + 5 * 2 * math.log2(devices) * latency
-    return rows * options.images * a_pair + exchange
+def _draw(ups: SpeedUps, targets: int, file: str) -> None:
+    figure = Figure(figsize=(6.4, 4.2), layout="constrained")
+    axes = figure.add_subplot()
+    axes.plot(COUNTS, COUNTS, color="0.8", label="one for one")
+    for (device, link), up in ups.items():
+        style = "-" if FASTER[device] == 1 else "--"
+        axes.plot(COUNTS, up, style, marker=".", label=f"{device}; {link}")
+    axes.set(xscale="log", yscale="log", xlabel="devices", ylabel="speed-up over one device")
+    axes.set_title(f"Estimated: a KIP step of {targets:,} targets", fontsize="medium")
+    axes.set_xticks(COUNTS, [str(n) for n in COUNTS])
+    axes.set_yticks(COUNTS, [str(n) for n in COUNTS])
+    axes.minorticks_off()
+    axes.legend(fontsize="x-small", frameon=False)
+    figure.savefig(file, dpi=150)
 
 
 if __name__ == "__main__":
