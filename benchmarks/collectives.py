@@ -16,7 +16,18 @@ import numpy as np
 import optax
 from jax.sharding import Mesh
 
-from kip_flax import architectures, distill, evaluate, kernels, label_solve, sharding, tasks
+from kip_flax import (
+    architectures,
+    distill,
+    evaluate,
+    gauss_newton,
+    kernels,
+    label_solve,
+    residuals,
+    sharding,
+    tasks,
+)
+from kip_flax.kernels import jacobian
 
 _OPS = "all-reduce|all-gather|all-to-all|reduce-scatter|collective-permute|collective-broadcast"
 _LINE = re.compile(rf"= (?P<shape>.*?) (?P<op>{_OPS})(-start)?\(")
@@ -103,6 +114,15 @@ def kip_step(problem: Problem, mesh: Mesh, targets: int) -> str:
     return _text(step.lower(sharding.replicate(mesh, state), *put))
 
 
+def gauss_newton_step(problem: Problem, mesh: Mesh, targets: int) -> str:
+    """HLO text of the Gauss-Newton step, labels solved for."""
+    of_pairs = sharding.shard_jacobian(jacobian.make_jacobian(problem.spec), mesh)
+    of_batch = residuals.with_solved_labels(_kernel(problem, mesh), of_pairs, 1e-6)
+    state = jax.tree.map(np.array, gauss_newton.init(*problem.arrays(problem.support), 0.1))
+    step = tasks.pinned(gauss_newton.make_step(of_batch, 100, jax.random.key(0)), mesh)
+    return _text(step.lower(sharding.replicate(mesh, state), *_targets(problem, mesh, targets)))
+
+
 def label_solve_step(problem: Problem, mesh: Mesh, targets: int) -> str:
     """HLO text of a tile of Label Solve."""
     state = jax.tree.map(np.array, label_solve.init(*problem.arrays(problem.support)))
@@ -120,7 +140,12 @@ def evaluation(problem: Problem, mesh: Mesh, targets: int) -> str:
     return _text(measure.lower(images, labels.astype(float), x, y, targets))
 
 
-STEPS = {"KIP step": kip_step, "Label Solve": label_solve_step, "evaluation": evaluation}
+STEPS = {
+    "KIP step": kip_step,
+    "Gauss-Newton step": gauss_newton_step,
+    "Label Solve": label_solve_step,
+    "evaluation": evaluation,
+}
 
 
 def _text(lowered: jax.stages.Lowered) -> str:
@@ -157,7 +182,9 @@ def main() -> None:
     for name, program in STEPS.items():
         for targets in map(int, options.targets.split(",")):
             found = collectives(program(problem, mesh, targets))
-            told = ", ".join(f"{c.op} {c.size:,}" for c in sorted(found))
+            told = ", ".join(
+                f"{c.op} {c.size:,}{' (looped)' if c.looped else ''}" for c in sorted(found)
+            )
             print(f"| {name} | {targets} | {told} | {sum(c.size for c in found):,} |")
 
 

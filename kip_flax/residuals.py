@@ -85,7 +85,9 @@ def with_solved_labels(kernel: Kernel, jacobian: Jacobian, reg: float) -> Residu
         gram, alpha, fit = best(k_ts, batch)
         factor = jnp.linalg.cholesky(krr.add_ridge((gram + gram.T) / 2, reg / len(gram)))
         weighted = k_ts.astype(gram.dtype) * batch.weights[:, None]
-        basis = jax.scipy.linalg.solve_triangular(factor, weighted.T, lower=True).T
+        # Of S columns, not of T: a solve for all targets would gather them from all devices.
+        inverse = jax.scipy.linalg.solve_triangular(factor, jnp.eye(len(gram)), lower=True)
+        basis = weighted @ inverse.T
         return fit, SolvedModel(_flat(dk), _single(alpha), _single(basis), batch.weights)
 
     return Residuals(loss, linearise)
@@ -102,7 +104,8 @@ def with_fixed_labels(kernel: Kernel, jacobian: Jacobian, reg: float) -> Residua
         k_ts, dk_ts = jacobian(batch.x, images)
         k_ss, dk_ss = jacobian(images, images)
         alpha = krr.solve(k_ss, labels, reg)
-        reach = krr.solve(k_ss, k_ts.T, reg).T * batch.weights[:, None]
+        inverse = krr.solve(k_ss, jnp.eye(len(k_ss)), reg)
+        reach = (k_ts @ inverse) * batch.weights[:, None]
         model = FixedModel(
             _flat(dk_ts), _flat(dk_ss), _single(alpha), _single(reach), batch.weights
         )
