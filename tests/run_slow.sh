@@ -4,5 +4,5 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-bash tests/run.sh -m slow
+bash tests/run.sh -n 0 -m slow
 "${VENV:-.venv}/bin/python" tests/faults/run.py --rounds=20
