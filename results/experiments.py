@@ -89,6 +89,8 @@ _ZCA = {"preprocess": "zca_normalize"}
 EXPERIMENTS: tuple[Experiment, ...] = (
     Experiment("kip_digits_10", "kip_digits"),
     Experiment("kip_digits_10_fixed", "kip_digits", {"support.learn_labels": False}),
+    Experiment("kip_newton_digits_10", "kip_newton_digits"),
+    Experiment("kip_newton_digits_10_fixed", "kip_newton_digits", {"support.learn_labels": False}),
     Experiment("ls_digits_10", "ls_digits", seeds=_DRAWS),
     _kip("kip_mnist_10", "kip_mnist", 97.3),
     _kip("kip_solve_mnist_10", "kip_mnist", 97.3, algorithm="kip_solve", num_steps=400),
