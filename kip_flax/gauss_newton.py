@@ -8,6 +8,7 @@ batch is a sample of the targets (`ridge_path`).
 """
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +21,19 @@ Metrics = dict[str, jax.Array]
 Step = Callable[[KipState, jax.Array, jax.Array, jax.Array], tuple[KipState, Metrics]]
 
 _TRIALS = 6  # Steps of a batch that may be refused, each with more damping.
+_LEAST_GAIN = 1e-5  # As a share of the loss; less is not told from rounding.
 _REFUSED, _POOR, _GOOD = 4.0, 2.5, 1 / 3  # What the damping is multiplied by.
+
+
+class Trial(NamedTuple):
+    """Images after a step that was tried, or as they were; how it went; the next least damping."""
+
+    images: jax.Array
+    ratio: jax.Array
+    damping: jax.Array
+    length: jax.Array
+    least: jax.Array
+    number: jax.Array
 
 
 def init(images: jax.Array, labels: jax.Array, damping: float) -> KipState:
@@ -38,10 +51,11 @@ def make_step(residuals: Residuals, iterations: int, key: jax.Array) -> Step:
         iterations: directions that a step is made of.
         key: of the signs that say what fitting noise looks like.
 
-    A step that would not lower the loss of its batch is tried again with more damping, and after
-    six trials left out. Metrics are the loss and accuracy before it, the norm of the gradient, the
-    damping and length (share of the way) of the step, and the gain as a share of what the model had
-    foretold (0 where no step was taken). The state keeps the least damping of the next step.
+    A step that leaves too much of its batch's loss to be of use elsewhere is tried again with more
+    damping; after six trials, or where nothing is promised, it is left out. Metrics are the loss
+    and accuracy before it, the norm of the gradient, the damping and length (share of the way) of
+    the step, and its gain elsewhere as a share of what was promised (0 where no step was taken).
+    The state keeps the least damping of the next step.
     """
 
     def step(
@@ -54,37 +68,41 @@ def make_step(residuals: Residuals, iterations: int, key: jax.Array) -> Step:
         path, noise = ridge_path.paths(model, now.residuals, signs, iterations)
         square, mean = jnp.sum(jnp.square(now.residuals)), jnp.mean(model.diagonal())
 
-        def attempt(carry: tuple) -> tuple:
-            *_, least, trials = carry
-            damping, length = ridge_path.choose(path, noise, square, mean, least)
-            ridge = damping * mean
-            moved = images + length * path.solution(ridge).reshape(images.shape)
-            gain = now.loss - residuals.loss(moved, state.labels, batch)
-            taken = gain > 0  # False where it is not finite.
-            ratio = jnp.where(taken, gain / (path.gain(ridge, length) / (2 * entries)), 0)
+        def attempt(carry: Trial) -> Trial:
+            choice = ridge_path.choose(path, noise, square, mean, carry.least)
+            way = choice.length * path.solution(choice.damping * mean)
+            moved = images + way.reshape(images.shape)
+            left = residuals.loss(moved, state.labels, batch) / now.loss
+            gain = 1 - ridge_path.elsewhere(left, choice.noise)
+            hopeless = 1 - choice.promised < _LEAST_GAIN
+            taken = (gain > 0) & ~hopeless  # False where it is not finite.
+            ratio = jnp.where(taken, gain / (1 - choice.promised), 0)
             # Where the model held, more is dared next time; where not, less than it was this time.
-            dared = jnp.maximum(_GOOD * least, ridge_path.DAMPINGS[0])
-            careful = damping * jnp.where(taken, _POOR, _REFUSED)
-            least = jnp.where(ratio > 0.75, dared, jnp.where(ratio < 0.4, careful, least))
+            dared = jnp.maximum(_GOOD * carry.least, ridge_path.DAMPINGS[0])
+            careful = choice.damping * jnp.where(taken, _POOR, _REFUSED)
+            careful = jnp.minimum(careful, ridge_path.DAMPINGS[-1])
+            kept = jnp.where((ratio < 0.4) & ~hopeless, careful, carry.least)
+            least = jnp.where(ratio > 0.75, dared, kept)
             moved = jnp.where(taken, moved, images)
-            return moved, ratio, (damping, length), least, trials + 1
+            number = jnp.where(hopeless, _TRIALS, carry.number + 1)
+            return Trial(moved, ratio, choice.damping, choice.length, least, number)
 
-        def refused(carry: tuple) -> jax.Array:
-            return (carry[1] <= 0) & (carry[-1] < _TRIALS)
+        def refused(carry: Trial) -> jax.Array:
+            return (carry.ratio <= 0) & (carry.number < _TRIALS)
 
         none = jnp.zeros_like(now.loss)
-        start = (images, none, (none, none), state.opt_state["damping"], 0)
-        moved, ratio, chosen, least, _ = jax.lax.while_loop(refused, attempt, start)
+        start = Trial(images, none, none, none, state.opt_state["damping"], jnp.int32(0))
+        end = jax.lax.while_loop(refused, attempt, start)
         metrics = {
             "loss": now.loss,
             "accuracy": now.accuracy,
             "grad_norm": jnp.linalg.norm(path.parts) / entries,
-            "damping": chosen[0],
-            "length": chosen[1],
-            "gain_ratio": ratio,
+            "damping": end.damping,
+            "length": end.length,
+            "gain_ratio": end.ratio,
         }
         state = state.replace(
-            step=state.step + 1, params={"images": moved}, opt_state={"damping": least}
+            step=state.step + 1, params={"images": end.images}, opt_state={"damping": end.least}
         )
         return state, metrics
 

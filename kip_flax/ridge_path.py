@@ -85,13 +85,28 @@ def paths(
     return first, second
 
 
+class Choice(NamedTuple):
+    """Scalars: damping, in units of the mean; share of the way; share of noise that it takes away;
+    and the squared residuals that other targets are expected to see, per those of the batch now."""
+
+    damping: jax.Array
+    length: jax.Array
+    noise: jax.Array
+    promised: jax.Array
+
+
+def elsewhere(loss: jax.Array, noise: jax.Array) -> jax.Array:
+    """What other targets will see of a loss that a step leaves in its batch.
+
+    Akaike's final prediction error: more by (1 + h) / (1 - h), h the share of noise taken away.
+    """
+    return loss * (1 + noise) / (1 - noise)
+
+
 def choose(
     path: RidgePath, noise: RidgePath, square: jax.Array, mean: jax.Array, least: jax.Array
-) -> tuple[jax.Array, jax.Array]:
-    """Damping and length of the step that promises the least loss on other targets.
-
-    A step takes away a share h of noise. What it leaves of the residuals is then less than other
-    targets will see by (1 - h) / (1 + h): Akaike's final prediction error.
+) -> Choice:
+    """The step that promises the least loss on other targets.
 
     Args:
         path, noise: from `paths`.
@@ -100,19 +115,20 @@ def choose(
         least: no damping below is taken.
 
     Returns:
-        The damping, one of `DAMPINGS` or `least`, and the share of the way, one of `LENGTHS`.
+        One of `DAMPINGS`, or `least`, and one of `LENGTHS`.
     """
     dampings = jnp.maximum(jnp.asarray(DAMPINGS, mean.dtype), least)
     lengths = jnp.asarray(LENGTHS, mean.dtype)
 
-    def promised(damping: jax.Array) -> jax.Array:
+    def judged(damping: jax.Array, length: jax.Array) -> Choice:
         ridge = damping * mean
-        share = lengths * noise.overlap(ridge) / square
-        return (square - path.gain(ridge, lengths)) * (1 + share) / (1 - share)
+        share = length * noise.overlap(ridge) / square
+        left = 1 - path.gain(ridge, length) / square
+        return Choice(damping, length, share, elsewhere(left, share))
 
-    best = jnp.argmin(jax.vmap(promised)(dampings))
-    row, column = jnp.unravel_index(best, (len(dampings), len(lengths)))
-    return dampings[row], lengths[column]
+    every = jax.vmap(lambda damping: jax.vmap(lambda n: judged(damping, n))(lengths))(dampings)
+    best = jnp.argmin(every.promised)
+    return Choice(*(leaf.ravel()[best] for leaf in every))
 
 
 def _unit(vector: jax.Array, scale: jax.Array) -> jax.Array:

@@ -20,24 +20,43 @@ def first(images, labels):
     return gauss_newton.init(images, labels, damping=0.1)
 
 
+def learnable():
+    """Eight batches of 150 targets whose class their pixels tell, and 1,000 other targets."""
+    _, _, batch = problem(targets=2200)
+    weights = np.random.default_rng(9).normal(size=(9, 3))
+    numbers = np.argmax(batch.x.reshape(-1, 9) @ weights, axis=1)
+    whole = batch._replace(y=np.asarray(krr.centered_one_hot(numbers, 3)))
+    part = [type(batch)(*(a[i : i + 150] for a in whole)) for i in range(0, 1200, 150)]
+    return part, type(batch)(*(a[1200:] for a in whole))
+
+
 @pytest.mark.parametrize("kind", KINDS)
-def test_steps_lower_the_loss_and_tell_of_it(kind):
-    images, labels, batch = problem()
-    state = first(images, labels)
-    step, told = stepper(kind), []
-    for _ in range(8):
+def test_steps_lower_the_loss_elsewhere_and_tell_of_it(kind):
+    batches, others = learnable()
+    images, labels = batches[0].x[:4], batches[0].y[:4]
+    state, step, ratios = first(images, labels), stepper(kind), []
+    begin = losses[kind](images, labels, others)
+    for batch in batches:
         before = np.array(state.params["images"])
         state, metrics = step(state, *batch)
         assert float(metrics["loss"]) == pytest.approx(
             losses[kind](before, labels, batch), rel=1e-4
         )
-        told.append(float(metrics["loss"]))
-        assert metrics["gain_ratio"] > 0
         assert metrics["grad_norm"] > 0
-    assert told == sorted(told, reverse=True)
-    assert told[-1] < 0.8 * told[0]
+        ratios.append(float(metrics["gain_ratio"]))
+    assert losses[kind](np.array(state.params["images"]), labels, others) < 0.8 * begin
+    assert max(ratios) > 0.75
     assert int(state.step) == 8
     np.testing.assert_array_equal(state.support[1], labels)
+
+
+def test_a_batch_of_noise_is_left_out_and_changes_nothing():
+    images, labels, batch = problem(targets=300)
+    step, state = stepper("solved"), first(images, labels)
+    for _ in range(6):  # The same batch again: soon it has nothing more to tell.
+        state, metrics = step(state, *batch)
+    assert float(metrics["gain_ratio"]) == 0
+    assert float(state.opt_state["damping"]) <= ridge_path.DAMPINGS[-1]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -57,17 +76,22 @@ def test_a_step_that_does_not_help_is_refused(wrong):
     step = stepper("solved", kernel=lambda a, b: KERNEL(a, b) * 0 + wrong)
     state, metrics = step(first(images, labels), *batch)
     np.testing.assert_array_equal(state.params["images"], images)
-    assert float(state.opt_state["damping"]) == pytest.approx(0.1 * 4**6)
+    assert float(state.opt_state["damping"]) == pytest.approx(10)
     assert float(metrics["gain_ratio"]) == 0
     assert int(state.step) == 1
 
 
 def test_a_batch_that_promises_little_leaves_no_damping_behind(monkeypatch):
     """The next batch is free to dare what this one's model would have allowed."""
-    monkeypatch.setattr(ridge_path, "choose", lambda *_: (jnp.float32(8), jnp.float32(0.1)))
+    choose = ridge_path.choose
+
+    def damped(path, noise, square, mean, least):
+        return choose(path, noise, square, mean, jnp.float32(8))
+
+    monkeypatch.setattr(ridge_path, "choose", damped)
     images, labels, batch = problem()
     state, metrics = stepper("solved")(first(images, labels), *batch)
-    assert float(metrics["damping"]) == 8
+    assert float(metrics["damping"]) >= 8
     assert float(metrics["gain_ratio"]) > 0.75
     assert float(state.opt_state["damping"]) == pytest.approx(0.1 / 3)
 
