@@ -180,9 +180,7 @@ def _exchange(size: int, devices: int, speed: float, latency: float) -> float:
     return 2 * size / speed + 5 * 2 * math.log2(devices) * latency if devices > 1 else 0.0
 
 
-def _print(
-    options: argparse.Namespace, one: float, ups: dict[tuple[str, str], list[float]]
-) -> None:
+def _print(options: argparse.Namespace, one: float, ups: SpeedUps) -> None:
     shown = [COUNTS.index(n) for n in (2, 8, 32, 128, 512)]
     print("\nEstimated, not measured: speed-up over one device.")
     print(f"{one:.3g} s a step of {options.targets} targets on one device; then")

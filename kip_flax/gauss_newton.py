@@ -77,12 +77,7 @@ def make_step(residuals: Residuals, iterations: int, key: jax.Array) -> Step:
             hopeless = 1 - choice.promised < _LEAST_GAIN
             taken = (gain > 0) & ~hopeless  # False where it is not finite.
             ratio = jnp.where(taken, gain / (1 - choice.promised), 0)
-            # Where the model held, more is dared next time; where not, less than it was this time.
-            dared = jnp.maximum(_GOOD * carry.least, ridge_path.DAMPINGS[0])
-            careful = choice.damping * jnp.where(taken, _POOR, _REFUSED)
-            careful = jnp.minimum(careful, ridge_path.DAMPINGS[-1])
-            kept = jnp.where((ratio < 0.4) & ~hopeless, careful, carry.least)
-            least = jnp.where(ratio > 0.75, dared, kept)
+            least = _next_least(carry.least, choice.damping, ratio, taken, hopeless)
             moved = jnp.where(taken, moved, images)
             number = jnp.where(hopeless, _TRIALS, carry.number + 1)
             return Trial(moved, ratio, choice.damping, choice.length, least, number)
@@ -107,3 +102,14 @@ def make_step(residuals: Residuals, iterations: int, key: jax.Array) -> Step:
         return state, metrics
 
     return jax.jit(step, donate_argnums=0)
+
+
+def _next_least(
+    least: jax.Array, damping: jax.Array, ratio: jax.Array, taken: jax.Array, hopeless: jax.Array
+) -> jax.Array:
+    """Where the model held, more is dared next time; where not, less than it was this time."""
+    dared = jnp.maximum(_GOOD * least, ridge_path.DAMPINGS[0])
+    careful = damping * jnp.where(taken, _POOR, _REFUSED)
+    careful = jnp.minimum(careful, ridge_path.DAMPINGS[-1])
+    kept = jnp.where((ratio < 0.4) & ~hopeless, careful, least)
+    return jnp.where(ratio > 0.75, dared, kept)
