@@ -74,8 +74,10 @@ PUBLISHED = gradient_matching.Recipe(3, 2, 0.1, 256)
 SMALL_BATCHES = gradient_matching.Recipe(2, 2, 0.1, 4, ("scale", "flip"))
 
 
-def test_distance_and_its_gradient_are_pytorchs():
+@pytest.mark.parametrize("pixels", [2048, 2 * 64], ids=["one pass", "three passes, one not full"])
+def test_distance_and_its_gradient_are_pytorchs(pixels, monkeypatch):
     """The first update, without momentum yet, is the rate times the gradient."""
+    monkeypatch.setattr(gradient_matching, "_CHUNK", pixels)
     (before, after), (told,) = run(network(weights("weights")), PUBLISHED, 1, 1)
     assert float(told["loss"]) == pytest.approx(FILE["distances"].mean(), rel=1e-5)
     gradient = (before.images - after.images) / 0.5
