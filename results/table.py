@@ -5,6 +5,7 @@ python -m results.table   writes it anew
 
 import shlex
 from pathlib import Path
+from typing import Any
 
 from kip_flax import config as config_lib
 from kip_flax import files
@@ -93,14 +94,20 @@ def _row(experiment: Experiment, folder: Path) -> str:
         f"[{_METHODS[config['algorithm']]} {kernel['architecture']}]({experiment.name}/)",
         str(config["support"]["size"]),
         labels + (", zca" if config["preprocess"] == "zca_normalize" else ""),
-        _percent([draw["initial"]["accuracy"] for draw in draws])
-        + (" (labels solved)" if labels == "solved" and config["algorithm"] != "ls" else ""),
+        _percent([draw["initial"]["accuracy"] for draw in draws]) + _began(config, labels),
         _percent([draw["final"]["accuracy"] for draw in draws]),
         published,
         "" if config["algorithm"] == "ls" else str(draws[0]["step"]),
         f"{sum(hours) / len(hours):.2f}" if hours else "-",
     ]
     return f"| {' | '.join(cells)} |\n"
+
+
+def _began(config: dict[str, Any], labels: str) -> str:
+    """What a set began with, where that is not natural images with their labels."""
+    if config["support"]["init"] == "noise":
+        return " (noise)"
+    return " (labels solved)" if labels == "solved" and config["algorithm"] != "ls" else ""
 
 
 def _percent(values: list[float]) -> str:
