@@ -6,9 +6,9 @@ targets a step; how it is minimised is this program's own (docs/method.md). For 
 
 Expected: 64.7 % on the kernel is reported for one image per class, by the best variant, with
 augmentation and long runs (second-hand: check the paper before quoting).
-Measured: 26.96 -> 60.02 % of all test images after 75 steps, on a JPEG copy of the data (61.35 % of
-2,000 validation images, which chose the step, and still climbing); two cores (Intel Xeon), 0.93 core
-hours for 80 steps with their evaluations, 17 s a step.
+Measured: 26.96 -> 60.02 % of all test images after 75 steps, on a JPEG copy of the data (61.35 %
+of 2,000 validation images, which chose the step, and still climbing); two cores (Intel Xeon), 0.93
+core hours for 80 steps with their evaluations, 17 s a step.
 
 Run: python main.py --config=configs/kip_newton_cifar10.py --workdir=runs/kip_newton_cifar10 \
     --config.dataset.data_dir=DIR

@@ -8,18 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from kip_flax import config as config_lib
-from kip_flax import export, record
+from kip_flax import export, methods, record
 from kip_flax.errors import UserError
 
 _STEP = re.compile(r"_ckpt(\d+)\.npz$")
-_METHODS = {
-    "kip": "KIP",
-    "kip_solve": "KIP",
-    "kip_newton": "KIP",
-    "ls": "Label Solve",
-    "dc": "DC",
-    "dsa": "DSA",
-}
 
 
 @dataclass(frozen=True)
@@ -79,9 +71,8 @@ def _made(file: Path, provenance: dict[str, Any]) -> Made:
         return Made(file.stem, "", file=str(file))
     if step == 0:
         return Made("initial images", file=str(file))
-    algorithm = config["algorithm"]
     return Made(
-        _METHODS.get(algorithm, algorithm),
+        methods.name(config["algorithm"]),
         config_lib.labels_are(config),
         f"{step} steps of {config['batch_size']}",
         _seconds(file, step),

@@ -16,7 +16,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from kip_flax import config as config_lib
-from kip_flax import export, figures, files, report_facts
+from kip_flax import export, figures, files, methods, report_facts
 from kip_flax.console import Console
 from kip_flax.errors import UserError
 from kip_flax.figures import Shown
@@ -138,8 +138,7 @@ def _names(folder: Path) -> tuple[str, ...]:
 
 
 def _title(config: dict[str, Any]) -> str:
-    if config["algorithm"] == "ls":
-        return "Label Solve"
-    if config["algorithm"] in ("kip", "kip_solve", "kip_newton"):
-        return f"KIP, {config_lib.labels_are(config)} labels"
-    return str(config["algorithm"]).upper()
+    name = methods.name(config["algorithm"])
+    if methods.is_kip(config["algorithm"]):
+        return f"{name}, {config_lib.labels_are(config)} labels"
+    return name

@@ -19,6 +19,7 @@ from kip_flax import (
     architectures,
     evaluate,
     kernels,
+    methods,
     metrics,
     plan_arithmetic,
     preprocess,
@@ -32,7 +33,6 @@ from kip_flax.data import Dataset
 from kip_flax.errors import UserError
 from kip_flax.tasks import Kernel
 
-_COUNTED = ("kip", "kip_solve", "kip_newton", "ls")  # Algorithms that compute kernel entries.
 _PROBE_SECONDS = 4.0  # A probe with more targets than the first should take about so long.
 _FEW = 64  # Targets of the first probe.
 _IMAGES = 2000  # Training images that probes draw from.
@@ -89,7 +89,7 @@ def plan_run(config: ConfigDict, console: Console | None = None) -> Plan:
     Raises:
         UserError: data or devices do not fit the configuration.
     """
-    if config.algorithm not in _COUNTED:
+    if not methods.computes_kernels(config.algorithm):
         raise UserError(
             f"--mode=plan counts kernel entries, which {config.algorithm} has none of: take a few "
             f"steps instead, such as --config.num_steps=5, and multiply."

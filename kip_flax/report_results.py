@@ -6,20 +6,13 @@ from html import escape
 
 import numpy as np
 
-from kip_flax import analysis, report_sprites
+from kip_flax import analysis, methods, report_sprites
 from kip_flax.report_charts import Level, Line, class_bars, line_chart
 from kip_flax.report_facts import Facts
 from kip_flax.report_text import figure, fold, number, percent, table
 
 # With more classes a table of all pairs is no longer readable.
 _MANY_CLASSES = 20
-
-
-KRR_LOSS = (
-    "kip",
-    "kip_solve",
-    "kip_newton",
-)  # Algorithms whose loss is the error of kernel ridge regression.
 
 
 def solved(run: Facts) -> tuple[float, float] | None:
@@ -126,7 +119,7 @@ def _loss(run: Facts, uid: str) -> str:
     tested = [(row["step"], row["mse"]) for row in run.evaluations]
     trained = [(row["step"], row["loss"]) for row in run.history if "loss" in row]
     lines = [Line(f"{run.split} mse", "k-test", tested, dots=True)]
-    if trained and run.config["algorithm"] in KRR_LOSS:
+    if trained and methods.is_kip(run.config["algorithm"]):
         lines.insert(0, Line("training loss", "k-train", trained))
     levels = [Level("images at the start", "k-start", tested[0][1])]
     if (level := solved(run)) is not None:
@@ -152,7 +145,7 @@ def _loss(run: Facts, uid: str) -> str:
 def _own_loss(run: Facts, uid: str) -> str:
     """The loss of another algorithm: no mean squared error of kernel ridge regression."""
     told = [(row["step"], row["loss"]) for row in run.history if "loss" in row]
-    if not told or run.config["algorithm"] in KRR_LOSS:
+    if not told or methods.is_kip(run.config["algorithm"]):
         return ""
     chart = line_chart(
         f"{uid}-own",

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from kip_flax import config as config_lib
-from kip_flax import files
+from kip_flax import files, methods
 from results import record
 from results.experiments import EXPERIMENTS, Experiment, command
 
@@ -17,14 +17,6 @@ _NAMES = {
     "mnist": "MNIST",
     "fashion_mnist": "Fashion-MNIST",
     "cifar10": "CIFAR-10 (JPEG copy)",
-}
-_METHODS = {
-    "kip": "KIP",
-    "kip_solve": "KIP, labels solved at each step,",
-    "kip_newton": "KIP, Gauss-Newton,",
-    "ls": "LS",
-    "dc": "DC",
-    "dsa": "DSA",
 }
 _HEAD = """# Results
 
@@ -88,10 +80,9 @@ def _row(experiment: Experiment, folder: Path) -> str:
     draws = figures["draws"]
     labels = config_lib.labels_are(config_lib.flatten(config))
     hours = [d["cpu_seconds"] / 3600 for d in draws if d["cpu_seconds"] is not None]
-    kernel = config["kernel"]
     cells = [
         _NAMES[config["dataset"]["name"]],
-        f"[{_METHODS[config['algorithm']]} {kernel['architecture']}]({experiment.name}/)",
+        f"[{_method(config)}]({experiment.name}/)",
         str(config["support"]["size"]),
         labels + (", zca" if config["preprocess"] == "zca_normalize" else ""),
         _percent([draw["initial"]["accuracy"] for draw in draws]) + _began(config, labels),
@@ -101,6 +92,11 @@ def _row(experiment: Experiment, folder: Path) -> str:
         f"{sum(hours) / len(hours):.2f}" if hours else "-",
     ]
     return f"| {' | '.join(cells)} |\n"
+
+
+def _method(config: dict[str, Any]) -> str:
+    name, variant = methods.name(config["algorithm"]), methods.variant(config["algorithm"])
+    return ", ".join(filter(None, (name, variant, config["kernel"]["architecture"])))
 
 
 def _began(config: dict[str, Any], labels: str) -> str:

@@ -170,6 +170,17 @@ def test_the_card_tells_the_figures(exported):
         assert (exported[2] / path).is_file(), path
 
 
+def test_the_card_of_a_rival_names_and_cites_the_rival(tmp_path):
+    config = {"algorithm": "dsa", "support.learn_labels": False, "seed": 7}
+    _, distilled = a_set(tmp_path, "standard", provenance={"dataset": "x", "config": config})
+    export_files.export_file(str(distilled.path), str(tmp_path / "out"))
+    header, body = card_of(tmp_path / "out")
+    assert header["tags"] == ["dataset-distillation", "gradient-matching"]
+    assert "Dataset Condensation with Differentiable Siamese Augmentation (DSA)" in body
+    assert [f"arXiv:{number}" in body for number in ("2006.05929", "2102.08259")] == [True, True]
+    assert "arXiv:2011.00050" not in body
+
+
 def test_whitened_sets_say_what_is_lost_and_keep_their_matrices(tmp_path):
     (tmp_path / "zca").mkdir()
     _, distilled = a_set(tmp_path / "zca", "zca_normalize", provenance={"dataset": "x"})

@@ -104,7 +104,7 @@ def test_a_runner_that_is_stopped_goes_on_and_does_nothing_twice(tmp_path, monke
     config.kernel.architecture, config.kernel.depth = "fc", 1
     measured = train.evaluate_file(config, str(results / "tiny" / figures["set"]))
     assert draw["final"]["accuracy"] == pytest.approx(measured["accuracy"], abs=1e-6)
-    assert "| Digits 8x8 | [KIP fc](tiny/) | 10 |" in (results / "README.md").read_text()
+    assert "| Digits 8x8 | [KIP, fc](tiny/) | 10 |" in (results / "README.md").read_text()
     done = len(began)
     run_all.main(arguments)
     assert len(began) == done

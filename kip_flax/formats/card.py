@@ -6,19 +6,15 @@ from typing import Any
 import numpy as np
 
 from kip_flax import config as config_lib
+from kip_flax import methods
 from kip_flax.export import Distilled
+from kip_flax.formats import citations
 from kip_flax.formats.moments import field_name
 
 _LEARNED = {
     "learned": "images and labels",
     "solved": "images, labels solved for",
     "fixed": "images, labels fixed",
-}
-_METHODS = {
-    "kip": "Kernel Inducing Points (KIP)",
-    "kip_solve": "Kernel Inducing Points (KIP)",
-    "kip_newton": "Kernel Inducing Points (KIP) by Gauss-Newton steps",
-    "ls": "Label Solve",
 }
 _SPACES = {
     "none": "Pixels in [0, 1].",
@@ -32,22 +28,6 @@ _SPACES = {
     "zca_center": "Pixels in [0, 1] standardised channel by channel, minus the mean image, then "
     "whitened (ZCA, regulariser 0.1), fitted on the training images.",
 }
-_CITATION = """```bibtex
-@inproceedings{nguyen2021dataset,
-  title     = {Dataset Meta-Learning from Kernel Ridge-Regression},
-  author    = {Nguyen, Timothy and Chen, Zhourong and Lee, Jaehoon},
-  booktitle = {International Conference on Learning Representations},
-  year      = {2021},
-  note      = {arXiv:2011.00050}
-}
-@inproceedings{nguyen2021infinitely,
-  title     = {Dataset Distillation with Infinitely Wide Convolutional Networks},
-  author    = {Nguyen, Timothy and Novak, Roman and Xiao, Lechao and Lee, Jaehoon},
-  booktitle = {Advances in Neural Information Processing Systems},
-  year      = {2021},
-  note      = {arXiv:2107.13034}
-}
-```"""
 
 
 def write_card(distilled: Distilled, dataset: str, class_names: list[str], paths: list[str]) -> str:
@@ -61,8 +41,9 @@ def write_card(distilled: Distilled, dataset: str, class_names: list[str], paths
     """
     meta = distilled.meta or {}
     provenance = meta.get("provenance", {})
+    algorithm = provenance.get("config", {}).get("algorithm", "")
     sections = (
-        _header(len(distilled.images), dataset),
+        _header(len(distilled.images), dataset, algorithm),
         _opening(distilled, dataset, class_names, provenance),
         _files(distilled, dataset, paths),
         _loading(paths[0]),
@@ -71,14 +52,15 @@ def write_card(distilled: Distilled, dataset: str, class_names: list[str], paths
         f"## Licence\n\nThe images were made from training images of {dataset}: its terms hold for "
         "them. Put its licence into the header before you publish.",
         "## Limits\n\n" + _limits(distilled, provenance),
-        "## Citation\n\n" + _CITATION,
+        f"## Citation\n\n```bibtex\n{citations.bibtex(algorithm)}\n```",
     )
     return "\n\n".join(sections) + "\n"
 
 
-def _header(count: int, dataset: str) -> str:
+def _header(count: int, dataset: str, algorithm: str) -> str:
     sizes = {1_000: "n<1K", 10_000: "1K<n<10K", 100_000: "10K<n<100K"}
     size = next((name for most, name in sizes.items() if count < most), "n>100K")
+    matched = methods.name(algorithm) in ("DC", "DSA")
     name = json.dumps(f"{dataset}, distilled to {count} images", ensure_ascii=False)
     return f"""---
 license: other
@@ -89,7 +71,7 @@ size_categories:
 - {size}
 tags:
 - dataset-distillation
-- kernel-ridge-regression
+- {"gradient-matching" if matched else "kernel-ridge-regression"}
 configs:
 - config_name: default
   data_files:
@@ -126,8 +108,9 @@ def _maker(provenance: dict[str, Any]) -> str:
             "made by others: cite them."
         )
     config = provenance.get("config", {})
-    method = _METHODS.get(config.get("algorithm", ""), "kernel ridge regression")
-    if not config.get("algorithm", "").startswith("kip"):
+    algorithm = config.get("algorithm", "")
+    method = methods.in_full(algorithm) or "kernel ridge regression"
+    if not methods.is_kip(algorithm):
         return f"Made by {by}: {method}."
     learned = _LEARNED[config_lib.labels_are(config)]
     return f"Made by {by}: {method}, {learned}, step {provenance['step']}, seed {config['seed']}."
