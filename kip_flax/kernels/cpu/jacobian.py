@@ -1,15 +1,14 @@
 """Each pair's own gradient, of all pairs of two image sets in NumPy arrays.
 
 A gradient goes to an image along two ways, through its pixels and through its deviations. The
-second one is the same linear map for all its pairs: it is made once an image.
+second one is the same sparse matrix for all its pairs: it is made once an image.
 """
-
-import itertools
 
 import numpy as np
 
-from kip_flax.kernels.cpu import pairs, threads
+from kip_flax.kernels.cpu import pairs, reach, threads
 from kip_flax.kernels.cpu.pairs import Programs
+from kip_flax.kernels.cpu.reach import make_reach
 from kip_flax.kernels.cpu.tiles import tiles_jacobian
 
 
@@ -28,27 +27,20 @@ def jacobian(
         s2: deviations (n2, maps). g: (2,), the same for all pairs.
     """
     s1 = np.sqrt(v1)
-    x1, s1, x2, s2, g = (pairs.as_input(a, x1.dtype) for a in (x1, s1, x2, s2, g))
+    through = _through_deviations(programs, x1, v1)
+    x1, s1, x2, s2, g, through = (pairs.as_input(a, x1.dtype) for a in (x1, s1, x2, s2, g, through))
     n1, n2 = len(x1), len(x2)
     out = np.zeros((2, n1, n2), x1.dtype)
     gradients = np.zeros((n1, n2, x1.shape[1]), x1.dtype)
+    pattern = make_reach(programs.plan, programs.pair.channels)
 
-    def task(
-        rows: tuple[int, int], groups: tuple[int, int], in_x1: np.ndarray, in_s1: np.ndarray
-    ) -> None:
+    def task(rows: tuple[int, int], groups: tuple[int, int]) -> None:
         tiles_jacobian(
-            programs.pair, x1, s1, x2, s2, g, rows, groups, programs.tangent, out, in_x1, in_s1
-        )
+            programs.pair, x1, s1, x2, s2, g, rows, groups, programs.tangent, out,
+            pattern.starts, pattern.numbers, through, gradients,
+        )  # fmt: skip
 
-    for (first, last), of_rows in itertools.groupby(
-        pairs.blocks_of(n1, n2), lambda block: block[0]
-    ):
-        in_x1 = gradients[first:last]
-        in_s1 = np.zeros((last - first, n2, s1.shape[1]), x1.dtype)
-        threads.run(task, [(*block, in_x1, in_s1) for block in of_rows])
-        for row in range(first, last):
-            through = _deviations_gradients(programs, x1[row], v1[row])
-            gradients[row] += in_s1[row - first] @ through.astype(x1.dtype)
+    threads.run(task, pairs.blocks_of(n1, n2))
     i, j = np.nonzero(pairs.near(x1, x2))
     out = out.astype(np.float64)
     if len(i):
@@ -58,11 +50,16 @@ def jacobian(
     return out, gradients
 
 
-def _deviations_gradients(programs: Programs, x: np.ndarray, v: np.ndarray) -> np.ndarray:
-    """The derivative (maps, size) of one image's deviations, float64."""
-    maps = len(v)
-    each = pairs.variances_gradient(
-        programs, np.repeat(x[None], maps, axis=0), np.repeat(v[None], maps, axis=0),
-        np.eye(maps), np.zeros(maps),
-    )  # fmt: skip
-    return each * np.where(v > 0, 0.5 / np.sqrt(np.where(v > 0, v, 1)), 0)[:, None]
+def _through_deviations(programs: Programs, x: np.ndarray, v: np.ndarray) -> np.ndarray:
+    """The derivatives (n, entries) of the images' deviations, with the factors of the program."""
+    pattern = make_reach(programs.plan, programs.pair.channels)
+    cotangents = reach.seeds(pattern)
+    scale = np.where(v > 0, 0.5 / np.sqrt(np.where(v > 0, v, 1)), 0)
+    scale = scale * programs.pair.deviation_factors
+    found = np.zeros((len(x), len(pattern.maps)), x.dtype)
+    for row in range(len(x)):
+        image, variances = (np.repeat(a[row][None], pattern.passes, axis=0) for a in (x, v))
+        none = np.zeros(pattern.passes)
+        each = pairs.variances_gradient(programs, image, variances, cotangents, none)
+        found[row] = reach.entries(pattern, each) * scale[row, pattern.maps]
+    return found

@@ -33,6 +33,7 @@ class Programs:
     Attributes:
         pair, variance: programs of a pair, and of an image with itself.
         tangent: whether T is wanted ('ntk') or K is all ('nngp').
+        plan: what they were made from.
         ends_rectified: whether a ReLU follows the end of the planes: near-duplicates need its
             variances to more than float32.
     """
@@ -40,6 +41,7 @@ class Programs:
     pair: Program
     variance: Program
     tangent: bool
+    plan: Plan
     ends_rectified: bool
 
 
@@ -47,7 +49,7 @@ def make_programs(plan: Plan, channels: int, tangent: bool) -> Programs:
     """Programs for images of `channels` channels."""
     rectified = any(isinstance(op, Relu) for op in plan.head)
     pair, variance = assemble(plan, channels), assemble(variance_plan(plan), channels)
-    return Programs(pair, variance, tangent, rectified)
+    return Programs(pair, variance, tangent, plan, rectified)
 
 
 def variances(

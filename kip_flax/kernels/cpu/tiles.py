@@ -6,7 +6,7 @@ Images are flat (n, pixels * channels), deviations (n, maps). A *tile* is one fi
 
 from typing import Any
 
-from kip_flax.kernels.cpu.compiled import entry, rare
+from kip_flax.kernels.cpu.compiled import entry, loop, rare
 from kip_flax.kernels.cpu.gradient_stages import Gradients, Work
 from kip_flax.kernels.cpu.sides import (
     aligned,
@@ -17,7 +17,7 @@ from kip_flax.kernels.cpu.sides import (
     pair_sides,
     tile_sides,
 )
-from kip_flax.kernels.cpu.vectors import LANES
+from kip_flax.kernels.cpu.vectors import LANES, fma, load, row_at, splat, store
 from kip_flax.kernels.cpu.walk import (
     backward,
     forward,
@@ -110,12 +110,15 @@ def tiles_jacobian(
     groups: tuple[int, int],
     tangent: bool,
     out: Any,
-    jacobian_x: Any,
-    jacobian_s: Any,
+    starts: Any,
+    numbers: Any,
+    through: Any,
+    jacobian: Any,
 ) -> None:
     """K and T (2, n1, n2) of some rows and groups, and each pair's gradient of g[0] K + g[1] T.
 
-    The gradients (rows, n2, ...) in the images and the deviations of x1 begin at row `rows[0]`.
+    Deviation m of image `row` changes with `numbers[starts[m]:starts[m + 1]]` of the image, by what
+    `through[row]` has there. The gradients are (n1, n2, ...).
     """
     sides, planes = tile_sides(program, x1), room_for_planes(program, x1)
     ends, g_ends = aligned(x1, 2), aligned(x1, 2)
@@ -138,10 +141,8 @@ def tiles_jacobian(
                 out[0, row, first + lane] = ends[0, lane]
                 out[1, row, first + lane] = ends[1, lane]
             gradients.image[:] *= program.image_factor
-            for i in range(s1.shape[1]):
-                gradients.s[i] *= program.deviation_factors[i]
-            from_lanes(gradients.image, first, count, jacobian_x[row - rows[0]])
-            from_lanes(gradients.s, first, count, jacobian_s[row - rows[0]])
+            _add_through_deviations(starts, numbers, through[row], gradients)
+            from_lanes(gradients.image, first, count, jacobian[row])
 
 
 @entry
@@ -193,6 +194,18 @@ def pairs_backward(
                 grad_x[first + lane, i] = gradients.image[i, lane] * program.image_factor
             for i in range(s1.shape[1]):
                 grad_s[first + lane, i] = gradients.s[i, lane] * program.deviation_factors[i]
+
+
+@loop
+def _add_through_deviations(starts: Any, numbers: Any, through: Any, gradients: Gradients) -> None:
+    """Adds to the image's gradients what comes from those of its deviations."""
+    image = row_at(gradients.image, 0)
+    s = row_at(gradients.s, 0)
+    for m in range(len(starts) - 1):
+        here = load(s, m)
+        for e in range(starts[m], starts[m + 1]):
+            i = numbers[e]
+            store(image, i, fma(here, splat(image, through[e]), load(image, i)))
 
 
 @rare
