@@ -2,10 +2,11 @@
 
     python -m benchmarks.kernels [--size=32] [--channels=3] [--targets=256] [--json=FILE]
 
-All compute the same numbers (the largest relative difference is printed). 'cpu' uses all cores by
-itself; 'xla' runs on a mesh of one CPU device a core, as training does; neural_tangents uses all
-cores by itself, on a batch small enough for memory. Times are medians; all take turns, after
-half a second of rest.
+All compute the same numbers (the largest relative difference is printed); 'gradients apart' is what
+a Gauss-Newton step needs, the values and the gradient of each pair, against one gradient of the
+sum by neural_tangents. 'cpu' uses all cores by itself; 'xla' runs on a mesh of one CPU device a
+core, as training does; neural_tangents uses all cores by itself, on a batch small enough for
+memory. Times are medians; all take turns, after half a second of rest.
 """
 
 import argparse
@@ -23,6 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from kip_flax import architectures, kernels, metrics, sharding
+from kip_flax.kernels import jacobian
 
 Pairs = tuple[jax.Array, jax.Array]
 _REST = 0.5  # Seconds in which the contender before gives its memory back and its threads stop.
@@ -48,6 +50,10 @@ def main() -> None:
         contenders = {"neural_tangents": (wrap(theirs), small)}
         contenders |= {mine: (wrap(kernel), large) for mine, kernel in ours.items()}
         rows[name] = _race(contenders, args.repeats)
+    if "cpu" in ours:
+        each = jacobian.make_jacobian(spec, implementation="cpu")
+        contenders = {"neural_tangents": (_gradient(theirs), small), "cpu": (_forward(each), large)}
+        rows["gradients apart"] = _race(contenders, args.repeats)
     differences = {mine: _difference(kernel, theirs, small) for mine, kernel in ours.items()}
 
     machine = f"{metrics.hardware()}, {platform.system()}, jax {jax.__version__}"
@@ -58,7 +64,7 @@ def main() -> None:
     )
     for name, times in rows.items():
         print(f"{name:20s} {'neural_tangents':16s} {times['neural_tangents']:9.3f} ms/pair")
-        for mine in ours:
+        for mine in list(times)[1:]:
             ratio = times["neural_tangents"] / times[mine]
             print(f"{'':20s} {mine:16s} {times[mine]:9.4f} ms/pair   {ratio:6.0f}x")
     for mine, difference in differences.items():
@@ -92,7 +98,9 @@ def _images(n1: int, n2: int, shape: tuple[int, int, int]) -> Pairs:
     return jnp.asarray(one), jnp.asarray(two)
 
 
-def _forward(kernel: kernels.Kernel) -> Callable[[jax.Array, jax.Array], Any]:
+def _forward(
+    kernel: Callable[[jax.Array, jax.Array], Any],
+) -> Callable[[jax.Array, jax.Array], Any]:
     return jax.jit(lambda x_s, x_t: kernel(x_t, x_s))
 
 
