@@ -75,7 +75,7 @@ def _newton(dataset: str, size: int, published: float | None, fixed: bool = Fals
     config = f"kip_newton_{dataset}"
     hundred = {
         "support__size": 100,
-        "num_steps": 20,
+        "num_steps": 30,
         "checkpoint__every_steps": 1,
     }
     more = {"eval__steps": _NEWTON_CURVE, **(hundred if size == 100 else {})}
