@@ -42,11 +42,14 @@ class Draw:
 
 
 def read_draw(seed: int, workdir: Path) -> Draw:
-    """A finished run; of its evaluations the best on validation images, or else the last."""
+    """A finished run; of its evaluations the one with the least validation error, or the last.
+
+    The error tells neighbouring steps apart where a count of some thousand images cannot.
+    """
     result = json.loads((workdir / "result.json").read_text())
     rows = result["evaluations"]
     on = result["evaluated_on"]
-    best = rows[-1] if on == "test" else max(rows, key=lambda row: row["accuracy"])
+    best = rows[-1] if on == "test" else min(rows, key=lambda row: row["mse"])
     sets = report_facts.distilled_files(workdir, [row["step"] for row in rows])
     first, chosen = (
         Chosen(

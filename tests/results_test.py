@@ -95,7 +95,7 @@ def test_a_runner_that_is_stopped_goes_on_and_does_nothing_twice(tmp_path, monke
     assert draw["seed"] == figures["config"]["seed"] == 3
     watched = draw["watched"]
     assert watched["on"] == "validation"
-    best = max(watched["evaluations"], key=lambda row: row["accuracy"])
+    best = min(watched["evaluations"], key=lambda row: row["mse"])
     assert draw["step"] == best["step"]
     assert figures["set"].endswith(f"_ckpt{best['step']}.npz")
     assert draw["cpu_seconds"] > 1
