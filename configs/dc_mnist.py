@@ -8,8 +8,9 @@ momentum 0.5, 256 real images per class, 1,000 networks.
 
 Expected: a ConvNet trained on the set reaches 91.7 / 97.4 / 98.8 % with 1 / 10 / 50 images per
 class. The kernel, by which a run is measured, has no published figure.
-Measured: after 200 steps of 160 real images 76.30 % on 2,000 test images (docs/rivals.md); the
-published schedule was not run.
+Measured: 90.67 +- 0.35 % with 1 image per class, all test images, after the published 1,000 steps
+of 320 real images instead of 2,560 (--config.batch_size=320; docs/rivals.md), 15 minutes on two
+cores (Intel Xeon).
 
 Run: python main.py --config=configs/dc_mnist.py --workdir=runs/dc_mnist \
     --config.dataset.data_dir=DIR

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from kip_flax import export, files, image_grid, preprocess, report_facts
+from kip_flax import export, files, image_grid, methods, preprocess, report_facts
 from kip_flax.errors import UserError
 from results.experiments import Experiment
 
@@ -44,12 +44,15 @@ class Draw:
 def read_draw(seed: int, workdir: Path) -> Draw:
     """A finished run; of its evaluations the one with the least validation error, or the last.
 
-    The error tells neighbouring steps apart where a count of some thousand images cannot.
+    The error tells neighbouring steps apart where a count of some thousand images cannot. DC and
+    DSA are not made for kernel ridge regression, which chooses nothing there: the last.
     """
     result = json.loads((workdir / "result.json").read_text())
     rows = result["evaluations"]
     on = result["evaluated_on"]
-    best = rows[-1] if on == "test" else min(rows, key=lambda row: row["mse"])
+    algorithm = json.loads((workdir / "config.json").read_text())["algorithm"]
+    last = on == "test" or not methods.computes_kernels(algorithm)
+    best = rows[-1] if last else min(rows, key=lambda row: row["mse"])
     sets = report_facts.distilled_files(workdir, [row["step"] for row in rows])
     first, chosen = (
         Chosen(

@@ -23,7 +23,7 @@ _HEAD = """# Results
 Test accuracy in % of kernel ridge regression, on all test images. *Natural*: the real images that
 the set was made from, labels as they came. Where settings or checkpoints were chosen, a tenth of
 the training images, held out, decided, checkpoints by the least error (that of `kip_cifar10_10`
-by accuracy); the test images were read once. ± is the standard deviation
+by accuracy); of DC the last; the test images were read once. ± is the standard deviation
 over draws of the images. *Published*: Nguyen et al., NeurIPS 2021, on the original data; for KIP
 the best variant, second-hand. The CIFAR-10 here is a JPEG copy. *Core hours* are processor time of
 one run with its evaluations, on two cores (AMD EPYC, Zen 5, no accelerator) that did other work
