@@ -7,7 +7,7 @@ targets a step; how it is minimised is this program's own (docs/method.md). For 
 Expected: 64.7 % on the kernel is reported for one image per class, by the best variant, with
 augmentation and long runs (second-hand: check the paper before quoting).
 Measured: 26.96 -> 60.46 % of all test images after 80 steps, on a JPEG copy of the data, still
-climbing; two cores (Intel Xeon), 0.93 core hours with evaluations, 17 s a step (the gradients of
+climbing; two cores (Intel Xeon), 0.94 core hours with evaluations, 17 s a step (the gradients of
 the pairs have come to cost 0.30 instead of 0.52 ms since).
 
 Run: python main.py --config=configs/kip_newton_cifar10.py --workdir=runs/kip_newton_cifar10 \
