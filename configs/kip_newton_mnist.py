@@ -7,7 +7,7 @@ targets a step; how it is minimised is this program's own (docs/method.md). For 
 Expected: 97.3 % on the kernel is reported for one image per class, by the best variant, with
 augmentation and long runs (second-hand: check the paper before quoting).
 Measured: 70.48 % natural, labels solved for; 96.93 % at step 80, on all test images; a tenth of the
-training images was held out. 0.41 core hours on two cores (AMD EPYC, Zen 5). 100 images: 96.23 ->
+training images was held out. 0.41 core hours on two cores (Intel Xeon). 100 images: 96.23 ->
 98.62 % at step 30, 67 s a step, 1.74 core hours on two cores (Intel Xeon). Ten images with their
 labels fixed: 39.96 -> 89.32 % at step 80, 0.30 core hours there.
 

@@ -29,7 +29,7 @@ accuracy; of DC the last. The test images were read once, but twice for `kip_new
 step 20). ± is the standard deviation over draws of the images. *Published*: Nguyen et al., NeurIPS
 2021, on the original data; for KIP the best variant, second-hand. The CIFAR-10 here is a JPEG copy.
 *Core hours* are processor time of one run with its evaluations, on two cores without an accelerator
-that did other work as well.
+(AMD EPYC or Intel Xeon: `figures.json` says which) that did other work as well.
 
 Each folder holds the set (`.npz`), a picture, and `figures.json` with the curve, the command,
 versions, hardware and wall time. `python -m results.run_all --data=DIR` makes what is missing;
