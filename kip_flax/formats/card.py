@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from kip_flax import config as config_lib
-from kip_flax import methods
+from kip_flax import matching_fields, methods
 from kip_flax.export import Distilled
 from kip_flax.formats import citations
 from kip_flax.formats.moments import field_name
@@ -44,7 +44,7 @@ def write_card(distilled: Distilled, dataset: str, class_names: list[str], paths
     algorithm = provenance.get("config", {}).get("algorithm", "")
     sections = (
         _header(len(distilled.images), dataset, algorithm),
-        _opening(distilled, dataset, class_names, provenance),
+        _opening(distilled, dataset, class_names, _maker(provenance, algorithm)),
         _files(distilled, dataset, paths),
         _loading(paths[0]),
         "## Preprocessing\n\n" + _preprocessing(distilled),
@@ -60,7 +60,7 @@ def write_card(distilled: Distilled, dataset: str, class_names: list[str], paths
 def _header(count: int, dataset: str, algorithm: str) -> str:
     sizes = {1_000: "n<1K", 10_000: "1K<n<10K", 100_000: "10K<n<100K"}
     size = next((name for most, name in sizes.items() if count < most), "n>100K")
-    matched = methods.name(algorithm) in ("DC", "DSA")
+    matched = algorithm in matching_fields.ALGORITHMS
     name = json.dumps(f"{dataset}, distilled to {count} images", ensure_ascii=False)
     return f"""---
 license: other
@@ -80,9 +80,7 @@ configs:
 ---"""
 
 
-def _opening(
-    distilled: Distilled, dataset: str, class_names: list[str], provenance: dict[str, Any]
-) -> str:
+def _opening(distilled: Distilled, dataset: str, class_names: list[str], maker: str) -> str:
     count = len(distilled.images)
     per_class = np.bincount(distilled.labels.argmax(1), minlength=len(class_names))
     least, most = min(per_class), max(per_class)
@@ -90,7 +88,7 @@ def _opening(
     height, width, channels = distilled.images.shape[1:]
     return f"""# {dataset}, distilled to {count} images
 
-{_maker(provenance)}
+{maker}
 
 - {count} images of {height}x{width}x{channels}, {len(class_names)} classes, {each} for each class \
 (by the largest label).
@@ -99,7 +97,7 @@ def _opening(
 any numbers, negative ones too. `label` is the largest one's class."""
 
 
-def _maker(provenance: dict[str, Any]) -> str:
+def _maker(provenance: dict[str, Any], algorithm: str) -> str:
     version = provenance.get("versions", {}).get("kip_flax")
     by = f"kip_flax {version}" if version else "kip_flax"
     if "imported" in provenance:
@@ -107,11 +105,10 @@ def _maker(provenance: dict[str, Any]) -> str:
             f"Imported by {by} from `{provenance['imported']}` ({provenance['layout']}), which was "
             "made by others: cite them."
         )
-    config = provenance.get("config", {})
-    algorithm = config.get("algorithm", "")
     method = methods.in_full(algorithm) or "kernel ridge regression"
     if not methods.is_kip(algorithm):
         return f"Made by {by}: {method}."
+    config = provenance["config"]
     learned = _LEARNED[config_lib.labels_are(config)]
     return f"Made by {by}: {method}, {learned}, step {provenance['step']}, seed {config['seed']}."
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from kip_flax.kernels.cpu import pairs, reach, threads
 from kip_flax.kernels.cpu.pairs import Programs
-from kip_flax.kernels.cpu.reach import make_reach
+from kip_flax.kernels.cpu.reach import Reach
 from kip_flax.kernels.cpu.tiles import tiles_jacobian
 
 
@@ -27,12 +27,12 @@ def jacobian(
         s2: deviations (n2, maps). g: (2,), the same for all pairs.
     """
     s1 = np.sqrt(v1)
-    through = _through_deviations(programs, x1, v1)
+    pattern = reach.make_reach(programs.plan, programs.pair.channels)
+    through = _through_deviations(programs, pattern, x1, v1)
     x1, s1, x2, s2, g, through = (pairs.as_input(a, x1.dtype) for a in (x1, s1, x2, s2, g, through))
     n1, n2 = len(x1), len(x2)
     out = np.zeros((2, n1, n2), x1.dtype)
     gradients = np.zeros((n1, n2, x1.shape[1]), x1.dtype)
-    pattern = make_reach(programs.plan, programs.pair.channels)
 
     def task(rows: tuple[int, int], groups: tuple[int, int]) -> None:
         tiles_jacobian(
@@ -50,16 +50,16 @@ def jacobian(
     return out, gradients
 
 
-def _through_deviations(programs: Programs, x: np.ndarray, v: np.ndarray) -> np.ndarray:
+def _through_deviations(
+    programs: Programs, pattern: Reach, x: np.ndarray, v: np.ndarray
+) -> np.ndarray:
     """The derivatives (n, entries) of the images' deviations, with the factors of the program."""
-    pattern = make_reach(programs.plan, programs.pair.channels)
-    cotangents = reach.seeds(pattern)
+    cotangents, none = reach.seeds(pattern), np.zeros(pattern.passes)
     scale = np.where(v > 0, 0.5 / np.sqrt(np.where(v > 0, v, 1)), 0)
     scale = scale * programs.pair.deviation_factors
     found = np.zeros((len(x), len(pattern.maps)), x.dtype)
     for row in range(len(x)):
         image, variances = (np.repeat(a[row][None], pattern.passes, axis=0) for a in (x, v))
-        none = np.zeros(pattern.passes)
         each = pairs.variances_gradient(programs, image, variances, cotangents, none)
         found[row] = reach.entries(pattern, each) * scale[row, pattern.maps]
     return found
