@@ -201,6 +201,27 @@ def test_the_test_set_has_no_say(files, tmp_path, digits, monkeypatch):
     assert row["mean"] > 0.4 > other["mean"]
 
 
+def test_a_candidate_that_is_behind_is_not_tested(files, tmp_path, digits, monkeypatch):
+    """Nor is one that diverged, as one of rate 1e4 does."""
+    measured = []
+    make = finite.make_trainer
+
+    def counting(*arguments, **options):
+        trainer = make(*arguments, **options)
+
+        def accuracy(states, images, labels):
+            measured.append("test" if len(labels) == 60 else "held out")
+            return trainer.accuracy(states, images, labels)
+
+        return dataclasses.replace(trainer, accuracy=accuracy)
+
+    monkeypatch.setattr(finite, "make_trainer", counting)
+    config = make_config(networks=("fc:1",), lr_factor=(1e4, 0.3, 1e-4))
+    (row,) = transfer.transfer_file(config, files, str(tmp_path))
+    assert row["lr_factor"] == 0.3
+    assert measured == ["held out", "held out", "test", "held out"]
+
+
 def test_baselines_do_not_see_the_held_out_images(digits):
     real = tasks.Targets(digits.train_images, digits.train_labels, 10)
     import jax
