@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from kip_flax import gradient_matching, published
+from kip_flax import gradient_matching, matching_fields, methods, published
 from kip_flax.compare_sets import Made
 
 BEST, TIE = "best", "tie"
@@ -191,7 +191,7 @@ def notes(lines: Sequence[Line], dataset: str) -> list[str]:
 
 def _budget(line: Line) -> str:
     """The published budget, for the methods whose code says it."""
-    if line.made.method not in ("DC", "DSA"):
+    if line.made.method not in map(methods.name, matching_fields.ALGORITHMS):
         return "larger batches and longer runs than the configurations here, partly augmented"
     count = int(line.per_class)
     outer, inner = gradient_matching.LOOPS[count]

@@ -1,9 +1,9 @@
 """What a configuration may say: one clear error per mistake, before any device is touched.
 
-The defaults live in `configs/default.py`; here are only the names of the fields and their types.
+The defaults live in `configs/default.py`, the names of the fields and their ranges in `fields`.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -13,103 +13,11 @@ from kip_flax import (
     architectures,
     augment,
     data,
-    kernels,
+    fields,
     matching_fields,
-    preprocess,
     transfer_fields,
 )
 from kip_flax.errors import UserError
-
-OPTIMIZERS = ("adam", "sgd")
-SCHEDULES = ("constant", "cosine")
-SUPPORT_INITS = ("real", "noise")
-
-FIELDS: dict[str, type] = {
-    "algorithm": str,
-    "seed": int,
-    "dataset.name": str,
-    "dataset.data_dir": str,
-    "dataset.image_size": int,
-    "dataset.test_fraction": float,
-    "dataset.validation": float,
-    "preprocess": str,
-    "augment": str,
-    "kernel.architecture": str,
-    "kernel.depth": int,
-    "kernel.parameterization": str,
-    "kernel.width": int,
-    "kernel.w_std": float,
-    "kernel.b_std": float,
-    "kernel.kind": str,
-    "kernel.implementation": str,
-    "support.size": int,
-    "support.init": str,
-    "support.learn_labels": bool,
-    "optimizer.name": str,
-    "optimizer.learning_rate": float,
-    "optimizer.schedule": str,
-    "optimizer.warmup_steps": int,
-    "optimizer.momentum": float,
-    "batch_size": int,
-    "num_steps": int,
-    "reg": float,
-    "mesh.data": int,
-    "mesh.support": int,
-    "mesh.cpu_devices": int,
-    "checkpoint.every_steps": int,
-    "checkpoint.keep": int,
-    "eval.steps": tuple,
-    "eval.num_test": int,
-    "eval.batch_size": int,
-    "log.every_steps": int,
-    **matching_fields.FIELDS,
-    "newton.damping": float,
-    "newton.iterations": int,
-    "report.num_train": int,
-    **transfer_fields.FIELDS,
-}
-
-_CHOICES: dict[str, Sequence[str]] = {
-    "dataset.name": data.DATASETS,
-    "preprocess": preprocess.PREPROCESSES,
-    "kernel.architecture": tuple(architectures.ARCHITECTURES),
-    "kernel.parameterization": kernels.PARAMETERIZATIONS,
-    "kernel.kind": kernels.GETS,
-    "kernel.implementation": kernels.IMPLEMENTATIONS,
-    "support.init": SUPPORT_INITS,
-    "optimizer.name": OPTIMIZERS,
-    "optimizer.schedule": SCHEDULES,
-    **matching_fields.CHOICES,
-    **transfer_fields.CHOICES,
-}
-
-# The smallest value allowed.
-_MINIMA: dict[str, int] = {
-    "seed": 0,
-    "dataset.image_size": 1,
-    "kernel.width": 1,
-    "support.size": 1,
-    "optimizer.warmup_steps": 0,
-    "batch_size": 1,
-    "num_steps": 0,
-    "reg": 0,
-    "kernel.b_std": 0,
-    "optimizer.momentum": 0,
-    "mesh.cpu_devices": 0,
-    "checkpoint.every_steps": 1,
-    "checkpoint.keep": 1,
-    "eval.num_test": 0,
-    "eval.batch_size": 1,
-    "log.every_steps": 1,
-    **matching_fields.MINIMA,
-    "newton.iterations": 1,
-    "report.num_train": 0,
-    **transfer_fields.MINIMA,
-}
-_ABOVE_ZERO = (
-    *("kernel.w_std", "optimizer.learning_rate", "newton.damping"),
-    *matching_fields.ABOVE_ZERO,
-)
 
 # What may differ between a run and its continuation: it decides how far, where and how often, not
 # what is computed. A name that ends in a dot stands for all fields below it.
@@ -195,17 +103,17 @@ def validate(config: ConfigDict) -> None:
         UserError: a field is unknown, missing, of a wrong type or out of its range.
     """
     flat = flatten(config)
-    fields = FIELDS
+    known = fields.FIELDS
     if isinstance(flat.get("algorithm"), str):  # Fields of its own must be known as well.
-        fields = FIELDS | getattr(algorithms.find(flat["algorithm"]), "FIELDS", {})
-    _check_fields(flat, fields)
-    for name, allowed in _CHOICES.items():
+        known = known | getattr(algorithms.find(flat["algorithm"]), "FIELDS", {})
+    _check_fields(flat, known)
+    for name, allowed in fields.CHOICES.items():
         if flat[name] not in allowed:
             raise UserError(f"{name} is {flat[name]!r}: take one of {', '.join(allowed)}.")
-    for name, minimum in _MINIMA.items():
+    for name, minimum in fields.MINIMA.items():
         if flat[name] < minimum:
             raise UserError(f"{name} is {flat[name]}: it must be at least {minimum}.")
-    for name in _ABOVE_ZERO:
+    for name in fields.ABOVE_ZERO:
         if not flat[name] > 0:
             raise UserError(f"{name} is {flat[name]}: it must be above 0.")
     if not 0 < config.dataset.test_fraction < 1:
@@ -279,14 +187,14 @@ def check_same_experiment(saved: dict[str, Any], config: ConfigDict, workdir: st
             )
 
 
-def _check_fields(flat: dict[str, Any], fields: dict[str, type]) -> None:
-    unknown = _names(flat.keys() - fields.keys())
+def _check_fields(flat: dict[str, Any], known: dict[str, type]) -> None:
+    unknown = _names(flat.keys() - known.keys())
     if unknown:
         raise UserError(f"unknown config field {unknown}: configs/default.py lists all fields.")
-    missing = _names(fields.keys() - flat.keys())
+    missing = _names(known.keys() - flat.keys())
     if missing:
         raise UserError(f"config without the field {missing}: begin with configs/default.py.")
-    for name, kind in fields.items():
+    for name, kind in known.items():
         if not _is(flat[name], kind):
             raise UserError(
                 f"{name} is {flat[name]!r}: it must be of type {kind.__name__}, "

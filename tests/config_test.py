@@ -12,6 +12,7 @@ from configs import default
 from kip_flax import config as config_lib
 from kip_flax import data, kernels, train
 from kip_flax.errors import UserError
+from kip_flax.fields import FIELDS
 
 ROOT = Path(__file__).resolve().parent.parent
 NAMES = sorted(path.stem for path in (ROOT / "configs").glob("[!_]*.py"))
@@ -81,13 +82,13 @@ def test_config_runs_two_steps_on_digits(name, tmp_path, monkeypatch):
 
 def test_default_holds_every_field_with_its_type():
     flat = config_lib.flatten(default.get_config())
-    assert {name: type(value) for name, value in flat.items()} == config_lib.FIELDS
+    assert {name: type(value) for name, value in flat.items()} == FIELDS
 
 
 def test_every_default_is_commented():
     lines = (ROOT / "configs" / "default.py").read_text().splitlines()
     fields = [i for i, line in enumerate(lines) if re.match(r"    config\.[\w.]+ = (?!Conf)", line)]
-    assert len(fields) == len(config_lib.FIELDS)
+    assert len(fields) == len(FIELDS)
     assert all(lines[i - 1].strip().startswith("#") for i in fields)
 
 

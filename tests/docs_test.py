@@ -15,6 +15,7 @@ import main
 from kip_flax import config as config_lib
 from kip_flax import data, disk, evaluate, export, files, krr, train, transfer_rows
 from kip_flax.errors import UserError
+from kip_flax.fields import FIELDS
 from kip_flax.formats import export_files
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -60,7 +61,7 @@ def test_commands_name_files_and_flags_that_exist(command):
     for word in words:
         name, _, value = word.partition("=")
         if name.startswith("--config."):
-            assert name.removeprefix("--config.") in config_lib.FIELDS
+            assert name.removeprefix("--config.") in FIELDS
         elif name == "--mode":
             assert value in main.MODES
         elif name.startswith("--") and words[1] == "main.py":

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 import main
-from kip_flax import config, export, preprocess
+from kip_flax import export, preprocess
+from kip_flax.fields import FIELDS
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -59,7 +60,7 @@ def test_commands_name_files_and_flags_that_exist(command):
     for word in shlex.split(command):
         name, _, value = word.partition("=")
         if name.startswith("--config."):
-            assert name.removeprefix("--config.") in config.FIELDS
+            assert name.removeprefix("--config.") in FIELDS
         elif name.startswith("--"):
             assert name.removeprefix("--") in main.FLAGS
         path = value if name == "--config" else word
