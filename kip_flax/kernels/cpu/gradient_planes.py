@@ -19,18 +19,10 @@ from kip_flax.kernels.cpu.gradient_stages import (
     turn_from_pool,
 )
 from kip_flax.kernels.cpu.outlets import Rows
-from kip_flax.kernels.cpu.planes import (
-    Plane,
-    Sides,
-    clear_right,
-    enter,
-    enter_and_pass,
-    enters_together,
-    forward_stage,
-    ring_depth,
-    ring_row,
-)
 from kip_flax.kernels.cpu.pooling import coarse_columns, pools_at_once
+from kip_flax.kernels.cpu.rings import Plane, clear_right, ring_depth, ring_row
+from kip_flax.kernels.cpu.sides import Sides
+from kip_flax.kernels.cpu.stages import enter, enter_and_pass, enters_together, forward_stage
 from kip_flax.kernels.cpu.vectors import row_at
 
 

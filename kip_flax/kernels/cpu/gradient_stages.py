@@ -12,18 +12,10 @@ import numpy as np
 from kip_flax.kernels.cpu import gradient_rows, rows
 from kip_flax.kernels.cpu.compiled import inlined
 from kip_flax.kernels.cpu.outlets import Rows
-from kip_flax.kernels.cpu.planes import (
-    Plane,
-    Rings,
-    Sides,
-    affine_of,
-    around,
-    deviations_at,
-    pixel,
-    ring_row,
-    summed,
-)
 from kip_flax.kernels.cpu.pooling import cell_row, coarse_outlet, distribute
+from kip_flax.kernels.cpu.rings import Plane, Rings, around, pixel, ring_row, summed
+from kip_flax.kernels.cpu.sides import Sides
+from kip_flax.kernels.cpu.stages import affine_of, deviations_at
 from kip_flax.kernels.cpu.vectors import load, row_at
 
 

@@ -12,8 +12,9 @@ import numpy as np
 from kip_flax.kernels.cpu.compiled import entry, rare
 from kip_flax.kernels.cpu.gradient_planes import backward_plane
 from kip_flax.kernels.cpu.gradient_stages import Gradients, Work
-from kip_flax.kernels.cpu.planes import forward_plane, plane_at
+from kip_flax.kernels.cpu.planes import forward_plane
 from kip_flax.kernels.cpu.pooling import cell_row
+from kip_flax.kernels.cpu.rings import plane_at
 from kip_flax.kernels.cpu.sides import (
     aligned,
     from_lanes,

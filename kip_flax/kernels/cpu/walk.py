@@ -7,7 +7,8 @@ import numpy as np
 from kip_flax.kernels.cpu.compiled import loop, rare
 from kip_flax.kernels.cpu.gradient_planes import backward_plane
 from kip_flax.kernels.cpu.gradient_stages import Gradients, Work
-from kip_flax.kernels.cpu.planes import Rings, forward_plane, plane_at
+from kip_flax.kernels.cpu.planes import forward_plane
+from kip_flax.kernels.cpu.rings import Rings, plane_at
 from kip_flax.kernels.cpu.sides import Sides, aligned
 from kip_flax.kernels.cpu.vectors import LANES
 
