@@ -1,61 +1,16 @@
 """The page of runs whose numbers are known: what it says, and that it is sound for everyone."""
 
-import base64
-import io
-import json
 import re
 from pathlib import Path
 
 import numpy as np
 import page_checks
 import pytest
-from made_runs import make_run
-from PIL import Image
+from made_pages import KINDS, page, pictures_of, text_of
 
-from kip_flax import history, report, report_axes, report_facts, report_sprites
-from kip_flax.errors import UserError
+from kip_flax import report, report_facts, report_sprites
 
 CSS = (Path(report.__file__).parent / "report.css").read_text(encoding="utf-8")
-CIFAR = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
-HOSTILE = ("<b>&\"'</b>", "</script>", *"23456789")
-
-KINDS = {
-    "plain": {},
-    "label solve": {"algorithm": "ls", "steps": (0, 4), "moved": False},
-    "no analysis": {"analysed": False},
-    "running": {"status": "running", "analysed": False},
-    "stopped": {"status": "stopped"},
-    "zca, long names": {"preprocessing": "zca_normalize", "names": CIFAR, "shape": (6, 6, 3)},
-    "hostile names": {"names": HOSTILE},
-    "many classes": {"names": tuple(f"class {n}" for n in range(100)), "size": 100},
-    "only step 0": {"steps": (0,)},
-    "another algorithm": {"algorithm": "dc"},
-    "from noise": {"support__init": "noise"},
-    "many images": {"size": 250, "names": tuple("abcde")},
-}
-
-
-def page(folder, **kind):
-    sets = make_run(folder, **kind)
-    report.write(folder, {})
-    return (folder / report.REPORT).read_text(encoding="utf-8"), sets
-
-
-def text_of(tree):
-    return " ".join("".join(tree.itertext()).split()).replace("\u00a0", " ")
-
-
-def data_of(html):
-    return json.loads(re.search(r'<script type="application/json">(.*?)</script>', html)[1])
-
-
-def pictures_of(html, selector):
-    """The PNG of a rule of the style sheet, as an array."""
-    rule = re.search(
-        re.escape(selector) + r"[^{}]*\{[^{}]*background-image:url\(data:image/png;base64,([^)]*)",
-        html,
-    )
-    return np.asarray(Image.open(io.BytesIO(base64.b64decode(rule[1]))))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -111,35 +66,6 @@ def test_the_first_screen_says_how_well_from_what_at_what_cost(tmp_path):
         "finished at step 10",
     ):
         assert words in told, words
-
-
-def test_pictures_and_labels_are_those_of_the_files(tmp_path):
-    html, sets = page(tmp_path)
-    data = data_of(html)
-    assert [frame["step"] for frame in data["frames"]] == list(sets)
-    low, high = data["range"]
-    for frame in data["frames"]:
-        pictures, labels = sets[frame["step"]]
-        values = np.frombuffer(base64.b64decode(frame["values"]), "<i2") * frame["scale"]
-        np.testing.assert_allclose(values.reshape(labels.shape), labels, atol=4e-5 * high)
-        assert low - 1e-6 <= labels.min()
-        assert labels.max() <= high + 1e-6
-        shown = pictures_of(html, f'#r0[data-step="{frame["step"]}"] .now')
-        tiles = shown.reshape(1, 8, 10, 8).swapaxes(1, 2).reshape(10, 8, 8)
-        np.testing.assert_array_equal(tiles, np.rint(255 * pictures[..., 0]))
-    np.testing.assert_array_equal(
-        pictures_of(html, "#r0 .before"), pictures_of(html, '#r0[data-step="0"] .now')
-    )
-    tree, _ = page_checks.parse(html)
-    last = sets[10][1]
-    bars = [e for e in tree.iter("svg") if e.get("class") == "bars"]
-    assert len(bars) == 10
-    for i, bar in enumerate(bars):
-        own = bar.find("path[@class='own']").get("d")
-        x, top, end = map(float, re.fullmatch(r"M(\d+) (\S+)h8V(\S+)h-8z", own).groups())
-        assert x == 10 * i + 1
-        assert (top - end) / 60 * (high - low) == pytest.approx(last[i, i], abs=0.01)
-        assert f"{abs(last[i, i]):.2f}" in bar.get("aria-label")
 
 
 def test_curves_have_every_evaluation_and_the_levels(tmp_path):
@@ -225,26 +151,6 @@ def test_neighbours_are_those_of_the_analysis(tmp_path, size):
         assert tiles[at].get("aria-label").startswith(f"Real image of class {name}, cosine ")
 
 
-def test_a_long_history_is_thinned_to_what_a_chart_can_show(tmp_path):
-    make_run(tmp_path)
-    history.write(tmp_path, [{"step": step, "loss": 1 / step} for step in range(1, 5001)])
-    shown = [row["step"] for row in report_facts.gather(tmp_path, {}).history]
-    assert len(shown) == 1000
-    assert (shown[0], shown[-1]) == (1, 5000)
-
-
-def test_a_folder_from_before_the_sizes_were_kept_has_a_page(tmp_path):
-    make_run(tmp_path)
-    told = json.loads((tmp_path / "result.json").read_text())
-    del told["data"]
-    (tmp_path / "result.json").write_text(json.dumps(told))
-    (tmp_path / "history.csv").unlink()
-    report.write(tmp_path, {})
-    tree, errors = page_checks.parse((tmp_path / report.REPORT).read_text(encoding="utf-8"))
-    assert errors == []
-    assert "10 learned images of digits" in text_of(tree)
-
-
 def test_only_a_page_of_a_run_that_goes_on_reloads(tmp_path):
     for status, expected in (("running", True), ("stopped", False), ("finished", False)):
         html, _ = page(tmp_path / status, status=status)
@@ -259,110 +165,3 @@ def test_notes_say_what_the_pictures_do_not(tmp_path):
     plain, _ = page(tmp_path / "c")
     assert "norm of each image is lost" not in plain
     assert "are shown" not in plain
-
-
-def test_an_analysis_of_another_set_is_not_shown(tmp_path):
-    make_run(tmp_path)
-    make_run(tmp_path, analysed=False, seed=1)
-    assert report_facts.gather(tmp_path, {}).analysis is None
-
-
-def test_several_runs_stand_side_by_side(tmp_path):
-    make_run(tmp_path / "a" / "run", kernel__depth=2)
-    make_run(tmp_path / "b" / "run", **KINDS["label solve"])
-    path = tmp_path / "comparison.html"
-    report.write_comparison([tmp_path / "a" / "run", tmp_path / "b" / "run"], path, {})
-    tree, errors = page_checks.parse(path.read_text(encoding="utf-8"))
-    assert errors == []
-    ids = [e.get("id") for e in tree.iter() if e.get("id")]
-    assert len(ids) == len(set(ids))
-    assert page_checks.skips_no_level(page_checks.heading_levels(tree))
-    rows = [[cell.text or "" for cell in tr] for tr in tree.iter("tr")]
-    assert ["", "run (1)", "run (2)"] in rows
-    assert ["kernel.depth", "2", "3"] in rows
-    assert ["algorithm", "kip", "ls"] in rows
-    assert ["time", "1 min 23 s", "1 min 23 s"] in rows
-
-
-def test_a_hundred_colour_images_at_twenty_steps_fit_in_five_megabytes(tmp_path):
-    """Noise, which no compression helps with."""
-    steps = tuple(range(20))
-    html, _ = page(tmp_path, steps=steps, size=100, shape=(32, 32, 3))
-    assert len(html.encode()) < 5e6
-    assert [frame["step"] for frame in data_of(html)["frames"]] == list(steps)
-    assert "256 colours" in html
-    shown = Image.fromarray(pictures_of(html, '#r0[data-step="19"] .now'))
-    assert shown.size == (20 * 32, 5 * 32)
-
-
-@pytest.mark.parametrize("shape", [(8, 8, 1), (32, 32, 3), (64, 64, 3), (512, 512, 3)])
-@pytest.mark.parametrize("size", [1, 10, 100, 1000])
-@pytest.mark.parametrize("classes", [2, 100])
-def test_the_budget_holds_for_every_size(shape, size, classes):
-    steps = [0, *range(1, 60)]
-    plan = report_sprites.plan(steps, size, shape, classes)
-    assert plan.steps[0] == 0
-    assert plan.steps[-1] == 59
-    assert plan.rows[0] == 0
-    assert plan.rows[-1] == (0 if len(plan.rows) == 1 else size - 1)
-    colours = 1 if plan.palette or shape[2] == 1 else 3
-    stored = len(plan.rows) * len(plan.steps) * (shape[0] * shape[1] * colours + 2 * classes)
-    assert stored <= report_sprites.BUDGET
-
-
-def test_256_colours_are_near_the_picture():
-    rng = np.random.default_rng(0)
-    smooth = rng.random((4, 3, 3, 3)).repeat(8, axis=1).repeat(8, axis=2)
-    exact, poor = (
-        np.asarray(Image.open(io.BytesIO(report_sprites.encode(smooth, p))).convert("RGB"), float)
-        for p in (False, True)
-    )
-    assert np.abs(exact - poor).mean() < 4
-
-
-@pytest.mark.parametrize(("low", "high"), [(0.012, 0.033), (1e-6, 30.0), (0.4, 0.5), (2.0, 2.0)])
-def test_a_logarithmic_axis_has_round_ticks_inside(low, high):
-    at, ticks, text = report_axes.value_axis(low, high, percent=False, log=True)
-    assert len(ticks) >= 2 or low == high
-    assert all(12 - 1e-6 <= at(tick) <= 280 - 44 + 1e-6 for tick in ticks)
-    assert all(float(text(tick)) == pytest.approx(tick, rel=1e-3) for tick in ticks)
-
-
-def test_pictures_are_read_once(tmp_path, monkeypatch):
-    make_run(tmp_path)
-    frames, read = {}, []
-    report.write(tmp_path, frames)
-    load = report_facts.export.load_distilled
-    monkeypatch.setattr(
-        report_facts.export, "load_distilled", lambda path: (read.append(path), load(path))[1]
-    )
-    report.write(tmp_path, frames)
-    assert [path.stem[-6:] for path in read] == ["ckpt10"]  # For its names and sizes.
-
-
-@pytest.mark.parametrize(
-    ("broken", "told"),
-    [
-        (lambda folder: (folder / "result.json").unlink(), "holds no run"),
-        (lambda folder: (folder / "config.json").write_text("{"), "cannot read"),
-        (lambda folder: (folder / "result.json").write_text("[]"), "no JSON object"),
-        (lambda folder: (folder / "result.json").write_text("{}"), "no evaluated run yet"),
-        (
-            lambda folder: (folder / "distilled" / "index.csv").write_text("a,b\n1,2\n"),
-            "cannot read",
-        ),
-    ],
-)
-def test_a_broken_folder_is_told_in_one_line(tmp_path, broken, told):
-    make_run(tmp_path)
-    broken(tmp_path)
-    with pytest.raises(UserError, match=told) as caught:
-        report.write(tmp_path, {})
-    assert "\n" not in str(caught.value)
-
-
-def test_a_run_without_sets_or_index_still_has_a_page(tmp_path):
-    make_run(tmp_path, analysed=False)
-    (tmp_path / "distilled" / "index.csv").unlink()
-    report.write(tmp_path, {})
-    assert "no distilled sets to show" in (tmp_path / report.REPORT).read_text()
