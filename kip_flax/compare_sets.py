@@ -71,10 +71,12 @@ def _made(file: Path, provenance: dict[str, Any]) -> Made:
         return Made(file.stem, "", file=str(file))
     if step == 0:
         return Made("initial images", file=str(file))
+    algorithm = config["algorithm"]
+    ridge = f", reg {config['reg']:g}" if methods.computes_kernels(algorithm) else ""
     return Made(
-        methods.name(config["algorithm"]),
+        methods.name(algorithm),
         config_lib.labels_are(config),
-        f"{step} steps of {config['batch_size']}",
+        f"{step} steps of {config['batch_size']}{ridge}",
         _seconds(file, step),
         str(file),
     )

@@ -154,12 +154,15 @@ def mean_and_deviation(values: list[float]) -> tuple[float, float | None]:
     return float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else None
 
 
-def _commit() -> str:
-    told = subprocess.run(
-        ["git", "describe", "--always", "--dirty"],
-        cwd=Path(__file__).parent,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return told.stdout.strip() or "unknown"
+def _commit(repository: Path = Path(__file__).parent.parent) -> str:
+    """The commit checked out, '-dirty' if files of it differ; the table does after every row."""
+
+    def git(*words: str) -> str:
+        told = subprocess.run(
+            ["git", *words], cwd=repository, capture_output=True, text=True, check=False
+        )
+        return told.stdout.strip()
+
+    name = git("describe", "--always")
+    changed = git("status", "--porcelain", "-uno", "--", ".", ":!results/README.md")
+    return (f"{name}-dirty" if changed else name) or "unknown"

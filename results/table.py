@@ -18,6 +18,7 @@ _NAMES = {
     "fashion_mnist": "Fashion-MNIST",
     "cifar10": "CIFAR-10 (JPEG copy)",
 }
+_REG = 1e-6  # The published one.
 _HEAD = """# Results
 
 Test accuracy in % of kernel ridge regression, on all test images. *Natural*: the real images that
@@ -74,6 +75,11 @@ def write(results: Path) -> None:
     files.write_bytes_atomic(results / "README.md", render(results).encode())
 
 
+def _setting(config: dict[str, Any]) -> str:
+    zca = ", zca" if config["preprocess"] == "zca_normalize" else ""
+    return zca + (f", reg {config['reg']:g}" if config["reg"] != _REG else "")
+
+
 def _row(experiment: Experiment, folder: Path) -> str:
     published = "-" if experiment.published is None else f"{experiment.published:g}"
     if not (folder / record.FIGURES).exists():
@@ -87,7 +93,7 @@ def _row(experiment: Experiment, folder: Path) -> str:
         _NAMES[config["dataset"]["name"]],
         f"[{_method(config)}]({experiment.name}/)",
         str(config["support"]["size"]),
-        labels + (", zca" if config["preprocess"] == "zca_normalize" else ""),
+        labels + _setting(config),
         _percent([draw["initial"]["accuracy"] for draw in draws]) + _began(config, labels),
         _percent([draw["final"]["accuracy"] for draw in draws]),
         published,

@@ -91,7 +91,7 @@ def test_every_set_is_measured_in_its_own_preprocessing(runs, compared):
         assert line.bytes == line.size * (8 * 8 + 10) * 4
         assert line.per_class == line.size / 10
         assert line.pictures.shape == (line.size, 8, 8, 1)
-    assert find(lines, "KIP", 10).made.budget == "12 steps of 30"
+    assert find(lines, "KIP", 10).made.budget == "12 steps of 30, reg 1e-06"
     assert find(lines, "random real images", 10).figures["krr"]["std"] > 0
 
 

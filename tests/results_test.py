@@ -130,3 +130,22 @@ def test_a_row_of_the_digits_measured_again(name):
     config.update(figures["config"])
     accuracy = train.evaluate_file(config, str(RESULTS / name / figures["set"]))["accuracy"]
     assert accuracy == pytest.approx(figures["draws"][0]["final"]["accuracy"], abs=0.003)
+
+
+def test_the_table_of_results_does_not_make_a_commit_dirty(tmp_path):
+    def git(*words):
+        who = ("-c", "user.name=a", "-c", "user.email=a@b")
+        subprocess.run(["git", *who, *words], cwd=tmp_path, check=True, capture_output=True)
+
+    (tmp_path / "results").mkdir()
+    table_file, source = tmp_path / "results" / "README.md", tmp_path / "main.py"
+    table_file.write_text("one row")
+    source.write_text("1")
+    git("init")
+    git("add", ".")
+    git("commit", "-m", "first")
+    clean = record._commit(tmp_path)
+    table_file.write_text("two rows")
+    assert record._commit(tmp_path) == clean
+    source.write_text("2")
+    assert record._commit(tmp_path) == f"{clean}-dirty"
