@@ -102,6 +102,7 @@ def _compare(
     shutil.rmtree(folder, ignore_errors=True)  # All figures are in the table.
     console.outcome(compare_table.markdown(lines, networks, dataset.name))
     console.say(f"written {', '.join(os.path.join(workdir, name) for name in compare_page.FILES)}")
+    session.end(config.transfer.lr_factor)
     return lines
 
 

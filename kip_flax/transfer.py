@@ -79,6 +79,7 @@ def _transfer(
             return table.rows
     shutil.rmtree(folder, ignore_errors=True)  # All rows are in the table.
     console.outcome(table.finish(config.transfer.networks, sets))
+    session.end(config.transfer.lr_factor)
     return table.rows
 
 
@@ -139,7 +140,10 @@ def fill(
     makers: dict[str, networks.Make],
     session: transfer_rows.Session,
 ) -> bool:
-    """Computes the rows that are not there; False when told to stop before the last."""
+    """Computes the rows that are not there; False when told to stop before the last.
+
+    A training that diverges is noted in `session`, and the others go on.
+    """
     for name in problem.config.transfer.networks:
         missing = [s for s in sets if not table.has(s.name, s.size, name)]
         if not missing:
@@ -150,7 +154,12 @@ def fill(
         else:
             compute = transfer_rows.network_row(problem, name, makers[name], session)
         for image_set in missing:
-            row = None if session.stopping() else compute(image_set)
+            try:
+                row = None if session.stopping() else compute(image_set)
+            except transfer_rows.Diverged as error:
+                session.diverged.append(str(error))
+                session.console.say(f"{error}: diverged")
+                continue
             if row is None:
                 return False
             table.add({"set": image_set.name, "size": image_set.size, "network": name, **row})

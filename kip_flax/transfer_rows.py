@@ -7,8 +7,8 @@ far. A row that is asked for again goes on from there.
 import functools
 import itertools
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import jax
@@ -56,13 +56,27 @@ class Problem:
     key: jax.Array
 
 
+class Diverged(Exception):
+    """A training diverged with every learning rate; the message names it."""
+
+
 @dataclass(frozen=True, eq=False)
 class Session:
-    """Where unfinished rows are kept, whether to stop, and whom to tell."""
+    """Where unfinished rows are kept, whether to stop, whom to tell, and what diverged."""
 
     manager: ocp.CheckpointManager
     stopping: Callable[[], bool]
     console: Console
+    diverged: list[str] = field(default_factory=list)
+
+    def end(self, lr_factors: Sequence[float]) -> None:
+        """Raises UserError if trainings diverged, when all others are done."""
+        if self.diverged:
+            factors = ", ".join(f"{factor:g}" for factor in lr_factors)
+            raise UserError(
+                f"{', '.join(self.diverged)}: the training diverged with transfer.lr_factor "
+                f"{factors}: give a smaller one, and another --workdir."
+            )
 
 
 def krr_row(problem: Problem, kernel: Kernel) -> Callable[[ImageSet], Row]:
@@ -92,7 +106,7 @@ def network_row(
     """The network `name` trained on a set: its row of the table, or None when told to stop.
 
     Of several learning rates and L2 the pair is taken that is best on the held-out images. A row
-    raises UserError if the training diverges with all of them.
+    raises Diverged if the training diverges with all of them.
     """
     options, mesh = problem.config.transfer, problem.mesh
     recipe = finite.Recipe(
@@ -218,11 +232,7 @@ def _best(job: str, results: list[Row]) -> Row:
     """
     fine = [result for result in results if np.isfinite(result["held_out"])]
     if not fine:
-        factors = ", ".join(f"{result['lr_factor']:g}" for result in results)
-        raise UserError(
-            f"{job}: the training diverged with transfer.lr_factor {factors}: give a smaller one, "
-            f"and another --workdir."
-        )
+        raise Diverged(job)
     best = max(fine, key=lambda result: result["held_out"])
     told = {key: value for key, value in best.items() if key != "accuracies"}
     tried = [[r["lr_factor"], r["l2"], r["held_out"] if r in fine else None] for r in results]

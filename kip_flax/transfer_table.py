@@ -86,7 +86,7 @@ class Table:
             )
             for network in networks
         }
-        if min(len(ladder.real) for ladder in ladders.values()) > 1:
+        if all(len(ladder.real) > 1 and ladder.is_whole() for ladder in ladders.values()):
             self._content["worth"] = {n: worth.crossing(ladder) for n, ladder in ladders.items()}
             path = os.path.join(self._workdir, PICTURE)
             worth.write_picture(path, ladders)

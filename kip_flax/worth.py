@@ -23,6 +23,10 @@ class Ladder:
     size: int
     accuracy: float
 
+    def is_whole(self) -> bool:
+        """Whether every accuracy is there: those of trainings that diverged are NaN."""
+        return all(math.isfinite(a) for a in (self.accuracy, *(a for _, a in self.real)))
+
 
 def crossing(ladder: Ladder) -> float | None:
     """Number of real images as good as the distilled set; None where the ladder does not reach it.
