@@ -197,5 +197,5 @@ def _budget(line: Line) -> str:
     outer, inner = gradient_matching.LOOPS[count]
     return (
         f"{count} per class: {1000 * outer:,} steps, 256 real images of a class each, {inner} "
-        f"epochs between them"
+        f"{'epoch' if inner == 1 else 'epochs'} between them"
     )
