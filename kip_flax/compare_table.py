@@ -11,6 +11,7 @@ import numpy as np
 
 from kip_flax import gradient_matching, matching_fields, methods, published
 from kip_flax.compare_sets import Made
+from kip_flax.report_text import plural
 
 BEST, TIE = "best", "tie"
 _UNKNOWN = "\N{EN DASH}"
@@ -196,6 +197,6 @@ def _budget(line: Line) -> str:
     count = int(line.per_class)
     outer, inner = gradient_matching.LOOPS[count]
     return (
-        f"{count} per class: {1000 * outer:,} steps, 256 real images of a class each, {inner} "
-        f"{'epoch' if inner == 1 else 'epochs'} between them"
+        f"{count} per class: {1000 * outer:,} steps, 256 real images of a class each, "
+        f"{plural(inner, 'epoch')} between them"
     )

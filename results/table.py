@@ -7,6 +7,7 @@ import shlex
 from pathlib import Path
 from typing import Any
 
+from configs import default
 from kip_flax import config as config_lib
 from kip_flax import files, methods
 from results import record
@@ -18,7 +19,6 @@ _NAMES = {
     "fashion_mnist": "Fashion-MNIST",
     "cifar10": "CIFAR-10 (JPEG copy)",
 }
-_REG = 1e-6  # The published one.
 _HEAD = """# Results
 
 Test accuracy in % of kernel ridge regression, on all test images. *Natural*: the real images that
@@ -77,7 +77,7 @@ def write(results: Path) -> None:
 
 def _setting(config: dict[str, Any]) -> str:
     zca = ", zca" if config["preprocess"] == "zca_normalize" else ""
-    return zca + (f", reg {config['reg']:g}" if config["reg"] != _REG else "")
+    return zca + (f", reg {config['reg']:g}" if config["reg"] != default.get_config().reg else "")
 
 
 def _row(experiment: Experiment, folder: Path) -> str:
