@@ -10,6 +10,7 @@ _CHOSEN = {"dataset.validation": 0.1, "eval.num_test": 2000}
 _WATCHING = ("dataset.validation", "eval.")
 _CURVE = (0, 20, 50, 100, 200, 300, 400, 500, 600, 700, 800, 900, 1000)
 _NEWTON_CURVE = (0, 1, 2, *range(5, 100, 5))
+_HUNDRED = {"support__size": 100, "num_steps": 30, "checkpoint__every_steps": 1}
 _DRAWS = tuple(range(5))
 
 
@@ -73,30 +74,27 @@ def _newton(dataset: str, size: int, published: float | None, fixed: bool = Fals
     """KIP by Gauss-Newton steps, labels solved for or fixed."""
     name = f"kip_newton_{dataset}_{size}" + ("_fixed" if fixed else "")
     config = f"kip_newton_{dataset}"
-    hundred = {
-        "support__size": 100,
-        "num_steps": 30,
-        "checkpoint__every_steps": 1,
-    }
-    more = {"eval__steps": _NEWTON_CURVE, **(hundred if size == 100 else {})}
+    more = {"eval__steps": _NEWTON_CURVE, **(_HUNDRED if size == 100 else {})}
     more |= {"support__learn_labels": False} if fixed else {}
     return _kip(name, config, published, **more)
 
 
 def _for_networks() -> list[Experiment]:
-    """Ten images of MNIST with a ridge of a tenth of the kernel: less exact, and for networks."""
-    fixed = {"num_steps": 40, "support__learn_labels": False, "eval__steps": _NEWTON_CURVE}
+    """MNIST with a ridge of a tenth of the kernel: less exact, and for networks."""
+    ten = {"num_steps": 40, "support__learn_labels": False, "eval__steps": _NEWTON_CURVE}
+    hundred = ten | _HUNDRED | {"num_steps": 15}
     learned = {"num_steps": 200, "batch_size": 500, "eval__steps": _CURVE}
     return [
-        _kip("kip_newton_mnist_10_fixed_ridge", "kip_newton_mnist", None, reg=0.1, **fixed),
+        _kip("kip_newton_mnist_10_fixed_ridge", "kip_newton_mnist", None, reg=0.1, **ten),
         _kip("kip_mnist_10_ridge", "kip_mnist", None, reg=0.1, **learned),
+        _kip("kip_newton_mnist_100_fixed_ridge", "kip_newton_mnist", None, reg=0.1, **hundred),
     ]
 
 
-def _condensed(dataset: str) -> Experiment:
-    """DC by its published schedule, with an eighth of the published real images of each class."""
+def _condensed(algorithm: str, dataset: str) -> Experiment:
+    """DC or DSA as published, but with an eighth of the real images of each class."""
     fields = {**_CHOSEN, "batch_size": 320, "eval.steps": (0, 100, 200, 400, 600, 800, 1000)}
-    return Experiment(f"dc_{dataset}_10", f"dc_{dataset}", fields)
+    return Experiment(f"{algorithm}_{dataset}_10", f"{algorithm}_{dataset}", fields)
 
 
 _ZCA = {"preprocess": "zca_normalize"}
@@ -123,8 +121,9 @@ EXPERIMENTS: tuple[Experiment, ...] = (
     _newton("cifar10", 100, 75.6),
     _newton("mnist", 100, None, fixed=True),
     *_for_networks(),
-    _condensed("mnist"),
-    _condensed("cifar10"),
+    _condensed("dc", "mnist"),
+    _condensed("dc", "cifar10"),
+    _condensed("dsa", "mnist"),
     *_label_solve("mnist", {10: 73.35}),
     *_label_solve("fashion_mnist", {10: 65.30}),
     *_label_solve("cifar10", {10: 26.09}, **_ZCA),

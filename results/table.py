@@ -25,10 +25,11 @@ Test accuracy in % of kernel ridge regression, on all test images. *Natural*: th
 the set was made from, labels as they came. Where settings or checkpoints were chosen, a tenth of
 the training images, held out, decided. Checkpoints: the one with the least error; in the rows
 `kip_cifar10_10`, `kip_newton_mnist_10` and `kip_newton_fashion_mnist_10` the one with the best
-accuracy; of DC the last. The test images were read once, but twice for `kip_newton_cifar10_10` and
-`kip_newton_mnist_100`, which had been chosen by accuracy at first (60.02 % at step 75, 98.51 % at
-step 20). ± is the standard deviation over draws of the images. *Published*: Nguyen et al., NeurIPS
-2021, on the original data; for KIP the best variant, second-hand. The CIFAR-10 here is a JPEG copy.
+accuracy; of DC and DSA the last. The test images were read once, but twice for
+`kip_newton_cifar10_10` and `kip_newton_mnist_100`, which had been chosen by accuracy at first
+(60.02 % at step 75, 98.51 % at step 20). ± is the standard deviation over draws of the images.
+*Published*: Nguyen et al., NeurIPS 2021, on the original data; for KIP the best variant,
+second-hand. The CIFAR-10 here is a JPEG copy.
 *Core hours* are processor time of one run with its evaluations, on two cores without an accelerator
 (AMD EPYC or Intel Xeon: `figures.json` says which) that did other work as well.
 
