@@ -102,7 +102,7 @@ def _compare(
     shutil.rmtree(folder, ignore_errors=True)  # All figures are in the table.
     console.outcome(compare_table.markdown(lines, networks, dataset.name))
     console.say(f"written {', '.join(os.path.join(workdir, name) for name in compare_page.FILES)}")
-    session.end(config.transfer.lr_factor)
+    table.check_diverged(config.transfer.lr_factor)
     return lines
 
 
@@ -175,6 +175,7 @@ def _lines(
     for image_set, made in sets:
         names = problem.config.transfer.networks
         rows = {name: table.find(image_set.name, image_set.size, name) for name in names}
+        diverged = {n for n in names if table.diverged(image_set.name, image_set.size, n)}
         lines.append(
             compare_table.Line(
                 made=made,
@@ -185,6 +186,7 @@ def _lines(
                 figures={name: row for name, row in rows.items() if row is not None},
                 pictures=preprocess.invert(fitted, image_set.images[0]),
                 num_test=len(problem.test.labels),
+                diverged=frozenset(diverged),
             )
         )
     return lines

@@ -12,6 +12,7 @@ import numpy as np
 from kip_flax import gradient_matching, matching_fields, methods, published
 from kip_flax.compare_sets import Made
 from kip_flax.report_text import plural
+from kip_flax.transfer_table import DIVERGED
 
 BEST, TIE = "best", "tie"
 _UNKNOWN = "\N{EN DASH}"
@@ -36,6 +37,7 @@ class Line:
         figures: by network, rows with `mean`, `std` and `accuracies` (0 to 1).
         pictures: (S, H, W, C) to look at, about [0, 1].
         num_test: test images that accuracies were measured on.
+        diverged: networks whose training diverged.
         marks: by network, 'best' or 'tie'.
     """
 
@@ -47,6 +49,7 @@ class Line:
     figures: dict[str, dict[str, Any]]
     pictures: np.ndarray
     num_test: int
+    diverged: frozenset[str] = frozenset()
     marks: dict[str, str] = field(default_factory=dict)
 
 
@@ -76,10 +79,10 @@ def mark(lines: Sequence[Line], networks: Sequence[str]) -> None:
 
 
 def accuracy(line: Line, network: str) -> str:
-    """'86.24 ± 1.60', '93.87 (± 1.27)' for a single accuracy, or '' where there is none yet."""
+    """'86.24 ± 1.60', '93.87 (± 1.27)' of a single accuracy, 'diverged', or '' if there is none."""
     row = line.figures.get(network)
     if row is None:
-        return ""
+        return DIVERGED if network in line.diverged else ""
     spread = f"± {100 * deviation(row, line.num_test):.2f}"
     return f"{100 * row['mean']:.2f} {spread if row['std'] is not None else f'({spread})'}"
 
@@ -167,7 +170,7 @@ def comma_separated(lines: Sequence[Line], networks: Sequence[str]) -> str:
         for network in networks:
             found = line.figures.get(network)
             if found is None:
-                row += ["", "", ""]
+                row += ["", "", accuracy(line, network)]
                 continue
             std = "" if found["std"] is None else f"{found['std']:.6g}"
             row += [f"{found['mean']:.6g}", std, line.marks.get(network, "")]

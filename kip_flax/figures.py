@@ -4,17 +4,18 @@ matplotlib draws what is still, Pillow what moves.
 """
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont
 
 from kip_flax import report_sprites, worth
-from kip_flax.errors import UserError
 
+_TIGHT: dict[str, Any] = {"bbox_inches": "tight", "pad_inches": 0.03}
 _CLASSES = 10  # Columns of the figure in rows.
 _ZCA = (
     "ZCA whitening undone; the norm of each image, lost in it, is set to the training set's "
@@ -104,44 +105,38 @@ def animation(run: Sequence[Shown]) -> bytes:
     return buffer.getvalue()
 
 
-def worth_figure(rows: Sequence[dict[str, Any]]) -> Figure:
-    """Test accuracy over the number of random real images, a colour per network.
-
-    Args:
-        rows: of a transfer: `set`, `size`, `network`, `mean`, `std` (None for a single seed).
-
-    Raises:
-        UserError: there are no two numbers of real images to draw a line through.
-    """
+def worth_figure(ladders: Mapping[str, worth.Ladder]) -> Figure:
+    """Test accuracy over the number of random real images, a colour per network."""
     figure = Figure(figsize=(5.0, 3.2), layout="constrained")
     axis = figure.subplots()
-    for number, network in enumerate(dict.fromkeys(row["network"] for row in rows)):
-        own = [row for row in rows if row["network"] == network]
-        real = sorted((r for r in own if r["set"] == "random"), key=lambda r: r["size"])
-        distilled = [row for row in own if row["set"] == "distilled"]
-        if len(real) < 2 or not distilled:
-            raise UserError("the transfer has no ladder: set transfer.ladder to two sizes or more.")
-        points = tuple((row["size"], row["mean"]) for row in real)
-        ladder = worth.Ladder(points, distilled[0]["size"], distilled[0]["mean"])
+    for number, (network, ladder) in enumerate(ladders.items()):
         colour = f"C{number}"
-        spread = [100 * (row["std"] or 0) for row in real]
-        sizes, means = zip(*points, strict=True)
+        sizes, means, spread = (np.array(column) for column in zip(*ladder.real, strict=True))
         label = f"{network}: {worth.words(ladder)}"
         axis.errorbar(
-            sizes, [100 * m for m in means], spread, color=colour, capsize=2, lw=1.2, label=label
+            sizes, 100 * means, 100 * spread, color=colour, capsize=2, lw=1.2, label=label
         )
         end = worth.crossing(ladder) or sizes[-1]
         level = [100 * ladder.accuracy] * 2
         axis.plot((ladder.size, end), level, color=colour, ls="--", lw=1)
         axis.plot(ladder.size, level[0], "o", color=colour)
+    ticks = sorted({n for lad in ladders.values() for n in (lad.size, *(r.size for r in lad.real))})
     axis.set_xscale("log")
-    ticks = sorted({row["size"] for row in rows})
     axis.set_xticks(ticks, [str(size) for size in ticks])
     axis.minorticks_off()
     axis.set(xlabel="images trained on", ylabel="test accuracy, %")
     axis.grid(alpha=0.25)
     axis.legend(fontsize=6, loc="lower right")
     return figure
+
+
+def rendered(figure: Figure, kind: str) -> bytes:
+    """'png' (200 dots an inch) or 'svg'; the same figure gives the same bytes."""
+    told: dict[str, dict[str, str | None]] = {"png": {"Software": None}, "svg": {"Date": None}}
+    buffer = io.BytesIO()
+    with matplotlib.rc_context({"svg.hashsalt": "kip_flax"}):
+        figure.savefig(buffer, format=kind, dpi=200, metadata=told[kind], **_TIGHT)
+    return buffer.getvalue()
 
 
 def _show(axis: Any, picture: np.ndarray) -> None:

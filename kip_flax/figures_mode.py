@@ -4,26 +4,23 @@ Nothing is computed again: pictures come from the distilled sets, accuracies fro
 evaluations.
 """
 
-import io
 import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
 from kip_flax import config as config_lib
-from kip_flax import export, figures, files, methods, report_facts
+from kip_flax import export, figures, files, methods, report_facts, worth
 from kip_flax.console import Console
 from kip_flax.errors import UserError
 from kip_flax.figures import Shown
 
 FOLDER = "figures"
 _TRANSFER = "transfer.json"
-_TIGHT: dict[str, Any] = {"bbox_inches": "tight", "pad_inches": 0.03}
 
 
 def write_figures(workdirs: str, console: Console | None = None) -> list[Path]:
@@ -116,19 +113,16 @@ def _worth_figure(path: Path) -> Figure:
         rows = json.loads(path.read_text(encoding="utf-8"))["rows"]
     except (OSError, ValueError, KeyError) as error:
         raise UserError(f"cannot read {path} ({error}): move it away.") from None
-    return figures.worth_figure(rows)
+    if not (ladders := worth.ladders(rows)):
+        raise UserError("the transfer has no ladder: set transfer.ladder to two sizes or more.")
+    return figures.worth_figure(ladders)
 
 
 def _save(figure: Figure, stem: Path) -> list[Path]:
-    """The figure as PNG (200 dots an inch) and SVG; the same figure gives the same bytes."""
     written = []
-    told: dict[str, dict[str, str | None]] = {"png": {"Software": None}, "svg": {"Date": None}}
-    for kind, metadata in told.items():
-        buffer = io.BytesIO()
-        with matplotlib.rc_context({"svg.hashsalt": "kip_flax"}):
-            figure.savefig(buffer, format=kind, dpi=200, metadata=metadata, **_TIGHT)
+    for kind in ("png", "svg"):
         path = stem.with_suffix(f".{kind}")
-        files.write_bytes_atomic(path, buffer.getvalue())
+        files.write_bytes_atomic(path, figures.rendered(figure, kind))
         written.append(path)
     return written
 

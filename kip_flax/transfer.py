@@ -79,7 +79,7 @@ def _transfer(
             return table.rows
     shutil.rmtree(folder, ignore_errors=True)  # All rows are in the table.
     console.outcome(table.finish(config.transfer.networks, sets))
-    session.end(config.transfer.lr_factor)
+    table.check_diverged(config.transfer.lr_factor)
     return table.rows
 
 
@@ -142,7 +142,7 @@ def fill(
 ) -> bool:
     """Computes the rows that are not there; False when told to stop before the last.
 
-    A training that diverges is noted in `session`, and the others go on.
+    A training that diverges is noted in the table, and the others go on.
     """
     for name in problem.config.transfer.networks:
         missing = [s for s in sets if not table.has(s.name, s.size, name)]
@@ -157,7 +157,7 @@ def fill(
             try:
                 row = None if session.stopping() else compute(image_set)
             except transfer_rows.Diverged as error:
-                session.diverged.append(str(error))
+                table.add_diverged(image_set.name, image_set.size, name)
                 session.console.say(f"{error}: diverged")
                 continue
             if row is None:

@@ -7,8 +7,8 @@ far. A row that is asked for again goes on from there.
 import functools
 import itertools
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -30,7 +30,6 @@ from kip_flax import (
     zoo,
 )
 from kip_flax.console import Console
-from kip_flax.errors import UserError
 from kip_flax.evaluate import Kernel
 from kip_flax.tasks import Targets
 from kip_flax.transfer_sets import ImageSet
@@ -62,21 +61,11 @@ class Diverged(Exception):
 
 @dataclass(frozen=True, eq=False)
 class Session:
-    """Where unfinished rows are kept, whether to stop, whom to tell, and what diverged."""
+    """Where unfinished rows are kept, whether to stop, and whom to tell."""
 
     manager: ocp.CheckpointManager
     stopping: Callable[[], bool]
     console: Console
-    diverged: list[str] = field(default_factory=list)
-
-    def end(self, lr_factors: Sequence[float]) -> None:
-        """Raises UserError if trainings diverged, when all others are done."""
-        if self.diverged:
-            factors = ", ".join(f"{factor:g}" for factor in lr_factors)
-            raise UserError(
-                f"{', '.join(self.diverged)}: the training diverged with transfer.lr_factor "
-                f"{factors}: give a smaller one, and another --workdir."
-            )
 
 
 def krr_row(problem: Problem, kernel: Kernel) -> Callable[[ImageSet], Row]:

@@ -1,7 +1,6 @@
 """The table of a transfer: rows in transfer.json, on the console, and what a set is worth."""
 
 import json
-import math
 import os
 import shlex
 import sys
@@ -10,12 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from kip_flax import files, metrics, record, worth
+from kip_flax import figures, files, metrics, record, worth
 from kip_flax.errors import UserError
 from kip_flax.transfer_sets import ImageSet
 
 TABLE = "transfer.json"
 PICTURE = "worth.png"
+DIVERGED = "diverged"  # In the place of a figure.
 
 
 def summary(accuracies: Sequence[float]) -> dict[str, Any]:
@@ -50,11 +50,12 @@ class Table:
     ):
         self._workdir, self._path = workdir, os.path.join(workdir, file)
         identity = json.loads(json.dumps(identity))
-        self._content: dict[str, Any] = {"distilled": distilled, "identity": identity, "rows": []}
+        self._content: dict[str, Any] = {"distilled": distilled, "identity": identity}
+        self._content |= {"rows": [], "diverged": []}
         earlier = _read(self._path)
         if earlier is not None:
             _check_same(earlier["identity"], identity, self._path)
-            self._content["rows"] = earlier["rows"]
+            self._content |= earlier
 
     @property
     def rows(self) -> list[dict[str, Any]]:
@@ -62,38 +63,13 @@ class Table:
         return self._content["rows"]
 
     def has(self, name: str, size: int, network: str) -> bool:
-        """Whether the row is there."""
-        return self.find(name, size, network) is not None
+        """Whether the row is there, or its training is known to diverge."""
+        return self.find(name, size, network) is not None or self.diverged(name, size, network)
 
     def add(self, row: dict[str, Any]) -> None:
         """Adds a row and writes the file."""
         self.rows.append(row)
         self._write()
-
-    def finish(self, networks: Sequence[str], sets: Sequence[ImageSet]) -> str:
-        """The table in words; with a ladder, also what the set is worth, and its picture."""
-        names = [f"{s.size} {s.name}" for s in sets]
-        lines = [["", *networks]]
-        for name, s in zip(names, sets, strict=True):
-            rows = [self.find(s.name, s.size, network) for network in networks]
-            lines.append([name, *(_figure(row) if row else "" for row in rows)])
-        told = _aligned(lines)
-        ladders = {
-            network: worth.Ladder(
-                tuple((s.size, self._mean(s, network)) for s in sets if s.name == "random"),
-                sets[0].size,
-                self._mean(sets[0], network),
-            )
-            for network in networks
-        }
-        if all(len(ladder.real) > 1 and ladder.is_whole() for ladder in ladders.values()):
-            self._content["worth"] = {n: worth.crossing(ladder) for n, ladder in ladders.items()}
-            path = os.path.join(self._workdir, PICTURE)
-            worth.write_picture(path, ladders)
-            told += "\n" + "\n".join(f"{n}: {worth.words(lad)}" for n, lad in ladders.items())
-            told += f"\npicture {path}"
-        self._write()
-        return f"{told}\nfigures {self._path}"
 
     def find(self, name: str, size: int, network: str) -> dict[str, Any] | None:
         """The row, or None if it is not there."""
@@ -101,9 +77,46 @@ class Table:
         found = (r for r in self.rows if (r["set"], r["size"], r["network"]) == wanted)
         return next(found, None)
 
-    def _mean(self, image_set: ImageSet, network: str) -> float:
-        row = self.find(image_set.name, image_set.size, network)
-        return math.nan if row is None else row["mean"]
+    def add_diverged(self, name: str, size: int, network: str) -> None:
+        """Notes that a training diverged with every learning rate, and writes the file."""
+        self._content["diverged"].append([name, size, network])
+        self._write()
+
+    def diverged(self, name: str, size: int, network: str) -> bool:
+        """Whether the training diverged."""
+        return [name, size, network] in self._content["diverged"]
+
+    def check_diverged(self, lr_factors: Sequence[float]) -> None:
+        """Raises UserError if trainings diverged."""
+        jobs = [f"{network} on {size} {name}" for name, size, network in self._content["diverged"]]
+        if jobs:
+            factors = ", ".join(f"{factor:g}" for factor in lr_factors)
+            raise UserError(
+                f"{', '.join(jobs)}: the training diverged with transfer.lr_factor {factors}: give "
+                f"a smaller one, and another --workdir."
+            )
+
+    def finish(self, networks: Sequence[str], sets: Sequence[ImageSet]) -> str:
+        """The table in words; with a ladder, also what the set is worth, and its picture."""
+        names = [f"{s.size} {s.name}" for s in sets]
+        lines = [["", *networks]]
+        for name, s in zip(names, sets, strict=True):
+            lines.append([name, *(self._cell(s, network) for network in networks)])
+        told = _aligned(lines)
+        if ladders := worth.ladders(self.rows):
+            self._content["worth"] = {n: worth.crossing(ladder) for n, ladder in ladders.items()}
+            path = os.path.join(self._workdir, PICTURE)
+            picture = figures.rendered(figures.worth_figure(ladders), "png")
+            files.write_bytes_atomic(path, picture)
+            told += "\n" + "\n".join(f"{n}: {worth.words(lad)}" for n, lad in ladders.items())
+            told += f"\npicture {path}"
+        self._write()
+        return f"{told}\nfigures {self._path}"
+
+    def _cell(self, image_set: ImageSet, network: str) -> str:
+        key = image_set.name, image_set.size, network
+        row = self.find(*key)
+        return _figure(row) if row else DIVERGED if self.diverged(*key) else ""
 
     def _write(self) -> None:
         told = {"hardware": metrics.hardware(), "command": shlex.join(sys.argv)}
@@ -115,7 +128,8 @@ def _read(path: str) -> dict[str, Any] | None:
     try:
         with open(path, encoding="utf-8") as file:
             content = json.load(file)
-        return {"identity": dict(content["identity"]), "rows": list(content["rows"])}
+        rows = {name: list(content.get(name, [])) for name in ("rows", "diverged")}
+        return {"identity": dict(content["identity"])} | rows
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:

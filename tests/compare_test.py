@@ -206,6 +206,18 @@ def test_a_difference_inside_a_deviation_is_a_tie():
     assert "| ≈ 77.00 ± 5.00 |" in table[4]
 
 
+def test_a_training_that_diverged_is_in_the_table(runs, tmp_path):
+    (path,) = (runs / "kip" / "distilled").glob("*_ckpt12.npz")
+    config = make_config(networks=("krr", "fc:1"), lr_factor=(1e4,), baselines=())
+    with pytest.raises(UserError, match=r"fc:1 on 10 .*: the training diverged"):
+        compare.compare(config, [str(path)], str(tmp_path))
+    row = (tmp_path / "comparison.md").read_text().splitlines()[2]
+    assert "| diverged |" in row
+    kept = next(csv.DictReader((tmp_path / "comparison.csv").open()))
+    assert (kept["fc:1 mean"], kept["fc:1 std"], kept["fc:1 mark"]) == ("", "", "diverged")
+    assert float(kept["krr mean"]) > 0.3
+
+
 def test_published_figures_stand_beside_ours_with_their_budget():
     lines = [line("DC", 0.9), line("KIP", 0.9), line("DC", 0.9, size=100), line("DC", 0.9, size=70)]
     told = [compare_table.published_words(x, "mnist") for x in lines]

@@ -11,7 +11,7 @@ from made_runs import make_run
 from main_test import run as command
 from PIL import Image
 
-from kip_flax import figures, figures_mode, report
+from kip_flax import figures, figures_mode, report, worth
 from kip_flax.errors import UserError
 
 STEPS = (0, 1, 10)
@@ -132,7 +132,7 @@ LADDER = [row("distilled", 10, 0.5), row("random", 10, 0.3, 0.02), row("random",
 
 def test_the_worth_ladder_has_rungs_and_the_crossing(tmp_path):
     (tmp_path / "transfer.json").write_text(json.dumps({"rows": LADDER}))
-    figure = figures.worth_figure(LADDER)
+    figure = figures.worth_figure(worth.ladders(LADDER))
     (axis,) = figure.axes
     real, level, dot = (
         axis.get_lines()[0],

@@ -235,7 +235,7 @@ def test_baselines_do_not_see_the_held_out_images(digits):
     assert np.array_equal(together, np.sort(real.images.reshape(len(real.labels), -1), 0))
 
 
-def test_a_diverging_training_is_told_after_the_others(files, tmp_path, quick, capsys):
+def test_a_diverging_training_is_told_after_the_others(files, tmp_path, quick, capsys, monkeypatch):
     config = make_config(networks=("fc:1", "krr"), lr_factor=(1e4,), ladder=(10, 20))
     told = r"fc:1 on 10 distilled, fc:1 on 10 random, .*: the training diverged.*10000"
     with pytest.raises(UserError, match=told) as caught:
@@ -243,8 +243,16 @@ def test_a_diverging_training_is_told_after_the_others(files, tmp_path, quick, c
     assert "\n" not in str(caught.value)
     rows = json.loads((tmp_path / "transfer.json").read_text())["rows"]
     assert [(row["network"], row["size"]) for row in rows] == [("krr", n) for n in (10, 10, 20)]
-    assert not (tmp_path / "worth.png").exists()
-    assert f"{100 * rows[0]['mean']:.2f}" in capsys.readouterr().out.split("fc:1  krr")[-1]
+    table = capsys.readouterr().out.split("fc:1      krr")[-1]
+    assert f"10 distilled  diverged  {100 * rows[0]['mean']:.2f}" in table
+    assert "krr: 10 images are worth" in table
+    assert "fc:1: 10 images" not in table
+    assert (tmp_path / "worth.png").stat().st_size > 1000
+    # Asked for again, nothing is trained again.
+    monkeypatch.setattr(transfer_rows, "krr_row", None)
+    monkeypatch.setattr(transfer_rows, "network_row", None)
+    with pytest.raises(UserError, match=told):
+        transfer.transfer_file(config, files, str(tmp_path))
 
 
 def test_another_transfer_in_the_folder_is_refused(files, tmp_path):

@@ -1,17 +1,15 @@
-"""The crossing on ladders whose crossing is known, and the picture of it."""
+"""The crossing on ladders whose crossing is known."""
 
 import math
 
-import numpy as np
 import pytest
-from PIL import Image
 
 from kip_flax import worth
-from kip_flax.worth import Ladder
+from kip_flax.worth import Ladder, Rung
 
 
 def logarithmic(a, b, sizes):
-    return tuple((n, a + b * math.log(n)) for n in sizes)
+    return tuple(Rung(n, a + b * math.log(n)) for n in sizes)
 
 
 def test_on_a_logarithmic_ladder_the_crossing_is_exact():
@@ -28,25 +26,27 @@ def test_on_a_logarithmic_ladder_the_crossing_is_exact():
     ],
 )
 def test_beyond_the_ladder_nothing_is_claimed(accuracy, told):
-    ladder = Ladder(((10, 0.3), (100, 0.6)), 10, accuracy)
+    ladder = Ladder((Rung(10, 0.3), Rung(100, 0.6)), 10, accuracy)
     assert worth.crossing(ladder) is None
     assert worth.words(ladder) == told
 
 
 def test_a_rung_itself_and_a_dip():
-    assert worth.crossing(Ladder(((10, 0.3), (100, 0.6)), 10, 0.6)) == pytest.approx(100)
-    dip = Ladder(((10, 0.3), (20, 0.25), (40, 0.5)), 10, 0.4)
+    assert worth.crossing(Ladder((Rung(10, 0.3), Rung(100, 0.6)), 10, 0.6)) == pytest.approx(100)
+    dip = Ladder((Rung(10, 0.3), Rung(20, 0.25), Rung(40, 0.5)), 10, 0.4)
     assert 20 < worth.crossing(dip) < 40
 
 
-def test_the_picture_shows_every_ladder(tmp_path):
-    path = tmp_path / "worth.png"
-    ladder = Ladder(((10, 0.3), (100, 0.6)), 10, 0.5)
-    worth.write_picture(path, {"krr": ladder, "kernel": Ladder(ladder.real, 10, 0.9)})
-    pixels = np.asarray(Image.open(path))
-    assert pixels.shape == (460, 760, 3)
-    for colour in worth._COLOURS[:2]:
-        rgb = [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
-        assert (pixels == rgb).all(axis=-1).sum() > 300
-    rgb = [int(worth._COLOURS[2][i : i + 2], 16) for i in (1, 3, 5)]
-    assert not (pixels == rgb).all(axis=-1).any()
+def row(kind, size, mean, network="krr", std=None):
+    return {"set": kind, "size": size, "network": network, "mean": mean, "std": std}
+
+
+def test_ladders_are_of_networks_with_a_set_and_two_rungs():
+    krr = [row("random", 100, 0.6, std=0.02), row("distilled", 10, 0.5), row("random", 10, 0.3)]
+    herding = [row("herding", 10, 0.4), row("herding", 100, 0.8)]
+    found = worth.ladders([*krr, *herding])
+    assert found == {"krr": Ladder((Rung(10, 0.3, 0.0), Rung(100, 0.6, 0.02)), 10, 0.5)}
+    # Where the set's training diverged, or all rungs but one.
+    fewer = [row("random", 10, 0.3, "a"), row("random", 100, 0.6, "a")]
+    fewer += [row("distilled", 10, 0.5, "b"), row("random", 100, 0.6, "b")]
+    assert worth.ladders([*fewer, *krr]) == found
