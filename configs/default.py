@@ -86,7 +86,7 @@ def get_config() -> ConfigDict:
     # KIP: updates of the support; DC, DSA: of the images. LS makes one pass over the training set.
     config.num_steps = 1000
     # Regulariser of kernel ridge regression, in units of the kernel's mean diagonal. LS solves for
-    # the labels with the same number as an absolute one.
+    # the labels with the same number as an absolute one, as published: leave it small there.
     config.reg = 1e-6
 
     # DC and DSA: the network whose gradients are matched, and how it is trained meanwhile.

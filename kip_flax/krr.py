@@ -36,6 +36,12 @@ def add_ridge(k: ArrayLike, ridge: ArrayLike) -> Array:
     return k + jnp.asarray(ridge, k.dtype) * jnp.eye(len(k), dtype=k.dtype)
 
 
+def regularised(k_ss: ArrayLike, reg: float) -> Array:
+    """`k_ss + reg * trace(k_ss)/S * I` (S, S) in `solve_dtype()`: what `solve` inverts."""
+    k = jnp.asarray(k_ss, solve_dtype())
+    return add_ridge(k, reg * jnp.trace(k) / len(k))
+
+
 def solve_positive_definite(k: Array, y: ArrayLike) -> Array:
     """`k^-1 y` by Cholesky, (S, C) in the precision of `k`; NaN if `k` is not positive definite.
 
@@ -57,8 +63,7 @@ def solve(k_ss: ArrayLike, y_s: ArrayLike, reg: float) -> Array:
         (S, C) in `solve_dtype()`; NaN if the regularised kernel is not positive definite (see
         `check_positive_definite`).
     """
-    k = jnp.asarray(k_ss, solve_dtype())
-    return solve_positive_definite(add_ridge(k, reg * jnp.trace(k) / len(k)), y_s)
+    return solve_positive_definite(regularised(k_ss, reg), y_s)
 
 
 def predict(k_ts: ArrayLike, alpha: Array) -> Array:

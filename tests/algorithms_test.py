@@ -166,8 +166,9 @@ def test_gradient_matching_decides_nothing_elsewhere():
     assert "matching.network" in config_lib.identity(matching())
 
 
-def test_kip_solve_gives_its_images_the_labels_of_label_solve(quick_kernels, tmp_path):
-    config = small(algorithm="kip_solve", num_steps=6, eval__steps=(3,), eval__num_test=0)
+@pytest.mark.parametrize("reg", [1e-6, 0.1])
+def test_kip_solve_gives_its_images_the_best_labels_for_its_ridge(quick_kernels, tmp_path, reg):
+    config = small(algorithm="kip_solve", num_steps=6, eval__steps=(3,), eval__num_test=0, reg=reg)
     state = train.train_and_evaluate(config, str(tmp_path))
     digits = data.load_dataset("digits")
     fitted = preprocess.fit("standard", digits.train_images)
@@ -181,7 +182,8 @@ def test_kip_solve_gives_its_images_the_labels_of_label_solve(quick_kernels, tmp
         np.asarray(kernel(a.astype(float), distilled.images.astype(float)))
         for a in (x, distilled.images)
     )
-    best = k_ss @ np.linalg.lstsq(k_ts, y, rcond=None)[0]
+    k_reg = k_ss + reg * np.trace(k_ss) / 10 * np.eye(10)
+    best = k_reg @ np.linalg.lstsq(k_ts, y, rcond=None)[0]
     np.testing.assert_allclose(distilled.labels, best, rtol=1e-2, atol=1e-2)
     first, _, last = result(tmp_path)["evaluations"]
     assert last["accuracy"] > first["accuracy"]
