@@ -106,9 +106,9 @@ def with_fixed_labels(kernel: Kernel, jacobian: Jacobian, reg: float) -> Residua
         alpha = krr.solve(k_ss, labels, reg)
         inverse = krr.solve(k_ss, jnp.eye(len(k_ss)), reg)
         reach = (k_ts @ inverse) * batch.weights[:, None]
-        model = FixedModel(
-            _flat(dk_ts), _flat(dk_ss), _single(alpha), _single(reach), batch.weights
-        )
+        share = jnp.float32(reg / len(k_ss))
+        derivatives = _flat(dk_ts), _flat(dk_ss)
+        model = FixedModel(*derivatives, _single(alpha), _single(reach), batch.weights, share)
         return _fit(k_ts, alpha, batch), model
 
     return Residuals(loss, linearise)
@@ -146,13 +146,14 @@ class SolvedModel(NamedTuple):
 
 
 class FixedModel(NamedTuple):
-    """The labels stay, and K_ss moves with the images (its ridge is taken as fixed).
+    """The labels stay, and K_ss and its ridge move with the images.
 
     Attributes:
         dk: (S, T, P), the derivative of K_ts in the images.
         dk_ss: (S, S, P); [s, i] is that of k(x_i, x_s) in x_s, x_i held.
         alpha: (S, C): predictions are K_ts alpha.
         reach: (T, S), K_ts K_ss^-1. weights: (T,).
+        share: of the trace of K_ss that its ridge is.
     """
 
     dk: jax.Array
@@ -160,21 +161,27 @@ class FixedModel(NamedTuple):
     alpha: jax.Array
     reach: jax.Array
     weights: jax.Array
+    share: jax.Array
 
     def forward(self, direction: jax.Array) -> jax.Array:
         moved = _product("stp,sp->ts", self.dk, direction) * self.weights[:, None]
         half = _product("sip,sp->is", self.dk_ss, direction)
-        moved = moved - _product("ti,is->ts", self.reach, half + half.T)
+        moved = moved - _product("ti,is->ts", self.reach, self._whole(half))
         return _product("ts,sc->tc", moved, self.alpha)
 
     def transpose(self, residuals: jax.Array) -> jax.Array:
         back = _product("tc,sc->st", residuals, self.alpha)
         half = _product("st,ti->si", back, self.reach)
         moved = _product("st,stp->sp", back * self.weights, self.dk)
-        return moved - _product("si,sip->sp", half + half.T, self.dk_ss)
+        return moved - _product("si,sip->sp", self._whole(half), self.dk_ss)
 
     def diagonal(self) -> jax.Array:
         return _diagonal(self.dk, self.alpha, self.weights)
+
+    def _whole(self, half: jax.Array) -> jax.Array:
+        """Of (S, S) as one image of each pair moves, as both do, with the ridge; symmetric."""
+        both = half + half.T
+        return both + self.share * jnp.trace(both) * jnp.eye(len(both), dtype=both.dtype)
 
 
 def _fit(k_ts: jax.Array, alpha: jax.Array, batch: Targets) -> Fit:

@@ -24,10 +24,10 @@ def problem(support=4, targets=30, classes=3, side=3, seed=0):
     return x_t[:support] + 0.5, y_t[:support], batch
 
 
-def residuals_of(kind, kernel=KERNEL, jacobian=JACOBIAN):
+def residuals_of(kind, kernel=KERNEL, jacobian=JACOBIAN, reg=REG):
     """Of solved or of fixed labels."""
     make = {"solved": residuals.with_solved_labels, "fixed": residuals.with_fixed_labels}[kind]
-    return make(kernel, jacobian, REG)
+    return make(kernel, jacobian, reg)
 
 
 def _solved(images, labels, batch):

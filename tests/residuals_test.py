@@ -48,15 +48,16 @@ def test_with_solved_labels_the_model_leaves_out_what_labels_take_away():
     np.testing.assert_allclose(found, left, atol=1e-3 * np.abs(left).max())
 
 
-def test_with_fixed_labels_the_model_is_the_derivative_of_the_predictions():
+@pytest.mark.parametrize("reg", [REG, 0.3])
+def test_with_fixed_labels_the_model_is_the_derivative_of_the_predictions(reg):
     images, labels, batch = problem()
-    _, model = residuals_of("fixed").linearise(images, labels, batch)
+    _, model = residuals_of("fixed", reg=reg).linearise(images, labels, batch)
     way = np.random.default_rng(1).normal(size=images.shape)
     step = 1e-5
 
     def predicted(x):
         k_ss = np.asarray(KERNEL(x, x))
-        alpha = np.linalg.solve(k_ss + REG * np.trace(k_ss) / 4 * np.eye(4), labels)
+        alpha = np.linalg.solve(k_ss + reg * np.trace(k_ss) / 4 * np.eye(4), labels)
         return np.asarray(KERNEL(batch.x.astype(float), x)) @ alpha
 
     slope = (predicted(images + step * way) - predicted(images - step * way)) / (2 * step)
@@ -77,10 +78,11 @@ def test_the_gradient_is_that_of_the_loss(kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_forward_and_transpose_are_each_other_s(kind):
+@pytest.mark.parametrize("reg", [REG, 0.3])
+def test_forward_and_transpose_are_each_other_s(kind, reg):
     images, labels, batch = problem()
     batch.weights[5:] = 0  # Padding.
-    _, model = residuals_of(kind).linearise(images, labels, batch)
+    _, model = residuals_of(kind, reg=reg).linearise(images, labels, batch)
     rng = np.random.default_rng(3)
     way, some = rng.normal(size=(4, 9)), rng.normal(size=batch.y.shape)
     way, some = way.astype(np.float32), some.astype(np.float32)
