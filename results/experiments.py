@@ -91,6 +91,25 @@ def _for_networks() -> list[Experiment]:
     ]
 
 
+def _fully_connected(dataset: str, published: dict[int, float]) -> list[Experiment]:
+    """KIP with one hidden layer: Gauss-Newton steps, and of 500 images, by descent."""
+    fields = {"kernel__architecture": "fc", "kernel__depth": 1, "preprocess": "standard"}
+    ten = {"num_steps": 20, "batch_size": 5000, "eval__steps": _NEWTON_CURVE}
+    hundred = _HUNDRED | {"num_steps": 20, "eval__steps": _NEWTON_CURVE}
+    more = {
+        "dataset__name": dataset,
+        "support__size": 500,
+        "support__learn_labels": True,
+        "eval__steps": (0, 20, 50, 100, 150, 200, 250),
+    }
+    newton, name = f"kip_newton_{dataset}", f"kip_fc_{dataset}"
+    return [
+        _kip(f"{name}_10", newton, published[10], **fields, **ten),
+        _kip(f"{name}_100", newton, published[100], **fields, **hundred),
+        _kip(f"{name}_500", "kip_cifar10_fc", published[500], **more),
+    ]
+
+
 def _condensed(algorithm: str, dataset: str) -> Experiment:
     """DC or DSA as published, but with an eighth of the real images of each class."""
     fields = {**_CHOSEN, "batch_size": 320, "eval.steps": (0, 100, 200, 400, 600, 800, 1000)}
@@ -121,6 +140,8 @@ EXPERIMENTS: tuple[Experiment, ...] = (
     _newton("cifar10", 100, 75.6),
     _newton("mnist", 100, None, fixed=True),
     *_for_networks(),
+    *_fully_connected("mnist", {10: 85.5, 100: 97.2, 500: 98.4}),
+    *_fully_connected("cifar10", {10: 40.5, 100: 53.1, 500: 58.6}),
     _condensed("dc", "mnist"),
     _condensed("dc", "cifar10"),
     _condensed("dsa", "mnist"),
@@ -130,4 +151,7 @@ EXPERIMENTS: tuple[Experiment, ...] = (
     *_label_solve("mnist", {100: 96.39}),
     *_label_solve("fashion_mnist", {100: 80.84}),
     *_label_solve("cifar10", {100: 53.59}, **_ZCA),
+    *_label_solve("mnist", {500: 98.28}),
+    *_label_solve("fashion_mnist", {500: 86.85}),
+    *_label_solve("cifar10", {500: 65.89}, **_ZCA),
 )
