@@ -8,7 +8,9 @@ momentum 0.5, 256 real images per class, 1,000 networks.
 
 Expected: a ConvNet trained on the set reaches 28.3 / 44.9 / 53.9 % with 1 / 10 / 50 images per
 class. The kernel, by which a run is measured, has no published figure.
-Measured: not yet.
+Measured: JPEG copy, 28.95 +- 0.68 % with 1 image per class, all test images, after the published
+1,000 steps of 320 real images instead of 2,560 (--config.batch_size=320; docs/rivals.md), 0.46
+core hours on two cores (Intel Xeon).
 
 Run: python main.py --config=configs/dc_cifar10.py --workdir=runs/dc_cifar10 \
     --config.dataset.data_dir=DIR
