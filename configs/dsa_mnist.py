@@ -8,7 +8,9 @@ one of them for each class and step, the same for real and learned images.
 
 Expected: a ConvNet trained on the set reaches 88.7 / 97.8 / 99.2 % with 1 / 10 / 50 images per
 class. The kernel, by which a run is measured, has no published figure.
-Measured: not yet.
+Measured: 90.31 +- 0.31 % with 1 image per class, all test images, after the published 1,000 steps
+of 320 real images instead of 2,560 (--config.batch_size=320; docs/rivals.md), 0.46 core hours on
+two cores (Intel Xeon).
 
 Run: python main.py --config=configs/dsa_mnist.py --workdir=runs/dsa_mnist \
     --config.dataset.data_dir=DIR
