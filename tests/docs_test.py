@@ -13,7 +13,7 @@ from whole_runs import small
 
 import main
 from kip_flax import config as config_lib
-from kip_flax import data, disk, evaluate, export, files, krr, train, transfer_rows
+from kip_flax import data, disk, evaluate, export, files, krr, train, transfer_table
 from kip_flax.errors import UserError
 from kip_flax.fields import FIELDS
 from kip_flax.formats import export_files
@@ -158,14 +158,15 @@ def test_the_errors_are_the_programs_own(tmp_path, monkeypatch, quick_kernels):
     page = ROOT / "docs" / "troubleshooting.md"
     told = [line for block in blocks(page, "") for line in block.splitlines()]
     assert all(line.startswith("error: ") for line in told)
-    session = transfer_rows.Session(None, None, None, ["kernel on 10 distilled"])
+    table = transfer_table.Table(str(tmp_path), {}, "a.npz")
+    table.add_diverged("distilled", 10, "kernel")
     provoked = [
         *whole_runs(tmp_path, monkeypatch),
         another_experiment(),
         in_use(tmp_path, monkeypatch),
         full_disk(),
         *misfits(),
-        raised(session.end, (1.0,)),
+        raised(table.check_diverged, (1.0,)),
         raised(krr.check_positive_definite, np.full((2, 2), np.nan), 1e-6),
         not_positive_definite(monkeypatch),
     ]
