@@ -83,6 +83,7 @@ def _compare(
     makers, kernels = transfer.contenders(config, dataset, mesh, console)
     console.say(_summary(config, entries, dataset, workdir))
     lines: list[compare_table.Line] = []
+    asked: list[ImageSet] = []
     done = True
     folder = os.path.join(workdir, "transfer")
     with checkpoint.open_manager(folder, keep=1) as manager, loop.stop_signals() as stopping:
@@ -91,6 +92,7 @@ def _compare(
             problem, pool, key_draw = transfer.make_problem(config, dataset, group.fitted, mesh)
             sets = _sets(config, group, pool, key_draw)
             images = [image_set for image_set, _ in sets.values()]
+            asked += images
             done = done and transfer.fill(table, problem, images, kernels, makers, session)
             lines += _lines(table, problem, group.fitted, sets.values())
     networks = tuple(config.transfer.networks)
@@ -102,7 +104,7 @@ def _compare(
     shutil.rmtree(folder, ignore_errors=True)  # All figures are in the table.
     console.outcome(compare_table.markdown(lines, networks, dataset.name))
     console.say(f"written {', '.join(os.path.join(workdir, name) for name in compare_page.FILES)}")
-    table.check_diverged(config.transfer.lr_factor)
+    table.check_diverged(networks, asked, config.transfer.lr_factor)
     return lines
 
 

@@ -78,8 +78,9 @@ def _transfer(
             console.outcome("stopped and saved: the same command goes on from there")
             return table.rows
     shutil.rmtree(folder, ignore_errors=True)  # All rows are in the table.
-    console.outcome(table.finish(config.transfer.networks, sets))
-    table.check_diverged(config.transfer.lr_factor)
+    options = config.transfer
+    console.outcome(table.finish(options.networks, sets))
+    table.check_diverged(options.networks, sets, options.lr_factor)
     return table.rows
 
 

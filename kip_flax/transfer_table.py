@@ -86,9 +86,16 @@ class Table:
         """Whether the training diverged."""
         return [name, size, network] in self._content["diverged"]
 
-    def check_diverged(self, lr_factors: Sequence[float]) -> None:
-        """Raises UserError if trainings diverged."""
-        jobs = [f"{network} on {size} {name}" for name, size, network in self._content["diverged"]]
+    def check_diverged(
+        self, networks: Sequence[str], sets: Sequence[ImageSet], lr_factors: Sequence[float]
+    ) -> None:
+        """Raises UserError if trainings of `networks` on `sets` diverged."""
+        jobs = [
+            f"{network} on {s.size} {s.name}"
+            for network in networks
+            for s in sets
+            if self.diverged(s.name, s.size, network)
+        ]
         if jobs:
             factors = ", ".join(f"{factor:g}" for factor in lr_factors)
             raise UserError(

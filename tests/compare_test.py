@@ -216,6 +216,11 @@ def test_a_training_that_diverged_is_in_the_table(runs, tmp_path):
     kept = next(csv.DictReader((tmp_path / "comparison.csv").open()))
     assert (kept["fc:1 mean"], kept["fc:1 std"], kept["fc:1 mark"]) == ("", "", "diverged")
     assert float(kept["krr mean"]) > 0.3
+    other = str(path.with_name(path.name.replace("ckpt12", "ckpt5")))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(transfer_rows, "network_row", None)
+        config.transfer.networks = ("krr",)
+        compare.compare(config, [other, str(path)], str(tmp_path))  # Where it is not asked for.
 
 
 def test_published_figures_stand_beside_ours_with_their_budget():

@@ -13,7 +13,7 @@ from whole_runs import small
 
 import main
 from kip_flax import config as config_lib
-from kip_flax import data, disk, evaluate, export, files, krr, train, transfer_table
+from kip_flax import data, disk, evaluate, export, files, krr, train, transfer_sets, transfer_table
 from kip_flax.errors import UserError
 from kip_flax.fields import FIELDS
 from kip_flax.formats import export_files
@@ -160,13 +160,14 @@ def test_the_errors_are_the_programs_own(tmp_path, monkeypatch, quick_kernels):
     assert all(line.startswith("error: ") for line in told)
     table = transfer_table.Table(str(tmp_path), {}, "a.npz")
     table.add_diverged("distilled", 10, "kernel")
+    images = transfer_sets.ImageSet("distilled", np.zeros((1, 10, 2, 2, 1)), np.zeros((1, 10, 10)))
     provoked = [
         *whole_runs(tmp_path, monkeypatch),
         another_experiment(),
         in_use(tmp_path, monkeypatch),
         full_disk(),
         *misfits(),
-        raised(table.check_diverged, (1.0,)),
+        raised(table.check_diverged, ["kernel"], [images], (1.0,)),
         raised(krr.check_positive_definite, np.full((2, 2), np.nan), 1e-6),
         not_positive_definite(monkeypatch),
     ]
