@@ -117,6 +117,7 @@ def newton(**changes):
     return small(algorithm="kip_newton", num_steps=6, eval__steps=(3,), **changes)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("learned", "descent"), [(True, "kip_solve"), (False, "kip")])
 def test_six_steps_are_worth_more_than_those_of_descent(quick_kernels, tmp_path, learned, descent):
     config = newton(eval__num_test=0, batch_size=300, support__learn_labels=learned)
