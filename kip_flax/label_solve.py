@@ -68,5 +68,13 @@ def solve_labels(k_ss: jax.Array, gram: jax.Array, cross: jax.Array, reg: float)
     `y* = (K_ss + reg/S I) (K_st K_ts + reg/S I)^-1 K_st y_t`: here `reg` is absolute, not relative
     to the kernel's trace.
     """
-    k_reg, alpha = krr.add_ridge(k_ss, reg / len(gram)), solution(gram, cross, reg)
+    return _lifted(krr.add_ridge(k_ss, reg / len(gram)), solution(gram, cross, reg))
+
+
+def fitting_labels(k_ss: jax.Array, gram: jax.Array, cross: jax.Array, reg: float) -> jax.Array:
+    """As `solve_labels`, but exact for `krr.solve`: its ridge is `reg` as a share, not a number."""
+    return _lifted(krr.regularised(k_ss, reg), solution(gram, cross, reg))
+
+
+def _lifted(k_reg: jax.Array, alpha: jax.Array) -> jax.Array:
     return jnp.matmul(k_reg, alpha, precision=jax.lax.Precision.HIGHEST).astype(jnp.float32)

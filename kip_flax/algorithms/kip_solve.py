@@ -1,20 +1,17 @@
 """KIP whose labels are solved for at every step: no gradient descent has to find them."""
 
-import functools
 from collections.abc import Callable
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jax.sharding import NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
-from kip_flax import data, distill, krr, label_solve, sharding
-from kip_flax.algorithms import kip
+from kip_flax import data, distill, label_solve, sharding
+from kip_flax.algorithms import kip, ls
 from kip_flax.algorithms.kip import check_data
 from kip_flax.algorithms.ls import pairs
 from kip_flax.errors import UserError
-from kip_flax.state import KipState, LsState
+from kip_flax.state import KipState
 from kip_flax.tasks import Problem, Step, Support, make_optimizer, pinned
 
 __all__ = ["check", "check_data", "init", "make_step", "make_support", "pairs"]
@@ -42,13 +39,7 @@ def make_support(problem: Problem) -> Callable[[KipState], Support]:
     key = jax.random.fold_in(problem.key, 1)
     rows = data.balanced_draw(targets.labels, count, targets.num_classes, key)
     update = pinned(label_solve.make_step(problem.kernel), mesh)
-
-    @functools.partial(jax.jit, out_shardings=NamedSharding(mesh, PartitionSpec()))
-    def solved(sums: LsState) -> jax.Array:
-        # As Label Solve, but undone by `krr.solve` to the last: it adds a share, not the number.
-        alpha = label_solve.solution(sums.gram, sums.cross, config.reg)
-        k_ss = krr.regularised(problem.kernel(sums.images, sums.images), config.reg)
-        return jnp.matmul(k_ss, alpha, precision=jax.lax.Precision.HIGHEST).astype(jnp.float32)
+    solved = ls.solver(problem, label_solve.fitting_labels)
 
     def support(state: KipState) -> Support:
         start = label_solve.init(state.params["images"], state.labels)

@@ -42,13 +42,15 @@ def make_support(problem: Problem) -> Callable[[LsState], Support]:
     return support
 
 
-def solver(problem: Problem) -> Callable[[LsState], jax.Array]:
-    """The solved labels (S, classes) of a state's sums."""
+def solver(
+    problem: Problem, solve: Callable[..., jax.Array] = label_solve.solve_labels
+) -> Callable[[LsState], jax.Array]:
+    """The labels (S, classes) of a state's sums; `solve` is one of `label_solve`."""
 
     @functools.partial(jax.jit, out_shardings=NamedSharding(problem.mesh, PartitionSpec()))
     def solved(state: LsState) -> jax.Array:
         k_ss = problem.kernel(state.images, state.images)
-        return label_solve.solve_labels(k_ss, state.gram, state.cross, problem.config.reg)
+        return solve(k_ss, state.gram, state.cross, problem.config.reg)
 
     return solved
 
