@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from kip_flax import figures, files, metrics, record, worth
+from kip_flax import files, metrics, record, worth
 from kip_flax.errors import UserError
 from kip_flax.transfer_sets import ImageSet
 
@@ -111,6 +111,8 @@ class Table:
             lines.append([name, *(self._cell(s, network) for network in networks)])
         told = _aligned(lines)
         if ladders := worth.ladders(self.rows):
+            from kip_flax import figures  # matplotlib: half a second to import, only needed here
+
             self._content["worth"] = {n: worth.crossing(ladder) for n, ladder in ladders.items()}
             path = os.path.join(self._workdir, PICTURE)
             picture = figures.rendered(figures.worth_figure(ladders), "png")
