@@ -84,10 +84,12 @@ def _for_networks() -> list[Experiment]:
     ten = {"num_steps": 40, "support__learn_labels": False, "eval__steps": _NEWTON_CURVE}
     hundred = ten | _HUNDRED | {"num_steps": 15}
     learned = {"num_steps": 200, "batch_size": 500, "eval__steps": _CURVE}
+    followed = learned | {"support__size": 100, "num_steps": 60, "eval__steps": (0, 20, 40)}
     return [
         _kip("kip_newton_mnist_10_fixed_ridge", "kip_newton_mnist", None, reg=0.1, **ten),
         _kip("kip_mnist_10_ridge", "kip_mnist", None, reg=0.1, **learned),
         _kip("kip_newton_mnist_100_fixed_ridge", "kip_newton_mnist", None, reg=0.1, **hundred),
+        _kip("kip_mnist_100_ridge", "kip_mnist", None, reg=0.1, **followed),
     ]
 
 
