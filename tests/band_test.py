@@ -81,7 +81,7 @@ def test_bands_are_the_offsets_that_are_read(seed):
 
 
 @pytest.mark.parametrize("implementation", ["cpu", "xla"])
-@pytest.mark.parametrize("seed", [1, 22, pytest.param(34, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("seed", [1, *(pytest.param(s, marks=pytest.mark.slow) for s in (22, 34))])
 def test_random_descriptions_give_the_full_kernel(seed, implementation):
     """Every seed has a stride, a pool or both; neural_tangents computes all pixel pairs."""
     check_random(seed, implementation)

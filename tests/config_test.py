@@ -64,6 +64,7 @@ def test_config_runs_two_steps_on_digits(name, tmp_path, monkeypatch):
     config = load(name).get_config()
     if config.kernel.architecture != "fc":  # A minute to compile; the kernels' own tests do.
         monkeypatch.setattr(kernels, "make_kernel", quick_kernel)
+        monkeypatch.setattr(kernels, "warm_up", lambda *_: None)
     if name.startswith(("dc_", "dsa_")) and name != "dc_digits":  # Nor need all compile a ConvNet.
         config.matching.network, config.matching.augment = "mlp", config.matching.augment[:10]
     config.dataset.name, config.dataset.data_dir = "digits", ""

@@ -69,7 +69,7 @@ def test_padding_changes_nothing(kind):
     assert float(same["loss"]) == pytest.approx(float(metrics["loss"]), rel=1e-6)
 
 
-@pytest.mark.parametrize("wrong", [np.nan, np.inf, 0.0])
+@pytest.mark.parametrize("wrong", [np.nan, pytest.param(np.inf, marks=pytest.mark.slow), 0.0])
 def test_a_step_that_does_not_help_is_refused(wrong):
     """The trial's kernel says so; the damping has grown with every trial."""
     images, labels, batch = problem()
