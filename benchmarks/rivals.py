@@ -23,7 +23,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from kip_flax import metrics, sharding, tasks, train
+from kip_flax import metrics, prepare, sharding, tasks
 from kip_flax.console import Console
 
 _SHAPES = {"digits": (8, 8, 1), "mnist": (28, 28, 1), "cifar10": (32, 32, 3)}
@@ -87,7 +87,7 @@ def _stepper(config: ConfigDict, args: argparse.Namespace) -> Callable[[int], An
     mesh = sharding.make_mesh()
     kernel: tasks.Kernel = _no_kernel
     if config.algorithm == "kip":
-        kernel = sharding.shard_kernel(train.make_kernel(config, Console()), mesh)
+        kernel = sharding.shard_kernel(prepare.make_kernel(config, Console()), mesh)
     support = tasks.init_support(config, targets, jax.random.key(0))
     task = tasks.make_task(config, targets, support, kernel, mesh, jax.random.key(1))
     kept = [task.start()]

@@ -25,10 +25,10 @@ from kip_flax import (
     compare_table,
     loop,
     metrics,
+    prepare,
     preprocess,
     published,
     sharding,
-    train,
     transfer,
     transfer_fields,
     transfer_rows,
@@ -68,7 +68,7 @@ def compare(
         UserError: sets, data set, networks and folder do not fit together.
     """
     _check_baselines(config)
-    with train.own_folder(workdir) as workdir:
+    with prepare.own_folder(workdir) as workdir:
         return _compare(config, paths, workdir, console or Console())
 
 
@@ -76,7 +76,7 @@ def _compare(
     config: ConfigDict, paths: Sequence[str], workdir: str, console: Console
 ) -> list[compare_table.Line]:
     mesh = sharding.make_mesh(config.mesh.data, config.mesh.support)
-    dataset = train.load(config)
+    dataset = prepare.load(config)
     entries = _entries(paths)
     groups = _groups(config, entries, dataset)
     table = transfer_table.Table(workdir, _identity(config, dataset), list(paths), FILE)
@@ -134,7 +134,7 @@ def _groups(config: ConfigDict, entries: list[Entry], dataset: Dataset) -> list[
     groups: dict[int, Group] = {}
     for entry in entries:
         name = entry.distilled.preprocess_name or config.preprocess
-        fitted = train.preprocessing_of(entry.distilled, dataset, name)
+        fitted = prepare.preprocessing_of(entry.distilled, dataset, name)
         arrays = sorted(preprocess.to_arrays(fitted).items())
         key = 0
         for _, array in arrays:
@@ -147,7 +147,7 @@ def _identity(config: ConfigDict, dataset: Dataset) -> dict[str, Any]:
     """What all figures have in common; the preprocessing is each set's own."""
     fields = transfer_fields.deciding(config)
     del fields["preprocess"]
-    return fields | {"data (checksum)": train.fingerprint(dataset)}
+    return fields | {"data (checksum)": prepare.fingerprint(dataset)}
 
 
 def _sets(

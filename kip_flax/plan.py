@@ -22,10 +22,10 @@ from kip_flax import (
     methods,
     metrics,
     plan_arithmetic,
+    prepare,
     preprocess,
     sharding,
     tasks,
-    train,
 )
 from kip_flax import config as config_lib
 from kip_flax.console import Console
@@ -96,9 +96,9 @@ def plan_run(config: ConfigDict, console: Console | None = None) -> Plan:
         )
     console = console or Console()
     mesh = sharding.make_mesh(config.mesh.data, config.mesh.support)
-    dataset = train.load(config)
+    dataset = prepare.load(config)
     config_lib.check_data(config, dataset)
-    kernel = sharding.shard_kernel(train.make_kernel(config, console), mesh)
+    kernel = sharding.shard_kernel(prepare.make_kernel(config, console), mesh)
     targets = min(config.batch_size, len(dataset.train_labels))
     tests = len(evaluate.test_subset(dataset, config.eval.num_test)[1])
     probe = _Probe(config, dataset, kernel, mesh)

@@ -11,11 +11,11 @@ from ml_collections import ConfigDict
 from kip_flax import (
     analysis_run,
     files,
+    prepare,
     preprocess,
     report,
     report_facts,
     sharding,
-    train,
 )
 from kip_flax import config as config_lib
 from kip_flax.console import Console
@@ -61,12 +61,12 @@ def _make_up(workdir: Path, config: ConfigDict, frames: Frames, console: Console
     if not config.report.num_train or report_facts.gather(workdir, frames).analysis is not None:
         return
     try:
-        with files.locked(workdir / train.LOCK, f"the workdir {workdir}"):
-            dataset = train.load(config)
+        with files.locked(workdir / prepare.LOCK, f"the workdir {workdir}"):
+            dataset = prepare.load(config)
             config_lib.check_data(config, dataset)
             mesh = sharding.make_mesh(config.mesh.data, config.mesh.support)
-            kernel = sharding.shard_kernel(train.make_kernel(config, console), mesh)
-            fitted = preprocess.from_arrays(files.read_arrays(workdir / train.PREPROCESS))
+            kernel = sharding.shard_kernel(prepare.make_kernel(config, console), mesh)
+            fitted = preprocess.from_arrays(files.read_arrays(workdir / prepare.PREPROCESS))
             analysis_run.analyse_run(workdir, config, dataset, fitted, kernel, mesh)
     except UserError as error:
         console.say(f"without an analysis of {workdir}: {error}")

@@ -3,15 +3,11 @@
 What is computed where: `tasks` has the steps of the algorithms, `loop` goes through them.
 """
 
-import contextlib
 import json
 import os
-import zlib
-from collections.abc import Iterator
 from pathlib import Path
 
 import jax
-import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
@@ -19,7 +15,6 @@ from kip_flax import (
     __version__,
     analysis_run,
     checkpoint,
-    data,
     evaluate,
     export,
     files,
@@ -27,6 +22,7 @@ from kip_flax import (
     loop,
     metrics,
     multihost,
+    prepare,
     preprocess,
     record,
     report,
@@ -40,9 +36,7 @@ from kip_flax.errors import UserError
 from kip_flax.preprocess import Preprocess
 from kip_flax.tasks import Kernel, State, Task
 
-PREPROCESS = "preprocess.npz"
 EVALUATION = "evaluation.json"
-LOCK = ".lock"
 
 
 def train_and_evaluate(config: ConfigDict, workdir: str, console: Console | None = None) -> State:
@@ -66,15 +60,15 @@ def train_and_evaluate(config: ConfigDict, workdir: str, console: Console | None
     mesh = sharding.make_mesh(config.mesh.data, config.mesh.support)
     multihost.check_same("the configuration", json.dumps(config.to_dict()).encode())
     with (
-        own_folder(workdir) as workdir,
+        prepare.own_folder(workdir) as workdir,
         checkpoint.open_manager(workdir, config.checkpoint.keep) as manager,
     ):
         if (saved := checkpoint.restore_meta(manager)) is not None:
             config_lib.check_same_experiment(saved["config"], config, workdir)
-        dataset = load(config)
+        dataset = prepare.load(config)
         config_lib.check_data(config, dataset)
         total = tasks.total_steps(config, len(dataset.train_labels))
-        meta = {"config": config.to_dict(), "data": fingerprint(dataset)}
+        meta = {"config": config.to_dict(), "data": prepare.fingerprint(dataset)}
         multihost.check_same(f"the data set {dataset.name}", b"%d" % meta["data"])
         like = tasks.template(config, dataset.image_shape, dataset.num_classes)
         restored = checkpoint.restore(manager, like)
@@ -84,10 +78,10 @@ def train_and_evaluate(config: ConfigDict, workdir: str, console: Console | None
             console.outcome(f"finished at step {restored.step}: nothing to do in {workdir}")
             return restored.state
 
-        fitted = _preprocessing(config, dataset, workdir, resumed=restored is not None)
+        fitted = prepare.kept_preprocessing(config, dataset, workdir, resumed=restored is not None)
         train_images = preprocess.apply(fitted, dataset.train_images)
         targets = tasks.Targets(train_images, dataset.train_labels, dataset.num_classes)
-        kernel = sharding.shard_kernel(make_kernel(config, console), mesh)
+        kernel = sharding.shard_kernel(prepare.make_kernel(config, console), mesh)
         key_support, key_steps = jax.random.split(jax.random.key(config.seed))
         support = tasks.init_support(config, targets, key_support)
         tasks.prepare(config, console.say)
@@ -134,14 +128,14 @@ def evaluate_file(
     console = console or Console(silent=not multihost.is_first())
     mesh = sharding.make_mesh(config.mesh.data, config.mesh.support)
     distilled = export.load_distilled(path)
-    dataset = load(config)
+    dataset = prepare.load(config)
     config_lib.check_pools(config, dataset)
-    fitted = preprocessing_of(distilled, dataset, config.preprocess)
+    fitted = prepare.preprocessing_of(distilled, dataset, config.preprocess)
     measures = evaluate.evaluate_distilled(
         distilled,
         dataset,
         fitted,
-        sharding.shard_kernel(make_kernel(config, console), mesh),
+        sharding.shard_kernel(prepare.make_kernel(config, console), mesh),
         reg=config.reg,
         batch_size=config.eval.batch_size,
         num_test=config.eval.num_test,
@@ -165,69 +159,6 @@ def evaluate_file(
             },
         )
     return measures
-
-
-@contextlib.contextmanager
-def own_folder(workdir: str) -> Iterator[str]:
-    """The folder, absolute, for this run alone: the first process locks it, the others see that."""
-    with contextlib.ExitStack() as stack:
-        with multihost.together():
-            workdir = checkpoint.prepare_workdir(workdir)
-            lock = os.path.join(workdir, LOCK)
-            if multihost.is_first():
-                stack.enter_context(files.locked(lock, f"the workdir {workdir}"))
-                files.remove_temporaries(workdir)
-        holder = Path(lock).read_bytes() if os.path.exists(lock) else b""
-        multihost.check_same(f"the folder {workdir} of --workdir", holder)
-        yield workdir
-
-
-def preprocessing_of(distilled: export.Distilled, dataset: Dataset, name: str) -> Preprocess:
-    """The preprocessing in a file, or the one called `name` fitted where the file has none.
-
-    Raises:
-        UserError: the file does not fit the data set or `name`.
-    """
-    evaluate.check_fits(distilled, dataset, name)
-    if distilled.preprocess is None:
-        return preprocess.fit(name, dataset.known_images)
-    return preprocess.from_arrays(distilled.preprocess)
-
-
-def load(config: ConfigDict) -> Dataset:
-    """The data set that `config` names."""
-    with multihost.together():
-        dataset = data.load_dataset(
-            config.dataset.name,
-            config.dataset.data_dir,
-            image_size=config.dataset.image_size,
-            test_fraction=config.dataset.test_fraction,
-        )
-        share = config.dataset.validation
-        return data.hold_out(dataset, share) if share else dataset
-
-
-def fingerprint(dataset: Dataset) -> int:
-    """CRC-32 of the training set."""
-    crc = zlib.crc32(np.ascontiguousarray(dataset.train_labels).tobytes())
-    return zlib.crc32(np.ascontiguousarray(dataset.train_images).data, crc)
-
-
-def _preprocessing(config: ConfigDict, dataset: Dataset, workdir: str, resumed: bool) -> Preprocess:
-    """Fitted once per run and kept beside the checkpoints: another machine may round otherwise."""
-    path = os.path.join(workdir, PREPROCESS)
-    with multihost.together():
-        if multihost.is_first() and not (resumed and os.path.exists(path)):
-            fitted = preprocess.fit(config.preprocess, dataset.known_images)
-            files.write_arrays(path, preprocess.to_arrays(fitted))
-    return preprocess.from_arrays(files.read_arrays(path))
-
-
-def make_kernel(config: ConfigDict, console: Console) -> Kernel:
-    """The kernel that `config` names, compiled ahead where that can be done."""
-    options = tasks.kernel_options(config)
-    kernels.warm_up(options["spec"], options["implementation"], console.say)
-    return kernels.make_kernel(**options)
 
 
 def _make_evaluate(

@@ -24,9 +24,9 @@ from kip_flax import (
     loop,
     metrics,
     networks,
+    prepare,
     preprocess,
     sharding,
-    train,
     transfer_fields,
     transfer_rows,
     transfer_sets,
@@ -53,7 +53,7 @@ def transfer_file(
     Raises:
         UserError: file, data set, networks and folder do not fit together, or a training diverged.
     """
-    with train.own_folder(workdir) as workdir:
+    with prepare.own_folder(workdir) as workdir:
         return _transfer(config, path, workdir, console or Console())
 
 
@@ -62,11 +62,11 @@ def _transfer(
 ) -> list[dict[str, Any]]:
     mesh = sharding.make_mesh(config.mesh.data, config.mesh.support)
     distilled = export.load_distilled(path)
-    dataset = train.load(config)
+    dataset = prepare.load(config)
     evaluate.check_fits(distilled, dataset, config.preprocess)
     table = transfer_table.Table(workdir, identity(config, distilled, dataset), path)
     makers, kernels = contenders(config, dataset, mesh, console)
-    fitted = train.preprocessing_of(distilled, dataset, config.preprocess)
+    fitted = prepare.preprocessing_of(distilled, dataset, config.preprocess)
     problem, pool, key_draw = make_problem(config, dataset, fitted, mesh)
     sets = _sets(config, path, distilled, pool, kernels.get(KRR), key_draw)
     console.say(_summary(config, path, distilled, pool, problem.held_out, problem.test, workdir))
@@ -89,7 +89,7 @@ def identity(
 ) -> dict[str, Any]:
     """What all rows of one table have in common: the fields that decide, the set and the data."""
     crc = zlib.crc32(distilled.images.tobytes(), zlib.crc32(distilled.labels.tobytes()))
-    sums = {"distilled set (checksum)": crc, "data (checksum)": train.fingerprint(dataset)}
+    sums = {"distilled set (checksum)": crc, "data (checksum)": prepare.fingerprint(dataset)}
     return transfer_fields.deciding(config) | sums
 
 
@@ -127,7 +127,7 @@ def contenders(
     for one in described.values():
         config_lib.check_pools(one, dataset)
     kernels = {
-        name: sharding.shard_kernel(train.make_kernel(one, console), mesh)
+        name: sharding.shard_kernel(prepare.make_kernel(one, console), mesh)
         for name, one in described.items()
     }
     return makers, kernels

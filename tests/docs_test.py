@@ -13,7 +13,18 @@ from whole_runs import small
 
 import main
 from kip_flax import config as config_lib
-from kip_flax import data, disk, evaluate, export, files, krr, train, transfer_sets, transfer_table
+from kip_flax import (
+    data,
+    disk,
+    evaluate,
+    export,
+    files,
+    krr,
+    prepare,
+    train,
+    transfer_sets,
+    transfer_table,
+)
 from kip_flax.errors import UserError
 from kip_flax.fields import FIELDS
 from kip_flax.formats import export_files
@@ -144,7 +155,7 @@ def whole_runs(folder, monkeypatch):
     run = small(num_steps=1)
     monkeypatch.chdir(folder)
     train.train_and_evaluate(run, "runs/digits")
-    monkeypatch.setattr(train, "fingerprint", lambda _: 0)
+    monkeypatch.setattr(prepare, "fingerprint", lambda _: 0)
     yield raised(train.train_and_evaluate, run, "runs/digits")
 
 

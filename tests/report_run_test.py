@@ -17,6 +17,7 @@ from kip_flax import (
     data,
     export,
     history,
+    prepare,
     preprocess,
     record,
     report,
@@ -180,7 +181,7 @@ def test_a_page_without_its_data_says_why_there_is_no_analysis(copy, capsys):
 
 def test_a_folder_at_work_is_shown_as_it_is(copy, capsys):
     (copy / analysis.FILE).unlink()
-    with train.own_folder(str(copy)):
+    with prepare.own_folder(str(copy)):
         report_mode.write_reports(str(copy), None)
     assert "in use by another run" in capsys.readouterr().out
     assert (copy / report.REPORT).exists()

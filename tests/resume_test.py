@@ -19,6 +19,7 @@ from kip_flax import (
     export,
     files,
     kernels,
+    prepare,
     tasks,
     train,
 )
@@ -73,7 +74,9 @@ def test_a_finished_run_does_nothing(undisturbed, capsys):
     workdir, expected = undisturbed
 
     def written():
-        files = (path for path in workdir.rglob("*") if path.is_file() and path.name != train.LOCK)
+        files = (
+            path for path in workdir.rglob("*") if path.is_file() and path.name != prepare.LOCK
+        )
         return {path: path.stat().st_mtime_ns for path in files}
 
     before = written()
@@ -90,17 +93,17 @@ def test_another_experiment_in_the_folder_is_refused(undisturbed):
 
 def test_two_runs_in_one_folder_are_refused(tmp_path):
     with (
-        files.locked(tmp_path / train.LOCK, "the folder"),
+        files.locked(tmp_path / prepare.LOCK, "the folder"),
         pytest.raises(UserError, match="in use by another run") as caught,
     ):
         train.train_and_evaluate(small(), str(tmp_path))
     assert "\n" not in str(caught.value)
-    assert [path.name for path in tmp_path.iterdir()] == [train.LOCK]
+    assert [path.name for path in tmp_path.iterdir()] == [prepare.LOCK]
 
 
 def test_other_data_in_the_folder_are_refused(undisturbed, monkeypatch):
     workdir, _ = undisturbed
-    monkeypatch.setattr(train, "fingerprint", lambda dataset: 1)
+    monkeypatch.setattr(prepare, "fingerprint", lambda dataset: 1)
     with pytest.raises(UserError, match="was made from other data"):
         train.train_and_evaluate(small(augment="shift"), str(workdir))
 

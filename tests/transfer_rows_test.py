@@ -7,7 +7,16 @@ import pytest
 from made_transfers import make_config, write_two
 from quick import quick_kernel
 
-from kip_flax import checkpoint, data, finite, kernels, loop, train, transfer, transfer_rows
+from kip_flax import (
+    checkpoint,
+    data,
+    finite,
+    kernels,
+    loop,
+    prepare,
+    transfer,
+    transfer_rows,
+)
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +108,7 @@ def test_the_test_set_has_no_say(files, tmp_path, digits, monkeypatch):
     config = make_config(networks=("fc:1",), lr_factor=(1e-4, 0.03, 1.0))
     (row,) = transfer.transfer_file(config, files, str(tmp_path / "a"))
     wrong = dataclasses.replace(digits, test_labels=(digits.test_labels + 1) % 10)
-    monkeypatch.setattr(train, "load", lambda _: wrong)
+    monkeypatch.setattr(prepare, "load", lambda _: wrong)
     (other,) = transfer.transfer_file(config, files, str(tmp_path / "b"))
     assert row["tried"] == other["tried"]
     assert row["lr_factor"] == other["lr_factor"] != 1e-4

@@ -10,7 +10,17 @@ import pytest
 from made_transfers import NAME, make_config, write, write_two
 from quick import quick_kernel
 
-from kip_flax import baselines, data, kernels, tasks, train, transfer, transfer_rows, transfer_sets
+from kip_flax import (
+    baselines,
+    data,
+    kernels,
+    prepare,
+    tasks,
+    train,
+    transfer,
+    transfer_rows,
+    transfer_sets,
+)
 from kip_flax.errors import UserError
 
 
@@ -130,6 +140,6 @@ def test_other_data_in_the_same_folder_are_refused(files, tmp_path, digits, monk
     config = make_config(networks=("fc:1",), num_steps=1, every_steps=1)
     transfer.transfer_file(config, files, str(tmp_path))
     other = dataclasses.replace(digits, train_images=255 - digits.train_images)
-    monkeypatch.setattr(train, "load", lambda _: other)
+    monkeypatch.setattr(prepare, "load", lambda _: other)
     with pytest.raises(UserError, match=r"another transfer: data \(checksum\)"):
         transfer.transfer_file(config, files, str(tmp_path))

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from ml_collections import ConfigDict
 
-from kip_flax import __version__, export, preprocess, train
+from kip_flax import __version__, export, prepare, preprocess
 from kip_flax.console import Console
 from kip_flax.data import Dataset
 from kip_flax.errors import UserError
@@ -39,7 +39,7 @@ def import_file(
     Raises:
         UserError: the file is broken, or does not fit the layout or the data set.
     """
-    dataset = train.load(config)
+    dataset = prepare.load(config)
     found = layouts.read(Path(path), layout, dataset.image_shape)
     name = preprocess_name(found.layout, Path(path), dataset.name, config.preprocess)
     fitted = preprocess.fit(name, dataset.known_images)
