@@ -175,10 +175,8 @@ def _match(
         wanted = _real_gradient(loss, network, seen(real[:, number]), number, weights)
 
         def apart(images: jax.Array) -> jax.Array:
-            labels, share = (
-                jnp.full(per_class, number),
-                jnp.full(per_class, 1 / per_class, jnp.float32),
-            )
+            labels = jnp.full(per_class, number)
+            share = jnp.full(per_class, 1 / per_class, jnp.float32)
             return distance(jax.grad(loss)(network, seen(images), labels, share), wanted)
 
         return jax.value_and_grad(apart)(by_class[number])
@@ -191,25 +189,33 @@ def _real_gradient(
     loss: Loss, network: Leaves, images: jax.Array, number: jax.Array, weights: jax.Array
 ) -> Leaves:
     """Gradient of the mean loss over the real images of a class, on all devices."""
+    total = _sum_of_gradients(loss, network, images, jnp.full(len(images), number), weights)
+    return _mean_over_devices(total, weights)
+
+
+def _sum_of_gradients(
+    loss: Loss, network: Leaves, images: jax.Array, labels: jax.Array, weights: jax.Array
+) -> Leaves:
+    """Gradient of the weighted sum of the losses of this device's images, in chunks on a CPU."""
     chunks = 1
     if jax.default_backend() == "cpu":
         most = max(1, _CHUNK // math.prod(images.shape[1:3]))
         chunks = math.ceil(len(images) / most)
     padding = -len(images) % chunks
-    images, weights = (
+    parts = (
         jnp.pad(a, [(0, padding)] + [(0, 0)] * (a.ndim - 1)).reshape(chunks, -1, *a.shape[1:])
-        for a in (images, weights)
+        for a in (images, labels, weights)
     )
 
-    def add(total: Leaves, chunk: tuple[jax.Array, jax.Array]) -> tuple[Leaves, None]:
-        x, w = chunk
-        grads = jax.grad(loss)(network, x, jnp.full(len(x), number), w)
-        return jax.tree.map(jnp.add, total, grads), None
+    def add(total: Leaves, part: tuple[jax.Array, ...]) -> tuple[Leaves, None]:
+        return jax.tree.map(jnp.add, total, jax.grad(loss)(network, *part)), None
 
-    zero = jax.tree.map(jnp.zeros_like, network)
-    total, _ = jax.lax.scan(add, zero, (images, weights))
-    count = jax.lax.psum(jnp.sum(weights), "data")
-    return jax.tree.map(lambda leaf: jax.lax.psum(leaf, "data") / count, total)
+    return jax.lax.scan(add, jax.tree.map(jnp.zeros_like, network), tuple(parts))[0]
+
+
+def _mean_over_devices(total: Leaves, weights: jax.Array) -> Leaves:
+    total, count = jax.lax.psum((total, jnp.sum(weights)), "data")
+    return jax.tree.map(lambda leaf: leaf / count, total)
 
 
 def _make_training(
@@ -234,11 +240,9 @@ def _make_training(
             batch_key = jax.random.fold_in(epoch_key, batch)
             x = siamese.each(recipe.augments, images[rows], batch_key, places)
             weights = real.astype(jnp.float32)
-            grads = jax.grad(loss)(network, x, labels[rows], weights)
-            grads, count = jax.lax.psum((grads, jnp.sum(weights)), "data")
-            return jax.tree.map(
-                lambda old, g: old - recipe.learning_rate * g / count, network, grads
-            )
+            total = _sum_of_gradients(loss, network, x, labels[rows], weights)
+            grads = _mean_over_devices(total, weights)
+            return jax.tree.map(lambda old, g: old - recipe.learning_rate * g, network, grads)
 
         return jax.lax.fori_loop(0, recipe.inner_loops * batches, step, network)
 
