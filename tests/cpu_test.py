@@ -7,6 +7,7 @@ import concurrent.futures
 import os
 import subprocess
 import sys
+import threading
 
 import jax
 import jax.numpy as jnp
@@ -146,7 +147,7 @@ print(np.isfinite(gradient).all())
 
 def test_a_cold_start_says_that_it_compiles(monkeypatch, tmp_path):
     told = []
-    monkeypatch.setattr(warm_up, "is_cold", lambda: True)
+    monkeypatch.setattr(warm_up, "is_cold", lambda *_: True)
     kernels.warm_up(SPEC, "cpu", told.append)
     assert "about a minute, on the first run only" in told[0]
     assert "compiled in" in told[1]
@@ -155,9 +156,34 @@ def test_a_cold_start_says_that_it_compiles(monkeypatch, tmp_path):
     kernels.warm_up(SPEC, "cpu", told.append)  # Kept by the call before.
     kernels.warm_up(arch.fc(1), "cpu", told.append)
     assert told == []
-    code = "from kip_flax.kernels.cpu import compiled, warm_up; print(compiled.is_cold())"
+    code = "from kip_flax.kernels.cpu import warm_up; print(warm_up.is_cold(*warm_up._LAST))"
     assert run(code).strip() == "False"
     assert run(code, XDG_CACHE_HOME=str(tmp_path)).strip() == "True"
+
+
+def test_half_is_compiled_by_another_process_wherever_it_starts(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+    with warm_up._in_another_process("call_for_near_duplicates") as process:
+        pass
+    assert process.returncode == 0
+    with warm_up._in_another_process("no_such_function") as process:
+        pass
+    assert process.returncode == 1
+
+
+def test_who_comes_second_waits_for_who_compiles(monkeypatch):
+    monkeypatch.setattr(warm_up, "is_cold", lambda *_: True)
+    told = []
+    second = threading.Thread(target=warm_up.warm_up, args=[told.append])
+    with warm_up._one_at_a_time():
+        second.start()
+        second.join(timeout=0.5)
+        assert second.is_alive()
+    monkeypatch.setattr(warm_up, "is_cold", lambda *_: False)
+    second.join(timeout=60)
+    assert not second.is_alive()
+    assert "compiled in" in told[-1]
 
 
 def test_a_step_compiles_nothing_that_was_not_compiled_ahead():

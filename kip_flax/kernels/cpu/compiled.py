@@ -54,9 +54,10 @@ def cache_folder() -> str:
     return os.path.join(base, "kip_flax", f"numba-{digest.hexdigest()[:16]}")
 
 
-def is_cold(function: str = "*") -> bool:
-    """Whether nothing (or nothing of an entry function) is kept there yet.
+def is_cold(*functions: str) -> bool:
+    """Whether one of these entry functions is not kept there yet.
 
     numba makes the folder itself at import.
     """
-    return not any(pathlib.Path(cache_folder()).rglob(f"*.{function}-*.nbi"))
+    folder = pathlib.Path(cache_folder())
+    return not all(any(folder.rglob(f"*.{function}-*.nbi")) for function in functions)

@@ -1,27 +1,45 @@
-"""Compiling ahead, so that a run can say what it waits for."""
+"""Compiling ahead, so that a run can say what it waits for.
 
+numba compiles on one core in a process. What float32 images need and what their near-duplicates
+need in float64 have little in common: the second half is compiled by a process of its own.
+"""
+
+import contextlib
+import fcntl
+import os
+import subprocess
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import numpy as np
 
 from kip_flax import architectures as arch
 from kip_flax.kernels.band import make_plan
-from kip_flax.kernels.cpu import pairs
+from kip_flax.kernels.cpu import pairs, threads
 from kip_flax.kernels.cpu.compiled import cache_folder, is_cold
 from kip_flax.kernels.cpu.jacobian import jacobian
+
+_LAST = ("tiles_backward", "variances_backward")  # What is compiled last of each half.
+_PACKAGES = Path(__file__).resolve().parents[3]
 
 
 def warm_up(say: Callable[[str], None]) -> None:
     """Compiles all that the kernel of float32 images needs, or reads it from the disk.
 
-    The compiled code is the same for all networks and image sizes.
+    The compiled code is the same for all networks and image sizes. Processes that start together
+    wait for the first, which compiles for them too.
     """
-    if not is_cold():
-        return _run_all()
+    if not is_cold(*_LAST):
+        return _call_all()
     say("compiling the kernel for this CPU: about a minute, on the first run only")
     begin = time.perf_counter()
-    _run_all()
+    with _one_at_a_time():
+        if is_cold(*_LAST) and threads.count() > 1:
+            with _in_another_process("call_for_near_duplicates"):
+                call_for_images()
+        _call_all()
     say(f"compiled in {time.perf_counter() - begin:.0f} s; kept in {cache_folder()}")
     return None
 
@@ -30,20 +48,59 @@ def warm_up_jacobian(say: Callable[[str], None]) -> None:
     """The same for the gradients of each pair."""
     if is_cold("tiles_jacobian"):
         say("compiling the kernel's gradients for this CPU, on the first run only")
-    programs, x, s = _smallest()
-    jacobian(programs, x, s.astype(np.float64) ** 2, x, s, np.ones(2))
+    programs, x = _smallest()
+    variances = pairs.variances(programs, x)[0]
+    deviations = np.sqrt(variances.astype(np.float32))
+    jacobian(programs, x, variances, x, deviations, np.ones(2))
 
 
-def _run_all() -> None:
-    """One tiny step with a near-duplicate in it: everything is called once."""
-    programs, x, s = _smallest()
-    pairs.kernel(programs, x, s, x, s, same=True)
-    pairs.gradient(programs, x, s, x, s, np.ones((2, 2, 2)))
+def _call_all() -> None:
+    call_for_images()
+    call_for_near_duplicates()
 
 
-def _smallest() -> tuple[pairs.Programs, np.ndarray, np.ndarray]:
-    """A small network, two images and their deviations."""
+def call_for_images() -> None:
+    """Values and gradients of two images that differ: float32 alone."""
+    programs, x = _smallest()
+    s = np.sqrt(pairs.variances(programs, x, np.float32)[0])
+    pairs.kernel(programs, x[:1], s[:1], x[1:], s[1:], same=False)
+    pairs.gradient(programs, x[:1], s[:1], x[1:], s[1:], np.ones((2, 1, 1)))
+
+
+def call_for_near_duplicates() -> None:
+    """The same of an image with itself: float64."""
+    programs, x = _smallest()
+    here = np.zeros(1, int)
+    pairs.near_values(programs, here, here, x, x)
+    pairs.near_gradient(programs, here, here, x, x, np.ones((2, 1)))
+
+
+def _smallest() -> tuple[pairs.Programs, np.ndarray]:
+    """A small network and two images."""
     plan = make_plan(arch.convnet(1), (2, 2, 1), 2**0.5, 0.1, "ntk", 1)
     programs = pairs.make_programs(plan, channels=1, tangent=True)
-    x = np.array([[1, 2, 3, 4], [4, -3, 2, 1]], np.float32)
-    return programs, x, np.sqrt(pairs.variances(programs, x, np.float32)[0])
+    return programs, np.array([[1, 2, 3, 4], [4, -3, 2, 1]], np.float32)
+
+
+@contextlib.contextmanager
+def _in_another_process(function: str) -> Iterator[subprocess.Popen]:
+    """Calls a function of this module beside the block, and waits for both.
+
+    What it fails to compile, this process will.
+    """
+    code = f"from kip_flax.kernels.cpu import warm_up; warm_up.{function}()"
+    path = os.pathsep.join(filter(None, (str(_PACKAGES), os.environ.get("PYTHONPATH"))))
+    with subprocess.Popen(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONPATH": path},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    ) as process:
+        yield process
+
+
+@contextlib.contextmanager
+def _one_at_a_time() -> Iterator[None]:
+    with open(os.path.join(cache_folder(), ".lock"), "a", encoding="utf-8") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
