@@ -177,7 +177,7 @@ def get_config() -> ConfigDict:
     config.transfer.held_out = 0.1
     # Held-out images on which the tangent kernel is measured.
     config.transfer.ntk_inputs = 50
-    # Test images per pass of the network.
+    # Test images per pass of the network; on a CPU no more than its cache holds.
     config.transfer.eval_batch_size = 100
     # Steps between checkpoints.
     config.transfer.every_steps = 500

@@ -19,7 +19,7 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 from jax.typing import ArrayLike
 
-from kip_flax import augment, empirical, krr, siamese
+from kip_flax import augment, empirical, passes, siamese
 from kip_flax.networks import Functions, Tree
 
 
@@ -69,7 +69,7 @@ def make_trainer(net: Functions, recipe: Recipe, mesh: Mesh, eval_batch: int = 1
         net: of images (n, H, W, C).
         recipe: how it is trained.
         mesh: the devices.
-        eval_batch: images that one pass of the network evaluates.
+        eval_batch: images that one pass of the network evaluates, at most (see `passes`).
     """
 
     def optimizer(rate: ArrayLike, l2: ArrayLike) -> optax.GradientTransformation:
@@ -84,9 +84,16 @@ def make_trainer(net: Functions, recipe: Recipe, mesh: Mesh, eval_batch: int = 1
         )
         return state, largest
 
-    def loss(params: Tree, other: Tree, x: jax.Array, y: jax.Array) -> tuple[jax.Array, Tree]:
-        outputs, other = net.apply_train(params, other, x)
-        return _LOSSES[recipe.loss](outputs, y), other
+    def gradient(params: Tree, other: Tree, x: jax.Array, y: jax.Array) -> tuple[Tree, Tree]:
+        def loss(params: Tree, *part: jax.Array) -> tuple[jax.Array, Tree]:
+            images, labels, weights = part
+            outputs, after = net.apply_train(params, other, images)
+            return weights @ _LOSSES[recipe.loss](outputs, labels), after
+
+        batch = (x, y, jnp.full(len(x), 1 / len(x), jnp.float32))
+        if jax.tree.leaves(other):  # It normalises over the batch.
+            return jax.grad(loss, has_aux=True)(params, *batch)
+        return passes.sum_of_gradients(lambda *a: loss(*a)[0], params, *batch), other
 
     def advance(own: tuple, l2: jax.Array, first: jax.Array, last: jax.Array) -> Tree:
         state, key, images, labels, rate = own
@@ -94,7 +101,7 @@ def make_trainer(net: Functions, recipe: Recipe, mesh: Mesh, eval_batch: int = 1
 
         def step(number: jax.Array, state: Tree) -> Tree:
             x, y = _batch(recipe, images, labels, jax.random.fold_in(key, number))
-            grads, other = jax.grad(loss, has_aux=True)(state["params"], state["other"], x, y)
+            grads, other = gradient(state["params"], state["other"], x, y)
             updates, optimizer = tx.update(grads, state["optimizer"], state["params"])
             params = optax.apply_updates(state["params"], updates)
             return {"params": params, "other": other, "optimizer": optimizer}
@@ -128,7 +135,8 @@ def make_trainer(net: Functions, recipe: Recipe, mesh: Mesh, eval_batch: int = 1
         return spread_advance(own, jnp.float32(l2), jnp.int32(first), jnp.int32(last))
 
     def accuracy_all(states: Tree, images: np.ndarray, labels: np.ndarray) -> jax.Array:
-        return spread_accuracy(states, *_batches(images, labels, eval_batch))
+        size = passes.images_of(images.shape[1:], eval_batch)
+        return spread_accuracy(states, *_batches(images, labels, size))
 
     return Trainer(spread_start, advance_all, accuracy_all)
 
@@ -163,11 +171,15 @@ def _batch(
     return augment.augment(recipe.augments, images, augment_key), labels
 
 
-def _cross_entropy(outputs: jax.Array, y: jax.Array) -> jax.Array:
-    return jnp.mean(optax.softmax_cross_entropy(outputs, y))
+def _squares(outputs: jax.Array, y: jax.Array) -> jax.Array:
+    return 0.5 * jnp.mean(jnp.square(outputs - y), axis=1)
 
 
-_LOSSES: dict[str, Callable[..., jax.Array]] = {"mse": krr.loss, "cross_entropy": _cross_entropy}
+# (outputs (n, classes), labels (n, classes)) -> (n,)
+_LOSSES: dict[str, Callable[..., jax.Array]] = {
+    "mse": _squares,
+    "cross_entropy": optax.softmax_cross_entropy,
+}
 
 
 def training_labels(labels: np.ndarray, loss: str, kind: str) -> np.ndarray:

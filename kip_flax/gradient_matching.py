@@ -7,7 +7,6 @@ images of the class. DSA augments both alike (see `siamese`). Constants that the
 are those of the published code, VICO-UoE/DatasetCondensation.
 """
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -17,7 +16,7 @@ import optax
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
-from kip_flax import siamese
+from kip_flax import passes, siamese
 from kip_flax.networks import Functions
 from kip_flax.state import MatchingState
 
@@ -27,7 +26,6 @@ Leaves = tuple[jax.Array, ...]
 # Images per class: (outer_loops, inner_loops), those of the published code.
 LOOPS = {1: (1, 1), 10: (10, 50), 20: (20, 25), 30: (30, 20), 40: (40, 15), 50: (50, 10)}
 _EPSILON = 1e-6
-_CHUNK = 2048  # Pixels of one pass on a CPU: its cache holds what 128 channels make of them.
 
 
 @dataclass(frozen=True)
@@ -50,8 +48,6 @@ class Recipe:
 
 
 Step = Callable[[MatchingState, jax.Array, jax.Array], tuple[MatchingState, Metrics]]
-# (parameters' leaves, images (n, ...), class numbers (n,), weights (n,)) -> weighted sum.
-Loss = Callable[[Leaves, jax.Array, jax.Array, jax.Array], jax.Array]
 
 
 def init(
@@ -153,7 +149,7 @@ def make_step(
 
 
 def _match(
-    loss: Loss,
+    loss: passes.Loss,
     recipe: Recipe,
     network: Leaves,
     state: MatchingState,
@@ -186,31 +182,11 @@ def _match(
 
 
 def _real_gradient(
-    loss: Loss, network: Leaves, images: jax.Array, number: jax.Array, weights: jax.Array
+    loss: passes.Loss, network: Leaves, images: jax.Array, number: jax.Array, weights: jax.Array
 ) -> Leaves:
     """Gradient of the mean loss over the real images of a class, on all devices."""
-    total = _sum_of_gradients(loss, network, images, jnp.full(len(images), number), weights)
+    total = passes.sum_of_gradients(loss, network, images, jnp.full(len(images), number), weights)
     return _mean_over_devices(total, weights)
-
-
-def _sum_of_gradients(
-    loss: Loss, network: Leaves, images: jax.Array, labels: jax.Array, weights: jax.Array
-) -> Leaves:
-    """Gradient of the weighted sum of the losses of this device's images, in chunks on a CPU."""
-    chunks = 1
-    if jax.default_backend() == "cpu":
-        most = max(1, _CHUNK // math.prod(images.shape[1:3]))
-        chunks = math.ceil(len(images) / most)
-    padding = -len(images) % chunks
-    parts = (
-        jnp.pad(a, [(0, padding)] + [(0, 0)] * (a.ndim - 1)).reshape(chunks, -1, *a.shape[1:])
-        for a in (images, labels, weights)
-    )
-
-    def add(total: Leaves, part: tuple[jax.Array, ...]) -> tuple[Leaves, None]:
-        return jax.tree.map(jnp.add, total, jax.grad(loss)(network, *part)), None
-
-    return jax.lax.scan(add, jax.tree.map(jnp.zeros_like, network), tuple(parts))[0]
 
 
 def _mean_over_devices(total: Leaves, weights: jax.Array) -> Leaves:
@@ -219,7 +195,7 @@ def _mean_over_devices(total: Leaves, weights: jax.Array) -> Leaves:
 
 
 def _make_training(
-    loss: Loss, recipe: Recipe, devices: int, images: jax.Array, labels: jax.Array
+    loss: passes.Loss, recipe: Recipe, devices: int, images: jax.Array, labels: jax.Array
 ) -> Callable[[Leaves, jax.Array], Leaves]:
     """`train(network, key) -> network` after `inner_loops` epochs on the synthetic images."""
     size = min(recipe.batch_train, len(images))
@@ -240,7 +216,7 @@ def _make_training(
             batch_key = jax.random.fold_in(epoch_key, batch)
             x = siamese.each(recipe.augments, images[rows], batch_key, places)
             weights = real.astype(jnp.float32)
-            total = _sum_of_gradients(loss, network, x, labels[rows], weights)
+            total = passes.sum_of_gradients(loss, network, x, labels[rows], weights)
             grads = _mean_over_devices(total, weights)
             return jax.tree.map(lambda old, g: old - recipe.learning_rate * g, network, grads)
 

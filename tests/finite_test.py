@@ -7,7 +7,7 @@ import pytest
 from flax import nnx
 
 from kip_flax import architectures as arch
-from kip_flax import finite, networks, sharding, zoo
+from kip_flax import finite, networks, passes, sharding, zoo
 from kip_flax.architectures import Dense, Flatten
 
 CLASSES = 3
@@ -52,8 +52,10 @@ def numpy_training(weights, bias, x, y, rate, l2, steps, momentum, loss):
     return p
 
 
+@pytest.mark.parametrize("pixels", [2048, 16], ids=["one pass", "two passes"])
 @pytest.mark.parametrize("loss", ["mse", "cross_entropy"])
-def test_training_is_gradient_descent_as_written_out_in_numpy(loss):
+def test_training_is_gradient_descent_as_written_out_in_numpy(loss, pixels, monkeypatch):
+    monkeypatch.setattr(passes, "PIXELS", pixels)
     images, labels, keys = problem()
     if loss == "cross_entropy":
         labels = labels + np.float32(1 / CLASSES)
@@ -130,7 +132,10 @@ def test_batches_and_augmentations_are_drawn_anew_for_every_step():
         assert len({str(row) for row in rows}) == 7  # Without replacement.
 
 
-def test_running_averages_are_carried_along_and_used():
+def test_running_averages_are_carried_along_and_used(monkeypatch):
+    """And normalisation is over the whole batch, even where a pass would hold one image."""
+    monkeypatch.setattr(passes, "PIXELS", 4)
+
     def make(rngs):
         readout = networks.make_network(LINEAR, (2, 2, 1), CLASSES, rngs)
         return nnx.Sequential(zoo.batch_norm(1, rngs), readout)

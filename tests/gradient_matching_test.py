@@ -9,7 +9,7 @@ import numpy as np
 import optax
 import pytest
 
-from kip_flax import gradient_matching, networks, sharding, tasks, zoo
+from kip_flax import gradient_matching, networks, passes, sharding, tasks, zoo
 
 FILE = np.load(Path(__file__).parent / "data" / "gradient_matching.npz")
 SHAPE, CLASSES, PER_CLASS = (8, 8, 2), 3, 2
@@ -77,7 +77,7 @@ SMALL_BATCHES = gradient_matching.Recipe(2, 2, 0.1, 4, ("scale", "flip"))
 @pytest.mark.parametrize("pixels", [2048, 2 * 64], ids=["one pass", "three passes, one not full"])
 def test_distance_and_its_gradient_are_pytorchs(pixels, monkeypatch):
     """The first update, without momentum yet, is the rate times the gradient."""
-    monkeypatch.setattr(gradient_matching, "_CHUNK", pixels)
+    monkeypatch.setattr(passes, "PIXELS", pixels)
     (before, after), (told,) = run(network(weights("weights")), PUBLISHED, 1, 1)
     assert float(told["loss"]) == pytest.approx(FILE["distances"].mean(), rel=1e-5)
     gradient = (before.images - after.images) / 0.5
@@ -91,7 +91,7 @@ def test_three_steps_with_training_between_are_pytorchs(monkeypatch):
 
     One image at a time goes through the network.
     """
-    monkeypatch.setattr(gradient_matching, "_CHUNK", 64)
+    monkeypatch.setattr(passes, "PIXELS", 64)
     states, _ = run(network(weights("weights")), PUBLISHED, 4, 3)
     expected = FILE["images after"].reshape(-1, *SHAPE)
     np.testing.assert_allclose(states[-1].images, expected, atol=2e-4)
