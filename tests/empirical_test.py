@@ -65,7 +65,8 @@ def test_a_kernel_that_is_5_percent_off_is_found_out():
 @pytest.mark.parametrize("name", monte_carlo.CASES)
 def test_wider_networks_have_our_kernel_closer(name, parameterization):
     spec, shape = monte_carlo.CASES[name]
-    found = monte_carlo.agreement(spec, shape, 512, parameterization, samples=100)
+    samples = 150 if name.startswith("fc") else 100  # Its outputs vary more: nothing is averaged.
+    found = monte_carlo.agreement(spec, shape, 512, parameterization, samples)
     check(found, precision=0.03)
 
 
