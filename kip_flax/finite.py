@@ -85,10 +85,9 @@ def make_trainer(net: Functions, recipe: Recipe, mesh: Mesh, eval_batch: int = 1
         return state, largest
 
     def gradient(params: Tree, other: Tree, x: jax.Array, y: jax.Array) -> tuple[Tree, Tree]:
-        def loss(params: Tree, *part: jax.Array) -> tuple[jax.Array, Tree]:
-            images, labels, weights = part
-            outputs, after = net.apply_train(params, other, images)
-            return weights @ _LOSSES[recipe.loss](outputs, labels), after
+        def loss(p: Tree, x: jax.Array, y: jax.Array, weights: jax.Array) -> tuple[jax.Array, Tree]:
+            outputs, after = net.apply_train(p, other, x)
+            return weights @ _LOSSES[recipe.loss](outputs, y), after
 
         batch = (x, y, jnp.full(len(x), 1 / len(x), jnp.float32))
         if jax.tree.leaves(other):  # It normalises over the batch.
@@ -172,7 +171,7 @@ def _batch(
 
 
 def _squares(outputs: jax.Array, y: jax.Array) -> jax.Array:
-    return 0.5 * jnp.mean(jnp.square(outputs - y), axis=1)
+    return jnp.mean(optax.l2_loss(outputs, y), axis=1)
 
 
 # (outputs (n, classes), labels (n, classes)) -> (n,)

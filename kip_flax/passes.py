@@ -30,13 +30,20 @@ def sum_of_gradients(
 ) -> Tree:
     """Gradient of `loss` of a batch in the parameters; all passes are equally long."""
     passes = math.ceil(len(images) / images_of(images.shape[1:], len(images)))
-    padding = -len(images) % passes
-    parts = tuple(
-        jnp.pad(a, [(0, padding)] + [(0, 0)] * (a.ndim - 1)).reshape(passes, -1, *a.shape[1:])
-        for a in (images, labels, weights)
-    )
+    parts = in_parts((images, labels, weights), math.ceil(len(images) / passes))
 
     def add(total: Tree, part: tuple[jax.Array, ...]) -> tuple[Tree, None]:
         return jax.tree.map(jnp.add, total, jax.grad(loss)(params, *part)), None
 
     return jax.lax.scan(add, jax.tree.map(jnp.zeros_like, params), parts)[0]
+
+
+def in_parts(tree: Tree, size: int) -> Tree:
+    """Arrays (n, ...) as (parts, size, ...), padded with zeros."""
+
+    def split(a: jax.Array) -> jax.Array:
+        padding = -len(a) % size
+        padded = jnp.pad(a, [(0, padding)] + [(0, 0)] * (a.ndim - 1))
+        return padded.reshape(-1, size, *a.shape[1:])
+
+    return jax.tree.map(split, tree)

@@ -6,12 +6,7 @@ import numpy as np
 import pytest
 from sklearn.cluster import KMeans
 
-from kip_flax import baselines, data
-
-
-@pytest.fixture(scope="module")
-def digits():
-    return data.load_dataset("digits")
+from kip_flax import baselines
 
 
 @pytest.mark.parametrize("choose", [baselines.kmeans, baselines.herding])

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from quick import quick_kernel
+import quick
 
 from configs import default
 from kip_flax import config as config_lib
-from kip_flax import data, kernels, train
+from kip_flax import data, train
 from kip_flax.errors import UserError
 from kip_flax.fields import FIELDS
 
@@ -63,8 +63,7 @@ def test_config_says_what_it_is_and_how_to_run_it(name):
 def test_config_runs_two_steps_on_digits(name, tmp_path, monkeypatch):
     config = load(name).get_config()
     if config.kernel.architecture != "fc":  # A minute to compile; the kernels' own tests do.
-        monkeypatch.setattr(kernels, "make_kernel", quick_kernel)
-        monkeypatch.setattr(kernels, "warm_up", lambda *_: None)
+        quick.install(monkeypatch)
     if name.startswith(("dc_", "dsa_")) and name != "dc_digits":  # Nor need all compile a ConvNet.
         config.matching.network, config.matching.augment = "mlp", config.matching.augment[:10]
     config.dataset.name, config.dataset.data_dir = "digits", ""

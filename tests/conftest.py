@@ -17,4 +17,5 @@ jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_compilation_cache_dir", _CACHE.name)
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
-from whole_runs import quick_kernels, undisturbed  # noqa: E402, F401  (after the settings above)
+from made_transfers import files  # noqa: E402, F401
+from whole_runs import digits, quick_kernels, undisturbed  # noqa: E402, F401  (after the settings above)

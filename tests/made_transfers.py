@@ -1,6 +1,7 @@
 """A short transfer of the digits and the sets that it is given."""
 
 import numpy as np
+import pytest
 
 from configs import kip_digits
 from kip_flax import baselines, export, krr, preprocess
@@ -41,8 +42,10 @@ def write(path, digits, rows, **changes):
     return str(path)
 
 
-def write_two(folder, digits):
+@pytest.fixture(scope="module")
+def files(tmp_path_factory, digits):
     """A set of nearest-to-mean images, and one of poor ones as its step 0."""
+    folder = tmp_path_factory.mktemp("sets")
     good = baselines.kmeans(digits.train_images, digits.train_labels, 10, 10)
     poor = [np.flatnonzero(digits.train_labels == c)[0] for c in range(10)]
     write(folder / NAME.format(0), digits, np.array(poor))

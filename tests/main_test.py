@@ -117,11 +117,16 @@ def test_export_and_import(tmp_path):
     assert (tmp_path / "out" / "README.md").read_text().startswith("---\n")
 
 
-@pytest.mark.parametrize("architecture", ["fc", pytest.param("convnet", marks=pytest.mark.slow)])
-def test_the_main_job_goes_as_with_the_reference_kernel(tmp_path, architecture):
+@pytest.mark.parametrize(
+    "changes",
+    [
+        pytest.param((), marks=pytest.mark.slow, id="as it is"),
+        pytest.param(("--config.kernel.architecture=fc", "--config.kernel.depth=1"), id="fc"),
+    ],
+)
+def test_the_main_job_goes_as_with_the_reference_kernel(tmp_path, changes):
     short = (
-        f"--config.kernel.architecture={architecture}",
-        "--config.kernel.depth=1",
+        *changes,
         "--config.num_steps=2",
         "--config.batch_size=40",
         "--config.eval.num_test=50",

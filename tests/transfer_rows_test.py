@@ -4,34 +4,16 @@ import dataclasses
 
 import numpy as np
 import pytest
-from made_transfers import make_config, write_two
-from quick import quick_kernel
+from made_transfers import make_config
 
 from kip_flax import (
     checkpoint,
-    data,
     finite,
-    kernels,
     loop,
     prepare,
     transfer,
     transfer_rows,
 )
-
-
-@pytest.fixture(scope="module")
-def digits():
-    return data.load_dataset("digits")
-
-
-@pytest.fixture(scope="module")
-def files(tmp_path_factory, digits):
-    return write_two(tmp_path_factory.mktemp("sets"), digits)
-
-
-@pytest.fixture
-def quick(monkeypatch):
-    monkeypatch.setattr(kernels, "make_kernel", quick_kernel)
 
 
 @pytest.mark.slow
@@ -89,7 +71,7 @@ def test_an_interrupted_transfer_ends_as_one_that_was_not(calls, files, tmp_path
         assert one == other
 
 
-def test_what_is_there_is_not_computed_again(files, tmp_path, quick, monkeypatch):
+def test_what_is_there_is_not_computed_again(files, tmp_path, quick_kernels, monkeypatch):
     config = make_config(networks=("fc:1",))
     first = transfer.transfer_file(config, files, str(tmp_path))
     config.transfer.networks = ("fc:1", "krr")

@@ -7,13 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from made_transfers import NAME, make_config, write, write_two
-from quick import quick_kernel
+from made_transfers import NAME, make_config, write
 
 from kip_flax import (
     baselines,
-    data,
-    kernels,
     prepare,
     tasks,
     train,
@@ -24,26 +21,11 @@ from kip_flax import (
 from kip_flax.errors import UserError
 
 
-@pytest.fixture(scope="module")
-def digits():
-    return data.load_dataset("digits")
-
-
-@pytest.fixture(scope="module")
-def files(tmp_path_factory, digits):
-    return write_two(tmp_path_factory.mktemp("sets"), digits)
-
-
-@pytest.fixture
-def quick(monkeypatch):
-    monkeypatch.setattr(kernels, "make_kernel", quick_kernel)
-
-
 def by_name(rows):
     return {(row["set"], row["size"], row["network"]): row for row in rows}
 
 
-def test_the_table_of_a_transfer(files, tmp_path, quick, digits, capsys):
+def test_the_table_of_a_transfer(files, tmp_path, quick_kernels, digits, capsys):
     config = make_config(baselines=baselines.BASELINES, ladder=(10, 20, 100), lr_factor=(0.3, 1.0))
     rows = by_name(transfer.transfer_file(config, files, str(tmp_path)))
     sets = [(name, 10) for name in ("distilled", *baselines.BASELINES)]
@@ -88,7 +70,9 @@ def test_baselines_do_not_see_the_held_out_images(digits):
     assert np.array_equal(together, np.sort(real.images.reshape(len(real.labels), -1), 0))
 
 
-def test_a_diverging_training_is_told_after_the_others(files, tmp_path, quick, capsys, monkeypatch):
+def test_a_diverging_training_is_told_after_the_others(
+    files, tmp_path, quick_kernels, capsys, monkeypatch
+):
     config = make_config(networks=("fc:1", "krr"), lr_factor=(1e4,), ladder=(10, 20))
     told = r"fc:1 on 10 distilled, fc:1 on 10 random, .*: the training diverged.*10000"
     with pytest.raises(UserError, match=told) as caught:
@@ -117,7 +101,7 @@ def test_another_transfer_in_the_folder_is_refused(files, tmp_path):
         transfer.transfer_file(make_config(networks=("fc:1",)), first, str(tmp_path))
 
 
-def test_mistakes_are_told_in_one_line(files, tmp_path, digits, quick):
+def test_mistakes_are_told_in_one_line(files, tmp_path, digits, quick_kernels):
     rows = np.arange(10)
     pixels = np.zeros((10, 6, 8, 1), np.float32)
     other = write(tmp_path / "other_ckpt1.npz", digits, rows, images=pixels)

@@ -7,20 +7,24 @@ import signal
 import jax
 import numpy as np
 import pytest
-from quick import quick_kernel
+import quick
 
 from configs import default
-from kip_flax import kernels, train
+from kip_flax import data, train
 from kip_flax.console import Console
 
 STEPS = 12
 
 
 @pytest.fixture(scope="module")
+def digits():
+    return data.load_dataset("digits")
+
+
+@pytest.fixture(scope="module")
 def quick_kernels():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(kernels, "make_kernel", quick_kernel)
-        patch.setattr(kernels, "warm_up", lambda *_: None)  # Compiling what is not called.
+        quick.install(patch)
         yield
 
 
