@@ -85,6 +85,11 @@ def labels_are(flat: dict[str, Any]) -> str:
     return "solved" if flat["algorithm"] == "kip_newton" else "learned"
 
 
+def from_a_file(config: ConfigDict) -> bool:
+    """Whether the support begins as a distilled set, in the place of a draw."""
+    return config.support.init.endswith(".npz")
+
+
 def hyper_parameters(config: ConfigDict | dict[str, Any]) -> dict[str, int | float | str]:
     """The fields that decide what is computed, as values that TensorBoard can compare.
 
@@ -110,6 +115,11 @@ def validate(config: ConfigDict) -> None:
     for name, allowed in fields.CHOICES.items():
         if flat[name] not in allowed:
             raise UserError(f"{name} is {flat[name]!r}: take one of {', '.join(allowed)}.")
+    if flat["support.init"] not in fields.SUPPORT_DRAWS and not from_a_file(config):
+        raise UserError(
+            f"support.init is {config.support.init!r}: take one of "
+            f"{', '.join(fields.SUPPORT_DRAWS)}, or the file of a distilled set (.npz)."
+        )
     for name, minimum in fields.MINIMA.items():
         if flat[name] < minimum:
             raise UserError(f"{name} is {flat[name]}: it must be at least {minimum}.")

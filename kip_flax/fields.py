@@ -16,7 +16,7 @@ from kip_flax import (
 
 OPTIMIZERS = ("adam", "sgd")
 SCHEDULES = ("constant", "cosine")
-SUPPORT_INITS = ("real", "noise")
+SUPPORT_DRAWS = ("real", "noise")
 
 FIELDS: dict[str, type] = {
     "algorithm": str,
@@ -70,7 +70,6 @@ CHOICES: dict[str, Sequence[str]] = {
     "kernel.parameterization": kernels.PARAMETERIZATIONS,
     "kernel.kind": kernels.GETS,
     "kernel.implementation": kernels.IMPLEMENTATIONS,
-    "support.init": SUPPORT_INITS,
     "optimizer.name": OPTIMIZERS,
     "optimizer.schedule": SCHEDULES,
     **matching_fields.CHOICES,

@@ -98,6 +98,7 @@ def plan_run(config: ConfigDict, console: Console | None = None) -> Plan:
     mesh = sharding.make_mesh(config.mesh.data, config.mesh.support)
     dataset = prepare.load(config)
     config_lib.check_data(config, dataset)
+    prepare.start_of(config, dataset)
     kernel = sharding.shard_kernel(prepare.make_kernel(config, console), mesh)
     targets = min(config.batch_size, len(dataset.train_labels))
     tests = len(evaluate.test_subset(dataset, config.eval.num_test)[1])

@@ -20,8 +20,10 @@ from kip_flax import (
     preprocess,
     tasks,
 )
+from kip_flax import config as config_lib
 from kip_flax.console import Console
 from kip_flax.data import Dataset
+from kip_flax.errors import UserError
 from kip_flax.preprocess import Preprocess
 from kip_flax.tasks import Kernel
 
@@ -66,13 +68,38 @@ def fingerprint(dataset: Dataset) -> int:
 def kept_preprocessing(
     config: ConfigDict, dataset: Dataset, workdir: str, resumed: bool
 ) -> Preprocess:
-    """Fitted once per run and kept beside the checkpoints: another machine may round otherwise."""
+    """Fitted once per run and kept beside the checkpoints: another machine may round otherwise.
+
+    That of a distilled set that the run begins with is taken over.
+    """
     path = os.path.join(workdir, PREPROCESS)
+    start = start_of(config, dataset)
     with multihost.together():
         if multihost.is_first() and not (resumed and os.path.exists(path)):
-            fitted = preprocess.fit(config.preprocess, dataset.known_images)
+            if start is None:
+                fitted = preprocess.fit(config.preprocess, dataset.known_images)
+            else:
+                fitted = preprocessing_of(start, dataset, config.preprocess)
             files.write_arrays(path, preprocess.to_arrays(fitted))
     return preprocess.from_arrays(files.read_arrays(path))
+
+
+def start_of(config: ConfigDict, dataset: Dataset) -> export.Distilled | None:
+    """The distilled set that the run begins with, where `support.init` names one.
+
+    Raises:
+        UserError: it is broken, or does not fit the data set or the configuration.
+    """
+    if not config_lib.from_a_file(config):
+        return None
+    start = export.load_distilled(config.support.init)
+    evaluate.check_fits(start, dataset, config.preprocess)
+    if len(start.images) != config.support.size:
+        raise UserError(
+            f"{start.path} holds {len(start.images)} images and support.size is "
+            f"{config.support.size}: pass --config.support.size={len(start.images)}."
+        )
+    return start
 
 
 def preprocessing_of(distilled: export.Distilled, dataset: Dataset, name: str) -> Preprocess:

@@ -51,9 +51,8 @@ def frame_text(run: Facts, step: int) -> str:
 
 
 def _explained(run: Facts, moved: bool) -> str:
-    start = "real image" if run.config["support.init"] == "real" else "noise"
     told = [
-        f"Left the {start} that each began as, right what it became."
+        f"Left the {_start(run)} that each began as, right what it became."
         if moved
         else "The images stay as they are; their labels change.",
         "Bars are the values of the label, one for each class in their order; those below the line "
@@ -67,6 +66,12 @@ def _explained(run: Facts, moved: bool) -> str:
     if run.palette:
         told.append("Each step is shown in 256 colours; the files hold the images as they are.")
     return " ".join(told)
+
+
+def _start(run: Facts) -> str:
+    """What an image began as."""
+    init = run.config["support.init"]
+    return {"real": "real image", "noise": "noise"}.get(init, "image of another set")
 
 
 def _moved(run: Facts) -> bool:
@@ -92,11 +97,10 @@ autocomplete="off" aria-label="Evaluated step" aria-valuetext="{escape(text)}">
 
 def _cards(run: Facts, moved: bool) -> str:
     own, low_high, count = run.began_as, _range(run), len(run.rows)
-    kind = "Real" if run.config["support.init"] == "real" else "Noise"
     cards = []
     for at, row in enumerate(run.rows.tolist()):
         name, label = run.class_names[own[at]], run.frames[-1].labels[at]
-        before = f"{kind} image {row + 1} at the start, class {name}"
+        before = f"Image {row + 1} at the start ({_start(run)}), class {name}"
         after = f"Learned image {row + 1}, class {name}" if moved else f"Image {row + 1}, {name}"
         tiles = report_style.tile("before", at, count, before) if moved else ""
         tiles += report_style.tile("now", at, count, after)

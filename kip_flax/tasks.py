@@ -12,7 +12,8 @@ import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
-from kip_flax import algorithms, architectures, data, krr, sharding
+from kip_flax import algorithms, architectures, data, export, krr, sharding
+from kip_flax import config as config_lib
 
 # Steps at which the published sets were written; then every 500.
 PUBLISHED_STEPS = (*(0, 1, 2, 4, 6, 8, 12, 18, 26, 37, 54, 78, 112, 162, 233, 335, 483, 695, 1000),)
@@ -118,8 +119,11 @@ def init_support(config: ConfigDict, targets: Targets, key: jax.Array) -> Suppor
     """The support that a run starts from, in the order of the classes.
 
     'real' draws training images, the same number for every class; 'noise' draws standard normal
-    pixels. Labels are one-hot minus 1/classes.
+    pixels. Labels are one-hot minus 1/classes. A file gives both, in its own order.
     """
+    if config_lib.from_a_file(config):
+        start = export.load_distilled(config.support.init)
+        return jnp.asarray(start.images), jnp.asarray(start.labels)
     size, classes = config.support.size, targets.num_classes
     if config.support.init == "real":
         rows = data.balanced_draw(targets.labels, size, classes, key)

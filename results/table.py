@@ -111,8 +111,8 @@ def _method(config: dict[str, Any]) -> str:
 
 def _began(config: dict[str, Any], labels: str) -> str:
     """What a set began with, where that is not natural images with their labels."""
-    if config["support"]["init"] == "noise":
-        return " (noise)"
+    if (init := config["support"]["init"]) != "real":
+        return f" ({Path(init).parent.name or init})"  # The row of the set that it goes on from.
     return " (labels solved)" if labels == "solved" and config["algorithm"] != "ls" else ""
 
 

@@ -47,6 +47,25 @@ def test_a_run_that_goes_on_keeps_the_preprocessing_that_it_began_with(digits, t
     np.testing.assert_allclose(preprocess.apply(again, digits.test_images[:5]), ours)
 
 
+def test_a_set_to_begin_with_fits_the_run(digits, tmp_path):
+    images, labels = np.zeros((10, 8, 8, 1), np.float32), np.zeros((10, 10), np.float32)
+    path = tmp_path / "FC1_ssize10_nozca_l_noaug_ckpt1.npz"
+    np.savez(path, images=images, labels=labels)
+    config = kip_digits.get_config()
+    assert prepare.start_of(config, digits) is None
+    config.support.init = str(path)
+    np.testing.assert_array_equal(prepare.start_of(config, digits).images, images)
+    config.support.size = 20
+    with pytest.raises(UserError, match=r"10 images and support.size is 20: .*support.size=10"):
+        prepare.start_of(config, digits)
+    config.preprocess = "none"
+    with pytest.raises(UserError, match="made with preprocess=standard"):
+        prepare.start_of(config, digits)
+    config.support.init = str(tmp_path / "lost.npz")
+    with pytest.raises(UserError, match=r"lost\.npz does not exist"):
+        prepare.start_of(config, digits)
+
+
 def test_a_folder_is_for_one_at_a_time(tmp_path):
     with prepare.own_folder(str(tmp_path / "run")) as folder:
         assert os.path.isabs(folder)

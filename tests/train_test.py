@@ -67,6 +67,21 @@ def test_the_start_is_a_balanced_draw_of_real_images_in_order_of_class(undisturb
         assert number in digits.train_labels[same]
 
 
+def test_a_run_takes_a_set_further_with_its_preprocessing(undisturbed, tmp_path, monkeypatch):
+    workdir, _ = undisturbed
+    path = workdir / "distilled" / f"FC1_ssize10_nozca_l_aug_ckpt{STEPS}.npz"
+    digits = data.load_dataset("digits")
+    darker = dataclasses.replace(digits, train_images=digits.train_images // 2)
+    monkeypatch.setattr(data, "load_dataset", lambda *_, **__: darker)  # Of the same test images.
+    train.train_and_evaluate(small(support__init=str(path), num_steps=2), str(tmp_path))
+    before, after = result(workdir)["evaluations"][-1], result(tmp_path)["evaluations"]
+    assert after[0]["accuracy"] == pytest.approx(before["accuracy"], abs=1e-7)
+    assert after[0]["mse"] == pytest.approx(before["mse"], rel=1e-5)
+    assert after[-1]["mse"] != after[0]["mse"]
+    train.train_and_evaluate(small(support__init=str(path), num_steps=4), str(tmp_path))
+    assert result(tmp_path)["evaluations"][0] == after[0]
+
+
 def test_evaluating_the_file_gives_what_the_run_measured(undisturbed, tmp_path):
     workdir, _ = undisturbed
     path = workdir / "distilled" / f"FC1_ssize10_nozca_l_aug_ckpt{STEPS}.npz"

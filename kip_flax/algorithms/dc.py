@@ -6,7 +6,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from kip_flax import augment, data, gradient_matching, networks, sharding
+from kip_flax import augment, data, fields, gradient_matching, networks, sharding
 from kip_flax.data import Dataset
 from kip_flax.errors import UserError
 from kip_flax.state import MatchingState
@@ -56,6 +56,11 @@ def check(config: ConfigDict) -> None:
 
 
 def check_fixed(config: ConfigDict) -> None:
+    if config.support.init not in fields.SUPPORT_DRAWS:  # Its labels need not be of one class.
+        raise UserError(
+            f"support.init is {config.support.init!r}: gradient matching begins with real images "
+            f"or noise: take one of {', '.join(fields.SUPPORT_DRAWS)}."
+        )
     if config.support.learn_labels:
         raise UserError(
             "support.learn_labels is True: gradient matching learns images alone: set it to False."
