@@ -70,13 +70,15 @@ def _kip(name: str, config: str, published: float | None, **fields: Any) -> Expe
     return Experiment(name, config, {**_CHOSEN, "eval.steps": _CURVE} | more, published)
 
 
-def _newton(dataset: str, size: int, published: float | None, fixed: bool = False) -> Experiment:
+def _newton(
+    dataset: str, size: int, published: float | None, fixed: bool = False, **fields: Any
+) -> Experiment:
     """KIP by Gauss-Newton steps, labels solved for or fixed."""
     name = f"kip_newton_{dataset}_{size}" + ("_fixed" if fixed else "")
     config = f"kip_newton_{dataset}"
     more = {"eval__steps": _NEWTON_CURVE, **(_HUNDRED if size == 100 else {})}
     more |= {"support__learn_labels": False} if fixed else {}
-    return _kip(name, config, published, **more)
+    return _kip(name, config, published, **(more | fields))
 
 
 def _for_networks() -> list[Experiment]:
@@ -154,7 +156,7 @@ EXPERIMENTS: tuple[Experiment, ...] = (
     _newton("cifar10", 10, None, fixed=True),
     _newton("mnist", 100, 99.1),
     _newton("fashion_mnist", 100, 91.0),
-    _newton("cifar10", 100, 75.6),
+    _newton("cifar10", 100, 75.6, num_steps=20, newton__damping=0.01, eval__steps=(0, 10)),
     _newton("mnist", 100, None, fixed=True),
     *_for_networks(),
     *_fully_connected("mnist", {10: 85.5, 100: 97.2, 500: 98.4}),
