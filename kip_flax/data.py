@@ -136,6 +136,29 @@ def balanced_draw(labels: np.ndarray, size: int, num_classes: int, key: jax.Arra
     Raises:
         UserError: `size` is not between 1 and n.
     """
+    return _drawn(labels, slice(0, size), num_classes, key)
+
+
+def balanced_batch(
+    labels: np.ndarray, size: int, num_classes: int, key: jax.Array, number: int
+) -> np.ndarray:
+    """Batch `number` (from 1) of passes over the data, in each of which no image comes twice.
+
+    Each batch is a balanced draw of what the pass has left. A pass ends when that has too few of
+    some class to be even, and the next one is in another order. It follows from `key` and `number`.
+
+    Args, Returns, Raises: as of `balanced_draw`.
+    """
+    fewest = int(np.bincount(labels, minlength=num_classes).min())
+    batches = max(1, fewest * num_classes // size)
+    passes, place = divmod(number - 1, batches)
+    taken = slice(place * size, (place + 1) * size)
+    return _drawn(labels, taken, num_classes, jax.random.fold_in(key, passes + 1))
+
+
+def _drawn(labels: np.ndarray, taken: slice, num_classes: int, key: jax.Array) -> np.ndarray:
+    """Some of the places in an order that is even over the classes wherever it is cut."""
+    size = taken.stop - taken.start
     if not 1 <= size <= len(labels):
         raise UserError(
             f"{size} images cannot be drawn from {len(labels)}: take between 1 and {len(labels)}."
@@ -147,7 +170,7 @@ def balanced_draw(labels: np.ndarray, size: int, num_classes: int, key: jax.Arra
     rank_in_class = np.arange(len(labels)) - np.repeat(np.cumsum(counts) - counts, counts)
     # First everyone's first image, then everyone's second: whatever the size, the cut is even.
     in_turn = np.lexsort((rng.random(len(labels)), rank_in_class))
-    return rng.permutation(by_class[in_turn[:size]])
+    return rng.permutation(by_class[in_turn[taken]])
 
 
 def _of_files(name: str, root: Path, image_size: int) -> Source:

@@ -8,7 +8,7 @@ import pytest
 import sklearn.datasets
 from PIL import Image
 
-from kip_flax.data import DATASETS, balanced_draw, hold_out, load_dataset
+from kip_flax.data import DATASETS, balanced_batch, balanced_draw, hold_out, load_dataset
 from kip_flax.errors import UserError
 
 RNG = np.random.default_rng(0)
@@ -190,6 +190,21 @@ def test_balanced_draw_is_even_and_without_replacement():
     np.testing.assert_array_equal(np.sort(np.bincount(labels[draw])), [10, 10, 11, 11])
     # Shuffled: the classes do not come one after the other.
     assert np.count_nonzero(np.diff(labels[draw])) > 10
+
+
+def test_batches_of_a_pass_share_no_image_and_are_even():
+    labels = RNG.permutation(np.repeat(np.arange(4), (30, 25, 40, 25)))  # 100 are even.
+    key = jax.random.key(0)
+    batches = [balanced_batch(labels, 32, 4, key, number) for number in range(1, 7)]
+    for first in (0, 3):  # Three batches a pass.
+        taken = np.concatenate(batches[first : first + 3])
+        assert len(set(taken.tolist())) == 96
+        for batch in batches[first : first + 3]:
+            np.testing.assert_array_equal(np.bincount(labels[batch]), [8, 8, 8, 8])
+    assert len(np.intersect1d(batches[0], batches[3])) < 20  # 9 are expected.
+    np.testing.assert_array_equal(batches[4], balanced_batch(labels, 32, 4, key, 5))
+    whole = balanced_batch(labels, 120, 4, key, 2)  # More than is even: a pass is one batch.
+    np.testing.assert_array_equal(np.sort(whole), np.arange(120))
 
 
 def test_balanced_draw_follows_from_the_key():

@@ -1,6 +1,7 @@
 """KIP: what `distill` needs from a configuration, and the targets of every step."""
 
 import functools
+from collections.abc import Callable
 
 import jax
 import numpy as np
@@ -11,6 +12,9 @@ from kip_flax.data import Dataset
 from kip_flax.errors import UserError
 from kip_flax.state import KipState
 from kip_flax.tasks import Problem, Step, make_optimizer, pinned
+
+# Labels, size of a batch, classes, key and number of a step to the places of its targets.
+Draw = Callable[[np.ndarray, int, int, jax.Array, int], np.ndarray]
 
 
 def init(config: ConfigDict, images: jax.Array, labels: jax.Array) -> KipState:
@@ -26,7 +30,14 @@ def make_step(problem: Problem) -> Step:
     )
 
 
-def on_batches(problem: Problem, update: distill.Step) -> Step:
+def drawn_anew(
+    labels: np.ndarray, size: int, num_classes: int, key: jax.Array, number: int
+) -> np.ndarray:
+    """`data.balanced_draw` of its own for every step `number`."""
+    return data.balanced_draw(labels, size, num_classes, jax.random.fold_in(key, number))
+
+
+def on_batches(problem: Problem, update: distill.Step, draw: Draw = drawn_anew) -> Step:
     """Gives `update` a batch of targets for every step, augmented where that is asked for."""
     config, targets, mesh = problem.config, problem.targets, problem.mesh
     key_draw, key_augment = jax.random.split(problem.key)
@@ -35,8 +46,7 @@ def on_batches(problem: Problem, update: distill.Step) -> Step:
     pinned_update = pinned(update, mesh)
 
     def step(state: KipState, number: int) -> tuple[KipState, dict[str, jax.Array]]:
-        key = jax.random.fold_in(key_draw, number)
-        rows = data.balanced_draw(targets.labels, config.batch_size, targets.num_classes, key)
+        rows = draw(targets.labels, config.batch_size, targets.num_classes, key_draw, number)
         images, labels = targets.take(rows)
         if names:
             key = jax.random.fold_in(key_augment, number)

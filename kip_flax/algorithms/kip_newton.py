@@ -5,7 +5,7 @@ from collections.abc import Callable
 import jax
 from ml_collections import ConfigDict
 
-from kip_flax import gauss_newton, residuals, sharding
+from kip_flax import data, gauss_newton, residuals, sharding
 from kip_flax.algorithms import kip, kip_solve
 from kip_flax.algorithms.kip import check_data
 from kip_flax.kernels import jacobian
@@ -26,9 +26,11 @@ def prepare(config: ConfigDict, say: Callable[[str], None]) -> None:
 
 
 def make_step(problem: Problem) -> Step:
-    """One step on a batch that is drawn anew, evenly over the classes.
+    """One step on a batch, even over the classes. Labels that are learned are solved for, as in
+    `kip_solve`.
 
-    Labels that are learned are solved for, as in `kip_solve`.
+    No target comes again before the others came: a step judges by its batch what other targets will
+    see, and has fitted the noise of those that it knows.
     """
     config = problem.config
     of_pairs = jacobian.make_jacobian(**kernel_options(config))
@@ -38,7 +40,7 @@ def make_step(problem: Problem) -> Step:
     of_batch = make(problem.kernel, of_pairs, config.reg)
     key = jax.random.fold_in(problem.key, 1)
     update = gauss_newton.make_step(of_batch, config.newton.iterations, key)
-    return kip.on_batches(problem, update)
+    return kip.on_batches(problem, update, data.balanced_batch)
 
 
 def make_support(problem: Problem) -> Callable[[KipState], Support]:
