@@ -1,16 +1,22 @@
 """Four CPU devices and float64 solves, set before JAX looks at its devices.
 
-Runs of equal shape compile the same programs again and again: a cache for the session halves that.
+Most of the time goes into compiling programs that run once or twice. LLVM leaves out optimisations
+(here and in the processes that tests start), unless XLA_FLAGS says otherwise as in run_slow.sh; and
+runs of equal shape find what was compiled in a cache for the session.
 """
 
+import os
 import tempfile
 
 import jax
 
 from kip_flax import sharding
 
+_LEVEL = "xla_backend_optimization_level"
 _CACHE = tempfile.TemporaryDirectory(prefix="kip_flax_tests_")  # Removed when Python ends.
 
+if _LEVEL not in (_flags := os.environ.get("XLA_FLAGS", "")):
+    os.environ["XLA_FLAGS"] = f"{_flags} --{_LEVEL}=0".strip()
 sharding.prepare_cpu_devices()
 jax.config.update("jax_num_cpu_devices", 4)
 jax.config.update("jax_enable_x64", True)
