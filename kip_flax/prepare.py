@@ -73,14 +73,16 @@ def kept_preprocessing(
     That of a distilled set that the run begins with is taken over.
     """
     path = os.path.join(workdir, PREPROCESS)
-    start = start_of(config, dataset)
     with multihost.together():
+        start = start_of(config, dataset)
         if multihost.is_first() and not (resumed and os.path.exists(path)):
             if start is None:
                 fitted = preprocess.fit(config.preprocess, dataset.known_images)
             else:
                 fitted = preprocessing_of(start, dataset, config.preprocess)
             files.write_arrays(path, preprocess.to_arrays(fitted))
+    if start is not None:
+        multihost.check_same("the set of support.init", start.path.read_bytes())
     return preprocess.from_arrays(files.read_arrays(path))
 
 
