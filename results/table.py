@@ -35,7 +35,8 @@ second-hand. The CIFAR-10 here is a JPEG copy.
 
 Each folder holds the set (`.npz`), a picture, and `figures.json` with the curve, the command,
 versions, hardware and wall time. `python -m results.run_all --data=DIR` makes what is missing;
-`python -m results.table` writes this page.
+`python -m results.table` writes this page, `python -m results.rows --data=DIR` the figure
+[docs/mnist_rows.png](../docs/mnist_rows.png): natural, labels fixed, labels learned.
 
 | Data | Method | Images | Labels | Natural | Ours | Published | Steps | Core hours |
 |---|---|---|---|---|---|---|---|---|

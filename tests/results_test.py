@@ -7,12 +7,13 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from configs import default, kip_digits
 from kip_flax import config as config_lib
-from kip_flax import export, train
-from results import record, run_all, table
+from kip_flax import data, export, preprocess, train
+from results import record, rows, run_all, table
 from results.experiments import EXPERIMENTS, Experiment
 
 RESULTS = Path(table.__file__).parent
@@ -43,6 +44,21 @@ def test_a_set_has_the_form_that_its_figures_say(experiment):
     assert (RESULTS / experiment.name / record.PICTURE).stat().st_size > 1000
     for draw in figures["draws"]:
         assert draw["final"]["accuracy"] > draw["initial"]["accuracy"]
+
+
+def test_the_natural_images_of_the_figure_are_those_that_a_run_began_with(tmp_path):
+    """Ridge regression on them gives the accuracy that the run had at its start."""
+    shown = rows.three("kip_digits_10_fixed", "kip_digits_10")
+    accuracies = [row.accuracy for row in shown]
+    assert accuracies == sorted(accuracies)
+    assert len(set(accuracies)) == 3
+    dataset = data.load_dataset("digits")
+    fitted = preprocess.fit("standard", dataset.train_images)
+    pixels = np.rint(255 * shown[0].pictures).astype(np.uint8)
+    path = tmp_path / "ConvNetPre2_ssize10_nozca_nol_noaug_ckpt0.npz"
+    np.savez(path, images=preprocess.apply(fitted, pixels), labels=shown[0].labels)
+    measured = train.evaluate_file(kip_digits.get_config(), str(path))["accuracy"]
+    assert measured == pytest.approx(accuracies[0], abs=1e-6)
 
 
 def evaluate(arguments: list[str], workdir: Path) -> float:

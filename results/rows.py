@@ -1,0 +1,65 @@
+"""The figure in three rows: natural images, and what they became with labels fixed and learned.
+
+python -m results.rows --data=data   draws docs/mnist_rows.png from the sets in results/
+"""
+
+import argparse
+from pathlib import Path
+
+import jax
+from ml_collections import ConfigDict
+
+from kip_flax import export, figures, files, prepare, preprocess, report_facts, tasks
+from kip_flax.figures import Shown
+from results import record
+
+FOLDER = Path(__file__).resolve().parent
+FIGURE = FOLDER.parent / "docs" / "mnist_rows.png"
+_FIXED, _LEARNED = "kip_newton_mnist_10_fixed", "kip_newton_mnist_10"
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Draws the figure."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--data", required=True, help="folder with the data set's files")
+    args = parser.parse_args(argv)
+    figure = figures.rows_figure(three(_FIXED, _LEARNED, args.data), tuple(map(str, range(10))))
+    files.write_bytes_atomic(FIGURE, figures.rendered(figure, "png"))
+
+
+def three(fixed: str, learned: str, data_dir: str = "") -> list[Shown]:
+    """Rows of two experiments that began with the same draw: that, labels fixed, labels learned."""
+    return [
+        _natural(fixed, data_dir),
+        _distilled(fixed, "KIP, labels fixed"),
+        _distilled(learned, "KIP, labels learned"),
+    ]
+
+
+def _natural(name: str, data_dir: str) -> Shown:
+    told = record.read(FOLDER / name)
+    config = ConfigDict(told["config"])
+    config.dataset.data_dir = data_dir
+    dataset = prepare.load(config)
+    fitted = preprocess.from_arrays(_set(name).preprocess or {})
+    training = preprocess.apply(fitted, dataset.train_images)
+    targets = tasks.Targets(training, dataset.train_labels, dataset.num_classes)
+    key, _ = jax.random.split(jax.random.key(config.seed))  # As a run does.
+    images, labels = map(jax.device_get, tasks.init_support(config, targets, key))
+    pictures = preprocess.invert(fitted, images)
+    accuracy = told["draws"][0]["initial"]["accuracy"]
+    return Shown("natural images", pictures, labels, accuracy, False, 0)
+
+
+def _distilled(name: str, title: str) -> Shown:
+    draw, distilled = record.read(FOLDER / name)["draws"][0], _set(name)
+    pictures = report_facts.pictures(distilled).clip(0, 1)
+    return Shown(title, pictures, distilled.labels, draw["final"]["accuracy"], False, draw["step"])
+
+
+def _set(name: str) -> export.Distilled:
+    return export.load_distilled(FOLDER / name / record.read(FOLDER / name)["set"])
+
+
+if __name__ == "__main__":
+    main()
