@@ -156,7 +156,7 @@ EXPERIMENTS: tuple[Experiment, ...] = (
     _newton("cifar10", 10, None, fixed=True),
     _newton("mnist", 100, 99.1),
     _newton("fashion_mnist", 100, 91.0),
-    _newton("cifar10", 100, 75.6, num_steps=20, newton__damping=0.01, eval__steps=(0, 10)),
+    _newton("cifar10", 100, 75.6, num_steps=16, newton__damping=0.01, eval__steps=(0, 10)),
     _newton("mnist", 100, None, fixed=True),
     *_for_networks(),
     *_fully_connected("mnist", {10: 85.5, 100: 97.2, 500: 98.4}),
