@@ -4,7 +4,7 @@ Setting: as `kip_digits`, but nearly all training images are the targets of ever
 give 95.5 % at step 60, 500 give 95.8 %.
 
 Expected: nothing is published for this data.
-Measured: 86.35 % natural, labels solved for; 95.26 / 97.21 / 97.21 % at steps 5 / 10 / 20.
+Measured: 86.35 % natural, labels solved for; 95.26 / 97.21 / 96.94 % at steps 5 / 10 / 20.
 With support.learn_labels=False 58.50 %, then 92.48 / 93.31 / 93.31 %.
 
 Run: python main.py --config=configs/kip_newton_digits.py --workdir=runs/kip_newton_digits

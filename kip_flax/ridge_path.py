@@ -5,9 +5,9 @@ targets follows from the batch itself, so no target is kept aside to judge with.
 a solution of little damping is often better than the whole way to one of much: it averages over
 batches what they agree on, and still moves along what they hardly see.
 
-Krylov spaces: Golub and Van Loan, Matrix Computations, chapter 10. What fitting costs: Akaike
-(Annals of the Institute of Statistical Mathematics 1969), with noise drawn as in Wu's wild
-bootstrap (Annals of Statistics 1986) in the place of a count of parameters.
+Krylov spaces: Golub and Van Loan, Matrix Computations, chapter 10. What fitting costs: Golub, Heath
+and Wahba (Technometrics 1979), with noise drawn as in Wu's wild bootstrap (Annals of Statistics
+1986) in the place of the trace of a matrix.
 Shapes: S support images, P numbers an image, T targets, C classes, K directions.
 """
 
@@ -20,6 +20,7 @@ from kip_flax.residuals import Model
 
 DAMPINGS = tuple(10 ** (power / 4) for power in range(-20, 5))  # 1e-5 to 10
 LENGTHS = tuple(tenths / 10 for tenths in range(1, 11))
+_MOST_NOISE = 0.9  # A step that takes more of it leaves rounding to judge by.
 
 
 class RidgePath(NamedTuple):
@@ -98,9 +99,10 @@ class Choice(NamedTuple):
 def elsewhere(loss: jax.Array, noise: jax.Array) -> jax.Array:
     """What other targets will see of a loss that a step leaves in its batch.
 
-    Akaike's final prediction error: more by (1 + h) / (1 - h), h the share of noise taken away.
+    Generalised cross-validation: more by 1 / (1 - h)^2, h the share of noise taken away. It holds
+    where images have more numbers than the batch has residuals and almost all could be fitted.
     """
-    return loss * (1 + noise) / (1 - noise)
+    return jnp.where(noise < _MOST_NOISE, loss / (1 - noise) ** 2, jnp.inf)
 
 
 def choose(

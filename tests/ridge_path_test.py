@@ -115,13 +115,32 @@ def test_the_chosen_step_follows_the_noise_and_is_near_the_best_for_other_target
     assert means[0] > means[1] > 1.5 * means[2], means
 
 
+@pytest.mark.parametrize("noise", [1.0, 3.0])
+def test_a_promise_holds_where_every_residual_could_be_fitted(noise):
+    """300 targets and 1,200 unknowns: what fits all leaves no residuals to judge by."""
+    weight, kept = np.arange(1.0, 1201) ** -0.25, []
+    for seed in range(4):
+        rng = np.random.default_rng(seed)
+        truth = rng.normal(size=1200)
+        seen, other = (rng.normal(size=(n, 1, 1200)) * weight for n in (300, 2000))
+        wrong, later = (noise * rng.normal(size=(n, 1)) for n in (300, 2000))
+        residuals = -(seen @ truth + wrong)
+        found, path, mean = _choose(_single(seen), _single(residuals), jax.random.key(seed))
+        step = np.asarray(found.length * path.solution(found.damping * mean))[0]
+        told = float(found.promised) * np.mean(residuals**2)
+        kept.append(np.mean((other @ (truth - step) + later) ** 2) / told)
+    assert 0.85 < np.mean(kept) < 1.15, kept
+
+
+def _single(x):
+    return jnp.asarray(x, jnp.float32)
+
+
 def choose(seen, residuals, key):
     """The step that is chosen, and all that it could have been."""
-    found, path, mean = _choose(
-        jnp.asarray(seen, jnp.float32), jnp.asarray(residuals, jnp.float32), key
-    )
+    found, path, mean = _choose(_single(seen), _single(residuals), key)
     grid = [(d, n) for d in ridge_path.DAMPINGS for n in ridge_path.LENGTHS]
-    steps = [np.asarray(n * path.solution(d * mean))[0] for d, n in (found, *grid)]
+    steps = [np.asarray(n * path.solution(d * mean))[0] for d, n in (found[:2], *grid)]
     return steps[0], steps[1:]
 
 
@@ -130,7 +149,7 @@ def _choose(seen, residuals, key):
     mean = jnp.mean(jnp.sum(seen**2, axis=(0, 1)))
     path, noise = ridge_path.paths(Dense(seen), residuals, key, 60)
     square = jnp.sum(residuals**2)
-    return ridge_path.choose(path, noise, square, mean, jnp.float32(0))[:2], path, mean
+    return ridge_path.choose(path, noise, square, mean, jnp.float32(0)), path, mean
 
 
 def test_no_damping_below_the_least_is_chosen():
