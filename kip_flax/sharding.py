@@ -9,7 +9,7 @@ transpose of a replicated input is one sum of its gradient.
 import math
 import os
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TypeVar
 
 import jax
@@ -69,8 +69,6 @@ def prepare_cpu_devices() -> None:
       behind another, as happens on a busy machine.
     - Code for AVX2: that for AVX-512 (jaxlib 0.10.2) reads past its arrays in the gradient of
       neural_tangents on some CPUs, which kills the process, and gains nothing elsewhere.
-
-    What XLA_FLAGS already says stays.
     """
     flags: dict[str, int | str] = {
         "xla_cpu_collective_call_warn_stuck_timeout_seconds": _PATIENCE,
@@ -78,6 +76,11 @@ def prepare_cpu_devices() -> None:
     }
     if platform.machine() in ("x86_64", "AMD64"):
         flags["xla_cpu_max_isa"] = "AVX2"
+    add_xla_flags(flags)
+
+
+def add_xla_flags(flags: Mapping[str, int | str]) -> None:
+    """Adds to XLA_FLAGS, for before JAX's first device; what it already says stays."""
     given = os.environ.get("XLA_FLAGS", "")
     added = [f"--{name}={value}" for name, value in flags.items() if name not in given]
     os.environ["XLA_FLAGS"] = " ".join([given, *added]).strip()

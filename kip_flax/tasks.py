@@ -115,6 +115,12 @@ def template(config: ConfigDict, image_shape: tuple[int, int, int], num_classes:
     return jax.eval_shape(functools.partial(_first_state, config), images, labels)
 
 
+def keys(config: ConfigDict) -> tuple[jax.Array, jax.Array]:
+    """Keys of a run: of the draw that its support begins with, and of all its steps."""
+    key_support, key_steps = jax.random.split(jax.random.key(config.seed))
+    return key_support, key_steps
+
+
 def init_support(config: ConfigDict, targets: Targets, key: jax.Array) -> Support:
     """The support that a run starts from, in the order of the classes.
 

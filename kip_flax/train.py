@@ -7,7 +7,6 @@ import json
 import os
 from pathlib import Path
 
-import jax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
@@ -82,7 +81,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str, console: Console | None
         train_images = preprocess.apply(fitted, dataset.train_images)
         targets = tasks.Targets(train_images, dataset.train_labels, dataset.num_classes)
         kernel = sharding.shard_kernel(prepare.make_kernel(config, console), mesh)
-        key_support, key_steps = jax.random.split(jax.random.key(config.seed))
+        key_support, key_steps = tasks.keys(config)
         support = tasks.init_support(config, targets, key_support)
         tasks.prepare(config, console.say)
         task = tasks.make_task(config, targets, support, kernel, mesh, key_steps)

@@ -6,7 +6,7 @@ python -m results.rows --data=data   draws docs/mnist_rows.png from the sets in 
 import argparse
 from pathlib import Path
 
-import jax
+import numpy as np
 from ml_collections import ConfigDict
 
 from kip_flax import export, figures, files, prepare, preprocess, report_facts, tasks
@@ -41,11 +41,11 @@ def _natural(name: str, data_dir: str) -> Shown:
     config = ConfigDict(told["config"])
     config.dataset.data_dir = data_dir
     dataset = prepare.load(config)
-    fitted = preprocess.from_arrays(_set(name).preprocess or {})
+    fitted = prepare.preprocessing_of(_set(name), dataset, config.preprocess)
     training = preprocess.apply(fitted, dataset.train_images)
     targets = tasks.Targets(training, dataset.train_labels, dataset.num_classes)
-    key, _ = jax.random.split(jax.random.key(config.seed))  # As a run does.
-    images, labels = map(jax.device_get, tasks.init_support(config, targets, key))
+    drawn = tasks.init_support(config, targets, tasks.keys(config)[0])
+    images, labels = map(np.asarray, drawn)
     pictures = preprocess.invert(fitted, images)
     accuracy = told["draws"][0]["initial"]["accuracy"]
     return Shown("natural images", pictures, labels, accuracy, False, 0)

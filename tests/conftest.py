@@ -5,18 +5,15 @@ Most of the time goes into compiling programs that run once or twice. LLVM leave
 runs of equal shape find what was compiled in a cache for the session.
 """
 
-import os
 import tempfile
 
 import jax
 
 from kip_flax import sharding
 
-_LEVEL = "xla_backend_optimization_level"
 _CACHE = tempfile.TemporaryDirectory(prefix="kip_flax_tests_")  # Removed when Python ends.
 
-if _LEVEL not in (_flags := os.environ.get("XLA_FLAGS", "")):
-    os.environ["XLA_FLAGS"] = f"{_flags} --{_LEVEL}=0".strip()
+sharding.add_xla_flags({"xla_backend_optimization_level": 0})
 sharding.prepare_cpu_devices()
 jax.config.update("jax_num_cpu_devices", 4)
 jax.config.update("jax_enable_x64", True)
