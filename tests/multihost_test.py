@@ -1,6 +1,7 @@
 """Several processes are one run: the same numbers, one set of files, one end."""
 
 import json
+import re
 import signal
 import time
 
@@ -18,6 +19,11 @@ from kip_flax.errors import UserError
 # Adam would magnify the rounding of gradients that are next to nothing.
 SGD = ("--config.optimizer.name=sgd", "--config.optimizer.learning_rate=40.0")
 STEPS = 12
+# The pieces of what Gloo prints of its connections, in whatever order they come.
+GLOO = (
+    r"\[Gloo\] Rank |\d+| is connected to | peer ranks\. "
+    r"|Expected number of connected peer ranks is : "
+)
 
 
 def flags(**fields):
@@ -72,7 +78,8 @@ def test_two_processes_are_one_run_and_go_on_as_one(tmp_path):
     assert "4 x cpu" in told
     assert "in 2 processes; mesh 4 x 1" in told
     assert told.count("finished in") == 1
-    assert [line for line in silent.splitlines() if "Gloo" not in line] == []
+    # Gloo tells from several threads at once: text of one, text of the other, two ends of lines.
+    assert re.sub(GLOO, "", silent) == "\n" * silent.count("[Gloo]")
     expected = losses(tmp_path / "one")
     assert sorted(expected) == list(range(1, STEPS + 1))
     assert losses(tmp_path / "two") == pytest.approx(expected, rel=1e-5)
