@@ -5,6 +5,10 @@ problem whose curvature is known from first derivatives: those of every pair cos
 sum, the gradient that a step of descent takes. A step is damped for two reasons. The linear model
 holds near the images only (Levenberg and Marquardt; More, 1978, for the ratio of gains), and the
 batch is a sample of the targets (`ridge_path`).
+
+What a step keeps of the noise of its batch averages out over steps: the images to use are a mean
+of those that the steps had, the later the more (Polyak and Juditsky, SIAM J. Control Optim. 1992;
+weights as the cube of the step's number: Shamir and Zhang, ICML 2013, polynomial-decay averaging).
 """
 
 from collections.abc import Callable
@@ -22,6 +26,7 @@ Step = Callable[[KipState, jax.Array, jax.Array, jax.Array], tuple[KipState, Met
 
 _TRIALS = 6  # Steps of a batch that may be refused, each with more damping.
 _LEAST_GAIN = 1e-5  # As a share of the loss; less is not told from rounding.
+_POWER = 3  # Of a step's number, its images' weight in the average.
 _REFUSED, _POOR, _GOOD = 4.0, 2.5, 1 / 3  # What the damping is multiplied by.
 
 
@@ -39,7 +44,8 @@ class Trial(NamedTuple):
 def init(images: jax.Array, labels: jax.Array, damping: float) -> KipState:
     """State before the first step: images (S, H, W, C), labels (S, classes)."""
     params = {"images": jnp.asarray(images, jnp.float32)}
-    state = {"damping": jnp.asarray(damping, jnp.float32)}
+    average = jnp.array(params["images"])  # A copy: a step takes over the memory of its state.
+    state = {"damping": jnp.asarray(damping, jnp.float32), "average": average}
     return KipState(jnp.zeros((), jnp.int32), params, jnp.asarray(labels, jnp.float32), state)
 
 
@@ -66,10 +72,10 @@ def make_step(residuals: Residuals, iterations: int, key: jax.Array) -> Step:
         entries = jnp.sum(weights) * y_t.shape[1]
         signs = jax.random.fold_in(key, state.step)
         path, noise = ridge_path.paths(model, now.residuals, signs, iterations)
-        square, mean = jnp.sum(jnp.square(now.residuals)), jnp.mean(model.diagonal())
+        mean = jnp.mean(model.diagonal())
 
         def attempt(carry: Trial) -> Trial:
-            choice = ridge_path.choose(path, noise, square, mean, carry.least)
+            choice = ridge_path.choose(path, noise, mean, carry.least)
             way = choice.length * path.solution(choice.damping * mean)
             moved = images + way.reshape(images.shape)
             left = residuals.loss(moved, state.labels, batch) / now.loss
@@ -96,12 +102,25 @@ def make_step(residuals: Residuals, iterations: int, key: jax.Array) -> Step:
             "length": end.length,
             "gain_ratio": end.ratio,
         }
+        average = _averaged(state.opt_state["average"], end.images, state.step + 1)
         state = state.replace(
-            step=state.step + 1, params={"images": end.images}, opt_state={"damping": end.least}
+            step=state.step + 1,
+            params={"images": end.images},
+            opt_state={"damping": end.least, "average": average},
         )
         return state, metrics
 
     return jax.jit(step, donate_argnums=0)
+
+
+def averaged(state: KipState) -> KipState:
+    """The state with the average of its images in their place: what there is to use."""
+    return state.replace(params={"images": state.opt_state["average"]})
+
+
+def _averaged(average: jax.Array, images: jax.Array, number: jax.Array) -> jax.Array:
+    """With the images after step `number`, from 1; the first ones take the average's place."""
+    return average + (_POWER + 1) / (number + _POWER) * (images - average)
 
 
 def _next_least(

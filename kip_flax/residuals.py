@@ -54,6 +54,9 @@ class Model(Protocol):
     def diagonal(self) -> jax.Array:
         """About that of `transpose` after `forward` (S, P): of a pixel, alpha held."""
 
+    def free(self, residuals: jax.Array) -> jax.Array:
+        """The part of (T, C) that labels cannot take away."""
+
 
 class Residuals(NamedTuple):
     """Functions of support images (S, H, W, C), labels (S, C) and a batch.
@@ -130,17 +133,17 @@ class SolvedModel(NamedTuple):
 
     def forward(self, direction: jax.Array) -> jax.Array:
         moved = _product("stp,sp->ts", self.dk, direction) * self.weights[:, None]
-        return self._free(_product("ts,sc->tc", moved, self.alpha))
+        return self.free(_product("ts,sc->tc", moved, self.alpha))
 
     def transpose(self, residuals: jax.Array) -> jax.Array:
-        back = _product("tc,sc->st", self._free(residuals), self.alpha) * self.weights
+        back = _product("tc,sc->st", self.free(residuals), self.alpha) * self.weights
         return _product("st,stp->sp", back, self.dk)
 
     def diagonal(self) -> jax.Array:
         return _diagonal(self.dk, self.alpha, self.weights)
 
-    def _free(self, residuals: jax.Array) -> jax.Array:
-        """What labels cannot take away: the part of (T, C) that K_ts does not span."""
+    def free(self, residuals: jax.Array) -> jax.Array:
+        """The part of (T, C) that K_ts does not span."""
         spanned = _product("ts,tc->sc", self.basis, residuals)
         return residuals - _product("ts,sc->tc", self.basis, spanned)
 
@@ -177,6 +180,9 @@ class FixedModel(NamedTuple):
 
     def diagonal(self) -> jax.Array:
         return _diagonal(self.dk, self.alpha, self.weights)
+
+    def free(self, residuals: jax.Array) -> jax.Array:
+        return residuals
 
     def _whole(self, half: jax.Array) -> jax.Array:
         """Of (S, S) as one image of each pair moves, as both do, with the ridge; symmetric."""

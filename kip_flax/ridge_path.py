@@ -30,11 +30,13 @@ class RidgePath(NamedTuple):
         vectors: (K, S, P), orthonormal.
         values: (K,), |A v|^2 of each; 0 where the space ended before.
         parts: (K,), how far each goes downhill: -v^T A^T r.
+        square: (), |r|^2.
     """
 
     vectors: jax.Array
     values: jax.Array
     parts: jax.Array
+    square: jax.Array
 
     def solution(self, ridge: jax.Array) -> jax.Array:
         """d (S, P)."""
@@ -71,15 +73,19 @@ def explore(model: Model, residuals: jax.Array, iterations: int) -> RidgePath:
     lower = jnp.tril(products)
     values, turn = jnp.linalg.eigh(lower + jnp.tril(products, -1).T)
     vectors = (turn.T @ basis).reshape(iterations, *downhill.shape)
-    return RidgePath(vectors, jnp.maximum(values, 0), jnp.linalg.norm(downhill) * turn[0])
+    parts = jnp.linalg.norm(downhill) * turn[0]
+    return RidgePath(vectors, jnp.maximum(values, 0), parts, jnp.sum(jnp.square(residuals)))
 
 
 def paths(
     model: Model, residuals: jax.Array, key: jax.Array, iterations: int
 ) -> tuple[RidgePath, RidgePath]:
-    """The path of the residuals, and that of noise like theirs: targets with random signs."""
+    """The path of the residuals, and that of noise like theirs: targets with random signs.
+
+    Of the noise, what labels take away is left out, as it is missing from the residuals.
+    """
     signs = jax.random.rademacher(key, (len(residuals), 1), residuals.dtype)
-    both = jnp.stack([residuals, residuals * signs])
+    both = jnp.stack([residuals, model.free(residuals * signs)])
     # One after the other: on a mesh each asks for sums over the devices, in an order of its own.
     found = jax.lax.map(lambda r: explore(model, r, iterations), both)
     first, second = (jax.tree.map(lambda leaf, n=n: leaf[n], found) for n in range(2))
@@ -105,14 +111,11 @@ def elsewhere(loss: jax.Array, noise: jax.Array) -> jax.Array:
     return jnp.where(noise < _MOST_NOISE, loss / (1 - noise) ** 2, jnp.inf)
 
 
-def choose(
-    path: RidgePath, noise: RidgePath, square: jax.Array, mean: jax.Array, least: jax.Array
-) -> Choice:
+def choose(path: RidgePath, noise: RidgePath, mean: jax.Array, least: jax.Array) -> Choice:
     """The step that promises the least loss on other targets.
 
     Args:
         path, noise: from `paths`.
-        square: |r|^2 of the residuals.
         mean: the unit of dampings.
         least: no damping below is taken.
 
@@ -124,8 +127,8 @@ def choose(
 
     def judged(damping: jax.Array, length: jax.Array) -> Choice:
         ridge = damping * mean
-        share = length * noise.overlap(ridge) / square
-        left = 1 - path.gain(ridge, length) / square
+        share = length * noise.overlap(ridge) / noise.square
+        left = 1 - path.gain(ridge, length) / path.square
         return Choice(damping, length, share, elsewhere(left, share))
 
     every = jax.vmap(lambda damping: jax.vmap(lambda n: judged(damping, n))(lengths))(dampings)

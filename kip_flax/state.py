@@ -13,7 +13,8 @@ class KipState(flax.struct.PyTreeNode):
         step: () int32, steps taken.
         params: {'images': (S, H, W, C)} and, where the labels are learned, 'labels': (S, classes).
         labels: (S, classes), the initial labels: those in use unless they are learned.
-        opt_state: optax state of `params`; with Gauss-Newton steps {'damping': ()}.
+        opt_state: optax state of `params`; with Gauss-Newton steps {'damping': (), and 'average':
+            images (S, H, W, C)}.
     """
 
     step: jax.Array

@@ -85,8 +85,8 @@ def test_a_batch_that_promises_little_leaves_no_damping_behind(monkeypatch):
     """The next batch is free to dare what this one's model would have allowed."""
     choose = ridge_path.choose
 
-    def damped(path, noise, square, mean, least):
-        return choose(path, noise, square, mean, jnp.float32(8))
+    def damped(path, noise, mean, least):
+        return choose(path, noise, mean, jnp.float32(8))
 
     monkeypatch.setattr(ridge_path, "choose", damped)
     images, labels, batch = problem()

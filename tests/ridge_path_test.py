@@ -1,6 +1,7 @@
 """Paths of solutions against NumPy's dense algebra, and the chosen step against fresh targets."""
 
 import functools
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -47,11 +48,11 @@ def test_a_small_space_gives_the_best_in_it(kind):
     assert np.linalg.norm(vectors @ downhill) == pytest.approx(np.linalg.norm(downhill), rel=1e-4)
 
 
-class Dense:
-    """A matrix (T, C, P) as a model with one support image."""
+class Dense(NamedTuple):
+    """A matrix (T, C, P) as the model of one image; labels fit what `basis` (T, S) spans."""
 
-    def __init__(self, matrix):
-        self.matrix = jnp.asarray(matrix, jnp.float32)
+    matrix: jax.Array
+    basis: jax.Array
 
     def forward(self, direction):
         return jnp.einsum("tcp,sp->tc", self.matrix, direction)
@@ -59,13 +60,25 @@ class Dense:
     def transpose(self, residuals):
         return jnp.einsum("tcp,tc->p", self.matrix, residuals)[None]
 
+    def free(self, residuals):
+        return residuals - self.basis @ (self.basis.T @ residuals)
+
+
+def model_of(matrix, columns=None):
+    """With the columns' part of the matrix left out: labels follow at their best."""
+    columns = np.zeros((len(matrix), 0)) if columns is None else columns
+    basis = np.linalg.qr(columns)[0]
+    return Dense(
+        _single(matrix - np.einsum("ts,us,ucp->tcp", basis, basis, matrix)), _single(basis)
+    )
+
 
 def test_a_space_that_ends_early_gives_the_solution():
     """Two directions only: vectors after them are zeros and change nothing."""
     rng = np.random.default_rng(0)
     matrix = rng.normal(size=(20, 1, 2)) @ rng.normal(size=(2, 30))
     r = rng.normal(size=(20, 1)).astype(np.float32)
-    path = ridge_path.explore(Dense(matrix), jnp.asarray(r), 10)
+    path = ridge_path.explore(model_of(matrix), jnp.asarray(r), 10)
     dense_matrix = matrix[:, 0]
     expected = np.linalg.solve(
         dense_matrix.T @ dense_matrix + np.eye(30), -dense_matrix.T @ r[:, 0]
@@ -125,10 +138,36 @@ def test_a_promise_holds_where_every_residual_could_be_fitted(noise):
         seen, other = (rng.normal(size=(n, 1, 1200)) * weight for n in (300, 2000))
         wrong, later = (noise * rng.normal(size=(n, 1)) for n in (300, 2000))
         residuals = -(seen @ truth + wrong)
-        found, path, mean = _choose(_single(seen), _single(residuals), jax.random.key(seed))
+        found, path, mean = _choose(model_of(seen), _single(residuals), jax.random.key(seed))
         step = np.asarray(found.length * path.solution(found.damping * mean))[0]
         told = float(found.promised) * np.mean(residuals**2)
         kept.append(np.mean((other @ (truth - step) + later) ** 2) / told)
+    assert 0.85 < np.mean(kept) < 1.15, kept
+
+
+@pytest.mark.parametrize("size", [60, 120])
+def test_a_promise_knows_what_labels_have_taken(size):
+    """300 targets whose labels are solved for: of their noise as much is gone as there are images.
+
+    Others see it twice: once for the labels, and once more for what the step takes of the rest.
+    """
+    weight, kept = np.arange(1.0, 601) ** -0.5, []
+    for seed in range(8):
+        rng = np.random.default_rng(seed)
+        truth = 0.3 * rng.normal(size=600)
+        (seen, other), (columns, others) = (
+            [rng.normal(size=(n, m)) for n in (300, 4000)] for m in (600, size)
+        )
+        seen, other = seen * weight, other * weight
+        wrong, later = (rng.normal(size=(n, 1)) for n in (300, 4000))
+        y, y_other = seen @ truth[:, None] + wrong, other @ truth[:, None] + later
+        model = model_of(seen[:, None], columns)
+        residuals = -model.free(_single(y))
+        found, path, mean = _choose(model, residuals, jax.random.key(seed))
+        step = np.asarray(found.length * path.solution(found.damping * mean)).T
+        labels = np.linalg.lstsq(columns, y - seen @ step, rcond=None)[0]
+        told = float(found.promised) * np.mean(residuals**2) / (1 - size / 300) ** 2
+        kept.append(np.mean((y_other - other @ step - others @ labels) ** 2) / told)
     assert 0.85 < np.mean(kept) < 1.15, kept
 
 
@@ -138,28 +177,31 @@ def _single(x):
 
 def choose(seen, residuals, key):
     """The step that is chosen, and all that it could have been."""
-    found, path, mean = _choose(_single(seen), _single(residuals), key)
+    found, path, mean = _choose(model_of(seen), _single(residuals), key)
     grid = [(d, n) for d in ridge_path.DAMPINGS for n in ridge_path.LENGTHS]
     steps = [np.asarray(n * path.solution(d * mean))[0] for d, n in (found[:2], *grid)]
     return steps[0], steps[1:]
 
 
+def _choose(model, residuals, key):
+    mean = jnp.mean(jnp.sum(model.matrix**2, axis=(0, 1)))
+    path, noise = _paths(model, residuals, key)
+    return ridge_path.choose(path, noise, mean, jnp.float32(0)), path, mean
+
+
 @jax.jit
-def _choose(seen, residuals, key):
-    mean = jnp.mean(jnp.sum(seen**2, axis=(0, 1)))
-    path, noise = ridge_path.paths(Dense(seen), residuals, key, 60)
-    square = jnp.sum(residuals**2)
-    return ridge_path.choose(path, noise, square, mean, jnp.float32(0)), path, mean
+def _paths(model, residuals, key):
+    return ridge_path.paths(model, residuals, key, 60)
 
 
 def test_no_damping_below_the_least_is_chosen():
     images, labels, batch = problem()
     fit, model = residuals_of("solved").linearise(images, labels, batch)
     path, noise = ridge_path.paths(model, fit.residuals, jax.random.key(0), 36)
-    square, mean = jnp.sum(fit.residuals**2), jnp.mean(model.diagonal())
+    mean = jnp.mean(model.diagonal())
 
     def damping(least):
-        return float(ridge_path.choose(path, noise, square, mean, jnp.float32(least))[0])
+        return float(ridge_path.choose(path, noise, mean, jnp.float32(least))[0])
 
     assert damping(0) < 5
     assert damping(5) >= 5

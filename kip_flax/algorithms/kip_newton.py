@@ -44,10 +44,11 @@ def make_step(problem: Problem) -> Step:
 
 
 def make_support(problem: Problem) -> Callable[[KipState], Support]:
-    """The images, with the labels that Label Solve gives them where labels are learned."""
-    if problem.config.support.learn_labels:
-        return kip_solve.make_support(problem)
-    return lambda state: state.support
+    """The average of the images of the last steps, with the labels that Label Solve gives them
+    where labels are learned."""
+    learned = problem.config.support.learn_labels
+    of_state = kip_solve.make_support(problem) if learned else lambda state: state.support
+    return lambda state: of_state(gauss_newton.averaged(state))
 
 
 def pairs(config: ConfigDict, train_size: int) -> int:
