@@ -93,8 +93,9 @@ def paths(
 
 
 class Choice(NamedTuple):
-    """Scalars: damping, in units of the mean; share of the way; share of noise that it takes away;
-    and the squared residuals that other targets are expected to see, per those of the batch now."""
+    """Scalars: damping, in units of the mean; share of the way; share of noise that it takes away,
+    of what labels leave; and the squared residuals that other targets are expected to see, per
+    those now."""
 
     damping: jax.Array
     length: jax.Array
@@ -105,8 +106,9 @@ class Choice(NamedTuple):
 def elsewhere(loss: jax.Array, noise: jax.Array) -> jax.Array:
     """What other targets will see of a loss that a step leaves in its batch.
 
-    Generalised cross-validation: more by 1 / (1 - h)^2, h the share of noise taken away. It holds
-    where images have more numbers than the batch has residuals and almost all could be fitted.
+    Generalised cross-validation: more by 1 / (1 - h)^2, h the share of noise taken away, of what
+    labels leave. It holds where images have more numbers than the batch has residuals and almost
+    all could be fitted. What labels take costs others before the step as much as after it.
     """
     return jnp.where(noise < _MOST_NOISE, loss / (1 - noise) ** 2, jnp.inf)
 

@@ -205,3 +205,15 @@ def test_kip_solve_goes_on_to_the_same_bits(quick_kernels, tmp_path, monkeypatch
 def test_kip_solve_does_not_take_fixed_labels():
     with pytest.raises(UserError, match="kip_solve solves for the labels"):
         config_lib.validate(small(algorithm="kip_solve", support__learn_labels=False))
+
+
+@pytest.mark.parametrize("name", ["kip_solve", "kip_newton"])
+def test_labels_that_fit_a_whole_batch_are_refused(name):
+    """As many images as targets: nothing would be left for the images to learn."""
+    fields = {"algorithm": name, "support__size": 20}
+    config_lib.validate(small(**fields, batch_size=21))
+    with pytest.raises(UserError, match="batch_size is 20 and support.size 20") as caught:
+        config_lib.validate(small(**fields, batch_size=20))
+    assert "\n" not in str(caught.value)
+    if name == "kip_newton":
+        config_lib.validate(small(**fields, batch_size=20, support__learn_labels=False))

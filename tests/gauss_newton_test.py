@@ -8,7 +8,7 @@ from least_squares import JACOBIAN, KERNEL, KINDS, losses, problem, residuals_of
 from whole_runs import artefacts, assert_same, result, small, stop_at
 
 from kip_flax import config as config_lib
-from kip_flax import gauss_newton, krr, ridge_path, sharding, train
+from kip_flax import export, gauss_newton, krr, ridge_path, sharding, train
 
 
 def stepper(kind, kernel=KERNEL, jacobian=JACOBIAN):
@@ -48,6 +48,20 @@ def test_steps_lower_the_loss_elsewhere_and_tell_of_it(kind):
     assert max(ratios) > 0.75
     assert int(state.step) == 8
     np.testing.assert_array_equal(state.support[1], labels)
+
+
+def test_the_images_to_use_are_a_mean_of_those_of_the_steps():
+    """Of the n-th step's with weight n (n + 1) (n + 2); the first images are in it no more."""
+    batches, _ = learnable()
+    state, step, seen = first(batches[0].x[:4], batches[0].y[:4]), stepper("solved"), []
+    for batch in batches[:5]:
+        state, _ = step(state, *batch)
+        seen.append(np.array(state.params["images"]))
+    assert np.abs(np.diff(seen, axis=0)).max() > 0.01
+    mean = np.average(seen, axis=0, weights=[n * (n + 1) * (n + 2) for n in range(1, 6)])
+    images, labels = gauss_newton.averaged(state).support
+    np.testing.assert_allclose(images, mean, atol=1e-5)
+    np.testing.assert_array_equal(labels, state.support[1])
 
 
 def test_a_batch_of_noise_is_left_out_and_changes_nothing():
@@ -137,6 +151,15 @@ def test_a_run_goes_on_to_the_same_bits(quick_kernels, tmp_path, monkeypatch):
     parts = train.train_and_evaluate(newton(), str(tmp_path / "parts"))
     assert_same(parts, whole)
     assert artefacts(tmp_path / "parts") == artefacts(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("learned", [True, False])
+def test_the_set_holds_the_mean_of_the_images(quick_kernels, tmp_path, learned):
+    config = newton(support__learn_labels=learned)
+    state = train.train_and_evaluate(config, str(tmp_path))
+    found = export.load_distilled(next((tmp_path / "distilled").glob("*_ckpt6.npz"))).images
+    np.testing.assert_array_equal(found, gauss_newton.averaged(state).support[0])
+    assert np.abs(found - state.support[0]).max() > 1e-3
 
 
 def test_fixed_labels_stay_and_the_set_says_so(quick_kernels, tmp_path):

@@ -12,7 +12,13 @@ from kip_flax.kernels import jacobian
 from kip_flax.state import KipState
 from kip_flax.tasks import Problem, Step, Support, kernel_options
 
-__all__ = ["check_data", "init", "make_step", "make_support", "pairs", "prepare"]
+__all__ = ["check", "check_data", "init", "make_step", "make_support", "pairs", "prepare"]
+
+
+def check(config: ConfigDict) -> None:
+    """Raises UserError if labels that are solved for fit all of a batch."""
+    if config.support.learn_labels:
+        kip_solve.check_batch(config)
 
 
 def init(config: ConfigDict, images: jax.Array, labels: jax.Array) -> KipState:

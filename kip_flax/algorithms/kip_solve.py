@@ -52,8 +52,18 @@ def make_support(problem: Problem) -> Callable[[KipState], Support]:
     return support
 
 
+def check_batch(config: ConfigDict) -> None:
+    """Raises UserError if labels fit all of a batch, which leaves the images nothing to learn."""
+    if config.batch_size <= config.support.size:
+        raise UserError(
+            f"batch_size is {config.batch_size} and support.size {config.support.size}: the labels "
+            f"of so many images fit such a batch without error: take a larger one."
+        )
+
+
 def check(config: ConfigDict) -> None:
-    """Raises UserError if the labels are said to be fixed."""
+    """Raises UserError if the labels are said to be fixed, or fit all of a batch."""
+    check_batch(config)
     if not config.support.learn_labels:
         raise UserError(
             f"support.learn_labels is False: {config.algorithm} solves for the labels: set it to "
