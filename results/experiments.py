@@ -87,10 +87,10 @@ def _further(dataset: str, start: str, published: float, **fields: Any) -> Exper
         "support__init": f"results/{start}",
         "augment": "flip",
         "seed": 1,
-        "num_steps": 24,
+        "num_steps": 36,
         "newton__damping": 0.01,
         "newton__iterations": 40,
-        "eval__steps": (0, 6, 12, 18),
+        "eval__steps": (0, *range(6, 100, 6)),
     }
     experiment = _newton(dataset, 100, published, **(more | fields))
     return replace(experiment, name=f"{experiment.name}_further")
