@@ -67,13 +67,14 @@ def run_from(run: Run, state: State, step: int) -> State:
                 jax.block_until_ready(state)
                 clock.look(step)
             last = step == task.total or stopping()
-            log = last or step % config.log.every_steps == 0
-            save = last or step % config.checkpoint.every_steps == 0
-            if not (log or save or step in task.marks):
+            log = step % config.log.every_steps == 0
+            save = step % config.checkpoint.every_steps == 0
+            if not (last or log or save or step in task.marks):
                 continue
             _check_finite(run, state, checked, step)
             checked = step
-            if log:
+            last = last or stopping()  # The step has run only now; another one may take minutes.
+            if log or last:
                 first, figures = not figures, clock.look(step)
                 if first:
                     _tell_end(run, figures["eta_s"])
@@ -83,7 +84,7 @@ def run_from(run: Run, state: State, step: int) -> State:
                     _evaluate(run, state, step)
                 if step == task.total:
                     _finish(run, figures)
-                if save:
+                if save or last:
                     _save(run, state, step)
     checkpoint.wait(run.manager)
     if step < task.total:

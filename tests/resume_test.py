@@ -1,5 +1,6 @@
 """Runs that are stopped, lost, refused or broken, and what the same command does next."""
 
+import os
 import signal
 
 import numpy as np
@@ -19,6 +20,7 @@ from kip_flax import (
     export,
     files,
     kernels,
+    loop,
     prepare,
     tasks,
     train,
@@ -56,6 +58,24 @@ def test_a_signal_saves_and_the_next_start_ends_alike(
     assert_same(train.train_and_evaluate(small(augment="shift"), str(tmp_path)), expected)
     assert "going on from the checkpoint of step 7" in capsys.readouterr().out
     assert artefacts(tmp_path) == artefacts(workdir)
+
+
+def test_a_signal_while_a_step_runs_ends_the_run_with_that_step(undisturbed, tmp_path, monkeypatch):
+    """A step is begun and then waited for: one that takes minutes is the last one to wait for."""
+    waited = loop._check_finite
+
+    def signalled(run, state, before, step):
+        if step == 6:
+            os.kill(os.getpid(), signal.SIGTERM)
+        waited(run, state, before, step)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "_check_finite", signalled)
+        state = train.train_and_evaluate(small(augment="shift"), str(tmp_path))
+    assert state.step == 6
+    assert result(tmp_path)["status"] == "stopped"
+    assert_same(train.train_and_evaluate(small(augment="shift"), str(tmp_path)), undisturbed[1])
+    assert artefacts(tmp_path) == artefacts(undisturbed[0])
 
 
 def test_a_lost_checkpoint_is_made_up_for(undisturbed, tmp_path):
