@@ -83,7 +83,7 @@ def _newton(
 
 def _further(dataset: str, start: str, published: float, **fields: Any) -> Experiment:
     """On from a set of another row, which the criterion of that time had led no further."""
-    more = {
+    more: dict[str, Any] = {
         "support__init": f"results/{start}",
         "augment": "flip",
         "seed": 1,
