@@ -69,7 +69,7 @@ def model_of(matrix, columns=None):
     columns = np.zeros((len(matrix), 0)) if columns is None else columns
     basis = np.linalg.qr(columns)[0]
     return Dense(
-        _single(matrix - np.einsum("ts,us,ucp->tcp", basis, basis, matrix)), _single(basis)
+        _single(matrix - np.tensordot(basis, np.tensordot(basis.T, matrix, 1), 1)), _single(basis)
     )
 
 
@@ -145,14 +145,13 @@ def test_a_promise_holds_where_every_residual_could_be_fitted(noise):
     assert 0.85 < np.mean(kept) < 1.15, kept
 
 
-@pytest.mark.parametrize("size", [60, 120])
-def test_a_promise_knows_what_labels_have_taken(size):
+def test_a_promise_knows_what_labels_have_taken():
     """300 targets whose labels are solved for: of their noise as much is gone as there are images.
 
     Others see it twice: once for the labels, and once more for what the step takes of the rest.
     """
-    weight, kept = np.arange(1.0, 601) ** -0.5, []
-    for seed in range(8):
+    weight, kept, size = np.arange(1.0, 601) ** -0.5, [], 100
+    for seed in range(6):
         rng = np.random.default_rng(seed)
         truth = 0.3 * rng.normal(size=600)
         (seen, other), (columns, others) = (
@@ -183,15 +182,11 @@ def choose(seen, residuals, key):
     return steps[0], steps[1:]
 
 
+@jax.jit
 def _choose(model, residuals, key):
     mean = jnp.mean(jnp.sum(model.matrix**2, axis=(0, 1)))
-    path, noise = _paths(model, residuals, key)
+    path, noise = ridge_path.paths(model, residuals, key, 60)
     return ridge_path.choose(path, noise, mean, jnp.float32(0)), path, mean
-
-
-@jax.jit
-def _paths(model, residuals, key):
-    return ridge_path.paths(model, residuals, key, 60)
 
 
 def test_no_damping_below_the_least_is_chosen():
