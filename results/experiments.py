@@ -87,7 +87,7 @@ def _further(dataset: str, start: str, published: float, **fields: Any) -> Exper
         "support__init": f"results/{start}",
         "augment": "flip",
         "seed": 1,
-        "num_steps": 30,
+        "num_steps": 24,
         "newton__damping": 0.01,
         "newton__iterations": 40,
         "eval__steps": (0, *range(6, 100, 6)),
