@@ -9,9 +9,10 @@ augmentation and long runs (second-hand: check the paper before quoting).
 Measured: 26.96 -> 60.46 % of all test images after 80 steps, on a JPEG copy of the data, still
 climbing; two cores (Intel Xeon), 0.94 core hours with evaluations, 17 s a step (the gradients of
 the pairs have come to cost 0.30 instead of 0.52 ms since). 100 images, damping 0.01: 51.37 ->
-61.12 % at step 10, 155 s a step on two cores (AMD EPYC), 1.73 core hours for 16 steps. There it
-stays, while the loss of the batches falls: of held-out images 61.65 % after step 10, 60.45 after
-step 16 (by the criterion of then; today's, docs/method.md, is stricter, and was not tried on it).
+61.12 % at step 10, 1.73 core hours for 16 steps on two cores (AMD EPYC); there it stayed. On from
+that set by today's criterion and mean (docs/method.md), with augment=flip: 67.19 % after 24 steps,
+still climbing; 105 to 130 s a step where nothing else ran, 2.12 core hours. Of held-out images
+61.35 / 64.15 / 65.25 / 65.90 / 67.30 % at steps 0 / 6 / 12 / 18 / 24.
 
 Run: python main.py --config=configs/kip_newton_cifar10.py --workdir=runs/kip_newton_cifar10 \
     --config.dataset.data_dir=DIR
