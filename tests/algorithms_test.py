@@ -212,7 +212,7 @@ def test_labels_that_fit_a_whole_batch_are_refused(name):
     """As many images as targets: nothing would be left for the images to learn."""
     fields = {"algorithm": name, "support__size": 20}
     config_lib.validate(small(**fields, batch_size=21))
-    with pytest.raises(UserError, match="batch_size is 20 and") as caught:
+    with pytest.raises(UserError, match=r"batch_size is 20 and support\.size 20:") as caught:
         config_lib.validate(small(**fields, batch_size=20))
     assert "\n" not in str(caught.value)
     if name == "kip_newton":
