@@ -81,8 +81,8 @@ def _newton(
     return _kip(name, config, published, **(more | fields))
 
 
-def _further(dataset: str, start: str, published: float, **fields: Any) -> Experiment:
-    """On from a set of another row, which the criterion of that time had led no further."""
+def _further(suffix: str, dataset: str, start: str, published: float, **fields: Any) -> Experiment:
+    """On from a set of another row, with flips and by today's criterion."""
     more: dict[str, Any] = {
         "support__init": f"results/{start}",
         "augment": "flip",
@@ -93,7 +93,7 @@ def _further(dataset: str, start: str, published: float, **fields: Any) -> Exper
         "eval__steps": (0, *range(6, 100, 6)),
     }
     experiment = _newton(dataset, 100, published, **(more | fields))
-    return replace(experiment, name=f"{experiment.name}_further")
+    return replace(experiment, name=f"{experiment.name}_{suffix}")
 
 
 def _for_networks() -> list[Experiment]:
@@ -172,7 +172,19 @@ EXPERIMENTS: tuple[Experiment, ...] = (
     _newton("mnist", 100, 99.1),
     _newton("fashion_mnist", 100, 91.0),
     _newton("cifar10", 100, 75.6, num_steps=16, newton__damping=0.01, eval__steps=(0, 10)),
-    _further("cifar10", "kip_newton_cifar10_100/ConvNet_ssize100_zca_l_noaug_ckpt10.npz", 75.6),
+    _further(
+        "further",
+        "cifar10",
+        "kip_newton_cifar10_100/ConvNet_ssize100_zca_l_noaug_ckpt10.npz",
+        75.6,
+    ),
+    _further(
+        "furthest",
+        "cifar10",
+        "kip_newton_cifar10_100_further/ConvNet_ssize100_zca_l_aug_ckpt24.npz",
+        75.6,
+        seed=2,
+    ),
     _newton("mnist", 100, None, fixed=True),
     *_for_networks(),
     *_fully_connected("mnist", {10: 85.5, 100: 97.2, 500: 98.4}),
