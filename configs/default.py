@@ -137,6 +137,9 @@ def get_config() -> ConfigDict:
     config.eval.num_test = 0
     # Test images per call of the kernel.
     config.eval.batch_size = 500
+    # 'kip_solve' and 'kip_newton' solve for the labels of a set with so many training images, the
+    # same ones at every evaluation; 0: all. About support.size / targets is added to the error.
+    config.eval.label_targets = 10_000
 
     # --mode=transfer: finite networks trained on a distilled set. The defaults are the published
     # recipe (Nguyen et al., NeurIPS 2021).

@@ -12,6 +12,7 @@ _CURVE = (0, 20, 50, 100, 200, 300, 400, 500, 600, 700, 800, 900, 1000)
 _NEWTON_CURVE = (0, 1, 2, *range(5, 100, 5))
 _HUNDRED = {"support__size": 100, "num_steps": 30, "checkpoint__every_steps": 1}
 _DRAWS = tuple(range(5))
+_ZCA = {"preprocess": "zca_normalize"}
 
 
 @dataclass(frozen=True)
@@ -96,6 +97,13 @@ def _further(suffix: str, dataset: str, start: str, published: float, **fields: 
     return replace(experiment, name=f"{experiment.name}_{suffix}")
 
 
+def _label_solve_on(row: str, size: int, start: str, published: float) -> Experiment:
+    """Labels for all training images in the place of 10,000, on learned images of CIFAR-10."""
+    (experiment,) = _label_solve("cifar10", {size: published}, **_ZCA)
+    fields = experiment.fields | {"support.init": f"results/{row}/{start}"}
+    return replace(experiment, name=f"ls_on_{row}", fields=fields, seeds=(0,))
+
+
 def _for_networks() -> list[Experiment]:
     """MNIST with a ridge of a tenth of the kernel: less exact, and for networks."""
     ten = {"num_steps": 40, "support__learn_labels": False, "eval__steps": _NEWTON_CURVE}
@@ -150,8 +158,6 @@ def _condensed_briefly(algorithm: str, dataset: str) -> Experiment:
     return Experiment(f"{algorithm}_{dataset}_100", f"{algorithm}_{dataset}", fields)
 
 
-_ZCA = {"preprocess": "zca_normalize"}
-
 # `run_all` goes from top to bottom.
 EXPERIMENTS: tuple[Experiment, ...] = (
     Experiment("kip_digits_10", "kip_digits"),
@@ -184,6 +190,9 @@ EXPERIMENTS: tuple[Experiment, ...] = (
         "kip_newton_cifar10_100_further/ConvNet_ssize100_zca_l_aug_ckpt24.npz",
         75.6,
         seed=2,
+    ),
+    _label_solve_on(
+        "kip_newton_cifar10_100_furthest", 100, "ConvNet_ssize100_zca_l_aug_ckpt24.npz", 75.6
     ),
     _newton("mnist", 100, None, fixed=True),
     *_for_networks(),

@@ -4,11 +4,12 @@ import re
 import sys
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from whole_runs import artefacts, assert_same, result, small, stop_at
 
-from kip_flax import algorithms, architectures, data, export, kernels, preprocess, train
+from kip_flax import algorithms, architectures, data, export, kernels, preprocess, tasks, train
 from kip_flax import config as config_lib
 from kip_flax.errors import UserError
 
@@ -167,14 +168,21 @@ def test_gradient_matching_decides_nothing_elsewhere():
     assert "matching.network" in config_lib.identity(matching())
 
 
-@pytest.mark.parametrize("reg", [1e-6, 0.1])
-def test_kip_solve_gives_its_images_the_best_labels_for_its_ridge(quick_kernels, tmp_path, reg):
+@pytest.mark.parametrize(("reg", "few"), [(1e-6, 0), (0.1, 50)])
+def test_kip_solve_gives_its_images_the_best_labels_for_its_ridge(
+    quick_kernels, tmp_path, reg, few
+):
     config = small(algorithm="kip_solve", num_steps=6, eval__steps=(3,), eval__num_test=0, reg=reg)
+    config.eval.label_targets = few
     state = train.train_and_evaluate(config, str(tmp_path))
     digits = data.load_dataset("digits")
+    rows = np.arange(len(digits.train_labels))
+    if few:
+        key = jax.random.fold_in(tasks.keys(config)[1], 1)
+        rows = data.balanced_draw(digits.train_labels, few, 10, key)
     fitted = preprocess.fit("standard", digits.train_images)
-    x = preprocess.apply(fitted, digits.train_images)
-    y = np.eye(10)[digits.train_labels] - 0.1
+    x = preprocess.apply(fitted, digits.train_images[rows])
+    y = np.eye(10)[digits.train_labels[rows]] - 0.1
     kernel = kernels.make_kernel(architectures.fc(1), implementation="neural_tangents")
     (path,) = (tmp_path / "distilled").glob("*_l_*ckpt6.npz")
     distilled = export.load_distilled(path)
@@ -184,7 +192,9 @@ def test_kip_solve_gives_its_images_the_best_labels_for_its_ridge(quick_kernels,
         for a in (x, distilled.images)
     )
     k_reg = k_ss + reg * np.trace(k_ss) / 10 * np.eye(10)
-    best = k_reg @ np.linalg.lstsq(k_ts, y, rcond=None)[0]
+    ridge = np.sqrt(reg / 10) * np.eye(10)
+    rows_of_ridge = np.concatenate([k_ts, ridge]), np.concatenate([y, np.zeros((10, 10))])
+    best = k_reg @ np.linalg.lstsq(*rows_of_ridge, rcond=None)[0]
     np.testing.assert_allclose(distilled.labels, best, rtol=1e-2, atol=1e-2)
     first, _, last = result(tmp_path)["evaluations"]
     assert last["accuracy"] > first["accuracy"]
@@ -217,3 +227,9 @@ def test_labels_that_fit_a_whole_batch_are_refused(name):
     assert "\n" not in str(caught.value)
     if name == "kip_newton":
         config_lib.validate(small(**fields, batch_size=20, support__learn_labels=False))
+    config_lib.validate(small(**fields, eval__label_targets=21))
+    with pytest.raises(
+        UserError, match=r"eval\.label_targets is 20 and support\.size 20:"
+    ) as caught:
+        config_lib.validate(small(**fields, eval__label_targets=20))
+    assert "\n" not in str(caught.value)

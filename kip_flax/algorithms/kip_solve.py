@@ -16,9 +16,6 @@ from kip_flax.tasks import Problem, Step, Support, make_optimizer, pinned
 
 __all__ = ["check", "check_data", "init", "make_step", "make_support", "pairs"]
 
-# A set gets the labels that fit so many targets best, the same ones at every evaluation.
-LABEL_TARGETS = 10_000
-
 
 def init(config: ConfigDict, images: jax.Array, labels: jax.Array) -> KipState:
     """State before the first step: images (S, H, W, C); the labels (S, classes) are not used."""
@@ -33,9 +30,10 @@ def make_step(problem: Problem) -> Step:
 
 
 def make_support(problem: Problem) -> Callable[[KipState], Support]:
-    """The images with the labels of their best predictions, whatever the ridge of prediction is."""
+    """The images with the labels of their best predictions, whatever the ridge of prediction is,
+    for `eval.label_targets` targets."""
     config, targets, mesh = problem.config, problem.targets, problem.mesh
-    count = min(LABEL_TARGETS, len(targets.labels))
+    count = min(config.eval.label_targets or len(targets.labels), len(targets.labels))
     key = jax.random.fold_in(problem.key, 1)
     rows = data.balanced_draw(targets.labels, count, targets.num_classes, key)
     update = pinned(label_solve.make_step(problem.kernel), mesh)
@@ -53,11 +51,18 @@ def make_support(problem: Problem) -> Callable[[KipState], Support]:
 
 
 def check_batch(config: ConfigDict) -> None:
-    """Raises UserError if labels fit all of a batch, which leaves the images nothing to learn."""
-    if config.batch_size <= config.support.size:
+    """Raises UserError if labels fit all of a batch, which leaves the images nothing to learn, or
+    all targets that a set's labels are solved for."""
+    size, few = config.support.size, config.eval.label_targets
+    if config.batch_size <= size:
         raise UserError(
-            f"batch_size is {config.batch_size} and support.size {config.support.size}: the labels "
-            f"of so many images fit such a batch without error: take a larger one."
+            f"batch_size is {config.batch_size} and support.size {size}: the labels of so many "
+            f"images fit such a batch without error: take a larger one."
+        )
+    if 0 < few <= size:
+        raise UserError(
+            f"eval.label_targets is {few} and support.size {size}: the labels of so many images "
+            f"fit such targets without error: take more, or 0 for all."
         )
 
 
