@@ -40,7 +40,7 @@ _IMAGES = 2000  # Training images that probes draw from.
 
 @dataclass(frozen=True)
 class Line:
-    """Seconds as a straight line in the number of targets (or test images)."""
+    """Seconds as a straight line in the number of targets (or images of an evaluation)."""
 
     fixed: float
     each: float
@@ -56,30 +56,35 @@ class Plan:
 
     Attributes:
         steps, evaluations: how many the run has.
-        targets, tests: targets of a step, test images of an evaluation.
-        step, evaluation: seconds, as lines in these.
+        targets: of a step.
+        tests, labelled: images of an evaluation, for testing and for solving for the labels.
         support: images S.
+        step, evaluation: seconds, as lines in `targets` and in `evaluated`.
     """
 
     steps: int
     evaluations: int
     targets: int
     tests: int
+    labelled: int
     support: int
     step: Line
     evaluation: Line
 
     @property
+    def evaluated(self) -> int:
+        """Images that an evaluation compares with the support."""
+        return self.tests + self.labelled
+
+    @property
     def seconds(self) -> float:
         """Of the whole run, without compiling."""
-        return self.steps * self.step.at(self.targets) + self.evaluations * self.evaluation.at(
-            self.tests
-        )
+        return self.seconds_on(devices=1)
 
     def seconds_on(self, devices: float) -> float:
         """The same with the work on targets and test images spread over more devices."""
         step = self.step.fixed + self.step.each * self.targets / devices
-        evaluation = self.evaluation.fixed + self.evaluation.each * self.tests / devices
+        evaluation = self.evaluation.fixed + self.evaluation.each * self.evaluated / devices
         return self.steps * step + self.evaluations * evaluation
 
 
@@ -102,12 +107,14 @@ def plan_run(config: ConfigDict, console: Console | None = None) -> Plan:
     kernel = sharding.shard_kernel(prepare.make_kernel(config, console), mesh)
     targets = min(config.batch_size, len(dataset.train_labels))
     tests = len(evaluate.test_subset(dataset, config.eval.num_test)[1])
+    labelled = tasks.label_targets(config, len(dataset.train_labels))
     probe = _Probe(config, dataset, kernel, mesh)
     step = line(probe.step, targets)
-    evaluation = line(probe.evaluation, tests)
+    evaluation = line(probe.evaluation, tests + labelled)
     total = tasks.total_steps(config, len(dataset.train_labels))
     marks = len(tasks.marks(config, total) | {0})
-    found = Plan(total, marks, targets, tests, config.support.size, step, evaluation)
+    support = config.support.size
+    found = Plan(total, marks, targets, tests, labelled, support, step, evaluation)
     console.outcome(_words(config, dataset, mesh, found))
     return found
 
@@ -159,7 +166,7 @@ class _Probe:
         return _seconds(lambda: some(steps)) / steps if steps > 1 else once
 
     def evaluation(self, count: int) -> float:
-        """Seconds of an evaluation on `count` test images."""
+        """Seconds of an evaluation on `count` images."""
         targets = self._repeated(count)
         images, labels = tasks.init_support(self._config, targets, self._key)
         measure = evaluate.make_evaluate(
@@ -202,14 +209,17 @@ def _words(config: ConfigDict, dataset: Dataset, mesh: Mesh, plan: Plan) -> str:
     devices = mesh.shape["data"] * mesh.shape["support"]
     directions = config.newton.iterations if config.algorithm == "kip_newton" else 0
     memory = plan_arithmetic.memory(spec, dataset, plan.support, plan.targets, devices, directions)
-    one_step, one_test = plan.step.at(plan.targets), plan.evaluation.at(plan.tests)
+    one_step, one_test = plan.step.at(plan.targets), plan.evaluation.at(plan.evaluated)
+    tested = f"{plan.tests} test images"
+    if plan.labelled:
+        tested += f", labels solved for {plan.labelled} targets"
     lines = [
         f"plan of {config.algorithm} on {dataset.name}, {metrics.hardware()}, "
         f"kernel {kernels.resolve(config.kernel.implementation)}",
         f"  pairs      {metrics.count(cost.pairs)} a step; "
         f"{metrics.count(cost.flops_per_pair)}flop each, with the gradient where there is one",
         f"  step       {_time(one_step)}, {_time(plan.step.fixed)} of them whatever the targets",
-        f"  evaluation {_time(one_test)} on {plan.tests} test images, {plan.evaluations} times",
+        f"  evaluation {_time(one_test)} on {tested}, {plan.evaluations} times",
         f"  run        {plan.steps} steps: {_time(plan.seconds)}, and compiling at the start",
         f"  memory     {metrics.count(memory.host)}B of data on the host, "
         f"{metrics.count(memory.device)}B on each of {devices} devices",

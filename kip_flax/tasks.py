@@ -102,6 +102,11 @@ def _marks(config: ConfigDict, total: int) -> frozenset[int]:
     return frozenset({step for step in (config.eval.steps or published) if step <= total} | {total})
 
 
+def label_targets(config: ConfigDict, train_size: int) -> int:
+    """Training images that an evaluation solves for the labels with; 0 unless it does."""
+    return _of(config, "label_targets", lambda config, train_size: 0)(config, train_size)
+
+
 def _of(config: ConfigDict, name: str, otherwise: Any) -> Any:
     """`name` of the configuration's algorithm, which need not have it."""
     return getattr(algorithms.find(config.algorithm), name, otherwise)

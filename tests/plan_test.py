@@ -9,7 +9,7 @@ import quick
 
 from configs import kip_digits
 from kip_flax import architectures as arch
-from kip_flax import data, plan, plan_arithmetic, train
+from kip_flax import data, plan, plan_arithmetic, tasks, train
 from kip_flax.kernels import band
 
 
@@ -37,7 +37,7 @@ def test_noise_makes_no_negative_times():
 
 def test_a_run_is_its_steps_and_evaluations_and_devices_share_what_grows():
     found = plan.Plan(
-        steps=10, evaluations=3, targets=100, tests=50, support=5,
+        steps=10, evaluations=3, targets=100, tests=30, labelled=20, support=5,
         step=plan.Line(0.5, 0.01), evaluation=plan.Line(0.1, 0.02),
     )  # fmt: skip
     assert found.seconds == pytest.approx(10 * 1.5 + 3 * 1.1)
@@ -89,20 +89,40 @@ def test_a_host_that_is_too_small_is_warned_of(monkeypatch):
     assert "lower batch_size" in warning
 
 
-@pytest.mark.parametrize("name", ["kip_digits", "ls_digits"])
-def test_what_a_plan_says(name, monkeypatch, capsys):
+@pytest.mark.parametrize("algorithm", ["kip", "kip_solve", "ls"])
+def test_what_a_plan_says(algorithm, monkeypatch, capsys):
     quick.install(monkeypatch)
-    config = importlib.import_module(f"configs.{name}").get_config()
-    config.batch_size = 200
+    config = kip_digits.get_config()
+    config.algorithm, config.batch_size = algorithm, 200
     found = plan.plan_run(config)
     said = capsys.readouterr().out
-    steps = config.num_steps if name == "kip_digits" else 8  # 1,438 images by 200.
+    steps, marks = config.num_steps, config.eval.steps
+    if algorithm == "ls":
+        steps, marks = 8, ()  # 1,438 images by 200.
     assert f"{steps} steps: {found.seconds:.3g} s" in said
     assert (found.targets, found.support) == (config.batch_size, config.support.size)
-    assert found.evaluations == len({0, steps, *config.eval.steps})
+    assert found.evaluations == len({0, steps, *marks})
     assert found.seconds > 0
+    solved = "359 test images, labels solved for 1438 targets" in said
+    assert solved == (algorithm == "kip_solve")
     assert "estimates, by arithmetic" in said
     assert "NVIDIA H100 (SXM) at its float32 peak" in said
+
+
+@pytest.mark.parametrize(
+    ("name", "fields", "labelled"),
+    [
+        ("kip_newton_digits", {}, 1438),
+        ("kip_newton_digits", {"eval.label_targets": 300}, 300),
+        ("kip_newton_digits", {"support.learn_labels": False}, 0),
+        ("kip_digits", {"algorithm": "kip_solve", "eval.label_targets": 0}, 1438),
+        ("kip_digits", {}, 0),
+    ],
+)
+def test_an_evaluation_that_solves_for_labels_is_counted_with_them(name, fields, labelled):
+    config = importlib.import_module(f"configs.{name}").get_config()
+    config.update_from_flattened_dict(fields)
+    assert tasks.label_targets(config, 1438) == labelled
 
 
 @pytest.mark.slow

@@ -57,6 +57,11 @@ def make_support(problem: Problem) -> Callable[[KipState], Support]:
     return lambda state: of_state(gauss_newton.averaged(state))
 
 
+def label_targets(config: ConfigDict, train_size: int) -> int:
+    """Training images that an evaluation solves for the labels with, where they are learned."""
+    return kip_solve.label_targets(config, train_size) if config.support.learn_labels else 0
+
+
 def pairs(config: ConfigDict, train_size: int) -> int:
     """Kernel entries with their gradients of a step."""
     del train_size

@@ -14,7 +14,7 @@ from kip_flax.errors import UserError
 from kip_flax.state import KipState
 from kip_flax.tasks import Problem, Step, Support, make_optimizer, pinned
 
-__all__ = ["check", "check_data", "init", "make_step", "make_support", "pairs"]
+__all__ = ["check", "check_data", "init", "label_targets", "make_step", "make_support", "pairs"]
 
 
 def init(config: ConfigDict, images: jax.Array, labels: jax.Array) -> KipState:
@@ -33,7 +33,7 @@ def make_support(problem: Problem) -> Callable[[KipState], Support]:
     """The images with the labels of their best predictions, whatever the ridge of prediction is,
     for `eval.label_targets` targets."""
     config, targets, mesh = problem.config, problem.targets, problem.mesh
-    count = min(config.eval.label_targets or len(targets.labels), len(targets.labels))
+    count = label_targets(config, len(targets.labels))
     key = jax.random.fold_in(problem.key, 1)
     rows = data.balanced_draw(targets.labels, count, targets.num_classes, key)
     update = pinned(label_solve.make_step(problem.kernel), mesh)
@@ -48,6 +48,11 @@ def make_support(problem: Problem) -> Callable[[KipState], Support]:
         return sums.images, solved(sums)
 
     return support
+
+
+def label_targets(config: ConfigDict, train_size: int) -> int:
+    """Training images that an evaluation solves for the labels with."""
+    return min(config.eval.label_targets or train_size, train_size)
 
 
 def check_batch(config: ConfigDict) -> None:
