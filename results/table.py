@@ -28,9 +28,9 @@ the training images, held out, decided. Checkpoints: the one with the least erro
 accuracy; of DC and DSA the last. The test images were read once, but twice for
 `kip_newton_cifar10_10` and `kip_newton_mnist_100`, which had been chosen by accuracy at first
 (60.02 % at step 75, 98.51 % at step 20). ± is the standard deviation over draws of the images.
-Rows of Gauss-Newton steps on other data than the digits, but for `kip_newton_cifar10_100_further`
-and `_furthest`, are older than the criterion by which these steps are chosen now, and than the mean
-of images that is a set now (`figures.json` has the commit, docs/method.md what it makes of 100
+Rows `kip_newton_*` on other data than the digits, but for `kip_newton_cifar10_100_further` and
+`_furthest`, are older than the criterion by which Gauss-Newton steps are chosen now, and than the
+mean of images that is a set now (`figures.json` has the commit, docs/method.md what it makes of 100
 images).
 *Published*: Nguyen et al., NeurIPS 2021, on the original data; for KIP the best variant,
 second-hand. The CIFAR-10 here is a JPEG copy.
