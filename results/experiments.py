@@ -202,6 +202,16 @@ EXPERIMENTS: tuple[Experiment, ...] = (
         seed=2,
         num_steps=12,  # Held-out images saw nothing more of it.
     ),
+    _further(
+        "larger",
+        "cifar10",
+        "kip_newton_cifar10_100_furthest/ConvNet_ssize100_zca_l_aug_ckpt12.npz",
+        75.6,
+        seed=3,
+        batch_size=5000,
+        num_steps=3,
+        eval__steps=(0, 3),
+    ),
     _label_solve_on("kip_newton_cifar10_100_furthest", "ConvNet_ssize100_zca_l_aug_ckpt12.npz"),
     _newton("mnist", 100, None, fixed=True),
     *_for_networks(),
