@@ -14,7 +14,7 @@ that set by today's criterion and mean (docs/method.md), with augment=flip: 67.1
 still climbing; 105 to 130 s a step where nothing else ran, 2.12 core hours. Of held-out images
 61.35 / 64.15 / 65.25 / 65.90 / 67.30 % at steps 0 / 6 / 12 / 18 / 24. Twelve steps more with other
 batches: 67.07 -> 67.30 %, held-out error flat; then labels for all 50,000 training images in the
-place of 10,000 (Label Solve, or eval.label_targets=0): 67.49 %.
+place of 10,000 (Label Solve on that set): 67.49 %.
 
 Run: python main.py --config=configs/kip_newton_cifar10.py --workdir=runs/kip_newton_cifar10 \
     --config.dataset.data_dir=DIR

@@ -30,8 +30,8 @@ def make_step(problem: Problem) -> Step:
 
 
 def make_support(problem: Problem) -> Callable[[KipState], Support]:
-    """The images with the labels of their best predictions, whatever the ridge of prediction is,
-    for `eval.label_targets` targets."""
+    """The images with the labels of their best predictions for `eval.label_targets` targets,
+    whatever the ridge of prediction is."""
     config, targets, mesh = problem.config, problem.targets, problem.mesh
     count = label_targets(config, len(targets.labels))
     key = jax.random.fold_in(problem.key, 1)
