@@ -31,9 +31,9 @@ accuracy; of DC and DSA the last. The test images were read once, but twice for
 steps at first (96.37 %); a row that goes on from the set of another reads them for that set again,
 Gauss-Newton steps with labels solved anew. ± is the standard deviation over draws of the images.
 Rows `kip_newton_*` on other data than the digits, but for `kip_newton_cifar10_100_further`,
-`_furthest` and `_larger`, are older than the criterion by which Gauss-Newton steps are chosen now, and than the
-mean of images that is a set now (`figures.json` has the commit, docs/method.md what it makes of 100
-images).
+`_furthest` and `_larger`, are older than the criterion by which Gauss-Newton steps are chosen now,
+and than the mean of images that is a set now (`figures.json` has the commit, docs/method.md what it
+makes of 100 images).
 *Published*: Nguyen et al., NeurIPS 2021, on the original data; for KIP the best variant,
 second-hand. The CIFAR-10 here is a JPEG copy.
 *Core hours* are processor time of one run with its evaluations, on two cores without an accelerator
