@@ -84,8 +84,8 @@ def _newton(
     return _kip(name, config, published, **(more | fields))
 
 
-def _further(suffix: str, dataset: str, start: str, published: float, **fields: Any) -> Experiment:
-    """On from a set of another row, with flips and by today's criterion."""
+def _further(suffix: str, start: str, **fields: Any) -> Experiment:
+    """On from another row's hundred images of CIFAR-10, with flips and by today's criterion."""
     more: dict[str, Any] = {
         "support__init": f"results/{start}",
         "augment": "flip",
@@ -95,7 +95,7 @@ def _further(suffix: str, dataset: str, start: str, published: float, **fields: 
         "newton__iterations": 40,
         "eval__steps": (0, *range(6, 100, 6)),
     }
-    experiment = _newton(dataset, 100, published, **(more | fields))
+    experiment = _newton("cifar10", 100, 75.6, **(more | fields))
     return replace(experiment, name=f"{experiment.name}_{suffix}")
 
 
@@ -188,25 +188,16 @@ EXPERIMENTS: tuple[Experiment, ...] = (
     _newton("mnist", 100, 99.1),
     _newton("fashion_mnist", 100, 91.0),
     _newton("cifar10", 100, 75.6, num_steps=16, newton__damping=0.01, eval__steps=(0, 10)),
-    _further(
-        "further",
-        "cifar10",
-        "kip_newton_cifar10_100/ConvNet_ssize100_zca_l_noaug_ckpt10.npz",
-        75.6,
-    ),
+    _further("further", "kip_newton_cifar10_100/ConvNet_ssize100_zca_l_noaug_ckpt10.npz"),
     _further(
         "furthest",
-        "cifar10",
         "kip_newton_cifar10_100_further/ConvNet_ssize100_zca_l_aug_ckpt24.npz",
-        75.6,
         seed=2,
         num_steps=12,  # Held-out images saw nothing more of it.
     ),
     _further(
         "larger",
-        "cifar10",
         "kip_newton_cifar10_100_furthest/ConvNet_ssize100_zca_l_aug_ckpt12.npz",
-        75.6,
         seed=3,
         batch_size=5000,
         num_steps=3,

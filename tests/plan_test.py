@@ -89,19 +89,20 @@ def test_a_host_that_is_too_small_is_warned_of(monkeypatch):
     assert "lower batch_size" in warning
 
 
-@pytest.mark.parametrize("algorithm", ["kip", "kip_solve", "ls"])
-def test_what_a_plan_says(algorithm, monkeypatch, capsys):
+@pytest.mark.parametrize(
+    ("name", "algorithm"),
+    [("kip_digits", "kip"), ("ls_digits", "ls"), ("kip_digits", "kip_solve")],
+)
+def test_what_a_plan_says(name, algorithm, monkeypatch, capsys):
     quick.install(monkeypatch)
-    config = kip_digits.get_config()
+    config = importlib.import_module(f"configs.{name}").get_config()
     config.algorithm, config.batch_size = algorithm, 200
     found = plan.plan_run(config)
     said = capsys.readouterr().out
-    steps, marks = config.num_steps, config.eval.steps
-    if algorithm == "ls":
-        steps, marks = 8, ()  # 1,438 images by 200.
+    steps = config.num_steps if name == "kip_digits" else 8  # 1,438 images by 200.
     assert f"{steps} steps: {found.seconds:.3g} s" in said
     assert (found.targets, found.support) == (config.batch_size, config.support.size)
-    assert found.evaluations == len({0, steps, *marks})
+    assert found.evaluations == len({0, steps, *config.eval.steps})
     assert found.seconds > 0
     solved = "359 test images, labels solved for 1438 targets" in said
     assert solved == (algorithm == "kip_solve")

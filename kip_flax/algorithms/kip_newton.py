@@ -18,7 +18,7 @@ __all__ = ["check", "check_data", "init", "make_step", "make_support", "pairs", 
 def check(config: ConfigDict) -> None:
     """Raises UserError if labels that are solved for fit all of a batch."""
     if config.support.learn_labels:
-        kip_solve.check_batch(config)
+        kip_solve.check_targets(config)
 
 
 def init(config: ConfigDict, images: jax.Array, labels: jax.Array) -> KipState:

@@ -55,7 +55,7 @@ def label_targets(config: ConfigDict, train_size: int) -> int:
     return min(config.eval.label_targets or train_size, train_size)
 
 
-def check_batch(config: ConfigDict) -> None:
+def check_targets(config: ConfigDict) -> None:
     """Raises UserError if labels fit all of a batch, which leaves the images nothing to learn, or
     all targets that a set's labels are solved for."""
     size, few = config.support.size, config.eval.label_targets
@@ -73,7 +73,7 @@ def check_batch(config: ConfigDict) -> None:
 
 def check(config: ConfigDict) -> None:
     """Raises UserError if the labels are said to be fixed, or fit all of a batch."""
-    check_batch(config)
+    check_targets(config)
     if not config.support.learn_labels:
         raise UserError(
             f"support.learn_labels is False: {config.algorithm} solves for the labels: set it to "
