@@ -19,6 +19,16 @@ def test_every_line_is_a_valid_configuration(name, change):
     assert config.dataset.validation > 0
 
 
+def test_batches_of_other_sizes_cost_the_same_on_mnist():
+    def cost(change):
+        config = ablations.config_of("mnist", change)
+        return config.num_steps * config.support.size * config.batch_size
+
+    costs = [cost(change) for name, change in LINES if name == "mnist"]
+    assert len(costs) > 10
+    assert set(costs) == {240_000}
+
+
 def test_gains_are_taken_seed_by_seed(monkeypatch):
     def runs(*accuracies):
         return {str(seed): {"accuracy": a} for seed, a in enumerate(accuracies)}
@@ -30,6 +40,6 @@ def test_gains_are_taken_seed_by_seed(monkeypatch):
     }
     monkeypatch.setattr(ablations, "read", lambda: kept)
     lines = ablations.render().splitlines()
-    assert "| nothing: the base | 66.00 ± 21.91 |  |" in lines
-    assert "| `reg=0.01` | 68.00 ± 21.91 | +2.00 ± 0.00 |" in lines
-    assert "| `reg=0.0001` | not measured | |" in lines  # Of five seeds three are missing.
+    assert "| nothing: the base | 126 | 66.00 ± 21.91 |  |" in lines
+    assert "| `reg=0.01` | 126 | 68.00 ± 21.91 | +2.00 ± 0.00 |" in lines
+    assert "| `reg=0.0001` | 126 | not measured | |" in lines  # Of five seeds three are missing.
