@@ -5,7 +5,8 @@ Setting: Nguyen et al., NeurIPS 2021 (arXiv 2107.13034): ConvNet with the prepen
 
 Expected: published 73.35 % for one image per class, on average over draws of the images.
 Measured: 73.72 ± 1.76 % over five draws, 46.84 ± 4.96 % with natural labels
-(results/ls_mnist_10); 38 s a draw with its evaluations on two cores (AMD EPYC, Zen 5).
+(results/ls_mnist_10); 38 s a draw with its evaluations on two cores (AMD EPYC, Zen 5). 100 images:
+96.53 ± 0.12 % over three draws, 90.21 ± 0.95 % with natural labels, 0.38 core hours a draw.
 
 Run: python main.py --config=configs/ls_mnist.py --workdir=runs/ls_mnist \
     --config.dataset.data_dir=DIR
