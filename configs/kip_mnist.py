@@ -27,6 +27,9 @@ def get_config() -> ConfigDict:
     config.support.size = 10
     # A rate of 0.04 that falls as a cosine: 0.01, as published, was at 74.5 / 79.6 % on MNIST after
     # 20 / 100 steps of 200 targets and climbing slowly; this is at 86 % after 100 steps of 1,000.
+    # In 48 steps of 500 (held-out images, three seeds: results/ablations.md) 0.01 is worse by 8.1
+    # points, 0.16 better by 4.7; smaller batches at the same cost are better by 3.0, a constant
+    # rate by 2.8, learned labels by 8.5. For little time take these; 600 steps were run with 0.04.
     config.optimizer.learning_rate = 0.04
     config.optimizer.schedule = "cosine"
     config.optimizer.warmup_steps = 20
