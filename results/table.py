@@ -43,6 +43,7 @@ Each folder holds the set (`.npz`), a picture, and `figures.json` with the curve
 versions, hardware and wall time. `python -m results.run_all --data=DIR` makes what is missing;
 `python -m results.table` writes this page, `python -m results.rows --data=DIR` the figure
 [docs/mnist_rows.png](../docs/mnist_rows.png): natural, labels fixed, labels learned.
+[ablations.md](ablations.md) has what single settings do, on held-out images.
 
 | Data | Method | Images | Labels | Natural | Ours | Published | Steps | Core hours |
 |---|---|---|---|---|---|---|---|---|
