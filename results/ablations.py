@@ -19,7 +19,7 @@ from ml_collections import ConfigDict
 from configs import kip_digits, kip_mnist
 from kip_flax import files, metrics, sharding, train
 from kip_flax.algorithms import kip
-from results.record import mean_and_deviation
+from results.record import percent
 
 FOLDER = Path(__file__).resolve().parent
 _FIGURES, _PAGE = "ablations.json", "ablations.md"
@@ -85,7 +85,7 @@ STUDIES: dict[str, Study] = {
         {
             "dataset.validation": 0.1,
             "eval.num_test": 2000,
-            "eval.steps": (1000,),  # Beyond the last one, which is always there.
+            "eval.steps": (0,),  # The first and the last are always there.
             "report.num_train": 0,
             **_batches(500),
         },
@@ -171,8 +171,8 @@ def render() -> str:
         for change in study.changes:
             runs = kept.get(f"{name}: {_told(change)}", {})
             done = len(runs) == study.seeds
-            told = f"{_told(change)} | {_entries(config_of(name, change)) / 1000:,.0f}"
-            lines.append(_line(told, runs if done else {}, base))
+            entries = _entries(config_of(name, change))
+            lines.append(_line(_told(change), entries, runs if done else {}, base))
     return "\n".join(lines) + "\n"
 
 
@@ -181,16 +181,15 @@ def write() -> None:
     files.write_bytes_atomic(FOLDER / _PAGE, render().encode())
 
 
-def _line(told: str, runs: dict[str, Any], base: dict[str, Any]) -> str:
+def _line(told: str, entries: int, runs: dict[str, Any], base: dict[str, Any]) -> str:
+    head = f"| {told} | {entries / 1000:,.0f} |"
     if not runs:
-        return f"| {told} | not measured | |"
-    accuracies = {seed: 100 * run["accuracy"] for seed, run in runs.items()}
-    mean, deviation = mean_and_deviation(list(accuracies.values()))
+        return f"{head} not measured | |"
+    accuracies = {seed: run["accuracy"] for seed, run in runs.items()}
     # Seeds are paired: the same images to start from.
-    gains = [value - 100 * base[seed]["accuracy"] for seed, value in accuracies.items()]
-    gain, gain_deviation = mean_and_deviation(gains)
-    shown = "" if runs is base else f"{gain:+.2f} ± {gain_deviation or 0:.2f}"
-    return f"| {told} | {mean:.2f} ± {deviation or 0:.2f} | {shown} |"
+    gains = [accuracy - base[seed]["accuracy"] for seed, accuracy in accuracies.items()]
+    shown = "" if runs is base else percent(gains, "+.2f")
+    return f"{head} {percent(list(accuracies.values()))} | {shown} |"
 
 
 def _entries(config: ConfigDict) -> int:

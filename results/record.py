@@ -149,9 +149,11 @@ def _write_picture(path: Path, first: Path, best: Path) -> None:
     )
 
 
-def mean_and_deviation(values: list[float]) -> tuple[float, float | None]:
-    """Mean, and standard deviation (n - 1) where there are several values."""
-    return float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else None
+def percent(shares: list[float], form: str = ".2f") -> str:
+    """'86.24 ± 1.60' of accuracies or their differences, n - 1; of a single one '86.24'."""
+    values = [100 * share for share in shares]
+    spread = f" ± {np.std(values, ddof=1):.2f}" if len(values) > 1 else ""
+    return f"{np.mean(values):{form}}{spread}"
 
 
 def _commit(repository: Path = Path(__file__).parent.parent) -> str:

@@ -103,8 +103,8 @@ def _row(experiment: Experiment, folder: Path) -> str:
         f"[{_method(config)}]({experiment.name}/)",
         str(config["support"]["size"]),
         labels + _setting(config),
-        _percent([draw["initial"]["accuracy"] for draw in draws]) + _began(config, labels),
-        _percent([draw["final"]["accuracy"] for draw in draws]),
+        record.percent([draw["initial"]["accuracy"] for draw in draws]) + _began(config, labels),
+        record.percent([draw["final"]["accuracy"] for draw in draws]),
         published,
         "" if config["algorithm"] == "ls" else str(draws[0]["step"]),
         f"{sum(hours) / len(hours):.2f}" if hours else "-",
@@ -122,11 +122,6 @@ def _began(config: dict[str, Any], labels: str) -> str:
     if (init := config["support"]["init"]) != "real":
         return f" ({Path(init).parent.name or init})"  # The row of the set that it goes on from.
     return " (labels solved)" if labels == "solved" and config["algorithm"] != "ls" else ""
-
-
-def _percent(values: list[float]) -> str:
-    mean, deviation = record.mean_and_deviation([100 * value for value in values])
-    return f"{mean:.2f}" + ("" if deviation is None else f" ± {deviation:.2f}")
 
 
 def _evaluation(experiment: Experiment, folder: Path) -> str:

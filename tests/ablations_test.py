@@ -43,3 +43,16 @@ def test_gains_are_taken_seed_by_seed(monkeypatch):
     assert "| nothing: the base | 126 | 66.00 ± 21.91 |  |" in lines
     assert "| `reg=0.01` | 126 | 68.00 ± 21.91 | +2.00 ± 0.00 |" in lines
     assert "| `reg=0.0001` | 126 | not measured | |" in lines  # Of five seeds three are missing.
+
+
+def test_one_seed_has_no_deviation(monkeypatch):
+    one = ablations.Study("one", ablations.STUDIES["digits"].base, 1, ({}, {"reg": 0.01}))
+    monkeypatch.setattr(ablations, "STUDIES", {"digits": one})
+    kept = {
+        "digits: nothing: the base": {"0": {"accuracy": 0.5}},
+        "digits: `reg=0.01`": {"0": {"accuracy": 0.52}},
+    }
+    monkeypatch.setattr(ablations, "read", lambda: kept)
+    lines = ablations.render().splitlines()
+    assert "| nothing: the base | 126 | 50.00 |  |" in lines
+    assert "| `reg=0.01` | 126 | 52.00 | +2.00 |" in lines
