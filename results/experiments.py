@@ -78,19 +78,31 @@ def _newton(
     return _kip(name, config, published, **(more | fields))
 
 
-def _further(suffix: str, start: str, **fields: Any) -> Experiment:
-    """On from another row's hundred images of CIFAR-10, with flips and by today's criterion."""
+def _further(
+    dataset: str, size: int, published: float, suffix: str, start: str, **fields: Any
+) -> Experiment:
+    """On from another row's images by today's criterion, with other batches."""
     more: dict[str, Any] = {
         "support__init": f"results/{start}",
-        "augment": "flip",
         "seed": 1,
-        "num_steps": 24,
         "newton__damping": 0.01,
         "newton__iterations": 40,
-        "eval__steps": (0, *range(6, 100, 6)),
     }
-    experiment = _newton("cifar10", 100, 75.6, **(more | fields))
+    experiment = _newton(dataset, size, published, **(more | fields))
     return replace(experiment, name=f"{experiment.name}_{suffix}")
+
+
+def _hundred_further(suffix: str, start: str, **fields: Any) -> Experiment:
+    """On from another row's hundred images of CIFAR-10."""
+    more = {"augment": "flip", "num_steps": 24, "eval__steps": (0, *range(6, 100, 6))}
+    return _further("cifar10", 100, 75.6, suffix, start, **(more | fields))
+
+
+def _ten_further(dataset: str, published: float, start: str, **fields: Any) -> Experiment:
+    """On from another row's ten images, with more targets a step."""
+    more = {"batch_size": 5000, "num_steps": 12, "eval__steps": (0, 2, 4, 6, 8, 10)}
+    start = f"kip_newton_{dataset}_10/{start}"
+    return _further(dataset, 10, published, "further", start, **(more | fields))
 
 
 def _label_solve_on(row: str, start: str) -> Experiment:
@@ -176,20 +188,23 @@ EXPERIMENTS: tuple[Experiment, ...] = (
     _newton("mnist", 10, 97.3),
     _newton("fashion_mnist", 10, 82.9),
     _newton("cifar10", 10, 64.7),
+    _ten_further("mnist", 97.3, "ConvNet_ssize10_nozca_l_noaug_ckpt80.npz"),
+    _ten_further("fashion_mnist", 82.9, "ConvNet_ssize10_nozca_l_noaug_ckpt40.npz"),
+    _ten_further("cifar10", 64.7, "ConvNet_ssize10_zca_l_noaug_ckpt80.npz", augment="flip"),
     _newton("mnist", 10, None, fixed=True),
     _newton("fashion_mnist", 10, None, fixed=True),
     _newton("cifar10", 10, None, fixed=True),
     _newton("mnist", 100, 99.1),
     _newton("fashion_mnist", 100, 91.0),
     _newton("cifar10", 100, 75.6, num_steps=16, newton__damping=0.01, eval__steps=(0, 10)),
-    _further("further", "kip_newton_cifar10_100/ConvNet_ssize100_zca_l_noaug_ckpt10.npz"),
-    _further(
+    _hundred_further("further", "kip_newton_cifar10_100/ConvNet_ssize100_zca_l_noaug_ckpt10.npz"),
+    _hundred_further(
         "furthest",
         "kip_newton_cifar10_100_further/ConvNet_ssize100_zca_l_aug_ckpt24.npz",
         seed=2,
         num_steps=12,  # Held-out images saw nothing more of it.
     ),
-    _further(
+    _hundred_further(
         "larger",
         "kip_newton_cifar10_100_furthest/ConvNet_ssize100_zca_l_aug_ckpt12.npz",
         seed=3,
