@@ -225,6 +225,10 @@ EXPERIMENTS: tuple[Experiment, ...] = (
     _label_solve("mnist", 10, 73.35, draws=5),
     # A draw differs by three points from another: five tell too little.
     _label_solve("fashion_mnist", 10, 65.30, draws=20),
+    replace(
+        _label_solve("fashion_mnist", 10, 65.30, draws=10, preprocess="none"),
+        name="ls_fashion_mnist_10_raw",
+    ),
     _label_solve("cifar10", 10, 26.09, draws=5, **_ZCA),
     _label_solve("mnist", 100, 96.39, draws=3),
     _label_solve("fashion_mnist", 100, 80.84, draws=3),

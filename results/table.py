@@ -86,8 +86,9 @@ def write(results: Path) -> None:
 
 
 def _setting(config: dict[str, Any]) -> str:
-    zca = ", zca" if config["preprocess"] == "zca_normalize" else ""
-    return zca + (f", reg {config['reg']:g}" if config["reg"] != default.get_config().reg else "")
+    preprocess = {"zca_normalize": ", zca", "none": ", not standardised"}
+    ridge = f", reg {config['reg']:g}" if config["reg"] != default.get_config().reg else ""
+    return preprocess.get(config["preprocess"], "") + ridge
 
 
 def _row(experiment: Experiment, folder: Path) -> str:
