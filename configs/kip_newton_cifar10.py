@@ -10,8 +10,8 @@ Measured: 26.96 -> 60.46 % of all test images after 80 steps, on a JPEG copy of 
 climbing; two cores (Intel Xeon), 0.94 core hours with evaluations, 17 s a step (the gradients of
 the pairs have come to cost 0.30 instead of 0.52 ms since). Twelve more of 5,000 targets each, with
 augment=flip and today's criterion: 60.24 -> 60.89 %, held-out error 3.212 -> 3.179e-2, 0.26 core
-hours on two cores (AMD EPYC). With labels fixed 16.69 -> 53.57 % at step 80, still climbing (held-
-out images: 51.10 / 52.20 % at steps 60 / 80), 14 s a step, 0.67 core hours there. 100 images,
+hours on two cores (AMD EPYC). With labels fixed 16.69 -> 53.57 % at step 80, still climbing (images
+held out: 51.10 / 52.20 % at steps 60 / 80), 14 s a step, 0.67 core hours there. 100 images,
 damping 0.01: 51.37 -> 61.12 % at step 10, 1.73 core hours for 16 steps on two cores (AMD EPYC);
 there it stayed. On from that set by today's criterion and mean (docs/method.md), with augment=flip:
 67.19 % after 24 steps, still climbing; 105 to 130 s a step where nothing else ran, 2.12 core hours.
