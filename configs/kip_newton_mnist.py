@@ -11,8 +11,8 @@ training images was held out. 0.41 core hours on two cores (Intel Xeon). There i
 more of 5,000 targets each, by today's criterion, 96.94 -> 96.94 %, held-out error 9.24 -> 9.18e-3,
 0.15 core hours (AMD EPYC). 100 images: 96.23 -> 98.62 % at step 30, 67 s a step, 1.74 core hours on
 two cores (Intel Xeon). Ten images with their labels fixed: 39.96 -> 89.32 % at step 80, 0.30 core
-hours there; 100: 89.90 -> 96.63 % at step 30, 1.37 core hours. Sets for
-networks need a ridge, --config.reg=0.1, and fixed labels (docs/transfer.md).
+hours there; 100: 89.90 -> 96.63 % at step 30, 1.37 core hours. Sets for networks need a ridge,
+--config.reg=0.1, and fixed labels (docs/transfer.md).
 
 Run: python main.py --config=configs/kip_newton_mnist.py --workdir=runs/kip_newton_mnist \
     --config.dataset.data_dir=DIR

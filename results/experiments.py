@@ -98,13 +98,6 @@ def _hundred_further(suffix: str, start: str, **fields: Any) -> Experiment:
     return _further("cifar10", 100, 75.6, suffix, start, **(more | fields))
 
 
-def _ten_further(dataset: str, published: float, start: str, **fields: Any) -> Experiment:
-    """On from another row's ten images, with more targets a step."""
-    more = {"batch_size": 5000, "num_steps": 12, "eval__steps": (0, 2, 4, 6, 8, 10)}
-    start = f"kip_newton_{dataset}_10/{start}"
-    return _further(dataset, 10, published, "further", start, **(more | fields))
-
-
 def _label_solve_on(row: str, start: str) -> Experiment:
     """Labels for all training images in the place of 10,000, on 100 learned ones of CIFAR-10."""
     experiment = _label_solve("cifar10", 100, None, draws=1, **_ZCA)
@@ -188,9 +181,17 @@ EXPERIMENTS: tuple[Experiment, ...] = (
     _newton("mnist", 10, 97.3),
     _newton("fashion_mnist", 10, 82.9),
     _newton("cifar10", 10, 64.7),
-    _ten_further("mnist", 97.3, "ConvNet_ssize10_nozca_l_noaug_ckpt80.npz"),
-    _ten_further("fashion_mnist", 82.9, "ConvNet_ssize10_nozca_l_noaug_ckpt40.npz"),
-    _ten_further("cifar10", 64.7, "ConvNet_ssize10_zca_l_noaug_ckpt80.npz", augment="flip"),
+    _further(
+        "cifar10",
+        10,
+        64.7,
+        "further",
+        "kip_newton_cifar10_10/ConvNet_ssize10_zca_l_noaug_ckpt80.npz",
+        batch_size=5000,
+        num_steps=12,
+        eval__steps=(0, 2, 4, 6, 8, 10),
+        augment="flip",
+    ),
     _newton("mnist", 10, None, fixed=True),
     _newton("fashion_mnist", 10, None, fixed=True),
     _newton("cifar10", 10, None, fixed=True),

@@ -44,8 +44,7 @@ def test_a_set_has_the_form_that_its_figures_say(experiment):
     assert (RESULTS / experiment.name / record.PICTURE).stat().st_size > 1000
     for draw in figures["draws"]:
         assert draw["final"]["mse"] < draw["initial"]["mse"]
-        if figures["config"]["support"]["init"] in ("real", "noise"):  # Not on from a learned set.
-            assert draw["final"]["accuracy"] > draw["initial"]["accuracy"]
+        assert draw["final"]["accuracy"] > draw["initial"]["accuracy"]
 
 
 def test_the_natural_images_of_the_figure_are_those_that_a_run_began_with(tmp_path):
