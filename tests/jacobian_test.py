@@ -1,5 +1,7 @@
 """Per-pair gradients against those of the kernel in float64, target by target."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -107,6 +109,27 @@ def test_many_support_images_go_in_blocks_of_rows(monkeypatch):
     few = jacobian_lib.make_jacobian(spec, implementation="cpu")(x_t, x_s[12:15])
     np.testing.assert_allclose(k[:, 12:15], few[0], rtol=1e-6)
     np.testing.assert_allclose(dk[12:15], few[1], atol=1e-6 * np.abs(few[1]).max())
+
+
+@pytest.mark.parametrize(("size", "most", "count"), [(6, 4, 3), (7, 6, 1), (6, 0, 1), (6, 6, 6)])
+def test_gradients_that_are_too_many_to_hold_twice_come_in_pieces(monkeypatch, size, most, count):
+    x_s, x_t = images((4, 4, 1), (size, 9))
+    make = partial(jacobian_lib.make_jacobian, arch.convnet(1), implementation="cpu")
+    k, dk = jax.jit(make())(x_t, x_s)
+    seen = []
+    original = compiled.tiles_jacobian
+
+    def counted(*args):
+        seen.append(len(args[1]))
+        original(*args)
+
+    monkeypatch.setattr(compiled, "tiles_jacobian", counted)
+    monkeypatch.setattr(jacobian_lib, "_MOST", most * x_t.nbytes)
+    in_pieces = jax.jit(make())(x_t, x_s)
+    assert set(seen) == {count}
+    assert len(seen) >= size // count
+    np.testing.assert_array_equal(in_pieces[0], k)
+    np.testing.assert_array_equal(in_pieces[1], dk)
 
 
 @pytest.mark.parametrize("axes", [(2, 1), (2, 2), (1, 4)])

@@ -16,6 +16,7 @@ from kip_flax.kernels import band, make_kernel, resolve
 Jacobian = Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
 
 _TARGETS = 16  # Targets at once on an accelerator.
+_MOST = 2**28  # Bytes of gradients of a compiled call, which are twice in memory as it ends.
 
 
 def make_jacobian(
@@ -45,7 +46,7 @@ def make_jacobian(
         if implementation == "cpu" and plan.convolutional and linear:
             from kip_flax.kernels.cpu.kernel import make_compiled_jacobian
 
-            return make_compiled_jacobian(plan, shape[-1], get == "ntk")(x_t, x_s)
+            return _piece_by_piece(make_compiled_jacobian(plan, shape[-1], get == "ntk"), x_t, x_s)
         compiled = implementation == "cpu" and plan.convolutional  # It takes no batches of calls.
         return _target_by_target(kernel, x_t, x_s, None if compiled else _TARGETS)
 
@@ -58,6 +59,19 @@ def warm_up(spec: arch.Spec, implementation: str, say: Callable[[str], None], **
         from kip_flax.kernels.cpu.warm_up import warm_up_jacobian
 
         warm_up_jacobian(say)
+
+
+def _piece_by_piece(
+    jacobian: Jacobian, x_t: jax.Array, x_s: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """`jacobian(x_t, x_s)` by as many support images at once as `_MOST` allows."""
+    size, most = len(x_s), _MOST // max(1, x_t.size * x_s.dtype.itemsize)
+    count = max(n for n in range(1, size + 1) if size % n == 0 and n <= max(1, most))
+    if count == size:
+        return jacobian(x_t, x_s)
+    pieces = x_s.reshape(size // count, count, *x_s.shape[1:])
+    k, dk = jax.lax.map(lambda piece: jacobian(x_t, piece), pieces)
+    return jnp.moveaxis(k, 1, 0).reshape(len(x_t), size), dk.reshape(size, *dk.shape[2:])
 
 
 def _target_by_target(
