@@ -14,7 +14,7 @@ _HUNDRED = {"support__size": 100, "num_steps": 30, "checkpoint__every_steps": 1}
 # 500 images fit a tenth of so many targets by their labels alone; their derivatives take 8 GB.
 _FIVE_HUNDRED: dict[str, Any] = {
     "support__size": 500,
-    "num_steps": 4,
+    "num_steps": 5,
     "batch_size": 5000,
     "newton__damping": 0.01,
     "newton__iterations": 40,
