@@ -20,6 +20,7 @@ _FIVE_HUNDRED: dict[str, Any] = {
     "newton__iterations": 40,
     "checkpoint__every_steps": 1,
     "eval__steps": (0,),
+    "report__num_train": 0,  # A row does not use it.
 }
 _ZCA = {"preprocess": "zca_normalize"}
 
