@@ -93,41 +93,42 @@ def test_near_duplicates_have_the_gradients_of_float64():
     check(jacobian_lib.make_jacobian(spec, implementation="cpu"), kernel, x_t, x_s, 5e-6)
 
 
-def test_many_support_images_go_in_blocks_of_rows(monkeypatch):
-    seen = []
+@pytest.fixture
+def tile_calls(monkeypatch):
+    """The arguments of each call of the compiled tiles, as they come."""
+    calls = []
     original = compiled.tiles_jacobian
 
-    def counted(*args):
-        seen.append(args[6])
+    def kept(*args):
+        calls.append(args)
         original(*args)
 
-    monkeypatch.setattr(compiled, "tiles_jacobian", counted)
+    monkeypatch.setattr(compiled, "tiles_jacobian", kept)
+    return calls
+
+
+def test_many_support_images_go_in_blocks_of_rows(tile_calls):
     x_s, x_t = images((4, 4, 1), (19, 33))
     spec = arch.convnet(1)
     k, dk = jacobian_lib.make_jacobian(spec, implementation="cpu")(x_t, x_s)
-    assert set(seen) == {(0, 7), (7, 14), (14, 19)}
+    assert {args[6] for args in tile_calls} == {(0, 7), (7, 14), (14, 19)}
     few = jacobian_lib.make_jacobian(spec, implementation="cpu")(x_t, x_s[12:15])
     np.testing.assert_allclose(k[:, 12:15], few[0], rtol=1e-6)
     np.testing.assert_allclose(dk[12:15], few[1], atol=1e-6 * np.abs(few[1]).max())
 
 
 @pytest.mark.parametrize(("size", "most", "count"), [(6, 4, 3), (7, 6, 1), (6, 0, 1), (6, 6, 6)])
-def test_gradients_that_are_too_many_to_hold_twice_come_in_pieces(monkeypatch, size, most, count):
+def test_gradients_too_many_to_hold_twice_come_in_pieces(
+    monkeypatch, tile_calls, size, most, count
+):
     x_s, x_t = images((4, 4, 1), (size, 9))
     make = partial(jacobian_lib.make_jacobian, arch.convnet(1), implementation="cpu")
     k, dk = jax.jit(make())(x_t, x_s)
-    seen = []
-    original = compiled.tiles_jacobian
-
-    def counted(*args):
-        seen.append(len(args[1]))
-        original(*args)
-
-    monkeypatch.setattr(compiled, "tiles_jacobian", counted)
+    tile_calls.clear()
     monkeypatch.setattr(jacobian_lib, "_MOST", most * x_t.nbytes)
     in_pieces = jax.jit(make())(x_t, x_s)
-    assert set(seen) == {count}
-    assert len(seen) >= size // count
+    assert {len(args[1]) for args in tile_calls} == {count}
+    assert len(tile_calls) >= size // count
     np.testing.assert_array_equal(in_pieces[0], k)
     np.testing.assert_array_equal(in_pieces[1], dk)
 
