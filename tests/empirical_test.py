@@ -73,7 +73,7 @@ def test_wider_networks_have_our_kernel_closer(name, parameterization):
 def network(shape=(6, 6, 2), classes=3):
     make = functools.partial(networks.make_network, arch.convnet(1), shape, classes, width=12)
     net = networks.functions(make)
-    params, other = net.init(jax.random.key(0))
+    params, other = jax.jit(net.init)(jax.random.key(0))
     return lambda p, x: net.apply(p, other, x), params
 
 
@@ -84,13 +84,14 @@ def theirs(apply, params, x, reduced):
         y = apply(p, x)
         return jnp.sum(y, axis=-1) / y.shape[-1] ** 0.5 if reduced else y[:, 0]
 
-    return nt.empirical_ntk_fn(f, trace_axes=(), implementation=1)(x, None, params)
+    kernel = nt.empirical_ntk_fn(f, trace_axes=(), implementation=1)
+    return jax.jit(lambda x: kernel(x, None, params))(x)
 
 
 def test_the_empirical_kernel_is_that_of_neural_tangents():
     apply, params = network()
     x = images(5, (6, 6, 2))
-    ours = empirical.ntk(lambda p, x: apply(p, x)[:, 0], params, x, x[:3])
+    ours = jax.jit(lambda x: empirical.ntk(lambda p, x: apply(p, x)[:, 0], params, x, x[:3]))(x)
     expected = theirs(apply, params, x, reduced=False)[:, :3]
     np.testing.assert_allclose(ours, expected, rtol=1e-5)
 

@@ -8,8 +8,8 @@ from kip_flax import kernels, krr, residuals
 from kip_flax.kernels import jacobian as jacobian_lib
 
 SPEC = arch.fc(1)
-KERNEL = kernels.make_kernel(SPEC, implementation="xla")
-JACOBIAN = jacobian_lib.make_jacobian(SPEC, implementation="xla")
+KERNEL = jax.jit(kernels.make_kernel(SPEC, implementation="xla"))
+JACOBIAN = jax.jit(jacobian_lib.make_jacobian(SPEC, implementation="xla"))
 REG = 1e-9
 KINDS = ("solved", "fixed")
 

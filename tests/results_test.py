@@ -78,6 +78,7 @@ TINY = Experiment(
         "num_steps": 400,
         "eval.steps": (0, 5, 400),
         "checkpoint.every_steps": 5,
+        "report.num_train": 0,
     },
     seeds=(3,),
 )
