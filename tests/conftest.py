@@ -22,3 +22,14 @@ jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
 from made_transfers import files  # noqa: E402, F401
 from whole_runs import digits, quick_kernels, undisturbed  # noqa: E402, F401  (after the settings above)
+
+from kip_flax.kernels.cpu import warm_up  # noqa: E402
+
+
+def pytest_sessionstart(session):
+    """On a new machine the first worker compiles the kernel on both cores, the other one waits.
+
+    Each for itself would compile the same on a core of its own.
+    """
+    if hasattr(session.config, "workerinput"):
+        warm_up.warm_up(lambda _: None)
