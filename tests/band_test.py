@@ -9,6 +9,8 @@ from kip_flax import kernels
 from kip_flax.errors import UserError
 from kip_flax.kernels import band, pools
 
+pytestmark = pytest.mark.usefixtures("compiled_kernel")
+
 
 def read_offsets(spec, height, width):
     """Largest |row offset| and |column offset| that are read after each pool, first level first.

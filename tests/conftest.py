@@ -8,8 +8,10 @@ runs of equal shape find what was compiled in a cache for the session.
 import tempfile
 
 import jax
+import pytest
 
-from kip_flax import sharding
+from kip_flax import architectures as arch
+from kip_flax import kernels, sharding
 
 _CACHE = tempfile.TemporaryDirectory(prefix="kip_flax_tests_")  # Removed when Python ends.
 
@@ -23,13 +25,11 @@ jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 from made_transfers import files  # noqa: E402, F401
 from whole_runs import digits, quick_kernels, undisturbed  # noqa: E402, F401  (after the settings above)
 
-from kip_flax.kernels.cpu import warm_up  # noqa: E402
 
+@pytest.fixture(scope="session")
+def compiled_kernel():
+    """Compiled ahead, on both cores: on a new machine the second process waits for the first.
 
-def pytest_sessionstart(session):
-    """On a new machine the first worker compiles the kernel on both cores, the other one waits.
-
-    Each for itself would compile the same on a core of its own.
+    Left to their first calls, both would compile the same, each on a core of its own.
     """
-    if hasattr(session.config, "workerinput"):
-        warm_up.warm_up(lambda _: None)
+    kernels.warm_up(arch.convnet(1), "cpu", lambda _: None)

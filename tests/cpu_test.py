@@ -21,6 +21,7 @@ from kip_flax.kernels import variances as plain_variances
 from kip_flax.kernels.cpu import compiled, pairs, threads, warm_up
 
 SPEC = arch.convnet(2)
+pytestmark = pytest.mark.usefixtures("compiled_kernel")
 
 
 def images(n, size=8, channels=1, seed=0):

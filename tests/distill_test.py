@@ -13,6 +13,7 @@ from kip_flax import distill, kernels
 
 REG, RATE, S, T, CLASSES = 1e-3, 0.02, 4, 7, 3
 SPEC = arch.fc(1)
+pytestmark = pytest.mark.usefixtures("compiled_kernel")
 
 
 def problem(size=3):

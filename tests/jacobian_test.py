@@ -12,6 +12,8 @@ from kip_flax import kernels, sharding
 from kip_flax.kernels import jacobian as jacobian_lib
 from kip_flax.kernels.cpu import jacobian as compiled
 
+pytestmark = pytest.mark.usefixtures("compiled_kernel")
+
 SPECS = {
     "fc": (arch.fc(2), (4, 4, 1)),
     "conv": (arch.conv(2), (5, 4, 1)),

@@ -16,6 +16,7 @@ from kip_flax.errors import UserError
 
 VALUES, GRADIENTS = 1e-5, 1e-4  # Largest relative errors.
 WIDTH = 64  # Matters to 'standard'.
+pytestmark = pytest.mark.usefixtures("compiled_kernel")
 
 
 def picture(rng, size, channels):

@@ -131,7 +131,6 @@ def test_the_main_job_goes_as_with_the_reference_kernel(tmp_path, changes):
         "--config.batch_size=40",
         "--config.eval.num_test=50",
         "--config.eval.steps=(0,)",
-        "--config.report.num_train=0",
     )
     rows = {}
     for implementation in ("auto", "neural_tangents"):

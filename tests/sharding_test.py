@@ -17,6 +17,7 @@ from kip_flax.errors import UserError
 ROOT = Path(__file__).resolve().parent.parent
 MESHES = [(2, 1), (4, 1), (2, 2)]
 T, S, CLASSES = 10, 6, 3  # Neither divides by 4.
+pytestmark = pytest.mark.usefixtures("compiled_kernel")
 
 
 def problem(size=8):
