@@ -38,8 +38,11 @@ docs/method.md what it makes of 100 images), except `kip_newton_mnist_500`, thos
 the set of another, `kip_newton_fashion_mnist_10_fixed` and `kip_newton_cifar10_10_fixed`.
 *Published*: Nguyen et al., NeurIPS 2021, on the original data; for KIP the best variant,
 second-hand. The CIFAR-10 here is a JPEG copy.
-*Core hours* are processor time of one run with its evaluations, on two cores without an accelerator
-(AMD EPYC or Intel Xeon: `figures.json` says which) that did other work as well.
+*Hours*: wall time of one run on two cores without an accelerator (AMD EPYC or Intel Xeon:
+`figures.json` says which) that did other work as well, with the evaluations that it makes itself;
+*core hours*: its processor time, that of reading the test images included. For the published sets
+of convolutional kernels hundreds of GPUs worked side by side (second-hand; for how long is not
+known here).
 
 Each folder holds the set (`.npz`), a picture, and `figures.json` with the curve, the command,
 versions, hardware and wall time. `python -m results.run_all --data=DIR` makes what is missing;
@@ -47,8 +50,8 @@ versions, hardware and wall time. `python -m results.run_all --data=DIR` makes w
 [docs/mnist_rows.png](../docs/mnist_rows.png): natural, labels fixed, labels learned.
 [ablations.md](ablations.md) has what single settings do, on held-out images.
 
-| Data | Method | Images | Labels | Natural | Ours | Published | Steps | Core hours |
-|---|---|---|---|---|---|---|---|---|
+| Data | Method | Images | Labels | Natural | Ours | Published | Steps | Hours | Core hours |
+|---|---|---|---|---|---|---|---|---|---|
 """
 _TAIL = """
 CIFAR-100 and SVHN: not measured (`configs/kip_cifar100.py` and `configs/kip_svhn.py` are ready).
@@ -95,12 +98,11 @@ def _setting(config: dict[str, Any]) -> str:
 def _row(experiment: Experiment, folder: Path) -> str:
     published = "-" if experiment.published is None else f"{experiment.published:g}"
     if not (folder / record.FIGURES).exists():
-        return f"| `{experiment.name}` | | | | | not measured | {published} | | |\n"
+        return f"| `{experiment.name}` | | | | | not measured | {published} | | | |\n"
     figures = record.read(folder)
     config = figures["config"]
     draws = figures["draws"]
     labels = config_lib.labels_are(config_lib.flatten(config))
-    hours = [d["cpu_seconds"] / 3600 for d in draws if d["cpu_seconds"] is not None]
     cells = [
         _NAMES[config["dataset"]["name"]],
         f"[{_method(config)}]({experiment.name}/)",
@@ -110,9 +112,18 @@ def _row(experiment: Experiment, folder: Path) -> str:
         record.percent([draw["final"]["accuracy"] for draw in draws]),
         published,
         "" if config["algorithm"] == "ls" else str(draws[0]["step"]),
-        f"{sum(hours) / len(hours):.2f}" if hours else "-",
+        *(_hours([draw[time] for draw in draws]) for time in ("seconds", "cpu_seconds")),
     ]
     return f"| {' | '.join(cells)} |\n"
+
+
+def _hours(seconds: list[float | None]) -> str:
+    """The mean over draws; of what is shorter than a hundredth two digits."""
+    known = [value / 3600 for value in seconds if value is not None]
+    if not known:
+        return "-"
+    mean = sum(known) / len(known)
+    return f"{mean:.2f}" if mean >= 0.01 else f"{mean:.2g}"
 
 
 def _method(config: dict[str, Any]) -> str:
