@@ -1,4 +1,4 @@
-"""Pictures for papers and slides: rows of images, a grid, an animation, the worth of a set.
+"""Pictures for papers and slides: rows of images, a grid, an animation, curves, a set's worth.
 
 matplotlib draws what is still, Pillow what moves.
 """
@@ -16,6 +16,7 @@ from PIL import Image, ImageDraw, ImageFont
 from kip_flax import report_sprites, worth
 
 _TIGHT: dict[str, Any] = {"bbox_inches": "tight", "pad_inches": 0.03}
+CURVE = 3  # Evaluations that make one.
 _CLASSES = 10  # Columns of the figure in rows.
 _ZCA = (
     "ZCA whitening undone; the norm of each image, lost in it, is set to the training set's "
@@ -103,6 +104,31 @@ def animation(run: Sequence[Shown]) -> bytes:
         buffer, "GIF", save_all=True, append_images=frames[1:], duration=pauses, loop=0, disposal=1
     )
     return buffer.getvalue()
+
+
+def curve_figure(
+    evaluations: Sequence[Mapping[str, float]], split: str, chosen: int | None = None
+) -> Figure:
+    """Accuracy and error over the steps.
+
+    Args:
+        evaluations: rows of `step`, `accuracy` (0 to 1) and `mse`.
+        split: the images that they are of, 'test' or 'validation'.
+        chosen: the step of the set that was taken, which is marked.
+    """
+    figure = Figure(figsize=(6.4, 2.4), layout="constrained")
+    accuracy, error = figure.subplots(1, 2)
+    accuracy.set_title(f"accuracy on {split} images, %", fontsize=8)
+    error.set_title(f"mse on {split} images", fontsize=8)
+    for axis, name, scale in ((accuracy, "accuracy", 100), (error, "mse", 1)):
+        at = {row["step"]: scale * row[name] for row in evaluations}
+        axis.plot(list(at), list(at.values()), ".-", lw=1, ms=4)
+        if chosen is not None:
+            axis.plot(chosen, at[chosen], "o", mfc="none", color="C1")
+        axis.set_xlabel("step", fontsize=8)
+        axis.tick_params(labelsize=7)
+        axis.grid(alpha=0.25)
+    return figure
 
 
 def worth_figure(ladders: Mapping[str, worth.Ladder]) -> Figure:

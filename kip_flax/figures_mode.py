@@ -26,9 +26,9 @@ _TRANSFER = "transfer.json"
 def write_figures(workdirs: str, console: Console | None = None) -> list[Path]:
     """Writes what can be drawn of each folder into its `figures`, and tells the paths.
 
-    Of a run: `images` (the last set), `rows` (natural images above learned ones, one per class)
-    and `learning.gif`; of a transfer with a ladder: `worth`. Of several runs also `rows` of all of
-    them, in `figures` beside them.
+    Of a run: `images` (the last set), `rows` (natural images above learned ones, one per class),
+    `learning.gif` and, of three evaluations or more, `curve`; of a transfer with a ladder: `worth`.
+    Of several runs also `rows` of all of them, in `figures` beside them.
 
     Args:
         workdirs: folders of runs or transfers, separated by commas.
@@ -48,12 +48,7 @@ def write_figures(workdirs: str, console: Console | None = None) -> list[Path]:
             continue
         run = read_run(folder)
         runs.append(run)
-        written += _save(figures.grid_figure(run[-1]), folder / FOLDER / "images")
-        written += _save(
-            figures.rows_figure(rows_of([run]), _names(folder)), folder / FOLDER / "rows"
-        )
-        files.write_bytes_atomic(folder / FOLDER / "learning.gif", figures.animation(run))
-        written.append(folder / FOLDER / "learning.gif")
+        written += _figures_of(folder, run)
     if len(runs) > 1:
         beside = Path(os.path.commonpath([folder.parent for folder in folders]))
         figure = figures.rows_figure(rows_of(runs), _names(folders[0]))
@@ -62,6 +57,17 @@ def write_figures(workdirs: str, console: Console | None = None) -> list[Path]:
     for path in written:
         console.outcome(f"figure  {path}")
     return written
+
+
+def _figures_of(folder: Path, run: Sequence[Shown]) -> list[Path]:
+    target, facts = folder / FOLDER, report_facts.gather(folder, {})
+    written = _save(figures.grid_figure(run[-1]), target / "images")
+    written += _save(figures.rows_figure(rows_of([run]), facts.class_names), target / "rows")
+    if len(facts.evaluations) >= figures.CURVE:
+        curve = figures.curve_figure(facts.evaluations, facts.split)
+        written += _save(curve, target / "curve")
+    files.write_bytes_atomic(target / "learning.gif", figures.animation(run))
+    return [*written, target / "learning.gif"]
 
 
 def read_run(folder: Path) -> list[Shown]:

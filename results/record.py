@@ -10,12 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from kip_flax import export, files, image_grid, methods, preprocess, report_facts
+from kip_flax import export, figures, files, image_grid, methods, preprocess, report_facts
 from kip_flax.errors import UserError
 from results.experiments import Experiment
 
 FIGURES = "figures.json"
 PICTURE = "images.png"
+CURVE = "curve.png"
 _SHOWN = 20  # images in the picture
 _CPU = "cpu_seconds.json"
 
@@ -101,6 +102,17 @@ def write(experiment: Experiment, draws: list[Draw], command: str, results: Path
         "date": datetime.date.today().isoformat(),
     }
     files.write_json(folder / FIGURES, content)
+    write_curve(folder)
+
+
+def write_curve(folder: Path) -> None:
+    """Draws the evaluations of the first draw in results/NAME, where they make a curve."""
+    draw = read(folder)["draws"][0]
+    watched = draw["watched"]
+    (folder / CURVE).unlink(missing_ok=True)
+    if len(watched["evaluations"]) >= figures.CURVE:
+        figure = figures.curve_figure(watched["evaluations"], watched["on"], draw["step"])
+        files.write_bytes_atomic(folder / CURVE, figures.rendered(figure, "png"))
 
 
 def read(folder: Path) -> dict[str, Any]:

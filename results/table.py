@@ -1,24 +1,14 @@
-"""The table of results/README.md, from the figures of all experiments.
+"""The table of results/README.md, from the figures of all experiments, and the card of each.
 
-python -m results.table   writes it anew
+python -m results.table   writes them anew
 """
 
-import shlex
 from pathlib import Path
-from typing import Any
 
-from configs import default
-from kip_flax import config as config_lib
-from kip_flax import files, methods
-from results import record
-from results.experiments import EXPERIMENTS, Experiment, command
+from kip_flax import files
+from results import card, record, words
+from results.experiments import EXPERIMENTS, Experiment
 
-_NAMES = {
-    "digits": "Digits 8x8",
-    "mnist": "MNIST",
-    "fashion_mnist": "Fashion-MNIST",
-    "cifar10": "CIFAR-10 (JPEG copy)",
-}
 _HEAD = """# Results
 
 Test accuracy in % of kernel ridge regression, on all test images. *Natural*: the real images that
@@ -44,9 +34,10 @@ second-hand. The CIFAR-10 here is a JPEG copy.
 of convolutional kernels hundreds of GPUs worked side by side (second-hand; for how long is not
 known here).
 
-Each folder holds the set (`.npz`), a picture, and `figures.json` with the curve, the command,
-versions, hardware and wall time. `python -m results.run_all --data=DIR` makes what is missing;
-`python -m results.table` writes this page, `python -m results.rows --data=DIR` the figure
+Each folder holds the set (`.npz`), its card, a picture, the curve where there is one, and
+`figures.json` with the curve, the command, versions, hardware and wall time.
+`python -m results.run_all --data=DIR` makes what is missing; `python -m results.table` writes this
+page and the cards, `python -m results.rows --data=DIR` the figure
 [docs/mnist_rows.png](../docs/mnist_rows.png): natural, labels fixed, labels learned.
 [ablations.md](ablations.md) has what single settings do, on held-out images.
 
@@ -68,7 +59,7 @@ def render(results: Path) -> str:
     """README.md of the folder `results`."""
     rows = [_row(experiment, results / experiment.name) for experiment in EXPERIMENTS]
     done = [experiment for experiment in EXPERIMENTS if record.is_done(experiment, results)]
-    commands = [_evaluation(experiment, results / experiment.name) for experiment in done]
+    commands = [words.evaluation(experiment, results / experiment.name) for experiment in done]
     pictures = [
         f"\n[{experiment.name}]({experiment.name}/)\n\n"
         f"![Images before and after, {experiment.name}]({experiment.name}/{record.PICTURE})\n"
@@ -85,14 +76,12 @@ def render(results: Path) -> str:
 
 
 def write(results: Path) -> None:
-    """Writes README.md into the folder `results`."""
+    """Writes README.md into the folder `results`, and its card into that of each row."""
     files.write_bytes_atomic(results / "README.md", render(results).encode())
-
-
-def _setting(config: dict[str, Any]) -> str:
-    preprocess = {"zca_normalize": ", zca", "none": ", not standardised"}
-    ridge = f", reg {config['reg']:g}" if config["reg"] != default.get_config().reg else ""
-    return preprocess.get(config["preprocess"], "") + ridge
+    for experiment in EXPERIMENTS:
+        if record.is_done(experiment, results):
+            text = card.render(experiment, results / experiment.name)
+            files.write_bytes_atomic(results / experiment.name / card.CARD, text.encode())
 
 
 def _row(experiment: Experiment, folder: Path) -> str:
@@ -102,49 +91,18 @@ def _row(experiment: Experiment, folder: Path) -> str:
     figures = record.read(folder)
     config = figures["config"]
     draws = figures["draws"]
-    labels = config_lib.labels_are(config_lib.flatten(config))
     cells = [
-        _NAMES[config["dataset"]["name"]],
-        f"[{_method(config)}]({experiment.name}/)",
+        words.dataset(config),
+        f"[{words.method(config)}]({experiment.name}/)",
         str(config["support"]["size"]),
-        labels + _setting(config),
-        record.percent([draw["initial"]["accuracy"] for draw in draws]) + _began(config, labels),
+        words.labels(config),
+        record.percent([draw["initial"]["accuracy"] for draw in draws]) + words.began(config),
         record.percent([draw["final"]["accuracy"] for draw in draws]),
         published,
         "" if config["algorithm"] == "ls" else str(draws[0]["step"]),
-        *(_hours([draw[time] for draw in draws]) for time in ("seconds", "cpu_seconds")),
+        *(words.hours([draw[time] for draw in draws]) for time in ("seconds", "cpu_seconds")),
     ]
     return f"| {' | '.join(cells)} |\n"
-
-
-def _hours(seconds: list[float | None]) -> str:
-    """The mean over draws; of what is shorter than a hundredth two digits."""
-    known = [value / 3600 for value in seconds if value is not None]
-    if not known:
-        return "-"
-    mean = sum(known) / len(known)
-    return f"{mean:.2f}" if mean >= 0.01 else f"{mean:.2g}"
-
-
-def _method(config: dict[str, Any]) -> str:
-    name, variant = methods.name(config["algorithm"]), methods.variant(config["algorithm"])
-    return ", ".join(filter(None, (name, variant, config["kernel"]["architecture"])))
-
-
-def _began(config: dict[str, Any], labels: str) -> str:
-    """What a set began with, where that is not natural images with their labels."""
-    if (init := config["support"]["init"]) != "real":
-        return f" ({Path(init).parent.name or init})"  # The row of the set that it goes on from.
-    return " (labels solved)" if labels == "solved" and config["algorithm"] != "ls" else ""
-
-
-def _evaluation(experiment: Experiment, folder: Path) -> str:
-    figures = record.read(folder)
-    embedded = figures["config"]["dataset"]["name"] == "digits"
-    data = [] if embedded else ["--config.dataset.data_dir=data"]
-    path = f"results/{experiment.name}/{figures['set']}"
-    spoken = command(experiment, 0, watched=False)
-    return shlex.join(["python", *spoken, *data, "--mode=evaluate", f"--distilled={path}"])
 
 
 if __name__ == "__main__":

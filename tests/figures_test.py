@@ -108,6 +108,8 @@ def test_files_are_whole_and_the_same_again(tmp_path, capsys):
     names = {str(path.relative_to(tmp_path)) for path in written}
     kinds = ("images.png", "images.svg", "rows.png", "rows.svg", "learning.gif")
     assert names == {f"{run}/figures/{kind}" for run in "ab" for kind in kinds} | {
+        "a/figures/curve.png",  # The other one has two evaluations.
+        "a/figures/curve.svg",
         "figures/rows.png",
         "figures/rows.svg",
     }
@@ -121,6 +123,25 @@ def test_files_are_whole_and_the_same_again(tmp_path, capsys):
     before = {path: path.read_bytes() for path in written}
     assert figures_mode.write_figures(both) == written
     assert before == {path: path.read_bytes() for path in written}
+
+
+def test_the_curve_has_the_evaluations_and_marks_the_set_that_was_taken():
+    rows = [
+        {"step": 0, "accuracy": 0.5, "mse": 0.03},
+        {"step": 4, "accuracy": 0.75, "mse": 0.01},
+        {"step": 9, "accuracy": 0.7, "mse": 0.02},
+    ]
+    figure = figures.curve_figure(rows, "validation", chosen=4)
+    expected = {
+        "accuracy on validation images, %": [[0, 50], [4, 75], [9, 70]],
+        "mse on validation images": [[0, 0.03], [4, 0.01], [9, 0.02]],
+    }
+    for axis in figure.axes:
+        line, mark = axis.get_lines()
+        points = expected.pop(axis.get_title())
+        np.testing.assert_allclose(line.get_xydata(), points)
+        np.testing.assert_allclose(mark.get_xydata(), points[1:2])
+    assert not expected
 
 
 def row(kind, size, mean, std=0.01, network="krr"):

@@ -1,6 +1,7 @@
 """Results: the table is fresh, the sets are what the figures say, the runner does not do twice."""
 
 import json
+import re
 import shlex
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import pytest
 from configs import default, kip_digits
 from kip_flax import config as config_lib
 from kip_flax import data, export, preprocess, train
-from results import record, rows, run_all, table
+from results import card, record, rows, run_all, table
 from results.experiments import EXPERIMENTS, Experiment
 
 RESULTS = Path(table.__file__).parent
@@ -23,6 +24,31 @@ MEASURED = [e for e in EXPERIMENTS if record.is_done(e, RESULTS)]
 
 def test_the_table_is_what_the_figures_make_it():
     assert (RESULTS / "README.md").read_text() == table.render(RESULTS)
+
+
+@pytest.mark.parametrize("experiment", MEASURED, ids=lambda e: e.name)
+def test_a_card_is_what_figures_and_set_make_it(experiment):
+    folder = RESULTS / experiment.name
+    text = (folder / card.CARD).read_text()
+    assert text == card.render(experiment, folder)
+    draw = record.read(folder)["draws"][0]
+    assert f"| This set | {100 * draw['final']['accuracy']:.2f} |" in text
+    shown = {folder / name for name in re.findall(r"\]\(([^)]*\.png)\)", text)}
+    assert shown == set(folder.glob("*.png"))
+    assert (folder / record.CURVE in shown) is (len(draw["watched"]["evaluations"]) > 2)
+
+
+@pytest.mark.parametrize("name", ["kip_digits_10", "kip_newton_mnist_100"])
+def test_the_lines_of_a_card_load_the_set(name, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    (lines,) = re.findall(r"```python\n(.*?)```", (RESULTS / name / card.CARD).read_text(), re.S)
+    found: dict = {}
+    exec(lines, found)
+    told = record.read(RESULTS / name)
+    kept = np.load(RESULTS / name / told["set"])
+    assert found["images"].shape[0] == len(found["labels"]) == told["config"]["support"]["size"]
+    pictures = kept["images"] * kept["preprocess/std"] + kept["preprocess/mean"]
+    np.testing.assert_allclose(found["pictures"], pictures, atol=1e-5)
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS, ids=lambda e: e.name)
@@ -123,6 +149,8 @@ def test_a_runner_that_is_stopped_goes_on_and_does_nothing_twice(tmp_path, monke
     measured = train.evaluate_file(config, str(results / "tiny" / figures["set"]))
     assert draw["final"]["accuracy"] == pytest.approx(measured["accuracy"], abs=1e-6)
     assert "| Digits 8x8 | [KIP, fc](tiny/) | 10 |" in (results / "README.md").read_text()
+    assert (results / "tiny" / card.CARD).read_text() == card.render(TINY, results / "tiny")
+    assert (results / "tiny" / record.CURVE).exists()
     done = len(began)
     run_all.main(arguments)
     assert len(began) == done

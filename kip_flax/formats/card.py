@@ -1,6 +1,10 @@
-"""The card of an exported set: a README.md with the header that the Hugging Face Hub reads."""
+"""The card of an exported set: a README.md with the header that the Hugging Face Hub reads.
+
+Its parts that hold for a set wherever it lies are public.
+"""
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -44,14 +48,13 @@ def write_card(distilled: Distilled, dataset: str, class_names: list[str], paths
     algorithm = provenance.get("config", {}).get("algorithm", "")
     sections = (
         _header(len(distilled.images), dataset, algorithm),
-        _opening(distilled, dataset, class_names, _maker(provenance, algorithm)),
+        opening(distilled, dataset, class_names),
         _files(distilled, dataset, paths),
         _loading(paths[0]),
-        "## Preprocessing\n\n" + _preprocessing(distilled),
+        "## Preprocessing\n\n" + preprocessing(distilled),
         "## Figures\n\n" + _figures(provenance, meta.get("kernel", {})),
-        f"## Licence\n\nThe images were made from training images of {dataset}: its terms hold for "
-        "them. Put its licence into the header before you publish.",
-        "## Limits\n\n" + _limits(distilled, provenance),
+        f"## Licence\n\n{licence(dataset)} Put its licence into the header before you publish.",
+        "## Limits\n\n" + _bullets([*limits(distilled), *_chosen(provenance)]),
         f"## Citation\n\n```bibtex\n{citations.bibtex(algorithm)}\n```",
     )
     return "\n\n".join(sections) + "\n"
@@ -80,7 +83,10 @@ configs:
 ---"""
 
 
-def _opening(distilled: Distilled, dataset: str, class_names: list[str], maker: str) -> str:
+def opening(distilled: Distilled, dataset: str, class_names: Sequence[str]) -> str:
+    """The heading, who made the set and how, its shapes and what its labels mean."""
+    provenance = (distilled.meta or {}).get("provenance", {})
+    maker = _maker(provenance, provenance.get("config", {}).get("algorithm", ""))
     count = len(distilled.images)
     per_class = np.bincount(distilled.labels.argmax(1), minlength=len(class_names))
     least, most = min(per_class), max(per_class)
@@ -94,7 +100,7 @@ def _opening(distilled: Distilled, dataset: str, class_names: list[str], maker: 
 (by the largest label).
 - Classes: {", ".join(class_names)}.
 - Labels are regression targets: a class is one-hot minus 1/{len(class_names)}; learned ones hold \
-any numbers, negative ones too. `label` is the largest one's class."""
+any numbers, negative ones too."""
 
 
 def _maker(provenance: dict[str, Any], algorithm: str) -> str:
@@ -119,8 +125,9 @@ def _files(distilled: Distilled, dataset: str, paths: list[str]) -> str:
 
 | | |
 |---|---|
-| `data/*.parquet` | one row for each image: `image` (PNG, to look at), `label`, `soft_label` (as \
-learned), `array` (the image as learned, float32, H x W x channels) |
+| `data/*.parquet` | one row for each image: `image` (PNG, to look at), `label` (the \
+largest one's class), `soft_label` (as learned), `array` (the image as learned, float32, H x W x \
+channels) |
 | `png/` | the same PNGs, one folder for each class, its number in front |
 | `{whole}` | PyTorch: `images` (N, C, H, W) as learned, `labels` as learned, `classes` |
 | `{images}`, `{labels}` | PyTorch, for evaluators such as DD-Ranking's: images normalised as they \
@@ -147,7 +154,8 @@ images, labels = file["images"], file["labels"]
 ```"""
 
 
-def _preprocessing(distilled: Distilled) -> str:
+def preprocessing(distilled: Distilled) -> str:
+    """The space that the images are in, in words, with its mean and deviation."""
     name = distilled.preprocess_name or "none"
     text = f"`{name}`: {_SPACES[name]}"
     if distilled.preprocess is None:
@@ -176,10 +184,16 @@ def _figures(provenance: dict[str, Any], kernel: dict[str, Any]) -> str:
     )
 
 
-def _limits(distilled: Distilled, provenance: dict[str, Any]) -> str:
+def licence(dataset: str) -> str:
+    """Whose terms hold."""
+    return f"The images were made from training images of {dataset}: its terms hold for them."
+
+
+def limits(distilled: Distilled) -> list[str]:
+    """What not to expect of the set, and not to do with it."""
     lines = [
         "The set was optimised for one kernel and one preprocessing; elsewhere it is worth less.",
-        "PNGs have 8 bits and are clipped to [0, 1]: train on `array` or the tensors, not on them.",
+        "PNGs have 8 bits and are clipped to [0, 1]: train on the images as learned, not on them.",
         "Learned images can show training images: a set from private data is private.",
     ]
     if (distilled.preprocess_name or "").startswith("zca"):
@@ -192,6 +206,14 @@ def _limits(distilled: Distilled, provenance: dict[str, Any]) -> str:
                 else "Learned images may leave the range of pixels there."
             ),
         )
-    if "test_accuracy" in provenance:
-        lines.append("The step may have been chosen by the test accuracy that is told above.")
+    return lines
+
+
+def _chosen(provenance: dict[str, Any]) -> list[str]:
+    if "test_accuracy" not in provenance:
+        return []
+    return ["The step may have been chosen by the test accuracy that is told above."]
+
+
+def _bullets(lines: Sequence[str]) -> str:
     return "\n".join(f"- {line}" for line in lines)

@@ -1,0 +1,101 @@
+"""The card of a row: README.md in its folder, from its figures and its set."""
+
+from pathlib import Path
+from typing import Any
+
+from kip_flax import export
+from kip_flax.formats import card, citations
+from results import record, words
+from results.experiments import Experiment
+
+CARD = "README.md"
+
+
+def render(experiment: Experiment, folder: Path) -> str:
+    """The text of the card of an experiment that is done; `folder` holds set and figures."""
+    told = record.read(folder)
+    config = told["config"]
+    distilled = export.load_distilled(folder / told["set"])
+    dataset = words.dataset(config)
+    sections = (
+        card.opening(distilled, dataset, (distilled.meta or {})["class_names"]),
+        f"## Figures\n\n{_figures(told)}",
+        _pictures(folder),
+        f"## Load\n\n{_loading(told, distilled.preprocess is not None)}",
+        f"## Preprocessing\n\n{card.preprocessing(distilled)}",
+        f"## Measure again\n\n```bash\n{words.evaluation(experiment, folder)}\n```",
+        f"## Make again\n\n{_made(told)}",
+        f"## Licence\n\n{card.licence(dataset)}",
+        "## Limits\n\n" + "\n".join(f"- {line}" for line in card.limits(distilled)),
+        f"## Citation\n\n```bibtex\n{citations.bibtex(config['algorithm'])}\n```",
+    )
+    return "\n\n".join(filter(None, sections)) + "\n"
+
+
+def _figures(told: dict[str, Any]) -> str:
+    config, draws = told["config"], told["draws"]
+    kernel = ", ".join(str(config["kernel"][key]) for key in ("architecture", "depth", "kind"))
+    before = f"What it was made from{words.began(config)}"
+    rows = [(before, draws[0]["initial"]), ("This set", draws[0]["final"])]
+    lines = [
+        f"| {name} | {record.percent([row['accuracy']])} | {row['mse']:.5f} |" for name, row in rows
+    ]
+    if len(draws) > 1:
+        accuracies = record.percent([draw["final"]["accuracy"] for draw in draws])
+        lines.append(f"| Mean of {len(draws)} draws | {accuracies} | |")
+    if told["published"] is not None:
+        lines.append(f"| Published, on the original data | {told['published']:g} | |")
+    return (
+        f"Kernel ridge regression ({kernel}; reg {config['reg']:g}) on all test images:\n\n"
+        "| | Accuracy, % | Half the mean squared error |\n|---|---|---|\n"
+        + "\n".join(lines)
+        + "\n\n[The table of all sets](../README.md) says how steps and settings were chosen."
+    )
+
+
+def _pictures(folder: Path) -> str:
+    told = f"![Images before and after]({record.PICTURE})"
+    if (folder / record.CURVE).exists():
+        told += (
+            f"\n\n![Accuracy and error over the steps]({record.CURVE})\n\n"
+            "*Over the steps; the circle is the set that was taken.*"
+        )
+    return told
+
+
+def _loading(told: dict[str, Any], whole: bool) -> str:
+    """Python that reads the set; not `whole`: its preprocessing is left out of the folder."""
+    dataset, name = told["config"]["dataset"]["name"], told["config"]["preprocess"]
+    imported, fitted, note = "", "preprocess.from_arrays(file.preprocess)", ""
+    if not whole:
+        imported = "data, "
+        fitted = f'preprocess.fit("{name}", data.load_dataset("{dataset}", "data").known_images)'
+        note = (
+            "\n\nThe whitening matrices (75 MB) are not kept here: the training images give them "
+            "again. Images to be classified need them too: `preprocess.apply(fitted, pixels)`."
+        )
+    return f"""```python
+from kip_flax import {imported}export, preprocess
+
+folder = "results/{told["name"]}"
+file = export.load_distilled(f"{{folder}}/{told["set"]}")
+images, labels = file.images, file.labels
+fitted = {fitted}
+pictures = preprocess.invert(fitted, images)  # about [0, 1]
+```{note}"""
+
+
+def _made(told: dict[str, Any]) -> str:
+    versions = ", ".join(f"{name} {version}" for name, version in told["versions"].items())
+    wall, busy = (
+        words.hours([draw[time] for draw in told["draws"]]) for time in ("seconds", "cpu_seconds")
+    )
+    data = "" if words.is_embedded(told["config"]) else "--data=data "
+    again = f"python -m results.run_all {data}--results=again --only={told['name']}"
+    return f"""```bash
+{told["command"]}
+```
+
+It took {wall} hours ({busy} core hours) on {told["hardware"]}, on {told["date"]} at commit \
+{told["commit"]}, with {versions}. `{again}` gives it its data, chooses the set and measures it \
+on the test images."""

@@ -1,0 +1,71 @@
+"""What is said of a row, in the table and on its card."""
+
+import shlex
+from pathlib import Path
+from typing import Any
+
+from configs import default
+from kip_flax import config as config_lib
+from kip_flax import methods
+from results import record
+from results.experiments import Experiment, command
+
+_NAMES = {
+    "digits": "Digits 8x8",
+    "mnist": "MNIST",
+    "fashion_mnist": "Fashion-MNIST",
+    "cifar10": "CIFAR-10 (JPEG copy)",
+}
+_PREPROCESSING = {"zca_normalize": ", zca", "none": ", not standardised"}
+
+
+def dataset(config: dict[str, Any]) -> str:
+    """The data set, and what is particular about the copy."""
+    return _NAMES[config["dataset"]["name"]]
+
+
+def is_embedded(config: dict[str, Any]) -> bool:
+    """Whether the data come with the packages."""
+    return config["dataset"]["name"] == "digits"
+
+
+def method(config: dict[str, Any]) -> str:
+    """Method, variant and architecture."""
+    name, variant = methods.name(config["algorithm"]), methods.variant(config["algorithm"])
+    return ", ".join(filter(None, (name, variant, config["kernel"]["architecture"])))
+
+
+def labels(config: dict[str, Any]) -> str:
+    """'learned, zca': how the labels came about, and settings that are not as in most rows."""
+    ridge = f", reg {config['reg']:g}" if config["reg"] != default.get_config().reg else ""
+    return _labels_are(config) + _PREPROCESSING.get(config["preprocess"], "") + ridge
+
+
+def began(config: dict[str, Any]) -> str:
+    """What a set began with, where that is not natural images with their labels."""
+    if (init := config["support"]["init"]) != "real":
+        return f" ({Path(init).parent.name or init})"  # The row of the set that it goes on from.
+    solved = _labels_are(config) == "solved" and config["algorithm"] != "ls"
+    return " (labels solved)" if solved else ""
+
+
+def hours(seconds: list[float | None]) -> str:
+    """The mean over draws; of what is shorter than a hundredth two digits."""
+    known = [value / 3600 for value in seconds if value is not None]
+    if not known:
+        return "-"
+    mean = sum(known) / len(known)
+    return f"{mean:.2f}" if mean >= 0.01 else f"{mean:.2g}"
+
+
+def evaluation(experiment: Experiment, folder: Path) -> str:
+    """The command that measures the row's set on the test images."""
+    figures = record.read(folder)
+    data = [] if is_embedded(figures["config"]) else ["--config.dataset.data_dir=data"]
+    path = f"results/{experiment.name}/{figures['set']}"
+    spoken = command(experiment, 0, watched=False)
+    return shlex.join(["python", *spoken, *data, "--mode=evaluate", f"--distilled={path}"])
+
+
+def _labels_are(config: dict[str, Any]) -> str:
+    return config_lib.labels_are(config_lib.flatten(config))
