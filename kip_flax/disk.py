@@ -54,26 +54,37 @@ def quiet() -> Iterator[None]:
     run hand it to Python's hooks for errors that nobody catches.
     """
 
-    def passes(record: logging.LogRecord) -> bool:
-        return "orbax" not in record.pathname or record.levelno != logging.ERROR
-
     def uncaught(kind: type[BaseException], error: BaseException | None, *rest: Any) -> None:
         absl_logging.info("in a thread: %s", error)
 
     def unraisable(told: Any) -> None:
         absl_logging.info("in a thread: %s", told.exc_value)
 
-    orbax, asyncio = absl_logging.get_absl_logger(), logging.getLogger("asyncio")
+    asyncio = logging.getLogger("asyncio")
     before = asyncio.level, sys.excepthook, sys.unraisablehook
-    orbax.addFilter(passes)
     asyncio.setLevel(logging.CRITICAL)
     sys.excepthook, sys.unraisablehook = uncaught, unraisable
     try:
-        yield
+        with unlogged("orbax"):
+            yield
         asyncio.setLevel(before[0])  # After an error its tasks would tell of it when collected.
     finally:
-        orbax.removeFilter(passes)
         sys.excepthook, sys.unraisablehook = before[1:]
+
+
+@contextlib.contextmanager
+def unlogged(package: str) -> Iterator[None]:
+    """Errors that `package` logs through absl are not: it raises them as well."""
+
+    def passes(record: logging.LogRecord) -> bool:
+        return f"/{package}/" not in record.pathname or record.levelno != logging.ERROR
+
+    logger = absl_logging.get_absl_logger()
+    logger.addFilter(passes)
+    try:
+        yield
+    finally:
+        logger.removeFilter(passes)
 
 
 def _unwritable(folder: str, reason: str) -> UserError:

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from kip_flax import disk
 from kip_flax.errors import UserError
 
 
@@ -56,18 +57,20 @@ def open_writer(folder: str, writes: bool = True) -> Iterator[Writer]:
         from clu import asynclib, metric_writers
 
         writer = metric_writers.create_default_writer(folder, asynchronous=True)
-    try:
-        yield writer
-    except asynclib.AsyncError as error:
-        raise _unwritable(folder, error) from error
-    except BaseException:
-        with contextlib.suppress(asynclib.AsyncError):  # What is on its way out is to be told.
+    unwritten = (asynclib.AsyncError, tf.errors.OpError)
+    with disk.unlogged("clu"):
+        try:
+            yield writer
+        except BaseException as error:
+            with contextlib.suppress(*unwritten):  # What is on its way out is to be told.
+                writer.close()  # Waits for what its thread still has to say.
+            if isinstance(error, unwritten):
+                raise _unwritable(folder, error) from error
+            raise
+        try:
             writer.close()
-        raise
-    try:
-        writer.close()
-    except asynclib.AsyncError as error:
-        raise _unwritable(folder, error) from error
+        except unwritten as error:
+            raise _unwritable(folder, error) from error
 
 
 def _unwritable(folder: str, error: Exception) -> UserError:

@@ -1,5 +1,8 @@
 """What a run tells, where telling fails."""
 
+import itertools
+import time
+
 import pytest
 import tensorflow as tf
 from clu import metric_writers
@@ -13,8 +16,11 @@ class FullDisk:
 
     def __init__(self):
         self.closed = False
+        self.began = self.slow = 0
 
     def write_scalars(self, step, scalars):
+        self.began += 1
+        time.sleep(self.slow)
         raise tf.errors.ResourceExhaustedError(
             None, None, "{{node}} runs/a/events.out; No space left on device\n\tFailed to flush"
         )
@@ -44,11 +50,37 @@ def write(folder, error=None):
             raise error
 
 
+def write_on(folder, asked):
+    with metrics.open_writer(folder) as writer:
+        for step in itertools.count():
+            asked.append(step)
+            writer.write_scalars(step, {})
+            time.sleep(0.02)
+
+
 def test_a_full_disk_is_told_in_one_line(full):
     told = r"cannot write metrics to runs/a \(No space left on device\): free space there"
     with pytest.raises(UserError, match=told) as caught:
         write("runs/a")
     assert "\n" not in str(caught.value)
+
+
+def test_when_it_is_told_all_has_been_said(full, caplog):
+    """A write that finds the error of the one before is made all the same, in clu's thread."""
+    full.slow, asked = 0.05, []
+    with pytest.raises(UserError, match="No space left"):
+        write_on("runs/a", asked)
+    assert full.began == len(asked)
+    assert full.closed
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("error", [None, ZeroDivisionError()])
+def test_a_disk_that_is_full_at_the_end(full, monkeypatch, error):
+    """clu flushes once more in the caller's thread: what that raises is TensorFlow's own."""
+    monkeypatch.setattr(full, "flush", lambda: full.write_scalars(0, {}))
+    with pytest.raises(type(error) if error else UserError, match=None if error else "No space"):
+        write("runs/a", error)
 
 
 def test_an_error_of_the_run_comes_first(full):
