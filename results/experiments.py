@@ -103,6 +103,15 @@ def _further(
     return replace(experiment, name=f"{experiment.name}_{suffix}")
 
 
+def _late(dataset: str, published: float, start: str) -> Experiment:
+    """On from a hundred images, whose gains a batch's noise hides: many targets, little damping."""
+    fields: dict[str, Any] = {"batch_size": 5000, "num_steps": 12, "newton__damping": 0.0003}
+    fields["eval__steps"] = (0, 4, 8)
+    return _further(
+        dataset, 100, published, "further", f"kip_newton_{dataset}_100/{start}", **fields
+    )
+
+
 def _hundred_further(suffix: str, start: str, **fields: Any) -> Experiment:
     """On from another row's hundred images of CIFAR-10."""
     more = {"augment": "flip", "num_steps": 24, "eval__steps": (0, *range(6, 100, 6))}
@@ -207,6 +216,7 @@ EXPERIMENTS: tuple[Experiment, ...] = (
     _newton("fashion_mnist", 10, None, fixed=True),
     _newton("cifar10", 10, None, fixed=True),
     _newton("mnist", 100, 99.1),
+    _late("mnist", 99.1, "ConvNet_ssize100_nozca_l_noaug_ckpt30.npz"),
     _newton("mnist", 500, 99.5, **_FIVE_HUNDRED),
     _further(
         "mnist",
@@ -217,6 +227,7 @@ EXPERIMENTS: tuple[Experiment, ...] = (
         **(_FIVE_HUNDRED | {"num_steps": 6, "newton__damping": 0.0003}),
     ),
     _newton("fashion_mnist", 100, 91.0),
+    _late("fashion_mnist", 91.0, "ConvNet_ssize100_nozca_l_noaug_ckpt20.npz"),
     _newton("cifar10", 100, 75.6, num_steps=16, newton__damping=0.01, eval__steps=(0, 10)),
     _hundred_further("further", "kip_newton_cifar10_100/ConvNet_ssize100_zca_l_noaug_ckpt10.npz"),
     _hundred_further(
