@@ -16,7 +16,7 @@ from PIL import Image, ImageDraw, ImageFont
 from kip_flax import report_sprites, worth
 
 _TIGHT: dict[str, Any] = {"bbox_inches": "tight", "pad_inches": 0.03}
-CURVE = 3  # Evaluations that make one.
+FEWEST_FOR_CURVE = 3  # Evaluations.
 _CLASSES = 10  # Columns of the figure in rows.
 _ZCA = (
     "ZCA whitening undone; the norm of each image, lost in it, is set to the training set's "

@@ -63,7 +63,7 @@ def _figures_of(folder: Path, run: Sequence[Shown]) -> list[Path]:
     target, facts = folder / FOLDER, report_facts.gather(folder, {})
     written = _save(figures.grid_figure(run[-1]), target / "images")
     written += _save(figures.rows_figure(rows_of([run]), facts.class_names), target / "rows")
-    if len(facts.evaluations) >= figures.CURVE:
+    if len(facts.evaluations) >= figures.FEWEST_FOR_CURVE:
         curve = figures.curve_figure(facts.evaluations, facts.split)
         written += _save(curve, target / "curve")
     files.write_bytes_atomic(target / "learning.gif", figures.animation(run))

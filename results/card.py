@@ -23,13 +23,13 @@ def render(experiment: Experiment, folder: Path) -> str:
         _pictures(folder),
         f"## Load\n\n{_loading(told, distilled.preprocess is not None)}",
         f"## Preprocessing\n\n{card.preprocessing(distilled)}",
-        f"## Measure again\n\n```bash\n{words.evaluation(experiment, folder)}\n```",
+        f"## Measure again\n\n```bash\n{words.evaluation(experiment, told)}\n```",
         f"## Make again\n\n{_made(told)}",
         f"## Licence\n\n{card.licence(dataset)}",
-        "## Limits\n\n" + "\n".join(f"- {line}" for line in card.limits(distilled)),
+        f"## Limits\n\n{card.limits(distilled)}",
         f"## Citation\n\n```bibtex\n{citations.bibtex(config['algorithm'])}\n```",
     )
-    return "\n\n".join(filter(None, sections)) + "\n"
+    return "\n\n".join(sections) + "\n"
 
 
 def _figures(told: dict[str, Any]) -> str:
@@ -87,9 +87,7 @@ pictures = preprocess.invert(fitted, images)  # about [0, 1]
 
 def _made(told: dict[str, Any]) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in told["versions"].items())
-    wall, busy = (
-        words.hours([draw[time] for draw in told["draws"]]) for time in ("seconds", "cpu_seconds")
-    )
+    wall, busy = words.hours(told["draws"])
     data = "" if words.is_embedded(told["config"]) else "--data=data "
     again = f"python -m results.run_all {data}--results=again --only={told['name']}"
     return f"""```bash

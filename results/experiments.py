@@ -105,10 +105,16 @@ def _further(
 
 def _late(dataset: str, published: float, start: str) -> Experiment:
     """On from a hundred images, whose gains a batch's noise hides: many targets, little damping."""
-    fields: dict[str, Any] = {"batch_size": 5000, "num_steps": 12, "newton__damping": 0.0003}
-    fields["eval__steps"] = (0, 4, 8)
     return _further(
-        dataset, 100, published, "further", f"kip_newton_{dataset}_100/{start}", **fields
+        dataset,
+        100,
+        published,
+        "further",
+        f"kip_newton_{dataset}_100/{start}",
+        batch_size=5000,
+        num_steps=12,
+        newton__damping=0.0003,
+        eval__steps=(0, 4, 8),
     )
 
 

@@ -102,17 +102,7 @@ def write(experiment: Experiment, draws: list[Draw], command: str, results: Path
         "date": datetime.date.today().isoformat(),
     }
     files.write_json(folder / FIGURES, content)
-    write_curve(folder)
-
-
-def write_curve(folder: Path) -> None:
-    """Draws the evaluations of the first draw in results/NAME, where they make a curve."""
-    draw = read(folder)["draws"][0]
-    watched = draw["watched"]
-    (folder / CURVE).unlink(missing_ok=True)
-    if len(watched["evaluations"]) >= figures.CURVE:
-        figure = figures.curve_figure(watched["evaluations"], watched["on"], draw["step"])
-        files.write_bytes_atomic(folder / CURVE, figures.rendered(figure, "png"))
+    _write_curve(folder / CURVE, rows[0])
 
 
 def read(folder: Path) -> dict[str, Any]:
@@ -159,6 +149,14 @@ def _write_picture(path: Path, first: Path, best: Path) -> None:
         after.labels[:_SHOWN],
         after.meta["class_names"],
     )
+
+
+def _write_curve(path: Path, draw: dict[str, Any]) -> None:
+    watched = draw["watched"]
+    path.unlink(missing_ok=True)
+    if len(watched["evaluations"]) >= figures.FEWEST_FOR_CURVE:
+        figure = figures.curve_figure(watched["evaluations"], watched["on"], draw["step"])
+        files.write_bytes_atomic(path, figures.rendered(figure, "png"))
 
 
 def percent(shares: list[float], form: str = ".2f") -> str:

@@ -59,7 +59,7 @@ def render(results: Path) -> str:
     """README.md of the folder `results`."""
     rows = [_row(experiment, results / experiment.name) for experiment in EXPERIMENTS]
     done = [experiment for experiment in EXPERIMENTS if record.is_done(experiment, results)]
-    commands = [words.evaluation(experiment, results / experiment.name) for experiment in done]
+    commands = [words.evaluation(e, record.read(results / e.name)) for e in done]
     pictures = [
         f"\n[{experiment.name}]({experiment.name}/)\n\n"
         f"![Images before and after, {experiment.name}]({experiment.name}/{record.PICTURE})\n"
@@ -100,7 +100,7 @@ def _row(experiment: Experiment, folder: Path) -> str:
         record.percent([draw["final"]["accuracy"] for draw in draws]),
         published,
         "" if config["algorithm"] == "ls" else str(draws[0]["step"]),
-        *(words.hours([draw[time] for draw in draws]) for time in ("seconds", "cpu_seconds")),
+        *words.hours(draws),
     ]
     return f"| {' | '.join(cells)} |\n"
 

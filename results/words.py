@@ -7,7 +7,6 @@ from typing import Any
 from configs import default
 from kip_flax import config as config_lib
 from kip_flax import methods
-from results import record
 from results.experiments import Experiment, command
 
 _NAMES = {
@@ -49,23 +48,27 @@ def began(config: dict[str, Any]) -> str:
     return " (labels solved)" if solved else ""
 
 
-def hours(seconds: list[float | None]) -> str:
-    """The mean over draws; of what is shorter than a hundredth two digits."""
-    known = [value / 3600 for value in seconds if value is not None]
-    if not known:
-        return "-"
-    mean = sum(known) / len(known)
-    return f"{mean:.2f}" if mean >= 0.01 else f"{mean:.2g}"
+def hours(draws: list[dict[str, Any]]) -> tuple[str, str]:
+    """Wall and processor time, means over draws; of what is below a hundredth two digits."""
+    wall, busy = ([draw[time] for draw in draws] for time in ("seconds", "cpu_seconds"))
+    return _mean_hours(wall), _mean_hours(busy)
 
 
-def evaluation(experiment: Experiment, folder: Path) -> str:
-    """The command that measures the row's set on the test images."""
-    figures = record.read(folder)
-    data = [] if is_embedded(figures["config"]) else ["--config.dataset.data_dir=data"]
-    path = f"results/{experiment.name}/{figures['set']}"
+def evaluation(experiment: Experiment, told: dict[str, Any]) -> str:
+    """The command that measures the row's set on the test images; `told`: its figures."""
+    data = [] if is_embedded(told["config"]) else ["--config.dataset.data_dir=data"]
+    path = f"results/{experiment.name}/{told['set']}"
     spoken = command(experiment, 0, watched=False)
     return shlex.join(["python", *spoken, *data, "--mode=evaluate", f"--distilled={path}"])
 
 
 def _labels_are(config: dict[str, Any]) -> str:
     return config_lib.labels_are(config_lib.flatten(config))
+
+
+def _mean_hours(seconds: list[float | None]) -> str:
+    known = [value / 3600 for value in seconds if value is not None]
+    if not known:
+        return "-"
+    mean = sum(known) / len(known)
+    return f"{mean:.2f}" if mean >= 0.01 else f"{mean:.2g}"

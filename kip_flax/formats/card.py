@@ -54,7 +54,7 @@ def write_card(distilled: Distilled, dataset: str, class_names: list[str], paths
         "## Preprocessing\n\n" + preprocessing(distilled),
         "## Figures\n\n" + _figures(provenance, meta.get("kernel", {})),
         f"## Licence\n\n{licence(dataset)} Put its licence into the header before you publish.",
-        "## Limits\n\n" + _bullets([*limits(distilled), *_chosen(provenance)]),
+        "## Limits\n\n" + limits(distilled, *_chosen(provenance)),
         f"## Citation\n\n```bibtex\n{citations.bibtex(algorithm)}\n```",
     )
     return "\n\n".join(sections) + "\n"
@@ -189,8 +189,8 @@ def licence(dataset: str) -> str:
     return f"The images were made from training images of {dataset}: its terms hold for them."
 
 
-def limits(distilled: Distilled) -> list[str]:
-    """What not to expect of the set, and not to do with it."""
+def limits(distilled: Distilled, *more: str) -> str:
+    """What not to expect of the set, and not to do with it: a list, with `more` at its end."""
     lines = [
         "The set was optimised for one kernel and one preprocessing; elsewhere it is worth less.",
         "PNGs have 8 bits and are clipped to [0, 1]: train on the images as learned, not on them.",
@@ -206,14 +206,10 @@ def limits(distilled: Distilled) -> list[str]:
                 else "Learned images may leave the range of pixels there."
             ),
         )
-    return lines
+    return "\n".join(f"- {line}" for line in [*lines, *more])
 
 
 def _chosen(provenance: dict[str, Any]) -> list[str]:
     if "test_accuracy" not in provenance:
         return []
     return ["The step may have been chosen by the test accuracy that is told above."]
-
-
-def _bullets(lines: Sequence[str]) -> str:
-    return "\n".join(f"- {line}" for line in lines)
