@@ -132,7 +132,7 @@ def _label_solve_on(row: str, start: str) -> Experiment:
 
 
 def _for_networks() -> list[Experiment]:
-    """MNIST with a ridge of a tenth of the kernel: less exact, and for networks."""
+    """With a ridge of a tenth of the kernel: less exact, and for networks."""
     ten = {"num_steps": 40, "support__learn_labels": False, "eval__steps": _NEWTON_CURVE}
     hundred = ten | _HUNDRED | {"num_steps": 15}
     learned = {"num_steps": 200, "batch_size": 500, "eval__steps": _CURVE}
@@ -142,6 +142,7 @@ def _for_networks() -> list[Experiment]:
         _kip("kip_mnist_10_ridge", "kip_mnist", None, reg=0.1, **learned),
         _kip("kip_newton_mnist_100_fixed_ridge", "kip_newton_mnist", None, reg=0.1, **hundred),
         _kip("kip_mnist_100_ridge", "kip_mnist", None, reg=0.1, **followed),
+        _kip("kip_newton_cifar10_10_fixed_ridge", "kip_newton_cifar10", None, reg=0.1, **ten),
     ]
 
 
