@@ -11,7 +11,9 @@ climbing; two cores (Intel Xeon), 0.94 core hours with evaluations, 17 s a step 
 the pairs have come to cost 0.30 instead of 0.52 ms since). Twelve more of 5,000 targets each, with
 augment=flip and today's criterion: 60.24 -> 60.89 %, held-out error 3.212 -> 3.179e-2, 0.26 core
 hours on two cores (AMD EPYC). With labels fixed 16.69 -> 53.57 % at step 80, still climbing (images
-held out: 51.10 / 52.20 % at steps 60 / 80), 14 s a step, 0.67 core hours there. 100 images,
+held out: 51.10 / 52.20 % at steps 60 / 80), 14 s a step, 0.67 core hours there. With labels fixed
+and --config.reg=0.1, for networks (docs/transfer.md): 17.07 -> 46.90 % at step 40, nearly flat
+(held-out error 3.859 / 3.844e-2 at steps 30 / 40), 15 s a step, 0.42 core hours there. 100 images,
 damping 0.01: 51.37 -> 61.12 % at step 10, 1.73 core hours for 16 steps on two cores (AMD EPYC);
 there it stayed. On from that set by today's criterion and mean (docs/method.md), with augment=flip:
 67.19 % after 24 steps, still climbing; 105 to 130 s a step where nothing else ran, 2.12 core hours.
