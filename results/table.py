@@ -25,7 +25,8 @@ Gauss-Newton steps with labels solved anew. ± is the standard deviation over dr
 Rows `kip_newton_*` on other data than the digits are older than the criterion by which Gauss-Newton
 steps are chosen now, and than the mean of images that is a set now (`figures.json` has the commit,
 docs/method.md what it makes of 100 images), except `kip_newton_mnist_500`, those that go on from
-the set of another, `kip_newton_fashion_mnist_10_fixed` and `kip_newton_cifar10_10_fixed`.
+the set of another, and with labels fixed `kip_newton_fashion_mnist_10_fixed`,
+`kip_newton_cifar10_10_fixed` and `kip_newton_cifar10_10_fixed_ridge`.
 *Published*: Nguyen et al., NeurIPS 2021, on the original data; for KIP the best variant,
 second-hand. The CIFAR-10 here is a JPEG copy.
 *Hours*: wall time of one run on two cores without an accelerator (AMD EPYC or Intel Xeon:
