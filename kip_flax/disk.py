@@ -1,4 +1,4 @@
-"""Disks that are full or cannot be written, as Orbax meets them, told in one line."""
+"""Disks that are full or cannot be written, as libraries meet them, told in one line."""
 
 import contextlib
 import logging

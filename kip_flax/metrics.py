@@ -60,14 +60,12 @@ def open_writer(folder: str, writes: bool = True) -> Iterator[Writer]:
     unwritten = (asynclib.AsyncError, tf.errors.OpError)
     with disk.unlogged("clu"):
         try:
-            yield writer
-        except BaseException as error:
-            with contextlib.suppress(*unwritten):  # What is on its way out is to be told.
-                writer.close()  # Waits for what its thread still has to say.
-            if isinstance(error, unwritten):
-                raise _unwritable(folder, error) from error
-            raise
-        try:
+            try:
+                yield writer
+            except BaseException:
+                with contextlib.suppress(*unwritten):  # What is on its way out is to be told.
+                    writer.close()  # Waits for what its thread still has to say.
+                raise
             writer.close()
         except unwritten as error:
             raise _unwritable(folder, error) from error
