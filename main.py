@@ -21,8 +21,8 @@ from typing import NoReturn
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from kip_flax.console import Console
-from kip_flax.errors import UserError
+from kip_flax.runtime.console import Console
+from kip_flax.runtime.errors import UserError
 
 # What a file with an experiment, or a field set on the command line, may raise.
 _CONFIG_ERRORS = (
@@ -64,13 +64,13 @@ def main(argv: list[str]) -> None:
     try:
         _check_command(argv)
         if FLAGS.mode == "export":
-            from kip_flax.formats import export_files
+            from kip_flax.modes import export_set
 
-            export_files.export_file(FLAGS.distilled, FLAGS.workdir, Console(quiet=FLAGS.quiet))
+            export_set.export_file(FLAGS.distilled, FLAGS.workdir, Console(quiet=FLAGS.quiet))
             return
         # JAX and all that comes with it are loaded only for a command that makes sense.
         from kip_flax import config as config_lib
-        from kip_flax import multihost
+        from kip_flax.runtime import multihost
 
         if FLAGS.config is not None:
             config_lib.validate(FLAGS.config)
@@ -87,35 +87,35 @@ def _dispatch(console: Console) -> None:
     config, distilled, workdir = FLAGS.config, FLAGS.distilled, FLAGS.workdir
     match FLAGS.mode:
         case "train":
-            from kip_flax import train
+            from kip_flax.modes import train
 
             train.train_and_evaluate(config, workdir, console)
         case "evaluate":
-            from kip_flax import train
+            from kip_flax.modes import train
 
             train.evaluate_file(config, distilled, workdir, console)
         case "transfer":
-            from kip_flax import transfer
+            from kip_flax.modes.transfer import mode as transfer
 
             transfer.transfer_file(config, distilled, workdir, console)
         case "compare":
-            from kip_flax import compare
+            from kip_flax.modes.compare import mode as compare
 
             compare.compare(config, FLAGS.compare, workdir, console)
         case "plan":
-            from kip_flax import plan
+            from kip_flax.modes import plan
 
             plan.plan_run(config, console)
         case "import":
-            from kip_flax.formats import import_file
+            from kip_flax.modes import import_set
 
-            import_file.import_file(config, distilled, workdir, FLAGS.layout, console)
+            import_set.import_file(config, distilled, workdir, FLAGS.layout, console)
         case "report":
-            from kip_flax import report_mode
+            from kip_flax.modes.report import mode as report_mode
 
             report_mode.write_reports(workdir, config, console)
         case "figures":
-            from kip_flax import figures_mode
+            from kip_flax.modes.figures import mode as figures_mode
 
             figures_mode.write_figures(workdir, console)
 
@@ -165,7 +165,7 @@ def _set_up_jax(cpu_devices: int) -> None:
     """
     import jax
 
-    from kip_flax import metrics, multihost, sharding
+    from kip_flax.runtime import metrics, multihost, sharding
 
     sharding.prepare_cpu_devices()
     multihost.start(FLAGS.coordinator_address, FLAGS.num_processes, FLAGS.process_id)

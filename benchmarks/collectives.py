@@ -16,18 +16,13 @@ import numpy as np
 import optax
 from jax.sharding import Mesh
 
-from kip_flax import (
-    architectures,
-    distill,
-    evaluate,
-    gauss_newton,
-    kernels,
-    label_solve,
-    residuals,
-    sharding,
-    tasks,
-)
+from kip_flax import architectures, kernels
+from kip_flax.algorithms import _distill as distill
+from kip_flax.algorithms import base as tasks
 from kip_flax.kernels import jacobian
+from kip_flax.krr import gauss_newton, label_solve, residuals
+from kip_flax.runs import evaluate
+from kip_flax.runtime import sharding
 
 _OPS = "all-reduce|all-gather|all-to-all|reduce-scatter|collective-permute|collective-broadcast"
 _LINE = re.compile(rf"= (?P<shape>.*?) (?P<op>{_OPS})(-start)?\(")

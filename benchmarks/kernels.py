@@ -23,8 +23,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from kip_flax import architectures, kernels, metrics, sharding
+from kip_flax import architectures, kernels
 from kip_flax.kernels import jacobian
+from kip_flax.runtime import metrics, sharding
 
 Pairs = tuple[jax.Array, jax.Array]
 _REST = 0.5  # Seconds in which the contender before gives its memory back and its threads stop.

@@ -15,7 +15,9 @@ import jax
 import numpy as np
 
 from kip_flax import architectures as arch
-from kip_flax import empirical, kernels, networks
+from kip_flax import kernels
+from kip_flax.networks import build as networks
+from kip_flax.networks import ntk as empirical
 
 W_STD, B_STD = 2**0.5, 0.1
 OUTPUTS = 64

@@ -23,8 +23,10 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from kip_flax import metrics, prepare, sharding, tasks
-from kip_flax.console import Console
+from kip_flax.algorithms import base as tasks
+from kip_flax.runs import setup as prepare
+from kip_flax.runtime import metrics, sharding
+from kip_flax.runtime.console import Console
 
 _SHAPES = {"digits": (8, 8, 1), "mnist": (28, 28, 1), "cifar10": (32, 32, 3)}
 _CLASSES = 10

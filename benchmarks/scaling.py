@@ -22,7 +22,10 @@ import numpy as np
 import optax
 from matplotlib.figure import Figure
 
-from kip_flax import architectures, distill, kernels, multihost, sharding, tasks
+from kip_flax import architectures, kernels
+from kip_flax.algorithms import _distill as distill
+from kip_flax.algorithms import base as tasks
+from kip_flax.runtime import multihost, sharding
 
 # Links between devices, as their makers state them: bytes a second, and an assumed latency a hop.
 LINKS = {

@@ -24,7 +24,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from kip_flax import architectures, distill, kernels, krr, metrics, sharding
+from kip_flax import architectures, kernels, krr
+from kip_flax.algorithms import _distill as distill
+from kip_flax.runtime import metrics, sharding
 
 
 def main() -> None:

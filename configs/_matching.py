@@ -3,7 +3,8 @@
 from ml_collections import ConfigDict
 
 from configs import default
-from kip_flax import gradient_matching, siamese
+from kip_flax.algorithms import _gradient_matching as gradient_matching
+from kip_flax.data import siamese
 
 
 def get_config(dataset: str, classes: int, images_per_class: str) -> ConfigDict:

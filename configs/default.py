@@ -38,7 +38,7 @@ def get_config() -> ConfigDict:
     # 'none', 'standard', 'zca_normalize' (as published), 'zca' (RFAD's) or 'zca_center' (FRePo's);
     # fitted on the training images alone.
     config.preprocess = "standard"
-    # Augmentations of the target batches, comma separated: see kip_flax/augment.py. '' for none.
+    # Augmentations of the target batches, comma separated ('' for none): kip_flax/data/augment.py.
     config.augment = ""
 
     config.kernel = ConfigDict()
@@ -92,7 +92,7 @@ def get_config() -> ConfigDict:
 
     # DC and DSA: the network whose gradients are matched, and how it is trained meanwhile.
     config.matching = ConfigDict()
-    # mlp, convnet_in, convnet2_in, lenet, alexnet, vgg11_in or resnet18_in: see kip_flax/zoo.py.
+    # mlp, convnet_in, convnet2_in, lenet, alexnet, vgg11_in or resnet18_in (networks/zoo.py).
     config.matching.network = "convnet_in"
     # Updates of the images before another network is drawn. Published for 1, 10, 20, 30, 40, 50
     # images per class: 1, 10, 20, 30, 40, 50.
@@ -146,7 +146,7 @@ def get_config() -> ConfigDict:
     config.transfer = ConfigDict()
     # Networks: 'kernel' (the one above, of finite width), 'NAME:DEPTH' (any other description, such
     # as 'myrtle:5'), 'krr' (no network: kernel ridge regression with the kernel above; 'krr:fc:1':
-    # with another), or one of kip_flax/zoo.py: mlp,
+    # with another), or one of kip_flax/networks/zoo.py: mlp,
     # convnet_in, convnet2_in, lenet, alexnet, vgg11_in, vgg11_bn, resnet18_in, resnet18_bn.
     config.transfer.networks = ("krr", "kernel")
     # Channels or units of a layer of 'kernel' and 'NAME:DEPTH'.

@@ -9,7 +9,7 @@ al., "Neural Kernels Without Tangents", ICML 2020 (Myrtle).
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from kip_flax.errors import UserError
+from kip_flax.runtime.errors import UserError
 
 
 @dataclass(frozen=True)

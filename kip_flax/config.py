@@ -8,16 +8,11 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from kip_flax import (
-    algorithms,
-    architectures,
-    augment,
-    data,
-    fields,
-    matching_fields,
-    transfer_fields,
-)
-from kip_flax.errors import UserError
+from kip_flax import algorithms, architectures, data, fields
+from kip_flax.algorithms import _matching_fields as matching_fields
+from kip_flax.data import augment
+from kip_flax.networks import fields as transfer_fields
+from kip_flax.runtime.errors import UserError
 
 # What may differ between a run and its continuation: it decides how far, where and how often, not
 # what is computed. A name that ends in a dot stands for all fields below it.

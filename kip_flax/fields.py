@@ -5,14 +5,9 @@ The defaults and what each is for are in `configs/default.py`.
 
 from collections.abc import Sequence
 
-from kip_flax import (
-    architectures,
-    data,
-    kernels,
-    matching_fields,
-    preprocess,
-    transfer_fields,
-)
+from kip_flax import architectures, data, kernels, preprocess
+from kip_flax.algorithms import _matching_fields as matching_fields
+from kip_flax.networks import fields as transfer_fields
 
 OPTIMIZERS = ("adam", "sgd")
 SCHEDULES = ("constant", "cosine")

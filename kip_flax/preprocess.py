@@ -10,7 +10,7 @@ from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
-from kip_flax.errors import UserError
+from kip_flax.runtime.errors import UserError
 
 # Each with the arrays it has beside the channels' mean and standard deviation.
 _ARRAYS: dict[str, tuple[str, ...]] = {

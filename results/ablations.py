@@ -17,8 +17,9 @@ import jax
 from ml_collections import ConfigDict
 
 from configs import kip_digits, kip_mnist
-from kip_flax import files, metrics, sharding, train
 from kip_flax.algorithms import kip
+from kip_flax.modes import train
+from kip_flax.runtime import files, metrics, sharding
 from results.record import percent
 
 FOLDER = Path(__file__).resolve().parent

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from kip_flax import export
-from kip_flax.formats import card, citations
+from kip_flax.export import card, citations
 from results import record, words
 from results.experiments import Experiment
 

@@ -10,8 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from kip_flax import export, figures, files, image_grid, methods, preprocess, report_facts
-from kip_flax.errors import UserError
+from kip_flax import export, preprocess
+from kip_flax.algorithms import _methods as methods
+from kip_flax.export import image_grid
+from kip_flax.modes.figures import draw as figures
+from kip_flax.modes.report import facts as report_facts
+from kip_flax.runtime import files
+from kip_flax.runtime.errors import UserError
 from results.experiments import Experiment
 
 FIGURES = "figures.json"

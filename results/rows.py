@@ -9,8 +9,13 @@ from pathlib import Path
 import numpy as np
 from ml_collections import ConfigDict
 
-from kip_flax import export, figures, files, prepare, preprocess, report_facts, tasks
-from kip_flax.figures import Shown
+from kip_flax import export, preprocess
+from kip_flax.algorithms import base as tasks
+from kip_flax.modes.figures import draw as figures
+from kip_flax.modes.figures.draw import Shown
+from kip_flax.modes.report import facts as report_facts
+from kip_flax.runs import setup as prepare
+from kip_flax.runtime import files
 from results import record
 
 FOLDER = Path(__file__).resolve().parent

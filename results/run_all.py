@@ -16,8 +16,8 @@ import sys
 from pathlib import Path
 from typing import NoReturn
 
-from kip_flax import files
-from kip_flax.errors import UserError
+from kip_flax.runtime import files
+from kip_flax.runtime.errors import UserError
 from results import record, table
 from results.experiments import EXPERIMENTS, Experiment, command
 

@@ -5,7 +5,7 @@ python -m results.table   writes them anew
 
 from pathlib import Path
 
-from kip_flax import files
+from kip_flax.runtime import files
 from results import card, record, words
 from results.experiments import EXPERIMENTS, Experiment
 

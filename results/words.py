@@ -6,7 +6,7 @@ from typing import Any
 
 from configs import default
 from kip_flax import config as config_lib
-from kip_flax import methods
+from kip_flax.algorithms import _methods as methods
 from results.experiments import Experiment, command
 
 _NAMES = {

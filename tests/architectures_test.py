@@ -3,7 +3,7 @@
 import pytest
 
 from kip_flax import architectures as arch
-from kip_flax.errors import UserError
+from kip_flax.runtime.errors import UserError
 
 
 def count(spec, kind):

@@ -10,9 +10,10 @@ import quick
 
 from configs import default
 from kip_flax import config as config_lib
-from kip_flax import data, train
-from kip_flax.errors import UserError
+from kip_flax import data
 from kip_flax.fields import FIELDS
+from kip_flax.modes import train
+from kip_flax.runtime.errors import UserError
 
 ROOT = Path(__file__).resolve().parent.parent
 NAMES = sorted(path.stem for path in (ROOT / "configs").glob("[!_]*.py"))

@@ -11,7 +11,8 @@ import jax
 import pytest
 
 from kip_flax import architectures as arch
-from kip_flax import kernels, sharding
+from kip_flax import kernels
+from kip_flax.runtime import sharding
 
 _CACHE = tempfile.TemporaryDirectory(prefix="kip_flax_tests_")  # Removed when Python ends.
 

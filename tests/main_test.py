@@ -1,32 +1,12 @@
 """The command line as a person meets it: one line for a mistake, code 2, no traceback."""
 
 import json
-import os
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
-
-ROOT = Path(__file__).resolve().parent.parent
-DIGITS = "--config=configs/kip_digits.py"
-QUICK = (
-    *("--config.kernel.architecture=fc", "--config.kernel.depth=1", "--config.num_steps=3"),
-    *("--config.batch_size=30", "--config.eval.steps=(0,)", "--config.mesh.cpu_devices=1"),
-)
-
-
-def run(*arguments):
-    environment = {k: v for k, v in os.environ.items() if not k.startswith(("JAX_", "TF_"))}
-    return subprocess.run(
-        [sys.executable, "main.py", *arguments],
-        cwd=ROOT,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+from command import DIGITS, QUICK, ROOT, run
 
 
 @pytest.mark.parametrize(
@@ -103,7 +83,7 @@ def test_train_again_and_evaluate(tmp_path):
 
 
 def test_export_and_import(tmp_path):
-    theirs = ROOT / "tests" / "data" / "res_digits_ConvNet_1ipc.pt"
+    theirs = ROOT / "tests" / "fixtures" / "res_digits_ConvNet_1ipc.pt"
     taken = run(DIGITS, "--mode=import", f"--distilled={theirs}", f"--workdir={tmp_path}", *QUICK)
     assert (taken.returncode, taken.stderr) == (0, "")
     (told,) = re.findall(r"evaluate with +(.*)", taken.stdout)
@@ -147,7 +127,7 @@ def test_the_main_job_goes_as_with_the_reference_kernel(tmp_path, changes):
 
 def test_importing_the_package_loads_neither_tensorflow_nor_the_reference():
     code = (
-        "import sys, kip_flax, kip_flax.train, kip_flax.config; "
+        "import sys, kip_flax, kip_flax.modes.train, kip_flax.config; "
         "sys.exit('tensorflow' in sys.modules or 'neural_tangents' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from kip_flax import preprocess
-from kip_flax.errors import UserError
+from kip_flax.runtime.errors import UserError
 
 RNG = np.random.default_rng(0)
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Sets up a virtual environment (VENV, by default .venv) and runs the tests in it.
-# Arguments go to pytest: bash tests/run.sh tests/krr_test.py -x
+# Arguments go to pytest: bash tests/run.sh tests/krr/ridge_test.py -x
 # Two files at once, because most of the time is compiling on one core; -n 0 for one after the other.
 set -euo pipefail
 cd "$(dirname "$0")/.."

@@ -10,9 +10,13 @@ import importlib.util
 import pkgutil
 from types import ModuleType
 
-from kip_flax.errors import UserError
+from kip_flax.runtime.errors import UserError
 
-NAMES: tuple[str, ...] = tuple(module.name for module in pkgutil.iter_modules(__path__))
+NAMES: tuple[str, ...] = tuple(
+    module.name
+    for module in pkgutil.iter_modules(__path__)
+    if module.name != "base" and not module.name.startswith("_")
+)
 
 
 def find(name: str) -> ModuleType:

@@ -6,11 +6,14 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from kip_flax import augment, data, fields, gradient_matching, networks, sharding
-from kip_flax.data import Dataset
-from kip_flax.errors import UserError
-from kip_flax.state import MatchingState
-from kip_flax.tasks import Problem, Step, make_optimizer, pinned
+from kip_flax import data, fields
+from kip_flax.algorithms import _gradient_matching as gradient_matching
+from kip_flax.algorithms._state import MatchingState
+from kip_flax.algorithms.base import Problem, Step, make_optimizer, pinned
+from kip_flax.data import Dataset, augment
+from kip_flax.networks import build as networks
+from kip_flax.runtime import sharding
+from kip_flax.runtime.errors import UserError
 
 
 def init(config: ConfigDict, images: jax.Array, labels: jax.Array) -> MatchingState:
@@ -90,7 +93,7 @@ def _network(config: ConfigDict, shape: tuple[int, ...], classes: int) -> networ
 
 
 def _make(name: str, shape: tuple[int, ...], classes: int) -> networks.Make:
-    from kip_flax import zoo  # Flax's modules take a second to load.
+    from kip_flax.networks import zoo  # Flax's modules take a second to load.
 
     height, width, channels = shape
     return functools.partial(zoo.make_network, name, (height, width, channels), classes)

@@ -4,7 +4,7 @@ from ml_collections import ConfigDict
 
 from kip_flax.algorithms import dc
 from kip_flax.algorithms.dc import check_data, init, make_step
-from kip_flax.errors import UserError
+from kip_flax.runtime.errors import UserError
 
 __all__ = ["check", "check_data", "init", "make_step"]
 

@@ -7,11 +7,13 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from kip_flax import augment, data, distill, sharding
-from kip_flax.data import Dataset
-from kip_flax.errors import UserError
-from kip_flax.state import KipState
-from kip_flax.tasks import Problem, Step, make_optimizer, pinned
+from kip_flax import data
+from kip_flax.algorithms import _distill as distill
+from kip_flax.algorithms._state import KipState
+from kip_flax.algorithms.base import Problem, Step, make_optimizer, pinned
+from kip_flax.data import Dataset, augment
+from kip_flax.runtime import sharding
+from kip_flax.runtime.errors import UserError
 
 # Labels, size of a batch, classes, key and number of a step to the places of its targets.
 Draw = Callable[[np.ndarray, int, int, jax.Array, int], np.ndarray]

@@ -5,12 +5,14 @@ from collections.abc import Callable
 import jax
 from ml_collections import ConfigDict
 
-from kip_flax import data, gauss_newton, residuals, sharding
+from kip_flax import data
 from kip_flax.algorithms import kip, kip_solve
+from kip_flax.algorithms._state import KipState
+from kip_flax.algorithms.base import Problem, Step, Support, kernel_options
 from kip_flax.algorithms.kip import check_data
 from kip_flax.kernels import jacobian
-from kip_flax.state import KipState
-from kip_flax.tasks import Problem, Step, Support, kernel_options
+from kip_flax.krr import gauss_newton, residuals
+from kip_flax.runtime import sharding
 
 __all__ = ["check", "check_data", "init", "make_step", "make_support", "pairs", "prepare"]
 

@@ -6,13 +6,16 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from kip_flax import data, distill, label_solve, sharding
+from kip_flax import data
+from kip_flax.algorithms import _distill as distill
 from kip_flax.algorithms import kip, ls
+from kip_flax.algorithms._state import KipState
+from kip_flax.algorithms.base import Problem, Step, Support, make_optimizer, pinned
 from kip_flax.algorithms.kip import check_data
 from kip_flax.algorithms.ls import pairs
-from kip_flax.errors import UserError
-from kip_flax.state import KipState
-from kip_flax.tasks import Problem, Step, Support, make_optimizer, pinned
+from kip_flax.krr import label_solve
+from kip_flax.runtime import sharding
+from kip_flax.runtime.errors import UserError
 
 __all__ = ["check", "check_data", "init", "label_targets", "make_step", "make_support", "pairs"]
 

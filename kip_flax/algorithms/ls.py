@@ -7,10 +7,11 @@ import jax
 from jax.sharding import NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
-from kip_flax import label_solve, sharding
-from kip_flax.errors import UserError
-from kip_flax.state import LsState
-from kip_flax.tasks import Problem, Step, Support, pinned
+from kip_flax.algorithms._state import LsState
+from kip_flax.algorithms.base import Problem, Step, Support, pinned
+from kip_flax.krr import label_solve
+from kip_flax.runtime import sharding
+from kip_flax.runtime.errors import UserError
 
 
 def init(config: ConfigDict, images: jax.Array, labels: jax.Array) -> LsState:

@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 
 from kip_flax import architectures as arch
-from kip_flax.errors import UserError
 from kip_flax.kernels import band, duplicates, tiles, variances, xla
 from kip_flax.kernels.layout import deviation, lay_out
+from kip_flax.runtime.errors import UserError
 
 Kernel = Callable[[jax.Array, jax.Array], jax.Array]
 

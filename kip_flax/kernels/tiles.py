@@ -17,7 +17,7 @@ from kip_flax.kernels.band import Plan
 from kip_flax.kernels.layout import Variances, lay_out
 from kip_flax.kernels.variances import variances
 from kip_flax.kernels.xla import tile
-from kip_flax.passes import in_parts
+from kip_flax.runtime.batching import in_parts
 
 # Lanes of a tile. On a CPU a tile's planes should stay in the cache of a core; elsewhere lanes fill
 # the machine, and the planes of a tile should fit this many bytes.

@@ -20,14 +20,7 @@ from kip_flax.kernels.cpu.correlation import (
 )
 from kip_flax.kernels.cpu.outlets import Rows, arrived_pair
 from kip_flax.kernels.cpu.rows import Affine, Deviations
-from kip_flax.kernels.cpu.vectors import (
-    fma,
-    load,
-    negative_fma,
-    splat,
-    stay_apart,
-    store,
-)
+from kip_flax.kernels.cpu.vectors import fma, load, negative_fma, splat, stay_apart, store
 from kip_flax.kernels.cpu.windows import column, windows
 
 _HALF_OVER_PI = 0.5 / math.pi

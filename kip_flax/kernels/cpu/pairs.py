@@ -12,12 +12,7 @@ from kip_flax.kernels.band import Plan, variance_plan
 from kip_flax.kernels.cpu import threads
 from kip_flax.kernels.cpu.distances import squared_distances
 from kip_flax.kernels.cpu.program import Program, assemble
-from kip_flax.kernels.cpu.tiles import (
-    pairs_backward,
-    pairs_forward,
-    tiles_backward,
-    tiles_forward,
-)
+from kip_flax.kernels.cpu.tiles import pairs_backward, pairs_forward, tiles_backward, tiles_forward
 from kip_flax.kernels.cpu.variances import variances_backward, variances_forward
 from kip_flax.kernels.cpu.vectors import LANES
 

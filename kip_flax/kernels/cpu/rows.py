@@ -22,13 +22,7 @@ from kip_flax.kernels.cpu.correlation import (
     sine_of,
 )
 from kip_flax.kernels.cpu.outlets import put, put_one, put_pair
-from kip_flax.kernels.cpu.vectors import (
-    fma,
-    load,
-    splat,
-    stay_apart,
-    store,
-)
+from kip_flax.kernels.cpu.vectors import fma, load, splat, stay_apart, store
 from kip_flax.kernels.cpu.windows import column, windows
 
 

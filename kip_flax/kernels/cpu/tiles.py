@@ -18,13 +18,7 @@ from kip_flax.kernels.cpu.sides import (
     tile_sides,
 )
 from kip_flax.kernels.cpu.vectors import LANES, fma, load, row_at, splat, store
-from kip_flax.kernels.cpu.walk import (
-    backward,
-    forward,
-    make_kept,
-    make_rings,
-    room_for_planes,
-)
+from kip_flax.kernels.cpu.walk import backward, forward, make_kept, make_rings, room_for_planes
 
 
 @entry

@@ -1,0 +1,226 @@
+"""Dataset condensation by gradient matching: the step of DC and DSA.
+
+Zhao, Mopuri, Bilen, *Dataset Condensation with Gradient Matching* (ICLR 2021, arXiv 2006.05929),
+Algorithm 1: a network, drawn at random, is trained on the synthetic images; before each part of
+that training, images of every class move so that the gradient they give resembles that of real
+images of the class. DSA augments both alike (see `siamese`). Constants that the paper leaves open
+are those of the published code, VICO-UoE/DatasetCondensation.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh
+from jax.sharding import PartitionSpec as P
+
+from kip_flax.algorithms._state import MatchingState
+from kip_flax.data import siamese
+from kip_flax.networks.build import Functions
+from kip_flax.runtime import batching
+
+Metrics = dict[str, jax.Array]
+Leaves = tuple[jax.Array, ...]
+
+# Images per class: (outer_loops, inner_loops), those of the published code.
+LOOPS = {1: (1, 1), 10: (10, 50), 20: (20, 25), 30: (30, 20), 40: (40, 15), 50: (50, 10)}
+_EPSILON = 1e-6
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How networks are trained between the updates of the images.
+
+    Attributes:
+        outer_loops: updates of the images before another network is drawn.
+        inner_loops: epochs on the synthetic images after each of them but the last.
+        learning_rate: of the network, by plain gradient descent.
+        batch_train: synthetic images of one step of it.
+        augments: names that `siamese` draws from; () is DC.
+    """
+
+    outer_loops: int
+    inner_loops: int
+    learning_rate: float
+    batch_train: int
+    augments: tuple[str, ...] = ()
+
+
+Step = Callable[[MatchingState, jax.Array, jax.Array], tuple[MatchingState, Metrics]]
+
+
+def init(
+    images: jax.Array, labels: jax.Array, net: Functions, tx: optax.GradientTransformation
+) -> MatchingState:
+    """State before the first step: images (S, H, W, C) and labels (S, classes) by class."""
+    images = jnp.asarray(images, jnp.float32)
+    shapes = jax.eval_shape(lambda: net.init(jax.random.key(0))[0])
+    network = tuple(jnp.zeros(leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(shapes))
+    labels = jnp.asarray(labels, jnp.float32)
+    return MatchingState(jnp.zeros((), jnp.int32), images, labels, tx.init(images), network)
+
+
+def distance(synthetic: Sequence[jax.Array], real: Sequence[jax.Array]) -> jax.Array:
+    """Layer-wise distance of two gradients (section 3.3, equation 8).
+
+    For every output of a layer 1 minus the cosine between its weights' gradients, summed. Vectors
+    (biases; scale and shift of a normalisation) count as nothing, as in the published code.
+
+    Args:
+        synthetic, real: gradients, leaf by leaf; the last axis of a leaf is the layer's output.
+    """
+    total = jnp.float32(0)
+    for ours, theirs in zip(synthetic, real, strict=True):
+        if ours.ndim == 1:
+            continue
+        ours, theirs = (leaf.reshape(-1, leaf.shape[-1]) for leaf in (ours, theirs))
+        products = jnp.sum(ours * theirs, axis=0)
+        total += jnp.sum(1 - products / (_norms(ours) * _norms(theirs) + _EPSILON))
+    return total
+
+
+def _norms(columns: jax.Array) -> jax.Array:
+    """Length of every column; the gradient at 0 is 0, as PyTorch has it, not NaN."""
+    squares = jnp.sum(columns**2, axis=0)
+    return jnp.where(squares > 0, jnp.sqrt(jnp.where(squares > 0, squares, 1)), 0)
+
+
+def make_step(
+    net: Functions,
+    tx: optax.GradientTransformation,
+    recipe: Recipe,
+    mesh: Mesh,
+    key: jax.Array,
+) -> Step:
+    """`step(state, real, weights) -> (state, metrics)`: one update of the images; not jitted yet.
+
+    Args:
+        net: the network; its normalisations keep no running averages.
+        tx: optimiser of the images.
+        recipe: how the network is trained.
+        mesh: its axis 'data' shares the real images, and the synthetic ones that train.
+        key: of networks, batches and augmentations; each follows from it and `state.step`.
+
+    The step takes real images (B, classes, H, W, C), B of every class, and weights (B,), 0 where
+    images are padding; both lie over 'data'. Its metrics are the distance per class and the norm
+    of its gradient, before the update.
+    """
+    key_network, key_batch, key_augment = (jax.random.fold_in(key, i) for i in range(3))
+    structure = jax.tree.structure(jax.eval_shape(lambda: net.init(key_network)[0]))
+    other = net.init(key_network)[1]
+    lives = recipe.outer_loops > 1  # Otherwise every network is drawn, matched and dropped.
+
+    def loss(network: Leaves, x: jax.Array, y: jax.Array, weights: jax.Array) -> jax.Array:
+        outputs = net.apply_train(jax.tree.unflatten(structure, network), other, x)[0]
+        return weights @ optax.softmax_cross_entropy_with_integer_labels(outputs, y)
+
+    def local(
+        state: MatchingState, real: jax.Array, weights: jax.Array
+    ) -> tuple[MatchingState, Metrics]:
+        network_number, loop = jnp.divmod(state.step, recipe.outer_loops)
+
+        def drawn() -> Leaves:
+            return tuple(
+                jax.tree.leaves(net.init(jax.random.fold_in(key_network, network_number))[0])
+            )
+
+        network = jax.lax.cond(loop == 0, drawn, lambda: state.network) if lives else drawn()
+        augment_key = jax.random.fold_in(key_augment, state.step)
+        distances, grads = _match(loss, recipe, network, state, real, weights, augment_key)
+        updates, opt_state = tx.update(grads, state.opt_state, state.images)
+        images = optax.apply_updates(state.images, updates)
+        if lives:
+            labels = jnp.argmax(state.labels, axis=1)
+            train = _make_training(loss, recipe, mesh.shape["data"], images, labels)
+            train_key = jax.random.fold_in(key_batch, state.step)
+            last = loop == recipe.outer_loops - 1
+            network = jax.lax.cond(
+                last, lambda old: old, lambda old: train(old, train_key), network
+            )
+        metrics = {"loss": jnp.mean(distances), "grad_norm": jnp.linalg.norm(grads.ravel())}
+        new = state.replace(
+            step=state.step + 1, images=images, opt_state=opt_state, network=network
+        )
+        return new, metrics
+
+    specs = (P(), P("data"), P("data"))
+    return jax.shard_map(local, mesh=mesh, in_specs=specs, out_specs=P(), check_vma=False)
+
+
+def _match(
+    loss: batching.Loss,
+    recipe: Recipe,
+    network: Leaves,
+    state: MatchingState,
+    real: jax.Array,
+    weights: jax.Array,
+    key: jax.Array,
+) -> tuple[jax.Array, jax.Array]:
+    """Distances (classes,), and the gradient (S, H, W, C) of their sum, one class after another."""
+    classes = real.shape[1]
+    by_class = state.images.reshape(classes, -1, *state.images.shape[1:])
+    per_class = by_class.shape[1]
+
+    def of_class(number: jax.Array) -> tuple[jax.Array, jax.Array]:
+        class_key = jax.random.fold_in(key, number)
+
+        def seen(images: jax.Array) -> jax.Array:
+            return siamese.alike(recipe.augments, images, class_key)
+
+        wanted = _real_gradient(loss, network, seen(real[:, number]), number, weights)
+
+        def apart(images: jax.Array) -> jax.Array:
+            labels = jnp.full(per_class, number)
+            share = jnp.full(per_class, 1 / per_class, jnp.float32)
+            return distance(jax.grad(loss)(network, seen(images), labels, share), wanted)
+
+        return jax.value_and_grad(apart)(by_class[number])
+
+    distances, grads = jax.lax.map(of_class, jnp.arange(classes))
+    return distances, grads.reshape(state.images.shape)
+
+
+def _real_gradient(
+    loss: batching.Loss, network: Leaves, images: jax.Array, number: jax.Array, weights: jax.Array
+) -> Leaves:
+    """Gradient of the mean loss over the real images of a class, on all devices."""
+    total = batching.sum_of_gradients(loss, network, images, jnp.full(len(images), number), weights)
+    return _mean_over_devices(total, weights)
+
+
+def _mean_over_devices(total: Leaves, weights: jax.Array) -> Leaves:
+    total, count = jax.lax.psum((total, jnp.sum(weights)), "data")
+    return jax.tree.map(lambda leaf: leaf / count, total)
+
+
+def _make_training(
+    loss: batching.Loss, recipe: Recipe, devices: int, images: jax.Array, labels: jax.Array
+) -> Callable[[Leaves, jax.Array], Leaves]:
+    """`train(network, key) -> network` after `inner_loops` epochs on the synthetic images."""
+    size = min(recipe.batch_train, len(images))
+    batches = -(-len(images) // size)
+    share = -(-size // devices)  # Of a batch, for this device; what is too much has weight 0.
+
+    def train(network: Leaves, key: jax.Array) -> Leaves:
+        def step(number: jax.Array, network: Leaves) -> Leaves:
+            epoch, batch = jnp.divmod(number, batches)
+            epoch_key = jax.random.fold_in(key, epoch)
+            order = jnp.arange(len(images))
+            if batches > 1:
+                order = jax.random.permutation(epoch_key, len(images))
+            own = jax.lax.axis_index("data") * share + jnp.arange(share)
+            places = batch * size + own
+            real = (own < size) & (places < len(images))
+            rows = order[jnp.where(real, places, 0)]
+            batch_key = jax.random.fold_in(epoch_key, batch)
+            x = siamese.each(recipe.augments, images[rows], batch_key, places)
+            weights = real.astype(jnp.float32)
+            total = batching.sum_of_gradients(loss, network, x, labels[rows], weights)
+            grads = _mean_over_devices(total, weights)
+            return jax.tree.map(lambda old, g: old - recipe.learning_rate * g, network, grads)
+
+        return jax.lax.fori_loop(0, recipe.inner_loops * batches, step, network)
+
+    return train

@@ -1,0 +1,214 @@
+"""Augmentations of target images: pure functions of a key, inside or outside jit.
+
+They act on preprocessed images, and what moves in from outside the frame is 0: the training mean
+in the 'standard' and 'zca_normalize' spaces, black in 'none'. The strengths are those of Zhao and
+Bilen, *Dataset Condensation with Differentiable Siamese Augmentation* (ICML 2021), whose own six
+are 'color', 'crop', 'cutout', 'flip', 'scale' and 'rotate' (see `siamese`).
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jax.scipy.ndimage import map_coordinates
+from jax.typing import ArrayLike
+
+from kip_flax.runtime.errors import UserError
+
+MAX_SHIFT = 1 / 8  # of the side
+MAX_ANGLE = 15.0  # degrees
+MAX_ZOOM = 1.2
+MAX_BRIGHTNESS = 0.5  # added or taken, of a standard deviation in the 'standard' space
+MAX_SATURATION = 2.0
+CONTRAST = (0.5, 1.5)
+
+
+def parse(spec: str) -> tuple[str, ...]:
+    """The names in a comma-separated list, in order; '' means none.
+
+    Raises:
+        UserError: a name is unknown or given twice.
+    """
+    names = tuple(name.strip() for name in spec.split(",")) if spec.strip() else ()
+    unknown = [name for name in names if name not in AUGMENTS]
+    if unknown:
+        raise UserError(
+            f"unknown augmentation {unknown[0]!r}: "
+            f"augment is a comma list of {', '.join(AUGMENTS)}, or empty."
+        )
+    if len(set(names)) < len(names):
+        raise UserError(f"augment is {spec!r}: name each augmentation once.")
+    return names
+
+
+def augment(names: tuple[str, ...], images: jax.Array, key: jax.Array) -> jax.Array:
+    """Applies the augmentations `names` in order, to every image differently.
+
+    Image i depends on `key` and i alone: not on how many images follow it.
+
+    Args:
+        names: as `parse` gives them (static under jit).
+        images: float (n, H, W, C).
+        key: a JAX random key.
+
+    Returns:
+        The same shape and dtype.
+    """
+    for number, name in enumerate(names):
+        keys = jax.vmap(jax.random.fold_in, (None, 0))(
+            jax.random.fold_in(key, number), jnp.arange(len(images))
+        )
+        images = jax.vmap(_FUNCTIONS[name])(images, keys)
+    return images
+
+
+def function(name: str) -> Callable[[jax.Array, jax.Array], jax.Array]:
+    """The augmentation `name` as a function of one image (H, W, C) and a key."""
+    return _FUNCTIONS[name]
+
+
+def _flip(image: jax.Array, key: jax.Array) -> jax.Array:
+    """Left and right swapped, every other time."""
+    return jnp.where(jax.random.bernoulli(key), image[:, ::-1], image)
+
+
+def _shift(image: jax.Array, key: jax.Array) -> jax.Array:
+    """Moved by whole pixels, up to `MAX_SHIFT` of the side in each direction."""
+    reach = jnp.array([int(side * MAX_SHIFT) for side in image.shape[:2]])
+    return shifted(image, jax.random.randint(key, (2,), -reach, reach + 1))
+
+
+def _cutout(image: jax.Array, key: jax.Array) -> jax.Array:
+    """A square of half the side set to 0, centred on any pixel (DeVries and Taylor, 2017)."""
+    return cut_out(image, jax.random.randint(key, (2,), 0, jnp.array(image.shape[:2])))
+
+
+def _crop_rotate(image: jax.Array, key: jax.Array) -> jax.Array:
+    """A random window, 1 / `MAX_ZOOM` to 1 of the side, turned by up to `MAX_ANGLE`, resized."""
+    angle_key, window_key, place_key = jax.random.split(key, 3)
+    angle = jax.random.uniform(angle_key, minval=-MAX_ANGLE, maxval=MAX_ANGLE)
+    window = jax.random.uniform(window_key, minval=1 / MAX_ZOOM, maxval=1.0)
+    place = jax.random.uniform(place_key, (2,), minval=-1.0, maxval=1.0)
+    return crop_rotated(image, jnp.deg2rad(angle), window, place)
+
+
+def _crop(image: jax.Array, key: jax.Array) -> jax.Array:
+    """Padded by `MAX_SHIFT` of the side, rounded, and cropped anywhere."""
+    reach = jnp.array([int(side * MAX_SHIFT + 0.5) for side in image.shape[:2]])
+    return shifted(image, jax.random.randint(key, (2,), -reach, reach + 1))
+
+
+def _color(image: jax.Array, key: jax.Array) -> jax.Array:
+    """Brightness, then saturation, then contrast."""
+    bright, saturated, contrast = (
+        jax.random.uniform(part, dtype=image.dtype) for part in jax.random.split(key, 3)
+    )
+    low, high = CONTRAST
+    return colored(
+        image,
+        2 * MAX_BRIGHTNESS * (bright - 0.5),
+        MAX_SATURATION * saturated,
+        low + (high - low) * contrast,
+    )
+
+
+def _scale(image: jax.Array, key: jax.Array) -> jax.Array:
+    """Rows and columns shrunk or enlarged, each by up to `MAX_ZOOM`, about the centre."""
+    factors = jax.random.uniform(key, (2,), minval=1 / MAX_ZOOM, maxval=MAX_ZOOM)
+    return warped(image, jnp.diag(factors))
+
+
+def _rotate(image: jax.Array, key: jax.Array) -> jax.Array:
+    """Turned about the centre by up to `MAX_ANGLE`."""
+    return warped(
+        image, turn(jnp.deg2rad(jax.random.uniform(key, minval=-MAX_ANGLE, maxval=MAX_ANGLE)))
+    )
+
+
+def colored(
+    image: jax.Array, brightness: jax.Array, saturation: jax.Array, contrast: jax.Array
+) -> jax.Array:
+    """`image` (H, W, C) plus `brightness`; then its distance from grey, then from its mean, times.
+
+    Args:
+        image: float (H, W, C).
+        brightness: added to every pixel.
+        saturation: by which a pixel's difference from the mean of its channels is multiplied.
+        contrast: by which a pixel's difference from the mean of the image is multiplied.
+    """
+    image = image + brightness
+    grey = jnp.mean(image, axis=-1, keepdims=True)
+    image = (image - grey) * saturation + grey
+    mean = jnp.mean(image)
+    return (image - mean) * contrast + mean
+
+
+def shifted(image: jax.Array, by: jax.Array) -> jax.Array:
+    """`image` (H, W, C) moved down and right by `by` (2,) pixels, at most the side; 0 moves in."""
+    height, width, channels = image.shape
+    padded = jnp.pad(image, ((height, height), (width, width), (0, 0)))
+    start = (height - by[0], width - by[1], 0)
+    return jax.lax.dynamic_slice(padded, start, (height, width, channels))
+
+
+def cut_out(image: jax.Array, centre: jax.Array) -> jax.Array:
+    """`image` (H, W, C) with 0 in the square of half its shorter side around `centre` (2,).
+
+    The square reaches from centre - side/2 up to, but not including, centre + side/2.
+    """
+    half = max(1, min(image.shape[:2]) // 4)
+    rows, columns = (
+        (jnp.arange(side) >= middle - half) & (jnp.arange(side) < middle + half)
+        for side, middle in zip(image.shape[:2], centre, strict=True)
+    )
+    return jnp.where((rows[:, None] & columns)[..., None], 0, image)
+
+
+def crop_rotated(
+    image: jax.Array, angle: jax.Array, window: jax.Array, place: jax.Array
+) -> jax.Array:
+    """The part of `image` (H, W, C) in a turned window, resized to (H, W) bilinearly.
+
+    Args:
+        image: float (H, W, C).
+        angle: radians by which the window is turned, from rows towards columns.
+        window: side of the window over the side of the image, at most 1.
+        place: (2,), -1 to 1: from the upper left to the lower right place that a window which is
+            not turned can have. Turned corners may reach outside, where there is 0.
+    """
+    last = jnp.array(image.shape[:2]) - 1
+    return warped(image, window * turn(angle), last / 2 * place * (1 - window))
+
+
+def turn(angle: jax.Array) -> jax.Array:
+    """The rotation (2, 2) of (row, column) by `angle` radians."""
+    return jnp.array([[jnp.cos(angle), -jnp.sin(angle)], [jnp.sin(angle), jnp.cos(angle)]])
+
+
+def warped(image: jax.Array, matrix: jax.Array, offset: ArrayLike = 0.0) -> jax.Array:
+    """`image` (H, W, C) where pixel p, seen from the centre, shows the point `matrix` p + `offset`.
+
+    Between pixels bilinear, outside 0. matrix (2, 2) and offset (2,) are of (row, column).
+    """
+    centre = (jnp.array(image.shape[:2]) - 1) / 2
+    grid = jnp.stack(jnp.meshgrid(*map(jnp.arange, image.shape[:2]), indexing="ij"), -1)
+    source = centre + offset + jnp.einsum("hwi,ji->hwj", grid - centre, matrix)
+    sample = jax.vmap(
+        lambda channel: map_coordinates(channel, (source[..., 0], source[..., 1]), order=1),
+        in_axes=-1,
+        out_axes=-1,
+    )
+    return sample(image).astype(image.dtype)
+
+
+_FUNCTIONS: dict[str, Callable[[jax.Array, jax.Array], jax.Array]] = {
+    "flip": _flip,
+    "shift": _shift,
+    "cutout": _cutout,
+    "crop_rotate": _crop_rotate,
+    "color": _color,
+    "crop": _crop,
+    "scale": _scale,
+    "rotate": _rotate,
+}
+AUGMENTS: tuple[str, ...] = tuple(_FUNCTIONS)

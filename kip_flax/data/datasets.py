@@ -1,0 +1,218 @@
+"""Data sets: a name and a folder in, a checked `Dataset` out; and class-balanced draws.
+
+Nothing is downloaded. The files are the publishers' own; `sources` knows where they lie.
+"""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from kip_flax.data import readers, sources
+from kip_flax.data.sources import Part, Source
+from kip_flax.runtime.errors import UserError
+
+DATASETS: tuple[str, ...] = ("digits", *sources.PUBLISHED, "folder", "npz")
+_SPLIT_SEED = 0  # of the split of data that come without a test set: the same for every run
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """Images as they are stored, before any preprocessing.
+
+    Attributes:
+        name: one of `DATASETS`.
+        train_images, test_images: uint8 (n, H, W, C), C = 1 or 3.
+        train_labels, test_labels: int32 (n,), 0 to num_classes - 1.
+        class_names: one name per class.
+        split: what the test images are: 'test', or 'validation' where they were training images.
+    """
+
+    name: str
+    train_images: np.ndarray
+    train_labels: np.ndarray
+    test_images: np.ndarray
+    test_labels: np.ndarray
+    class_names: tuple[str, ...]
+    split: str = "test"
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.class_names)
+
+    @property
+    def known_images(self) -> np.ndarray:
+        """All that preprocessing may be fitted on: validation images are training images there.
+
+        So a set that was made beside validation images has the preprocessing of all others.
+        """
+        if self.split == "test":
+            return self.train_images
+        return np.concatenate([self.train_images, self.test_images])
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(H, W, C)."""
+        height, width, channels = self.train_images.shape[1:]
+        return height, width, channels
+
+
+def load_dataset(
+    name: str, data_dir: str = "", *, image_size: int = 32, test_fraction: float = 0.2
+) -> Dataset:
+    """Reads the data set `name`.
+
+    Args:
+        name: one of `DATASETS`.
+        data_dir: the folder that holds the publisher's files, or its parent; for 'folder' the
+            folder of class folders (or of train/ and test/ with class folders); for 'npz' the file
+            or a folder with exactly one; 'digits' needs none.
+        image_size: side in pixels that the pictures of 'folder' are resized to.
+        test_fraction: share of each class held out for testing by 'digits', by a 'folder' without
+            train/ and test/ and by an 'npz' without test arrays. The split is always the same.
+
+    Raises:
+        UserError: unknown name, missing, damaged or contradictory files; names the file.
+    """
+    if name not in DATASETS:
+        raise UserError(f"unknown data set {name!r}: dataset.name is one of {', '.join(DATASETS)}.")
+    if not 0 < test_fraction < 1:
+        raise UserError(f"dataset.test_fraction is {test_fraction}: set it between 0 and 1.")
+    if image_size < 1:
+        raise UserError(f"dataset.image_size is {image_size}: set it to at least 1.")
+    if name == "digits":
+        found = sources.digits()
+    elif not data_dir:
+        raise UserError(f"data set {name!r} needs files: set dataset.data_dir to their folder.")
+    else:
+        found = _of_files(name, Path(data_dir).expanduser(), image_size)
+    train, test = found.train, found.test
+    if test is None:
+        train, test = _split(found.paths[0], *train, test_fraction)
+    return _checked(name, found, train, test)
+
+
+def hold_out(dataset: Dataset, fraction: float) -> Dataset:
+    """`dataset` with a part of its training images in the place of the test images.
+
+    Settings are chosen on it, and the test images stay unread. The split is always the same.
+
+    Args:
+        dataset: with test images of its own.
+        fraction: share of each class that is held out, above 0 and below 1.
+
+    Raises:
+        UserError: a class has only one image.
+    """
+    where = Path(f"the training set of {dataset.name}")
+    train, held = _split(where, dataset.train_images, dataset.train_labels, fraction)
+    return replace(
+        dataset,
+        train_images=train[0],
+        train_labels=train[1],
+        test_images=held[0],
+        test_labels=held[1],
+        split="validation",
+    )
+
+
+def balanced_draw(labels: np.ndarray, size: int, num_classes: int, key: jax.Array) -> np.ndarray:
+    """Draws `size` different indices into `labels`, as evenly over the classes as can be.
+
+    What does not divide by the number of classes goes to distinct random classes; a class with too
+    few images is made up for by the others. The draw and its random order follow from `key` alone,
+    on any number of devices.
+
+    Args:
+        labels: integers (n,), 0 to num_classes - 1.
+        size: how many to draw.
+        num_classes: how many classes there are.
+        key: a JAX random key.
+
+    Returns:
+        int64 (size,).
+
+    Raises:
+        UserError: `size` is not between 1 and n.
+    """
+    return _drawn(labels, slice(0, size), num_classes, key)
+
+
+def balanced_batch(
+    labels: np.ndarray, size: int, num_classes: int, key: jax.Array, number: int
+) -> np.ndarray:
+    """Batch `number` (from 1) of passes over the data, in each of which no image comes twice.
+
+    Each batch is a balanced draw of what the pass has left. A pass ends when that has too few of
+    some class to be even, and the next one is in another order. It follows from `key` and `number`.
+
+    Args, Returns, Raises: as of `balanced_draw`.
+    """
+    fewest = int(np.bincount(labels, minlength=num_classes).min())
+    batches = max(1, fewest * num_classes // size)
+    passes, place = divmod(number - 1, batches)
+    taken = slice(place * size, (place + 1) * size)
+    return _drawn(labels, taken, num_classes, jax.random.fold_in(key, passes + 1))
+
+
+def _drawn(labels: np.ndarray, taken: slice, num_classes: int, key: jax.Array) -> np.ndarray:
+    """Some of the places in an order that is even over the classes wherever it is cut."""
+    size = taken.stop - taken.start
+    if not 1 <= size <= len(labels):
+        raise UserError(
+            f"{size} images cannot be drawn from {len(labels)}: take between 1 and {len(labels)}."
+        )
+    rng = np.random.default_rng(np.asarray(jax.random.key_data(key)).ravel())
+    shuffled = rng.permutation(len(labels))
+    by_class = shuffled[np.argsort(labels[shuffled], kind="stable")]
+    counts = np.bincount(labels, minlength=num_classes)
+    rank_in_class = np.arange(len(labels)) - np.repeat(np.cumsum(counts) - counts, counts)
+    # First everyone's first image, then everyone's second: whatever the size, the cut is even.
+    in_turn = np.lexsort((rng.random(len(labels)), rank_in_class))
+    return rng.permutation(by_class[in_turn[taken]])
+
+
+def _of_files(name: str, root: Path, image_size: int) -> Source:
+    match name:
+        case "folder":
+            return sources.folder(root, image_size)
+        case "npz":
+            return sources.npz(root)
+        case _:
+            return sources.PUBLISHED[name](root)
+
+
+def _split(
+    where: Path, images: np.ndarray, labels: np.ndarray, fraction: float
+) -> tuple[Part, Part]:
+    """Holds out `fraction` of every class, at least one image and not all; order is kept."""
+    rng = np.random.default_rng(_SPLIT_SEED)
+    held_out = np.zeros(len(labels), bool)
+    for label in np.unique(labels):
+        (members,) = np.nonzero(labels == label)
+        if len(members) < 2:
+            raise UserError(
+                f"{where} has one image of class {label}: at least two are needed to hold one out."
+            )
+        count = min(max(1, round(fraction * len(members))), len(members) - 1)
+        held_out[rng.permutation(members)[:count]] = True
+    return (images[~held_out], labels[~held_out]), (images[held_out], labels[held_out])
+
+
+def _checked(name: str, source: Source, train: Part, test: Part) -> Dataset:
+    """Checks that both parts hold images of one shape and a label in range for each."""
+    for path, (images, labels) in zip(source.paths, (train, test), strict=True):
+        if not len(images):
+            raise UserError(f"{path} holds no images: at least one is needed.")
+        if images.shape[-1] not in (1, 3) or 0 in images.shape:
+            raise UserError(f"{path} has images of {images.shape[1:]}: 1 or 3 channels are needed.")
+        readers.check_labels(path, labels, len(images), 0, len(source.class_names) - 1)
+    if train[0].shape[1:] != test[0].shape[1:]:
+        both = " and ".join(map(str, source.paths))
+        raise UserError(
+            f"{both} disagree: training images are {train[0].shape[1:]}, test images "
+            f"{test[0].shape[1:]}."
+        )
+    train_labels, test_labels = train[1].astype(np.int32), test[1].astype(np.int32)
+    return Dataset(name, train[0], train_labels, test[0], test_labels, source.class_names)

@@ -1,0 +1,215 @@
+"""The card of an exported set: a README.md with the header that the Hugging Face Hub reads.
+
+Its parts that hold for a set wherever it lies are public.
+"""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from kip_flax import config as config_lib
+from kip_flax.algorithms import _matching_fields as matching_fields
+from kip_flax.algorithms import _methods as methods
+from kip_flax.export import Distilled, citations
+from kip_flax.export.moments import field_name
+
+_LEARNED = {
+    "learned": "images and labels",
+    "solved": "images, labels solved for",
+    "fixed": "images, labels fixed",
+}
+_SPACES = {
+    "none": "Pixels in [0, 1].",
+    "standard": "Pixels in [0, 1] minus the mean, divided by the standard deviation of each "
+    "channel of the training images.",
+    "zca_normalize": "Pixels in [0, 1] standardised channel by channel; each image minus its mean, "
+    "divided by its L2 norm; then whitened (ZCA, regulariser 0.1), all fitted on the training "
+    "images.",
+    "zca": "Pixels in [0, 1] standardised channel by channel, then whitened (ZCA, regulariser 0.1),"
+    " fitted on the training images.",
+    "zca_center": "Pixels in [0, 1] standardised channel by channel, minus the mean image, then "
+    "whitened (ZCA, regulariser 0.1), fitted on the training images.",
+}
+
+
+def write_card(distilled: Distilled, dataset: str, class_names: list[str], paths: list[str]) -> str:
+    """The text of README.md.
+
+    Args:
+        distilled: the set, with `meta` and `preprocess`.
+        dataset: what it was made from.
+        class_names: C names.
+        paths: the files beside the card that it explains: the npz, then those below torch/.
+    """
+    meta = distilled.meta or {}
+    provenance = meta.get("provenance", {})
+    algorithm = provenance.get("config", {}).get("algorithm", "")
+    sections = (
+        _header(len(distilled.images), dataset, algorithm),
+        opening(distilled, dataset, class_names),
+        _files(distilled, dataset, paths),
+        _loading(paths[0]),
+        "## Preprocessing\n\n" + preprocessing(distilled),
+        "## Figures\n\n" + _figures(provenance, meta.get("kernel", {})),
+        f"## Licence\n\n{licence(dataset)} Put its licence into the header before you publish.",
+        "## Limits\n\n" + limits(distilled, *_chosen(provenance)),
+        f"## Citation\n\n```bibtex\n{citations.bibtex(algorithm)}\n```",
+    )
+    return "\n\n".join(sections) + "\n"
+
+
+def _header(count: int, dataset: str, algorithm: str) -> str:
+    sizes = {1_000: "n<1K", 10_000: "1K<n<10K", 100_000: "10K<n<100K"}
+    size = next((name for most, name in sizes.items() if count < most), "n>100K")
+    matched = algorithm in matching_fields.ALGORITHMS
+    name = json.dumps(f"{dataset}, distilled to {count} images", ensure_ascii=False)
+    return f"""---
+license: other
+pretty_name: {name}
+task_categories:
+- image-classification
+size_categories:
+- {size}
+tags:
+- dataset-distillation
+- {"gradient-matching" if matched else "kernel-ridge-regression"}
+configs:
+- config_name: default
+  data_files:
+  - split: train
+    path: data/train-*.parquet
+---"""
+
+
+def opening(distilled: Distilled, dataset: str, class_names: Sequence[str]) -> str:
+    """The heading, who made the set and how, its shapes and what its labels mean."""
+    provenance = (distilled.meta or {}).get("provenance", {})
+    maker = _maker(provenance, provenance.get("config", {}).get("algorithm", ""))
+    count = len(distilled.images)
+    per_class = np.bincount(distilled.labels.argmax(1), minlength=len(class_names))
+    least, most = min(per_class), max(per_class)
+    each = f"{least}" if least == most else f"{least} to {most}"
+    height, width, channels = distilled.images.shape[1:]
+    return f"""# {dataset}, distilled to {count} images
+
+{maker}
+
+- {count} images of {height}x{width}x{channels}, {len(class_names)} classes, {each} for each class \
+(by the largest label).
+- Classes: {", ".join(class_names)}.
+- Labels are regression targets: a class is one-hot minus 1/{len(class_names)}; learned ones hold \
+any numbers, negative ones too."""
+
+
+def _maker(provenance: dict[str, Any], algorithm: str) -> str:
+    version = provenance.get("versions", {}).get("kip_flax")
+    by = f"kip_flax {version}" if version else "kip_flax"
+    if "imported" in provenance:
+        return (
+            f"Imported by {by} from `{provenance['imported']}` ({provenance['layout']}), which was "
+            "made by others: cite them."
+        )
+    method = methods.in_full(algorithm) or "kernel ridge regression"
+    if not methods.is_kip(algorithm):
+        return f"Made by {by}: {method}."
+    config = provenance["config"]
+    learned = _LEARNED[config_lib.labels_are(config)]
+    return f"Made by {by}: {method}, {learned}, step {provenance['step']}, seed {config['seed']}."
+
+
+def _files(distilled: Distilled, dataset: str, paths: list[str]) -> str:
+    npz, whole, images, labels, result = paths
+    return f"""## Files
+
+| | |
+|---|---|
+| `data/*.parquet` | one row for each image: `image` (PNG, to look at), `label` (the \
+largest one's class), `soft_label` (as learned), `array` (the image as learned, float32, H x W x \
+channels) |
+| `png/` | the same PNGs, one folder for each class, its number in front |
+| `{whole}` | PyTorch: `images` (N, C, H, W) as learned, `labels` as learned, `classes` |
+| `{images}`, `{labels}` | PyTorch, for evaluators such as DD-Ranking's: images normalised as they \
+normalise {field_name(dataset)}, labels as learned |
+| `{result}` | the same images with class numbers, as DatasetCondensation saves its results |
+| `{npz}` | NumPy: `images`, `labels` as learned, with the preprocessing; what kip_flax reads |"""
+
+
+def _loading(npz: str) -> str:
+    return f"""## Load
+
+```python
+from datasets import load_dataset
+
+rows = load_dataset("THIS_FOLDER", split="train").with_format("numpy")
+images, labels = rows["array"][:], rows["soft_label"][:]
+```
+
+```python
+import numpy as np
+
+file = np.load("{npz}")
+images, labels = file["images"], file["labels"]
+```"""
+
+
+def preprocessing(distilled: Distilled) -> str:
+    """The space that the images are in, in words, with its mean and deviation."""
+    name = distilled.preprocess_name or "none"
+    text = f"`{name}`: {_SPACES[name]}"
+    if distilled.preprocess is None:
+        return text
+    values = {key: distilled.preprocess[key].tolist() for key in ("mean", "std")}
+    for key, numbers in values.items():
+        text += f"\n\n`{key}`: {', '.join(f'{number:.6g}' for number in numbers)}."
+    return text + (
+        "\n\nImages to be classified must be brought into the same space. `kip_flax.preprocess` "
+        "applies and inverts it from the arrays in the npz."
+    )
+
+
+def _figures(provenance: dict[str, Any], kernel: dict[str, Any]) -> str:
+    split = next((s for s in ("test", "validation") if f"{s}_accuracy" in provenance), None)
+    if split is None:
+        return "None were measured by kip_flax."
+    held_out = ", which were held out of the training images" if split == "validation" else ""
+    parts = [f"{kernel[key]}" for key in ("architecture", "depth", "get") if key in kernel]
+    reg = provenance.get("config", {}).get("reg")
+    return (
+        f"Kernel ridge regression on this set ({', '.join(parts)}; reg {reg}) classifies "
+        f"{100 * provenance[f'{split}_accuracy']:.2f} % of the {split} images{held_out}; half the "
+        f"mean squared error is {provenance[f'{split}_mse']:.5f}. Networks trained on it by "
+        "gradient descent usually reach less."
+    )
+
+
+def licence(dataset: str) -> str:
+    """Whose terms hold."""
+    return f"The images were made from training images of {dataset}: its terms hold for them."
+
+
+def limits(distilled: Distilled, *more: str) -> str:
+    """What not to expect of the set, and not to do with it: a list, with `more` at its end."""
+    lines = [
+        "The set was optimised for one kernel and one preprocessing; elsewhere it is worth less.",
+        "PNGs have 8 bits and are clipped to [0, 1]: train on the images as learned, not on them.",
+        "Learned images can show training images: a set from private data is private.",
+    ]
+    if (distilled.preprocess_name or "").startswith("zca"):
+        lines.insert(
+            2,
+            "Pictures, and the images for other evaluators, are the whitening's inverse. "
+            + (
+                "Each image's own mean and norm are gone; typical ones stand in for them."
+                if distilled.preprocess_name == "zca_normalize"
+                else "Learned images may leave the range of pixels there."
+            ),
+        )
+    return "\n".join(f"- {line}" for line in [*lines, *more])
+
+
+def _chosen(provenance: dict[str, Any]) -> list[str]:
+    if "test_accuracy" not in provenance:
+        return []
+    return ["The step may have been chosen by the test accuracy that is told above."]

@@ -1,0 +1,235 @@
+"""The one writer, and the reader, of distilled sets and their index.
+
+Distilled sets have the published form (Nguyen et al., NeurIPS 2021): an npz with `images` and
+`labels`, named by `distilled_name`, listed in an index csv. Ours hold more under further keys, so
+that readers of the published form need not care.
+"""
+
+import csv
+import hashlib
+import io
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kip_flax.runtime import files
+from kip_flax.runtime.errors import UserError
+
+_IDENTITY = ("architecture", "dataset", "ssize", "zca", "l", "aug", "ckpt")
+INDEX_COLUMNS = (*_IDENTITY, "test_acc", "test_mse", "URL")
+_PREFIX = "preprocess/"
+_HEAVY_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class Distilled:
+    """A distilled set as read from `path`.
+
+    Attributes:
+        path: the file it came from.
+        images: (S, H, W, channels) float32, in preprocessed space.
+        labels: (S, C) float32.
+        meta: class_names, kernel, provenance; None for files published by others.
+        preprocess: arrays of the preprocessing; None if the file (or its side file) lacks them:
+            fit it again on the training images.
+    """
+
+    path: Path
+    images: np.ndarray
+    labels: np.ndarray
+    meta: dict[str, Any] | None
+    preprocess: dict[str, np.ndarray] | None
+
+    @property
+    def preprocess_name(self) -> str | None:
+        """Name of the preprocessing, as recorded or as a published file name says it; or None."""
+        if self.meta is not None and "preprocess" in self.meta:
+            return self.meta["preprocess"]
+        parts = self.path.stem.split("_")
+        return "zca_normalize" if "zca" in parts else "standard" if "nozca" in parts else None
+
+
+def architecture_name(name: str, depth: int) -> str:
+    """How published names spell an architecture: FC1, Conv3, ConvNet, ConvNet3, Myrtle10.
+
+    ConvNet is the paper's, with 3 blocks after a prepended layer; ConvNet3 lacks that layer. Other
+    depths of the former have no published name and are called ConvNetPre2, ConvNetPre4 ...
+    """
+    if name == "convnet":
+        return "ConvNet" if depth == 3 else f"ConvNetPre{depth}"
+    shown = {"fc": "FC", "conv": "Conv", "convnet_plain": "ConvNet", "myrtle": "Myrtle"}
+    return f"{shown[name]}{depth}"
+
+
+def distilled_name(
+    architecture: str,
+    support_size: int,
+    preprocess: str,
+    learn_labels: bool,
+    augmented: bool,
+    step: int,
+) -> str:
+    """Published name, without suffix, such as `ConvNet_ssize100_zca_nol_noaug_ckpt1000`.
+
+    `architecture` is spelt by `architecture_name`.
+    """
+    zca = "zca" if preprocess.startswith("zca") else "nozca"
+    learned, augment = "l" if learn_labels else "nol", "aug" if augmented else "noaug"
+    return f"{architecture}_ssize{support_size}_{zca}_{learned}_{augment}_ckpt{step}"
+
+
+def write_distilled(
+    path: str | os.PathLike[str],
+    images: np.ndarray,
+    labels: np.ndarray,
+    *,
+    preprocess: str,
+    preprocess_arrays: Mapping[str, np.ndarray],
+    class_names: Sequence[str],
+    kernel: Mapping[str, Any],
+    provenance: Mapping[str, Any],
+) -> None:
+    """Writes one distilled set as npz, atomically; the same input gives the same bytes.
+
+    Keys: `images`, `labels` (the published form), `meta` (JSON text: the keywords below) and
+    `preprocess/NAME` arrays. No pickle is needed. Arrays of preprocessing above 1 MiB (whitening
+    matrices of 32x32x3 images, 38 MB each) would make every checkpoint heavy: they are written
+    once to `preprocess-HASH.npz` beside, which `meta` names and `load_distilled` reads if it can.
+
+    Args:
+        path: the file, ending in .npz.
+        images: (S, H, W, channels), in preprocessed space; stored as float32.
+        labels: (S, C); stored as float32.
+        preprocess: name of the preprocessing.
+        preprocess_arrays: what it takes to apply it, from `preprocess.to_arrays`.
+        class_names: C names.
+        kernel: hyper-parameters of the kernel, JSON values.
+        provenance: how the set was made (data set, config, versions ...), JSON values.
+
+    Raises:
+        UserError: a file cannot be written.
+    """
+    path = Path(path)
+    light = {k: v for k, v in preprocess_arrays.items() if v.nbytes <= _HEAVY_BYTES}
+    heavy = {k: v for k, v in preprocess_arrays.items() if k not in light}
+    meta = {
+        "format": 1,
+        "preprocess": preprocess,
+        "preprocess_file": _write_once(path.parent, heavy) if heavy else None,
+        "class_names": list(class_names),
+        "kernel": dict(kernel),
+        "provenance": dict(provenance),
+    }
+    arrays = {
+        "images": np.asarray(images, np.float32),
+        "labels": np.asarray(labels, np.float32),
+        "meta": np.array(json.dumps(meta)),
+    }
+    arrays |= {_PREFIX + name: array for name, array in light.items()}
+    files.write_arrays(path, arrays)
+
+
+def load_distilled(path: str | os.PathLike[str]) -> Distilled:
+    """Reads a distilled set, ours or one published in the same form without the extras.
+
+    Raises:
+        UserError: the file is missing, broken, or not of the form of `write_distilled`.
+    """
+    path = Path(path)
+    arrays = files.read_arrays(path)
+    if missing := [key for key in ("images", "labels") if key not in arrays]:
+        raise UserError(
+            f"{path} lacks {' and '.join(missing)} (it holds {', '.join(arrays) or 'nothing'}): "
+            "a distilled set is an npz of images (S, H, W, channels) and labels (S, classes)."
+        )
+    images, labels = arrays["images"], arrays["labels"]
+    _check_array(path, "images", images, "(S, H, W, channels)")
+    _check_array(path, "labels", labels, "(S, classes)")
+    if len(images) != len(labels):
+        raise UserError(
+            f"{path}: {len(images)} images but {len(labels)} labels; a distilled set has as many "
+            f"of the ones as of the others."
+        )
+    meta = _read_meta(path, arrays["meta"]) if "meta" in arrays else None
+    preprocess = {k.removeprefix(_PREFIX): v for k, v in arrays.items() if k.startswith(_PREFIX)}
+    if meta and (side := meta.get("preprocess_file")):
+        side_path = path.with_name(Path(side).name)
+        preprocess = preprocess | files.read_arrays(side_path) if side_path.exists() else {}
+    return Distilled(
+        path, images.astype(np.float32), labels.astype(np.float32), meta, preprocess or None
+    )
+
+
+def update_index(path: str | os.PathLike[str], row: Mapping[str, Any]) -> None:
+    """Puts `row` (keys: `INDEX_COLUMNS`) into the index csv, sorted by ckpt, atomically.
+
+    A row of the same set and ckpt is replaced, so that a resumed run leaves no duplicates.
+
+    Raises:
+        UserError: the file there is not such an index, or cannot be written.
+    """
+    path = Path(path)
+    if set(row) != set(INDEX_COLUMNS):
+        raise KeyError(f"a row of the index has {INDEX_COLUMNS}, not {tuple(row)}")
+    new = {column: str(row[column]) for column in INDEX_COLUMNS}
+    rows = [old for old in _read_index(path) if any(old[c] != new[c] for c in _IDENTITY)]
+    rows = sorted([*rows, new], key=lambda r: int(r["ckpt"]))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, INDEX_COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    files.write_bytes_atomic(path, text.getvalue().encode())
+
+
+def _read_index(path: Path) -> list[dict[str, str]]:
+    if not path.exists():
+        return []
+    try:
+        header, *rows = csv.reader(path.read_text(encoding="utf-8").splitlines(), strict=True)
+        if tuple(header) != INDEX_COLUMNS:
+            raise ValueError(f"its columns are not {','.join(INDEX_COLUMNS)}")
+        read = [dict(zip(INDEX_COLUMNS, row, strict=True)) for row in rows]
+        for row in read:
+            int(row["ckpt"])
+    except (OSError, ValueError, csv.Error) as error:
+        raise UserError(
+            f"cannot read {path} ({error}): move it away to begin a new one."
+        ) from error
+    return read
+
+
+def _write_once(folder: Path, arrays: Mapping[str, np.ndarray]) -> str:
+    """Writes an npz named by its content, unless it is there; returns the file's name."""
+    data = files.npz_bytes(arrays)
+    name = f"preprocess-{hashlib.sha256(data).hexdigest()[:12]}.npz"
+    if not (folder / name).exists():
+        files.write_bytes_atomic(folder / name, data)
+    return name
+
+
+def _check_array(path: Path, key: str, array: np.ndarray, form: str) -> None:
+    if array.ndim != form.count(",") + 1 or 0 in array.shape or array.dtype.kind != "f":
+        hint = ""
+        if key == "labels" and array.ndim == 1:
+            hint = "; class numbers become labels by krr.centered_one_hot"
+        raise UserError(
+            f"{path}: {key} are {array.dtype} of shape {array.shape}; a distilled set has floats "
+            f"of shape {form}{hint}."
+        )
+    if not np.isfinite(array).all():
+        raise UserError(f"{path}: {key} hold NaN or inf; take a checkpoint of an earlier step.")
+
+
+def _read_meta(path: Path, text: np.ndarray) -> dict[str, Any]:
+    try:
+        meta = json.loads(str(text))
+    except ValueError:
+        meta = None
+    if not isinstance(meta, dict):
+        raise UserError(f"{path}: meta is not a JSON object; take another copy of the file.")
+    return meta

@@ -1,0 +1,177 @@
+"""Reads files of `torch.save` as NumPy arrays, without torch and without running what they hold.
+
+Both forms are read: the zip archive (PyTorch 1.6 and later) and the stream of pickles before it.
+The unpickler knows the few names that tensors need. NumPy's, by which others' files keep accuracies
+beside their tensors, are passed over; any other name is refused.
+"""
+
+import io
+import os
+import pickle
+import struct
+import zipfile
+import zlib
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kip_flax.export.torch_writer import STORAGES
+from kip_flax.runtime.errors import UserError
+
+_DTYPES = {storage: np.dtype(name).newbyteorder("<") for name, storage in STORAGES.items()}
+_MAGIC = 0x1950A86A20F9469CFC6C  # The first pickle of the older form.
+_UNREADABLE = (
+    *(OSError, EOFError, ValueError, TypeError, KeyError, AttributeError, IndexError),
+    *(ArithmeticError, MemoryError, RuntimeError),
+    *(pickle.UnpicklingError, zipfile.BadZipFile, zlib.error, struct.error),
+)
+
+
+class Skipped:
+    """Stands for a value that is not read: a number of NumPy's beside the tensors."""
+
+    def __init__(self, *_: object) -> None:
+        pass
+
+    def __setstate__(self, state: object) -> None:
+        pass
+
+
+@dataclass(frozen=True)
+class _Storage:
+    dtype: np.dtype
+    key: str
+    size: int
+
+
+@dataclass(frozen=True)
+class _Tensor:
+    """A tensor whose numbers are not read yet."""
+
+    storage: _Storage
+    offset: int
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+
+    def array(self, read: Callable[[_Storage], bytes]) -> np.ndarray:
+        """The tensor; ValueError where it reaches out of its storage."""
+        flat = np.frombuffer(read(self.storage), self.storage.dtype, self.storage.size)
+        if len(self.shape) != len(self.strides) or min((*self.shape, *self.strides, 0)) < 0:
+            raise ValueError(f"a tensor of shape {self.shape} and strides {self.strides}")
+        steps = zip(self.shape, self.strides, strict=True)
+        last = self.offset + sum((size - 1) * step for size, step in steps)
+        if not 0 <= self.offset <= len(flat) or (0 not in self.shape and last >= len(flat)):
+            raise ValueError("a tensor larger than its storage")
+        strides = [stride * flat.itemsize for stride in self.strides]
+        view = np.lib.stride_tricks.as_strided(flat[self.offset :], self.shape, strides)
+        return view.astype(self.storage.dtype.newbyteorder("="))
+
+
+def _rebuild_tensor(
+    storage: _Storage, offset: int, shape: tuple[int, ...], strides: tuple[int, ...], *_: object
+) -> _Tensor:
+    if not isinstance(storage, _Storage):
+        raise pickle.UnpicklingError("a tensor without a storage")
+    return _Tensor(storage, offset, tuple(shape), tuple(strides))
+
+
+class _Unpickler(pickle.Unpickler):
+    _allowed: dict[tuple[str, str], Any] = {  # noqa: RUF012 (never changed)
+        ("torch._utils", "_rebuild_tensor_v2"): _rebuild_tensor,
+        ("torch._utils", "_rebuild_parameter"): lambda data, *_: data,
+        ("collections", "OrderedDict"): OrderedDict,
+        ("_codecs", "encode"): Skipped,
+        ("numpy", "dtype"): Skipped,
+        ("numpy", "ndarray"): Skipped,
+        ("numpy.core.multiarray", "scalar"): Skipped,
+        ("numpy._core.multiarray", "scalar"): Skipped,
+        ("numpy.core.multiarray", "_reconstruct"): Skipped,
+        ("numpy._core.multiarray", "_reconstruct"): Skipped,
+    }
+
+    def find_class(self, module: str, name: str) -> Any:
+        if module == "torch" and name in _DTYPES:
+            return _DTYPES[name]
+        if (module, name) not in self._allowed:
+            raise pickle.UnpicklingError(f"it asks for {module}.{name}, which is refused")
+        return self._allowed[module, name]
+
+    def persistent_load(self, pid: Any) -> _Storage:
+        kind, dtype, key, _, size = pid[:5]
+        if kind != "storage" or not isinstance(dtype, np.dtype):
+            raise pickle.UnpicklingError("a persistent object that is no storage")
+        return _Storage(dtype, str(key), int(size))
+
+
+def read(path: str | os.PathLike[str]) -> Any:
+    """What `torch.save` wrote, with an array in the place of every tensor.
+
+    Returns:
+        dicts, lists and tuples as they were saved; `Skipped` for numbers of NumPy's.
+
+    Raises:
+        UserError: the file is missing or damaged, is no such file, or holds anything else.
+    """
+    path = Path(path)
+    try:
+        data = path.read_bytes()
+        return _read_zip(data) if zipfile.is_zipfile(io.BytesIO(data)) else _read_stream(data)
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist: name a file that does.") from None
+    except _UNREADABLE as error:
+        line = " ".join(str(error).split())[:200] or type(error).__name__
+        raise UserError(
+            f"{path} is not a file of torch.save with tensors alone ({line}): save images and "
+            f"labels anew with torch.save."
+        ) from error
+
+
+def _read_zip(data: bytes) -> Any:
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        names = archive.namelist()
+        (pickled,) = [name for name in names if name.split("/")[1:] == ["data.pkl"]]
+        root = pickled.removesuffix("data.pkl")
+        if root + "byteorder" in names and archive.read(root + "byteorder") != b"little":
+            raise ValueError("its numbers are big-endian")
+        content = _Unpickler(io.BytesIO(archive.read(pickled))).load()
+        return _resolved(content, lambda storage: archive.read(f"{root}data/{storage.key}"))
+
+
+def _read_stream(data: bytes) -> Any:
+    """Pickles of a magic number, a version and the machine; content; keys; then the storages."""
+    stream = io.BytesIO(data)
+    if _Unpickler(stream).load() != _MAGIC:
+        raise ValueError("it does not begin as one")
+    for _ in ("version", "machine"):
+        _Unpickler(stream).load()
+    content = _Unpickler(stream).load()
+    keys = _Unpickler(stream).load()
+    sizes = {storage.key: storage.dtype.itemsize for storage in _storages(content)}
+    blobs: dict[str, bytes] = {}
+    for key in map(str, keys):
+        (count,) = struct.unpack("<q", stream.read(8))
+        blobs[key] = stream.read(count * sizes[key])
+    return _resolved(content, lambda storage: blobs[storage.key])
+
+
+def _storages(value: Any) -> list[_Storage]:
+    if isinstance(value, _Tensor):
+        return [value.storage]
+    if isinstance(value, dict):
+        value = list(value.values())
+    return [s for part in value for s in _storages(part)] if isinstance(value, list | tuple) else []
+
+
+def _resolved(value: Any, read: Callable[[_Storage], bytes]) -> Any:
+    """`value` with the numbers of its tensors read."""
+    if isinstance(value, _Tensor):
+        return value.array(read)
+    if isinstance(value, dict):
+        return {key: _resolved(part, read) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(_resolved(part, read) for part in value)
+    return value

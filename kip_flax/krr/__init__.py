@@ -1,0 +1,27 @@
+"""Kernel ridge regression, and what is learned by its error."""
+
+from kip_flax.krr.ridge import (
+    accuracy,
+    add_ridge,
+    centered_one_hot,
+    check_positive_definite,
+    loss,
+    predict,
+    regularised,
+    solve,
+    solve_dtype,
+    solve_positive_definite,
+)
+
+__all__ = [
+    "accuracy",
+    "add_ridge",
+    "centered_one_hot",
+    "check_positive_definite",
+    "loss",
+    "predict",
+    "regularised",
+    "solve",
+    "solve_dtype",
+    "solve_positive_definite",
+]

@@ -1,0 +1,145 @@
+"""Solutions of a damped least-squares problem for every damping at once, and which of them to take.
+
+A batch is a sample: the step that fits it best fits its noise as well. What that costs on other
+targets follows from the batch itself, so no target is kept aside to judge with. Part of the way to
+a solution of little damping is often better than the whole way to one of much: it averages over
+batches what they agree on, and still moves along what they hardly see.
+
+Krylov spaces: Golub and Van Loan, Matrix Computations, chapter 10. What fitting costs: Golub, Heath
+and Wahba (Technometrics 1979), with noise drawn as in Wu's wild bootstrap (Annals of Statistics
+1986) in the place of the trace of a matrix.
+Shapes: S support images, P numbers an image, T targets, C classes, K directions.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from kip_flax.krr.residuals import Model
+
+DAMPINGS = tuple(10 ** (power / 4) for power in range(-20, 5))  # 1e-5 to 10
+LENGTHS = tuple(tenths / 10 for tenths in range(1, 11))
+_MOST_NOISE = 0.9  # A step that takes more of it leaves rounding to judge by.
+
+
+class RidgePath(NamedTuple):
+    """Minimisers of `|r + A d|^2 + ridge |d|^2` over the space that K products with A^T A span.
+
+    Attributes:
+        vectors: (K, S, P), orthonormal.
+        values: (K,), |A v|^2 of each; 0 where the space ended before.
+        parts: (K,), how far each goes downhill: -v^T A^T r.
+        square: (), |r|^2.
+    """
+
+    vectors: jax.Array
+    values: jax.Array
+    parts: jax.Array
+    square: jax.Array
+
+    def solution(self, ridge: jax.Array) -> jax.Array:
+        """d (S, P)."""
+        return jnp.tensordot(self.parts / (self.values + ridge), self.vectors, 1)
+
+    def gain(self, ridge: jax.Array, length: jax.Array | float = 1.0) -> jax.Array:
+        """By how much |r + length A d|^2 is less than |r|^2."""
+        squares = jnp.sum(self.values * jnp.square(self.parts / (self.values + ridge)))
+        return 2 * length * self.overlap(ridge) - length**2 * squares
+
+    def overlap(self, ridge: jax.Array) -> jax.Array:
+        """-r^T A d: how much of r the solution would take away."""
+        return jnp.sum(jnp.square(self.parts) / (self.values + ridge))
+
+
+def explore(model: Model, residuals: jax.Array, iterations: int) -> RidgePath:
+    """The path for residuals (T, C), by Lanczos' method with every vector kept."""
+    downhill = -model.transpose(residuals)
+
+    def extend(i: jax.Array, carry: tuple) -> tuple:
+        basis, products = carry
+        bent = model.transpose(model.forward(basis[i].reshape(downhill.shape))).ravel()
+        row = basis @ bent
+        rest = bent - row @ basis
+        rest = rest - (basis @ rest) @ basis  # Rounding left a little of them the first time.
+        basis = basis.at[i + 1].set(_unit(rest, jnp.linalg.norm(bent)), mode="drop")
+        return basis, products.at[i].set(row)
+
+    first = _unit(downhill.ravel(), jnp.linalg.norm(downhill))
+    basis = jnp.zeros((iterations, downhill.size), downhill.dtype).at[0].set(first)
+    start = (basis, jnp.zeros((iterations, iterations), downhill.dtype))
+    basis, products = jax.lax.fori_loop(0, iterations, extend, start)
+    # Row i knows the vectors up to the i-th; the rest follows by symmetry.
+    lower = jnp.tril(products)
+    values, turn = jnp.linalg.eigh(lower + jnp.tril(products, -1).T)
+    vectors = (turn.T @ basis).reshape(iterations, *downhill.shape)
+    parts = jnp.linalg.norm(downhill) * turn[0]
+    return RidgePath(vectors, jnp.maximum(values, 0), parts, jnp.sum(jnp.square(residuals)))
+
+
+def paths(
+    model: Model, residuals: jax.Array, key: jax.Array, iterations: int
+) -> tuple[RidgePath, RidgePath]:
+    """The path of the residuals, and that of noise like theirs: targets with random signs.
+
+    Of the noise, what labels take away is left out, as it is missing from the residuals.
+    """
+    signs = jax.random.rademacher(key, (len(residuals), 1), residuals.dtype)
+    both = jnp.stack([residuals, model.free(residuals * signs)])
+    # One after the other: on a mesh each asks for sums over the devices, in an order of its own.
+    found = jax.lax.map(lambda r: explore(model, r, iterations), both)
+    first, second = (jax.tree.map(lambda leaf, n=n: leaf[n], found) for n in range(2))
+    return first, second
+
+
+class Choice(NamedTuple):
+    """Scalars: damping, in units of the mean; share of the way; share of noise that it takes away,
+    of what labels leave; and the squared residuals that other targets are expected to see, per
+    those now."""
+
+    damping: jax.Array
+    length: jax.Array
+    noise: jax.Array
+    promised: jax.Array
+
+
+def elsewhere(loss: jax.Array, noise: jax.Array) -> jax.Array:
+    """What other targets will see of a loss that a step leaves in its batch.
+
+    Generalised cross-validation: more by 1 / (1 - h)^2, h the share of noise taken away, of what
+    labels leave. It holds where images have more numbers than the batch has residuals and almost
+    all could be fitted. What labels take costs others before the step as much as after it.
+    """
+    return jnp.where(noise < _MOST_NOISE, loss / (1 - noise) ** 2, jnp.inf)
+
+
+def choose(path: RidgePath, noise: RidgePath, mean: jax.Array, least: jax.Array) -> Choice:
+    """The step that promises the least loss on other targets.
+
+    Args:
+        path, noise: from `paths`.
+        mean: the unit of dampings.
+        least: no damping below is taken.
+
+    Returns:
+        One of `DAMPINGS`, or `least`, and one of `LENGTHS`.
+    """
+    dampings = jnp.maximum(jnp.asarray(DAMPINGS, mean.dtype), least)
+    lengths = jnp.asarray(LENGTHS, mean.dtype)
+
+    def judged(damping: jax.Array, length: jax.Array) -> Choice:
+        ridge = damping * mean
+        share = length * noise.overlap(ridge) / noise.square
+        left = 1 - path.gain(ridge, length) / path.square
+        return Choice(damping, length, share, elsewhere(left, share))
+
+    every = jax.vmap(lambda damping: jax.vmap(lambda n: judged(damping, n))(lengths))(dampings)
+    best = jnp.argmin(every.promised)
+    return Choice(*(leaf.ravel()[best] for leaf in every))
+
+
+def _unit(vector: jax.Array, scale: jax.Array) -> jax.Array:
+    """Of length 1; zeros where nothing but rounding is left of something as long as `scale`."""
+    length = jnp.linalg.norm(vector)
+    whole = length > 1e-6 * scale
+    return jnp.where(whole, vector / jnp.where(whole, length, 1), 0)

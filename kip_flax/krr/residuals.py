@@ -1,0 +1,219 @@
+"""The residuals of kernel ridge regression as a function of the support images, and its derivative.
+
+Two kinds of it, for labels that follow the images at their best and for labels that stay: how good
+the images are (`loss`), and the linear model of the residuals that a Gauss-Newton step needs.
+
+Labels that follow: Golub and Pereyra (SIAM J. Numer. Anal. 1973), in the form of Kaufman (BIT
+1975), which leaves out the second derivative's part. Shapes: S support images, T targets, C
+classes, P numbers an image.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+import jax.scipy.linalg
+
+from kip_flax import krr
+from kip_flax.kernels.jacobian import Jacobian
+from kip_flax.krr import label_solve
+
+Kernel = Callable[[jax.Array, jax.Array], jax.Array]
+
+
+class Targets(NamedTuple):
+    """A batch: images (T, H, W, C), labels (T, C), weights (T,), 0 where a target is padding."""
+
+    x: jax.Array
+    y: jax.Array
+    weights: jax.Array
+
+
+class Fit(NamedTuple):
+    """What a support predicts for its targets.
+
+    Attributes:
+        residuals: (T, C), predictions less labels; 0 where a target is padding.
+        loss: the KIP loss; accuracy: share of targets.
+    """
+
+    residuals: jax.Array
+    loss: jax.Array
+    accuracy: jax.Array
+
+
+class Model(Protocol):
+    """The residuals as a linear function of the images."""
+
+    def forward(self, direction: jax.Array) -> jax.Array:
+        """How the residuals (T, C) change along a direction (S, P)."""
+
+    def transpose(self, residuals: jax.Array) -> jax.Array:
+        """(S, P) of (T, C)."""
+
+    def diagonal(self) -> jax.Array:
+        """(S,): about that of `transpose` after `forward`, a mean over each image, alpha held."""
+
+    def free(self, residuals: jax.Array) -> jax.Array:
+        """The part of (T, C) that labels cannot take away."""
+
+
+class Residuals(NamedTuple):
+    """Functions of support images (S, H, W, C), labels (S, C) and a batch.
+
+    Attributes:
+        loss: the KIP loss alone.
+        linearise: the fit, and the model around it.
+    """
+
+    loss: Callable[[jax.Array, jax.Array, Targets], jax.Array]
+    linearise: Callable[[jax.Array, jax.Array, Targets], tuple[Fit, Model]]
+
+
+def with_solved_labels(kernel: Kernel, jacobian: Jacobian, reg: float) -> Residuals:
+    """With the labels that fit the batch best; those given are not used. `reg` is absolute."""
+
+    def best(k_ts: jax.Array, batch: Targets) -> tuple[jax.Array, jax.Array, Fit]:
+        gram, cross = label_solve.sums(k_ts, batch.y, batch.weights)
+        alpha = label_solve.solution(gram, cross, reg)
+        return gram, alpha, _fit(k_ts, alpha, batch)
+
+    def loss(images: jax.Array, labels: jax.Array, batch: Targets) -> jax.Array:
+        del labels
+        return best(kernel(batch.x, images), batch)[2].loss
+
+    def linearise(images: jax.Array, labels: jax.Array, batch: Targets) -> tuple[Fit, Model]:
+        del labels
+        k_ts, dk = jacobian(batch.x, images)
+        gram, alpha, fit = best(k_ts, batch)
+        factor = jnp.linalg.cholesky(krr.add_ridge((gram + gram.T) / 2, reg / len(gram)))
+        weighted = k_ts.astype(gram.dtype) * batch.weights[:, None]
+        # Of S columns, not of T: a solve for all targets would gather them from all devices.
+        inverse = jax.scipy.linalg.solve_triangular(factor, jnp.eye(len(gram)), lower=True)
+        basis = weighted @ inverse.T
+        return fit, SolvedModel(_flat(dk), _single(alpha), _single(basis), batch.weights)
+
+    return Residuals(loss, linearise)
+
+
+def with_fixed_labels(kernel: Kernel, jacobian: Jacobian, reg: float) -> Residuals:
+    """With the labels given. `reg` is relative to the mean of the diagonal of K_ss."""
+
+    def loss(images: jax.Array, labels: jax.Array, batch: Targets) -> jax.Array:
+        alpha = krr.solve(kernel(images, images), labels, reg)
+        return _fit(kernel(batch.x, images), alpha, batch).loss
+
+    def linearise(images: jax.Array, labels: jax.Array, batch: Targets) -> tuple[Fit, Model]:
+        k_ts, dk_ts = jacobian(batch.x, images)
+        k_ss, dk_ss = jacobian(images, images)
+        alpha = krr.solve(k_ss, labels, reg)
+        inverse = krr.solve(k_ss, jnp.eye(len(k_ss)), reg)
+        reach = (k_ts @ inverse) * batch.weights[:, None]
+        share = jnp.float32(reg / len(k_ss))
+        derivatives = _flat(dk_ts), _flat(dk_ss)
+        model = FixedModel(*derivatives, _single(alpha), _single(reach), batch.weights, share)
+        return _fit(k_ts, alpha, batch), model
+
+    return Residuals(loss, linearise)
+
+
+class SolvedModel(NamedTuple):
+    """The labels follow at their best.
+
+    Attributes:
+        dk: (S, T, P), the derivative of K_ts in the images.
+        alpha: (S, C): predictions are K_ts alpha.
+        basis: (T, S), orthonormal columns that span those of K_ts. weights: (T,).
+    """
+
+    dk: jax.Array
+    alpha: jax.Array
+    basis: jax.Array
+    weights: jax.Array
+
+    def forward(self, direction: jax.Array) -> jax.Array:
+        moved = _product("stp,sp->ts", self.dk, direction) * self.weights[:, None]
+        return self.free(_product("ts,sc->tc", moved, self.alpha))
+
+    def transpose(self, residuals: jax.Array) -> jax.Array:
+        back = _product("tc,sc->st", self.free(residuals), self.alpha) * self.weights
+        return _product("st,stp->sp", back, self.dk)
+
+    def diagonal(self) -> jax.Array:
+        return _diagonal(self.dk, self.alpha, self.weights)
+
+    def free(self, residuals: jax.Array) -> jax.Array:
+        """The part of (T, C) that K_ts does not span."""
+        spanned = _product("ts,tc->sc", self.basis, residuals)
+        return residuals - _product("ts,sc->tc", self.basis, spanned)
+
+
+class FixedModel(NamedTuple):
+    """The labels stay, and K_ss and its ridge move with the images.
+
+    Attributes:
+        dk: (S, T, P), the derivative of K_ts in the images.
+        dk_ss: (S, S, P); [s, i] is that of k(x_i, x_s) in x_s, x_i held.
+        alpha: (S, C): predictions are K_ts alpha.
+        reach: (T, S), K_ts K_ss^-1. weights: (T,).
+        share: of the trace of K_ss that its ridge is.
+    """
+
+    dk: jax.Array
+    dk_ss: jax.Array
+    alpha: jax.Array
+    reach: jax.Array
+    weights: jax.Array
+    share: jax.Array
+
+    def forward(self, direction: jax.Array) -> jax.Array:
+        moved = _product("stp,sp->ts", self.dk, direction) * self.weights[:, None]
+        half = _product("sip,sp->is", self.dk_ss, direction)
+        moved = moved - _product("ti,is->ts", self.reach, self._whole(half))
+        return _product("ts,sc->tc", moved, self.alpha)
+
+    def transpose(self, residuals: jax.Array) -> jax.Array:
+        back = _product("tc,sc->st", residuals, self.alpha)
+        half = _product("st,ti->si", back, self.reach)
+        moved = _product("st,stp->sp", back * self.weights, self.dk)
+        return moved - _product("si,sip->sp", self._whole(half), self.dk_ss)
+
+    def diagonal(self) -> jax.Array:
+        return _diagonal(self.dk, self.alpha, self.weights)
+
+    def free(self, residuals: jax.Array) -> jax.Array:
+        return residuals
+
+    def _whole(self, half: jax.Array) -> jax.Array:
+        """Of (S, S) as one image of each pair moves, as both do, with the ridge; symmetric."""
+        both = half + half.T
+        return both + self.share * jnp.trace(both) * jnp.eye(len(both), dtype=both.dtype)
+
+
+def _fit(k_ts: jax.Array, alpha: jax.Array, batch: Targets) -> Fit:
+    pred = krr.predict(k_ts, alpha)
+    return Fit(
+        (pred - batch.y) * batch.weights[:, None],
+        krr.loss(pred, batch.y, batch.weights),
+        krr.accuracy(pred, jnp.argmax(batch.y, axis=-1), batch.weights),
+    )
+
+
+def _diagonal(dk: jax.Array, alpha: jax.Array, weights: jax.Array) -> jax.Array:
+    # Over an image's numbers first: XLA squares as it reads. Over the targets first, it writes a
+    # second dk down (jaxlib 0.10, CPU).
+    squares = jnp.mean(jnp.square(dk), axis=2) @ weights
+    return squares * jnp.sum(alpha**2, axis=1)
+
+
+def _flat(dk: jax.Array) -> jax.Array:
+    return dk.reshape(*dk.shape[:2], -1)
+
+
+def _single(x: jax.Array) -> jax.Array:
+    return x.astype(jnp.float32)
+
+
+def _product(subscripts: str, a: jax.Array, b: jax.Array) -> jax.Array:
+    return jnp.einsum(subscripts, a, b, precision=jax.lax.Precision.HIGHEST)

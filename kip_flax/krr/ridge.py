@@ -1,0 +1,116 @@
+"""Kernel ridge regression in pure JAX: regularise, solve, predict, measure.
+
+Nguyen, Chen, Lee, "Dataset Meta-Learning from Kernel Ridge-Regression", ICLR 2021 (KIP: eq. 1 and
+section 2). Shapes: S support images, T target images, C classes. Everything is differentiable.
+
+Solves run in float64 where JAX has it on (`jax_enable_x64`), else in float32; products always take
+the highest precision, because accelerators round float32 operands otherwise. There is one
+regularised solve: `solve` (KIP, evaluation) adds a ridge relative to the mean of the diagonal,
+`label_solve` an absolute one.
+"""
+
+import jax
+import jax.numpy as jnp
+import jax.scipy.linalg
+import numpy as np
+from jax import Array
+from jax.lax import Precision
+from jax.typing import ArrayLike
+
+from kip_flax.runtime.errors import UserError
+
+
+def solve_dtype() -> np.dtype:
+    """float64 if JAX has it switched on, else float32."""
+    return jax.dtypes.canonicalize_dtype(np.float64)
+
+
+def centered_one_hot(labels: ArrayLike, num_classes: int) -> Array:
+    """Integer labels (n,) as centred regression targets: one-hot minus 1/C, float32 (n, C)."""
+    return jax.nn.one_hot(labels, num_classes, dtype=jnp.float32) - 1 / num_classes
+
+
+def add_ridge(k: ArrayLike, ridge: ArrayLike) -> Array:
+    """`k + ridge * I` in `solve_dtype()`, with an absolute `ridge`."""
+    k = jnp.asarray(k, solve_dtype())
+    return k + jnp.asarray(ridge, k.dtype) * jnp.eye(len(k), dtype=k.dtype)
+
+
+def regularised(k_ss: ArrayLike, reg: float) -> Array:
+    """`k_ss + reg * trace(k_ss)/S * I` (S, S) in `solve_dtype()`: what `solve` inverts."""
+    k = jnp.asarray(k_ss, solve_dtype())
+    return add_ridge(k, reg * jnp.trace(k) / len(k))
+
+
+def solve_positive_definite(k: Array, y: ArrayLike) -> Array:
+    """`k^-1 y` by Cholesky, (S, C) in the precision of `k`; NaN if `k` is not positive definite.
+
+    `k` (S, S) is symmetrised first, as float32 kernels are not quite symmetric.
+    """
+    # The gradient is one more solve with the same factor; no Cholesky is differentiated.
+    return jax.scipy.linalg.solve((k + k.T) / 2, jnp.asarray(y, k.dtype), assume_a="pos")
+
+
+def solve(k_ss: ArrayLike, y_s: ArrayLike, reg: float) -> Array:
+    """`alpha = (k_ss + reg * trace(k_ss)/S * I)^-1 y_s`: the regulariser of KIP, free of scale.
+
+    Args:
+        k_ss: (S, S) kernel of the support.
+        y_s: (S, C) support labels.
+        reg: regulariser, in units of the mean diagonal entry of `k_ss`.
+
+    Returns:
+        (S, C) in `solve_dtype()`; NaN if the regularised kernel is not positive definite (see
+        `check_positive_definite`).
+    """
+    return solve_positive_definite(regularised(k_ss, reg), y_s)
+
+
+def predict(k_ts: ArrayLike, alpha: Array) -> Array:
+    """Predictions `k_ts @ alpha` for targets, float32 (T, C), from k_ts (T, S), alpha (S, C)."""
+    k = jnp.asarray(k_ts, alpha.dtype)
+    return jnp.matmul(k, alpha, precision=Precision.HIGHEST).astype(jnp.float32)
+
+
+def loss(pred: Array, y_t: ArrayLike, weights: ArrayLike | None = None) -> Array:
+    """`0.5 * mean((pred - y_t)^2)` over all T*C entries: the KIP loss, and what `test_mse` reports.
+
+    Args:
+        pred, y_t: (T, C).
+        weights: (T,), 1 for real rows and 0 for padding; None counts every row.
+    """
+    return 0.5 * _row_mean(jnp.mean(jnp.square(pred - jnp.asarray(y_t)), axis=1), weights)
+
+
+def accuracy(pred: Array, labels: ArrayLike, weights: ArrayLike | None = None) -> Array:
+    """Share (0 to 1) of rows of `pred` (T, C) that are largest at `labels` (T,); see `loss`."""
+    return _row_mean((jnp.argmax(pred, axis=1) == labels).astype(jnp.float32), weights)
+
+
+def check_positive_definite(k_ss: ArrayLike, reg: float) -> None:
+    """Host-side check that `solve` will succeed: a Cholesky of the (S, S) kernel in its precision.
+
+    Raises:
+        UserError: the regularised kernel is not positive definite, or not finite.
+    """
+    k = np.asarray(k_ss, solve_dtype())
+    if not np.isfinite(k).all():
+        raise UserError(
+            "the kernel of the support holds NaN or inf: lower optimizer.learning_rate, or start "
+            "from images without NaN."
+        )
+    ridge = reg * np.trace(k) / len(k)
+    try:
+        np.linalg.cholesky((k + k.T) / 2 + ridge * np.eye(len(k), dtype=k.dtype))
+    except np.linalg.LinAlgError:
+        raise UserError(
+            f"the kernel of the support is not positive definite with the regulariser reg={reg:g} "
+            f"(solved in {k.dtype}): raise it, for example --config.reg={max(10 * reg, 1e-6):g}."
+        ) from None
+
+
+def _row_mean(values: Array, weights: ArrayLike | None) -> Array:
+    if weights is None:
+        return jnp.mean(values)
+    weights = jnp.asarray(weights, values.dtype)
+    return jnp.sum(values * weights) / jnp.sum(weights)

@@ -1,0 +1,105 @@
+"""What is compared: distilled files, and what is known of how each was made."""
+
+import json
+import re
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kip_flax import config as config_lib
+from kip_flax import export
+from kip_flax.algorithms import _methods as methods
+from kip_flax.runs import record
+from kip_flax.runtime.errors import UserError
+
+_STEP = re.compile(r"_ckpt(\d+)\.npz$")
+
+
+@dataclass(frozen=True)
+class Made:
+    """How a set was made, as far as that is known.
+
+    Attributes:
+        method: 'KIP', 'Label Solve', 'DC', 'DSA', an algorithm's own name, or 'initial images';
+            where a file says nothing, its own name.
+        labels: 'learned', 'fixed' or 'solved'; '' where a file says nothing.
+        budget: steps and training images of each, in words; or ''.
+        seconds: that the run took until it had made the set; None where that is not known.
+        file: its path; '' for real images drawn here.
+    """
+
+    method: str
+    labels: str = "fixed"
+    budget: str = ""
+    seconds: float | None = None
+    file: str = ""
+
+    @property
+    def title(self) -> str:
+        """The method and its labels, for a person."""
+        return f"{self.method}, labels {self.labels}" if self.labels else self.method
+
+
+@dataclass(frozen=True, eq=False)
+class Entry:
+    """One distilled set of the comparison."""
+
+    distilled: export.Distilled
+    made: Made
+
+    @property
+    def key(self) -> str:
+        """A name that changes with the set."""
+        arrays = (self.distilled.images, self.distilled.labels)
+        crc = zlib.crc32(arrays[1].tobytes(), zlib.crc32(arrays[0].tobytes()))
+        return f"{self.made.title} ({crc:08x})"
+
+
+def read(path: str) -> Entry:
+    """The set in a file, or the last one of a run in its folder.
+
+    Raises:
+        UserError: there is no such file, folder or set in it.
+    """
+    file = _last_of(Path(path)) if Path(path).is_dir() else Path(path)
+    distilled = export.load_distilled(file)
+    return Entry(distilled, _made(file, (distilled.meta or {}).get("provenance", {})))
+
+
+def _made(file: Path, provenance: dict[str, Any]) -> Made:
+    config, step = provenance.get("config", {}), provenance.get("step")
+    if "algorithm" not in config or step is None:
+        return Made(file.stem, "", file=str(file))
+    if step == 0:
+        return Made("initial images", file=str(file))
+    algorithm = config["algorithm"]
+    ridge = f", reg {config['reg']:g}" if methods.computes_kernels(algorithm) else ""
+    return Made(
+        methods.name(algorithm),
+        config_lib.labels_are(config),
+        f"{step} steps of {config['batch_size']}{ridge}",
+        _seconds(file, step),
+        str(file),
+    )
+
+
+def _last_of(folder: Path) -> Path:
+    """The set of the latest step in a run's folder."""
+    found = [(int(m[1]), f) for f in folder.glob("**/*.npz") if (m := _STEP.search(f.name))]
+    if not found:
+        raise UserError(
+            f"{folder} holds no distilled set (NAME_ckptSTEP.npz): name the folder of a run, or a "
+            f"file, in --compare."
+        )
+    return max(found)[1]
+
+
+def _seconds(file: Path, step: int) -> float | None:
+    """What the run's `result.json` says, if the set is the last that it tells of."""
+    try:
+        text = (file.parent.parent / record.RESULT).read_text(encoding="utf-8")
+        told: dict[str, Any] = json.loads(text)
+        return float(told["seconds"]) if told["evaluations"][-1]["step"] == step else None
+    except (OSError, ValueError, KeyError, IndexError, TypeError):
+        return None

@@ -1,0 +1,208 @@
+"""The table of a comparison: its lines, what is best in it and what is a tie, as text."""
+
+import csv
+import io
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from kip_flax.algorithms import _gradient_matching as gradient_matching
+from kip_flax.algorithms import _matching_fields as matching_fields
+from kip_flax.algorithms import _methods as methods
+from kip_flax.modes.compare import published
+from kip_flax.modes.compare.sets import Made
+from kip_flax.modes.report.text import plural
+from kip_flax.modes.transfer.table import DIVERGED
+
+BEST, TIE = "best", "tie"
+_UNKNOWN = "\N{EN DASH}"
+LEGEND = (
+    "Test accuracy in %. Bold: the best of its column among sets of as many images; ≈: no more "
+    "than one deviation (the larger of both) below it, a tie. Deviations are over seeds, or over "
+    "draws; ± in brackets is sqrt(p (1 - p) / n) over n test images, where there is one figure."
+)
+SECOND_HAND = "* as others report it; not read at the source."
+
+
+@dataclass(eq=False)
+class Line:
+    """One set, and what was measured on it.
+
+    Attributes:
+        made: how the set was made.
+        preprocess: name of its preprocessing.
+        per_class: images per class.
+        size: images in all.
+        bytes: of its images and labels as float32.
+        figures: by network, rows with `mean`, `std` and `accuracies` (0 to 1).
+        pictures: (S, H, W, C) to look at, about [0, 1].
+        num_test: test images that accuracies were measured on.
+        diverged: networks whose training diverged.
+        marks: by network, 'best' or 'tie'.
+    """
+
+    made: Made
+    preprocess: str
+    per_class: float
+    size: int
+    bytes: int
+    figures: dict[str, dict[str, Any]]
+    pictures: np.ndarray
+    num_test: int
+    diverged: frozenset[str] = frozenset()
+    marks: dict[str, str] = field(default_factory=dict)
+
+
+def deviation(row: dict[str, Any], num_test: int) -> float:
+    """Over seeds or draws; of a single accuracy p on n test images sqrt(p (1 - p) / n)."""
+    if row["std"] is not None:
+        return row["std"]
+    return math.sqrt(row["mean"] * (1 - row["mean"]) / num_test)
+
+
+def mark(lines: Sequence[Line], networks: Sequence[str]) -> None:
+    """Marks the best line of every column, and its ties, among those of as many images."""
+    for size in {line.size for line in lines}:
+        for network in networks:
+            there = [x for x in lines if x.size == size and network in x.figures]
+            if not there:
+                continue
+            best = max(there, key=lambda line: line.figures[network]["mean"])
+            top = best.figures[network]
+            for line in there:
+                row = line.figures[network]
+                most = max(deviation(top, best.num_test), deviation(row, line.num_test))
+                if line is best:
+                    line.marks[network] = BEST
+                elif top["mean"] - row["mean"] <= most:
+                    line.marks[network] = TIE
+
+
+def accuracy(line: Line, network: str) -> str:
+    """'86.24 ± 1.60', '93.87 (± 1.27)' of a single accuracy, 'diverged', or '' if there is none."""
+    row = line.figures.get(network)
+    if row is None:
+        return DIVERGED if network in line.diverged else ""
+    spread = f"± {100 * deviation(row, line.num_test):.2f}"
+    return f"{100 * row['mean']:.2f} {spread if row['std'] is not None else f'({spread})'}"
+
+
+def seconds(line: Line) -> str:
+    """'4', or a dash where it is not known."""
+    return _UNKNOWN if line.made.seconds is None else f"{line.made.seconds:.0f}"
+
+
+def per_class(line: Line) -> str:
+    """Images per class, whole if they are."""
+    return f"{line.per_class:g}"
+
+
+def published_words(line: Line, dataset: str) -> str:
+    """'network 91.7, kernel 97.3*', or a dash."""
+    if line.per_class != int(line.per_class):
+        return _UNKNOWN
+    found = published.accuracy(line.made.method, dataset, int(line.per_class))
+    told = [f"{f.measured_by} {value:g}{'' if f.first_hand else '*'}" for value, f in found]
+    return ", ".join(told) or _UNKNOWN
+
+
+def columns(networks: Sequence[str]) -> tuple[str, ...]:
+    """The table's heads."""
+    first = ("Images per class", "Method", "Labels", "Preprocessing")
+    return (*first, *networks, "Published", "Made in", "Seconds", "Bytes")
+
+
+def cells(line: Line, networks: Sequence[str], dataset: str) -> list[str]:
+    """The table's words of one line, without marks."""
+    told = [accuracy(line, network) for network in networks]
+    last = [
+        published_words(line, dataset),
+        line.made.budget or _UNKNOWN,
+        seconds(line),
+        f"{line.bytes:,}",
+    ]
+    return [
+        per_class(line),
+        line.made.method,
+        line.made.labels or _UNKNOWN,
+        line.preprocess,
+        *told,
+        *last,
+    ]
+
+
+def ordered(lines: Sequence[Line]) -> list[Line]:
+    """By the number of images, otherwise as they came."""
+    return sorted(lines, key=lambda line: line.size)
+
+
+def markdown(lines: Sequence[Line], networks: Sequence[str], dataset: str) -> str:
+    """The table in markdown: **best**, ≈ tie."""
+    rows = [columns(networks), ["---"] * len(columns(networks))]
+    for line in ordered(lines):
+        told = cells(line, networks, dataset)
+        for place, network in enumerate(networks, 4):
+            if line.marks.get(network) == BEST:
+                told[place] = f"**{told[place]}**"
+            elif line.marks.get(network) == TIE:
+                told[place] = f"≈ {told[place]}"
+        rows.append(told)
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def comma_separated(lines: Sequence[Line], networks: Sequence[str]) -> str:
+    """The table as csv: accuracies from 0 to 1, a column each for mean, deviation and mark."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    heads = ["images_per_class", "method", "labels", "preprocess", "budget", "seconds", "bytes"]
+    for network in networks:
+        heads += [f"{network} mean", f"{network} std", f"{network} mark"]
+    writer.writerow([*heads, "file"])
+    for line in ordered(lines):
+        row = [
+            per_class(line),
+            line.made.method,
+            line.made.labels,
+            line.preprocess,
+            line.made.budget,
+        ]
+        row += ["" if line.made.seconds is None else f"{line.made.seconds:.3f}", str(line.bytes)]
+        for network in networks:
+            found = line.figures.get(network)
+            if found is None:
+                row += ["", "", accuracy(line, network)]
+                continue
+            std = "" if found["std"] is None else f"{found['std']:.6g}"
+            row += [f"{found['mean']:.6g}", std, line.marks.get(network, "")]
+        writer.writerow([*row, line.made.file])
+    return text.getvalue()
+
+
+def notes(lines: Sequence[Line], dataset: str) -> list[str]:
+    """What makes the published figures beside ours hard to compare."""
+    told: list[str] = []
+    for line in ordered(lines):
+        if line.per_class not in published.PER_CLASS:
+            continue
+        for _, figures in published.accuracy(line.made.method, dataset, int(line.per_class)):
+            note = f"Published, {line.made.method}: {figures.source}; {_budget(line)}."
+            if note not in told:
+                told.append(note)
+    if any("*" in published_words(line, dataset) for line in lines):
+        told.append(SECOND_HAND)
+    return told
+
+
+def _budget(line: Line) -> str:
+    """The published budget, for the methods whose code says it."""
+    if line.made.method not in map(methods.name, matching_fields.ALGORITHMS):
+        return "larger batches and longer runs than the configurations here, partly augmented"
+    count = int(line.per_class)
+    outer, inner = gradient_matching.LOOPS[count]
+    return (
+        f"{count} per class: {1000 * outer:,} steps, 256 real images of a class each, "
+        f"{plural(inner, 'epoch')} between them"
+    )

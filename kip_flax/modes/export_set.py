@@ -1,0 +1,134 @@
+"""`--mode=export`: a distilled set as parquet with a card, PyTorch files, PNGs and npz."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kip_flax import export, preprocess
+from kip_flax.export import Distilled, card, moments, parquet, pictures, torch_writer
+from kip_flax.preprocess import Preprocess
+from kip_flax.runtime import files
+from kip_flax.runtime.console import Console
+from kip_flax.runtime.errors import UserError
+
+PARQUET = "data/train-00000-of-00001.parquet"
+CARD = "README.md"
+
+
+def export_file(path: str, workdir: str, console: Console | None = None) -> list[str]:
+    """Writes the set in `path` in all forms below the folder `workdir`, and says where.
+
+    Returns:
+        The files written, relative to `workdir`.
+
+    Raises:
+        UserError: the file is broken or lacks its preprocessing, or the folder holds other files.
+    """
+    distilled = export.load_distilled(path)
+    fitted = _preprocessing(distilled)
+    folder = Path(workdir).expanduser()
+    written = _write(distilled, fitted, folder)
+    (console or Console()).outcome(*_words(distilled, path, workdir))
+    return written
+
+
+def _preprocessing(distilled: Distilled) -> Preprocess:
+    if distilled.meta is None:
+        raise UserError(
+            f"{distilled.path} was written by another program: bring it into our form first, with "
+            f"--mode=import."
+        )
+    if distilled.preprocess is None:
+        side = distilled.meta.get("preprocess_file")
+        raise UserError(
+            f"{distilled.path} lacks its preprocessing: put the file {side}, which was written "
+            f"with it, beside it again."
+        )
+    return preprocess.from_arrays(distilled.preprocess)
+
+
+def _write(distilled: Distilled, fitted: Preprocess, folder: Path) -> list[str]:
+    meta: dict[str, Any] = distilled.meta or {}
+    dataset = meta.get("provenance", {}).get("dataset", "unknown")
+    names = list(meta["class_names"])
+    classes = distilled.labels.argmax(axis=1)
+    shown = preprocess.invert(fitted, distilled.images)
+    pixels = pictures.to_uint8(shown)
+    tensors = _tensors(distilled, _normalised(fitted, dataset, shown), classes, dataset)
+    copies = _copies(distilled)
+    pngs = [f"png/{name}" for name in pictures.names(classes, names)]
+    written = [*copies, *tensors, PARQUET, *pngs, CARD]
+    _check_folder(folder, written)
+    for name, data in copies.items():
+        files.write_bytes_atomic(folder / name, data)
+    for name, content in tensors.items():
+        torch_writer.write(folder / name, content)
+    parquet.write(folder / PARQUET, distilled.images, distilled.labels, pixels, names)
+    pictures.write_folders(folder / "png", pixels, classes, names)
+    text = card.write_card(distilled, dataset, names, [distilled.path.name, *tensors])
+    files.write_bytes_atomic(folder / CARD, text.encode())
+    return written
+
+
+def _normalised(fitted: Preprocess, dataset: str, shown: np.ndarray) -> np.ndarray:
+    """Pictures (S, H, W, channels) in about [0, 1] as the field's evaluators normalise them."""
+    field = moments.field_moments(dataset, fitted)
+    return ((shown - field.mean) / field.std).astype(np.float32)
+
+
+def _tensors(
+    distilled: Distilled, normalised: np.ndarray, classes: np.ndarray, dataset: str
+) -> dict[str, Any]:
+    """The PyTorch files: name and content."""
+    architecture = (distilled.meta or {}).get("kernel", {}).get("architecture", "imported")
+    per_class = len(classes) // distilled.labels.shape[1]
+    result = f"res_{moments.field_name(dataset)}_{architecture}_{per_class}ipc.pt"
+    images = _channels_first(normalised)
+    whole = {
+        "images": _channels_first(distilled.images),
+        "labels": distilled.labels,
+        "classes": classes,
+        "class_names": list((distilled.meta or {})["class_names"]),
+        "preprocess": distilled.preprocess_name or "none",
+    }
+    return {
+        "torch/distilled.pt": whole,
+        "torch/images.pt": images,
+        "torch/labels.pt": distilled.labels,
+        f"torch/{result}": {"data": [[images, classes]], "accs_all_exps": {}},
+    }
+
+
+def _channels_first(images: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(images.transpose(0, 3, 1, 2))
+
+
+def _copies(distilled: Distilled) -> dict[str, bytes]:
+    """The npz and, where there is one, the file of its whitening matrices."""
+    side = (distilled.meta or {}).get("preprocess_file")
+    paths = [distilled.path] + ([distilled.path.with_name(Path(side).name)] if side else [])
+    return {path.name: path.read_bytes() for path in paths}
+
+
+def _check_folder(folder: Path, written: list[str]) -> None:
+    """Raises UserError where files of another set would be taken for this one's."""
+    below = [path for part in ("data", "png", "torch") for path in (folder / part).rglob("*.*")]
+    for path in sorted([*folder.glob("*.npz"), *below]):
+        name = path.relative_to(folder).as_posix()
+        if path.is_file() and name not in written and not name.endswith(".tmp"):
+            raise UserError(f"{folder} holds {name} of another set: take an empty --workdir.")
+
+
+def _words(distilled: Distilled, path: str, workdir: str) -> tuple[str, list[tuple[str, str]]]:
+    heading = f"{len(distilled.images)} images, {distilled.labels.shape[1]} classes"
+    parts = {
+        "data-set card": CARD,
+        "parquet": PARQUET,
+        "PyTorch": "torch",
+        "pictures": "png",
+        "NumPy": distilled.path.name,
+    }
+    rows = [(name, os.path.join(workdir, part)) for name, part in parts.items()]
+    return f"exported {path}: {heading}", rows

@@ -1,0 +1,185 @@
+"""Pictures for papers and slides: rows of images, a grid, an animation, curves, a set's worth.
+
+matplotlib draws what is still, Pillow what moves.
+"""
+
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
+from PIL import Image, ImageDraw, ImageFont
+
+from kip_flax.modes.report import sprites as report_sprites
+from kip_flax.modes.transfer import worth
+
+_TIGHT: dict[str, Any] = {"bbox_inches": "tight", "pad_inches": 0.03}
+FEWEST_FOR_CURVE = 3  # Evaluations.
+_CLASSES = 10  # Columns of the figure in rows.
+_ZCA = (
+    "ZCA whitening undone; the norm of each image, lost in it, is set to the training set's "
+    "typical one."
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Shown:
+    """One set: its pictures (S, H, W, C) in about [0, 1], labels (S, C), what to call it."""
+
+    name: str
+    pictures: np.ndarray
+    labels: np.ndarray
+    accuracy: float
+    norm_is_lost: bool
+    step: int
+
+
+def rows_figure(rows: Sequence[Shown], class_names: Sequence[str]) -> Figure:
+    """One row per set, one image per class (of more than ten, ten evenly), its accuracy beside."""
+    columns = report_sprites.spread(len(class_names), _CLASSES)
+    note = _ZCA if any(row.norm_is_lost for row in rows) else ""
+    figure = Figure(figsize=(1.9 + 0.62 * len(columns), 0.66 * len(rows) + 0.35 + 0.3 * bool(note)))
+    axes = figure.subplots(len(rows), len(columns), squeeze=False)
+    left = 1.9 / figure.get_figwidth()
+    figure.subplots_adjust(left, 0.3 * bool(note) / figure.get_figheight(), 0.995, 0.88, 0.06, 0.06)
+    for row, shown in zip(axes, rows, strict=True):
+        own = rows[0].labels.argmax(axis=1) if len(rows[0].labels) == len(shown.labels) else None
+        own = shown.labels.argmax(axis=1) if own is None else own
+        for axis, number in zip(row, columns, strict=True):
+            axis.axis("off")
+            found = np.flatnonzero(own == number)
+            if len(found):
+                _show(axis, shown.pictures[found[0]])
+        place = row[0].get_position()
+        text = f"{shown.name}\n{100 * shown.accuracy:.2f} %"
+        middle = (place.y0 + place.y1) / 2
+        figure.text(left - 0.01, middle, text, ha="right", va="center", fontsize=8)
+    for axis, number in zip(axes[0], columns, strict=True):
+        axis.set_title(class_names[number], fontsize=8, pad=3)
+    if note:
+        figure.text(0.995, 0.01, note, ha="right", va="bottom", fontsize=6)
+    return figure
+
+
+def grid_figure(shown: Shown) -> Figure:
+    """All images of a set (of more than 200, 200 evenly), 10 or 20 in a row."""
+    chosen = report_sprites.spread(len(shown.pictures), report_sprites.MAX_IMAGES)
+    across = min(len(chosen), 10 if len(chosen) <= 100 else 20)
+    down = -(-len(chosen) // across)
+    figure = Figure(figsize=(0.5 * across, 0.5 * down + 0.5))
+    axis = figure.add_axes(
+        (0.0, 0.2 / figure.get_figheight(), 1.0, 0.5 * down / (0.5 * down + 0.5))
+    )
+    axis.axis("off")
+    _show(axis, _sheet(shown.pictures[chosen], across))
+    of = "" if len(chosen) == len(shown.pictures) else f" of {len(shown.pictures)}"
+    title = f"{shown.name}, {len(chosen)}{of} images: {100 * shown.accuracy:.2f} %"
+    figure.text(0.5, 0.99, title, ha="center", va="top", fontsize=8)
+    if shown.norm_is_lost:
+        figure.text(0.5, 0.01, _ZCA, ha="center", va="bottom", fontsize=5, wrap=True)
+    return figure
+
+
+def animation(run: Sequence[Shown]) -> bytes:
+    """An animated GIF of the sets of a run: the images, the step and its test accuracy."""
+    chosen = report_sprites.spread(len(run[0].pictures), 100)
+    across = min(len(chosen), 10 if len(chosen) <= 50 else 20)
+    height, width = run[0].pictures.shape[1:3]
+    scale = max(1, round(48 / max(height, width)))
+    font = ImageFont.load_default(14)
+    frames = []
+    for shown in run:
+        sheet = np.rint(255 * _sheet(shown.pictures[chosen], across)).astype(np.uint8)
+        sheet = sheet.repeat(scale, axis=0).repeat(scale, axis=1)
+        frame = Image.new("RGB", (sheet.shape[1], sheet.shape[0] + 26), "white")
+        frame.paste(Image.fromarray(sheet), (0, 26))
+        text = f"step {shown.step}: {100 * shown.accuracy:.2f} %"
+        ImageDraw.Draw(frame).text((6, 4), text, "#202124", font)
+        frames.append(frame.quantize(256))
+    buffer = io.BytesIO()
+    pauses = [500] * (len(frames) - 1) + [2500]
+    frames[0].save(
+        buffer, "GIF", save_all=True, append_images=frames[1:], duration=pauses, loop=0, disposal=1
+    )
+    return buffer.getvalue()
+
+
+def curve_figure(
+    evaluations: Sequence[Mapping[str, float]], split: str, chosen: int | None = None
+) -> Figure:
+    """Accuracy and error over the steps.
+
+    Args:
+        evaluations: rows of `step`, `accuracy` (0 to 1) and `mse`.
+        split: the images that they are of, 'test' or 'validation'.
+        chosen: the step of the set that was taken, which is marked.
+    """
+    figure = Figure(figsize=(6.4, 2.4), layout="constrained")
+    accuracy, error = figure.subplots(1, 2)
+    accuracy.set_title(f"accuracy on {split} images, %", fontsize=8)
+    error.set_title(f"mse on {split} images", fontsize=8)
+    for axis, name, scale in ((accuracy, "accuracy", 100), (error, "mse", 1)):
+        at = {row["step"]: scale * row[name] for row in evaluations}
+        axis.plot(list(at), list(at.values()), ".-", lw=1, ms=4)
+        if chosen is not None:
+            axis.plot(chosen, at[chosen], "o", mfc="none", color="C1")
+        axis.set_xlabel("step", fontsize=8)
+        axis.tick_params(labelsize=7)
+        axis.grid(alpha=0.25)
+    return figure
+
+
+def worth_figure(ladders: Mapping[str, worth.Ladder]) -> Figure:
+    """Test accuracy over the number of random real images, a colour per network."""
+    figure = Figure(figsize=(5.0, 3.2), layout="constrained")
+    axis = figure.subplots()
+    for number, (network, ladder) in enumerate(ladders.items()):
+        colour = f"C{number}"
+        sizes, means, spread = (np.array(column) for column in zip(*ladder.real, strict=True))
+        label = f"{network}: {worth.words(ladder)}"
+        axis.errorbar(
+            sizes, 100 * means, 100 * spread, color=colour, capsize=2, lw=1.2, label=label
+        )
+        end = worth.crossing(ladder) or sizes[-1]
+        level = [100 * ladder.accuracy] * 2
+        axis.plot((ladder.size, end), level, color=colour, ls="--", lw=1)
+        axis.plot(ladder.size, level[0], "o", color=colour)
+    ticks = sorted({n for lad in ladders.values() for n in (lad.size, *(r.size for r in lad.real))})
+    axis.set_xscale("log")
+    axis.set_xticks(ticks, [str(size) for size in ticks])
+    axis.minorticks_off()
+    axis.set(xlabel="images trained on", ylabel="test accuracy, %")
+    axis.grid(alpha=0.25)
+    axis.legend(fontsize=6, loc="lower right")
+    return figure
+
+
+def rendered(figure: Figure, kind: str) -> bytes:
+    """'png' (200 dots an inch) or 'svg'; the same figure gives the same bytes."""
+    told: dict[str, dict[str, str | None]] = {"png": {"Software": None}, "svg": {"Date": None}}
+    buffer = io.BytesIO()
+    with matplotlib.rc_context({"svg.hashsalt": "kip_flax"}):
+        figure.savefig(buffer, format=kind, dpi=200, metadata=told[kind], **_TIGHT)
+    return buffer.getvalue()
+
+
+def _show(axis: Any, picture: np.ndarray) -> None:
+    grey = picture.shape[-1] != 3
+    shown = picture.mean(axis=-1) if grey else picture
+    axis.imshow(shown, cmap="gray", vmin=0, vmax=1, interpolation="none")
+
+
+def _sheet(pictures: np.ndarray, across: int) -> np.ndarray:
+    """Pictures (n, H, W, C) in rows with a white line between them, (.., .., 3)."""
+    if pictures.shape[-1] != 3:
+        pictures = pictures.mean(axis=-1, keepdims=True).repeat(3, axis=-1)
+    count, height, width, _ = pictures.shape
+    down = -(-count // across)
+    sheet = np.ones((down * (height + 1) - 1, across * (width + 1) - 1, 3))
+    for at, picture in enumerate(pictures):
+        top, left = at // across * (height + 1), at % across * (width + 1)
+        sheet[top : top + height, left : left + width] = picture
+    return sheet

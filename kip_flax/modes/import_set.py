@@ -1,0 +1,160 @@
+"""`--mode=import`: a distilled set of others as an npz of ours, which every mode takes."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from kip_flax import __version__, export, preprocess
+from kip_flax.data import Dataset
+from kip_flax.export import layouts, moments
+from kip_flax.export.layouts import Found
+from kip_flax.preprocess import Preprocess
+from kip_flax.runs import setup as prepare
+from kip_flax.runtime.console import Console
+from kip_flax.runtime.errors import UserError
+
+_GREY = ("mnist", "fashion_mnist", "digits")  # Standardised by all; the others are whitened.
+_SAMPLE = 1000  # Training images that pixel values are held against.
+_FAR = 30  # Times the typical value that those of a set may reach.
+
+
+def import_file(
+    config: ConfigDict, path: str, workdir: str, layout: str, console: Console | None = None
+) -> list[str]:
+    """Writes each set in `path` as an npz in the folder `workdir`, and says what it found.
+
+    The preprocessing is the one of the layout's makers for the data set of `config`, fitted on its
+    training images; for 'kip' the one in the file's name, or else the configuration's.
+
+    Args:
+        config: names the data set that the file was made from.
+        path: the file.
+        workdir: where to.
+        layout: see `layouts`.
+
+    Returns:
+        The files written.
+
+    Raises:
+        UserError: the file is broken, or does not fit the layout or the data set.
+    """
+    dataset = prepare.load(config)
+    found = layouts.read(Path(path), layout, dataset.image_shape)
+    name = preprocess_name(found.layout, Path(path), dataset.name, config.preprocess)
+    fitted = preprocess.fit(name, dataset.known_images)
+    if found.layout in ("dc", "mtt"):
+        fitted = moments.field_moments(dataset.name, fitted)
+    written = []
+    for number, (images, labels) in enumerate(found.sets):
+        _check_values(path, images, dataset, fitted)
+        written.append(os.path.join(workdir, _name(Path(path), found, number)))
+        _write(written[-1], images, targets(path, labels, dataset), dataset, fitted, path, found)
+    (console or Console()).outcome(*_words(path, found, dataset, fitted, written))
+    return written
+
+
+def preprocess_name(layout: str, path: Path, dataset: str, otherwise: str) -> str:
+    """How the makers of a layout preprocess a data set; `otherwise` where nothing says it."""
+    if layout in ("dc", "mtt"):
+        return "standard"
+    if layout == "rfad":
+        # run_distillation.py: grey images standardised, SVHN normalised too, CIFAR whitened alone.
+        return "standard" if dataset in _GREY else "zca_normalize" if dataset == "svhn" else "zca"
+    if layout == "frepo":
+        return "standard" if dataset in _GREY else "zca_center"  # dataloader.py
+    parts = path.stem.split("_")
+    return "zca_normalize" if "zca" in parts else "standard" if "nozca" in parts else otherwise
+
+
+def targets(path: str, labels: np.ndarray, dataset: Dataset) -> np.ndarray:
+    """Labels (S, C) float32: class numbers become one-hot minus 1/C, others stay as they are.
+
+    Raises:
+        UserError: they are neither, or for other classes.
+    """
+    classes = dataset.num_classes
+    if labels.ndim == 2 and labels.shape[1] == classes:
+        return labels.astype(np.float32)
+    whole = labels.ndim == 1 and labels.dtype.kind in "iu"
+    if whole and len(labels) and labels.min() >= 0 and labels.max() < classes:
+        return (np.eye(classes)[labels] - 1 / classes).astype(np.float32)
+    held = f", {labels.min()} to {labels.max()}" if labels.ndim == 1 and len(labels) else ""
+    raise UserError(
+        f"{path}: labels are {labels.dtype} of shape {labels.shape}{held}; {dataset.name} takes "
+        f"(S, {classes}), or (S,) class numbers below {classes}: set --config.dataset.name."
+    )
+
+
+def _check_values(path: str, images: np.ndarray, dataset: Dataset, fitted: Preprocess) -> None:
+    """Raises UserError where pixel values cannot be in the space of `fitted`."""
+    if not len(images) or not np.isfinite(images).all():
+        raise UserError(f"{path}: no images, or images with NaN or inf: take another file.")
+    typical = preprocess.apply(fitted, dataset.train_images[:_SAMPLE])
+    low, high = float(images.min()), float(images.max())
+    told = f"{path}: pixel values from {low:.3g} to {high:.3g}"
+    if low >= 0 and high <= 1 and typical.min() < -0.1:
+        raise UserError(
+            f"{told} look like pixels in [0, 1], not like preprocess={fitted.name}: put them "
+            f"through it first, or take --config.preprocess=none with --layout=kip."
+        )
+    if low >= 0 and high > 20:
+        raise UserError(
+            f"{told} look like pixels in 0..255, not like preprocess={fitted.name}: put them "
+            f"through it first."
+        )
+    size, usual = (float(np.sqrt(np.mean(np.square(values)))) for values in (images, typical))
+    if not usual / _FAR < size < usual * _FAR:
+        raise UserError(
+            f"{told}, root mean square {size:.3g}; {dataset.name} with preprocess={fitted.name} "
+            f"has {usual:.3g}: take the --layout or the data set that the file was made with."
+        )
+
+
+def _name(path: Path, found: Found, number: int) -> str:
+    stem = path.stem.replace("labels", "images") if found.layout == "mtt" else path.stem
+    return f"{stem}_{number}.npz" if len(found.sets) > 1 else f"{stem}.npz"
+
+
+def _write(
+    target: str,
+    images: np.ndarray,
+    labels: np.ndarray,
+    dataset: Dataset,
+    fitted: Preprocess,
+    path: str,
+    found: Found,
+) -> None:
+    if len(images) != len(labels):
+        raise UserError(
+            f"{path}: {len(images)} images but {len(labels)} labels: take another file."
+        )
+    export.write_distilled(
+        target,
+        images,
+        labels,
+        preprocess=fitted.name,
+        preprocess_arrays=preprocess.to_arrays(fitted),
+        class_names=dataset.class_names,
+        kernel={},
+        provenance={
+            "dataset": dataset.name,
+            "imported": os.path.basename(path),
+            "layout": found.layout,
+            "versions": {"kip_flax": __version__},
+        },
+    )
+
+
+def _words(
+    path: str, found: Found, dataset: Dataset, fitted: Preprocess, written: list[str]
+) -> tuple[str, list[tuple[str, str]]]:
+    sizes = ", ".join(str(len(images)) for images, _ in found.sets)
+    reg = f" --config.reg={found.reg:g}" if found.reg is not None else ""
+    command = f"--mode=evaluate --distilled={written[0]} --config.preprocess={fitted.name}{reg}"
+    return f"imported {path}: layout {found.layout}, {sizes} images of {dataset.name}", [
+        ("preprocessing", fitted.name),
+        *(("distilled set", name) for name in written),
+        ("evaluate with", command),
+    ]

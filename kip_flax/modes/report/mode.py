@@ -1,0 +1,82 @@
+"""`--mode=report`: the page of a run made again, or one page on several runs.
+
+What is missing of a run's analysis is made up for, where its data can be found.
+"""
+
+import os
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+from kip_flax import config as config_lib
+from kip_flax import preprocess
+from kip_flax.modes.report import facts as report_facts
+from kip_flax.modes.report import write as report
+from kip_flax.modes.report.facts import Frames
+from kip_flax.runs import analysis_run
+from kip_flax.runs import setup as prepare
+from kip_flax.runtime import files, sharding
+from kip_flax.runtime.console import Console
+from kip_flax.runtime.errors import UserError
+
+
+def write_reports(workdirs: str, given: ConfigDict | None, console: Console | None = None) -> Path:
+    """Writes report.html into each folder; for several also comparison.html beside them.
+
+    Args:
+        workdirs: folders of runs, separated by commas.
+        given: a configuration of the same experiment, where the data, say, lie elsewhere by now;
+            None takes the one that lies in the folder.
+
+    Returns:
+        The page that was asked for.
+
+    Raises:
+        UserError: a folder holds no run, or one of another experiment than `given`.
+    """
+    console = console or Console()
+    folders = [Path(os.path.abspath(os.path.expanduser(name))) for name in workdirs.split(",")]
+    if len(set(folders)) < len(folders):
+        raise UserError(f"--workdir={workdirs} names a folder twice: name each once.")
+    # Whatever is wrong is told before anything is computed.
+    configs = [_config(folder, given) for folder in folders]
+    frames: Frames = {}
+    for folder, config in zip(folders, configs, strict=True):
+        _make_up(folder, config, frames, console)
+        report.write(folder, frames)
+    if len(folders) == 1:
+        page = folders[0] / report.REPORT
+    else:
+        page = Path(os.path.commonpath([folder.parent for folder in folders])) / report.COMPARISON
+        report.write_comparison(folders, page, frames)
+    console.outcome(f"report  {page}")
+    return page
+
+
+def _make_up(workdir: Path, config: ConfigDict, frames: Frames, console: Console) -> None:
+    """The analysis of a run that is not at work; the reason on the console where there is none."""
+    if not config.report.num_train or report_facts.gather(workdir, frames).analysis is not None:
+        return
+    try:
+        with files.locked(workdir / prepare.LOCK, f"the workdir {workdir}"):
+            dataset = prepare.load(config)
+            config_lib.check_data(config, dataset)
+            mesh = sharding.make_mesh(config.mesh.data, config.mesh.support)
+            kernel = sharding.shard_kernel(prepare.make_kernel(config, console), mesh)
+            fitted = preprocess.from_arrays(files.read_arrays(workdir / prepare.PREPROCESS))
+            analysis_run.analyse_run(workdir, config, dataset, fitted, kernel, mesh)
+    except UserError as error:
+        console.say(f"without an analysis of {workdir}: {error}")
+
+
+def _config(workdir: Path, given: ConfigDict | None) -> ConfigDict:
+    report_facts.read_json(workdir / "result.json")  # There is a run.
+    saved = report_facts.read_json(workdir / "config.json")
+    if given is not None:
+        config_lib.check_same_experiment(saved, given, str(workdir))
+        return given
+    # Fields that came after the run have their defaults, as far as these can be had.
+    flat = report_facts.defaults() | config_lib.flatten(saved)
+    config = ConfigDict(config_lib.unflatten(flat))
+    config_lib.validate(config)
+    return config

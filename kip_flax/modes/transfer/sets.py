@@ -1,0 +1,105 @@
+"""The sets that networks are trained on: the distilled one, and real images in its place."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from kip_flax import data, export
+from kip_flax.algorithms.base import Targets
+from kip_flax.data import coresets
+from kip_flax.krr import label_solve
+from kip_flax.runs.evaluate import Kernel
+from kip_flax.runtime.errors import UserError
+
+_TILE = 500
+
+
+@dataclass(frozen=True, eq=False)
+class ImageSet:
+    """Images (D, n, H, W, C) and labels (D, n, classes): D draws, or one that all seeds share."""
+
+    name: str
+    images: np.ndarray
+    labels: np.ndarray
+
+    @property
+    def size(self) -> int:
+        """Images of one draw."""
+        return self.images.shape[1]
+
+
+def hold_out(pool: Targets, share: float, key: jax.Array) -> tuple[Targets, Targets]:
+    """Splits a pool into what baselines draw from and, evenly over the classes, a held-out part."""
+    count = max(1, round(share * len(pool.labels)))
+    rows = np.sort(data.balanced_draw(pool.labels, count, pool.num_classes, key))
+    held = np.zeros(len(pool.labels), bool)
+    held[rows] = True
+    return tuple(  # type: ignore[return-value]
+        Targets(pool.images[part], pool.labels[part], pool.num_classes) for part in (~held, held)
+    )
+
+
+def of_file(name: str, distilled: export.Distilled) -> ImageSet:
+    """A distilled file as a set."""
+    return ImageSet(name, distilled.images[None], distilled.labels[None])
+
+
+def random_draws(pool: Targets, size: int, draws: int, key: jax.Array) -> ImageSet:
+    """`draws` times `size` real images, as evenly over the classes as can be.
+
+    Raises:
+        UserError: the pool has fewer images.
+    """
+    if size > len(pool.labels):
+        raise UserError(
+            f"{size} real images are asked for and {len(pool.labels)} are not held out: shorten "
+            f"transfer.ladder, or lower transfer.held_out."
+        )
+    keys = jax.random.split(jax.random.fold_in(key, size), draws)
+    rows = [data.balanced_draw(pool.labels, size, pool.num_classes, key) for key in keys]
+    images, labels = zip(*map(pool.take, rows), strict=True)
+    return ImageSet("random", np.stack(images), np.stack(labels))
+
+
+def chosen(name: str, pool: Targets, size: int) -> ImageSet:
+    """'kmeans' or 'herding' images, the same for all seeds."""
+    choose = {"kmeans": coresets.kmeans, "herding": coresets.herding}[name]
+    images, labels = pool.take(choose(pool.images, pool.labels, size, pool.num_classes))
+    return ImageSet(name, images[None], labels[None])
+
+
+def initial(path: str) -> ImageSet:
+    """What the set in `path` was made from: the file of step 0 that its run left beside it.
+
+    Raises:
+        UserError: there is no such file.
+    """
+    first = Path(path).with_name(re.sub(r"_ckpt\d+\.npz$", "_ckpt0.npz", Path(path).name))
+    if first.name == Path(path).name and not first.stem.endswith("_ckpt0"):
+        raise UserError(
+            f"{path} does not end in _ckptSTEP.npz, by which the initial images beside it are "
+            f"found: rename it, or leave 'initial' and 'label_solve' out of transfer.baselines."
+        )
+    if not first.is_file():
+        raise UserError(
+            f"the initial images {first} are not there: copy them from the run that made {path}, "
+            f"or leave 'initial' and 'label_solve' out of transfer.baselines."
+        )
+    return of_file("initial", export.load_distilled(first))
+
+
+def label_solved(start: ImageSet, pool: Targets, kernel: Kernel, reg: float) -> ImageSet:
+    """The images of `start` with the best labels for all of `pool`, see `label_solve`."""
+    state = label_solve.init(jnp.asarray(start.images[0]), jnp.asarray(start.labels[0]))
+    step = label_solve.make_step(kernel)
+    for first in range(0, len(pool.labels), _TILE):
+        rows = np.arange(first, min(first + _TILE, len(pool.labels)))
+        images, labels = pool.take(rows)
+        state = step(state, *map(jnp.asarray, (images, labels, np.ones(len(rows), np.float32))))
+    k_ss = jax.jit(lambda x: kernel(x, x))(state.images)
+    solved = label_solve.solve_labels(k_ss, state.gram, state.cross, reg)
+    return ImageSet("label_solve", start.images, np.asarray(solved)[None])

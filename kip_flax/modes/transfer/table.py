@@ -1,0 +1,170 @@
+"""The table of a transfer: rows in transfer.json, on the console, and what a set is worth."""
+
+import json
+import os
+import shlex
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from kip_flax.modes.transfer import worth
+from kip_flax.modes.transfer.sets import ImageSet
+from kip_flax.runs import record
+from kip_flax.runtime import files, metrics
+from kip_flax.runtime.errors import UserError
+
+TABLE = "transfer.json"
+PICTURE = "worth.png"
+DIVERGED = "diverged"  # In the place of a figure.
+
+
+def summary(accuracies: Sequence[float]) -> dict[str, Any]:
+    """`accuracies`, their `mean`, and their `std` over seeds (n - 1; None for a single one)."""
+    std = float(np.std(accuracies, ddof=1)) if len(accuracies) > 1 else None
+    return {"accuracies": list(accuracies), "mean": float(np.mean(accuracies)), "std": std}
+
+
+def line(row: dict[str, Any]) -> str:
+    """One row for the console."""
+    return (
+        f"{row['network']} on {row['size']} {row['set']}: test accuracy {_figure(row)} "
+        f"({metrics.duration(row['seconds'])})"
+    )
+
+
+class Table:
+    """Rows that are kept in `workdir`; those of an earlier part of the same transfer are there.
+
+    Args:
+        workdir: the folder.
+        identity: what all rows have in common, JSON values.
+        distilled: the path of the distilled set, or those of several.
+        file: the name of the file.
+
+    Raises:
+        UserError: the folder holds another transfer.
+    """
+
+    def __init__(
+        self, workdir: str, identity: dict[str, Any], distilled: str | list[str], file: str = TABLE
+    ):
+        self._workdir, self._path = workdir, os.path.join(workdir, file)
+        identity = json.loads(json.dumps(identity))
+        self._content: dict[str, Any] = {"distilled": distilled, "identity": identity}
+        self._content |= {"rows": [], "diverged": []}
+        earlier = _read(self._path)
+        if earlier is not None:
+            _check_same(earlier["identity"], identity, self._path)
+            self._content |= earlier
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """All rows, in the order in which they came."""
+        return self._content["rows"]
+
+    def has(self, name: str, size: int, network: str) -> bool:
+        """Whether the row is there, or its training is known to diverge."""
+        return self.find(name, size, network) is not None or self.diverged(name, size, network)
+
+    def add(self, row: dict[str, Any]) -> None:
+        """Adds a row and writes the file."""
+        self.rows.append(row)
+        self._write()
+
+    def find(self, name: str, size: int, network: str) -> dict[str, Any] | None:
+        """The row, or None if it is not there."""
+        wanted = (name, size, network)
+        found = (r for r in self.rows if (r["set"], r["size"], r["network"]) == wanted)
+        return next(found, None)
+
+    def add_diverged(self, name: str, size: int, network: str) -> None:
+        """Notes that a training diverged with every learning rate, and writes the file."""
+        self._content["diverged"].append([name, size, network])
+        self._write()
+
+    def diverged(self, name: str, size: int, network: str) -> bool:
+        """Whether the training diverged."""
+        return [name, size, network] in self._content["diverged"]
+
+    def check_diverged(
+        self, networks: Sequence[str], sets: Sequence[ImageSet], lr_factors: Sequence[float]
+    ) -> None:
+        """Raises UserError if trainings of `networks` on `sets` diverged."""
+        jobs = [
+            f"{network} on {s.size} {s.name}"
+            for network in networks
+            for s in sets
+            if self.diverged(s.name, s.size, network)
+        ]
+        if jobs:
+            factors = ", ".join(f"{factor:g}" for factor in lr_factors)
+            raise UserError(
+                f"{', '.join(jobs)}: the training diverged with transfer.lr_factor {factors}: give "
+                f"a smaller one, and another --workdir."
+            )
+
+    def finish(self, networks: Sequence[str], sets: Sequence[ImageSet]) -> str:
+        """The table in words; with a ladder, also what the set is worth, and its picture."""
+        names = [f"{s.size} {s.name}" for s in sets]
+        lines = [["", *networks]]
+        for name, s in zip(names, sets, strict=True):
+            lines.append([name, *(self._cell(s, network) for network in networks)])
+        told = _aligned(lines)
+        if ladders := worth.ladders(self.rows):
+            from kip_flax.modes.figures import (
+                draw as figures,  # matplotlib: half a second to import, only needed here
+            )
+
+            self._content["worth"] = {n: worth.crossing(ladder) for n, ladder in ladders.items()}
+            path = os.path.join(self._workdir, PICTURE)
+            picture = figures.rendered(figures.worth_figure(ladders), "png")
+            files.write_bytes_atomic(path, picture)
+            told += "\n" + "\n".join(f"{n}: {worth.words(lad)}" for n, lad in ladders.items())
+            told += f"\npicture {path}"
+        self._write()
+        return f"{told}\nfigures {self._path}"
+
+    def _cell(self, image_set: ImageSet, network: str) -> str:
+        key = image_set.name, image_set.size, network
+        row = self.find(*key)
+        return _figure(row) if row else DIVERGED if self.diverged(*key) else ""
+
+    def _write(self) -> None:
+        told = {"hardware": metrics.hardware(), "command": shlex.join(sys.argv)}
+        content = self._content | told | {"versions": record.versions()}
+        files.write_json(self._path, content)
+
+
+def _read(path: str) -> dict[str, Any] | None:
+    try:
+        with open(path, encoding="utf-8") as file:
+            content = json.load(file)
+        rows = {name: list(content.get(name, [])) for name in ("rows", "diverged")}
+        return {"identity": dict(content["identity"])} | rows
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"cannot read {path} ({error}): move it away to begin anew.") from None
+
+
+def _check_same(old: dict[str, Any], new: dict[str, Any], path: str) -> None:
+    workdir, kind = os.path.dirname(path), os.path.splitext(os.path.basename(path))[0]
+    for name in sorted(old.keys() | new.keys()):
+        if old.get(name) != new.get(name):
+            raise UserError(
+                f"{workdir} holds another {kind}: {name} was {old.get(name)!r} and is now "
+                f"{new.get(name)!r}: take another --workdir, or the old value to go on."
+            )
+
+
+def _figure(row: dict[str, Any]) -> str:
+    spread = "" if row["std"] is None else f" ± {100 * row['std']:.2f}"
+    return f"{100 * row['mean']:.2f}{spread}"
+
+
+def _aligned(lines: list[list[str]]) -> str:
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    rows = ("  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)) for row in lines)
+    return "\n".join(row.rstrip() for row in rows)

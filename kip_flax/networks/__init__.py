@@ -1,0 +1,1 @@
+"""Finite networks: built from descriptions, the published ones, their training and kernel."""

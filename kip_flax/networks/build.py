@@ -1,0 +1,136 @@
+"""The description of a network -> a finite network of any width, as a Flax nnx module.
+
+The infinite-width limit of these modules is what `kernels` computes: weights and biases are drawn
+as neural_tangents does it, in the same two parameterisations (Sohl-Dickstein et al. 2020, arXiv
+2001.07301). The networks that others evaluate on are in `zoo`.
+"""
+
+import functools
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from kip_flax import architectures as arch
+from kip_flax.networks import layers
+
+Make = Callable[[nnx.Rngs], nnx.Module]
+Tree = Any  # Of arrays.
+
+
+def make_network(
+    spec: arch.Spec,
+    image_shape: tuple[int, int, int],
+    num_classes: int,
+    rngs: nnx.Rngs,
+    *,
+    width: int = 1024,
+    w_std: float = 2**0.5,
+    b_std: float = 0.1,
+    parameterization: str = "standard",
+) -> nnx.Module:
+    """A random network as `spec` describes it: images (n, H, W, C) to outputs (n, num_classes).
+
+    Args:
+        spec: description, from `architectures`.
+        image_shape: (H, W, C).
+        num_classes: outputs of the last dense layer.
+        rngs: the random numbers of the weights.
+        width: channels or units of every layer before the last.
+        w_std, b_std: as in `kernels.make_kernel`, for every layer.
+        parameterization: 'standard' draws weights of variance w_std^2 / fan-in and biases of
+            variance b_std^2; 'ntk' draws all of variance 1 and multiplies in the forward pass.
+
+    Raises:
+        UserError: the images are too small for the pools.
+    """
+    affine = functools.partial(
+        _affine, rngs, w_std=w_std, b_std=b_std, parameterization=parameterization
+    )
+    sizes = arch.spatial_sizes(spec, *image_shape[:2])
+    last = max(i for i, layer in enumerate(spec) if isinstance(layer, arch.Dense))
+    channels = image_shape[2]
+    made: list[Callable[[jax.Array], jax.Array]] = []
+    for i, (layer, (rows, columns)) in enumerate(zip(spec, sizes, strict=True)):
+        out = num_classes if i == last else width
+        match layer:
+            case arch.Conv(size, stride):
+                made.append(affine((size, size, channels, out), stride=stride))
+                channels = out
+            case arch.Dense():
+                made.append(affine((channels, out)))
+                channels = out
+            case arch.Relu():
+                made.append(jax.nn.relu)
+            case arch.AvgPool(size):
+                made.append(functools.partial(layers.avg_pool, size=size))
+            case arch.GlobalAvgPool():
+                made.append(layers.global_avg_pool)
+            case arch.Flatten():
+                made.append(layers.flatten)
+                channels *= rows * columns
+    return nnx.Sequential(*made)
+
+
+def _affine(
+    rngs: nnx.Rngs,
+    shape: tuple[int, ...],
+    *,
+    w_std: float,
+    b_std: float,
+    parameterization: str,
+    stride: int = 1,
+) -> layers.Affine:
+    w_scale = w_std / math.sqrt(math.prod(shape[:-1]))
+    kernel = jax.random.normal(rngs.params(), shape, jnp.float32)
+    bias = jax.random.normal(rngs.params(), shape[-1:], jnp.float32)
+    if parameterization == "ntk":
+        return layers.Affine(kernel, bias, w_scale, b_std, stride=stride)
+    return layers.Affine(w_scale * kernel, b_std * bias, stride=stride)
+
+
+@dataclass(frozen=True)
+class Functions:
+    """A network as pure functions of its parameters and its other state (running averages).
+
+    Attributes:
+        init: key -> (parameters, other), trees of float32 arrays.
+        apply: (parameters, other, images) -> outputs (n, num_classes), as in evaluation.
+        apply_train: the same -> (outputs, other), as in training: normalisation over the batch.
+    """
+
+    init: Callable[[jax.Array], tuple[Tree, Tree]]
+    apply: Callable[[Tree, Tree, jax.Array], jax.Array]
+    apply_train: Callable[[Tree, Tree, jax.Array], tuple[jax.Array, Tree]]
+
+
+def functions(make: Make) -> Functions:
+    """The pure functions of the networks that `make` makes; all are of one structure."""
+    abstract = nnx.eval_shape(lambda: make(nnx.Rngs(0)))
+    abstract.eval()
+    evaluating = nnx.split(abstract, nnx.Param, ...)[0]
+    abstract.train()
+    training = nnx.split(abstract, nnx.Param, ...)[0]
+
+    def init(key: jax.Array) -> tuple[Tree, Tree]:
+        return tuple(nnx.split(make(nnx.Rngs(key)), nnx.Param, ...)[1:])  # type: ignore[return-value]
+
+    def apply(params: Tree, other: Tree, images: jax.Array) -> jax.Array:
+        return nnx.merge(evaluating, params, other)(images)
+
+    def apply_train(params: Tree, other: Tree, images: jax.Array) -> tuple[jax.Array, Tree]:
+        module = nnx.merge(training, params, other, copy=True)  # It changes `other`.
+        outputs = module(images)
+        return outputs, nnx.state(module, nnx.Not(nnx.Param))
+
+    return Functions(init, apply, apply_train)
+
+
+def num_parameters(make: Make) -> int:
+    """How many numbers the networks that `make` makes learn."""
+    params = nnx.state(nnx.eval_shape(lambda: make(nnx.Rngs(0))), nnx.Param)
+    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))

@@ -1,0 +1,229 @@
+"""Checkpoints of a run: Orbax, asynchronous, checked when read, with a fallback to the one before.
+
+A checkpoint holds the state (support, optimiser, step) and, as JSON, what the state belongs to
+(configuration, data) with a checksum of its arrays. The preprocessing is the same for all of them:
+`export` keeps it once, in the run's folder.
+"""
+
+import contextlib
+import dataclasses
+import glob
+import json
+import os
+import shutil
+import tempfile
+import zlib
+from collections.abc import Iterator
+from typing import Any, TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import orbax.checkpoint as ocp
+from absl import logging
+from orbax.checkpoint.checkpoint_managers import preservation_policy
+
+from kip_flax.runtime import disk, multihost
+from kip_flax.runtime.errors import UserError
+
+State = TypeVar("State")
+FOLDER = "checkpoints"
+UNREADABLE = "unreadable_checkpoints"
+_HALF_WRITTEN = ".orbax-checkpoint-tmp"  # Orbax's mark on folders it has not finished.
+# What Orbax and TensorStore raise for files that are missing, cut off or altered.
+_DAMAGE = (OSError, ValueError, KeyError, TypeError, AttributeError)
+
+
+@dataclasses.dataclass(frozen=True)
+class Restored:
+    """A checkpoint that was read.
+
+    Attributes:
+        step: steps taken.
+        state: as saved, NumPy arrays in the structure asked for.
+        meta: the JSON saved with it.
+    """
+
+    step: int
+    state: Any
+    meta: dict[str, Any]
+
+
+def prepare_workdir(workdir: str) -> str:
+    """Makes the folder of a run and returns its absolute path.
+
+    Raises:
+        UserError: it cannot be made or written to.
+    """
+    workdir = os.path.abspath(os.path.expanduser(workdir))
+    try:
+        os.makedirs(workdir, exist_ok=True)
+        with tempfile.TemporaryFile(dir=workdir):
+            pass
+    except OSError as error:
+        raise UserError(
+            f"cannot write to the workdir {workdir} ({error.strerror}): take another --workdir."
+        ) from None
+    return workdir
+
+
+@contextlib.contextmanager
+def open_manager(workdir: str, keep: int) -> Iterator[ocp.CheckpointManager]:
+    """The checkpoints below `workdir` (absolute); the newest `keep` of them stay.
+
+    Leaving waits for what is still being written, except that an error does not wait for other
+    processes. What a killed run left half written is removed here.
+    """
+    folder = os.path.join(workdir, FOLDER)
+    # Orbax's own clean-up runs in a thread that outlives an error raised before the first save.
+    with multihost.together():
+        if multihost.is_first():
+            for left in glob.glob(os.path.join(glob.escape(folder), f"*{_HALF_WRITTEN}*")):
+                shutil.rmtree(left)
+    options = ocp.CheckpointManagerOptions(
+        preservation_policy=preservation_policy.LatestN(keep),
+        enable_async_checkpointing=True,
+    )
+    with disk.quiet():
+        manager = ocp.CheckpointManager(folder, options=options)
+        try:
+            yield manager
+        except UserError:
+            _close_after_an_error(manager)
+            raise
+        except Exception:
+            if jax.process_count() == 1:
+                _close_after_an_error(manager)
+            raise
+        with disk.writing(str(manager.directory)):
+            manager.close()
+
+
+def save(manager: ocp.CheckpointManager, step: int, state: Any, meta: dict[str, Any]) -> None:
+    """Saves `state` after `step` steps in the background; a step that is there already stays.
+
+    The arrays are copied first: the next step may take over their memory. They are the same at all
+    processes, each of which writes a part.
+
+    Raises:
+        UserError: the disk is full, or this or the save before it could not be written. The
+            checkpoints before stay as they are.
+    """
+    if step in manager.all_steps():
+        return
+    arrays = jax.tree.map(_copied, state)
+    meta = json.loads(json.dumps({**meta, "step": step}))
+    args = ocp.args.Composite(
+        state=ocp.args.StandardSave(arrays),
+        meta=ocp.args.JsonSave({**meta, "checksum": checksum(arrays, meta)}),
+    )
+    with multihost.together():
+        disk.check_space(
+            str(manager.directory), sum(leaf.nbytes for leaf in jax.tree.leaves(arrays))
+        )
+    with disk.writing(str(manager.directory)):
+        manager.save(step, args=args, force=True)
+
+
+def wait(manager: ocp.CheckpointManager) -> None:
+    """Waits until what was saved is on the disk; UserError if it could not be written."""
+    with disk.writing(str(manager.directory)):
+        manager.wait_until_finished()
+
+
+def restore_meta(manager: ocp.CheckpointManager) -> dict[str, Any] | None:
+    """The JSON of the newest checkpoint in which it can be read; None without checkpoints."""
+    for step in sorted(manager.all_steps(), reverse=True):
+        try:
+            return _read_meta(manager, step)
+        except _DAMAGE as error:  # `restore` will warn.
+            logging.info("checkpoint %d: %s", step, error)
+    return None
+
+
+def restore(manager: ocp.CheckpointManager, like: State) -> Restored | None:
+    """The newest checkpoint that can be read, or None where there is none.
+
+    Checkpoints that cannot be read are moved out of the way, with a warning, so that their steps
+    can be saved again.
+
+    Args:
+        manager: from `open_manager`.
+        like: a state of the same structure; only shapes and dtypes count.
+
+    Raises:
+        UserError: there are checkpoints, but none can be read.
+    """
+    steps = sorted(manager.all_steps(), reverse=True)
+    for step in steps:
+        restored, reason = None, "another process could not read it"
+        try:
+            restored = _read(manager, step, like)
+        except _DAMAGE as error:
+            reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+        if not multihost.any_process(restored is None):
+            return restored
+        moved = _move_aside(manager, step)
+        logging.warning(
+            "checkpoint %d cannot be read (%s); it was moved to %s and the one before is used.",
+            step,
+            reason,
+            moved,
+        )
+    if steps:
+        raise UserError(
+            f"no checkpoint in {manager.directory} can be read (they were moved to "
+            f"{UNREADABLE}/ beside it): the same command again starts from step 0."
+        )
+    return None
+
+
+def checksum(tree: Any, meta: dict[str, Any]) -> int:
+    """CRC-32 over `meta` and the names, dtypes, shapes and bytes of all arrays of a tree."""
+    told = {name: value for name, value in meta.items() if name != "checksum"}
+    crc = zlib.crc32(json.dumps(told, sort_keys=True).encode())
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        array = np.ascontiguousarray(leaf)
+        label = f"{jax.tree_util.keystr(path)} {array.dtype} {np.shape(leaf)}"
+        crc = zlib.crc32(array.tobytes(), zlib.crc32(label.encode(), crc))
+    return crc
+
+
+def _close_after_an_error(manager: ocp.CheckpointManager) -> None:
+    """The error on its way out is the one to be told."""
+    try:
+        manager.close()
+    except (OSError, ValueError) as error:
+        logging.info("closing the checkpoints: %s", error)
+
+
+def _copied(leaf: Any) -> jax.Array | np.ndarray:
+    return jnp.copy(leaf) if isinstance(leaf, jax.Array) else np.array(leaf)
+
+
+def _read_meta(manager: ocp.CheckpointManager, step: int) -> dict[str, Any]:
+    args = ocp.args.Composite(meta=ocp.args.JsonRestore())
+    return manager.restore(step, args=args).meta
+
+
+def _read(manager: ocp.CheckpointManager, step: int, like: Any) -> Restored:
+    template = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), like)
+    args = ocp.args.Composite(state=ocp.args.StandardRestore(template), meta=ocp.args.JsonRestore())
+    restored = manager.restore(step, args=args)
+    state = jax.tree.map(np.asarray, restored.state)
+    meta = dict(restored.meta)
+    if checksum(state, meta) != meta.pop("checksum"):
+        raise ValueError("its content does not match its checksum")
+    return Restored(step, state, meta)
+
+
+def _move_aside(manager: ocp.CheckpointManager, step: int) -> str:
+    folder = os.path.join(os.path.dirname(str(manager.directory)), UNREADABLE)
+    target = os.path.join(folder, str(step))
+    with multihost.together():
+        if multihost.is_first():
+            os.makedirs(folder, exist_ok=True)
+            shutil.rmtree(target, ignore_errors=True)
+            os.replace(os.path.join(str(manager.directory), str(step)), target)
+    manager.reload()
+    return target

@@ -1,0 +1,171 @@
+"""Test accuracy and error of kernel ridge regression on a distilled support set."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.typing import ArrayLike
+
+from kip_flax import krr, preprocess
+from kip_flax.data import Dataset
+from kip_flax.export import Distilled
+from kip_flax.preprocess import Preprocess
+from kip_flax.runtime import sharding
+from kip_flax.runtime.errors import UserError
+
+Kernel = Callable[[jax.Array, jax.Array], jax.Array]
+Evaluate = Callable[[ArrayLike, ArrayLike], dict[str, float]]
+
+
+def make_evaluate(
+    kernel: Kernel,
+    test_images: np.ndarray,
+    test_labels: np.ndarray,
+    *,
+    reg: float,
+    batch_size: int,
+    mesh: Mesh | None = None,
+) -> Evaluate:
+    """Compiles once for many supports of one shape: `evaluate(images, labels) -> measures`.
+
+    Args:
+        kernel: kernel(x1, x2) -> (n1, n2), jit-able; over the mesh already, if there is one.
+        test_images: (T, H, W, channels), preprocessed.
+        test_labels: (T,) integers.
+        reg: regulariser relative to the support kernel's mean diagonal, as in `krr.solve`.
+        batch_size: test images per kernel call; the last batch is padded to the same shape.
+        mesh: batches are sharded over its 'data' axis; None computes where JAX computes by default.
+
+    Returns:
+        A function of support images (S, H, W, channels) and labels (S, C) that returns `accuracy`
+        (0 to 1) and `mse`, which is `krr.loss` over the test set: 0.5 * mean((pred - y)^2), with
+        the half, against one-hot labels minus 1/C. It raises UserError if the support's
+        regularised kernel is not positive definite.
+    """
+    batch_size = min(batch_size, len(test_images))
+    # The S x S kernel goes to every host whole, so that each can check it.
+    whole = None if mesh is None else NamedSharding(mesh, PartitionSpec())
+    self_kernel = jax.jit(lambda images: kernel(images, images), out_shardings=whole)
+    solve = jax.jit(krr.solve)
+    measure = make_measure(kernel)
+
+    def evaluate(images: ArrayLike, labels: ArrayLike) -> dict[str, float]:
+        k_ss = self_kernel(images)
+        krr.check_positive_definite(k_ss, reg)
+        alpha = solve(k_ss, labels, reg)
+        sums = np.zeros(2)
+        for start in range(0, len(test_images), batch_size):
+            rows = slice(start, start + batch_size)
+            count = len(test_labels[rows])
+            batch = _pad(test_images[rows], batch_size), _pad(test_labels[rows], batch_size)
+            x, y = batch if mesh is None else sharding.put_targets(mesh, *batch)[:2]
+            accuracy, loss = measure(images, alpha, x, y, count)
+            sums += count * np.array([float(accuracy), float(loss)])
+        accuracy, mse = sums / len(test_images)
+        return {"accuracy": float(accuracy), "mse": float(mse)}
+
+    return evaluate
+
+
+def make_measure(kernel: Kernel) -> jax.stages.Wrapped:
+    """`measure(images, alpha, x, labels, count) -> (accuracy, loss)` of one batch, compiled.
+
+    Support images (S, H, W, channels) with their solution alpha (S, C); a batch x (n, H, W,
+    channels) with labels (n,), of which the first `count` are no padding.
+    """
+
+    @jax.jit
+    def measure(
+        images: jax.Array, alpha: jax.Array, x: jax.Array, labels: jax.Array, count: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        pred = krr.predict(kernel(x, images), alpha)
+        y = krr.centered_one_hot(labels, alpha.shape[1])
+        weights = jnp.arange(len(x)) < count  # all padding is at the end
+        return krr.accuracy(pred, labels, weights), krr.loss(pred, y, weights)
+
+    return measure
+
+
+def test_subset(dataset: Dataset, num_test: int) -> tuple[np.ndarray, np.ndarray]:
+    """`num_test` test images (uint8) and labels spread evenly over the set; 0 or too many: all."""
+    total = len(dataset.test_images)
+    if not 0 < num_test < total:
+        return dataset.test_images, dataset.test_labels
+    rows = np.linspace(0, total - 1, num_test).astype(int)
+    return dataset.test_images[rows], dataset.test_labels[rows]
+
+
+def evaluate_distilled(
+    distilled: Distilled,
+    dataset: Dataset,
+    fitted: Preprocess,
+    kernel: Kernel,
+    *,
+    reg: float,
+    batch_size: int,
+    num_test: int = 0,
+    mesh: Mesh | None = None,
+) -> dict[str, float]:
+    """Evaluates a distilled file on the test images of `dataset`; see `make_evaluate`.
+
+    Args:
+        distilled: from `export.load_distilled`.
+        dataset: whose test images are predicted.
+        fitted: the preprocessing: the file's own, or one fitted on the data set's training images.
+        kernel, reg, batch_size, mesh: as in `make_evaluate`.
+        num_test: as in `test_subset`.
+
+    Raises:
+        UserError: the set was made for images of another shape, for other classes or with another
+            preprocessing, or its kernel is not positive definite.
+    """
+    check_fits(distilled, dataset, fitted.name)
+    images, labels = test_subset(dataset, num_test)
+    images = preprocess.apply(fitted, images)
+    run = make_evaluate(kernel, images, labels, reg=reg, batch_size=batch_size, mesh=mesh)
+    support = (distilled.images, distilled.labels)
+    return run(*(support if mesh is None else sharding.replicate(mesh, support)))
+
+
+def check_fits(distilled: Distilled, dataset: Dataset, preprocess_name: str) -> None:
+    """Raises UserError unless a distilled set belongs to a data set and a preprocessing.
+
+    Checks the images' shape, the classes and the name of the preprocessing, as far as the file
+    knows them. Call it with the config's name before fitting or reading a preprocessing.
+    """
+    if distilled.images.shape[1:] != dataset.image_shape:
+        raise UserError(
+            f"{distilled.path} has images of {_by(distilled.images.shape[1:])}, {dataset.name} has "
+            f"{_by(dataset.image_shape)}: set --config.dataset.name and dataset.image_size to fit."
+        )
+    if distilled.labels.shape[1] != dataset.num_classes:
+        raise UserError(
+            f"{distilled.path} has labels for {distilled.labels.shape[1]} classes, {dataset.name} "
+            f"has {dataset.num_classes}: set --config.dataset.name to the set it was made from."
+        )
+    names = (distilled.meta or {}).get("class_names")
+    if names is not None and tuple(names) != tuple(dataset.class_names):
+        raise UserError(
+            f"{distilled.path} has classes {_few(names)}, {dataset.name} has "
+            f"{_few(dataset.class_names)}: set --config.dataset.name to the set it was made from."
+        )
+    recorded = distilled.preprocess_name
+    if recorded not in (None, preprocess_name):
+        raise UserError(
+            f"{distilled.path} was made with preprocess={recorded}, the config says "
+            f"{preprocess_name}: pass --config.preprocess={recorded}."
+        )
+
+
+def _pad(array: np.ndarray, rows: int) -> np.ndarray:
+    return np.pad(array, [(0, rows - len(array))] + [(0, 0)] * (array.ndim - 1))
+
+
+def _by(shape: tuple[int, ...]) -> str:
+    return "x".join(map(str, shape))
+
+
+def _few(names: list[str] | tuple[str, ...]) -> str:
+    return ", ".join(map(str, names[:3])) + (", ..." if len(names) > 3 else "")

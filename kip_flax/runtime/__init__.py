@@ -1,0 +1,1 @@
+"""What every program needs and no experiment knows: errors, files, devices, processes, metrics."""

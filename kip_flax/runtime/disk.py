@@ -1,0 +1,94 @@
+"""Disks that are full or cannot be written, as libraries meet them, told in one line."""
+
+import contextlib
+import logging
+import os
+import re
+import shutil
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+from absl import logging as absl_logging
+
+from kip_flax.runtime.errors import UserError
+
+# How TensorStore, below Orbax, tells of an error of the operating system.
+_OS_ERROR = re.compile(r"os_error_code='(\d+)'")
+# Room for what lies around the arrays of a checkpoint, in bytes.
+_OVERHEAD = 1 << 18
+
+
+def check_space(folder: str, size: int) -> None:
+    """Raises UserError unless a checkpoint with arrays of `size` bytes has room in `folder`.
+
+    A save that fails is told of by several threads; better not to begin it.
+    """
+    needed = size + _OVERHEAD
+    left = shutil.disk_usage(folder).free
+    if left < needed:
+        raise _unwritable(folder, f"{left >> 10} KiB are left and {needed >> 10} are needed")
+
+
+@contextlib.contextmanager
+def writing(folder: str) -> Iterator[None]:
+    """Turns what is raised for checkpoints that cannot be written to `folder` into a UserError."""
+    try:
+        yield
+    except TimeoutError:  # Another process did not come along: nothing about the disk.
+        raise
+    except (OSError, ValueError) as error:
+        number = getattr(error, "errno", None)
+        if told := _OS_ERROR.search(str(error)):
+            number = int(told[1])
+        if number is None:
+            raise
+        raise _unwritable(folder, os.strerror(number)) from error
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """What Orbax's threads tell of an error is raised at the next call as well, and told there.
+
+    They log it, through absl and asyncio; TensorStore's callbacks and coroutines that are never
+    run hand it to Python's hooks for errors that nobody catches.
+    """
+
+    def uncaught(kind: type[BaseException], error: BaseException | None, *rest: Any) -> None:
+        absl_logging.info("in a thread: %s", error)
+
+    def unraisable(told: Any) -> None:
+        absl_logging.info("in a thread: %s", told.exc_value)
+
+    asyncio = logging.getLogger("asyncio")
+    before = asyncio.level, sys.excepthook, sys.unraisablehook
+    asyncio.setLevel(logging.CRITICAL)
+    sys.excepthook, sys.unraisablehook = uncaught, unraisable
+    try:
+        with unlogged("orbax"):
+            yield
+        asyncio.setLevel(before[0])  # After an error its tasks would tell of it when collected.
+    finally:
+        sys.excepthook, sys.unraisablehook = before[1:]
+
+
+@contextlib.contextmanager
+def unlogged(package: str) -> Iterator[None]:
+    """Errors that `package` logs through absl are not: it raises them as well."""
+
+    def passes(record: logging.LogRecord) -> bool:
+        return f"/{package}/" not in record.pathname or record.levelno != logging.ERROR
+
+    logger = absl_logging.get_absl_logger()
+    logger.addFilter(passes)
+    try:
+        yield
+    finally:
+        logger.removeFilter(passes)
+
+
+def _unwritable(folder: str, reason: str) -> UserError:
+    return UserError(
+        f"cannot write a checkpoint to {folder} ({reason}): free space there; the same command "
+        f"goes on from the last whole one."
+    )

@@ -1,0 +1,112 @@
+"""Files that appear whole or not at all, and npz files without pickles."""
+
+import contextlib
+import fcntl
+import io
+import json
+import os
+import platform
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kip_flax.runtime.errors import UserError
+
+_UNREADABLE = (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, RuntimeError)
+
+
+def write_bytes_atomic(path: str | os.PathLike[str], data: bytes) -> None:
+    """Writes `data` to `path`: whole, on the disk, or not at all. Makes the folder if need be.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with open(temporary, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        reason = error.strerror or error
+        raise UserError(
+            f"cannot write {path}: {reason}; free space there or take another --workdir."
+        ) from error
+
+
+def remove_temporaries(folder: str | os.PathLike[str]) -> None:
+    """Removes from `folder`, and the folders in it, what a kill kept from being renamed."""
+    for pattern in (".*.tmp", "*/.*.tmp"):
+        for left in Path(folder).glob(pattern):
+            left.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def locked(path: str | os.PathLike[str], what: str) -> Iterator[None]:
+    """Holds a lock on the file `path`, which says who does; it ends with the process at the latest.
+
+    Raises:
+        UserError: another process holds it, or the file cannot be written; `what` names the thing.
+    """
+    try:
+        file = open(path, "a+", encoding="utf-8")  # noqa: SIM115
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror}; take another --workdir.") from None
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            raise UserError(
+                f"{what} is in use by another run ({file.read().strip() or 'just started'}): wait "
+                f"until it ends, or take another --workdir."
+            ) from None
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {platform.node()}\n")
+        file.flush()
+        os.fsync(file.fileno())
+        yield
+
+
+def write_json(path: str | os.PathLike[str], obj: Any) -> None:
+    """Writes `obj` as indented JSON, atomically; UserError if the file cannot be written."""
+    write_bytes_atomic(path, (json.dumps(obj, indent=2) + "\n").encode())
+
+
+def write_arrays(path: str | os.PathLike[str], arrays: Mapping[str, np.ndarray]) -> None:
+    """Writes an npz without pickles, atomically; the same arrays give the same bytes."""
+    write_bytes_atomic(path, npz_bytes(arrays))
+
+
+def read_arrays(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
+    """All arrays of an npz; UserError if it is missing, damaged or holds pickles."""
+    try:
+        with open(path, "rb") as file:  # np.load leaves a broken file open
+            loaded = np.load(file, allow_pickle=False)
+            if isinstance(loaded, np.ndarray):
+                raise ValueError("one array instead of an archive of arrays")
+            return {key: loaded[key] for key in loaded.files}
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist: name an .npz file that does.") from None
+    except _UNREADABLE as error:
+        line = " ".join(str(error).split())
+        raise UserError(
+            f"{path} is not a whole npz file of plain arrays ({line}): take another copy of it."
+        ) from error
+
+
+def npz_bytes(arrays: Mapping[str, np.ndarray]) -> bytes:
+    """An npz without pickles; the same arrays give the same bytes."""
+    buffer = io.BytesIO()
+    np.savez(buffer, allow_pickle=False, **arrays)
+    return buffer.getvalue()

@@ -1,0 +1,185 @@
+"""What a run measures of itself: clu's writers, the stopwatch, hardware, numbers in words."""
+
+import contextlib
+import os
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any, Protocol
+
+import numpy as np
+
+from kip_flax.runtime import disk
+from kip_flax.runtime.errors import UserError
+
+
+class Writer(Protocol):
+    """The part of clu's `MetricWriter` that a run uses."""
+
+    def write_scalars(self, step: int, scalars: Mapping[str, Any]) -> None: ...
+
+    def write_images(self, step: int, images: Mapping[str, Any]) -> None: ...
+
+    def write_hparams(self, hparams: Mapping[str, Any]) -> None: ...
+
+
+class Silent:
+    """The writer of the processes that leave writing to another."""
+
+    def write_scalars(self, step: int, scalars: Mapping[str, Any]) -> None:
+        """Writes nothing."""
+
+    def write_images(self, step: int, images: Mapping[str, Any]) -> None:
+        """Writes nothing."""
+
+    def write_hparams(self, hparams: Mapping[str, Any]) -> None:
+        """Writes nothing."""
+
+
+@contextlib.contextmanager
+def open_writer(folder: str, writes: bool = True) -> Iterator[Writer]:
+    """clu's default writers: TensorBoard files in `folder`, and log lines (`--verbosity=0`).
+
+    Without `writes` a silent one, for the processes of a run that leave writing to another.
+
+    Writing is asynchronous; leaving the context flushes. TensorFlow, which writes the TensorBoard
+    files, is loaded here and nowhere else, and is shown no accelerator.
+    """
+    if not writes:
+        yield Silent()
+        return
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    with _silenced_stderr():
+        import tensorflow as tf
+
+        for kind in ("GPU", "TPU"):
+            tf.config.set_visible_devices([], kind)
+        from clu import asynclib, metric_writers
+
+        writer = metric_writers.create_default_writer(folder, asynchronous=True)
+    unwritten = (asynclib.AsyncError, tf.errors.OpError)
+    with disk.unlogged("clu"):
+        try:
+            try:
+                yield writer
+            except BaseException:
+                with contextlib.suppress(*unwritten):  # What is on its way out is to be told.
+                    writer.close()  # Waits for what its thread still has to say.
+                raise
+            writer.close()
+        except unwritten as error:
+            raise _unwritable(folder, error) from error
+
+
+def _unwritable(folder: str, error: Exception) -> UserError:
+    """TensorFlow's text names the file, then after a semicolon what the system said."""
+    told = str(error.__cause__ or error).splitlines()[0].split("; ")[-1][:200]
+    return UserError(
+        f"cannot write metrics to {folder} ({told}): free space there; the same command goes on "
+        f"from the last checkpoint."
+    )
+
+
+@contextlib.contextmanager
+def _silenced_stderr() -> Iterator[None]:
+    """TensorFlow's C++ talks past every log level while it loads; Python's errors still rise."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with open(os.devnull, "wb") as null:
+        os.dup2(null.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+
+
+class Stopwatch:
+    """Time per step since the last look, without what was paused, and what is left to do.
+
+    Args:
+        step: steps taken before the clock starts.
+        total: steps of the whole run.
+        pairs: kernel entries that one step computes.
+    """
+
+    def __init__(self, step: int, total: int, pairs: int):
+        self._step, self._total, self._pairs = step, total, pairs
+        self._since = time.perf_counter()
+        self._figures: dict[str, float] = {}
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Time in this context (evaluation, writing) belongs to no step."""
+        begin = time.perf_counter()
+        yield
+        self._since += time.perf_counter() - begin
+
+    def look(self, step: int) -> dict[str, float]:
+        """`step_ms`, `pairs_per_s` since the last look, and `eta_s`, after `step` steps in all.
+
+        Without a step since the last look, what that one returned.
+        """
+        if step == self._step:
+            return self._figures
+        now = time.perf_counter()
+        seconds = (now - self._since) / (step - self._step)
+        self._step, self._since = step, now
+        self._figures = {
+            "step_ms": 1e3 * seconds,
+            "pairs_per_s": self._pairs / seconds,
+            "eta_s": seconds * (self._total - step),
+        }
+        return self._figures
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a person writes them: 8 s, 3 min 20 s, 2 h 05 min."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def count(number: float) -> str:
+    """A number as a person reads it: 950, 12.3k, 4.56M."""
+    for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if number >= size:
+            return f"{number / size:.3g}{unit}"
+    return f"{number:.3g}"
+
+
+def hardware() -> str:
+    """The devices in use in words, such as '2 x cpu (AMD EPYC 7B13, 2 cores)'."""
+    import jax
+
+    device = jax.devices()[0]
+    name = device.device_kind
+    if device.platform == "cpu":
+        name = f"{_processor()}, {usable_cores()} cores"
+    processes = f" in {jax.process_count()} processes" if jax.process_count() > 1 else ""
+    return f"{jax.device_count()} x {device.platform} ({name}){processes}"
+
+
+def usable_cores() -> int:
+    """Cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _processor() -> str:
+    with contextlib.suppress(OSError), open("/proc/cpuinfo", encoding="utf-8") as file:
+        for line in file:
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    import platform
+
+    return platform.processor() or platform.machine()
+
+
+def as_image(picture: np.ndarray | Any) -> np.ndarray:
+    """A picture with pixels (H, W, C) in 0..255 as the floats in 0..1 that TensorBoard takes."""
+    return np.asarray(picture, np.float32) / 255

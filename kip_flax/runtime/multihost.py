@@ -1,0 +1,210 @@
+"""Several processes, one run: how they start, agree and end.
+
+Every process runs the same program on its own devices. What concerns all (a signal, an error while
+one of them writes) is agreed on by a collective, so that all take the same turn at the same step.
+In a run of one process nothing here has an effect, or costs anything.
+"""
+
+import atexit
+import contextlib
+import glob
+import importlib.util
+import os
+import sys
+import traceback
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from kip_flax.runtime.errors import UserError
+
+LOST = 3  # Exit code of a process that cannot go on without the others.
+# A process that is silent for so long is taken for dead, and JAX ends the others. A machine that
+# is moved or very busy can be silent for half a minute.
+_HEARTBEAT_SECONDS = 100
+# How long the first to finish waits for the last.
+_SHUTDOWN_SECONDS = 60
+
+
+def start(
+    coordinator_address: str | None,
+    num_processes: int | None,
+    process_id: int | None,
+    environment: Mapping[str, str] = os.environ,
+) -> None:
+    """Joins the other processes of the run, if there are any; before JAX's first device.
+
+    Args:
+        coordinator_address: host:port of process 0, the same for all processes.
+        num_processes: how many there are.
+        process_id: which one this is, from 0. All three are None where a launcher that JAX knows
+            (SLURM, Open MPI, a TPU pod) says it, or where this process is the only one.
+        environment: where the launchers' variables are looked for.
+
+    Raises:
+        UserError: the three do not fit together, or the others cannot be reached.
+    """
+    given = (coordinator_address, num_processes, process_id)
+    by_hand = any(value is not None for value in given)
+    if by_hand:
+        _check(*given)
+    elif not (launched(environment) or _on_tpu()):
+        return
+    # Between CPU devices of several processes; accelerators have their own.
+    jax.config.update("jax_cpu_collectives_implementation", "gloo")
+    # It would take SIGTERM from the loop, which agrees on it by itself.
+    jax.config.update("jax_enable_preemption_service", False)
+    try:
+        jax.distributed.initialize(
+            *given,
+            # Given by hand, a process has all devices of its host.
+            cluster_detection_method="deactivate" if by_hand else None,
+            heartbeat_timeout_seconds=_HEARTBEAT_SECONDS,
+            shutdown_timeout_seconds=_SHUTDOWN_SECONDS,
+        )
+    except (RuntimeError, ValueError) as error:
+        if isinstance(error, ValueError) and not by_hand and not launched(environment):
+            return  # A TPU that belongs to no pod.
+        reason = str(error).splitlines()[0][:200]
+        raise UserError(
+            f"the processes of the run did not find each other ({reason}): check that all of them "
+            f"were started and can reach the coordinator."
+        ) from error
+    atexit.register(jax.distributed.shutdown)  # Waits until all processes have come to their end.
+
+
+def _check(
+    coordinator_address: str | None, num_processes: int | None, process_id: int | None
+) -> None:
+    given = {
+        "--coordinator_address": coordinator_address,
+        "--num_processes": num_processes,
+        "--process_id": process_id,
+    }
+    missing = [name for name, value in given.items() if value is None]
+    if coordinator_address is None or num_processes is None or process_id is None:
+        raise UserError(f"{' and '.join(missing)} missing: give {', '.join(given)}, or none.")
+    if not 0 <= process_id < num_processes:
+        raise UserError(
+            f"--process_id={process_id} and --num_processes={num_processes}: processes are "
+            f"numbered from 0 to --num_processes - 1."
+        )
+    if ":" not in coordinator_address:
+        raise UserError(
+            f"--coordinator_address={coordinator_address} lacks a port: write HOST:PORT."
+        )
+
+
+def launched(environment: Mapping[str, str]) -> bool:
+    """Whether a launcher that JAX can ask started several processes.
+
+    Only then is it asked: under SLURM it would leave a lone process one device of several.
+    """
+
+    def several(name: str) -> bool:
+        return environment.get(name, "1") not in ("", "1")
+
+    return (
+        (several("SLURM_NTASKS") and "SLURM_STEP_NODELIST" in environment)
+        or (several("OMPI_COMM_WORLD_SIZE") and "OMPI_MCA_orte_hnp_uri" in environment)
+        or "," in environment.get("TPU_WORKER_HOSTNAMES", "")
+        or several("MEGASCALE_NUM_SLICES")
+        or "JAX_COORDINATOR_ADDRESS" in environment
+    )
+
+
+def _on_tpu() -> bool:
+    devices = glob.glob("/dev/accel*") + glob.glob("/dev/vfio/*")
+    return bool(devices) and importlib.util.find_spec("libtpu") is not None
+
+
+def is_first() -> bool:
+    """Whether this is the process that writes and speaks for all."""
+    return jax.process_index() == 0
+
+
+def any_process(flag: bool) -> bool:
+    """Whether `flag` is true at any process; all call it, and wait for one another."""
+    if jax.process_count() == 1:
+        return flag
+    return bool(multihost_utils.process_allgather(np.array([flag])).any())
+
+
+@contextlib.contextmanager
+def together() -> Iterator[None]:
+    """Work of each process for itself, without collectives: an error at one is an error at all.
+
+    Raises:
+        UserError: at the processes that went through, when another did not.
+    """
+    done = False
+    try:
+        yield
+        done = True
+    finally:
+        failed = any_process(not done)
+        if done and failed:
+            raise UserError("another process of this run met an error: see what it told.")
+
+
+def check_same(what: str, value: bytes) -> None:
+    """Raises UserError, at all processes, unless `value` is the same at all of them."""
+    if jax.process_count() == 1:
+        return
+    sums = multihost_utils.process_allgather(np.array([zlib.crc32(value)], np.uint32))
+    if len(np.unique(sums)) > 1:
+        raise UserError(f"{what} differs between the processes of this run: give all the same.")
+
+
+def agreed(flag: Callable[[], bool]) -> Callable[[], bool]:
+    """`flag`, but true in the same call at all processes.
+
+    A call tells what was agreed on in the call before it, and starts the next agreement: no process
+    waits for the step it has just begun.
+    """
+    if jax.process_count() == 1:
+        return flag
+    devices = np.array(jax.devices())
+    mesh = Mesh(devices, ("all",))
+    spread, whole = NamedSharding(mesh, PartitionSpec("all")), NamedSharding(mesh, PartitionSpec())
+    total = jax.jit(jnp.sum, out_shardings=whole)
+    pending: list[jax.Array] = []
+
+    def ask() -> bool:
+        mine = np.full(1, flag(), np.int32)
+        flags = jax.make_array_from_callback(devices.shape, spread, lambda _: mine)
+        pending.append(total(flags))
+        return len(pending) > 1 and bool(pending.pop(0))
+
+    return ask
+
+
+@contextlib.contextmanager
+def ends_at_once() -> Iterator[None]:
+    """Where there are others, an error that they do not know of ends this process on the spot.
+
+    To leave in good order would be to wait for them, who wait for this one or are gone. Files are
+    whole at any moment, so nothing is lost. Errors for users pass: all processes have them.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        if jax.process_count() == 1:
+            raise
+        if not isinstance(error, jax.errors.JaxRuntimeError):
+            traceback.print_exc()
+        reason = " ".join(str(error).split())[:200]
+        number, count = jax.process_index(), jax.process_count()
+        line = (
+            f"error: process {number} of {count} cannot go on ({reason}): see what the others "
+            f"told; started again, all go on from the last checkpoint."
+        )
+        print(line, file=sys.stderr, flush=True)
+        os._exit(LOST)

@@ -1,0 +1,180 @@
+"""One device mesh for training, Label Solve and evaluation.
+
+Targets lie over its axis 'data'; the support over its axis 'support', or whole everywhere. A kernel
+matrix K(targets, support) is laid out over both axes. Batches that do not divide are padded with
+zero images of weight 0. Between devices travel only support-sized arrays and the S x S kernel: the
+transpose of a replicated input is one sum of its gradient.
+"""
+
+import math
+import os
+import platform
+from collections.abc import Callable, Mapping
+from typing import TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from kip_flax.kernels.duplicates import symmetric
+from kip_flax.runtime.errors import UserError
+
+Kernel = Callable[[jax.Array, jax.Array], jax.Array]
+Jacobian = Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
+Tree = TypeVar("Tree")
+_PATIENCE = 7 * 24 * 3600  # Seconds.
+
+
+def make_mesh(data: int = -1, support: int = 1) -> Mesh:
+    """A mesh of `data` x `support` devices; -1 takes all that are left for that axis.
+
+    Raises:
+        UserError: the mesh needs more devices than there are, or an axis is not -1 or positive.
+    """
+    devices = jax.device_count()
+    if any(size < 1 and size != -1 for size in (data, support)) or (data, support) == (-1, -1):
+        raise UserError(
+            f"mesh.data={data}, mesh.support={support}: take positive sizes, or -1 for one of them."
+        )
+    if data == -1:
+        data = max(1, devices // support)
+    if support == -1:
+        support = max(1, devices // data)
+    if data * support > devices:
+        raise UserError(
+            f"a mesh of {data} x {support} needs {data * support} devices and there are {devices}: "
+            f"lower mesh.data or mesh.support."
+        )
+    taken = jax.devices()[: data * support]
+    idle = jax.process_count() - len({device.process_index for device in taken})
+    if idle:
+        raise UserError(
+            f"a mesh of {data} x {support} leaves {idle} of {jax.process_count()} processes "
+            f"without a device: start fewer, or set mesh.data=-1."
+        )
+    return jax.make_mesh(
+        (data, support),
+        ("data", "support"),
+        axis_types=(AxisType.Auto, AxisType.Auto),
+        devices=taken,
+    )
+
+
+def prepare_cpu_devices() -> None:
+    """Settings of XLA for CPU devices; for before JAX's first device.
+
+    - Devices wait for one another as long as it takes: XLA aborts the process when one is 40 s
+      behind another, as happens on a busy machine.
+    - Code for AVX2: that for AVX-512 (jaxlib 0.10.2) reads past its arrays in the gradient of
+      neural_tangents on some CPUs, which kills the process, and gains nothing elsewhere.
+    """
+    flags: dict[str, int | str] = {
+        "xla_cpu_collective_call_warn_stuck_timeout_seconds": _PATIENCE,
+        "xla_cpu_collective_call_terminate_timeout_seconds": _PATIENCE,
+    }
+    if platform.machine() in ("x86_64", "AMD64"):
+        flags["xla_cpu_max_isa"] = "AVX2"
+    add_xla_flags(flags)
+
+
+def add_xla_flags(flags: Mapping[str, int | str]) -> None:
+    """Adds to XLA_FLAGS, for before JAX's first device; what it already says stays."""
+    given = os.environ.get("XLA_FLAGS", "")
+    added = [f"--{name}={value}" for name, value in flags.items() if name not in given]
+    os.environ["XLA_FLAGS"] = " ".join([given, *added]).strip()
+
+
+def replicate(mesh: Mesh, tree: Tree) -> Tree:
+    """`tree`, the same at every process, with every array on every device of the mesh."""
+    return jax.tree.map(lambda array: _put(mesh, P(), np.asarray(array)), tree)
+
+
+def put_targets(
+    mesh: Mesh, images: np.ndarray, labels: np.ndarray
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Targets, their labels and weights, sharded over 'data'.
+
+    Every process has all of them; to a device goes its own share.
+
+    Args:
+        images: (T, H, W, C). labels: (T, ...).
+
+    Returns:
+        images, labels and weights (float32: 1 for a target, 0 for padding), each with its first
+        axis padded to a multiple of the 'data' axis.
+    """
+    weights = np.ones(len(images), np.float32)
+    padding = -len(images) % mesh.shape["data"]
+
+    def put(array: np.ndarray) -> jax.Array:
+        array = np.asarray(array)
+        padded = np.pad(array, [(0, padding)] + [(0, 0)] * (array.ndim - 1))
+        return _put(mesh, P("data"), padded)
+
+    return put(images), put(labels), put(weights)
+
+
+def _put(mesh: Mesh, spec: P, array: np.ndarray) -> jax.Array:
+    """`array`, which every process has, laid out over the mesh: each device gets its part."""
+    sharding = NamedSharding(mesh, spec)
+    return jax.make_array_from_callback(array.shape, sharding, lambda part: array[part])
+
+
+def shard_kernel(kernel: Kernel, mesh: Mesh) -> Kernel:
+    """`kernel` computed over the mesh: rows (x1) over 'data', columns (x2) over 'support'.
+
+    Rows and columns that do not divide are padded and cut off again. Differentiable in both.
+    """
+    rows, columns = mesh.shape["data"], mesh.shape["support"]
+    if math.prod(mesh.shape.values()) == 1:
+        return kernel
+    local = jax.shard_map(
+        kernel,
+        mesh=mesh,
+        in_specs=(P("data"), P("support")),
+        out_specs=P("data", "support"),
+        check_vma=False,
+    )
+
+    def everywhere(x: jax.Array) -> jax.Array:
+        # The same holds for its cotangent: left to choose, the compiler spreads what is small (the
+        # solve, the optimiser) over the devices, and pays for it with a dozen exchanges.
+        return jax.lax.with_sharding_constraint(x, NamedSharding(mesh, P()))
+
+    def sharded(x1: jax.Array, x2: jax.Array) -> jax.Array:
+        if x2 is x1:
+            x1 = everywhere(x1)
+            return everywhere(symmetric(sharded(x1, jax.lax.stop_gradient(x1))))
+        x2 = everywhere(x2)
+        padded = local(_pad_rows(x1, rows), _pad_rows(x2, columns))
+        return padded[: len(x1), : len(x2)]
+
+    return sharded
+
+
+def shard_jacobian(jacobian: Jacobian, mesh: Mesh) -> Jacobian:
+    """`jacobian(x_t, x_s) -> k (T, S), dk (S, T, ...)` over the mesh: its rows (T) over 'data',
+    support images over 'support'. What does not divide is padded and cut off again."""
+    rows, columns = mesh.shape["data"], mesh.shape["support"]
+    if rows * columns == 1:
+        return jacobian
+    local = jax.shard_map(
+        jacobian,
+        mesh=mesh,
+        in_specs=(P("data"), P("support")),
+        out_specs=(P("data", "support"), P("support", "data")),
+        check_vma=False,
+    )
+
+    def sharded(x_t: jax.Array, x_s: jax.Array) -> tuple[jax.Array, jax.Array]:
+        k, dk = local(_pad_rows(x_t, rows), _pad_rows(x_s, columns))
+        return k[: len(x_t), : len(x_s)], dk[: len(x_s), : len(x_t)]
+
+    return sharded
+
+
+def _pad_rows(x: jax.Array, multiple: int) -> jax.Array:
+    padding = -len(x) % multiple
+    return jnp.pad(x, [(0, padding)] + [(0, 0)] * (x.ndim - 1)) if padding else x

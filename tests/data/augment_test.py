@@ -1,0 +1,172 @@
+"""Augmentations against NumPy, one image at a time."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.ndimage
+
+from kip_flax.data import augment
+from kip_flax.runtime.errors import UserError
+
+IMAGES = np.random.default_rng(0).normal(size=(64, 16, 12, 3)).astype(np.float32) + 3
+KEY = jax.random.key(0)
+JITTED = jax.jit(augment.augment, static_argnums=0)
+
+
+def run(name: str, images: np.ndarray = IMAGES, key: jax.Array = KEY) -> np.ndarray:
+    return np.asarray(JITTED((name,), jnp.asarray(images), key))
+
+
+def numpy_shift(image: np.ndarray, down: int, right: int) -> np.ndarray:
+    out = np.zeros_like(image)
+    for row in range(image.shape[0]):
+        for column in range(image.shape[1]):
+            if 0 <= row - down < image.shape[0] and 0 <= column - right < image.shape[1]:
+                out[row, column] = image[row - down, column - right]
+    return out
+
+
+def blob(height: int, width: int, row: float, column: float) -> np.ndarray:
+    """A smooth bump (height, width, 1) centred at (row, column)."""
+    rows, columns = np.mgrid[:height, :width]
+    return np.exp(-((rows - row) ** 2 + (columns - column) ** 2) / 30)[..., None]
+
+
+def test_parse():
+    assert augment.parse("") == ()
+    assert augment.parse(" flip, crop_rotate ") == ("flip", "crop_rotate")
+    with pytest.raises(UserError, match=r"'mirror'.*flip, shift, cutout, crop_rotate"):
+        augment.parse("flip,mirror")
+    with pytest.raises(UserError, match="''"):
+        augment.parse("flip,")
+    with pytest.raises(UserError, match="once"):
+        augment.parse("flip,flip")
+
+
+def test_no_augmentation_changes_nothing():
+    np.testing.assert_array_equal(augment.augment((), jnp.asarray(IMAGES), KEY), IMAGES)
+
+
+@pytest.mark.parametrize("name", augment.AUGMENTS)
+def test_the_key_decides_for_any_batch(name):
+    out = run(name)
+    np.testing.assert_array_equal(run(name), out)
+    # The first images come out alike whatever follows them: padding a batch changes nothing.
+    np.testing.assert_allclose(run(name, IMAGES[:5]), out[:5], atol=1e-4)
+    assert not np.allclose(run(name, key=jax.random.key(1)), out)
+    same = run(name, np.repeat(IMAGES[:1], 64, axis=0))
+    assert len({image.tobytes() for image in same}) > 1  # every image has its own randomness
+
+
+def test_outside_jit_it_is_the_same():
+    names, images = ("flip",), jnp.asarray(IMAGES[:4])
+    np.testing.assert_array_equal(augment.augment(names, images, KEY), JITTED(names, images, KEY))
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float32])
+def test_shape_and_dtype_are_kept(dtype):
+    images = jnp.asarray(IMAGES[:4], dtype)
+    out = JITTED(augment.AUGMENTS, images, KEY)
+    assert out.shape == images.shape
+    assert out.dtype == dtype
+    assert bool(jnp.isfinite(out).all())
+
+
+def test_flip_is_numpys_half_of_the_time():
+    out = run("flip")
+    flipped = [np.array_equal(o, i[:, ::-1]) for o, i in zip(out, IMAGES, strict=True)]
+    kept = [np.array_equal(o, i) for o, i in zip(out, IMAGES, strict=True)]
+    assert all(a != b for a, b in zip(flipped, kept, strict=True))
+    assert 16 <= sum(flipped) <= 48  # 32 are expected, four standard deviations around
+
+
+def test_shift_is_numpys_up_to_an_eighth():
+    moves = [(down, right) for down in range(-2, 3) for right in range(-1, 2)]
+    seen = set()
+    for out, image in zip(run("shift"), IMAGES, strict=True):
+        (move,) = [m for m in moves if np.array_equal(out, numpy_shift(image, *m))]
+        seen.add(move)
+    assert {down for down, _ in seen} == {-2, -1, 0, 1, 2}
+    assert {right for _, right in seen} == {-1, 0, 1}
+
+
+@pytest.mark.parametrize("move", [(0, 0), (3, -2), (-16, 5)])
+def test_shifted(move):
+    out = augment.shifted(jnp.asarray(IMAGES[0]), jnp.array(move))
+    np.testing.assert_array_equal(out, numpy_shift(IMAGES[0], *move))
+
+
+def test_cutout_is_numpys_anywhere():
+    centres = [(row, column) for row in range(16) for column in range(12)]
+    rows = []
+    for out, image in zip(run("cutout"), IMAGES, strict=True):
+        found = []
+        for row, column in centres:
+            expected = image.copy()
+            expected[max(0, row - 3) : row + 3, max(0, column - 3) : column + 3] = 0
+            if np.array_equal(out, expected):
+                found.append((row, column))
+        assert len(found) == 1
+        rows.append(found[0][0])
+    assert min(rows) <= 3
+    assert max(rows) >= 12
+
+
+def test_cutout_of_32_pixels_is_the_published_16():
+    out = augment.cut_out(jnp.ones((32, 32, 3)), jnp.array([16, 10]))
+    assert int((out[..., 0] == 0).sum()) == 16 * 16
+
+
+def test_crop_rotated_by_nothing_is_the_image():
+    out = augment.crop_rotated(jnp.asarray(IMAGES[0]), 0.0, 1.0, jnp.zeros(2))
+    np.testing.assert_allclose(out, IMAGES[0], rtol=1e-6)
+
+
+def test_a_quarter_turn_is_numpys():
+    square = IMAGES[0, :12]
+    out = augment.crop_rotated(jnp.asarray(square), jnp.pi / 2, 1.0, jnp.zeros(2))
+    # Points on the border may fall outside by a rounding: they are left out.
+    np.testing.assert_allclose(out[1:-1, 1:-1], np.rot90(square, -1)[1:-1, 1:-1], atol=1e-4)
+
+
+def test_rotation_of_a_smooth_image():
+    """A bump lands where its centre does, and keeps its form up to the bilinear error."""
+    angle = np.deg2rad(12)
+    image = blob(32, 32, 20, 18)
+    out = np.asarray(augment.crop_rotated(jnp.asarray(image), angle, 1.0, jnp.zeros(2)))
+    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    centre = np.linalg.inv(turn) @ (np.array([20, 18]) - 15.5) + 15.5
+    np.testing.assert_allclose(out, blob(32, 32, *centre), atol=0.02)
+
+
+def test_crop_rotated_matches_scipy():
+    angle, window, place = 0.2, 0.85, np.array([0.5, -1.0])
+    last = np.array([15, 11])
+    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    corner_room = last * (1 - window) / 2
+    centre = last / 2 + place * corner_room
+    out = augment.crop_rotated(jnp.asarray(IMAGES[0]), angle, window, jnp.asarray(place))
+    for channel in range(3):
+        expected = scipy.ndimage.affine_transform(
+            IMAGES[0, ..., channel],
+            window * turn,
+            offset=centre - window * turn @ (last / 2),
+            order=1,
+            mode="grid-constant",
+        )
+        np.testing.assert_allclose(out[..., channel], expected, atol=1e-4)
+
+
+def test_crop_and_rotation_stay_within_their_bounds():
+    """Constant pictures keep their value but in the corners, where 0 may turn in."""
+    out = run("crop_rotate", np.ones((64, 16, 16, 1), np.float32))
+    assert out.min() >= -1e-6
+    assert out.max() <= 1 + 1e-6
+    np.testing.assert_allclose(out[:, 5:11, 5:11], 1, atol=1e-5)
+    # A crop only enlarges, by at most 1.2 in each direction.
+    grown = run("crop_rotate", np.repeat(blob(32, 32, 15.5, 15.5)[None], 64, 0))
+    areas = grown.sum((1, 2, 3)) / blob(32, 32, 15.5, 15.5).sum()
+    assert areas.min() > 0.98
+    assert areas.max() < 1.2**2 + 0.02
+    assert areas.max() > 1.3

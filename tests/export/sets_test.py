@@ -1,0 +1,264 @@
+"""Artefacts: what is written is read back, what is broken is refused in one line."""
+
+import csv
+import json
+import os
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from kip_flax import export
+from kip_flax.export.image_grid import write_image_grid
+from kip_flax.runtime import files
+from kip_flax.runtime.errors import UserError
+
+S, C = 6, 3
+NAMES = ("ant", "bee", "cat")
+
+
+def arrays(seed=0):
+    rng = np.random.default_rng(seed)
+    images = rng.normal(size=(S, 5, 4, 3)).astype(np.float32)
+    return images, rng.normal(size=(S, C)).astype(np.float32)
+
+
+def write(path, preprocess_arrays=None, seed=0):
+    images, labels = arrays(seed)
+    preprocess_arrays = preprocess_arrays or {"name": np.array("none")}
+    export.write_distilled(
+        path,
+        images,
+        labels,
+        preprocess=str(preprocess_arrays["name"]),
+        preprocess_arrays=preprocess_arrays,
+        class_names=NAMES,
+        kernel={"architecture": "fc", "depth": 1, "w_std": 2**0.5},
+        provenance={"dataset": "digits", "seed": 0},
+    )
+
+
+def refusal(path):
+    with pytest.raises(UserError) as caught:
+        export.load_distilled(path)
+    line = str(caught.value)
+    assert "\n" not in line
+    assert path.name in line
+    return line
+
+
+def test_round_trip(tmp_path):
+    path = tmp_path / "sub" / "set.npz"
+    mean = np.array([0.1, 0.2, 0.3], np.float32)
+    write(path, {"name": np.array("standard"), "mean": mean})
+    read = export.load_distilled(path)
+    images, labels = arrays()
+    np.testing.assert_array_equal(read.images, images)
+    np.testing.assert_array_equal(read.labels, labels)
+    assert read.meta["class_names"] == list(NAMES)
+    assert read.meta["kernel"] == {"architecture": "fc", "depth": 1, "w_std": 2**0.5}
+    assert read.meta["provenance"] == {"dataset": "digits", "seed": 0}
+    assert read.preprocess_name == "standard"
+    assert str(read.preprocess["name"]) == "standard"
+    np.testing.assert_array_equal(read.preprocess["mean"], mean)
+    assert os.listdir(path.parent) == ["set.npz"]
+
+
+def test_the_same_input_gives_the_same_bytes(tmp_path):
+    write(tmp_path / "a.npz")
+    write(tmp_path / "b.npz")
+    write(tmp_path / "c.npz", seed=1)
+    a, b, c = ((tmp_path / f"{name}.npz").read_bytes() for name in "abc")
+    assert a == b != c
+
+
+def test_whitening_matrices_lie_once_beside_light_files(tmp_path):
+    whiten = np.random.default_rng(0).normal(size=(600, 600)).astype(np.float32)
+    preprocess = {"name": np.array("zca_normalize"), "whiten": whiten}
+    write(tmp_path / "step0.npz", preprocess)
+    write(tmp_path / "step1.npz", preprocess)
+    sides = list(tmp_path.glob("preprocess-*.npz"))
+    assert len(sides) == 1
+    assert (tmp_path / "step1.npz").stat().st_size < 10_000 < sides[0].stat().st_size
+    read = export.load_distilled(tmp_path / "step1.npz")
+    np.testing.assert_array_equal(read.preprocess["whiten"], whiten)
+    sides[0].unlink()
+    alone = export.load_distilled(tmp_path / "step1.npz")
+    assert alone.preprocess is None
+    assert alone.preprocess_name == "zca_normalize"
+
+
+@pytest.mark.parametrize(
+    ("name", "preprocess"),
+    [
+        ("ConvNet_ssize100_zca_nol_noaug_ckpt1000", "zca_normalize"),
+        ("ConvNet_ssize100_nozca_l_noaug_ckpt1000", "standard"),
+        ("mine", None),
+    ],
+)
+def test_published_files_load_without_the_extras(tmp_path, name, preprocess):
+    images, labels = arrays()
+    np.savez(tmp_path / f"{name}.npz", images=images.astype(np.float64), labels=labels)
+    read = export.load_distilled(tmp_path / f"{name}.npz")
+    assert read.images.dtype == np.float32
+    np.testing.assert_array_equal(read.images, images)
+    assert read.meta is None
+    assert read.preprocess is None
+    assert read.preprocess_name == preprocess
+
+
+def test_names_are_the_published_ones():
+    shown = export.architecture_name
+    assert [shown("fc", 1), shown("conv", 3), shown("myrtle", 10)] == ["FC1", "Conv3", "Myrtle10"]
+    assert [shown("convnet", 3), shown("convnet_plain", 3)] == ["ConvNet", "ConvNet3"]
+    assert shown("convnet", 2) != shown("convnet_plain", 2)
+    name = export.distilled_name("ConvNet", 100, "zca_normalize", False, False, 1000)
+    assert name == "ConvNet_ssize100_zca_nol_noaug_ckpt1000"
+    name = export.distilled_name(shown("fc", 1), 10, "standard", True, True, 0)
+    assert name == "FC1_ssize10_nozca_l_aug_ckpt0"
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"images": None}, "lacks images"),
+        ({"labels": None}, "lacks labels"),
+        ({"images": np.zeros((S, 60), np.float32)}, r"(6, 60)"),
+        ({"images": np.zeros((S, 5, 4, 3), np.uint8)}, "uint8"),
+        ({"labels": np.zeros(S, np.int64)}, "centered_one_hot"),
+        ({"labels": np.zeros((S + 1, C), np.float32)}, "6 images but 7 labels"),
+        ({"labels": np.full((S, C), np.nan)}, "NaN"),
+        ({"images": np.zeros((0, 5, 4, 3), np.float32)}, r"(0, 5, 4, 3)"),
+        ({"meta": np.array("{")}, "meta"),
+        ({"labels": np.array([[object()] * C] * S)}, "plain arrays"),
+    ],
+)
+def test_wrong_contents_are_refused(tmp_path, changes, says):
+    images, labels = arrays()
+    contents = {"images": images, "labels": labels, **changes}
+    np.savez(tmp_path / "set.npz", **{k: v for k, v in contents.items() if v is not None})
+    assert says in refusal(tmp_path / "set.npz")
+
+
+def test_missing_and_foreign_files_are_refused(tmp_path):
+    assert "does not exist" in refusal(tmp_path / "absent.npz")
+    (tmp_path / "text.npz").write_text("images, labels")
+    (tmp_path / "empty.npz").write_bytes(b"")
+    (tmp_path / "folder.npz").mkdir()
+    np.save(tmp_path / "single.npy", arrays()[0])
+    for name in ("text.npz", "empty.npz", "folder.npz", "single.npy"):
+        assert "not a whole npz" in refusal(tmp_path / name)
+
+
+def test_damage_anywhere_is_refused(tmp_path):
+    path = tmp_path / "set.npz"
+    write(path)
+    whole = path.read_bytes()
+    for length in range(0, len(whole), 97):
+        path.write_bytes(whole[:length])
+        assert "not a whole npz" in refusal(path)
+    images, labels = arrays()
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        damaged = bytearray(whole)
+        damaged[rng.integers(len(whole))] ^= 1 << rng.integers(8)
+        path.write_bytes(damaged)
+        try:
+            read = export.load_distilled(path)
+        except UserError:
+            continue
+        # A bit that no checksum covers (dates, attributes ...) may flip, if nothing changes by it.
+        np.testing.assert_array_equal(read.images, images)
+        np.testing.assert_array_equal(read.labels, labels)
+
+
+def test_a_write_that_fails_leaves_the_old_file_and_no_other(tmp_path, monkeypatch):
+    path = tmp_path / "file.json"
+    files.write_json(path, {"a": 1})
+
+    def full(_):
+        raise OSError(28, "No space left on device")
+
+    for call in ("fsync", "replace"):
+        with monkeypatch.context() as patch:
+            patch.setattr(os, call, lambda *_: full(_))
+            with pytest.raises(UserError, match=r"^cannot write .*file\.json: No space left"):
+                files.write_json(path, {"a": 2})
+        assert json.loads(path.read_text()) == {"a": 1}
+        assert os.listdir(tmp_path) == ["file.json"]
+    files.write_json(path, {"a": 3})
+    assert json.loads(path.read_text()) == {"a": 3}
+    with pytest.raises(UserError, match="cannot write"):
+        files.write_bytes_atomic(path / "below_a_file", b"")
+
+
+def row(ckpt, accuracy, **changes):
+    name = f"FC1_ssize10_nozca_l_noaug_ckpt{ckpt}.npz"
+    values = ("FC1", "digits", 10, False, True, False, ckpt, accuracy, np.float32(0.25), name)
+    return dict(zip(export.INDEX_COLUMNS, values, strict=True)) | changes
+
+
+def test_index_holds_each_checkpoint_once_in_order(tmp_path):
+    path = tmp_path / "index.csv"
+    for ckpt, accuracy in ((100, 0.5), (20, 0.25), (3, 0.125), (20, 0.75), (20, 0.75)):
+        export.update_index(path, row(ckpt, accuracy))
+    with open(path, newline="") as file:
+        rows = list(csv.DictReader(file))
+    header = "architecture,dataset,ssize,zca,l,aug,ckpt,test_acc,test_mse,URL"
+    assert path.read_text().splitlines()[0] == header
+    assert [(r["ckpt"], r["test_acc"]) for r in rows] == [
+        ("3", "0.125"),
+        ("20", "0.75"),
+        ("100", "0.5"),
+    ]
+    assert rows[0]["test_mse"] == "0.25"
+    assert rows[0]["zca"] == "False"
+    export.update_index(path, row(20, 0.9, ssize=50))
+    assert len(path.read_text().splitlines()) == 5
+
+
+@pytest.mark.parametrize(
+    "text", ["a,b\n1,2\n", ",".join(export.INDEX_COLUMNS) + "\nFC1,digits\n", "\udcff", ""]
+)
+def test_a_foreign_index_is_refused_and_kept(tmp_path, text):
+    path = tmp_path / "index.csv"
+    path.write_text(text, errors="surrogateescape")
+    with pytest.raises(UserError, match=r"index\.csv.*move it away"):
+        export.update_index(path, row(0, 0.5))
+    assert path.read_text(errors="surrogateescape") == text
+
+
+@pytest.mark.parametrize(("channels", "size"), [(1, 8), (3, 32), (2, 120)])
+def test_image_grid_shows_initial_above_learned(tmp_path, channels, size):
+    count, columns = 5, 3
+    initial = np.full((count, size, size, channels), 0.2)
+    learned = np.full((count, size, size, channels), 1.7)
+    initial[4] = -1
+    labels = np.eye(C)[np.arange(count) % C]
+    names = ("ant", "bee", "a name too long for the place under a picture")
+    write_image_grid(tmp_path / "g.png", initial, learned, labels, labels, names, columns)
+    with Image.open(tmp_path / "g.png") as image:
+        pixels = np.asarray(image.convert("L")).astype(int)
+    tile = size * -(-96 // size)
+    assert tile >= 96
+
+    def areas(value):
+        return np.sum(pixels == value) / tile**2
+
+    # 4 grey tiles and a black one (clipped from below); learned ones are clipped to white.
+    assert 4 <= areas(51) < 4.2
+    assert 1 <= areas(0) < 1.2
+    height, width = pixels.shape
+    assert 3 * tile < width < 3 * (tile + 20) + 100
+    assert 4 * tile < height < 4 * (tile + 60)
+    top = pixels[:, -tile // 2]  # through the third column: one initial, one learned, then nothing
+    assert np.sum(top == 51) == tile
+
+
+def test_image_grid_of_100_is_10_wide(tmp_path):
+    images = np.zeros((100, 4, 4, 1))
+    labels = np.eye(C)[np.arange(100) % C]
+    write_image_grid(tmp_path / "g.png", images, images, labels, labels, NAMES)
+    with Image.open(tmp_path / "g.png") as image:
+        assert 10 * 96 < image.width < 11 * 110
+        assert 20 * 96 < image.height < 20 * 140

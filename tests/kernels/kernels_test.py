@@ -1,0 +1,185 @@
+"""The exact kernels in float32 against neural_tangents in float64: values and gradients.
+
+Each batch holds ordinary pairs, identical ones, near-duplicates, and pictures that share their
+background. The few cases below cover every kind of layer, size and option once; the whole product
+is in `kernels_slow_test.py`.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from kernel_checks import (
+    GRADIENTS,
+    VALUES,
+    check,
+    image_sets,
+    relative,
+    value_and_vjp,
+)
+
+from kip_flax import architectures as arch
+from kip_flax import kernels
+from kip_flax.runtime.errors import UserError
+
+pytestmark = pytest.mark.usefixtures("compiled_kernel")
+
+
+@pytest.fixture(params=["cpu", "xla"])
+def implementation(request):
+    """The exact kernels that every test below is for."""
+    return request.param
+
+
+@pytest.mark.parametrize(
+    ("name", "depth", "size", "channels", "options"),
+    [
+        ("fc", 2, 8, 3, {}),
+        ("fc", 1, 8, 1, {"parameterization": "standard", "get": "nngp"}),
+        ("conv", 2, 8, 3, {}),
+        ("convnet", 1, 8, 1, {"get": "nngp"}),
+        ("convnet_plain", 2, 9, 3, {"parameterization": "standard"}),
+    ],
+)
+def test_small_images(implementation, name, depth, size, channels, options):
+    check(implementation, arch.build(name, depth), *image_sets(size, channels), **options)
+
+
+def test_gradients_of_both_sets_and_more_rows_than_columns(implementation):
+    x1, x2 = image_sets(6, 1)
+    check(implementation, arch.convnet_plain(1), x2, x1, wrt=(0, 1), w_std=1.2, b_std=0.3)
+
+
+def test_convnet_at_32x32x3(implementation):
+    """CIFAR-10: the published network."""
+    x1, x2 = image_sets(32, 3, ("1e-3", "ordinary"))
+    check(implementation, arch.convnet(3), x1[:1], x2)
+
+
+def test_convnet_at_28x28x1(implementation):
+    """MNIST: 28 -> 14 -> 7 -> 3, the last pool drops a row and a column."""
+    x1, x2 = image_sets(28, 1, ("same", "1e-3", "background"))
+    check(implementation, arch.convnet(3), x1, x2, wrt=())
+
+
+def test_myrtle_on_rectangles(implementation):
+    x1, x2 = image_sets(9, 1)
+    check(implementation, arch.myrtle(5), x1[:, :4], x2[:, :4], wrt=())
+
+
+def test_layers_in_an_unusual_order(implementation):
+    """A window of 5, pools of 3, a conv without ReLU, global pooling, a hidden dense layer."""
+    spec = (
+        *(arch.Conv(5), arch.Relu(), arch.AvgPool(3), arch.Conv(), arch.GlobalAvgPool()),
+        *(arch.Dense(), arch.Relu(), arch.Dense()),
+    )
+    check(implementation, spec, *image_sets(7, 2))
+
+
+def self_kernel(kernel):
+    def run(x, weights):
+        k, vjp = jax.vjp(lambda x: kernel(x, x), x)
+        return k, vjp(weights.astype(k.dtype))[0]
+
+    return jax.jit(run)
+
+
+@pytest.mark.parametrize("name", ["fc", "convnet_plain"])
+def test_a_set_with_itself(implementation, name):
+    """The diagonal, a near-duplicate and an exact copy within the set; asymmetric cotangents."""
+    x1, x2 = image_sets(8, 1, ("same", "1e-3", "ordinary"))
+    x = np.concatenate([x1, x2])
+    rng = np.random.default_rng(2)
+    weights, direction = rng.normal(size=(5, 5)), rng.normal(size=x.shape)
+    spec = arch.build(name, 1)
+    k, gradient = self_kernel(kernels.make_kernel(spec, implementation=implementation))(x, weights)
+    theirs = kernels.make_kernel(spec, implementation="neural_tangents")
+    want, exact = self_kernel(theirs)(x.astype(float), weights)
+    np.testing.assert_allclose(k, want, rtol=VALUES)
+    np.testing.assert_allclose(k, k.T, rtol=VALUES)
+    assert relative(gradient, exact).max() < GRADIENTS
+
+    # The step is small next to the distance 1e-3 of the near-duplicate.
+    total = jax.jit(lambda y: jnp.sum(weights * theirs(y, y)))
+    difference = (total(x + 1e-5 * direction) - total(x - 1e-5 * direction)) / 2e-5
+    slope = float(np.sum(gradient * direction))
+    assert slope == pytest.approx(float(difference), rel=3e-4)
+
+
+@pytest.mark.parametrize("name", ["fc", "convnet_plain"])
+def test_gradients_are_finite_for_images_without_variance(implementation, name):
+    """All-zero, constant and equal images, no bias: the kernel is homogeneous in each image."""
+    x, _ = image_sets(8, 1)
+    x = np.stack([0 * x[0], 0 * x[0] + 0.5, x[0], x[1], 2 * x[0]])
+    kernel = kernels.make_kernel(arch.build(name, 1), b_std=0.0, implementation=implementation)
+    k, (gradient,) = value_and_vjp(kernel, (0,))(x, x.copy(), np.ones((5, 5)))
+    assert np.isfinite(gradient).all()
+    np.testing.assert_array_equal(k[0], 0)
+    np.testing.assert_array_equal(k[:, 0], 0)
+    np.testing.assert_allclose(k[4], 2 * k[2], rtol=1e-5)
+    if name == "fc":  # Two layers, each with W_std^2 = 2 and one ReLU, which halves, between them.
+        np.testing.assert_allclose(np.diag(k), 4 * np.mean(x**2, axis=(1, 2, 3)), rtol=1e-5)
+
+
+def test_float32_alone(implementation):
+    """Without float64 in JAX, ordinary pairs are as exact as ever."""
+    x1, x2 = image_sets(8, 3, ("ordinary", "background"))
+    spec = arch.conv(1)
+    want = kernels.make_kernel(spec, implementation="neural_tangents")(
+        x1.astype(float), x2.astype(float)
+    )
+    with jax.enable_x64(False):
+        k = jax.jit(kernels.make_kernel(spec, implementation=implementation))(x1, x2)
+    np.testing.assert_allclose(k, want, rtol=VALUES)
+
+
+@pytest.mark.parametrize("background", [0.7, -0.4, 0.0])
+def test_pictures_on_one_background(implementation, background):
+    """Most patches are equal: the rounding of their correlation must not reach the kernel."""
+    x = np.full((6, 12, 12, 3), background)
+    x[:, 2:5, 3:6] = np.random.default_rng(1).normal(size=(6, 3, 3, 3))
+    x = x.astype(np.float32)
+    spec = arch.conv(3)
+    theirs = kernels.make_kernel(spec, implementation="neural_tangents")
+    want = jax.jit(theirs)(x[:2].astype(float), x[2:].astype(float))
+    with jax.enable_x64(False):
+        k = jax.jit(kernels.make_kernel(spec, implementation=implementation))(x[:2], x[2:])
+    np.testing.assert_allclose(k, want, rtol=1e-6)
+
+
+def test_numpy_images_without_jit(implementation):
+    x1, x2 = image_sets(4, 1, ("same", "ordinary"))
+    want = kernels.make_kernel(arch.fc(1), implementation="neural_tangents")(x1, x2)
+    kernel = kernels.make_kernel(arch.fc(1), implementation=implementation)
+    np.testing.assert_allclose(kernel(x1, x2), want, rtol=VALUES)
+
+
+def test_auto_is_an_implementation_that_is_on_offer():
+    assert kernels.resolve("auto") in kernels.IMPLEMENTATIONS
+    assert kernels.resolve("neural_tangents") == "neural_tangents"
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"get": "ntk2"}, "unknown get 'ntk2': it is one of ntk, nngp"),
+        ({"parameterization": "mup"}, "unknown parameterization 'mup'"),
+        (
+            {"implementation": "cuda"},
+            "unknown implementation 'cuda'.*auto, cpu, xla, neural_tangents",
+        ),
+        ({"w_std": 0.0}, "w_std must be positive"),
+        ({"b_std": -0.1}, "b_std at least 0"),
+    ],
+)
+def test_bad_options(options, said):
+    with pytest.raises(UserError, match=said):
+        kernels.make_kernel(arch.fc(1), **options)
+
+
+def test_bad_images():
+    kernel = kernels.make_kernel(arch.convnet(3))
+    with pytest.raises(UserError, match=r"not \(2, 8, 8, 1\) and \(2, 8, 8, 3\)"):
+        kernel(jnp.zeros((2, 8, 8, 1)), jnp.zeros((2, 8, 8, 3)))
+    with pytest.raises(UserError, match="4x4 pixels are too small for 3 pooling"):
+        kernel(jnp.zeros((2, 4, 4, 1)), jnp.zeros((2, 4, 4, 1)))

@@ -1,0 +1,288 @@
+"""A comparison from runs to the page: rows, marks, ties, preprocessing, resume, mistakes."""
+
+import csv
+import html.parser
+import json
+import shutil
+
+import numpy as np
+import pytest
+from whole_runs import label_solve, small
+
+from kip_flax import config as config_lib
+from kip_flax import export
+from kip_flax.modes import train
+from kip_flax.modes.compare import mode as compare
+from kip_flax.modes.compare import published
+from kip_flax.modes.compare import sets as compare_sets
+from kip_flax.modes.compare import table as compare_table
+from kip_flax.modes.compare.sets import Made
+from kip_flax.modes.transfer import rows as transfer_rows
+from kip_flax.networks import fields as transfer_fields
+from kip_flax.runs import loop
+from kip_flax.runtime.errors import UserError
+
+NETWORKS = ("krr", "krr:fc:2", "fc:1")
+
+
+def make_config(**changes):
+    config = small()
+    fields = {
+        "networks": NETWORKS,
+        "width": 16,
+        "num_steps": 30,
+        "every_steps": 10,
+        "seeds": 2,
+        "ntk_inputs": 10,
+        "baselines": ("random", "herding"),
+    }
+    config.transfer.update(fields | changes)
+    config_lib.validate(config)
+    return config
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory, quick_kernels):
+    """KIP of 10 whitened images, KIP of 10 standardised ones, Label Solve of 20."""
+    folder = tmp_path_factory.mktemp("runs")
+    train.train_and_evaluate(small(preprocess="zca_normalize"), str(folder / "zca"))
+    train.train_and_evaluate(small(), str(folder / "kip"))
+    train.train_and_evaluate(label_solve(), str(folder / "ls"))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def compared(runs, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("compared")
+    paths = [str(runs / name) for name in ("zca", "kip", "ls")]
+    return workdir, compare.compare(make_config(), paths, str(workdir))
+
+
+def find(lines, method, size, preprocess="standard"):
+    (line,) = (
+        x for x in lines if (x.made.method, x.size, x.preprocess) == (method, size, preprocess)
+    )
+    return line
+
+
+def test_every_set_is_measured_in_its_own_preprocessing(runs, compared):
+    _, lines = compared
+    kinds = [(x.made.method, x.made.labels, x.size, x.preprocess) for x in lines]
+    drawn = [
+        (f"{name} real images", "fixed", size, preprocess)
+        for size, preprocess in ((10, "standard"), (20, "standard"), (10, "zca_normalize"))
+        for name in ("random", "herding")
+    ]
+    kip, solved = ("KIP", "learned", 10), ("Label Solve", "solved", 20, "standard")
+    assert sorted(kinds) == sorted([(*kip, "zca_normalize"), (*kip, "standard"), solved, *drawn])
+    for name, line in (
+        ("zca", find(lines, "KIP", 10, "zca_normalize")),
+        ("kip", find(lines, "KIP", 10)),
+        ("ls", find(lines, "Label Solve", 20)),
+    ):
+        told = json.loads((runs / name / "result.json").read_text())
+        assert set(line.figures) == set(NETWORKS)
+        # The run measured the same set on the same test images with the same kernel.
+        accuracy = told["evaluations"][-1]["accuracy"]
+        assert line.figures["krr"]["mean"] == pytest.approx(accuracy, abs=1e-6)
+        assert line.made.seconds == told["seconds"]
+        assert line.bytes == line.size * (8 * 8 + 10) * 4
+        assert line.per_class == line.size / 10
+        assert line.pictures.shape == (line.size, 8, 8, 1)
+    assert find(lines, "KIP", 10).made.budget == "12 steps of 30, reg 1e-06"
+    assert find(lines, "random real images", 10).figures["krr"]["std"] > 0
+
+
+def test_the_files_say_what_the_table_says(compared):
+    workdir, lines = compared
+    text = (workdir / "comparison.md").read_text()
+    with open(workdir / "comparison.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == len(lines) == text.count("\n| 1 |") + text.count("\n| 2 |")
+    for row in rows:
+        sizes = 10 * int(row["images_per_class"])
+        line = find(lines, row["method"], sizes, row["preprocess"])
+        for network in NETWORKS:
+            assert float(row[f"{network} mean"]) == pytest.approx(
+                line.figures[network]["mean"], abs=1e-5
+            )
+            assert row[f"{network} mark"] == line.marks.get(network, "")
+            assert f"{100 * line.figures[network]['mean']:.2f}" in text
+    for size in ("1", "2"):
+        best = [r for r in rows if r["images_per_class"] == size and r["krr mark"] == "best"]
+        means = [float(r["krr mean"]) for r in rows if r["images_per_class"] == size]
+        assert [float(r["krr mean"]) for r in best] == [max(means)]
+
+
+class Page(html.parser.HTMLParser):
+    def __init__(self):
+        super().__init__()
+        self.open, self.images, self.rows = [], [], 0
+
+    def handle_starttag(self, tag, attrs):
+        attributes = dict(attrs)
+        for name in ("src", "href"):
+            assert attributes.get(name, "data:").startswith("data:")
+        self.rows += tag == "tr"
+        if tag == "img":
+            self.images.append(attributes)
+        if tag not in ("img", "meta"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+def test_the_page_stands_alone(compared):
+    workdir, lines = compared
+    page = Page()
+    text = (workdir / "comparison.html").read_text()
+    page.feed(text)
+    assert page.open == []
+    assert page.rows == 1 + len(lines)
+    assert len(page.images) == len(lines)
+    assert all(image["alt"] and image["width"] and image["height"] for image in page.images)
+    assert "http" not in text
+    assert text.count('class="best"') == 2 * len(NETWORKS)
+
+
+def stop_after(patch, calls):
+    """Makes the comparison believe in a signal after so many looks."""
+    seen = iter(range(10**6))
+
+    class Stopping:
+        def __enter__(self):
+            return lambda: next(seen) >= calls
+
+        def __exit__(self, *_):
+            return None
+
+    patch.setattr(loop, "stop_signals", Stopping)
+
+
+def test_an_interrupted_comparison_goes_on(runs, compared, tmp_path):
+    """Of the whole one the first run alone, stopped in a training; then one more set is added."""
+    _, lines = compared
+    config, paths = make_config(baselines=()), [str(runs / "zca"), str(runs / "kip")]
+    with pytest.MonkeyPatch.context() as patch:
+        stop_after(patch, 4)
+        (stopped,) = compare.compare(config, paths[:1], str(tmp_path))
+        assert set(stopped.figures) == {"krr", "krr:fc:2"}
+        assert (tmp_path / "transfer" / "checkpoints").is_dir()
+    (line,) = compare.compare(config, paths[:1], str(tmp_path))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(transfer_rows, "_measure", None)  # Nothing is trained again.
+        config.transfer.networks = NETWORKS[:2]
+        both = compare.compare(config, paths, str(tmp_path))
+    expected = find(lines, "KIP", 10, "zca_normalize")
+    assert line.figures["fc:1"]["accuracies"] == expected.figures["fc:1"]["accuracies"]
+    assert [x.preprocess for x in both] == ["zca_normalize", "standard"]
+    assert not (tmp_path / "transfer").exists()
+
+
+def line(method, mean, std=None, size=10, num_test=100, network="krr"):
+    row = {"mean": mean, "std": std, "accuracies": [mean]}
+    pictures = np.zeros((size, 2, 2, 1))
+    return compare_table.Line(
+        Made(method), "standard", size / 10, size, 1, {network: row}, pictures, num_test
+    )
+
+
+def test_a_difference_inside_a_deviation_is_a_tie():
+    """sqrt(0.8 * 0.2 / 100) = 0.04: of 100 test images, 80 right and 77 right are the same."""
+    lines = [line("a", 0.80), line("b", 0.77), line("c", 0.75), line("d", 0.1, size=20)]
+    compare_table.mark(lines, ("krr",))
+    assert [x.marks.get("krr") for x in lines] == ["best", "tie", None, "best"]
+    seeds = [line("a", 0.80, 0.01), line("b", 0.77, 0.02), line("c", 0.77, 0.05)]
+    compare_table.mark(seeds, ("krr",))
+    assert [x.marks.get("krr") for x in seeds] == ["best", None, "tie"]
+    assert compare_table.accuracy(lines[0], "krr") == "80.00 (± 4.00)"
+    assert compare_table.accuracy(seeds[0], "krr") == "80.00 ± 1.00"
+    table = compare_table.markdown(seeds, ("krr",), "digits").splitlines()
+    assert "| **80.00 ± 1.00** |" in table[2]
+    assert "| 77.00 ± 2.00 |" in table[3]
+    assert "| ≈ 77.00 ± 5.00 |" in table[4]
+
+
+def test_a_training_that_diverged_is_in_the_table(runs, tmp_path):
+    (path,) = (runs / "kip" / "distilled").glob("*_ckpt12.npz")
+    config = make_config(networks=("krr", "fc:1"), lr_factor=(1e4,), baselines=())
+    with pytest.raises(UserError, match=r"fc:1 on 10 .*: the training diverged"):
+        compare.compare(config, [str(path)], str(tmp_path))
+    row = (tmp_path / "comparison.md").read_text().splitlines()[2]
+    assert "| diverged |" in row
+    kept = next(csv.DictReader((tmp_path / "comparison.csv").open()))
+    assert (kept["fc:1 mean"], kept["fc:1 std"], kept["fc:1 mark"]) == ("", "", "diverged")
+    assert float(kept["krr mean"]) > 0.3
+    other = str(path.with_name(path.name.replace("ckpt12", "ckpt5")))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(transfer_rows, "network_row", None)
+        config.transfer.networks = ("krr",)
+        compare.compare(config, [other, str(path)], str(tmp_path))  # Where it is not asked for.
+
+
+def test_published_figures_stand_beside_ours_with_their_budget():
+    lines = [line("DC", 0.9), line("KIP", 0.9), line("DC", 0.9, size=100), line("DC", 0.9, size=70)]
+    told = [compare_table.published_words(x, "mnist") for x in lines]
+    assert told[:3] == ["network 91.7", "kernel 97.3*, network 90.1*", "network 97.4"]
+    assert told[3] == compare_table.published_words(line("herding", 0.9), "mnist")  # None.
+    notes = "\n".join(compare_table.notes(lines, "mnist"))
+    assert "Zhao et al., ICLR 2021, ConvNet-3; 1 per class: 1,000 steps" in notes
+    assert "10 per class: 10,000 steps, 256 real images of a class each, 50 epochs" in notes
+    assert "not read at the source" in notes
+    assert compare_table.notes([line("DC", 0.9)], "digits") == []
+
+
+def test_a_copy_of_cifar10_is_told_of(tmp_path):
+    (tmp_path / "data_batch_1").write_bytes(b"other pixels")
+    assert "JPEG copy" in published.data_note("cifar10", str(tmp_path))
+    assert published.data_note("mnist", str(tmp_path)) == ""
+
+
+def test_what_a_file_does_not_say_is_left_open(runs, tmp_path):
+    (path,) = (runs / "kip" / "distilled").glob("*_ckpt12.npz")
+    plain = tmp_path / "ConvNet_ssize10_nozca_l_noaug_ckpt99.npz"
+    read = export.load_distilled(path)
+    np.savez(plain, images=read.images, labels=read.labels)
+    entry = compare_sets.read(str(plain))
+    assert (entry.made.method, entry.made.labels) == (plain.stem, "")
+    assert (entry.made.seconds, entry.made.budget) == (None, "")
+    first = compare_sets.read(str(path.with_name(path.name.replace("ckpt12", "ckpt0"))))
+    assert (first.made.method, first.made.seconds) == ("initial images", None)
+    # A set that the run went beyond took less time than its result says.
+    (early,) = (runs / "kip" / "distilled").glob("*_ckpt5.npz")
+    assert compare_sets.read(str(early)).made.seconds is None
+
+
+def test_mistakes_are_told_in_one_line(runs, tmp_path):
+    kip = str(runs / "kip")
+    copy = shutil.copytree(runs / "kip", tmp_path / "copy")
+    (tmp_path / "empty").mkdir()
+    for paths, config, told in (
+        ([kip, str(copy)], make_config(), "hold the same set: name each once in --compare"),
+        ([str(tmp_path / "empty")], make_config(), "holds no distilled set"),
+        ([str(tmp_path / "none.npz")], make_config(), "does not exist"),
+        ([kip], make_config(baselines=("initial",)), "a comparison draws random, kmeans, herding"),
+        ([kip], make_config(networks=("krr:convnet:4",)), "8x8 pixels are too small for 4 pooling"),
+    ):
+        with pytest.raises(UserError, match=told) as caught:
+            compare.compare(config, paths, str(tmp_path / "out"))
+        assert "\n" not in str(caught.value)
+    with pytest.raises(UserError, match="unknown kernel krr:vgg: write krr, or for example"):
+        make_config(networks=("krr:vgg",))
+
+
+def test_another_recipe_in_the_folder_is_refused(runs, compared):
+    workdir, _ = compared
+    config = make_config(seeds=3)
+    with pytest.raises(UserError, match=r"another comparison: transfer.seeds was 2 and is now 3"):
+        compare.compare(config, [str(runs / "kip")], str(workdir))
+
+
+def test_kernels_are_those_of_their_names():
+    config = make_config()
+    own, other = (transfer_fields.kernel_config(config, n).kernel for n in ("krr", "krr:convnet:2"))
+    assert (own.architecture, own.depth) == ("fc", 1)
+    assert (other.architecture, other.depth) == ("convnet", 2)
+    assert (config.kernel.architecture, config.kernel.depth) == ("fc", 1)
+    assert not transfer_fields.is_kernel("kernel")

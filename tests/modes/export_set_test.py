@@ -1,0 +1,252 @@
+"""An exported set is read back by the libraries it is meant for, and nothing is lost in it."""
+
+import re
+
+import numpy as np
+import pyarrow.parquet
+import pytest
+import yaml
+from PIL import Image
+
+from kip_flax import data, export, preprocess
+from kip_flax.export import moments, pictures, torch_reader
+from kip_flax.modes import export_set
+from kip_flax.runtime.errors import UserError
+
+NAMES = ("ant", "T-shirt/top", "naïve cat")
+KERNEL = {"architecture": "convnet", "depth": 3, "get": "ntk"}
+PROVENANCE = {
+    "dataset": "cifar10",
+    "step": 12,
+    "test_accuracy": 0.512345,
+    "test_mse": 0.0123,
+    "config": {"algorithm": "kip", "support.learn_labels": True, "seed": 7, "reg": 1e-6},
+    "versions": {"kip_flax": "0.1.0"},
+}
+
+
+def a_set(folder, name="standard", channels=3, provenance=PROVENANCE):
+    """Six images of 5x4: their real pixels in uint8, and the file."""
+    rng = np.random.default_rng(channels)
+    train = rng.integers(0, 256, (40, 5, 4, channels), dtype=np.uint8)
+    fitted = preprocess.fit(name, train)
+    labels = rng.normal(size=(6, 3)).astype(np.float32)
+    labels[np.arange(6), [0, 0, 1, 1, 2, 2]] += 10
+    export.write_distilled(
+        folder / "set.npz",
+        preprocess.apply(fitted, train[:6]),
+        labels,
+        preprocess=name,
+        preprocess_arrays=preprocess.to_arrays(fitted),
+        class_names=NAMES,
+        kernel=KERNEL,
+        provenance=provenance,
+    )
+    return train[:6], export.load_distilled(folder / "set.npz")
+
+
+@pytest.fixture
+def exported(tmp_path, capsys):
+    pixels, distilled = a_set(tmp_path)
+    written = export_set.export_file(str(tmp_path / "set.npz"), str(tmp_path / "out"))
+    told = capsys.readouterr().out
+    return pixels, distilled, tmp_path / "out", written, told
+
+
+def test_what_is_told_and_written_is_there(exported):
+    _, _, folder, written, told = exported
+    found = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+    assert found == sorted(written)
+    assert "exported" in told
+    paths = re.findall(r"  \S+(?: \S+)? +(/\S+)$", told, re.MULTILINE)
+    assert len(paths) == 5
+    assert all(export_set.Path(path).exists() for path in paths)
+
+
+def test_datasets_shows_the_pictures(exported, tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    datasets = pytest.importorskip("datasets")
+    pixels, distilled, folder, *_ = exported
+    datasets.disable_progress_bars()
+    rows = datasets.load_dataset(str(folder), split="train", cache_dir=str(tmp_path / "cache"))
+    assert rows.features["label"].names == list(NAMES)
+    assert [row["label"] for row in rows] == [0, 0, 1, 1, 2, 2]
+    for row, expected in zip(rows, pixels, strict=True):
+        assert isinstance(row["image"], Image.Image)
+        np.testing.assert_array_equal(np.asarray(row["image"]), expected)
+    arrays = rows.with_format("numpy")
+    np.testing.assert_array_equal(arrays["array"][:], distilled.images)
+    np.testing.assert_array_equal(arrays["soft_label"][:], distilled.labels)
+
+
+def test_parquet_is_plain_for_other_readers(exported):
+    _, distilled, folder, *_ = exported
+    table = pyarrow.parquet.read_table(folder / export_set.PARQUET)
+    assert table.column_names == ["image", "label", "soft_label", "array"]
+    assert table["image"][0].as_py()["bytes"].startswith(b"\x89PNG")
+    np.testing.assert_array_equal(np.array(table["array"].to_pylist(), "f4"), distilled.images)
+
+
+def test_torch_files_hold_what_evaluators_load(exported):
+    pixels, distilled, folder, *_ = exported
+    whole = torch_reader.read(folder / "torch" / "distilled.pt")
+    np.testing.assert_array_equal(whole["images"], distilled.images.transpose(0, 3, 1, 2))
+    np.testing.assert_array_equal(whole["labels"], distilled.labels)
+    assert whole["classes"].tolist() == [0, 0, 1, 1, 2, 2]
+    assert (whole["class_names"], whole["preprocess"]) == (list(NAMES), "standard")
+    # DatasetCondensation's numbers for CIFAR-10, from its utils.py.
+    mean, std = np.array([0.4914, 0.4822, 0.4465]), np.array([0.2023, 0.1994, 0.2010])
+    expected = ((pixels / 255 - mean) / std).transpose(0, 3, 1, 2)
+    images = torch_reader.read(folder / "torch" / "images.pt")
+    np.testing.assert_allclose(images, expected, atol=2e-6)
+    np.testing.assert_array_equal(
+        torch_reader.read(folder / "torch" / "labels.pt"), distilled.labels
+    )
+    result = torch_reader.read(folder / "torch" / "res_CIFAR10_convnet_2ipc.pt")
+    ((result_images, classes),) = result["data"]
+    np.testing.assert_array_equal(result_images, images)
+    assert (classes.dtype, classes.tolist()) == (np.int64, [0, 0, 1, 1, 2, 2])
+
+
+def test_torch_loads_all_of_them(exported):
+    torch = pytest.importorskip("torch")
+    _, distilled, folder, *_ = exported
+    files = sorted((folder / "torch").iterdir())
+    loaded = {path.name: torch.load(path, weights_only=True) for path in files}
+    assert len(loaded) == 4
+    np.testing.assert_array_equal(loaded["labels.pt"].numpy(), distilled.labels)
+    assert loaded["images.pt"].shape == (6, 3, 5, 4)
+    network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(60, 3))
+    ((images, classes),) = loaded["res_CIFAR10_convnet_2ipc.pt"]["data"]
+    assert torch.isfinite(torch.nn.functional.cross_entropy(network(images), classes))
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_pictures_load_as_a_data_set_of_ours(tmp_path, channels):
+    """The folders' order gives the classes their numbers back."""
+    classes = np.array([10, 2, 2, 0, 10, 0, *range(1, 10)])
+    names = [f"name {chr(ord('z') - c)}" for c in range(11)]
+    pixels = np.random.default_rng(0).integers(0, 256, (len(classes), 6, 6, channels), np.uint8)
+    pictures.write_folders(tmp_path, pixels, classes, names)
+    folders = sorted(path.name for path in tmp_path.iterdir())
+    assert (folders[0], folders[10]) == ("00_name-z", "10_name-p")
+    for picture, name in zip(pixels, pictures.names(classes, names), strict=True):
+        with Image.open(tmp_path / name) as image:
+            assert image.mode == {1: "L", 3: "RGB"}[channels]
+            np.testing.assert_array_equal(np.asarray(image).reshape(picture.shape), picture)
+    for folder in folders:
+        pictures.write_folders(tmp_path, pixels[:1], np.array([int(folder[:2])]), names)
+    read = data.load_dataset("folder", str(tmp_path), image_size=6, test_fraction=0.5)
+    assert read.class_names == tuple(folders)
+
+
+def card_of(folder):
+    text = (folder / "README.md").read_text(encoding="utf-8")
+    _, header, body = text.split("---\n", 2)
+    return yaml.safe_load(header), body
+
+
+def test_the_card_tells_the_figures(exported):
+    header, body = card_of(exported[2])
+    assert header["pretty_name"] == "cifar10, distilled to 6 images"
+    assert header["size_categories"] == ["n<1K"]
+    assert header["task_categories"] == ["image-classification"]
+    (split,) = header["configs"][0]["data_files"]
+    assert split == {"split": "train", "path": "data/train-*.parquet"}
+    for told in (
+        "Kernel Inducing Points (KIP), images and labels, step 12, seed 7",
+        "6 images of 5x4x3, 3 classes, 2 for each class",
+        "51.23 %",
+        "0.01230",
+        "convnet, 3, ntk; reg 1e-06",
+        "`standard`: Pixels in [0, 1] minus the mean",
+        "its terms hold",
+        "arXiv:2011.00050",
+        "arXiv:2107.13034",
+        "naïve cat",
+    ):
+        assert told in body, told
+    assert "whitening" not in body
+    for path in re.findall(r"`([\w./]+\.(?:npz|pt))`", body):
+        assert (exported[2] / path).is_file(), path
+
+
+def test_the_card_of_a_rival_names_and_cites_the_rival(tmp_path):
+    config = {"algorithm": "dsa", "support.learn_labels": False, "seed": 7}
+    _, distilled = a_set(tmp_path, "standard", provenance={"dataset": "x", "config": config})
+    export_set.export_file(str(distilled.path), str(tmp_path / "out"))
+    header, body = card_of(tmp_path / "out")
+    assert header["tags"] == ["dataset-distillation", "gradient-matching"]
+    assert "Dataset Condensation with Differentiable Siamese Augmentation (DSA)" in body
+    assert [f"arXiv:{number}" in body for number in ("2006.05929", "2102.08259")] == [True, True]
+    assert "arXiv:2011.00050" not in body
+
+
+def test_whitened_sets_say_what_is_lost_and_keep_their_matrices(tmp_path):
+    (tmp_path / "zca").mkdir()
+    _, distilled = a_set(tmp_path / "zca", "zca_normalize", provenance={"dataset": "x"})
+    export_set.export_file(str(distilled.path), str(tmp_path / "out"))
+    header, body = card_of(tmp_path / "out")
+    assert "own mean and norm are gone" in body
+    assert "None were measured" in body
+    again = export.load_distilled(tmp_path / "out" / "set.npz")
+    assert again.preprocess.keys() == distilled.preprocess.keys()
+    assert header["license"] == "other"
+    fitted = preprocess.from_arrays(again.preprocess)
+    with Image.open(tmp_path / "out" / "png" / "0_ant" / "0000.png") as image:
+        shown = np.asarray(image)
+    expected = preprocess.invert(fitted, distilled.images)[0]
+    np.testing.assert_allclose(shown / 255, expected.clip(0, 1), atol=0.51 / 255)
+
+
+def test_the_same_set_again_is_the_same_and_another_is_refused(exported, tmp_path):
+    _, _, folder, written, _ = exported
+    before = {name: (folder / name).read_bytes() for name in written}
+    export_set.export_file(str(tmp_path / "set.npz"), str(folder))
+    assert {name: (folder / name).read_bytes() for name in written} == before
+    (tmp_path / "set.npz").rename(tmp_path / "other.npz")
+    with pytest.raises(UserError, match=r"set\.npz of another set: take an empty --workdir"):
+        export_set.export_file(str(tmp_path / "other.npz"), str(folder))
+
+
+def test_sets_without_preprocessing_are_refused(tmp_path):
+    np.savez(tmp_path / "theirs.npz", images=np.zeros((2, 4, 4, 1)), labels=np.eye(2))
+    with pytest.raises(UserError, match="--mode=import"):
+        export_set.export_file(str(tmp_path / "theirs.npz"), str(tmp_path / "out"))
+    train = np.random.default_rng(0).integers(0, 256, (30, 16, 11, 3), np.uint8)
+    fitted = preprocess.fit("zca_normalize", train)
+    export.write_distilled(
+        tmp_path / "ours.npz",
+        preprocess.apply(fitted, train[:2]),
+        np.eye(2),
+        preprocess="zca_normalize",
+        preprocess_arrays=preprocess.to_arrays(fitted),
+        class_names=("a", "b"),
+        kernel={},
+        provenance={"dataset": "x"},
+    )
+    (side,) = tmp_path.glob("preprocess-*.npz")
+    export_set.export_file(str(tmp_path / "ours.npz"), str(tmp_path / "out"))
+    assert (tmp_path / "out" / side.name).read_bytes() == side.read_bytes()
+    side.unlink()
+    with pytest.raises(UserError, match=f"put the file {side.name}"):
+        export_set.export_file(str(tmp_path / "ours.npz"), str(tmp_path / "out2"))
+
+
+def test_the_fields_moments_of_unknown_sets_are_the_fitted_ones():
+    fitted = preprocess.fit("standard", np.arange(60, dtype=np.uint8).reshape(5, 2, 2, 3))
+    field = moments.field_moments("folder", fitted)
+    np.testing.assert_array_equal(field.mean, fitted.mean)
+    assert moments.field_name("folder") == "folder"
+    assert moments.field_moments("mnist", fitted).std.tolist() == [np.float32(0.3081)]
+
+
+def test_a_card_says_which_images_its_figures_are_of(tmp_path):
+    told = {"validation_accuracy": 0.2512, "validation_mse": 0.0456}
+    provenance = {k: v for k, v in PROVENANCE.items() if not k.startswith("test_")} | told
+    a_set(tmp_path, provenance=provenance)
+    export_set.export_file(str(tmp_path / "set.npz"), str(tmp_path / "out"))
+    text = (tmp_path / "out" / "README.md").read_text()
+    assert "classifies 25.12 % of the validation images, which were held out of the" in text
+    assert "error is 0.04560" in text
+    assert "chosen by the test accuracy" not in text

@@ -1,0 +1,139 @@
+"""What a plan says, against counting by hand, lines that are known, and a run."""
+
+import importlib
+import json
+
+import numpy as np
+import pytest
+import quick
+
+from configs import kip_digits
+from kip_flax import architectures as arch
+from kip_flax import data
+from kip_flax.algorithms import base as tasks
+from kip_flax.kernels import band
+from kip_flax.modes import plan, plan_arithmetic, train
+
+
+@pytest.mark.parametrize("most", [10, 64, 100, 5000])
+def test_a_line_through_two_probes(most):
+    """Whatever is measured, the line gives back what is straight."""
+    asked = []
+
+    def seconds(count):
+        asked.append(count)
+        return 0.3 + 0.002 * count
+
+    found = plan.line(seconds, most)
+    assert found.at(most) == pytest.approx(0.3 + 0.002 * most, rel=1e-9)
+    assert max(asked) <= most
+    if most > 64:
+        assert (found.fixed, found.each) == pytest.approx((0.3, 0.002))
+
+
+def test_noise_makes_no_negative_times():
+    found = plan.line(lambda count: 1.0 if count <= 64 else 0.9, 200)
+    assert found.each == 0
+    assert found.fixed == 0.9
+
+
+def test_a_run_is_its_steps_and_evaluations_and_devices_share_what_grows():
+    found = plan.Plan(
+        steps=10, evaluations=3, targets=100, tests=30, labelled=20, support=5,
+        step=plan.Line(0.5, 0.01), evaluation=plan.Line(0.1, 0.02),
+    )  # fmt: skip
+    assert found.seconds == pytest.approx(10 * 1.5 + 3 * 1.1)
+    assert found.seconds_on(1) == found.seconds
+    assert found.seconds_on(4) == pytest.approx(10 * 0.75 + 3 * 0.35)
+    assert found.seconds_on(1e12) == pytest.approx(10 * 0.5 + 3 * 0.1)
+
+
+def test_operations_of_a_pair_by_hand():
+    spec = (arch.Conv(), arch.Relu(), arch.Conv(), arch.Relu(), arch.Flatten(), arch.Dense())
+    operations = plan_arithmetic.pair_flops(
+        band.make_plan(spec, (4, 5, 3), 2**0.5, 0.1, "ntk", 1), 3
+    )
+    # 20 pixels with themselves: products of 3 channels, K's windows, then K's and T's; the mean.
+    assert operations == 20 * (6 + (4 + 33) + (8 + 33) + 2)
+    # The band of the ConvNet: 2 x 424^2 + 100^2 + 22^2 ReLUs of 33 operations are most of it.
+    convnet = band.make_plan(arch.convnet(3), (32, 32, 3), 2**0.5, 0.1, "ntk", 1)
+    relus = 33 * (2 * 424**2 + 100**2 + 22**2)
+    assert 1.2 * relus < plan_arithmetic.pair_flops(convnet, 3) < 1.4 * relus
+
+
+def test_pairs_of_a_step():
+    spec, shape = arch.conv(1), (8, 8, 1)
+    kip = plan_arithmetic.cost(spec, shape, support=10, targets=200, gradient=True)
+    ls = plan_arithmetic.cost(spec, shape, support=10, targets=200, gradient=False)
+    assert kip.pairs == len({(i, j) for i in range(10) for j in range(210) if j >= i})
+    assert ls.pairs == 2000
+    assert kip.flops_per_pair == 4 * ls.flops_per_pair
+
+
+def test_gradients_of_pairs_kept_apart_are_counted():
+    images = np.zeros((300, 8, 8, 1), np.uint8)
+    dataset = data.Dataset("some", images, np.zeros(300, int), images, np.zeros(300, int), ())
+    summed, apart = (
+        plan_arithmetic.memory(arch.conv(1), dataset, 10, 200, devices=2, directions=directions)
+        for directions in (0, 30)
+    )
+    gradients, basis = (np.zeros((10, n, 8, 8, 1), np.float32) for n in (100, 30))
+    assert apart.device - summed.device == gradients.nbytes + 4 * basis.nbytes
+    assert apart.host == summed.host
+
+
+def test_a_host_that_is_too_small_is_warned_of(monkeypatch):
+    needed = plan_arithmetic.Memory(host=5 << 30, device=1 << 20)
+    assert plan_arithmetic.warnings(needed) == [] or plan_arithmetic.free_memory() < 6 << 30
+    monkeypatch.setattr(plan_arithmetic, "free_memory", lambda: 1 << 30)
+    (warning,) = plan_arithmetic.warnings(needed)
+    assert "1024 are free" in warning
+    assert "lower batch_size" in warning
+
+
+@pytest.mark.parametrize(
+    ("name", "algorithm"),
+    [("kip_digits", "kip"), ("ls_digits", "ls"), ("kip_digits", "kip_solve")],
+)
+def test_what_a_plan_says(name, algorithm, monkeypatch, capsys):
+    quick.install(monkeypatch)
+    config = importlib.import_module(f"configs.{name}").get_config()
+    config.algorithm, config.batch_size = algorithm, 200
+    found = plan.plan_run(config)
+    said = capsys.readouterr().out
+    steps = config.num_steps if name == "kip_digits" else 8  # 1,438 images by 200.
+    assert f"{steps} steps: {found.seconds:.3g} s" in said
+    assert (found.targets, found.support) == (config.batch_size, config.support.size)
+    assert found.evaluations == len({0, steps, *config.eval.steps})
+    assert found.seconds > 0
+    solved = "359 test images, labels solved for 1438 targets" in said
+    assert solved == (algorithm == "kip_solve")
+    assert "estimates, by arithmetic" in said
+    assert "NVIDIA H100 (SXM) at its float32 peak" in said
+
+
+@pytest.mark.parametrize(
+    ("name", "fields", "labelled"),
+    [
+        ("kip_newton_digits", {}, 1438),
+        ("kip_newton_digits", {"eval.label_targets": 300}, 300),
+        ("kip_newton_digits", {"support.learn_labels": False}, 0),
+        ("kip_digits", {"algorithm": "kip_solve", "eval.label_targets": 0}, 1438),
+        ("kip_digits", {}, 0),
+    ],
+)
+def test_an_evaluation_that_solves_for_labels_is_counted_with_them(name, fields, labelled):
+    config = importlib.import_module(f"configs.{name}").get_config()
+    config.update_from_flattened_dict(fields)
+    assert tasks.label_targets(config, 1438) == labelled
+
+
+@pytest.mark.slow
+def test_the_time_of_a_run_within_a_quarter(tmp_path):
+    """Steps as the run measures them itself, on a quiet machine."""
+    config = kip_digits.get_config()
+    config.log.every_steps = config.num_steps
+    found = plan.plan_run(config)
+    train.train_and_evaluate(config, str(tmp_path))
+    measured = json.loads((tmp_path / "result.json").read_text())
+    assert 1e3 * found.step.at(found.targets) == pytest.approx(measured["step_ms"], rel=0.25)

@@ -1,0 +1,79 @@
+"""What the page is made from: the files of a run, whole, old or broken."""
+
+import json
+
+import page_checks
+import pytest
+from made_pages import text_of
+from made_runs import make_run
+
+from kip_flax.modes.report import facts as report_facts
+from kip_flax.modes.report import write as report
+from kip_flax.runs import history
+from kip_flax.runtime.errors import UserError
+
+
+def test_a_long_history_is_thinned_to_what_a_chart_can_show(tmp_path):
+    make_run(tmp_path)
+    history.write(tmp_path, [{"step": step, "loss": 1 / step} for step in range(1, 5001)])
+    shown = [row["step"] for row in report_facts.gather(tmp_path, {}).history]
+    assert len(shown) == 1000
+    assert (shown[0], shown[-1]) == (1, 5000)
+
+
+def test_a_folder_from_before_the_sizes_were_kept_has_a_page(tmp_path):
+    make_run(tmp_path)
+    told = json.loads((tmp_path / "result.json").read_text())
+    del told["data"]
+    (tmp_path / "result.json").write_text(json.dumps(told))
+    (tmp_path / "history.csv").unlink()
+    report.write(tmp_path, {})
+    tree, errors = page_checks.parse((tmp_path / report.REPORT).read_text(encoding="utf-8"))
+    assert errors == []
+    assert "10 learned images of digits" in text_of(tree)
+
+
+def test_an_analysis_of_another_set_is_not_shown(tmp_path):
+    make_run(tmp_path)
+    make_run(tmp_path, analysed=False, seed=1)
+    assert report_facts.gather(tmp_path, {}).analysis is None
+
+
+def test_pictures_are_read_once(tmp_path, monkeypatch):
+    make_run(tmp_path)
+    frames, read = {}, []
+    report.write(tmp_path, frames)
+    load = report_facts.export.load_distilled
+    monkeypatch.setattr(
+        report_facts.export, "load_distilled", lambda path: (read.append(path), load(path))[1]
+    )
+    report.write(tmp_path, frames)
+    assert [path.stem[-6:] for path in read] == ["ckpt10"]  # For its names and sizes.
+
+
+@pytest.mark.parametrize(
+    ("broken", "told"),
+    [
+        (lambda folder: (folder / "result.json").unlink(), "holds no run"),
+        (lambda folder: (folder / "config.json").write_text("{"), "cannot read"),
+        (lambda folder: (folder / "result.json").write_text("[]"), "no JSON object"),
+        (lambda folder: (folder / "result.json").write_text("{}"), "no evaluated run yet"),
+        (
+            lambda folder: (folder / "distilled" / "index.csv").write_text("a,b\n1,2\n"),
+            "cannot read",
+        ),
+    ],
+)
+def test_a_broken_folder_is_told_in_one_line(tmp_path, broken, told):
+    make_run(tmp_path)
+    broken(tmp_path)
+    with pytest.raises(UserError, match=told) as caught:
+        report.write(tmp_path, {})
+    assert "\n" not in str(caught.value)
+
+
+def test_a_run_without_sets_or_index_still_has_a_page(tmp_path):
+    make_run(tmp_path, analysed=False)
+    (tmp_path / "distilled" / "index.csv").unlink()
+    report.write(tmp_path, {})
+    assert "no distilled sets to show" in (tmp_path / report.REPORT).read_text()

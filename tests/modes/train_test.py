@@ -1,0 +1,156 @@
+"""Whole runs on the digits, with a kernel that compiles at once (`config_test` takes real ones)."""
+
+import csv
+import dataclasses
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from quick import quick_kernel
+from whole_runs import (
+    STEPS,
+    artefacts,
+    label_solve,
+    result,
+    small,
+)
+
+from kip_flax import data, export, preprocess
+from kip_flax.modes import train
+from kip_flax.runs import evaluate, record
+from kip_flax.runtime.errors import UserError
+
+pytestmark = pytest.mark.usefixtures("quick_kernels")
+
+
+def test_a_run_learns_and_leaves_its_artefacts(undisturbed):
+    workdir, state = undisturbed
+    names = [f"FC1_ssize10_nozca_l_aug_ckpt{step}.npz" for step in (0, 5, STEPS)]
+    assert sorted(artefacts(workdir)) == sorted([*names, "index.csv"])
+    told = result(workdir)
+    first, _, last = told["evaluations"]
+    assert told["status"] == "finished"
+    assert [row["step"] for row in told["evaluations"]] == [0, 5, STEPS]
+    assert last["accuracy"] > first["accuracy"] + 0.05
+    assert last["mse"] < first["mse"]
+    assert told["step_ms"] > 0
+    assert told["hardware"].startswith("4 x cpu")
+    with open(workdir / "distilled" / "index.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [int(row["ckpt"]) for row in rows] == [0, 5, STEPS]
+    assert float(rows[2]["test_acc"]) == pytest.approx(last["accuracy"], rel=1e-5)
+    distilled = export.load_distilled(workdir / "distilled" / names[2])
+    images, labels = state.support
+    np.testing.assert_array_equal(distilled.images, images)
+    np.testing.assert_array_equal(distilled.labels, labels)
+    assert (workdir / record.PICTURE).stat().st_size > 1000
+    assert list((workdir / "metrics").glob("events.out.tfevents.*"))
+    assert json.loads((workdir / "config.json").read_text())["batch_size"] == 30
+
+
+def test_the_start_is_a_balanced_draw_of_real_images_in_order_of_class(undisturbed):
+    workdir, _ = undisturbed
+    distilled = export.load_distilled(workdir / "distilled" / "FC1_ssize10_nozca_l_aug_ckpt0.npz")
+    np.testing.assert_allclose(distilled.labels, np.eye(10) - 0.1, atol=1e-7)
+    digits = data.load_dataset("digits")
+    fitted = preprocess.fit("standard", digits.train_images)
+    train_images = preprocess.apply(fitted, digits.train_images)
+    for number, image in enumerate(distilled.images):
+        same = np.abs(train_images - image).max(axis=(1, 2, 3)) == 0
+        assert number in digits.train_labels[same]
+
+
+def test_a_run_takes_a_set_further_with_its_preprocessing(undisturbed, tmp_path, monkeypatch):
+    workdir, _ = undisturbed
+    path = workdir / "distilled" / f"FC1_ssize10_nozca_l_aug_ckpt{STEPS}.npz"
+    digits = data.load_dataset("digits")
+    darker = dataclasses.replace(digits, train_images=digits.train_images // 2)
+    monkeypatch.setattr(data, "load_dataset", lambda *_, **__: darker)  # Of the same test images.
+    train.train_and_evaluate(small(support__init=str(path), num_steps=2), str(tmp_path))
+    before, after = result(workdir)["evaluations"][-1], result(tmp_path)["evaluations"]
+    assert after[0]["accuracy"] == pytest.approx(before["accuracy"], abs=1e-7)
+    assert after[0]["mse"] == pytest.approx(before["mse"], rel=1e-5)
+    assert after[-1]["mse"] != after[0]["mse"]
+    train.train_and_evaluate(small(support__init=str(path), num_steps=4), str(tmp_path))
+    assert result(tmp_path)["evaluations"][0] == after[0]
+
+
+def test_evaluating_the_file_gives_what_the_run_measured(undisturbed, tmp_path):
+    workdir, _ = undisturbed
+    path = workdir / "distilled" / f"FC1_ssize10_nozca_l_aug_ckpt{STEPS}.npz"
+    measures = train.evaluate_file(small(), str(path), str(tmp_path))
+    told = json.loads((tmp_path / "evaluation.json").read_text())
+    assert told["evaluated_on"] == "test"
+    assert {name: told[name] for name in measures} == measures
+    last = result(workdir)["evaluations"][-1]
+    assert measures["accuracy"] == pytest.approx(last["accuracy"], abs=1e-7)
+    assert measures["mse"] == pytest.approx(last["mse"], rel=1e-5)
+
+
+def test_label_solve_is_the_closed_form_over_all_targets(tmp_path):
+    config = label_solve(reg=1e-3)
+    state = train.train_and_evaluate(config, str(tmp_path))
+    assert state.step == 4  # 1,438 targets in tiles of 400.
+    digits = data.load_dataset("digits")
+    fitted = preprocess.fit("standard", digits.train_images)
+    x_t = jnp.asarray(preprocess.apply(fitted, digits.train_images))
+    y_t = np.eye(10)[digits.train_labels] - 0.1
+    kernel = quick_kernel(None)
+    k_ss = np.asarray(kernel(state.images, state.images), np.float64)
+    k_st = np.asarray(kernel(state.images, x_t), np.float64)
+    ridge = 1e-3 / 20 * np.eye(20)
+    expected = (k_ss + ridge) @ np.linalg.solve(k_st @ k_st.T + ridge, k_st @ y_t)
+    path = tmp_path / "distilled" / "FC1_ssize20_nozca_l_noaug_ckpt1.npz"
+    np.testing.assert_allclose(export.load_distilled(path).labels, expected, rtol=1e-4, atol=1e-5)
+    natural, solved = result(tmp_path)["evaluations"]
+    assert solved["accuracy"] > natural["accuracy"] + 0.05
+    assert (tmp_path / "distilled" / "FC1_ssize20_nozca_nol_noaug_ckpt0.npz").exists()
+
+
+def test_a_mesh_larger_than_the_devices_is_refused(tmp_path):
+    with pytest.raises(UserError, match="8 devices and there are 4"):
+        train.train_and_evaluate(small(mesh__data=8), str(tmp_path))
+
+
+def test_test_subset_is_used(undisturbed):
+    workdir, state = undisturbed
+    digits = data.load_dataset("digits")
+    fitted = preprocess.fit("standard", digits.train_images)
+    images, labels = evaluate.test_subset(digits, 60)
+    kernel = quick_kernel(None)
+    measure = evaluate.make_evaluate(
+        kernel, preprocess.apply(fitted, images), labels, reg=1e-6, batch_size=60
+    )
+    own = jax.device_get(state.support)
+    assert measure(*own)["accuracy"] == pytest.approx(
+        result(workdir)["evaluations"][-1]["accuracy"], abs=1e-7
+    )
+
+
+def test_validation_images_take_the_place_of_the_test_images(tmp_path, monkeypatch):
+    digits = data.load_dataset("digits")
+    nothing = dataclasses.replace(digits, test_images=np.zeros_like(digits.test_images))
+    monkeypatch.setattr(data, "load_dataset", lambda *args, **kwargs: nothing)
+    config = small(dataset__validation=0.2, num_steps=2, eval__steps=(2,), eval__num_test=0)
+    state = train.train_and_evaluate(config, str(tmp_path))
+    told = result(tmp_path)
+    held = data.hold_out(digits, 0.2)
+    assert told["evaluated_on"] == "validation"
+    fitted = preprocess.fit("standard", digits.train_images)  # No label, no test image.
+    measure = evaluate.make_evaluate(
+        quick_kernel(None),
+        preprocess.apply(fitted, held.test_images),
+        held.test_labels,
+        reg=1e-6,
+        batch_size=100,
+    )
+    accuracy = measure(*jax.device_get(state.support))["accuracy"]
+    assert told["evaluations"][-1]["accuracy"] == pytest.approx(accuracy, abs=1e-7)
+    (path,) = (tmp_path / "distilled").glob("*_ckpt2.npz")
+    provenance = export.load_distilled(path).meta["provenance"]
+    assert provenance["validation_accuracy"] == told["evaluations"][-1]["accuracy"]
+    assert "test_accuracy" not in provenance
+    with open(tmp_path / "distilled" / "index.csv", newline="") as file:
+        assert [row["test_acc"] for row in csv.DictReader(file)] == ["", ""]

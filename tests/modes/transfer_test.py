@@ -1,0 +1,127 @@
+"""A transfer from file to table: choices, baselines, resume, and the line for every mistake."""
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from made_transfers import NAME, make_config, write
+
+from kip_flax.algorithms import base as tasks
+from kip_flax.data import coresets
+from kip_flax.modes import train
+from kip_flax.modes.transfer import mode as transfer
+from kip_flax.modes.transfer import rows as transfer_rows
+from kip_flax.modes.transfer import sets as transfer_sets
+from kip_flax.runs import setup as prepare
+from kip_flax.runtime.errors import UserError
+
+
+def by_name(rows):
+    return {(row["set"], row["size"], row["network"]): row for row in rows}
+
+
+def test_the_table_of_a_transfer(files, tmp_path, quick_kernels, digits, capsys):
+    config = make_config(baselines=coresets.BASELINES, ladder=(10, 20, 100), lr_factor=(0.3, 1.0))
+    rows = by_name(transfer.transfer_file(config, files, str(tmp_path)))
+    sets = [(name, 10) for name in ("distilled", *coresets.BASELINES)]
+    sets += [("random", 20), ("random", 100)]
+    assert sorted(rows) == sorted((*s, network) for s in sets for network in ("krr", "fc:1"))
+    for row in rows.values():
+        assert row["mean"] == pytest.approx(np.mean(row["accuracies"]))
+    # The kernel regression again, by hand.
+    measured = train.evaluate_file(config, files)["accuracy"]
+    assert rows["distilled", 10, "krr"]["accuracies"] == [measured]
+    assert len(rows["random", 10, "krr"]["accuracies"]) == 3
+    networks = {name: row for name, row in rows.items() if name[2] == "fc:1"}
+    for row in networks.values():
+        assert len(row["accuracies"]) == len(row["learning_rates"]) == 3
+        assert row["std"] == pytest.approx(np.std(row["accuracies"], ddof=1))
+        held_out = {factor: share for factor, _, share in row["tried"]}
+        assert row["held_out"] == max(held_out.values()) == held_out[row["lr_factor"]]
+    # More images teach more, and good ones more than poor ones.
+    ladder = [rows["random", n, "fc:1"]["mean"] for n in (10, 20, 100)]
+    assert ladder == sorted(ladder)
+    assert ladder[-1] > 0.7
+    assert rows["distilled", 10, "fc:1"]["mean"] > rows["initial", 10, "fc:1"]["mean"]
+    told = capsys.readouterr().out
+    assert "10 distilled" in told
+    assert "images are worth" in told
+    content = json.loads((tmp_path / "transfer.json").read_text())
+    assert by_name(content["rows"]) == rows
+    assert set(content["worth"]) == {"krr", "fc:1"}
+    assert (tmp_path / "worth.png").stat().st_size > 1000
+
+
+def test_baselines_do_not_see_the_held_out_images(digits):
+    real = tasks.Targets(digits.train_images, digits.train_labels, 10)
+    import jax
+
+    pool, held = transfer_sets.hold_out(real, 0.1, jax.random.key(0))
+    assert len(held.labels) == round(0.1 * len(real.labels))
+    assert len(pool.labels) + len(held.labels) == len(real.labels)
+    counts = np.bincount(held.labels)
+    assert counts.max() - counts.min() <= 1
+    together = np.sort(np.concatenate([pool.images, held.images]).reshape(len(real.labels), -1), 0)
+    assert np.array_equal(together, np.sort(real.images.reshape(len(real.labels), -1), 0))
+
+
+def test_a_diverging_training_is_told_after_the_others(
+    files, tmp_path, quick_kernels, capsys, monkeypatch
+):
+    config = make_config(networks=("fc:1", "krr"), lr_factor=(1e4,), ladder=(10, 20))
+    told = r"fc:1 on 10 distilled, fc:1 on 10 random, .*: the training diverged.*10000"
+    with pytest.raises(UserError, match=told) as caught:
+        transfer.transfer_file(config, files, str(tmp_path))
+    assert "\n" not in str(caught.value)
+    rows = json.loads((tmp_path / "transfer.json").read_text())["rows"]
+    assert [(row["network"], row["size"]) for row in rows] == [("krr", n) for n in (10, 10, 20)]
+    table = capsys.readouterr().out.split("fc:1      krr")[-1]
+    assert f"10 distilled  diverged  {100 * rows[0]['mean']:.2f}" in table
+    assert "krr: 10 images are worth" in table
+    assert "fc:1: 10 images" not in table
+    assert (tmp_path / "worth.png").stat().st_size > 1000
+    # Asked for again, nothing is trained again.
+    monkeypatch.setattr(transfer_rows, "krr_row", None)
+    monkeypatch.setattr(transfer_rows, "network_row", None)
+    with pytest.raises(UserError, match=told):
+        transfer.transfer_file(config, files, str(tmp_path))
+
+
+def test_another_transfer_in_the_folder_is_refused(files, tmp_path):
+    transfer.transfer_file(make_config(networks=("fc:1",)), files, str(tmp_path))
+    with pytest.raises(UserError, match=r"another transfer: transfer.seeds was 3 and is now 2"):
+        transfer.transfer_file(make_config(seeds=2), files, str(tmp_path))
+    first = str(Path(files).with_name(NAME.format(0)))
+    with pytest.raises(UserError, match=r"another transfer: distilled set \(checksum\)"):
+        transfer.transfer_file(make_config(networks=("fc:1",)), first, str(tmp_path))
+
+
+def test_mistakes_are_told_in_one_line(files, tmp_path, digits, quick_kernels):
+    rows = np.arange(10)
+    pixels = np.zeros((10, 6, 8, 1), np.float32)
+    other = write(tmp_path / "other_ckpt1.npz", digits, rows, images=pixels)
+    lonely = shutil.copy(files, tmp_path / NAME.format(7))
+    nameless = shutil.copy(files, tmp_path / "set.npz")
+    for changes, path, told in (
+        ({}, other, "has images of 6x8x1, digits has 8x8x1"),
+        ({"networks": ("vgg11_bn",)}, files, "8x8 pixels are too small for vgg11_bn"),
+        ({"networks": ("convnet:4",)}, files, "8x8 pixels are too small for 4 pooling layers"),
+        ({"baselines": ("initial",)}, lonely, "the initial images .*_ckpt0.npz are not there"),
+        ({"baselines": ("label_solve",)}, nameless, "does not end in _ckptSTEP.npz"),
+        ({"ladder": (5000,)}, files, "5000 real images are asked for and 1294 are not held out"),
+    ):
+        with pytest.raises(UserError, match=told) as caught:
+            transfer.transfer_file(make_config(**changes), str(path), str(tmp_path / "run"))
+        assert "\n" not in str(caught.value)
+
+
+def test_other_data_in_the_same_folder_are_refused(files, tmp_path, digits, monkeypatch):
+    config = make_config(networks=("fc:1",), num_steps=1, every_steps=1)
+    transfer.transfer_file(config, files, str(tmp_path))
+    other = dataclasses.replace(digits, train_images=255 - digits.train_images)
+    monkeypatch.setattr(prepare, "load", lambda _: other)
+    with pytest.raises(UserError, match=r"another transfer: data \(checksum\)"):
+        transfer.transfer_file(config, files, str(tmp_path))

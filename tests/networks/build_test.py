@@ -1,0 +1,115 @@
+"""Finite networks: layers against XLA's and Flax's, whole networks against neural_tangents'."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from kip_flax import architectures as arch
+from kip_flax.kernels import reference
+from kip_flax.networks import build as networks
+from kip_flax.networks import layers
+from kip_flax.runtime.errors import UserError
+
+SPECS = {
+    "fc": arch.fc(2),
+    "conv": arch.conv(2),
+    "convnet": arch.convnet(2),
+    "convnet_plain": arch.convnet_plain(2),
+    "myrtle": arch.myrtle(5),
+    "strides": (arch.Conv(3, 2), arch.Relu(), arch.Conv(5, 1), arch.Flatten(), arch.Dense()),
+}
+
+
+def images(n, shape, seed=0):
+    return jax.random.normal(jax.random.key(seed), (n, *shape), jnp.float32)
+
+
+@pytest.mark.parametrize("size", [1, 3, 5])
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("padding", [None, 0, 2])
+@pytest.mark.parametrize("channels", [3, 17])
+def test_convolution_is_xlas(size, stride, padding, channels):
+    x = images(2, (7, 10, channels))
+    kernel = images(size, (size, channels, 4), seed=1)
+    pads = "SAME" if padding is None else [(padding, padding)] * 2
+    expected = jax.lax.conv_general_dilated(
+        x, kernel, (stride, stride), pads, dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+    np.testing.assert_allclose(
+        layers.convolve(x, kernel, stride, padding), expected, rtol=1e-4, atol=1e-4
+    )
+
+
+@pytest.mark.parametrize(
+    ("pool", "flax_pool"), [("avg_pool", nnx.avg_pool), ("max_pool", nnx.max_pool)]
+)
+def test_pools_are_flaxs_and_drop_what_is_left_over(pool, flax_pool):
+    x = images(2, (7, 5, 3))
+    expected = flax_pool(x, (2, 2), (2, 2), "VALID")
+    np.testing.assert_allclose(getattr(layers, pool)(x), expected, rtol=1e-6, atol=1e-6)
+
+
+# Those that the others' layers cover as well.
+LONG = [pytest.param(name, "standard", marks=pytest.mark.slow) for name in ("conv", "myrtle")]
+
+
+@pytest.mark.parametrize(
+    ("name", "parameterization"),
+    [
+        ("fc", "standard"),
+        ("convnet", "ntk"),
+        ("convnet_plain", "standard"),
+        ("strides", "ntk"),
+        *LONG,
+    ],
+)
+def test_a_network_with_the_weights_of_neural_tangents_gives_its_outputs(name, parameterization):
+    nt = reference.neural_tangents()
+    shape, width, spec = (9, 8, 3), 5, SPECS[name]
+    options = {"W_std": 1.3, "b_std": 0.4, "parameterization": parameterization}
+    stax_layers = [reference._layer(nt, layer, width, options) for layer in spec[:-1]]
+    init, apply, _ = nt.stax.serial(*stax_layers, nt.stax.Dense(4, **options))
+    _, weights = jax.jit(init, static_argnums=1)(jax.random.key(3), (-1, *shape))
+    net = networks.functions(
+        lambda rngs: networks.make_network(
+            *(spec, shape, 4, rngs), width=width, w_std=1.3, b_std=0.4,
+            parameterization=parameterization,
+        )
+    )  # fmt: skip
+    params, other = jax.eval_shape(net.init, jax.random.key(0))
+    theirs = jax.tree.leaves([{"bias": w[1].reshape(-1), "kernel": w[0]} for w in weights if w])
+    treedef = jax.tree.structure(params)
+    shapes = jax.tree.map(jnp.shape, jax.tree.leaves(params))
+    assert shapes == jax.tree.map(jnp.shape, theirs)
+    params = jax.tree.unflatten(treedef, theirs)
+    x = images(3, shape).astype(jnp.float64)
+    np.testing.assert_allclose(
+        jax.jit(net.apply)(params, other, x), jax.jit(apply)(weights, x), rtol=1e-9, atol=1e-9
+    )
+
+
+def test_parameters_are_counted():
+    make = functools.partial(networks.make_network, arch.convnet(2), (8, 8, 1), 10, width=16)
+    expected = (9 * 16 + 16) + 2 * (9 * 16 * 16 + 16) + (4 * 16 * 10 + 10)
+    assert networks.num_parameters(make) == expected
+
+
+@pytest.mark.parametrize("parameterization", ["standard", "ntk"])
+def test_weights_have_the_moments_of_the_parameterisation(parameterization):
+    net = networks.make_network(
+        arch.fc(2), (4, 4, 1), 10, nnx.Rngs(0), width=1000, w_std=1.5, b_std=0.3,
+        parameterization=parameterization,
+    )  # fmt: skip
+    kernel, bias = net.layers[3].kernel[...], net.layers[3].bias[...]
+    ntk = parameterization == "ntk"
+    assert float(kernel.std()) == pytest.approx(1.0 if ntk else 1.5 / 1000**0.5, rel=0.01)
+    assert float(bias.std()) == pytest.approx(1.0 if ntk else 0.3, rel=0.1)
+
+
+def test_images_too_small_for_the_pools_are_refused():
+    with pytest.raises(UserError, match="too small for 3 pooling"):
+        networks.make_network(arch.convnet(3), (4, 4, 1), 10, nnx.Rngs(0))

@@ -1,0 +1,208 @@
+"""The pages against the program: links, commands, and the lines of errors; the site builds."""
+
+import inspect
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from whole_runs import small
+
+import main
+from kip_flax import config as config_lib
+from kip_flax import data, export, krr
+from kip_flax.fields import FIELDS
+from kip_flax.krr import ridge
+from kip_flax.modes import export_set, train
+from kip_flax.modes.transfer import sets as transfer_sets
+from kip_flax.modes.transfer import table as transfer_table
+from kip_flax.runs import evaluate
+from kip_flax.runs import setup as prepare
+from kip_flax.runtime import disk, files
+from kip_flax.runtime.errors import UserError
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = sorted((ROOT / "docs").glob("*.md"))
+
+
+def blocks(path, language):
+    text = path.read_text(encoding="utf-8")
+    fenced = re.findall(r"^```(\w*)[^\n]*\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    return [block for found, block in fenced if found == language]
+
+
+def anchors(path):
+    """As the site makes them out of headings."""
+    titles = re.findall(r"^#+ (.*)$", path.read_text(encoding="utf-8"), re.MULTILINE)
+    plain = (re.sub(r"[^\w\s-]", "", title).strip().lower() for title in titles)
+    return {re.sub(r"[\s-]+", "-", title) for title in plain}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.stem)
+def test_links_lead_somewhere(page):
+    text = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.M | re.S)
+    for link in re.findall(r"\]\(([^)\s]+)\)", text):
+        if link.startswith("http"):
+            continue
+        name, _, anchor = link.partition("#")
+        target = page.parent / name if name else page
+        assert target.is_file(), link
+        assert not anchor or anchor in anchors(target), link
+
+
+def test_every_page_is_in_the_navigation():
+    listed = (ROOT / "docs" / "site" / "mkdocs.yml").read_text(encoding="utf-8")
+    assert sorted(re.findall(r": ([\w-]+\.md)$", listed, re.MULTILINE)) == [p.name for p in PAGES]
+
+
+COMMANDS = [block for page in PAGES for block in blocks(page, "bash")]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_commands_name_files_and_flags_that_exist(command):
+    words = shlex.split(command, comments=True)
+    for word in words:
+        name, _, value = word.partition("=")
+        if name.startswith("--config."):
+            assert name.removeprefix("--config.") in FIELDS
+        elif name == "--mode":
+            assert value in main.MODES
+        elif name.startswith("--") and words[1] == "main.py":
+            assert name.removeprefix("--") in main.FLAGS
+        if name == "--config":
+            assert (ROOT / value.partition(":")[0]).is_file()
+
+
+def test_every_mode_has_a_how_to():
+    told = " ".join(blocks(ROOT / "docs" / "howto.md", "bash"))
+    assert [mode for mode in main.MODES if f"--mode={mode}" not in told] == ["train"]
+
+
+def test_the_api_names_modules_and_functions_that_exist():
+    text = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
+    for module, members in re.findall(
+        r"^::: (\S+)(?:\n    options:\n      members: \[(.*)\])?", text, re.MULTILINE
+    ):
+        loaded = __import__(module, fromlist=["_"])
+        assert inspect.getdoc(loaded)
+        for name in filter(None, (members or "").split(", ")):
+            assert callable(getattr(loaded, name)), (module, name)
+
+
+# The lines of errors: each is provoked.
+
+
+def raised(call, *arguments):
+    with pytest.raises(UserError) as caught:
+        call(*arguments)
+    return str(caught.value)
+
+
+def not_positive_definite(monkeypatch):
+    monkeypatch.setattr(ridge, "solve_dtype", lambda: np.dtype("float32"))
+    k = np.full((2, 2), 1, np.float32) - np.eye(2, dtype=np.float32)
+    return raised(krr.check_positive_definite, k, 1e-6)
+
+
+def another_experiment():
+    old = small(batch_size=200)
+    return raised(
+        config_lib.check_same_experiment, old.to_dict(), small(batch_size=100), "runs/digits"
+    )
+
+
+def in_use(folder, monkeypatch):
+    monkeypatch.setattr(files.os, "getpid", lambda: 4711)
+    monkeypatch.setattr(files.platform, "node", lambda: "node1")
+    lock, what = folder / "lock", "the workdir runs/digits"
+    with files.locked(lock, what):
+        return raised(files.locked(lock, what).__enter__)
+
+
+def full_disk():
+    def write():
+        with disk.writing("runs/digits/checkpoints"):
+            raise OSError(28, "No space left on device")
+
+    return raised(write)
+
+
+def a_set(shape, name, meta=None):
+    meta = meta or {"preprocess": name}
+    return export.Distilled(Path("set.npz"), np.zeros((10, *shape)), np.zeros((10, 10)), meta, None)
+
+
+def misfits():
+    digits = data.load_dataset("digits")
+    yield raised(evaluate.check_fits, a_set((8, 8, 1), "zca_normalize"), digits, "standard")
+    yield raised(evaluate.check_fits, a_set((32, 32, 3), "standard"), digits, "standard")
+    meta = {"preprocess": "zca_normalize", "preprocess_file": "preprocess-0123456789ab.npz"}
+    yield raised(export_set._preprocessing, a_set((8, 8, 1), "", meta))
+
+
+def whole_runs(folder, monkeypatch):
+    """A run whose steps are too large, and one that goes on with other data."""
+    wild = small(optimizer__learning_rate=1e30, log__every_steps=2, eval__steps=(0,))
+    yield raised(train.train_and_evaluate, wild, str(folder / "wild"))
+    run = small(num_steps=1)
+    monkeypatch.chdir(folder)
+    train.train_and_evaluate(run, "runs/digits")
+    monkeypatch.setattr(prepare, "fingerprint", lambda _: 0)
+    yield raised(train.train_and_evaluate, run, "runs/digits")
+
+
+def normal(line):
+    """Without what differs from run to run: numbers of steps, the folder's path."""
+    line = re.sub(r"/\S*(?=runs/digits)", "", line)
+    return re.sub(r"step \d+", "step N", line)
+
+
+def test_the_errors_are_the_programs_own(tmp_path, monkeypatch, quick_kernels):
+    page = ROOT / "docs" / "troubleshooting.md"
+    told = [line for block in blocks(page, "") for line in block.splitlines()]
+    assert all(line.startswith("error: ") for line in told)
+    table = transfer_table.Table(str(tmp_path), {}, "a.npz")
+    table.add_diverged("distilled", 10, "kernel")
+    images = transfer_sets.ImageSet("distilled", np.zeros((1, 10, 2, 2, 1)), np.zeros((1, 10, 10)))
+    provoked = [
+        *whole_runs(tmp_path, monkeypatch),
+        another_experiment(),
+        in_use(tmp_path, monkeypatch),
+        full_disk(),
+        *misfits(),
+        raised(table.check_diverged, ["kernel"], [images], (1.0,)),
+        raised(krr.check_positive_definite, np.full((2, 2), np.nan), 1e-6),
+        not_positive_definite(monkeypatch),
+    ]
+    expected = sorted(f"error: {normal(line)}" for line in provoked)
+    assert sorted(normal(line) for line in told) == expected
+
+
+# The site.
+
+
+def test_the_site_builds_without_a_warning_and_opens_offline(tmp_path):
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet"),
+            *("-f", "docs/site/mkdocs.yml", "-d", str(tmp_path / "site")),
+        ],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    for page in PAGES:
+        built = (tmp_path / "site" / page.with_suffix(".html").name).read_text(encoding="utf-8")
+        fetched = re.findall(r'<(?:script|img|link)[^>]*(?:src|href)="(https?:[^"]*)"', built)
+        assert fetched == []
+    method = (tmp_path / "site" / "method.html").read_text(encoding="utf-8")
+    assert method.count("<math") >= 10
+    assert "arithmatex" not in method
+    api = (tmp_path / "site" / "api.html").read_text(encoding="utf-8")
+    assert 'id="kip_flax.krr.ridge.solve"' in api
+    assert "mean diagonal entry" in api  # Of its docstring.

@@ -1,0 +1,198 @@
+"""Results: the table is fresh, the sets are what the figures say, the runner does not do twice."""
+
+import json
+import re
+import shlex
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from configs import default, kip_digits
+from kip_flax import config as config_lib
+from kip_flax import data, export, preprocess
+from kip_flax.modes import train
+from results import card, record, rows, run_all, table
+from results.experiments import EXPERIMENTS, Experiment
+
+RESULTS = Path(table.__file__).parent
+ROOT = RESULTS.parent
+MEASURED = [e for e in EXPERIMENTS if record.is_done(e, RESULTS)]
+
+
+def test_the_table_is_what_the_figures_make_it():
+    assert (RESULTS / "README.md").read_text() == table.render(RESULTS)
+
+
+@pytest.mark.parametrize("experiment", MEASURED, ids=lambda e: e.name)
+def test_a_card_is_what_figures_and_set_make_it(experiment):
+    folder = RESULTS / experiment.name
+    text = (folder / card.CARD).read_text()
+    assert text == card.render(experiment, folder)
+    draw = record.read(folder)["draws"][0]
+    assert f"| This set | {100 * draw['final']['accuracy']:.2f} |" in text
+    shown = {folder / name for name in re.findall(r"\]\(([^)]*\.png)\)", text)}
+    assert shown == set(folder.glob("*.png"))
+    assert (folder / record.CURVE in shown) is (len(draw["watched"]["evaluations"]) > 2)
+
+
+@pytest.mark.parametrize("name", ["kip_digits_10", "kip_newton_mnist_100"])
+def test_the_lines_of_a_card_load_the_set(name, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    (lines,) = re.findall(r"```python\n(.*?)```", (RESULTS / name / card.CARD).read_text(), re.S)
+    found: dict = {}
+    exec(lines, found)
+    told = record.read(RESULTS / name)
+    kept = np.load(RESULTS / name / told["set"])
+    assert found["images"].shape[0] == len(found["labels"]) == told["config"]["support"]["size"]
+    pictures = kept["images"] * kept["preprocess/std"] + kept["preprocess/mean"]
+    np.testing.assert_allclose(found["pictures"], pictures, atol=1e-5)
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS, ids=lambda e: e.name)
+def test_every_experiment_is_a_valid_configuration(experiment):
+    module = __import__(f"configs.{experiment.config}", fromlist=["get_config"])
+    config = module.get_config()
+    config.update_from_flattened_dict(experiment.fields)
+    config_lib.validate(config)
+    # What chooses must not be what tests.
+    assert config.dataset.validation > 0 or config.algorithm == "ls" or "digits" in experiment.name
+
+
+@pytest.mark.parametrize("experiment", MEASURED, ids=lambda e: e.name)
+def test_a_set_has_the_form_that_its_figures_say(experiment):
+    figures = record.read(RESULTS / experiment.name)
+    distilled = export.load_distilled(RESULTS / experiment.name / figures["set"])
+    assert len(distilled.images) == figures["config"]["support"]["size"]
+    assert distilled.meta["provenance"]["dataset"] == figures["config"]["dataset"]["name"]
+    assert (RESULTS / experiment.name / record.PICTURE).stat().st_size > 1000
+    for draw in figures["draws"]:
+        assert draw["final"]["mse"] < draw["initial"]["mse"]
+        assert draw["final"]["accuracy"] > draw["initial"]["accuracy"]
+
+
+def test_the_natural_images_of_the_figure_are_those_that_a_run_began_with(tmp_path):
+    """Ridge regression on them gives the accuracy that the run had at its start."""
+    shown = rows.three("kip_digits_10_fixed", "kip_digits_10")
+    accuracies = [row.accuracy for row in shown]
+    assert accuracies == sorted(accuracies)
+    assert len(set(accuracies)) == 3
+    dataset = data.load_dataset("digits")
+    fitted = preprocess.fit("standard", dataset.train_images)
+    pixels = np.rint(255 * shown[0].pictures).astype(np.uint8)
+    path = tmp_path / "ConvNetPre2_ssize10_nozca_nol_noaug_ckpt0.npz"
+    np.savez(path, images=preprocess.apply(fitted, pixels), labels=shown[0].labels)
+    measured = train.evaluate_file(kip_digits.get_config(), str(path))["accuracy"]
+    assert measured == pytest.approx(accuracies[0], abs=1e-6)
+
+
+def evaluate(arguments: list[str], workdir: Path) -> float:
+    subprocess.run([sys.executable, *arguments, f"--workdir={workdir}"], cwd=ROOT, check=True)
+    return json.loads((workdir / "evaluation.json").read_text())["accuracy"]
+
+
+TINY = Experiment(
+    "tiny",
+    "kip_digits",
+    {
+        "dataset.validation": 0.2,
+        "kernel.architecture": "fc",
+        "kernel.depth": 1,
+        "kernel.implementation": "xla",
+        "num_steps": 400,
+        "eval.steps": (0, 5, 400),
+        "checkpoint.every_steps": 5,
+        "report.num_train": 0,
+    },
+    seeds=(3,),
+)
+
+
+def test_a_runner_that_is_stopped_goes_on_and_does_nothing_twice(tmp_path, monkeypatch):
+    results, runs = tmp_path / "kept", tmp_path / "runs"
+    for module in (run_all, table):
+        monkeypatch.setattr(module, "EXPERIMENTS", (TINY,))
+    arguments = [f"--runs={runs}", f"--results={results}"]
+    began = []
+    wait = subprocess.Popen.wait
+
+    def interrupted(child, *args, **kwargs):
+        """The first program gets a signal when it has left its first set, and so does this one."""
+        began.append(child.args)
+        if len(began) == 1:
+            while not list(runs.glob("tiny/seed3/distilled/*_ckpt5.npz")):
+                assert child.poll() is None
+                time.sleep(0.05)
+            raise KeyboardInterrupt
+        return wait(child, *args, **kwargs)
+
+    monkeypatch.setattr(subprocess.Popen, "wait", interrupted)
+    with pytest.raises(SystemExit, match="goes on from there"):
+        run_all.main(arguments)
+    assert record.is_stopped(runs / "tiny" / "seed3")
+    assert not record.is_done(TINY, results)
+    run_all.main(arguments)
+    figures = record.read(results / "tiny")
+    (draw,) = figures["draws"]
+    assert draw["seed"] == figures["config"]["seed"] == 3
+    watched = draw["watched"]
+    assert watched["on"] == "validation"
+    best = min(watched["evaluations"], key=lambda row: row["mse"])
+    assert draw["step"] == best["step"]
+    assert figures["set"].endswith(f"_ckpt{best['step']}.npz")
+    assert draw["cpu_seconds"] > 1
+    # The test figures are those of the file on the test images.
+    config = kip_digits.get_config()
+    config.kernel.architecture, config.kernel.depth = "fc", 1
+    measured = train.evaluate_file(config, str(results / "tiny" / figures["set"]))
+    assert draw["final"]["accuracy"] == pytest.approx(measured["accuracy"], abs=1e-6)
+    assert "| Digits 8x8 | [KIP, fc](tiny/) | 10 |" in (results / "README.md").read_text()
+    assert (results / "tiny" / card.CARD).read_text() == card.render(TINY, results / "tiny")
+    assert (results / "tiny" / record.CURVE).exists()
+    done = len(began)
+    run_all.main(arguments)
+    assert len(began) == done
+
+
+def test_what_the_runner_cannot_do_is_one_line(tmp_path):
+    with pytest.raises(SystemExit, match="no experiment 'kip': --only takes kip_digits_10"):
+        run_all.main(["--only=kip", f"--runs={tmp_path}"])
+
+
+def test_a_row_measured_again_by_the_command_of_the_page(tmp_path):
+    name = "kip_digits_10"
+    (line,) = [x for x in table.render(RESULTS).splitlines() if f"results/{name}/" in x]
+    accuracy = evaluate(shlex.split(line)[1:], tmp_path)
+    final = record.read(RESULTS / name)["draws"][0]["final"]
+    assert accuracy == pytest.approx(final["accuracy"], abs=0.003)
+
+
+@pytest.mark.parametrize("name", [e.name for e in MEASURED if "digits" in e.name])
+def test_a_row_of_the_digits_measured_again(name):
+    figures = record.read(RESULTS / name)
+    config = default.get_config()
+    config.update(figures["config"])
+    accuracy = train.evaluate_file(config, str(RESULTS / name / figures["set"]))["accuracy"]
+    assert accuracy == pytest.approx(figures["draws"][0]["final"]["accuracy"], abs=0.003)
+
+
+def test_the_table_of_results_does_not_make_a_commit_dirty(tmp_path):
+    def git(*words):
+        who = ("-c", "user.name=a", "-c", "user.email=a@b")
+        subprocess.run(["git", *who, *words], cwd=tmp_path, check=True, capture_output=True)
+
+    (tmp_path / "results").mkdir()
+    table_file, source = tmp_path / "results" / "README.md", tmp_path / "main.py"
+    table_file.write_text("one row")
+    source.write_text("1")
+    git("init")
+    git("add", ".")
+    git("commit", "-m", "first")
+    clean = record._commit(tmp_path)
+    table_file.write_text("two rows")
+    assert record._commit(tmp_path) == clean
+    source.write_text("2")
+    assert record._commit(tmp_path) == f"{clean}-dirty"

@@ -1,0 +1,63 @@
+"""The tutorial runs from top to bottom, as it stands, on pictures that it makes of real digits."""
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGE = (ROOT / "docs" / "tutorial.md").read_text(encoding="utf-8")
+SETUP = "python3 -m venv"
+PYTHON = ".venv/bin/python"
+
+
+def steps():
+    """Commands and files, in the order of the page: ('run', command) or (name, content)."""
+    fenced = re.findall(
+        r'^```(\w*)(?: title="([^"]*)")?\n(.*?)^```$', PAGE, re.MULTILINE | re.DOTALL
+    )
+    for language, title, block in fenced:
+        if language == "bash":
+            yield from (("run", line) for line in block.splitlines())
+        elif title:
+            yield title, block
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """What the commands name, as in a copy of the repository."""
+    for name in ("main.py", "configs", "kip_flax"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    return tmp_path
+
+
+@pytest.mark.slow
+def test_the_tutorial_runs_from_top_to_bottom(folder, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    said = []
+    for kind, what in steps():
+        if kind != "run":
+            (folder / kind).write_text(what, encoding="utf-8")
+        elif not what.startswith(SETUP):
+            program, *rest = shlex.split(what)
+            assert program == PYTHON
+            done = subprocess.run(
+                [sys.executable, *rest], cwd=folder, capture_output=True, text=True, check=False
+            )
+            assert (done.returncode, done.stderr) == (0, ""), what
+            said.append(done.stdout)
+    assert len(said) == 5
+    _, distilled, transferred, classified, exported = said
+    before, after = re.search(r"accuracy +(\S+)% at step 0, (\S+)% at step 60", distilled).groups()
+    assert float(before) < 75 < 95 < float(after)
+    (learned,) = re.findall(r"^8 distilled +\S+ +(\S+) ±", transferred, re.MULTILINE)
+    (real,) = re.findall(r"^8 random +\S+ ± \S+ +(\S+) ±", transferred, re.MULTILINE)
+    assert float(learned) > float(real) + 10
+    assert classified == "zero\n"
+    assert "data-set card" in exported
+    with Image.open(folder / "runs" / "mine" / "images.png") as picture:
+        assert picture.width > 500

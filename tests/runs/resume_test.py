@@ -1,0 +1,183 @@
+"""Runs that are stopped, lost, refused or broken, and what the same command does next."""
+
+import os
+import signal
+
+import numpy as np
+import pytest
+from whole_runs import (
+    STEPS,
+    artefacts,
+    assert_same,
+    label_solve,
+    result,
+    small,
+    stop_at,
+)
+
+from kip_flax import export, kernels
+from kip_flax.algorithms import base as tasks
+from kip_flax.modes import train
+from kip_flax.runs import checkpoint, loop
+from kip_flax.runs import setup as prepare
+from kip_flax.runtime import files
+from kip_flax.runtime.errors import UserError
+
+pytestmark = pytest.mark.usefixtures("quick_kernels")
+
+
+def test_going_on_is_bit_identical(undisturbed, tmp_path):
+    workdir, expected = undisturbed
+    for num_steps in (5, 6, STEPS):
+        state = train.train_and_evaluate(small(augment="shift", num_steps=num_steps), str(tmp_path))
+        assert state.step == num_steps
+    assert_same(state, expected)
+    written = artefacts(tmp_path)
+    for name, content in artefacts(workdir).items():
+        assert name == "index.csv" or written[name] == content
+    assert [row["step"] for row in result(tmp_path)["evaluations"]] == [0, 5, 6, STEPS]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_and_the_next_start_ends_alike(
+    undisturbed, tmp_path, monkeypatch, capsys, number
+):
+    workdir, expected = undisturbed
+    before = signal.getsignal(number)
+    with monkeypatch.context() as patch:
+        stop_at(patch, 6, number)
+        state = train.train_and_evaluate(small(augment="shift"), str(tmp_path))
+    assert state.step == 7  # The step after the one that was told of.
+    assert result(tmp_path)["status"] == "stopped"
+    assert "stopped and saved at step 7" in capsys.readouterr().out
+    assert signal.getsignal(number) == before
+    assert_same(train.train_and_evaluate(small(augment="shift"), str(tmp_path)), expected)
+    assert "going on from the checkpoint of step 7" in capsys.readouterr().out
+    assert artefacts(tmp_path) == artefacts(workdir)
+
+
+def test_a_signal_while_a_step_runs_ends_the_run_with_that_step(undisturbed, tmp_path, monkeypatch):
+    """A step is begun and then waited for: one that takes minutes is the last one to wait for."""
+    waited = loop._check_finite
+
+    def signalled(run, state, before, step):
+        if step == 6:
+            os.kill(os.getpid(), signal.SIGTERM)
+        waited(run, state, before, step)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "_check_finite", signalled)
+        state = train.train_and_evaluate(small(augment="shift"), str(tmp_path))
+    assert state.step == 6
+    assert result(tmp_path)["status"] == "stopped"
+    assert_same(train.train_and_evaluate(small(augment="shift"), str(tmp_path)), undisturbed[1])
+    assert artefacts(tmp_path) == artefacts(undisturbed[0])
+
+
+def test_a_lost_checkpoint_is_made_up_for(undisturbed, tmp_path):
+    """As after a crash: artefacts of later steps are there already, the checkpoint is older."""
+    workdir, expected = undisturbed
+    train.train_and_evaluate(small(augment="shift"), str(tmp_path))
+    for step in (8, STEPS):
+        folder = tmp_path / "checkpoints" / str(step)
+        folder.rename(tmp_path / str(step))
+    assert_same(train.train_and_evaluate(small(augment="shift"), str(tmp_path)), expected)
+    assert artefacts(tmp_path) == artefacts(workdir)
+    assert [row["step"] for row in result(tmp_path)["evaluations"]] == [0, 5, STEPS]
+
+
+def test_a_finished_run_does_nothing(undisturbed, capsys):
+    workdir, expected = undisturbed
+
+    def written():
+        files = (
+            path for path in workdir.rglob("*") if path.is_file() and path.name != prepare.LOCK
+        )
+        return {path: path.stat().st_mtime_ns for path in files}
+
+    before = written()
+    assert_same(train.train_and_evaluate(small(augment="shift"), str(workdir)), expected)
+    assert "nothing to do" in capsys.readouterr().out
+    assert written() == before
+
+
+def test_another_experiment_in_the_folder_is_refused(undisturbed):
+    workdir, _ = undisturbed
+    with pytest.raises(UserError, match=r"another experiment: reg was 1e-06 and is now 0\.01"):
+        train.train_and_evaluate(small(augment="shift", reg=0.01), str(workdir))
+
+
+def test_two_runs_in_one_folder_are_refused(tmp_path):
+    with (
+        files.locked(tmp_path / prepare.LOCK, "the folder"),
+        pytest.raises(UserError, match="in use by another run") as caught,
+    ):
+        train.train_and_evaluate(small(), str(tmp_path))
+    assert "\n" not in str(caught.value)
+    assert [path.name for path in tmp_path.iterdir()] == [prepare.LOCK]
+
+
+def test_other_data_in_the_folder_are_refused(undisturbed, monkeypatch):
+    workdir, _ = undisturbed
+    monkeypatch.setattr(prepare, "fingerprint", lambda dataset: 1)
+    with pytest.raises(UserError, match="was made from other data"):
+        train.train_and_evaluate(small(augment="shift"), str(workdir))
+
+
+# Adam would magnify the rounding of gradients that are next to nothing.
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"optimizer__name": "sgd", "optimizer__learning_rate": 40.0},
+        {"algorithm": "ls", "batch_size": 500},
+    ],
+)
+def test_devices_do_not_change_the_result(fields, tmp_path):
+    meshes = [(1, 1), (2, 1), (4, 1), (2, 2)]
+    runs = []
+    for axes in meshes:
+        workdir = tmp_path / f"{axes}"
+        config = small(
+            mesh__data=axes[0], mesh__support=axes[1], num_steps=5, eval__steps=(0,), **fields
+        )
+        state = train.train_and_evaluate(config, str(workdir))
+        runs.append((state.support, result(workdir)["evaluations"][-1]["mse"]))
+    for support, mse in runs[1:]:
+        assert_same(support, runs[0][0], tolerance=1e-5)
+        assert mse == pytest.approx(runs[0][1], rel=1e-5)
+    if "algorithm" not in fields:
+        start = export.load_distilled(next((workdir / "distilled").glob("*ckpt0.npz")))
+        assert np.abs(runs[0][0][0] - start.images).max() > 0.1
+
+
+def test_label_solve_goes_on_bit_identical(tmp_path, monkeypatch):
+    expected = train.train_and_evaluate(label_solve(), str(tmp_path / "whole"))
+    with monkeypatch.context() as patch:
+        stop_at(patch, 2)
+        state = train.train_and_evaluate(label_solve(), str(tmp_path / "cut"))
+        assert state.step == 3
+    state = train.train_and_evaluate(label_solve(), str(tmp_path / "cut"))
+    assert_same(state, expected)
+    assert artefacts(tmp_path / "cut") == artefacts(tmp_path / "whole")
+
+
+def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(tmp_path):
+    config = small(optimizer__name="sgd", optimizer__learning_rate=1e30)
+    with pytest.raises(UserError, match="not finite") as caught:
+        train.train_and_evaluate(config, str(tmp_path))
+    assert "after step 0 and by step 2" in str(caught.value)
+    assert "checkpoint of step 0 is kept" in str(caught.value)
+    with checkpoint.open_manager(str(tmp_path), 3) as manager:
+        restored = checkpoint.restore(manager, tasks.template(config, (8, 8, 1), 10))
+    assert restored.step == 0
+    assert np.isfinite(restored.state.support[0]).all()
+
+
+def test_a_singular_kernel_names_the_regulariser_before_the_first_step(tmp_path, monkeypatch):
+    def linear(x1, x2):
+        return x1.reshape(len(x1), -1)[:, :4] @ x2.reshape(len(x2), -1)[:, :4].T - 1
+
+    monkeypatch.setattr(kernels, "make_kernel", lambda spec, **options: linear)
+    with pytest.raises(UserError, match="reg"):
+        train.train_and_evaluate(small(reg=0.0), str(tmp_path))
+    assert not any((tmp_path / "checkpoints").glob("[0-9]*"))

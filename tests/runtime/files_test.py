@@ -1,0 +1,65 @@
+"""Files whole or not at all; a folder for one run at a time."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from kip_flax.runtime import files
+from kip_flax.runtime.errors import UserError
+
+ROOT = Path(__file__).resolve().parents[2]
+
+HOLD = """
+import sys
+from kip_flax.runtime import files
+with files.locked(sys.argv[1], "the thing"):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_a_lock_names_its_holder_and_ends_with_it(tmp_path):
+    path = tmp_path / ".lock"
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(path)],
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    with holder:
+        assert holder.stdout.readline() == "held\n"
+        told = f"the thing is in use by another run \\(process {holder.pid} on .*\\): wait"
+        with pytest.raises(UserError, match=told) as caught, files.locked(path, "the thing"):
+            pass
+        assert "\n" not in str(caught.value)
+        holder.kill()
+    with files.locked(path, "the thing"):
+        assert path.read_text().startswith(f"process {os.getpid()} on ")
+    with files.locked(path, "the thing"):
+        pass
+
+
+def test_what_a_kill_left_beside_whole_files_is_removed(tmp_path):
+    files.write_json(tmp_path / "a" / "kept.json", {})
+    for folder in (tmp_path, tmp_path / "a"):
+        (folder / ".kept.json.1234.tmp").write_bytes(b"half")
+    files.remove_temporaries(tmp_path)
+    assert [path.name for path in tmp_path.rglob("*")] == ["a", "kept.json"]
+
+
+def test_a_file_that_cannot_be_written_leaves_the_one_before(tmp_path, monkeypatch):
+    path = tmp_path / "a.json"
+    files.write_json(path, [1])
+
+    def full(descriptor):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(UserError, match=r"cannot write .*a\.json: No space left on device; free"):
+        files.write_json(path, [2])
+    assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
+    assert path.read_text() == "[\n  1\n]\n"

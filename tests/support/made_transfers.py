@@ -1,0 +1,53 @@
+"""A short transfer of the digits and the sets that it is given."""
+
+import numpy as np
+import pytest
+
+from configs import kip_digits
+from kip_flax import config as config_lib
+from kip_flax import export, krr, preprocess
+from kip_flax.data import coresets
+
+NAME = "FC1_ssize10_nozca_l_noaug_ckpt{}.npz"
+
+
+def make_config(**changes):
+    config = kip_digits.get_config()
+    config.eval.num_test = 60
+    fields = {
+        "networks": ("krr", "fc:1"),
+        "width": 128,
+        "num_steps": 300,
+        "every_steps": 100,
+        "seeds": 3,
+        "ntk_inputs": 10,
+    }
+    config.transfer.update(fields | changes)
+    config_lib.validate(config)
+    return config
+
+
+def write(path, digits, rows, **changes):
+    fitted = preprocess.fit("standard", digits.train_images)
+    labels = np.asarray(krr.centered_one_hot(digits.train_labels[rows], 10))
+    told = {
+        "images": preprocess.apply(fitted, digits.train_images[rows]),
+        "labels": labels,
+        "preprocess": "standard",
+        "preprocess_arrays": preprocess.to_arrays(fitted),
+        "class_names": digits.class_names,
+        "kernel": {},
+        "provenance": {},
+    }
+    export.write_distilled(path, **(told | changes))
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory, digits):
+    """A set of nearest-to-mean images, and one of poor ones as its step 0."""
+    folder = tmp_path_factory.mktemp("sets")
+    good = coresets.kmeans(digits.train_images, digits.train_labels, 10, 10)
+    poor = [np.flatnonzero(digits.train_labels == c)[0] for c in range(10)]
+    write(folder / NAME.format(0), digits, np.array(poor))
+    return write(folder / NAME.format(60), digits, good)
