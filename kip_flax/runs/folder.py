@@ -1,0 +1,234 @@
+"""The folder of a run: the names of its files, and how each is read and written.
+
+result.json     status, evaluations, seconds, hardware, versions
+config.json     the configuration
+history.csv     what the steps measured, a row for every line of progress
+images.png      the support before and after
+distilled/      a set for every evaluation, and their index.csv
+preprocess.npz  the preprocessing, fitted once
+analysis.npz    what the last set does, measured once at the end
+report.html     the page on all of it
+metrics/        the same figures for TensorBoard
+checkpoints/    states to go on from; unreadable_checkpoints/ keeps the damaged ones
+.lock           says which process is at work
+"""
+
+import contextlib
+import csv
+import json
+import os
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kip_flax import preprocess
+from kip_flax.preprocess import Preprocess
+from kip_flax.runs import history
+from kip_flax.runtime import files
+from kip_flax.runtime.errors import UserError
+
+
+class RunFolder:
+    """The files of one run. Nothing is read before it is asked for, and nothing is remembered.
+
+    Every file is written whole or not at all; the methods that write raise UserError where that
+    fails. It takes any folder, also one that holds no run or does not exist.
+
+    Attributes:
+        path: the folder.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]):
+        self.path = Path(path)
+
+    @property
+    def result_file(self) -> Path:
+        """Status and evaluations, JSON."""
+        return self.path / "result.json"
+
+    @property
+    def config_file(self) -> Path:
+        """The configuration, JSON."""
+        return self.path / "config.json"
+
+    @property
+    def history_file(self) -> Path:
+        """What the steps measured, CSV."""
+        return self.path / "history.csv"
+
+    @property
+    def picture(self) -> Path:
+        """The support before and after, PNG."""
+        return self.path / "images.png"
+
+    @property
+    def distilled_folder(self) -> Path:
+        """Holds the distilled sets."""
+        return self.path / "distilled"
+
+    @property
+    def index(self) -> Path:
+        """The index of the distilled sets, CSV."""
+        return self.distilled_folder / "index.csv"
+
+    @property
+    def preprocessing_file(self) -> Path:
+        """The fitted preprocessing, npz."""
+        return self.path / "preprocess.npz"
+
+    @property
+    def analysis_file(self) -> Path:
+        """The analysis of the last set, npz."""
+        return self.path / "analysis.npz"
+
+    @property
+    def report(self) -> Path:
+        """The page on the run, HTML."""
+        return self.path / "report.html"
+
+    @property
+    def metrics(self) -> Path:
+        """Holds the events for TensorBoard."""
+        return self.path / "metrics"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Holds a folder for every checkpoint, named by its step."""
+        return self.path / "checkpoints"
+
+    @property
+    def unreadable_checkpoints(self) -> Path:
+        """Where damaged checkpoints are moved to."""
+        return self.path / "unreadable_checkpoints"
+
+    @property
+    def lock(self) -> Path:
+        """The file whose lock a run at work holds."""
+        return self.path / ".lock"
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keeps other runs out of the folder, which exists.
+
+        Raises:
+            UserError: another run is at work in it, or it cannot be written to.
+        """
+        with files.locked(self.lock, f"the workdir {self.path}"):
+            yield
+
+    def distilled_file(self, name: str) -> Path:
+        """The file of the distilled set `name`."""
+        return self.distilled_folder / f"{name}.npz"
+
+    def result(self) -> dict[str, Any]:
+        """What result.json holds; UserError if there is none, or it is broken."""
+        return _read_json(self.result_file)
+
+    def earlier_result(self) -> dict[str, Any]:
+        """What result.json holds; {} if there is none, or it is broken."""
+        try:
+            return self.result()
+        except UserError:
+            return {}
+
+    def write_result(self, content: Mapping[str, Any]) -> None:
+        """Writes result.json."""
+        files.write_json(self.result_file, content)
+
+    def evaluations(self) -> list[dict[str, float]]:
+        """Rows of `step`, `accuracy` (0 to 1) and `mse`, ascending; UserError as in `result`."""
+        return self.result().get("evaluations", [])
+
+    def config(self) -> dict[str, Any]:
+        """The configuration, nested; UserError if there is none, or it is broken."""
+        return _read_json(self.config_file)
+
+    def write_config(self, config: Mapping[str, Any]) -> None:
+        """Writes config.json."""
+        files.write_json(self.config_file, config)
+
+    def history(self, last_step: float = float("inf")) -> list[dict[str, float]]:
+        """Rows of history.csv up to `last_step`, each with `step`; [] where there is no such file.
+
+        A row or an entry that cannot be read is left out: the file serves to look at, no more.
+        """
+        return history.read(self.path, last_step)
+
+    def write_history(self, rows: Sequence[Mapping[str, float]]) -> None:
+        """Writes all rows to history.csv; a column for every name in them, `step` first."""
+        history.write(self.path, rows)
+
+    def distilled(self) -> dict[int, Path]:
+        """Evaluated step -> file of its set, of those that the index lists and that are there.
+
+        Raises:
+            UserError: there is no run, or the index is broken.
+        """
+        steps = [row["step"] for row in self.evaluations()]
+        try:
+            with open(self.index, encoding="utf-8", newline="") as file:
+                names = {int(row["ckpt"]): row["URL"] for row in csv.DictReader(file)}
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError, KeyError) as error:
+            raise UserError(f"cannot read {self.index} ({error}): move it away.") from None
+        if steps and names.keys() == {0, 1}:
+            names[int(max(steps))] = names[1]  # Label Solve takes one step of many tiles.
+        listed = [int(step) for step in steps if int(step) in names]
+        paths = {step: self.distilled_folder / names[step] for step in listed}
+        return {step: path for step, path in paths.items() if path.is_file()}
+
+    def preprocessing(self) -> Preprocess:
+        """The preprocessing of the run; UserError if there is none, or the file is broken."""
+        return preprocess.from_arrays(files.read_arrays(self.preprocessing_file))
+
+    def write_preprocessing(self, fitted: Preprocess) -> None:
+        """Writes preprocess.npz."""
+        files.write_arrays(self.preprocessing_file, preprocess.to_arrays(fitted))
+
+    def analysis(self, distilled: Path) -> dict[str, Any] | None:
+        """The findings and facts of `write_analysis`; None if there are none on this very set."""
+        if not self.analysis_file.exists():
+            return None
+        try:
+            arrays: dict[str, Any] = files.read_arrays(self.analysis_file)
+            meta = json.loads(str(arrays.pop("meta", "{}")))
+        except (UserError, ValueError):
+            return None  # It can be made again.
+        same = meta.get("set") == distilled.name and meta.get("checksum") == _checksum(distilled)
+        return {**arrays, **meta} if same else None
+
+    def write_analysis(
+        self, distilled: Path, findings: Mapping[str, np.ndarray], facts: Mapping[str, Any]
+    ) -> None:
+        """Writes analysis.npz.
+
+        Args:
+            distilled: file of the set that was analysed.
+            findings: arrays by name.
+            facts: JSON values by name, on how it was analysed.
+        """
+        own = {"set": distilled.name, "checksum": _checksum(distilled)}
+        meta = np.array(json.dumps({**facts, **own}))
+        files.write_arrays(self.analysis_file, {**findings, "meta": meta})
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(
+            f"{path.parent} holds no run (no {path.name}): --workdir names the folder of one."
+        ) from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot read {path} ({error}): move it away.") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{path} holds no JSON object: move it away.")
+    return content
+
+
+def _checksum(path: Path) -> int:
+    return zlib.crc32(path.read_bytes())

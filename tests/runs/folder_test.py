@@ -1,0 +1,121 @@
+"""The files of a run: made up, of a real run, old or broken."""
+
+import json
+
+import numpy as np
+import pytest
+from made_runs import make_run
+from whole_runs import STEPS
+
+from kip_flax import data, preprocess
+from kip_flax.runs.folder import RunFolder
+from kip_flax.runtime.errors import UserError
+
+
+def test_a_real_run_is_read_back(undisturbed):
+    workdir, _ = undisturbed
+    folder = RunFolder(workdir)
+    assert folder.result()["status"] == "finished"
+    assert [row["step"] for row in folder.evaluations()] == [0, 5, STEPS]
+    assert folder.config()["kernel"]["architecture"] == "fc"
+    assert [row["step"] for row in folder.history(6)] == [2, 4, 6]
+    assert {step: path.name for step, path in folder.distilled().items()} == {
+        step: f"FC1_ssize10_nozca_l_aug_ckpt{step}.npz" for step in (0, 5, STEPS)
+    }
+    fitted = preprocess.fit("standard", data.load_dataset("digits").train_images)
+    told, expected = preprocess.to_arrays(folder.preprocessing()), preprocess.to_arrays(fitted)
+    assert told.keys() == expected.keys()
+    for name in told:
+        np.testing.assert_array_equal(told[name], expected[name])
+
+
+def test_all_that_a_run_leaves_has_its_name_here(undisturbed):
+    folder = RunFolder(undisturbed[0])
+    files = (
+        *(folder.result_file, folder.config_file, folder.history_file, folder.preprocessing_file),
+        *(folder.picture, folder.report, folder.lock),
+    )
+    folders = folder.distilled_folder, folder.metrics, folder.checkpoints
+    assert all(path.is_file() for path in (*files, folder.index))
+    assert all(path.is_dir() for path in folders)
+    assert set(folder.path.iterdir()) == {*files, *folders}
+
+
+def test_sets_that_the_index_lists_and_that_are_there(tmp_path):
+    make_run(tmp_path, steps=(0, 1, 10))
+    folder = RunFolder(tmp_path)
+    assert list(folder.distilled()) == [0, 1, 10]
+    folder.distilled()[1].unlink()
+    assert list(folder.distilled()) == [0, 10]
+    folder.index.unlink()
+    assert folder.distilled() == {}
+
+
+def test_label_solve_publishes_its_last_tile_as_step_1(tmp_path):
+    make_run(tmp_path, steps=(0, 4), algorithm="ls")
+    found = RunFolder(tmp_path).distilled()
+    assert list(found) == [0, 4]
+    assert found[4].stem.endswith("ckpt1")
+
+
+@pytest.mark.parametrize(
+    ("broken", "told"),
+    [
+        (lambda folder: folder.result_file.unlink(), "holds no run"),
+        (lambda folder: folder.result_file.write_text("{"), "cannot read"),
+        (lambda folder: folder.result_file.write_text("[]"), "no JSON object"),
+        (lambda folder: folder.index.write_text("a,b\n1,2\n"), "cannot read"),
+    ],
+)
+def test_a_broken_folder_is_told_in_one_line(tmp_path, broken, told):
+    make_run(tmp_path)
+    folder = RunFolder(tmp_path)
+    broken(folder)
+    with pytest.raises(UserError, match=told) as caught:
+        folder.distilled()
+    assert "\n" not in str(caught.value)
+
+
+def test_an_earlier_result_may_be_missing_or_broken(tmp_path):
+    folder = RunFolder(tmp_path)
+    assert folder.earlier_result() == {}
+    folder.write_result({"seconds": 3})
+    assert folder.earlier_result() == {"seconds": 3}
+    for text in ("{", "[]"):
+        folder.result_file.write_text(text)
+        assert folder.earlier_result() == {}
+
+
+def test_what_is_written_is_read(tmp_path):
+    folder = RunFolder(str(tmp_path))
+    folder.write_config({"kernel": {"depth": 3}})
+    assert folder.config() == {"kernel": {"depth": 3}}
+    assert json.loads(folder.config_file.read_text()) == folder.config()
+    folder.write_history([{"step": 1, "loss": 0.5}])
+    assert folder.history() == [{"step": 1, "loss": 0.5}]
+    with pytest.raises(UserError, match=r"preprocess\.npz does not exist"):
+        folder.preprocessing()
+
+
+def test_a_folder_that_is_in_use_is_refused(tmp_path):
+    folder = RunFolder(tmp_path)
+    with folder.locked(), pytest.raises(UserError, match=r"workdir .* is in use"), folder.locked():
+        pass
+    with folder.locked():  # Free again.
+        pass
+
+
+def test_an_analysis_of_another_set_or_a_broken_one_is_none(tmp_path):
+    path = tmp_path / "set.npz"
+    path.write_bytes(b"one set")
+    folder = RunFolder(tmp_path)
+    folder.write_analysis(path, {"eigenvalues": np.arange(3.0)}, {"step": 4})
+    read = folder.analysis(path)
+    assert read["step"] == 4
+    np.testing.assert_array_equal(read["eigenvalues"], np.arange(3.0))
+    path.write_bytes(b"another")
+    assert folder.analysis(path) is None
+    path.write_bytes(b"one set")
+    folder.analysis_file.write_bytes(b"PK broken")
+    assert folder.analysis(path) is None
+    assert RunFolder(tmp_path / "nowhere").analysis(path) is None
