@@ -5,12 +5,21 @@ A module has `init(config, images, labels) -> state` and `make_step(problem) -> 
 besides; docs/adding-an-algorithm.md says what.
 """
 
+from __future__ import annotations
+
 import importlib
 import importlib.util
 import pkgutil
+import sys
 from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 from kip_flax.runtime.errors import UserError
+
+if TYPE_CHECKING:
+    from ml_collections import ConfigDict
+
+    from kip_flax.algorithms.base import Facts
 
 NAMES: tuple[str, ...] = tuple(
     module.name
@@ -44,3 +53,60 @@ def find(name: str) -> ModuleType:
             f"docs/adding-an-algorithm.md."
         )
     return module
+
+
+def facts(name: str) -> Facts:
+    """What the algorithm `name` states about itself; defaults with the name as title otherwise.
+
+    Never raises, as the name may stand in a file from elsewhere. For the same reason a module that
+    is not one of `NAMES` is asked only if it is imported already: reading a file runs no code.
+    """
+    from kip_flax.algorithms import base
+
+    return _hook(name, "FACTS", None) or base.Facts(title=name)
+
+
+def labels(name: str, learn_labels: bool) -> str:
+    """How the algorithm comes to the labels of a set: 'learned', 'fixed' or 'solved'.
+
+    Args:
+        name: of the algorithm, as for `facts`.
+        learn_labels: the field `support.learn_labels`.
+    """
+    return _hook(name, "labels", _labels)(learn_labels)
+
+
+def labels_changed(name: str, learn_labels: bool, step: int) -> bool:
+    """Whether the set after `step` steps carries other labels than its images came with."""
+    return _hook(name, "labels_changed", _labels_changed)(learn_labels, step)
+
+
+def published_step(name: str, step: int) -> int:
+    """The number in the published name of the set after `step` steps."""
+    return _hook(name, "published_step", _published_step)(step)
+
+
+def kept_gradients(config: ConfigDict) -> int:
+    """How many directions in the support images a step keeps with the gradients of all pairs.
+
+    0 for a step that keeps no more than the sum of the gradients.
+    """
+    return _hook(config.algorithm, "kept_gradients", lambda config: 0)(config)
+
+
+def _labels(learn_labels: bool) -> str:
+    return "learned" if learn_labels else "fixed"
+
+
+def _labels_changed(learn_labels: bool, step: int) -> bool:
+    del step
+    return learn_labels
+
+
+def _published_step(step: int) -> int:
+    return step
+
+
+def _hook(name: str, hook: str, otherwise: Any) -> Any:
+    module = find(name) if name in NAMES else sys.modules.get(name)
+    return getattr(module, hook, otherwise)

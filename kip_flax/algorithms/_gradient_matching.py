@@ -29,6 +29,16 @@ LOOPS = {1: (1, 1), 10: (10, 50), 20: (20, 25), 30: (30, 20), 40: (40, 15), 50: 
 _EPSILON = 1e-6
 
 
+def published_recipe(per_class: int) -> str:
+    """How the published figures for so many images per class were made."""
+    outer, inner = LOOPS[per_class]
+    epochs = "1 epoch" if inner == 1 else f"{inner} epochs"
+    return (
+        f"{per_class} per class: {1000 * outer:,} steps, 256 real images of a class each, {epochs} "
+        f"between them"
+    )
+
+
 @dataclass(frozen=True)
 class Recipe:
     """How networks are trained between the updates of the images.

@@ -25,6 +25,70 @@ Step = Callable[[Any, int], tuple[Any, dict[str, jax.Array]]]
 Support = tuple[jax.Array, jax.Array]
 
 
+# The papers of the loss itself, kernel ridge regression from a learned support.
+KIP_BIBTEX = """@inproceedings{nguyen2021dataset,
+  title     = {Dataset Meta-Learning from Kernel Ridge-Regression},
+  author    = {Nguyen, Timothy and Chen, Zhourong and Lee, Jaehoon},
+  booktitle = {International Conference on Learning Representations},
+  year      = {2021},
+  note      = {arXiv:2011.00050}
+}
+@inproceedings{nguyen2021infinitely,
+  title     = {Dataset Distillation with Infinitely Wide Convolutional Networks},
+  author    = {Nguyen, Timothy and Novak, Roman and Xiao, Lechao and Lee, Jaehoon},
+  booktitle = {Advances in Neural Information Processing Systems},
+  year      = {2021},
+  note      = {arXiv:2107.13034}
+}"""
+
+
+def _unstated_recipe(per_class: int) -> str:
+    del per_class
+    return "larger batches and longer runs than the configurations here, partly augmented"
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What others may ask about an algorithm: its module states it as `FACTS`.
+
+    The defaults are those of an algorithm that states nothing.
+
+    Attributes:
+        title: the method's name in tables: 'KIP'.
+        variant: how the method is carried out, where there are several ways: 'Gauss-Newton'.
+        spelled_out: the name for readers who do not know it yet; '' where `title` is the whole
+            name.
+        unit: what a step is, in the singular.
+        learns_images: whether steps change the images.
+        krr_loss: whether its `loss` is the mean squared error of kernel ridge regression.
+        uses_kernel: whether its steps consist of kernel entries.
+        differentiates: whether its steps take the kernel's gradient.
+        tag: of the data-set card: 'kernel-ridge-regression' or 'gradient-matching'.
+        bibtex: entries of the papers to cite.
+        sections: the optional sections of the configuration that it reads; the fields of the
+            others decide nothing.
+        published_recipe: images per class -> the recipe of the published figures, in words.
+    """
+
+    title: str
+    variant: str = ""
+    spelled_out: str = ""
+    unit: str = "step"
+    learns_images: bool = True
+    krr_loss: bool = False
+    uses_kernel: bool = False
+    differentiates: bool = True
+    tag: str = "kernel-ridge-regression"
+    bibtex: str = KIP_BIBTEX
+    sections: tuple[str, ...] = ("optimizer",)
+    published_recipe: Callable[[int], str] = _unstated_recipe
+
+    @property
+    def full_title(self) -> str:
+        """'Kernel Inducing Points (KIP), Gauss-Newton'."""
+        return ", ".join(filter(None, (self.spelled_out or self.title, self.variant)))
+
+
 @dataclass(frozen=True)
 class Task:
     """One algorithm on one data set.

@@ -9,11 +9,28 @@ from ml_collections import ConfigDict
 from kip_flax import data, fields
 from kip_flax.algorithms import _gradient_matching as gradient_matching
 from kip_flax.algorithms._state import MatchingState
-from kip_flax.algorithms.base import Problem, Step, make_optimizer, pinned
+from kip_flax.algorithms.base import Facts, Problem, Step, make_optimizer, pinned
 from kip_flax.data import Dataset, augment
 from kip_flax.networks import build as networks
 from kip_flax.runtime import sharding
 from kip_flax.runtime.errors import UserError
+
+_BIBTEX = """@inproceedings{zhao2021dataset,
+  title     = {Dataset Condensation with Gradient Matching},
+  author    = {Zhao, Bo and Mopuri, Konda Reddy and Bilen, Hakan},
+  booktitle = {International Conference on Learning Representations},
+  year      = {2021},
+  note      = {arXiv:2006.05929}
+}"""
+
+FACTS = Facts(
+    title="DC",
+    spelled_out="Dataset Condensation (DC)",
+    tag="gradient-matching",
+    bibtex=_BIBTEX,
+    sections=("matching", "optimizer"),
+    published_recipe=gradient_matching.published_recipe,
+)
 
 
 def init(config: ConfigDict, images: jax.Array, labels: jax.Array) -> MatchingState:

@@ -1,12 +1,29 @@
 """DSA: DC with one differentiable augmentation, the same for real and synthetic images."""
 
+import dataclasses
+
 from ml_collections import ConfigDict
 
 from kip_flax.algorithms import dc
 from kip_flax.algorithms.dc import check_data, init, make_step
 from kip_flax.runtime.errors import UserError
 
-__all__ = ["check", "check_data", "init", "make_step"]
+__all__ = ["FACTS", "check", "check_data", "init", "make_step"]
+
+_BIBTEX = """@inproceedings{zhao2021siamese,
+  title     = {Dataset Condensation with Differentiable Siamese Augmentation},
+  author    = {Zhao, Bo and Bilen, Hakan},
+  booktitle = {International Conference on Machine Learning},
+  year      = {2021},
+  note      = {arXiv:2102.08259}
+}"""
+
+FACTS = dataclasses.replace(
+    dc.FACTS,
+    title="DSA",
+    spelled_out="Dataset Condensation with Differentiable Siamese Augmentation (DSA)",
+    bibtex=f"{dc.FACTS.bibtex}\n{_BIBTEX}",
+)
 
 
 def check(config: ConfigDict) -> None:

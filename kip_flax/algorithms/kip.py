@@ -10,10 +10,14 @@ from ml_collections import ConfigDict
 from kip_flax import data
 from kip_flax.algorithms import _distill as distill
 from kip_flax.algorithms._state import KipState
-from kip_flax.algorithms.base import Problem, Step, make_optimizer, pinned
+from kip_flax.algorithms.base import Facts, Problem, Step, make_optimizer, pinned
 from kip_flax.data import Dataset, augment
 from kip_flax.runtime import sharding
 from kip_flax.runtime.errors import UserError
+
+FACTS = Facts(
+    title="KIP", spelled_out="Kernel Inducing Points (KIP)", krr_loss=True, uses_kernel=True
+)
 
 # Labels, size of a batch, classes, key and number of a step to the places of its targets.
 Draw = Callable[[np.ndarray, int, int, jax.Array, int], np.ndarray]

@@ -1,5 +1,6 @@
 """KIP by Gauss-Newton steps: few steps, each worth many of descent's."""
 
+import dataclasses
 from collections.abc import Callable
 
 import jax
@@ -15,6 +16,8 @@ from kip_flax.krr import gauss_newton, residuals
 from kip_flax.runtime import sharding
 
 __all__ = ["check", "check_data", "init", "make_step", "make_support", "pairs", "prepare"]
+
+FACTS = dataclasses.replace(kip.FACTS, variant="Gauss-Newton", sections=("newton",))
 
 
 def check(config: ConfigDict) -> None:
@@ -69,3 +72,13 @@ def pairs(config: ConfigDict, train_size: int) -> int:
     del train_size
     size = config.support.size
     return size * (config.batch_size + (0 if config.support.learn_labels else size))
+
+
+def labels(learn_labels: bool) -> str:
+    """Labels that are learned are solved for at each step."""
+    return "solved" if learn_labels else "fixed"
+
+
+def kept_gradients(config: ConfigDict) -> int:
+    """Directions in the support images that the linear solver of a step keeps."""
+    return config.newton.iterations

@@ -1,5 +1,6 @@
 """KIP whose labels are solved for at every step: no gradient descent has to find them."""
 
+import dataclasses
 from collections.abc import Callable
 
 import jax
@@ -12,12 +13,23 @@ from kip_flax.algorithms import kip, ls
 from kip_flax.algorithms._state import KipState
 from kip_flax.algorithms.base import Problem, Step, Support, make_optimizer, pinned
 from kip_flax.algorithms.kip import check_data
-from kip_flax.algorithms.ls import pairs
+from kip_flax.algorithms.ls import labels, pairs
 from kip_flax.krr import label_solve
 from kip_flax.runtime import sharding
 from kip_flax.runtime.errors import UserError
 
-__all__ = ["check", "check_data", "init", "label_targets", "make_step", "make_support", "pairs"]
+__all__ = [
+    "check",
+    "check_data",
+    "init",
+    "label_targets",
+    "labels",
+    "make_step",
+    "make_support",
+    "pairs",
+]
+
+FACTS = dataclasses.replace(kip.FACTS, variant="labels solved at each step")
 
 
 def init(config: ConfigDict, images: jax.Array, labels: jax.Array) -> KipState:

@@ -8,10 +8,18 @@ from jax.sharding import NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
 from kip_flax.algorithms._state import LsState
-from kip_flax.algorithms.base import Problem, Step, Support, pinned
+from kip_flax.algorithms.base import Facts, Problem, Step, Support, pinned
 from kip_flax.krr import label_solve
 from kip_flax.runtime import sharding
 from kip_flax.runtime.errors import UserError
+
+FACTS = Facts(
+    title="Label Solve",
+    unit="tile of targets",
+    learns_images=False,
+    uses_kernel=True,
+    differentiates=False,
+)
 
 
 def init(config: ConfigDict, images: jax.Array, labels: jax.Array) -> LsState:
@@ -78,3 +86,20 @@ def check(config: ConfigDict) -> None:
         raise UserError(
             f"augment is {config.augment!r}: Label Solve does not augment: leave it empty."
         )
+
+
+def labels(learn_labels: bool) -> str:
+    """Solved, whatever the configuration says."""
+    del learn_labels
+    return "solved"
+
+
+def labels_changed(learn_labels: bool, step: int) -> bool:
+    """Natural labels before the first tile."""
+    del learn_labels
+    return step > 0
+
+
+def published_step(step: int) -> int:
+    """Label Solve counts as one step, of many tiles."""
+    return min(step, 1)

@@ -1,0 +1,87 @@
+"""What algorithms state about themselves, and what holds for one that states nothing."""
+
+import sys
+import types
+
+import pytest
+
+from configs import default
+from kip_flax import algorithms
+from kip_flax.algorithms import base
+
+SECTIONS = {"optimizer", "newton", "matching"}
+
+
+@pytest.mark.parametrize("name", algorithms.NAMES)
+def test_an_algorithm_states_its_facts(name):
+    facts = algorithms.facts(name)
+    assert facts is algorithms.find(name).FACTS
+    assert facts.title != name
+    assert facts.full_title.startswith(("Kernel Ind", "Label Solve", "Dataset Cond"))
+    assert facts.bibtex.startswith("@inproceedings")
+    assert facts.sections
+    assert set(facts.sections) <= SECTIONS
+    assert "10 per class" in facts.published_recipe(10) or facts.uses_kernel
+    # Those that learn images by gradients of a network compute no kernel entries.
+    gradients = name in ("dc", "dsa")
+    assert facts.uses_kernel != gradients
+    assert facts.tag == ("gradient-matching" if gradients else "kernel-ridge-regression")
+
+
+def test_titles_and_variants_tell_the_algorithms_apart():
+    facts = [algorithms.facts(name) for name in algorithms.NAMES]
+    assert len({(x.title, x.variant) for x in facts}) == len(algorithms.NAMES)
+    newton = algorithms.facts("kip_newton")
+    assert newton.full_title == "Kernel Inducing Points (KIP), Gauss-Newton"
+    assert newton.krr_loss
+    assert not algorithms.facts("ls").krr_loss
+
+
+def test_labels_are_learned_fixed_or_solved():
+    told = {name: [algorithms.labels(name, x) for x in (True, False)] for name in algorithms.NAMES}
+    assert told == {
+        "dc": ["learned", "fixed"],
+        "dsa": ["learned", "fixed"],
+        "kip": ["learned", "fixed"],
+        "kip_newton": ["solved", "fixed"],
+        "kip_solve": ["solved", "solved"],
+        "ls": ["solved", "solved"],
+    }
+
+
+def test_label_solve_changes_labels_in_one_published_step():
+    changed, number = algorithms.labels_changed, algorithms.published_step
+    assert [changed("ls", False, step) for step in (0, 1, 9)] == [False, True, True]
+    assert [changed("kip", True, step) for step in (0, 9)] == [True, True]
+    assert not changed("kip", False, 9)
+    assert [number("ls", step) for step in (0, 1, 9)] == [0, 1, 1]
+    assert [number("kip", step) for step in (0, 1, 9)] == [0, 1, 9]
+
+
+def test_gauss_newton_keeps_gradients():
+    config = default.get_config()
+    assert algorithms.kept_gradients(config) == 0
+    config.algorithm = "kip_newton"
+    assert algorithms.kept_gradients(config) == config.newton.iterations
+
+
+@pytest.mark.parametrize("name", ["", "mine", "mine.none", "json", "antigravity.no"])
+def test_an_unknown_algorithm_has_defaults_and_its_name(name):
+    assert algorithms.facts(name) == base.Facts(title=name)
+    assert algorithms.facts(name).full_title == name
+    assert algorithms.labels(name, True) == "learned"
+    assert algorithms.labels_changed(name, True, 0)
+    assert algorithms.published_step(name, 7) == 7
+
+
+def test_a_foreign_algorithm_is_asked_once_it_is_imported(tmp_path, monkeypatch):
+    """To read a file that names a module must run no code of it."""
+    (tmp_path / "foreign_facts.py").write_text("raise SystemExit")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert algorithms.facts("foreign_facts").title == "foreign_facts"
+    module = types.ModuleType("foreign_facts")
+    module.FACTS = base.Facts(title="Foreign", unit="epoch")
+    module.labels = lambda learn_labels: "solved"
+    monkeypatch.setitem(sys.modules, "foreign_facts", module)
+    assert algorithms.facts("foreign_facts").unit == "epoch"
+    assert algorithms.labels("foreign_facts", False) == "solved"
