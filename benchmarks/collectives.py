@@ -111,7 +111,8 @@ def kip_step(problem: Problem, mesh: Mesh, targets: int) -> str:
 
 def gauss_newton_step(problem: Problem, mesh: Mesh, targets: int) -> str:
     """HLO text of the Gauss-Newton step, labels solved for."""
-    of_pairs = sharding.shard_jacobian(jacobian.make_jacobian(problem.spec), mesh)
+    options = kernels.KernelOptions(problem.spec)
+    of_pairs = sharding.shard_jacobian(jacobian.make_jacobian(options), mesh)
     of_batch = residuals.with_solved_labels(_kernel(problem, mesh), of_pairs, 1e-6)
     state = jax.tree.map(np.array, gauss_newton.init(*problem.arrays(problem.support), 0.1))
     step = tasks.pinned(gauss_newton.make_step(of_batch, 100, jax.random.key(0)), mesh)

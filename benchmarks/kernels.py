@@ -52,7 +52,7 @@ def main() -> None:
         contenders |= {mine: (wrap(kernel), large) for mine, kernel in ours.items()}
         rows[name] = _race(contenders, args.repeats)
     if "cpu" in ours:
-        each = jacobian.make_jacobian(spec, implementation="cpu")
+        each = jacobian.make_jacobian(kernels.KernelOptions(spec, implementation="cpu"))
         contenders = {"neural_tangents": (_gradient(theirs), small), "cpu": (_forward(each), large)}
         rows["gradients apart"] = _race(contenders, args.repeats)
     differences = {mine: _difference(kernel, theirs, small) for mine, kernel in ours.items()}

@@ -53,8 +53,15 @@ def agreement(
     found = {}
     for get, values in zip(("nngp", "ntk"), zip(*drawn, strict=True), strict=True):
         stacked = np.stack(values).astype(np.float64)
-        options = (W_STD, B_STD, parameterization, width, get)
-        kernel = kernels.make_kernel(spec, *options, implementation=implementation)
+        kernel = kernels.make_kernel(
+            spec,
+            w_std=W_STD,
+            b_std=B_STD,
+            parameterization=parameterization,
+            width=width,
+            get=get,
+            implementation=implementation,
+        )
         ours = np.asarray(jax.jit(kernel)(x, x), np.float64)
         error = stacked.std(axis=0, ddof=1) / samples**0.5
         found[get] = (stacked.mean(axis=0) / ours - 1, error / ours)

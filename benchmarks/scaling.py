@@ -140,7 +140,7 @@ def _work(options: argparse.Namespace) -> None:
     y_s, y_t = (rng.standard_normal((len(x), 10), np.float32) for x in (x_s, x_t))
     mesh = sharding.make_mesh()
     spec, tx = architectures.convnet(3), optax.adam(0.01)
-    kernels.warm_up(spec, "auto", lambda text: None)
+    kernels.warm_up(kernels.KernelOptions(spec), lambda text: None)
     step = tasks.pinned(
         distill.make_step(sharding.shard_kernel(kernels.make_kernel(spec), mesh), tx, 1e-6), mesh
     )

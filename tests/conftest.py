@@ -33,4 +33,5 @@ def compiled_kernel():
 
     Left to their first calls, both would compile the same, each on a core of its own.
     """
-    kernels.warm_up(arch.convnet(1), "cpu", lambda _: None)
+    options = kernels.KernelOptions(arch.convnet(1), implementation="cpu")
+    kernels.warm_up(options, lambda _: None)

@@ -14,12 +14,12 @@ from ml_collections import ConfigDict
 
 from kip_flax import algorithms, architectures, data, export, krr
 from kip_flax import config as config_lib
+from kip_flax.kernels import Kernel, KernelOptions
 from kip_flax.runtime import sharding
 
 # Steps at which the published sets were written; then every 500.
 PUBLISHED_STEPS = (*(0, 1, 2, 4, 6, 8, 12, 18, 26, 37, 54, 78, 112, 162, 233, 335, 483, 695, 1000),)
 
-Kernel = Callable[[jax.Array, jax.Array], jax.Array]
 State = Any  # An algorithm's own pytree, with `step` and, in most, `support`.
 Step = Callable[[Any, int], tuple[Any, dict[str, jax.Array]]]
 Support = tuple[jax.Array, jax.Array]
@@ -243,18 +243,18 @@ def prepare(config: ConfigDict, say: Callable[[str], None]) -> None:
     _of(config, "prepare", lambda config, say: None)(config, say)
 
 
-def kernel_options(config: ConfigDict) -> dict[str, Any]:
-    """What `kernels.make_kernel` takes."""
+def kernel_options(config: ConfigDict) -> KernelOptions:
+    """The kernel that `config` names."""
     kernel = config.kernel
-    return {
-        "spec": architectures.build(kernel.architecture, kernel.depth),
-        "w_std": kernel.w_std,
-        "b_std": kernel.b_std,
-        "parameterization": kernel.parameterization,
-        "width": kernel.width,
-        "get": kernel.kind,
-        "implementation": kernel.implementation,
-    }
+    return KernelOptions(
+        architectures.build(kernel.architecture, kernel.depth),
+        w_std=kernel.w_std,
+        b_std=kernel.b_std,
+        parameterization=kernel.parameterization,
+        width=kernel.width,
+        get=kernel.kind,
+        implementation=kernel.implementation,
+    )
 
 
 def make_optimizer(config: ConfigDict) -> optax.GradientTransformation:

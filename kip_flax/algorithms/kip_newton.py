@@ -33,7 +33,7 @@ def init(config: ConfigDict, images: jax.Array, labels: jax.Array) -> KipState:
 
 def prepare(config: ConfigDict, say: Callable[[str], None]) -> None:
     """Compiles ahead what the steps need besides the kernel."""
-    jacobian.warm_up(**kernel_options(config), say=say)
+    jacobian.warm_up(kernel_options(config), say)
 
 
 def make_step(problem: Problem) -> Step:
@@ -44,7 +44,7 @@ def make_step(problem: Problem) -> Step:
     see, and has fitted the noise of those that it knows.
     """
     config = problem.config
-    of_pairs = jacobian.make_jacobian(**kernel_options(config))
+    of_pairs = jacobian.make_jacobian(kernel_options(config))
     of_pairs = sharding.shard_jacobian(of_pairs, problem.mesh)
     learned = config.support.learn_labels
     make = residuals.with_solved_labels if learned else residuals.with_fixed_labels

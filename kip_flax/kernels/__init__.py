@@ -1,7 +1,7 @@
 """Kernels of infinitely wide networks: description -> `kernel(x1, x2)`."""
 
-import importlib.util
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -9,61 +9,50 @@ import jax.numpy as jnp
 from kip_flax import architectures as arch
 from kip_flax.kernels import band, duplicates, tiles, variances, xla
 from kip_flax.kernels.layout import deviation, lay_out
+from kip_flax.kernels.options import (
+    GETS,
+    IMPLEMENTATIONS,
+    PARAMETERIZATIONS,
+    Kernel,
+    KernelOptions,
+    resolve,
+)
 from kip_flax.runtime.errors import UserError
 
-Kernel = Callable[[jax.Array, jax.Array], jax.Array]
-
-IMPLEMENTATIONS = ("auto", "cpu", "xla", "neural_tangents")
-GETS = ("ntk", "nngp")
-PARAMETERIZATIONS = ("ntk", "standard")
-
-
-def resolve(implementation: str) -> str:
-    """What `implementation` stands for here: 'auto' is the fastest that can run.
-
-    That is 'cpu' where JAX computes on CPUs and numba can be imported, and 'xla' everywhere else.
-    """
-    _check_choice("implementation", implementation, IMPLEMENTATIONS)
-    if implementation != "auto":
-        return implementation
-    compiled = jax.default_backend() == "cpu" and importlib.util.find_spec("numba") is not None
-    return "cpu" if compiled else "xla"
+__all__ = [
+    "GETS",
+    "IMPLEMENTATIONS",
+    "PARAMETERIZATIONS",
+    "Kernel",
+    "KernelOptions",
+    "make_kernel",
+    "resolve",
+    "warm_up",
+]
 
 
-def warm_up(spec: arch.Spec, implementation: str, say: Callable[[str], None]) -> None:
-    """Compiles ahead what `make_kernel` of the same arguments would compile at its first call.
+def warm_up(options: KernelOptions, say: Callable[[str], None]) -> None:
+    """Compiles ahead what `make_kernel` of the same options would compile at its first call.
 
     `say` is told if that takes long. 'xla' compiles with the step that calls it, not here.
     """
-    if not any(isinstance(layer, arch.Conv) for layer in spec):
+    if not any(isinstance(layer, arch.Conv) for layer in options.spec):
         return
-    if resolve(implementation) == "xla":
+    if resolve(options.implementation) == "xla":
         say("the first step is compiled before it runs: up to a minute, unless kept from before")
-    if resolve(implementation) == "cpu":
+    if resolve(options.implementation) == "cpu":
         from kip_flax.kernels.cpu.warm_up import warm_up as compile_ahead
 
         compile_ahead(say)
 
 
-def make_kernel(
-    spec: arch.Spec,
-    w_std: float = 2**0.5,
-    b_std: float = 0.1,
-    parameterization: str = "ntk",
-    width: int = 1024,
-    get: str = "ntk",
-    implementation: str = "auto",
-) -> Kernel:
+def make_kernel(spec: arch.Spec | KernelOptions, **options: Any) -> Kernel:
     """The infinite-width kernel of a network.
 
     Args:
-        spec: description, from `architectures`.
-        w_std, b_std: standard deviations of weights (times sqrt(fan-in)) and biases.
-        parameterization: 'ntk', or 'standard', where the tangent kernel grows with `width`
-            (Sohl-Dickstein et al. 2020, arXiv 2001.07301).
-        width: channels of the hidden layers; matters to 'standard' only.
-        get: 'ntk' (tangent kernel: a trained network) or 'nngp' (covariance at initialisation).
-        implementation: one of `IMPLEMENTATIONS`.
+        spec: description, from `architectures`, or `KernelOptions`, which have it.
+        options: beside a description, the fields of `KernelOptions` by their names: w_std, b_std,
+            parameterization, width, get, implementation.
 
     Returns:
         `kernel(x1, x2)`: images (n1, H, W, C) and (n2, H, W, C) to (n1, n2) in their precision;
@@ -73,15 +62,16 @@ def make_kernel(
     Raises:
         UserError: a name that is not on offer; on call, images too small for the pools.
     """
-    _check_choice("get", get, GETS)
-    _check_choice("parameterization", parameterization, PARAMETERIZATIONS)
-    if w_std <= 0 or b_std < 0:
-        raise UserError(f"w_std={w_std}, b_std={b_std}: w_std must be positive, b_std at least 0.")
-    implementation = resolve(implementation)
+    if not isinstance(spec, KernelOptions):
+        return make_kernel(KernelOptions(spec, **options))
+    if options:
+        raise TypeError(f"{', '.join(options)}: KernelOptions say it already.")
+    chosen = spec
+    implementation = resolve(chosen.implementation)
     if implementation == "neural_tangents":
         from kip_flax.kernels import reference
 
-        return reference.make_reference_kernel(spec, w_std, b_std, parameterization, width, get)
+        return reference.make_reference_kernel(chosen)
 
     def kernel(x1: jax.Array, x2: jax.Array) -> jax.Array:
         _check_images(x1, x2)
@@ -92,16 +82,15 @@ def make_kernel(
     def pairs(x1: jax.Array, x2: jax.Array, same: bool) -> jax.Array:
         x1, x2 = jnp.asarray(x1), jnp.asarray(x2)
         height, breadth, channels = x1.shape[1:]
-        shape = (height, breadth, channels)
-        plan = band.make_plan(spec, shape, w_std, b_std, parameterization, width)
+        plan = band.make_plan(chosen, (height, breadth, channels))
         if not plan.convolutional:
-            return _dense_kernel(plan, get, x1, x2)
+            return _dense_kernel(plan, chosen.get, x1, x2)
         if implementation == "cpu":
-            return _compiled_kernel(plan, channels, get)(x1, x2, same)
+            return _compiled_kernel(plan, channels, chosen.get)(x1, x2, same)
         v1 = tiles.all_variances(plan, x1)
         v2 = tiles.all_variances(plan, x2)
-        k = tiles.pair_kernel(plan, get, x1, v1, x2, v2)
-        return duplicates.corrected(_paired(plan, get), k, x1, x2)
+        k = tiles.pair_kernel(plan, chosen.get, x1, v1, x2, v2)
+        return duplicates.corrected(_paired(plan, chosen.get), k, x1, x2)
 
     return kernel
 
@@ -142,11 +131,6 @@ def _dense_kernel(plan: band.Plan, get: str, x1: jax.Array, x2: jax.Array) -> ja
     k = jnp.matmul(flat1, flat2.T, precision=jax.lax.Precision.HIGHEST) / flat1.shape[1]
     k = ends(k, flat1[:, None], flat2[None])
     return duplicates.corrected(paired, k, x1, x2)
-
-
-def _check_choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise UserError(f"unknown {name} {value!r}: it is one of {', '.join(allowed)}.")
 
 
 def _check_images(x1: jax.Array, x2: jax.Array) -> None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from kip_flax import architectures as arch
+from kip_flax.kernels.options import KernelOptions
 
 
 @dataclass(frozen=True)
@@ -77,19 +78,13 @@ class Plan:
         return any(level.ops or level.pool for level in self.levels) or self.global_pool
 
 
-def make_plan(
-    spec: arch.Spec,
-    image_shape: tuple[int, int, int],
-    w_std: float,
-    b_std: float,
-    parameterization: str,
-    width: int,
-) -> Plan:
-    """The plan of `spec` on images of `image_shape` (H, W, C).
+def make_plan(options: KernelOptions, image_shape: tuple[int, int, int]) -> Plan:
+    """The plan of the network of `options` on images of `image_shape` (H, W, C).
 
     Raises:
         UserError: the images are too small for the pools.
     """
+    spec = options.spec
     sizes = arch.spatial_sizes(spec, *image_shape[:2])
     end = next(i for i, layer in enumerate(spec) if isinstance(layer, _ENDS))
     global_pool = isinstance(spec[end], arch.GlobalAvgPool)
@@ -99,11 +94,11 @@ def make_plan(
     for layer, (rows, columns) in zip(spec, sizes, strict=True):
         if isinstance(layer, arch.Conv):
             fan_in = channels * layer.size**2
-            ops.append(_affine(layer.size, fan_in, w_std, b_std, parameterization))
-            channels = width
+            ops.append(_affine(layer.size, fan_in, options))
+            channels = options.width
         elif isinstance(layer, arch.Dense):
-            ops.append(_affine(1, channels, w_std, b_std, parameterization))
-            channels = width
+            ops.append(_affine(1, channels, options))
+            channels = options.width
         elif isinstance(layer, arch.Relu):
             ops.append(layer)
         elif isinstance(layer, arch.Flatten) and not vector:
@@ -160,9 +155,9 @@ def places(level: Level) -> np.ndarray | None:
 _ENDS = (arch.Flatten, arch.GlobalAvgPool)
 
 
-def _affine(size: int, fan_in: int, w_std: float, b_std: float, parameterization: str) -> Affine:
-    weight, bias = w_std**2, b_std**2
-    if parameterization == "ntk":
+def _affine(size: int, fan_in: int, options: KernelOptions) -> Affine:
+    weight, bias = options.w_std**2, options.b_std**2
+    if options.parameterization == "ntk":
         return Affine(size, weight, bias, 1.0, 0.0)
     return Affine(size, weight, bias, fan_in / weight, 1.0 - fan_in / weight * bias)
 

@@ -5,13 +5,12 @@ backward pass; and they cost no more kept apart than summed up.
 """
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from kip_flax import architectures as arch
-from kip_flax.kernels import band, make_kernel, resolve
+from kip_flax.kernels import Kernel, KernelOptions, band, make_kernel, resolve
 
 Jacobian = Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
 
@@ -19,43 +18,37 @@ _TARGETS = 16  # Targets at once on an accelerator.
 _MOST = 2**28  # Bytes of gradients of a compiled call, which are twice in memory as it ends.
 
 
-def make_jacobian(
-    spec: arch.Spec,
-    w_std: float = 2**0.5,
-    b_std: float = 0.1,
-    parameterization: str = "ntk",
-    width: int = 1024,
-    get: str = "ntk",
-    implementation: str = "auto",
-) -> Jacobian:
-    """The kernel of `kernels.make_kernel`, which takes the same, with its gradients.
+def make_jacobian(options: KernelOptions) -> Jacobian:
+    """The kernel of `kernels.make_kernel(options)` with its gradients.
 
     Returns:
         `jacobian(x_t, x_s)`: images (T, H, W, C) and (S, H, W, C) to the kernel (T, S) and, in the
         order of the support, `dk` (S, T, H, W, C): `dk[s, t]` is the gradient of entry (t, s) in
         x_s[s]. Can be jitted; float32 images take 4 S T H W C bytes.
     """
-    implementation = resolve(implementation)
-    kernel = make_kernel(spec, w_std, b_std, parameterization, width, get, implementation)
+    compiled = resolve(options.implementation) == "cpu"
+    kernel = make_kernel(options)
 
     def jacobian(x_t: jax.Array, x_s: jax.Array) -> tuple[jax.Array, jax.Array]:
         x_t, x_s = jnp.asarray(x_t), jnp.asarray(x_s)
         shape = (x_s.shape[1], x_s.shape[2], x_s.shape[3])
-        plan = band.make_plan(spec, shape, w_std, b_std, parameterization, width)
+        plan = band.make_plan(options, shape)
         linear = not any(isinstance(op, arch.Relu) for op in plan.head)
-        if implementation == "cpu" and plan.convolutional and linear:
+        if compiled and plan.convolutional and linear:
             from kip_flax.kernels.cpu.kernel import make_compiled_jacobian
 
-            return _piece_by_piece(make_compiled_jacobian(plan, shape[-1], get == "ntk"), x_t, x_s)
-        compiled = implementation == "cpu" and plan.convolutional  # It takes no batches of calls.
-        return _target_by_target(kernel, x_t, x_s, None if compiled else _TARGETS)
+            of_pairs = make_compiled_jacobian(plan, shape[-1], options.get == "ntk")
+            return _piece_by_piece(of_pairs, x_t, x_s)
+        one_by_one = compiled and plan.convolutional  # It takes no batches of calls.
+        return _target_by_target(kernel, x_t, x_s, None if one_by_one else _TARGETS)
 
     return jacobian
 
 
-def warm_up(spec: arch.Spec, implementation: str, say: Callable[[str], None], **_: Any) -> None:
-    """Compiles ahead what `make_jacobian` of the same would compile at its first call."""
-    if resolve(implementation) == "cpu" and any(isinstance(layer, arch.Conv) for layer in spec):
+def warm_up(options: KernelOptions, say: Callable[[str], None]) -> None:
+    """Compiles ahead what `make_jacobian` of the same options would compile at its first call."""
+    convolutional = any(isinstance(layer, arch.Conv) for layer in options.spec)
+    if convolutional and resolve(options.implementation) == "cpu":
         from kip_flax.kernels.cpu.warm_up import warm_up_jacobian
 
         warm_up_jacobian(say)
@@ -75,7 +68,7 @@ def _piece_by_piece(
 
 
 def _target_by_target(
-    kernel: Callable[[jax.Array, jax.Array], jax.Array],
+    kernel: Kernel,
     x_t: jax.Array,
     x_s: jax.Array,
     at_once: int | None,

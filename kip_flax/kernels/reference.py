@@ -18,26 +18,25 @@ import jax.extend.core
 import jax.interpreters.ad
 
 from kip_flax import architectures as arch
+from kip_flax.kernels.options import Kernel, KernelOptions
 
 _MOVED_FROM_CORE = ("Jaxpr", "JaxprEqn", "Literal", "Var", "Primitive")
 
 
-def make_reference_kernel(
-    spec: arch.Spec,
-    w_std: float,
-    b_std: float,
-    parameterization: str,
-    width: int,
-    get: str,
-) -> Callable[[jax.Array, jax.Array], jax.Array]:
-    """`kernel(x1, x2)` of neural_tangents for `spec`: every pixel pair, no tiles, in x1's dtype."""
+def make_reference_kernel(options: KernelOptions) -> Kernel:
+    """`kernel(x1, x2)` of neural_tangents: every pixel pair, no tiles, in x1's dtype."""
     nt = neural_tangents()
-    affine = {"W_std": w_std, "b_std": b_std, "parameterization": parameterization}
-    _, _, kernel_fn = nt.stax.serial(*(_layer(nt, layer, width, affine) for layer in spec))
+    affine = {
+        "W_std": options.w_std,
+        "b_std": options.b_std,
+        "parameterization": options.parameterization,
+    }
+    layers = (_layer(nt, layer, options.width, affine) for layer in options.spec)
+    _, _, kernel_fn = nt.stax.serial(*layers)
 
     def kernel(x1: jax.Array, x2: jax.Array) -> jax.Array:
         # x2=None lets neural_tangents know that the diagonal is exactly the variance.
-        return kernel_fn(x1, None if x2 is x1 else x2, get)
+        return kernel_fn(x1, None if x2 is x1 else x2, options.get)
 
     return kernel
 

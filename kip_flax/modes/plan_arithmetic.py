@@ -9,7 +9,7 @@ import numpy as np
 
 from kip_flax import architectures as arch
 from kip_flax.data import Dataset
-from kip_flax.kernels import band, tiles
+from kip_flax.kernels import KernelOptions, band, tiles
 
 # Operations of float32 numbers, a multiply-add counted as two, on one pixel pair: sums over a
 # window; from B to K and T after the ReLU (correlation, square root, arccos of degree 7, both).
@@ -46,7 +46,7 @@ def cost(
     spec: arch.Spec, image_shape: tuple[int, int, int], support: int, targets: int, gradient: bool
 ) -> Cost:
     """Of one step: `support` x `targets` pairs and, with `gradient`, half of support x support."""
-    flops = pair_flops(band.make_plan(spec, image_shape, 2**0.5, 0.1, "ntk", 1), image_shape[2])
+    flops = pair_flops(band.make_plan(KernelOptions(spec), image_shape), image_shape[2])
     if not gradient:
         return Cost(support * targets, flops)
     return Cost(support * targets + support * (support + 1) // 2, _WITH_GRADIENT * flops)
@@ -81,7 +81,7 @@ def memory(
     image = int(np.prod(dataset.image_shape))
     train, test = len(dataset.train_labels), len(dataset.test_labels)
     share = -(-targets // devices)
-    plan = band.make_plan(spec, dataset.image_shape, 2**0.5, 0.1, "ntk", 1)
+    plan = band.make_plan(KernelOptions(spec), dataset.image_shape)
     tile = tiles.bytes_per_lane(plan) * tiles.lanes_for(plan, share) if plan.convolutional else 0
     state = 4 * 4 * support * image  # Images, gradient, and the optimiser's two.
     held = state + 4 * share * image + 4 * 8 * share * support + 8 * support**2

@@ -112,5 +112,5 @@ def preprocessing_of(distilled: export.Distilled, dataset: Dataset, name: str) -
 def make_kernel(config: ConfigDict, console: Console) -> Kernel:
     """The kernel that `config` names, compiled ahead where that can be done."""
     options = tasks.kernel_options(config)
-    kernels.warm_up(options["spec"], options["implementation"], console.say)
-    return kernels.make_kernel(**options)
+    kernels.warm_up(options, console.say)
+    return kernels.make_kernel(options)

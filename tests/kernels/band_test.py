@@ -117,7 +117,8 @@ def check_random(seed, implementation):
 
 
 def plan_of(spec, height, width, parameterization="ntk"):
-    return band.make_plan(spec, (height, width, 3), 2**0.5, 0.1, parameterization, 64)
+    options = kernels.KernelOptions(spec, parameterization=parameterization, width=64)
+    return band.make_plan(options, (height, width, 3))
 
 
 def test_convnet_needs_a_sixth_of_the_pixel_pairs():

@@ -31,6 +31,11 @@ SPECS = {
 }
 
 
+def make_jacobian(spec, implementation="cpu", **options):
+    options = kernels.KernelOptions(spec, implementation=implementation, **options)
+    return jacobian_lib.make_jacobian(options)
+
+
 def images(shape, sizes=(3, 21), dtype=np.float32):
     rng = np.random.default_rng(0)
     return [rng.normal(size=(n, *shape)).astype(dtype) for n in sizes]
@@ -62,7 +67,7 @@ def check(jacobian, kernel, x_t, x_s, tolerance):
 def test_each_pair_s_gradient_is_the_kernel_s(name, get):
     spec, shape = SPECS[name]
     x_s, x_t = images(shape)
-    jacobian = jacobian_lib.make_jacobian(spec, get=get, implementation="cpu")
+    jacobian = make_jacobian(spec, get=get)
     kernel = kernels.make_kernel(spec, get=get, implementation="cpu")
     check(jacobian, kernel, x_t, x_s, 2e-5)
 
@@ -71,7 +76,7 @@ def test_each_pair_s_gradient_is_the_kernel_s(name, get):
 def test_kernels_without_code_of_their_own_go_target_by_target(implementation):
     x_s, x_t = images((3, 3, 1))
     spec = arch.fc(1) if implementation == "neural_tangents" else arch.conv(1)
-    jacobian = jacobian_lib.make_jacobian(spec, implementation=implementation)
+    jacobian = make_jacobian(spec, implementation=implementation)
     kernel = kernels.make_kernel(spec, implementation="cpu")
     check(jacobian, kernel, x_t, x_s, 2e-5)
 
@@ -82,7 +87,7 @@ def test_kernels_without_code_of_their_own_go_target_by_target(implementation):
 def test_each_pair_s_gradient_is_the_reference_s(name, get):
     spec, shape = SPECS[name]
     x_s, x_t = images(shape)
-    jacobian = jacobian_lib.make_jacobian(spec, get=get, implementation="cpu")
+    jacobian = make_jacobian(spec, get=get)
     reference = kernels.make_kernel(spec, get=get, implementation="neural_tangents")
     check(jacobian, reference, x_t, x_s, 2e-5)
 
@@ -93,7 +98,7 @@ def test_near_duplicates_have_the_gradients_of_float64():
     x_t[-1] = x_s[1] * (1 + 1e-4)
     spec = arch.convnet(2)
     kernel = kernels.make_kernel(spec, implementation="cpu")
-    check(jacobian_lib.make_jacobian(spec, implementation="cpu"), kernel, x_t, x_s, 5e-6)
+    check(make_jacobian(spec), kernel, x_t, x_s, 5e-6)
 
 
 @pytest.fixture
@@ -113,9 +118,9 @@ def tile_calls(monkeypatch):
 def test_many_support_images_go_in_blocks_of_rows(tile_calls):
     x_s, x_t = images((4, 4, 1), (19, 33))
     spec = arch.convnet(1)
-    k, dk = jacobian_lib.make_jacobian(spec, implementation="cpu")(x_t, x_s)
+    k, dk = make_jacobian(spec)(x_t, x_s)
     assert {args[6] for args in tile_calls} == {(0, 7), (7, 14), (14, 19)}
-    few = jacobian_lib.make_jacobian(spec, implementation="cpu")(x_t, x_s[12:15])
+    few = make_jacobian(spec)(x_t, x_s[12:15])
     np.testing.assert_allclose(k[:, 12:15], few[0], rtol=1e-6)
     np.testing.assert_allclose(dk[12:15], few[1], atol=1e-6 * np.abs(few[1]).max())
 
@@ -125,7 +130,7 @@ def test_gradients_too_many_to_hold_twice_come_in_pieces(
     monkeypatch, tile_calls, size, most, count
 ):
     x_s, x_t = images((4, 4, 1), (size, 9))
-    make = partial(jacobian_lib.make_jacobian, arch.convnet(1), implementation="cpu")
+    make = partial(make_jacobian, arch.convnet(1))
     k, dk = jax.jit(make())(x_t, x_s)
     tile_calls.clear()
     monkeypatch.setattr(jacobian_lib, "_MOST", most * x_t.nbytes)
@@ -139,7 +144,7 @@ def test_gradients_too_many_to_hold_twice_come_in_pieces(
 @pytest.mark.parametrize("axes", [(2, 1), (2, 2), (1, 4)])
 def test_a_mesh_computes_the_same(axes):
     x_s, x_t = images((4, 4, 1), (3, 8))
-    jacobian = jacobian_lib.make_jacobian(arch.convnet(1), implementation="cpu")
+    jacobian = make_jacobian(arch.convnet(1))
     mesh = sharding.make_mesh(*axes)
     spread = jax.jit(sharding.shard_jacobian(jacobian, mesh))
     targets, _, _ = sharding.put_targets(mesh, x_t, np.zeros(8))

@@ -177,6 +177,18 @@ def test_bad_options(options, said):
         kernels.make_kernel(arch.fc(1), **options)
 
 
+def test_options_in_one_value_are_those_by_name():
+    x = np.random.default_rng(0).normal(size=(3, 4, 4, 1))
+    options = {"w_std": 1.3, "b_std": 0.2, "parameterization": "standard", "width": 8}
+    one = kernels.make_kernel(kernels.KernelOptions(arch.fc(1), get="nngp", **options))
+    other = kernels.make_kernel(arch.fc(1), get="nngp", **options)
+    default = kernels.make_kernel(arch.fc(1))
+    np.testing.assert_array_equal(one(x, x), other(x, x))
+    assert np.abs(one(x, x) - default(x, x)).max() > 0.1
+    with pytest.raises(TypeError, match="get: KernelOptions say it already"):
+        kernels.make_kernel(kernels.KernelOptions(arch.fc(1)), get="nngp")
+
+
 def test_bad_images():
     kernel = kernels.make_kernel(arch.convnet(3))
     with pytest.raises(UserError, match=r"not \(2, 8, 8, 1\) and \(2, 8, 8, 3\)"):

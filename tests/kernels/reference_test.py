@@ -90,7 +90,8 @@ def test_against_brute_force(spec):
     x1, x2 = images()
     want = np.array([[brute_force(spec, a, b) for b in x2] for a in x1])
     for i, get in enumerate(kernels.GETS[::-1]):
-        kernel = kernels.make_kernel(spec, W_STD, B_STD, get=get, implementation="neural_tangents")
+        options = {"w_std": W_STD, "b_std": B_STD, "get": get}
+        kernel = kernels.make_kernel(spec, **options, implementation="neural_tangents")
         # Where images share a patch, c = 1 costs half of float64's digits.
         np.testing.assert_allclose(jax.jit(kernel)(x1, x2), want[..., i], rtol=1e-7)
 
@@ -99,11 +100,9 @@ def test_standard_parameterisation_of_a_fully_connected_network():
     """NTK of one hidden layer: layer by layer, fan_in * mean(K) + 1 for weights and biases."""
     x1, x2 = images()
     width, inputs = 32, 5 * 4 * 2
-    dense = {"get": "nngp", "w_std": W_STD, "b_std": B_STD}
-    kernel = kernels.make_kernel(
-        arch.fc(1), W_STD, B_STD, "standard", width, implementation="neural_tangents"
-    )
-    nngp = kernels.make_kernel(arch.fc(1), **dense, implementation="neural_tangents")(x1, x2)
+    dense = {"w_std": W_STD, "b_std": B_STD, "implementation": "neural_tangents"}
+    kernel = kernels.make_kernel(arch.fc(1), **dense, parameterization="standard", width=width)
+    nngp = kernels.make_kernel(arch.fc(1), **dense, get="nngp")(x1, x2)
     flat1, flat2 = (x.reshape(2, -1) for x in (x1, x2))
     hidden = (np.asarray(nngp) - B_STD**2) / W_STD**2  # Mean of the products of activations.
     before = W_STD**2 * flat1 @ flat2.T / inputs + B_STD**2

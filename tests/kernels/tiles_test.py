@@ -25,7 +25,7 @@ def images(n, seed=0):
 
 @pytest.mark.parametrize("lanes", [3, 5])
 def test_the_width_of_a_tile_changes_nothing(x32, monkeypatch, lanes):
-    plan = band.make_plan(arch.convnet_plain(1), SHAPE, 2**0.5, 0.1, "ntk", 64)
+    plan = band.make_plan(kernels.KernelOptions(arch.convnet_plain(1)), SHAPE)
     x1, x2 = images(2), images(7, 1)
     cotangents = np.random.default_rng(2).normal(size=(2, 7)).astype(np.float32)
 
@@ -54,7 +54,7 @@ def test_memory_grows_by_what_a_target_is_not_by_what_it_takes(x32):
     few, many = scratch(64), scratch(256)
     pixels = SHAPE[0] * SHAPE[1]
     image_and_variances = 4 * pixels * (SHAPE[2] + 1)
-    pair = tiles.bytes_per_lane(band.make_plan(arch.convnet_plain(1), SHAPE, 1, 0, "ntk", 64))
+    pair = tiles.bytes_per_lane(band.make_plan(kernels.KernelOptions(arch.convnet_plain(1)), SHAPE))
     assert few > 0
     assert many - few < 192 * 6 * image_and_variances
     assert many - few < 192 * 3 * pair / 4  # A quarter of what the planes of all pairs would take.

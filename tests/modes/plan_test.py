@@ -11,7 +11,7 @@ from configs import kip_digits
 from kip_flax import architectures as arch
 from kip_flax import data
 from kip_flax.algorithms import base as tasks
-from kip_flax.kernels import band
+from kip_flax.kernels import KernelOptions, band
 from kip_flax.modes import plan, plan_arithmetic, train
 
 
@@ -50,13 +50,11 @@ def test_a_run_is_its_steps_and_evaluations_and_devices_share_what_grows():
 
 def test_operations_of_a_pair_by_hand():
     spec = (arch.Conv(), arch.Relu(), arch.Conv(), arch.Relu(), arch.Flatten(), arch.Dense())
-    operations = plan_arithmetic.pair_flops(
-        band.make_plan(spec, (4, 5, 3), 2**0.5, 0.1, "ntk", 1), 3
-    )
+    operations = plan_arithmetic.pair_flops(band.make_plan(KernelOptions(spec), (4, 5, 3)), 3)
     # 20 pixels with themselves: products of 3 channels, K's windows, then K's and T's; the mean.
     assert operations == 20 * (6 + (4 + 33) + (8 + 33) + 2)
     # The band of the ConvNet: 2 x 424^2 + 100^2 + 22^2 ReLUs of 33 operations are most of it.
-    convnet = band.make_plan(arch.convnet(3), (32, 32, 3), 2**0.5, 0.1, "ntk", 1)
+    convnet = band.make_plan(KernelOptions(arch.convnet(3)), (32, 32, 3))
     relus = 33 * (2 * 424**2 + 100**2 + 22**2)
     assert 1.2 * relus < plan_arithmetic.pair_flops(convnet, 3) < 1.4 * relus
 

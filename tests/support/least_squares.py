@@ -10,7 +10,7 @@ from kip_flax.krr import residuals
 
 SPEC = arch.fc(1)
 KERNEL = jax.jit(kernels.make_kernel(SPEC, implementation="xla"))
-JACOBIAN = jax.jit(jacobian_lib.make_jacobian(SPEC, implementation="xla"))
+JACOBIAN = jax.jit(jacobian_lib.make_jacobian(kernels.KernelOptions(SPEC, implementation="xla")))
 REG = 1e-9
 KINDS = ("solved", "fixed")
 

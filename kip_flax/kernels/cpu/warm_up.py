@@ -20,6 +20,7 @@ from kip_flax.kernels.band import make_plan
 from kip_flax.kernels.cpu import pairs, threads
 from kip_flax.kernels.cpu.compiled import cache_folder, is_cold
 from kip_flax.kernels.cpu.jacobian import jacobian
+from kip_flax.kernels.options import KernelOptions
 
 _LAST = ("tiles_backward", "variances_backward")  # What is compiled last of each half.
 _PACKAGES = Path(__file__).resolve().parents[3]
@@ -77,7 +78,7 @@ def call_for_near_duplicates() -> None:
 
 def _smallest() -> tuple[pairs.Programs, np.ndarray]:
     """A small network and two images."""
-    plan = make_plan(arch.convnet(1), (2, 2, 1), 2**0.5, 0.1, "ntk", 1)
+    plan = make_plan(KernelOptions(arch.convnet(1), width=1), (2, 2, 1))
     programs = pairs.make_programs(plan, channels=1, tangent=True)
     return programs, np.array([[1, 2, 3, 4], [4, -3, 2, 1]], np.float32)
 

@@ -22,6 +22,7 @@ from kip_flax.kernels.cpu import compiled, pairs, threads, warm_up
 from kip_flax.runtime import sharding
 
 SPEC = arch.convnet(2)
+OPTIONS = kernels.KernelOptions(SPEC, implementation="cpu")
 pytestmark = pytest.mark.usefixtures("compiled_kernel")
 
 
@@ -94,7 +95,7 @@ def test_a_set_with_itself_computes_one_triangle(monkeypatch):
 def test_variances_against_plain_jax(spec, size):
     """Two programs for the same numbers: values and gradients in float64."""
     x = np.random.default_rng(0).normal(size=(18, size, size, 2))
-    plan = band.make_plan(spec, x.shape[1:], 1.3, 0.2, "ntk", 8)
+    plan = band.make_plan(kernels.KernelOptions(spec, w_std=1.3, b_std=0.2), x.shape[1:])
     programs = pairs.make_programs(plan, channels=2, tangent=True)
     found, ends = pairs.variances(programs, x.reshape(18, -1))
 
@@ -154,13 +155,13 @@ print(np.isfinite(gradient).all())
 def test_a_cold_start_says_that_it_compiles(monkeypatch, tmp_path):
     told = []
     monkeypatch.setattr(warm_up, "is_cold", lambda *_: True)
-    kernels.warm_up(SPEC, "cpu", told.append)
+    kernels.warm_up(OPTIONS, told.append)
     assert "about a minute, on the first run only" in told[0]
     assert "compiled in" in told[1]
     told.clear()
     monkeypatch.undo()
-    kernels.warm_up(SPEC, "cpu", told.append)  # Kept by the call before.
-    kernels.warm_up(arch.fc(1), "cpu", told.append)
+    kernels.warm_up(OPTIONS, told.append)  # Kept by the call before.
+    kernels.warm_up(kernels.KernelOptions(arch.fc(1), implementation="cpu"), told.append)
     assert told == []
     code = "from kip_flax.kernels.cpu import warm_up; print(warm_up.is_cold(*warm_up._LAST))"
     assert run(code).strip() == "False"
@@ -199,7 +200,8 @@ import jax, numpy as np
 jax.config.update("jax_enable_x64", True)
 from kip_flax import architectures, kernels
 from kip_flax.kernels.cpu import pairs
-kernels.warm_up(architectures.convnet(1), "cpu", lambda text: None)
+options = kernels.KernelOptions(architectures.convnet(1), implementation="cpu")
+kernels.warm_up(options, lambda text: None)
 names = ("forward", "backward", "squared_distances")
 entries = [value for name, value in vars(pairs).items() if name.endswith(names)]
 before = [len(entry.signatures) for entry in entries]

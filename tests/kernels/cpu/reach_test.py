@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from kip_flax import architectures as arch
-from kip_flax.kernels import band
+from kip_flax.kernels import KernelOptions, band
 from kip_flax.kernels.cpu import pairs, reach
 
 SPECS = {
@@ -33,7 +33,7 @@ SPECS = {
 
 
 def pattern_of(spec, shape):
-    plan = band.make_plan(spec, shape, 2**0.5, 0.1, "ntk", 1)
+    plan = band.make_plan(KernelOptions(spec), shape)
     return plan, reach.make_reach(plan, shape[-1])
 
 

@@ -1,0 +1,71 @@
+"""Which kernel: of what network, in what parameterisation, computed by what."""
+
+import importlib.util
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import jax
+
+from kip_flax import architectures as arch
+from kip_flax.runtime.errors import UserError
+
+Kernel = Callable[[jax.Array, jax.Array], jax.Array]
+
+IMPLEMENTATIONS = ("auto", "cpu", "xla", "neural_tangents")
+GETS = ("ntk", "nngp")
+PARAMETERIZATIONS = ("ntk", "standard")
+
+
+@dataclass(frozen=True)
+class KernelOptions:
+    """All that the kernel of an infinitely wide network depends on.
+
+    Attributes:
+        spec: description of the network, from `architectures`.
+        w_std, b_std: standard deviations of weights (times sqrt(fan-in)) and biases.
+        parameterization: 'ntk', or 'standard', where the tangent kernel grows with `width`
+            (Sohl-Dickstein et al. 2020, arXiv 2001.07301).
+        width: channels of the hidden layers; matters to 'standard' only.
+        get: 'ntk' (tangent kernel: a trained network) or 'nngp' (covariance at initialisation).
+        implementation: one of `IMPLEMENTATIONS`.
+
+    Raises:
+        UserError: a name that is not on offer, or a standard deviation out of range.
+    """
+
+    spec: arch.Spec
+    w_std: float = 2**0.5
+    b_std: float = 0.1
+    parameterization: str = "ntk"
+    width: int = 1024
+    get: str = "ntk"
+    implementation: str = "auto"
+
+    def __post_init__(self) -> None:
+        _check_choice("get", self.get, GETS)
+        _check_choice("parameterization", self.parameterization, PARAMETERIZATIONS)
+        if self.w_std <= 0 or self.b_std < 0:
+            raise UserError(
+                f"w_std={self.w_std}, b_std={self.b_std}: w_std must be positive, b_std at least 0."
+            )
+        _check_choice("implementation", self.implementation, IMPLEMENTATIONS)
+
+
+def resolve(implementation: str) -> str:
+    """What `implementation` stands for here: 'auto' is the fastest that can run.
+
+    That is 'cpu' where JAX computes on CPUs and numba can be imported, and 'xla' everywhere else.
+
+    Raises:
+        UserError: a name that is not on offer.
+    """
+    _check_choice("implementation", implementation, IMPLEMENTATIONS)
+    if implementation != "auto":
+        return implementation
+    compiled = jax.default_backend() == "cpu" and importlib.util.find_spec("numba") is not None
+    return "cpu" if compiled else "xla"
+
+
+def _check_choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise UserError(f"unknown {name} {value!r}: it is one of {', '.join(allowed)}.")
