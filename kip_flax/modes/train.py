@@ -5,7 +5,6 @@ What is computed where: `tasks` has the steps of the algorithms, `loop` goes thr
 
 import json
 import os
-from pathlib import Path
 
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
@@ -17,8 +16,9 @@ from kip_flax.algorithms.base import Kernel, State, Task
 from kip_flax.data import Dataset
 from kip_flax.modes.report import write as report
 from kip_flax.preprocess import Preprocess
-from kip_flax.runs import analysis_run, checkpoint, evaluate, loop, record
+from kip_flax.runs import analysis, checkpoint, evaluate, loop, record
 from kip_flax.runs import setup as prepare
+from kip_flax.runs.folder import RunFolder
 from kip_flax.runtime import files, metrics, multihost, sharding
 from kip_flax.runtime.console import Console
 from kip_flax.runtime.errors import UserError
@@ -92,8 +92,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str, console: Console | None
                 state = loop.run_from(run, state, restored.step)
         if state.step == total:  # All is saved: what follows can be made up for (--mode=report).
             with loop.stop_signals():  # A first signal lets it come to its end.
-                folder = Path(workdir)
-                analysis_run.analyse_run(folder, config, dataset, fitted, kernel, mesh)
+                analysis.analyse_run(RunFolder(workdir), config, dataset, fitted, kernel, mesh)
             with multihost.together():
                 recorder.report()
             console.say(f"report  {os.path.join(workdir, report.REPORT)}")

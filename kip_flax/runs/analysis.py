@@ -1,39 +1,47 @@
-"""What a distilled set does, measured once at the end of a run: analysis.npz in its folder.
+"""What a distilled set does, measured once at the end of a run.
 
 Needs data and kernel, as the report does not. S support images, T test images, C classes. The
 kernel space is the feature space of the kernel; nearness there is the cosine
 k(x, y) / sqrt(k(x, x) k(y, y)), which does not favour images of small norm as distance does.
 """
 
-import json
-import os
-import zlib
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from ml_collections import ConfigDict
 
-from kip_flax import krr
+from kip_flax import data, export, krr, preprocess
+from kip_flax.data import Dataset
 from kip_flax.krr import label_solve
-from kip_flax.runtime import files, sharding
-from kip_flax.runtime.errors import UserError
+from kip_flax.preprocess import Preprocess
+from kip_flax.runs import evaluate
+from kip_flax.runs.folder import RunFolder
+from kip_flax.runtime import multihost, sharding
 
-FILE = "analysis.npz"
 NEIGHBOURS = 3
 MAX_PICTURES = 200  # Support images whose neighbours' pixels are kept.
+TARGETS_PER_IMAGE = 10  # Fewer would leave Label Solve too little to solve for.
 _BLOCK = 16  # Images whose kernel with themselves is computed together.
 
+Kernel = Callable[[jax.Array, jax.Array], jax.Array]
 Support = tuple[np.ndarray, np.ndarray]
 
 
 @dataclass(frozen=True, eq=False)
 class Sample:
-    """Images: `pixels` uint8, `images` preprocessed (n, H, W, C); `labels` (n,); out of `total`."""
+    """Images drawn from a data set.
+
+    Attributes:
+        pixels: (n, H, W, channels), uint8.
+        images: the same, preprocessed.
+        labels: (n,) class numbers.
+        total: how many images they were drawn from.
+    """
 
     pixels: np.ndarray
     images: np.ndarray
@@ -41,8 +49,8 @@ class Sample:
     total: int
 
 
-class Rows:
-    """The kernel by rows, the same at every process, compiled once for all the analysis.
+class BatchedKernel:
+    """The kernel of arrays of any length, the same at every process, compiled once for each shape.
 
     Args:
         kernel: spread over `mesh` already.
@@ -50,17 +58,15 @@ class Rows:
         mesh: of the run.
     """
 
-    def __init__(
-        self, kernel: Callable[[jax.Array, jax.Array], jax.Array], batch_size: int, mesh: Mesh
-    ):
+    def __init__(self, kernel: Kernel, batch_size: int, mesh: Mesh):
         whole = NamedSharding(mesh, PartitionSpec())
-        self._mesh, self._batch = mesh, batch_size
+        self._mesh, self._batch_size = mesh, batch_size
         self._cross = jax.jit(kernel, out_shardings=whole)
-        self._own = jax.jit(lambda x: kernel(x, x), out_shardings=whole)
+        self._gram = jax.jit(lambda x: kernel(x, x), out_shardings=whole)
 
     def cross(self, x: np.ndarray, support: np.ndarray) -> np.ndarray:
         """k(x, support), (n, S) float64."""
-        size = min(self._batch, len(x))
+        size = min(self._batch_size, len(x))
         placed = sharding.replicate(self._mesh, support)
         parts = []
         for first in range(0, len(x), size):
@@ -69,25 +75,96 @@ class Rows:
             parts.append(np.asarray(self._cross(put, placed))[:size])
         return np.concatenate(parts)[: len(x)].astype(np.float64)
 
-    def own(self, x: np.ndarray) -> np.ndarray:
-        """k(x, x), (n, n) float64."""
-        return np.asarray(self._own(sharding.replicate(self._mesh, x)), np.float64)
+    def gram(self, x: np.ndarray) -> np.ndarray:
+        """k(x, x), (n, n) float64, in one call."""
+        return np.asarray(self._gram(sharding.replicate(self._mesh, x)), np.float64)
 
     def diagonal(self, x: np.ndarray) -> np.ndarray:
-        """k(x_i, x_i) of every image, (n,) float64, in blocks."""
+        """k(x_i, x_i) of every image, (n,) float64."""
         size = min(_BLOCK, len(x))
         blocks = (_padded(x[i : i + size], size) for i in range(0, len(x), size))
-        return np.concatenate([np.diag(self.own(block)) for block in blocks])[: len(x)]
+        return np.concatenate([np.diag(self.gram(block)) for block in blocks])[: len(x)]
+
+
+def analyse_run(
+    folder: RunFolder,
+    config: ConfigDict,
+    dataset: Dataset,
+    fitted: Preprocess,
+    kernel: Kernel,
+    mesh: Mesh,
+) -> None:
+    """Analyses the last set of the run in `folder` and writes analysis.npz.
+
+    Does nothing where `report.num_train` is 0, or where that file is there for that very set. All
+    processes of a run call it; the first one writes.
+
+    Args:
+        folder: of a run with at least one evaluation.
+        config: of the run.
+        dataset, fitted: its data and preprocessing.
+        kernel: spread over `mesh`.
+
+    Raises:
+        UserError: a file of the run is missing or broken, or the analysis cannot be written.
+    """
+    sets = folder.distilled()
+    if not sets or not config.report.num_train:
+        return
+    first, last = (export.load_distilled(sets[step]) for step in (min(sets), max(sets)))
+    if folder.analysis(last.path) is not None:
+        return
+    began = time.perf_counter()
+    size = max(config.report.num_train, TARGETS_PER_IMAGE * len(last.images))
+    train = _training_sample(dataset, fitted, size, config.seed)
+    test = _test_sample(dataset, fitted, config.eval.num_test)
+    findings = analyse(
+        (last.images, last.labels),
+        (first.images, first.labels),
+        BatchedKernel(kernel, config.eval.batch_size, mesh),
+        train,
+        test,
+        config.reg,
+    )
+    facts = {
+        "step": max(sets),
+        "num_train": len(train.labels),
+        "of_train": train.total,
+        "num_test": len(test.labels),
+        "of_test": test.total,
+        "seconds": round(time.perf_counter() - began, 3),
+    }
+    with multihost.together():
+        if multihost.is_first():
+            folder.write_analysis(last.path, findings, facts)
+
+
+def _training_sample(dataset: Dataset, fitted: Preprocess, size: int, seed: int) -> Sample:
+    labels = dataset.train_labels
+    key = jax.random.key(seed)
+    rows = np.sort(data.balanced_draw(labels, min(size, len(labels)), dataset.num_classes, key))
+    pixels = dataset.train_images[rows]
+    return Sample(pixels, preprocess.apply(fitted, pixels), labels[rows], len(labels))
+
+
+def _test_sample(dataset: Dataset, fitted: Preprocess, num_test: int) -> Sample:
+    pixels, labels = evaluate.test_subset(dataset, num_test)
+    return Sample(pixels, preprocess.apply(fitted, pixels), labels, len(dataset.test_labels))
 
 
 def analyse(
-    final: Support, initial: Support, rows: Rows, train: Sample, test: Sample, reg: float
+    final: Support,
+    initial: Support,
+    kernel: BatchedKernel,
+    train: Sample,
+    test: Sample,
+    reg: float,
 ) -> dict[str, np.ndarray]:
     """Everything that the report shows of a set and of the images it started from.
 
     Args:
-        final, initial: images (S, H, W, C), preprocessed, and labels (S, C).
-        rows: the kernel.
+        final, initial: images (S, H, W, channels), preprocessed, and labels (S, C).
+        kernel: of the run.
         train: real images, evenly over the classes, to look for neighbours among and to solve
             labels for.
         test: images to predict.
@@ -100,27 +177,28 @@ def analyse(
         `nearest_labels`, `nearest_similarity` (R, NEIGHBOURS) and `nearest_pixels` of the
         neighbours of the first, ..., last support image (`nearest_rows`, (R,)).
     """
-    k_ss, k_ts = rows.own(final[0]), rows.cross(test.images, final[0])
-    k_ns = rows.cross(train.images, final[0])
-    start, start_ts, start_ns = k_ss, k_ts, k_ns
+    k_ss, k_ts = kernel.gram(final[0]), kernel.cross(test.images, final[0])
+    k_ns = kernel.cross(train.images, final[0])
+    start_ss, start_ts, start_ns = k_ss, k_ts, k_ns
     if not np.array_equal(final[0], initial[0]):  # As they are after Label Solve.
-        start = rows.own(initial[0])
-        start_ts, start_ns = (rows.cross(x.images, initial[0]) for x in (test, train))
-    solved = _solved_labels(start, start_ns, train.labels, initial[1].shape[1], reg)
-    found = {
+        start_ss = kernel.gram(initial[0])
+        start_ts, start_ns = (kernel.cross(x.images, initial[0]) for x in (test, train))
+    solved = _solved_labels(start_ss, start_ns, train.labels, initial[1].shape[1], reg)
+    findings = {
         "eigenvalues": spectrum(k_ss),
-        "initial_eigenvalues": spectrum(start),
+        "initial_eigenvalues": spectrum(start_ss),
         "confusion": _measure(k_ss, k_ts, final[1], test.labels, reg)[0],
-        "initial_confusion": _measure(start, start_ts, initial[1], test.labels, reg)[0],
+        "initial_confusion": _measure(start_ss, start_ts, initial[1], test.labels, reg)[0],
     }
-    found["solved_confusion"], figures = _measure(start, start_ts, solved, test.labels, reg)
-    found["solved"] = np.array(figures)
+    counts, measures = _measure(start_ss, start_ts, solved, test.labels, reg)
     shown = np.unique(np.linspace(0, len(k_ss) - 1, min(len(k_ss), MAX_PICTURES)).round())
     chosen = shown.astype(int)
     near, similarity = nearest(
-        k_ns[:, chosen], rows.diagonal(train.images), np.diag(k_ss)[chosen], NEIGHBOURS
+        k_ns[:, chosen], kernel.diagonal(train.images), np.diag(k_ss)[chosen], NEIGHBOURS
     )
-    return found | {
+    return findings | {
+        "solved_confusion": counts,
+        "solved": np.array(measures),
         "nearest_rows": chosen,
         "nearest_labels": train.labels[near],
         "nearest_similarity": similarity,
@@ -165,29 +243,6 @@ def nearest(
     return order, np.take_along_axis(cosines, order, axis=1)
 
 
-def write(workdir: Path, path: Path, found: dict[str, np.ndarray], told: dict[str, Any]) -> None:
-    """Writes analysis.npz for the distilled set in `path`, with `told` (JSON values) beside.
-
-    Raises:
-        UserError: the file cannot be written.
-    """
-    meta = np.array(json.dumps({**told, "set": path.name, "checksum": _checksum(path)}))
-    files.write_arrays(workdir / FILE, {**found, "meta": meta})
-
-
-def read(workdir: Path, path: Path) -> dict[str, Any] | None:
-    """What `write` wrote, `meta` unpacked; None if there is none for the set in `path`."""
-    if not os.path.exists(workdir / FILE):
-        return None
-    try:
-        arrays: dict[str, Any] = files.read_arrays(workdir / FILE)
-        meta = json.loads(str(arrays.pop("meta", "{}")))
-    except (UserError, ValueError):
-        return None  # It can be made again.
-    same = meta.get("set") == path.name and meta.get("checksum") == _checksum(path)
-    return {**arrays, **meta} if same else None
-
-
 def _solved_labels(
     k_ss: np.ndarray, k_ns: np.ndarray, labels: np.ndarray, classes: int, reg: float
 ) -> np.ndarray:
@@ -211,7 +266,3 @@ def _measure(
 def _padded(x: np.ndarray, rows: int) -> np.ndarray:
     """Rows beyond the last repeat it: the kernel of an image of zeros may be anything."""
     return np.concatenate([x, np.repeat(x[-1:], rows - len(x), axis=0)])
-
-
-def _checksum(path: Path) -> int:
-    return zlib.crc32(path.read_bytes())

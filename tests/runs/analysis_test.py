@@ -54,14 +54,14 @@ def test_nearest_is_the_largest_cosine_in_an_explicit_feature_space():
 
 
 @pytest.mark.parametrize("axes", [(1, 1), (2, 2)])
-def test_rows_of_the_kernel_do_not_depend_on_batches_or_devices(axes):
+def test_the_kernel_does_not_depend_on_batches_or_devices(axes):
     mesh = sharding.make_mesh(*axes)
-    rows = analysis.Rows(sharding.shard_kernel(KERNEL, mesh), 8, mesh)
+    batched = analysis.BatchedKernel(sharding.shard_kernel(KERNEL, mesh), 8, mesh)
     x, support = images(21, 1), images(5, 2)
-    np.testing.assert_allclose(rows.cross(x, support), exact(x, support), rtol=1e-5)
-    np.testing.assert_allclose(rows.cross(x[:3], support), exact(x[:3], support), rtol=1e-5)
-    np.testing.assert_allclose(rows.own(support), exact(support, support), rtol=1e-5, atol=1e-7)
-    np.testing.assert_allclose(rows.diagonal(x), np.ones(21), rtol=1e-5)
+    np.testing.assert_allclose(batched.cross(x, support), exact(x, support), rtol=1e-5)
+    np.testing.assert_allclose(batched.cross(x[:3], support), exact(x[:3], support), rtol=1e-5)
+    np.testing.assert_allclose(batched.gram(support), exact(support, support), rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(batched.diagonal(x), np.ones(21), rtol=1e-5)
 
 
 def test_everything_together_is_plain_linear_algebra():
@@ -74,7 +74,7 @@ def test_everything_together_is_plain_linear_algebra():
     found = analysis.analyse(
         (final, jnp.asarray(y_final)),
         (start, y_start),
-        analysis.Rows(KERNEL, 16, mesh),
+        analysis.BatchedKernel(KERNEL, 16, mesh),
         analysis.Sample(pixels, train, train_labels, 50),
         analysis.Sample(pixels[:30], test, test_labels, 30),
         reg,
@@ -114,21 +114,6 @@ def test_labels_that_cannot_be_solved_for_are_told_by_nan():
     y = np.eye(2)[[0, 0, 0, 0, 1, 1, 1, 1]] - 0.5
     sample = analysis.Sample(np.zeros((9, 4, 4, 1), np.uint8), images(9, 8), np.arange(9) % 2, 9)
     found = analysis.analyse(
-        (images(8, 9), y), (start, y), analysis.Rows(KERNEL, 16, mesh), sample, sample, 0.0
+        (images(8, 9), y), (start, y), analysis.BatchedKernel(KERNEL, 16, mesh), sample, sample, 0.0
     )
     assert np.isnan(found["solved"][0])
-
-
-def test_a_file_for_another_set_or_a_broken_one_is_none(tmp_path):
-    path = tmp_path / "set.npz"
-    path.write_bytes(b"one set")
-    analysis.write(tmp_path, path, {"eigenvalues": np.arange(3.0)}, {"step": 4})
-    read = analysis.read(tmp_path, path)
-    assert read["step"] == 4
-    np.testing.assert_array_equal(read["eigenvalues"], np.arange(3.0))
-    path.write_bytes(b"another")
-    assert analysis.read(tmp_path, path) is None
-    path.write_bytes(b"one set")
-    (tmp_path / analysis.FILE).write_bytes(b"PK broken")
-    assert analysis.read(tmp_path, path) is None
-    assert analysis.read(tmp_path / "nowhere", path) is None

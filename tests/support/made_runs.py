@@ -9,6 +9,7 @@ import numpy as np
 from configs import default
 from kip_flax import config, export, preprocess
 from kip_flax.runs import analysis, history, record
+from kip_flax.runs.folder import RunFolder
 
 NAMES = tuple("0123456789")
 
@@ -135,4 +136,4 @@ def _write_analysis(folder, cfg, step, size, classes, shape, rng):
     }
     told = {"step": step, "num_train": 200, "of_train": 1438, "num_test": 359, "of_test": 359}
     path = distilled_path(folder, cfg, step)
-    analysis.write(folder, path, found, told | {"seconds": 1.5})
+    RunFolder(folder).write_analysis(path, found, told | {"seconds": 1.5})

@@ -13,7 +13,8 @@ import numpy as np
 from kip_flax import config, export, preprocess
 from kip_flax.modes.report import sprites as report_sprites
 from kip_flax.modes.report.sprites import Frame
-from kip_flax.runs import analysis, history
+from kip_flax.runs import history
+from kip_flax.runs.folder import RunFolder
 from kip_flax.runtime.errors import UserError
 
 # Frames of files that were read before: a run adds one at each evaluation.
@@ -46,7 +47,7 @@ class Facts:
         palette: whether they are in 256 colours.
         note: on how the pictures came about; or empty.
         files: step -> path of its distilled set, of all that there are.
-        analysis: what `analysis.read` gives for the last set, or None.
+        analysis: what `RunFolder.analysis` gives for the last set, or None.
     """
 
     workdir: Path
@@ -108,7 +109,7 @@ def gather(workdir: Path, frames: Frames) -> Facts:
         rows, palette = plan.rows, plan.palette
         shown = tuple(_frame(files[s], s, rows, palette, frames) for s in plan.steps)
         note = _RAW_NOTE if last.preprocess is None else _ZCA_NOTE if norm_is_lost(last) else ""
-    found = analysis.read(workdir, files[max(files)]) if files else None
+    found = RunFolder(workdir).analysis(files[max(files)]) if files else None
     logged = history.read(workdir)
     told = [logged[row] for row in report_sprites.spread(len(logged), _HISTORY)]
     return Facts(

@@ -13,8 +13,9 @@ from kip_flax import preprocess
 from kip_flax.modes.report import facts as report_facts
 from kip_flax.modes.report import write as report
 from kip_flax.modes.report.facts import Frames
-from kip_flax.runs import analysis_run
+from kip_flax.runs import analysis
 from kip_flax.runs import setup as prepare
+from kip_flax.runs.folder import RunFolder
 from kip_flax.runtime import files, sharding
 from kip_flax.runtime.console import Console
 from kip_flax.runtime.errors import UserError
@@ -64,7 +65,7 @@ def _make_up(workdir: Path, config: ConfigDict, frames: Frames, console: Console
             mesh = sharding.make_mesh(config.mesh.data, config.mesh.support)
             kernel = sharding.shard_kernel(prepare.make_kernel(config, console), mesh)
             fitted = preprocess.from_arrays(files.read_arrays(workdir / prepare.PREPROCESS))
-            analysis_run.analyse_run(workdir, config, dataset, fitted, kernel, mesh)
+            analysis.analyse_run(RunFolder(workdir), config, dataset, fitted, kernel, mesh)
     except UserError as error:
         console.say(f"without an analysis of {workdir}: {error}")
 

@@ -17,7 +17,7 @@ from kip_flax.modes import train
 from kip_flax.modes.report import facts as report_facts
 from kip_flax.modes.report import mode as report_mode
 from kip_flax.modes.report import write as report
-from kip_flax.runs import analysis, history, record
+from kip_flax.runs import history, record
 from kip_flax.runs import setup as prepare
 from kip_flax.runtime.errors import UserError
 
@@ -152,7 +152,7 @@ def test_tensorboard_has_pictures_labels_figures_and_hyper_parameters(run):
 
 def test_a_page_is_made_again_without_the_analysis_of_the_run(copy, run, capsys):
     before = facts(run).analysis
-    for name in (analysis.FILE, report.REPORT):
+    for name in ("analysis.npz", report.REPORT):
         (copy / name).unlink()
     assert report_mode.write_reports(str(copy), None) == copy / report.REPORT
     assert f"report  {copy / report.REPORT}" in capsys.readouterr().out
@@ -162,7 +162,7 @@ def test_a_page_is_made_again_without_the_analysis_of_the_run(copy, run, capsys)
 
 
 def test_a_page_without_its_data_says_why_there_is_no_analysis(copy, capsys):
-    (copy / analysis.FILE).unlink()
+    (copy / "analysis.npz").unlink()
     told = json.loads((copy / "config.json").read_text())
     told["dataset"] |= {"name": "mnist", "data_dir": "/nowhere"}
     (copy / "config.json").write_text(json.dumps(told))
@@ -174,7 +174,7 @@ def test_a_page_without_its_data_says_why_there_is_no_analysis(copy, capsys):
 
 
 def test_a_folder_at_work_is_shown_as_it_is(copy, capsys):
-    (copy / analysis.FILE).unlink()
+    (copy / "analysis.npz").unlink()
     with prepare.own_folder(str(copy)):
         report_mode.write_reports(str(copy), None)
     assert "in use by another run" in capsys.readouterr().out
