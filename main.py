@@ -21,6 +21,7 @@ from typing import NoReturn
 from absl import app, flags, logging
 from ml_collections import config_flags
 
+from kip_flax import modes
 from kip_flax.runtime.console import Console
 from kip_flax.runtime.errors import UserError
 
@@ -30,27 +31,12 @@ _CONFIG_ERRORS = (
     *(AttributeError, LookupError, TypeError, ValueError),
 )
 
-# Modes, and the flags that each needs.
-MODES = {
-    "train": ("workdir",),
-    "evaluate": ("distilled",),
-    "transfer": ("distilled", "workdir"),
-    "plan": (),
-    "compare": ("compare", "workdir"),
-    "export": ("distilled", "workdir"),
-    "import": ("distilled", "workdir"),
-    "report": ("workdir",),
-    "figures": ("workdir",),
-}
-# Modes that need no configuration, or find it in the workdir.
-_WITHOUT_CONFIG = ("export", "report", "figures")
-_ONE_PROCESS = ("transfer", "compare", "plan", "export", "import", "report", "figures")
 FLAGS = flags.FLAGS
 
 config_flags.DEFINE_config_file("config", None, "File with the experiment, such as configs/*.py.")
 flags.DEFINE_string("workdir", None, "Folder for what the mode writes (--mode=evaluate: optional).")
 flags.DEFINE_bool("quiet", False, "Say nothing but the outcome.")
-flags.DEFINE_string("mode", "train", f"One of {', '.join(MODES)}.")
+flags.DEFINE_string("mode", "train", f"One of {', '.join(modes.NAMES)}, or a module of your own.")
 flags.DEFINE_string("coordinator_address", None, "HOST:PORT of process 0 of several.")
 flags.DEFINE_integer("num_processes", None, "How many processes share the run.")
 flags.DEFINE_integer("process_id", None, "Which of them this is, from 0.")
@@ -60,13 +46,11 @@ flags.DEFINE_string("layout", "auto", "Whose layout the file has (--mode=import)
 
 
 def main(argv: list[str]) -> None:
-    """Checks the command, sets JAX up and dispatches."""
+    """Checks the command, sets JAX up and runs the mode."""
     try:
-        _check_command(argv)
-        if FLAGS.mode == "export":
-            from kip_flax.modes import export_set
-
-            export_set.export_file(FLAGS.distilled, FLAGS.workdir, Console(quiet=FLAGS.quiet))
+        mode = _checked_mode(argv)
+        if not mode.uses_devices:
+            mode.run(_command(Console(quiet=FLAGS.quiet)))
             return
         # JAX and all that comes with it are loaded only for a command that makes sense.
         from kip_flax import config as config_lib
@@ -77,47 +61,9 @@ def main(argv: list[str]) -> None:
         _set_up_jax(0 if FLAGS.config is None else FLAGS.config.mesh.cpu_devices)
         console = Console(quiet=FLAGS.quiet, silent=not multihost.is_first())
         with multihost.ends_at_once(), console:
-            _dispatch(console)
+            mode.run(_command(console))
     except UserError as error:
         _exit_with(str(error))
-
-
-def _dispatch(console: Console) -> None:
-    """Modules are loaded by the mode that wants them: networks and pictures take seconds."""
-    config, distilled, workdir = FLAGS.config, FLAGS.distilled, FLAGS.workdir
-    match FLAGS.mode:
-        case "train":
-            from kip_flax.modes import train
-
-            train.train_and_evaluate(config, workdir, console)
-        case "evaluate":
-            from kip_flax.modes import train
-
-            train.evaluate_file(config, distilled, workdir, console)
-        case "transfer":
-            from kip_flax.modes.transfer import mode as transfer
-
-            transfer.transfer_file(config, distilled, workdir, console)
-        case "compare":
-            from kip_flax.modes.compare import mode as compare
-
-            compare.compare(config, FLAGS.compare, workdir, console)
-        case "plan":
-            from kip_flax.modes import plan
-
-            plan.plan_run(config, console)
-        case "import":
-            from kip_flax.modes import import_set
-
-            import_set.import_file(config, distilled, workdir, FLAGS.layout, console)
-        case "report":
-            from kip_flax.modes.report import mode as report_mode
-
-            report_mode.write_reports(workdir, config, console)
-        case "figures":
-            from kip_flax.modes.figures import mode as figures_mode
-
-            figures_mode.write_figures(workdir, console)
 
 
 def parse_flags(argv: list[str]) -> list[str]:
@@ -135,27 +81,38 @@ def parse_flags(argv: list[str]) -> list[str]:
     return rest
 
 
-def _check_command(argv: list[str]) -> None:
+def _checked_mode(argv: list[str]) -> modes.Mode:
     if len(argv) > 1:
         raise UserError(f"unknown argument {argv[1]!r}: options are written --name=value.")
-    if FLAGS.mode not in MODES:
-        raise UserError(f"unknown mode {FLAGS.mode!r}: --mode is one of {', '.join(MODES)}.")
-    _check_config()
-    if FLAGS.mode in _ONE_PROCESS and FLAGS.num_processes not in (None, 1):
+    mode = modes.find(FLAGS.mode)
+    _check_config(mode)
+    if mode.one_process and FLAGS.num_processes not in (None, 1):
         raise UserError(f"--mode={FLAGS.mode} runs in one process: leave --num_processes out.")
-    for needed in MODES[FLAGS.mode]:
+    for needed in mode.needs:
         if not FLAGS[needed].value:
             raise UserError(f"--mode={FLAGS.mode} needs --{needed}=PATH.")
+    return mode
 
 
-def _check_config() -> None:
+def _check_config(mode: modes.Mode) -> None:
     if FLAGS.config is None:
-        if FLAGS.mode in _WITHOUT_CONFIG:
+        if not mode.wants_config:
             return
         raise UserError("no experiment: name one, for example --config=configs/kip_digits.py.")
     path = config_flags.get_config_filename(FLAGS["config"]).split(":")[0]
     if not os.path.isfile(path):
         raise UserError(f"there is no file {path}: --config names one, such as those in configs/.")
+
+
+def _command(console: Console) -> modes.Command:
+    return modes.Command(
+        FLAGS.config,
+        FLAGS.workdir or "",
+        FLAGS.distilled or "",
+        tuple(FLAGS.compare),
+        FLAGS.layout,
+        console,
+    )
 
 
 def _set_up_jax(cpu_devices: int) -> None:

@@ -18,7 +18,7 @@ from ml_collections import ConfigDict
 
 from configs import kip_digits, kip_mnist
 from kip_flax.algorithms import kip
-from kip_flax.modes import train
+from kip_flax.modes.train import mode as train
 from kip_flax.runtime import files, metrics, sharding
 from results.record import percent
 

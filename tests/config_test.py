@@ -12,7 +12,7 @@ from configs import default
 from kip_flax import config as config_lib
 from kip_flax import data
 from kip_flax.fields import FIELDS
-from kip_flax.modes import train
+from kip_flax.modes.train import mode as train
 from kip_flax.runtime.errors import UserError
 
 ROOT = Path(__file__).resolve().parent.parent

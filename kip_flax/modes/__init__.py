@@ -1,1 +1,44 @@
-"""What `--mode` names: one module or package each."""
+"""What `--mode` names: one package each, or any module by its dotted name.
+
+A mode describes itself as `MODE`, see `registry.Mode`. The packages here do so in their `__init__`,
+which imports nothing that takes time: a mistake in a command is told at once. The work is in the
+package's `mode`, loaded when the mode runs.
+"""
+
+import importlib
+
+from kip_flax.modes.registry import Command, Mode
+from kip_flax.runtime import plugins
+from kip_flax.runtime.errors import UserError
+
+__all__ = ["NAMES", "Command", "Mode", "find"]
+
+# Names and packages: `import` is no module's name.
+_PACKAGES = {
+    "train": "train",
+    "evaluate": "evaluate",
+    "transfer": "transfer",
+    "plan": "plan",
+    "compare": "compare",
+    "export": "export_set",
+    "import": "import_set",
+    "report": "report",
+    "figures": "figures",
+}
+NAMES = tuple(_PACKAGES)
+
+
+def find(name: str) -> Mode:
+    """The mode `name`: one of `NAMES`, or that of any module by its dotted name.
+
+    Raises:
+        UserError: there is no such mode.
+    """
+    if name in _PACKAGES:
+        return importlib.import_module(f"{__name__}.{_PACKAGES[name]}").MODE
+    if "." not in name:
+        raise UserError(f"unknown mode {name!r}: --mode is one of {', '.join(NAMES)}.")
+    mode = getattr(plugins.find_foreign("mode", name, NAMES, ()), "MODE", None)
+    if not isinstance(mode, Mode):
+        raise UserError(f"--mode={name}: the module has no MODE, see kip_flax/modes/registry.py.")
+    return mode

@@ -11,7 +11,7 @@ from kip_flax import config as config_lib
 from kip_flax import export, krr
 from kip_flax.krr import damping as ridge_path
 from kip_flax.krr import gauss_newton
-from kip_flax.modes import train
+from kip_flax.modes.train import mode as train
 from kip_flax.runtime import sharding
 
 

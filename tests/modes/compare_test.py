@@ -11,12 +11,12 @@ from whole_runs import label_solve, small
 
 from kip_flax import config as config_lib
 from kip_flax import export
-from kip_flax.modes import train
 from kip_flax.modes.compare import mode as compare
 from kip_flax.modes.compare import published
 from kip_flax.modes.compare import sets as compare_sets
 from kip_flax.modes.compare import table as compare_table
 from kip_flax.modes.compare.sets import Made
+from kip_flax.modes.train import mode as train
 from kip_flax.modes.transfer import rows as transfer_rows
 from kip_flax.networks import fields as transfer_fields
 from kip_flax.runs import loop

@@ -10,7 +10,7 @@ from PIL import Image
 
 from kip_flax import data, export, preprocess
 from kip_flax.export import moments, pictures, torch_reader
-from kip_flax.modes import export_set
+from kip_flax.modes.export_set import mode as export_set
 from kip_flax.runtime.errors import UserError
 
 NAMES = ("ant", "T-shirt/top", "naïve cat")

@@ -10,8 +10,10 @@ from whole_runs import small
 
 from kip_flax import data, export
 from kip_flax.export import layouts
-from kip_flax.modes import export_set, import_set, train
-from kip_flax.modes.import_set import preprocess_name
+from kip_flax.modes.export_set import mode as export_set
+from kip_flax.modes.import_set import mode as import_set
+from kip_flax.modes.import_set.mode import preprocess_name
+from kip_flax.modes.train import mode as train
 from kip_flax.runtime.errors import UserError
 
 DATA = Path(__file__).parents[1] / "fixtures"

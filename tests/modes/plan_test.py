@@ -12,7 +12,9 @@ from kip_flax import architectures as arch
 from kip_flax import data
 from kip_flax.algorithms import base as tasks
 from kip_flax.kernels import KernelOptions, band
-from kip_flax.modes import plan, plan_arithmetic, train
+from kip_flax.modes.plan import arithmetic as plan_arithmetic
+from kip_flax.modes.plan import mode as plan
+from kip_flax.modes.train import mode as train
 
 
 @pytest.mark.parametrize("most", [10, 64, 100, 5000])

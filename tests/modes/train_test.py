@@ -18,7 +18,7 @@ from whole_runs import (
 )
 
 from kip_flax import data, export, preprocess
-from kip_flax.modes import train
+from kip_flax.modes.train import mode as train
 from kip_flax.runs import evaluate, record
 from kip_flax.runtime.errors import UserError
 

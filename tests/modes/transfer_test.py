@@ -11,7 +11,7 @@ from made_transfers import NAME, make_config, write
 
 from kip_flax.algorithms import base as tasks
 from kip_flax.data import coresets
-from kip_flax.modes import train
+from kip_flax.modes.train import mode as train
 from kip_flax.modes.transfer import mode as transfer
 from kip_flax.modes.transfer import rows as transfer_rows
 from kip_flax.modes.transfer import sets as transfer_sets

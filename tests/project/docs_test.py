@@ -16,7 +16,8 @@ from kip_flax import config as config_lib
 from kip_flax import data, export, krr
 from kip_flax.fields import FIELDS
 from kip_flax.krr import ridge
-from kip_flax.modes import export_set, train
+from kip_flax.modes.export_set import mode as export_set
+from kip_flax.modes.train import mode as train
 from kip_flax.modes.transfer import sets as transfer_sets
 from kip_flax.modes.transfer import table as transfer_table
 from kip_flax.runs import evaluate

@@ -14,7 +14,7 @@ import pytest
 from configs import default, kip_digits
 from kip_flax import config as config_lib
 from kip_flax import data, export, preprocess
-from kip_flax.modes import train
+from kip_flax.modes.train import mode as train
 from results import card, record, rows, run_all, table
 from results.experiments import EXPERIMENTS, Experiment
 

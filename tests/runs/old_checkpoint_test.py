@@ -14,7 +14,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from kip_flax import export
-from kip_flax.modes import train
+from kip_flax.modes.train import mode as train
 
 # Of images and labels. DC trains its network through ReLUs, whose kinks make rounding grow: its
 # images move by 0.5 on average in these steps.

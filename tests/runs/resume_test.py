@@ -17,7 +17,7 @@ from whole_runs import (
 
 from kip_flax import export, kernels
 from kip_flax.algorithms import base as tasks
-from kip_flax.modes import train
+from kip_flax.modes.train import mode as train
 from kip_flax.runs import checkpoint, loop
 from kip_flax.runs import setup as prepare
 from kip_flax.runtime import files

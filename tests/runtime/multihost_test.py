@@ -13,7 +13,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.util.tensor_util import make_ndarray
 
 from configs import kip_digits
-from kip_flax.modes import train
+from kip_flax.modes.train import mode as train
 from kip_flax.runtime import multihost, sharding
 from kip_flax.runtime.errors import UserError
 

@@ -11,7 +11,7 @@ import quick
 
 from configs import default
 from kip_flax import data
-from kip_flax.modes import train
+from kip_flax.modes.train import mode as train
 from kip_flax.runtime.console import Console
 
 STEPS = 12

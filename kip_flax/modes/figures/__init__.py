@@ -1,1 +1,12 @@
-"""`--mode=figures`."""
+"""`--mode=figures`: what can be drawn of runs and transfers."""
+
+from kip_flax.modes.registry import Command, Mode
+
+
+def _run(command: Command) -> None:
+    from kip_flax.modes.figures import mode
+
+    mode.write_figures(command.workdir, command.console)
+
+
+MODE = Mode("figures", needs=("workdir",), run=_run, wants_config=False)

@@ -13,10 +13,10 @@ from tensorboard.util.tensor_util import make_ndarray
 from whole_runs import STEPS, label_solve, result, small, stop_at
 
 from kip_flax import data, export, preprocess
-from kip_flax.modes import train
 from kip_flax.modes.report import facts as report_facts
 from kip_flax.modes.report import mode as report_mode
 from kip_flax.modes.report import write as report
+from kip_flax.modes.train import mode as train
 from kip_flax.runs import history, record
 from kip_flax.runs import setup as prepare
 from kip_flax.runtime.errors import UserError

@@ -21,7 +21,7 @@ from kip_flax.algorithms import _methods as methods
 from kip_flax.algorithms import base as tasks
 from kip_flax.algorithms.base import Kernel
 from kip_flax.data import Dataset
-from kip_flax.modes import plan_arithmetic
+from kip_flax.modes.plan import arithmetic as plan_arithmetic
 from kip_flax.runs import evaluate
 from kip_flax.runs import setup as prepare
 from kip_flax.runtime import metrics, sharding

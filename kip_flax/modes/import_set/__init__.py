@@ -1,0 +1,14 @@
+"""`--mode=import`: a distilled set of others in the form of ours."""
+
+from kip_flax.modes.registry import Command, Mode
+
+
+def _run(command: Command) -> None:
+    from kip_flax.modes.import_set import mode
+
+    mode.import_file(
+        command.config, command.distilled, command.workdir, command.layout, command.console
+    )
+
+
+MODE = Mode("import", needs=("distilled", "workdir"), run=_run)

@@ -1,0 +1,12 @@
+"""`--mode=plan`: what a run will take."""
+
+from kip_flax.modes.registry import Command, Mode
+
+
+def _run(command: Command) -> None:
+    from kip_flax.modes.plan import mode
+
+    mode.plan_run(command.config, command.console)
+
+
+MODE = Mode("plan", needs=(), run=_run)

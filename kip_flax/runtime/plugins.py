@@ -1,0 +1,53 @@
+"""Modules by name: those of this program, and a user's own by their dotted names."""
+
+import importlib
+import importlib.util
+from collections.abc import Iterable, Sequence
+from types import ModuleType
+
+from kip_flax.runtime.errors import UserError
+
+
+def find(
+    kind: str, name: str, package: str, names: Sequence[str], needs: Iterable[str]
+) -> ModuleType:
+    """The module called `name`: one of `names` in `package`, or any module by its dotted name.
+
+    Args:
+        kind: what is named, for messages: the field, such as 'algorithm' or 'dataset.name'.
+        name: what to look for.
+        package: dotted name of the package with the built-in modules.
+        names: of the built-in modules.
+        needs: attributes that a module must have.
+
+    Raises:
+        UserError: there is no such module, or it lacks an attribute.
+    """
+    if name in names:
+        return importlib.import_module(f"{package}.{name}")
+    return find_foreign(kind, name, names, needs)
+
+
+def find_foreign(kind: str, name: str, names: Iterable[str], needs: Iterable[str]) -> ModuleType:
+    """A user's own module by its dotted name; `names` are built in and only listed in messages.
+
+    Raises:
+        UserError: there is no such module, or it lacks an attribute of `needs`.
+    """
+    try:
+        found = "." in name and importlib.util.find_spec(name) is not None
+    except (ImportError, ValueError):
+        found = False
+    if not found:
+        raise UserError(
+            f"{kind} is {name!r}: take one of {', '.join(names)}, or a module of your own by "
+            f"its dotted name."
+        )
+    module = importlib.import_module(name)
+    lacking = [part for part in needs if not hasattr(module, part)]
+    if lacking:
+        raise UserError(
+            f"{kind} is {name!r}, which has no {' and no '.join(lacking)}: see "
+            f"docs/adding-an-algorithm.md."
+        )
+    return module

@@ -1,0 +1,92 @@
+"""The modes: each says itself what it needs; one of one's own is a file."""
+
+import importlib
+import json
+import pkgutil
+import subprocess
+import sys
+
+import pytest
+from command import DIGITS, ROOT, run
+
+from kip_flax import modes
+from kip_flax.runtime.errors import UserError
+
+FOREIGN = '''
+"""Counts the training images of each class; trains nothing."""
+
+import json
+import os
+
+import numpy as np
+
+from kip_flax.modes import Command, Mode
+from kip_flax.runs import setup
+
+
+def count(command: Command) -> None:
+    dataset = setup.load(command.config)
+    counts = np.bincount(dataset.train_labels, minlength=dataset.num_classes).tolist()
+    with open(os.path.join(command.workdir, "counts.json"), "w", encoding="utf-8") as file:
+        json.dump(counts, file)
+    command.console.outcome(f"{sum(counts)} images of {len(counts)} classes")
+
+
+MODE = Mode("counting", needs=("workdir",), run=count)
+'''
+
+
+def test_every_package_is_a_mode_under_its_own_name():
+    found = [modes.find(name).name for name in modes.NAMES]
+    assert found == list(modes.NAMES)
+    packages = [module.name for module in pkgutil.iter_modules(modes.__path__) if module.ispkg]
+    described = {importlib.import_module(f"kip_flax.modes.{name}").MODE.name for name in packages}
+    assert described == set(modes.NAMES)
+
+
+def test_descriptions_load_neither_jax_nor_data():
+    code = (
+        "import sys; from kip_flax import modes; [modes.find(name) for name in modes.NAMES]; "
+        "sys.exit(', '.join({'jax', 'flax', 'matplotlib', 'PIL'} & sys.modules.keys()) or 0)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, check=False, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.fixture
+def foreign(tmp_path, monkeypatch):
+    (tmp_path / "my_modes").mkdir()
+    (tmp_path / "my_modes" / "counting.py").write_text(FOREIGN)
+    (tmp_path / "my_modes" / "empty.py").write_text("")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    return tmp_path
+
+
+def test_a_mode_of_ones_own_is_one_file(foreign):
+    counting = (DIGITS, "--mode=my_modes.counting")
+    without = run(*counting)
+    assert (without.returncode, without.stdout) == (2, "")
+    assert without.stderr == "error: --mode=my_modes.counting needs --workdir=PATH.\n"
+    done = run(*counting, f"--workdir={foreign}", "--config.dataset.test_fraction=0.2")
+    assert (done.returncode, done.stderr) == (0, "")
+    counts = json.loads((foreign / "counts.json").read_text())
+    assert done.stdout == f"{sum(counts)} images of 10 classes\n"
+    assert sum(counts) == 1438  # Of 1,797; a fifth of each class is for testing.
+    several = run(*counting, f"--workdir={foreign}", "--num_processes=2")
+    assert "--mode=my_modes.counting runs in one process" in several.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("fly", "unknown mode 'fly': --mode is one of train, evaluate, transfer, plan, compare, "),
+        ("my_modes.none", "mode is 'my_modes.none': take one of train, .* by its dotted name"),
+        ("my_modes.empty", "--mode=my_modes.empty: the module has no MODE"),
+    ],
+)
+def test_what_is_no_mode_is_told(foreign, name, told):
+    with pytest.raises(UserError, match=told):
+        modes.find(name)
