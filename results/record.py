@@ -12,7 +12,7 @@ import numpy as np
 
 from kip_flax import export, preprocess
 from kip_flax.algorithms import _methods as methods
-from kip_flax.export import image_grid
+from kip_flax.export import pictures
 from kip_flax.modes.figures import draw as figures
 from kip_flax.modes.report import facts as report_facts
 from kip_flax.runtime import files
@@ -146,14 +146,14 @@ def _write_picture(path: Path, first: Path, best: Path) -> None:
     if after.preprocess is None or after.meta is None:
         raise UserError(f"{best} has lost its preprocessing: run the experiment again.")
     fitted = preprocess.from_arrays(after.preprocess)
-    image_grid.write_image_grid(
-        path,
+    grid = pictures.draw_image_grid(
         preprocess.invert(fitted, before.images[:_SHOWN]),
         preprocess.invert(fitted, after.images[:_SHOWN]),
         before.labels[:_SHOWN],
         after.labels[:_SHOWN],
         after.meta["class_names"],
     )
+    pictures.write_png(path, grid)
 
 
 def _write_curve(path: Path, draw: dict[str, Any]) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 
-from kip_flax.export import pictures as pictures_lib
+from kip_flax.export.pictures import file_names, png_bytes
 from kip_flax.runtime.files import write_bytes_atomic
 
 
@@ -42,8 +42,8 @@ def write(
     """
     classes = labels.argmax(axis=1)
     pngs = [
-        {"bytes": pictures_lib.png_bytes(picture), "path": name.replace("/", "_")}
-        for picture, name in zip(pictures, pictures_lib.names(classes, class_names), strict=True)
+        {"bytes": png_bytes(picture), "path": name.replace("/", "_")}
+        for picture, name in zip(pictures, file_names(classes, class_names), strict=True)
     ]
     columns = {
         "image": pa.array(pngs, pa.struct({"bytes": pa.binary(), "path": pa.string()})),

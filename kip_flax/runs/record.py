@@ -18,7 +18,7 @@ from kip_flax import __version__, export, preprocess
 from kip_flax import config as config_lib
 from kip_flax.algorithms.base import Support
 from kip_flax.data import Dataset
-from kip_flax.export import image_grid, label_bars
+from kip_flax.export import pictures
 from kip_flax.modes.report import write as report
 from kip_flax.preprocess import Preprocess
 from kip_flax.runs import evaluate, history
@@ -94,11 +94,11 @@ class Recorder:
         Returns:
             Pictures (H, W, 3) in 0..1 for the metric writer; none where another process writes.
         """
-        pictures = self._write_set(step, images, labels, measures) if self._writes else {}
+        shown = self._write_set(step, images, labels, measures) if self._writes else {}
         rows = [row for row in self._evaluations if row["step"] < step]
         self._evaluations = [*rows, {"step": step, **measures}]
         self.result("running")
-        return pictures
+        return shown
 
     def log(self, step: int, scalars: Mapping[str, float]) -> None:
         """Keeps what step `step` measured, for `write_history`."""
@@ -126,15 +126,15 @@ class Recorder:
             os.path.join(self.workdir, DISTILLED, "index.csv"), self._index_row(step, measures)
         )
         names = self._dataset.class_names
-        grid = image_grid.draw_image_grid(
+        grid = pictures.draw_image_grid(
             preprocess.invert(self._fitted, self._initial[0]),
             preprocess.invert(self._fitted, images),
             self._initial[1],
             labels,
             names,
         )
-        image_grid.write_png(os.path.join(self.workdir, PICTURE), grid)
-        bars = label_bars.draw_label_bars(labels, names)
+        pictures.write_png(os.path.join(self.workdir, PICTURE), grid)
+        bars = pictures.draw_label_bars(labels, names)
         return {"images": metrics.as_image(grid), "labels": metrics.as_image(bars)}
 
     def result(self, status: str, **figures: float) -> dict[str, Any]:

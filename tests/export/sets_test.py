@@ -6,10 +6,8 @@ import os
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from kip_flax import export
-from kip_flax.export.image_grid import write_image_grid
 from kip_flax.runtime import files
 from kip_flax.runtime.errors import UserError
 
@@ -226,39 +224,3 @@ def test_a_foreign_index_is_refused_and_kept(tmp_path, text):
     with pytest.raises(UserError, match=r"index\.csv.*move it away"):
         export.update_index(path, row(0, 0.5))
     assert path.read_text(errors="surrogateescape") == text
-
-
-@pytest.mark.parametrize(("channels", "size"), [(1, 8), (3, 32), (2, 120)])
-def test_image_grid_shows_initial_above_learned(tmp_path, channels, size):
-    count, columns = 5, 3
-    initial = np.full((count, size, size, channels), 0.2)
-    learned = np.full((count, size, size, channels), 1.7)
-    initial[4] = -1
-    labels = np.eye(C)[np.arange(count) % C]
-    names = ("ant", "bee", "a name too long for the place under a picture")
-    write_image_grid(tmp_path / "g.png", initial, learned, labels, labels, names, columns)
-    with Image.open(tmp_path / "g.png") as image:
-        pixels = np.asarray(image.convert("L")).astype(int)
-    tile = size * -(-96 // size)
-    assert tile >= 96
-
-    def areas(value):
-        return np.sum(pixels == value) / tile**2
-
-    # 4 grey tiles and a black one (clipped from below); learned ones are clipped to white.
-    assert 4 <= areas(51) < 4.2
-    assert 1 <= areas(0) < 1.2
-    height, width = pixels.shape
-    assert 3 * tile < width < 3 * (tile + 20) + 100
-    assert 4 * tile < height < 4 * (tile + 60)
-    top = pixels[:, -tile // 2]  # through the third column: one initial, one learned, then nothing
-    assert np.sum(top == 51) == tile
-
-
-def test_image_grid_of_100_is_10_wide(tmp_path):
-    images = np.zeros((100, 4, 4, 1))
-    labels = np.eye(C)[np.arange(100) % C]
-    write_image_grid(tmp_path / "g.png", images, images, labels, labels, NAMES)
-    with Image.open(tmp_path / "g.png") as image:
-        assert 10 * 96 < image.width < 11 * 110
-        assert 20 * 96 < image.height < 20 * 140

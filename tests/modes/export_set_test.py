@@ -8,8 +8,8 @@ import pytest
 import yaml
 from PIL import Image
 
-from kip_flax import data, export, preprocess
-from kip_flax.export import moments, pictures, torch_reader
+from kip_flax import export, preprocess
+from kip_flax.export import moments, torch_reader
 from kip_flax.modes.export_set import mode as export_set
 from kip_flax.runtime.errors import UserError
 
@@ -119,25 +119,6 @@ def test_torch_loads_all_of_them(exported):
     network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(60, 3))
     ((images, classes),) = loaded["res_CIFAR10_convnet_2ipc.pt"]["data"]
     assert torch.isfinite(torch.nn.functional.cross_entropy(network(images), classes))
-
-
-@pytest.mark.parametrize("channels", [1, 3])
-def test_pictures_load_as_a_data_set_of_ours(tmp_path, channels):
-    """The folders' order gives the classes their numbers back."""
-    classes = np.array([10, 2, 2, 0, 10, 0, *range(1, 10)])
-    names = [f"name {chr(ord('z') - c)}" for c in range(11)]
-    pixels = np.random.default_rng(0).integers(0, 256, (len(classes), 6, 6, channels), np.uint8)
-    pictures.write_folders(tmp_path, pixels, classes, names)
-    folders = sorted(path.name for path in tmp_path.iterdir())
-    assert (folders[0], folders[10]) == ("00_name-z", "10_name-p")
-    for picture, name in zip(pixels, pictures.names(classes, names), strict=True):
-        with Image.open(tmp_path / name) as image:
-            assert image.mode == {1: "L", 3: "RGB"}[channels]
-            np.testing.assert_array_equal(np.asarray(image).reshape(picture.shape), picture)
-    for folder in folders:
-        pictures.write_folders(tmp_path, pixels[:1], np.array([int(folder[:2])]), names)
-    read = data.load_dataset("folder", str(tmp_path), image_size=6, test_fraction=0.5)
-    assert read.class_names == tuple(folders)
 
 
 def card_of(folder):

@@ -58,7 +58,7 @@ def _write(distilled: Distilled, fitted: Preprocess, folder: Path) -> list[str]:
     pixels = pictures.to_uint8(shown)
     tensors = _tensors(distilled, _normalised(fitted, dataset, shown), classes, dataset)
     copies = _copies(distilled)
-    pngs = [f"png/{name}" for name in pictures.names(classes, names)]
+    pngs = [f"png/{name}" for name in pictures.file_names(classes, names)]
     written = [*copies, *tensors, PARQUET, *pngs, CARD]
     _check_folder(folder, written)
     for name, data in copies.items():
