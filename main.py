@@ -122,14 +122,13 @@ def _set_up_jax(cpu_devices: int) -> None:
     """
     import jax
 
-    from kip_flax.runtime import metrics, multihost, sharding
+    from kip_flax.runtime import hardware, multihost, sharding
 
     sharding.prepare_cpu_devices()
     multihost.start(FLAGS.coordinator_address, FLAGS.num_processes, FLAGS.process_id)
-    jax.config.update("jax_num_cpu_devices", cpu_devices or metrics.usable_cores())
+    jax.config.update("jax_num_cpu_devices", cpu_devices or hardware.usable_cores())
     jax.config.update("jax_enable_x64", jax.default_backend() != "tpu")
-    cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    jax.config.update("jax_compilation_cache_dir", os.path.join(cache, "kip_flax"))
+    jax.config.update("jax_compilation_cache_dir", str(hardware.cache_folder()))
 
 
 def _exit_with(message: str) -> NoReturn:

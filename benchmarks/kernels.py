@@ -25,7 +25,7 @@ import numpy as np
 
 from kip_flax import architectures, kernels
 from kip_flax.kernels import jacobian
-from kip_flax.runtime import metrics, sharding
+from kip_flax.runtime import hardware, sharding
 
 Pairs = tuple[jax.Array, jax.Array]
 _REST = 0.5  # Seconds in which the contender before gives its memory back and its threads stop.
@@ -35,7 +35,7 @@ def main() -> None:
     """Measures, prints a table, writes JSON where asked."""
     args = _arguments()
     sharding.prepare_cpu_devices()
-    jax.config.update("jax_num_cpu_devices", metrics.usable_cores())
+    jax.config.update("jax_num_cpu_devices", hardware.usable_cores())
     jax.config.update("jax_enable_x64", True)
     spec = architectures.build(args.architecture, args.depth)
     shape = (args.size, args.size, args.channels)
@@ -57,7 +57,7 @@ def main() -> None:
         rows["gradients apart"] = _race(contenders, args.repeats)
     differences = {mine: _difference(kernel, theirs, small) for mine, kernel in ours.items()}
 
-    machine = f"{metrics.hardware()}, {platform.system()}, jax {jax.__version__}"
+    machine = f"{hardware.hardware()}, {platform.system()}, jax {jax.__version__}"
     network = f"{args.architecture} {args.depth}, {args.size}x{args.size}x{args.channels}, NTK"
     print(f"{network}; {machine}")
     print(

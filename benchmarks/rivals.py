@@ -23,9 +23,10 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
+from kip_flax import data
 from kip_flax.algorithms import base as tasks
 from kip_flax.runs import setup as prepare
-from kip_flax.runtime import metrics, sharding
+from kip_flax.runtime import hardware, sharding
 from kip_flax.runtime.console import Console
 
 _SHAPES = {"digits": (8, 8, 1), "mnist": (28, 28, 1), "cifar10": (32, 32, 3)}
@@ -36,10 +37,10 @@ def main() -> None:
     """Measures, prints a table, writes JSON where asked."""
     args = _arguments()
     sharding.prepare_cpu_devices()
-    jax.config.update("jax_num_cpu_devices", metrics.usable_cores())
+    jax.config.update("jax_num_cpu_devices", hardware.usable_cores())
     jax.config.update("jax_enable_x64", True)
     size = _CLASSES * args.per_class
-    print(f"{args.dataset}, S = {size}; {metrics.hardware()}")
+    print(f"{args.dataset}, S = {size}; {hardware.hardware()}")
     kip = _config("kip", args)
     kip.batch_size, kip.optimizer.learning_rate = args.targets, 1e-6
     contenders = {"kip": _stepper(kip, args)}
@@ -55,7 +56,7 @@ def main() -> None:
         each = "" if len(seconds) == 1 else "  each " + " ".join(f"{s:.3f}" for s in seconds)
         print(f"{name:4} {statistics.mean(seconds):9.3f} s a step{each}")
     if args.json:
-        result = {"machine": metrics.hardware(), "rows": rows, "command": " ".join(sys.argv)}
+        result = {"machine": hardware.hardware(), "rows": rows, "command": " ".join(sys.argv)}
         with open(args.json, "w", encoding="utf-8") as file:
             json.dump(result, file, indent=1)
 
@@ -85,7 +86,7 @@ def _stepper(config: ConfigDict, args: argparse.Namespace) -> Callable[[int], An
     rng = np.random.default_rng(0)
     count = max(config.batch_size, config.support.size)
     images = rng.standard_normal((count, *_SHAPES[args.dataset]), np.float32)
-    targets = tasks.Targets(images, np.arange(count) % _CLASSES, _CLASSES)
+    targets = data.Targets(images, np.arange(count) % _CLASSES, _CLASSES)
     mesh = sharding.make_mesh()
     kernel: tasks.Kernel = _no_kernel
     if config.algorithm == "kip":

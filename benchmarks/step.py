@@ -26,23 +26,23 @@ import optax
 
 from kip_flax import architectures, kernels, krr
 from kip_flax.algorithms import _distill as distill
-from kip_flax.runtime import metrics, sharding
+from kip_flax.runtime import hardware, sharding
 
 
 def main() -> None:
     """Measures, prints a table, writes JSON where asked."""
     args = _arguments()
     sharding.prepare_cpu_devices()
-    jax.config.update("jax_num_cpu_devices", metrics.usable_cores())
+    jax.config.update("jax_num_cpu_devices", hardware.usable_cores())
     jax.config.update("jax_enable_x64", True)
     network = f"{args.architecture} {args.depth}, {args.size}x{args.size}x{args.channels}"
     taken = kernels.resolve(args.implementation)
-    print(f"{network}, T = {args.targets}, {taken}; {metrics.hardware()}")
+    print(f"{network}, T = {args.targets}, {taken}; {hardware.hardware()}")
     rows = [_measure(args, size) for size in args.support]
     for row in rows:
         print(_line(row))
     if args.json:
-        result = {"machine": metrics.hardware(), "rows": rows, "command": " ".join(sys.argv)}
+        result = {"machine": hardware.hardware(), "rows": rows, "command": " ".join(sys.argv)}
         with open(args.json, "w", encoding="utf-8") as file:
             json.dump(result, file, indent=1)
 

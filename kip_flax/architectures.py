@@ -2,13 +2,17 @@
 
 The same description becomes an infinitely wide kernel (`kernels`), and a neural_tangents network
 (`kernels.reference`). Adding an architecture is one function here and one entry in
-`ARCHITECTURES`. Sources: Nguyen et al., NeurIPS 2021, section B (Conv, ConvNet, Myrtle); Shankar et
-al., "Neural Kernels Without Tangents", ICML 2020 (Myrtle).
+`ARCHITECTURES`, or a module of one's own (see `find`). Sources: Nguyen et al., NeurIPS 2021,
+section B (Conv, ConvNet, Myrtle); Shankar et al., "Neural Kernels Without Tangents", ICML 2020
+(Myrtle).
 """
 
+import functools
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from kip_flax.runtime import plugins
 from kip_flax.runtime.errors import UserError
 
 
@@ -96,21 +100,73 @@ def myrtle(depth: int = 10) -> Spec:
     return (Conv(), Relu(), *body, GlobalAvgPool(), Dense())
 
 
-ARCHITECTURES: dict[str, Callable[[int], Spec]] = {
-    "fc": fc,
-    "conv": conv,
-    "convnet": convnet,
-    "convnet_plain": convnet_plain,
-    "myrtle": myrtle,
+@dataclass(frozen=True)
+class Architecture:
+    """A family of descriptions.
+
+    Attributes:
+        build: depth -> description; raises UserError for a depth that there is not.
+        published: depth -> the name in the files of distilled sets.
+    """
+
+    build: Callable[[int], Spec]
+    published: Callable[[int], str]
+
+
+# ConvNet is the paper's, with 3 blocks after a prepended layer; ConvNet3 lacks that layer. Other
+# depths of the former have no published name.
+ARCHITECTURES: dict[str, Architecture] = {
+    "fc": Architecture(fc, "FC{}".format),
+    "conv": Architecture(conv, "Conv{}".format),
+    "convnet": Architecture(
+        convnet, lambda depth: "ConvNet" if depth == 3 else f"ConvNetPre{depth}"
+    ),
+    "convnet_plain": Architecture(convnet_plain, "ConvNet{}".format),
+    "myrtle": Architecture(myrtle, "Myrtle{}".format),
 }
 
 
+def find(name: str) -> Architecture:
+    """The architecture called `name`: one of `ARCHITECTURES`, or a module by its dotted name.
+
+    A module has `build(depth) -> Spec`, and may have `published_name(depth) -> str`: letters and
+    digits. Without it files are named after the module: TinyNet3 for `mine.tiny_net` at depth 3.
+
+    Raises:
+        UserError: there is no such architecture.
+    """
+    if name in ARCHITECTURES:
+        return ARCHITECTURES[name]
+    module = plugins.find_foreign("kernel.architecture", name, ARCHITECTURES, ("build",))
+    return Architecture(
+        module.build, getattr(module, "published_name", functools.partial(_name_of_module, name))
+    )
+
+
 def build(name: str, depth: int) -> Spec:
-    """The description called `name` at `depth`; UserError for an unknown name or depth."""
-    if name not in ARCHITECTURES:
-        allowed = ", ".join(ARCHITECTURES)
-        raise UserError(f"unknown architecture {name!r}: kernel.architecture is one of {allowed}.")
-    return ARCHITECTURES[name](depth)
+    """The description called `name` (see `find`) at `depth`.
+
+    Raises:
+        UserError: there is no such architecture, or not at this depth.
+    """
+    return find(name).build(depth)
+
+
+def published_name(name: str, depth: int) -> str:
+    """The name in the files of distilled sets: FC1, Conv3, ConvNet, ConvNet3, Myrtle10.
+
+    An architecture that cannot be found is named after its module.
+    """
+    try:
+        published = find(name).published
+    except (UserError, ImportError):
+        published = functools.partial(_name_of_module, name)
+    return published(depth)
+
+
+def _name_of_module(name: str, depth: int) -> str:
+    words = re.findall("[A-Za-z0-9]+", name.rpartition(".")[2])
+    return "".join(word[0].upper() + word[1:] for word in words) + str(depth)
 
 
 def spatial_sizes(spec: Spec, height: int, width: int) -> list[tuple[int, int]]:

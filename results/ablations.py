@@ -19,7 +19,7 @@ from ml_collections import ConfigDict
 from configs import kip_digits, kip_mnist
 from kip_flax.algorithms import kip
 from kip_flax.modes.train import mode as train
-from kip_flax.runtime import files, metrics, sharding
+from kip_flax.runtime import files, hardware, sharding
 from results.record import percent
 
 FOLDER = Path(__file__).resolve().parent
@@ -116,7 +116,7 @@ def main(argv: list[str] | None = None) -> None:
     if unknown := sorted(set(args.only.split(",")) - STUDIES.keys()):
         sys.exit(f"error: no study {unknown[0]!r}: --only takes {', '.join(STUDIES)}.")
     sharding.prepare_cpu_devices()
-    jax.config.update("jax_num_cpu_devices", metrics.usable_cores())
+    jax.config.update("jax_num_cpu_devices", hardware.usable_cores())
     for name in args.only.split(","):
         for change in STUDIES[name].changes:
             for seed in range(STUDIES[name].seeds):

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from ml_collections import ConfigDict
 
-from kip_flax import export, preprocess
+from kip_flax import data, export, preprocess
 from kip_flax.algorithms import base as tasks
 from kip_flax.modes.figures import draw as figures
 from kip_flax.modes.figures.draw import Shown
@@ -48,7 +48,7 @@ def _natural(name: str, data_dir: str) -> Shown:
     dataset = prepare.load(config)
     fitted = prepare.preprocessing_of(_set(name), dataset, config.preprocess)
     training = preprocess.apply(fitted, dataset.train_images)
-    targets = tasks.Targets(training, dataset.train_labels, dataset.num_classes)
+    targets = data.Targets(training, dataset.train_labels, dataset.num_classes)
     drawn = tasks.init_support(config, targets, tasks.keys(config)[0])
     images, labels = map(np.asarray, drawn)
     pictures = preprocess.invert(fitted, images)

@@ -7,14 +7,12 @@ besides; docs/adding-an-algorithm.md says what.
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 import pkgutil
 import sys
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from kip_flax.runtime.errors import UserError
+from kip_flax.runtime import plugins
 
 if TYPE_CHECKING:
     from ml_collections import ConfigDict
@@ -34,25 +32,7 @@ def find(name: str) -> ModuleType:
     Raises:
         UserError: there is no such module, or it is no algorithm.
     """
-    if name in NAMES:
-        return importlib.import_module(f"{__name__}.{name}")
-    try:
-        found = "." in name and importlib.util.find_spec(name) is not None
-    except (ImportError, ValueError):
-        found = False
-    if not found:
-        raise UserError(
-            f"algorithm is {name!r}: take one of {', '.join(NAMES)}, or a module of your own by "
-            f"its dotted name."
-        )
-    module = importlib.import_module(name)
-    lacking = [part for part in ("init", "make_step") if not hasattr(module, part)]
-    if lacking:
-        raise UserError(
-            f"algorithm is {name!r}, which has no {' and no '.join(lacking)}: see "
-            f"docs/adding-an-algorithm.md."
-        )
-    return module
+    return plugins.find("algorithm", name, __name__, NAMES, ("init", "make_step"))
 
 
 def facts(name: str) -> Facts:

@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 
 from kip_flax import algorithms, architectures, data, export, krr
 from kip_flax import config as config_lib
+from kip_flax.data import Targets
 from kip_flax.kernels import Kernel, KernelOptions
 from kip_flax.runtime import sharding
 
@@ -109,23 +110,6 @@ class Task:
     start: Callable[[], Any]
     step: Step
     support: Callable[[Any], Support]
-
-
-@dataclass(frozen=True, eq=False)
-class Targets:
-    """Training targets in memory: images (n, H, W, C) preprocessed, class numbers (n,)."""
-
-    images: np.ndarray
-    labels: np.ndarray
-    num_classes: int
-
-    def take(self, rows: np.ndarray | slice) -> tuple[np.ndarray, np.ndarray]:
-        """Images and labels, one-hot minus 1/classes, of some of them."""
-        return self.images[rows], self._one_hot[self.labels[rows]]
-
-    @functools.cached_property
-    def _one_hot(self) -> np.ndarray:
-        return np.asarray(krr.centered_one_hot(np.arange(self.num_classes), self.num_classes))
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,19 +1,18 @@
 """Labelled image sets: read, checked, drawn from, augmented."""
 
-from kip_flax.data.datasets import (
-    DATASETS,
-    Dataset,
-    balanced_batch,
-    balanced_draw,
-    hold_out,
-    load_dataset,
-)
+from kip_flax.data.datasets import DATASETS, Dataset, hold_out, load_dataset
+from kip_flax.data.sampling import balanced_batch, balanced_draw, evenly, test_subset
+from kip_flax.data.targets import Targets, centered_one_hot
 
 __all__ = [
     "DATASETS",
     "Dataset",
+    "Targets",
     "balanced_batch",
     "balanced_draw",
+    "centered_one_hot",
+    "evenly",
     "hold_out",
     "load_dataset",
+    "test_subset",
 ]

@@ -1,4 +1,4 @@
-"""Data sets: a name and a folder in, a checked `Dataset` out; and class-balanced draws.
+"""Data sets: a name and a folder in, a checked `Dataset` out.
 
 Nothing is downloaded. The files are the publishers' own; `sources` knows where they lie.
 """
@@ -6,7 +6,6 @@ Nothing is downloaded. The files are the publishers' own; `sources` knows where 
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import jax
 import numpy as np
 
 from kip_flax.data import readers, sources
@@ -115,62 +114,6 @@ def hold_out(dataset: Dataset, fraction: float) -> Dataset:
         test_labels=held[1],
         split="validation",
     )
-
-
-def balanced_draw(labels: np.ndarray, size: int, num_classes: int, key: jax.Array) -> np.ndarray:
-    """Draws `size` different indices into `labels`, as evenly over the classes as can be.
-
-    What does not divide by the number of classes goes to distinct random classes; a class with too
-    few images is made up for by the others. The draw and its random order follow from `key` alone,
-    on any number of devices.
-
-    Args:
-        labels: integers (n,), 0 to num_classes - 1.
-        size: how many to draw.
-        num_classes: how many classes there are.
-        key: a JAX random key.
-
-    Returns:
-        int64 (size,).
-
-    Raises:
-        UserError: `size` is not between 1 and n.
-    """
-    return _drawn(labels, slice(0, size), num_classes, key)
-
-
-def balanced_batch(
-    labels: np.ndarray, size: int, num_classes: int, key: jax.Array, number: int
-) -> np.ndarray:
-    """Batch `number` (from 1) of passes over the data, in each of which no image comes twice.
-
-    Each batch is a balanced draw of what the pass has left. A pass ends when that has too few of
-    some class to be even, and the next one is in another order. It follows from `key` and `number`.
-
-    Args, Returns, Raises: as of `balanced_draw`.
-    """
-    fewest = int(np.bincount(labels, minlength=num_classes).min())
-    batches = max(1, fewest * num_classes // size)
-    passes, place = divmod(number - 1, batches)
-    taken = slice(place * size, (place + 1) * size)
-    return _drawn(labels, taken, num_classes, jax.random.fold_in(key, passes + 1))
-
-
-def _drawn(labels: np.ndarray, taken: slice, num_classes: int, key: jax.Array) -> np.ndarray:
-    """Some of the places in an order that is even over the classes wherever it is cut."""
-    size = taken.stop - taken.start
-    if not 1 <= size <= len(labels):
-        raise UserError(
-            f"{size} images cannot be drawn from {len(labels)}: take between 1 and {len(labels)}."
-        )
-    rng = np.random.default_rng(np.asarray(jax.random.key_data(key)).ravel())
-    shuffled = rng.permutation(len(labels))
-    by_class = shuffled[np.argsort(labels[shuffled], kind="stable")]
-    counts = np.bincount(labels, minlength=num_classes)
-    rank_in_class = np.arange(len(labels)) - np.repeat(np.cumsum(counts) - counts, counts)
-    # First everyone's first image, then everyone's second: whatever the size, the cut is even.
-    in_turn = np.lexsort((rng.random(len(labels)), rank_in_class))
-    return rng.permutation(by_class[in_turn[taken]])
 
 
 def _of_files(name: str, root: Path, image_size: int) -> Source:

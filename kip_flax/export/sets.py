@@ -54,18 +54,6 @@ class Distilled:
         return "zca_normalize" if "zca" in parts else "standard" if "nozca" in parts else None
 
 
-def architecture_name(name: str, depth: int) -> str:
-    """How published names spell an architecture: FC1, Conv3, ConvNet, ConvNet3, Myrtle10.
-
-    ConvNet is the paper's, with 3 blocks after a prepended layer; ConvNet3 lacks that layer. Other
-    depths of the former have no published name and are called ConvNetPre2, ConvNetPre4 ...
-    """
-    if name == "convnet":
-        return "ConvNet" if depth == 3 else f"ConvNetPre{depth}"
-    shown = {"fc": "FC", "conv": "Conv", "convnet_plain": "ConvNet", "myrtle": "Myrtle"}
-    return f"{shown[name]}{depth}"
-
-
 def distilled_name(
     architecture: str,
     support_size: int,
@@ -76,7 +64,7 @@ def distilled_name(
 ) -> str:
     """Published name, without suffix, such as `ConvNet_ssize100_zca_nol_noaug_ckpt1000`.
 
-    `architecture` is spelt by `architecture_name`.
+    `architecture` is spelt by `architectures.published_name`.
     """
     zca = "zca" if preprocess.startswith("zca") else "nozca"
     learned, augment = "l" if learn_labels else "nol", "aug" if augmented else "noaug"

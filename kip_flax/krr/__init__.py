@@ -1,9 +1,9 @@
 """Kernel ridge regression, and what is learned by its error."""
 
+from kip_flax.data.targets import centered_one_hot
 from kip_flax.krr.ridge import (
     accuracy,
     add_ridge,
-    centered_one_hot,
     check_positive_definite,
     loss,
     predict,

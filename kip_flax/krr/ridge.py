@@ -25,11 +25,6 @@ def solve_dtype() -> np.dtype:
     return jax.dtypes.canonicalize_dtype(np.float64)
 
 
-def centered_one_hot(labels: ArrayLike, num_classes: int) -> Array:
-    """Integer labels (n,) as centred regression targets: one-hot minus 1/C, float32 (n, C)."""
-    return jax.nn.one_hot(labels, num_classes, dtype=jnp.float32) - 1 / num_classes
-
-
 def add_ridge(k: ArrayLike, ridge: ArrayLike) -> Array:
     """`k + ridge * I` in `solve_dtype()`, with an absolute `ridge`."""
     k = jnp.asarray(k, solve_dtype())

@@ -19,7 +19,6 @@ from kip_flax import data, export, krr, preprocess
 from kip_flax.data import Dataset
 from kip_flax.krr import label_solve
 from kip_flax.preprocess import Preprocess
-from kip_flax.runs import evaluate
 from kip_flax.runs.folder import RunFolder
 from kip_flax.runtime import multihost, sharding
 
@@ -148,7 +147,7 @@ def _training_sample(dataset: Dataset, fitted: Preprocess, size: int, seed: int)
 
 
 def _test_sample(dataset: Dataset, fitted: Preprocess, num_test: int) -> Sample:
-    pixels, labels = evaluate.test_subset(dataset, num_test)
+    pixels, labels = data.test_subset(dataset, num_test)
     return Sample(pixels, preprocess.apply(fitted, pixels), labels, len(dataset.test_labels))
 
 

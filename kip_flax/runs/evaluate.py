@@ -9,7 +9,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jax.typing import ArrayLike
 
 from kip_flax import krr, preprocess
-from kip_flax.data import Dataset
+from kip_flax.data import Dataset, test_subset
 from kip_flax.export import Distilled
 from kip_flax.preprocess import Preprocess
 from kip_flax.runtime import sharding
@@ -88,15 +88,6 @@ def make_measure(kernel: Kernel) -> jax.stages.Wrapped:
     return measure
 
 
-def test_subset(dataset: Dataset, num_test: int) -> tuple[np.ndarray, np.ndarray]:
-    """`num_test` test images (uint8) and labels spread evenly over the set; 0 or too many: all."""
-    total = len(dataset.test_images)
-    if not 0 < num_test < total:
-        return dataset.test_images, dataset.test_labels
-    rows = np.linspace(0, total - 1, num_test).astype(int)
-    return dataset.test_images[rows], dataset.test_labels[rows]
-
-
 def evaluate_distilled(
     distilled: Distilled,
     dataset: Dataset,
@@ -115,7 +106,7 @@ def evaluate_distilled(
         dataset: whose test images are predicted.
         fitted: the preprocessing: the file's own, or one fitted on the data set's training images.
         kernel, reg, batch_size, mesh: as in `make_evaluate`.
-        num_test: as in `test_subset`.
+        num_test: as in `data.test_subset`.
 
     Raises:
         UserError: the set was made for images of another shape, for other classes or with another

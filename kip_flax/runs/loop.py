@@ -5,11 +5,7 @@ the checkpoint that implies it, and written again it comes out the same. So a ru
 at any moment goes on from its last checkpoint to the same bits as one that never was.
 """
 
-import contextlib
 import os
-import signal
-import types
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +17,7 @@ from ml_collections import ConfigDict
 
 from kip_flax.algorithms.base import State, Task
 from kip_flax.runs import checkpoint, evaluate, record
-from kip_flax.runtime import console, metrics, multihost
+from kip_flax.runtime import console, metrics, multihost, signals
 from kip_flax.runtime.console import Console
 from kip_flax.runtime.errors import UserError
 
@@ -59,7 +55,7 @@ def run_from(run: Run, state: State, step: int) -> State:
     clock = metrics.Stopwatch(step, task.total, task.pairs)
     begun = checked = step
     last, figures = step == task.total, dict[str, float]()
-    with stop_signals() as signalled:
+    with signals.stop_signals() as signalled:
         stopping = multihost.agreed(signalled)
         while not last:
             step += 1
@@ -126,19 +122,19 @@ def _tell(run: Run, step: int, measured: dict[str, jax.Array], figures: dict[str
     with multihost.together():
         run.writer.write_scalars(step, scalars | figures)
     loss = f"  loss {scalars['loss']:.5f}" if "loss" in scalars else ""
-    pairs = [f"{metrics.count(figures['pairs_per_s'])} pairs/s"] if run.task.pairs else []
+    pairs = [f"{console.count(figures['pairs_per_s'])} pairs/s"] if run.task.pairs else []
     run.console.progress(
         f"step {step}/{run.task.total}{loss}",
         f"{figures['step_ms']:.1f} ms/step",
         *pairs,
-        f"ETA {metrics.duration(figures['eta_s'])}",
+        f"ETA {console.duration(figures['eta_s'])}",
     )
 
 
 def _tell_end(run: Run, seconds: float) -> None:
     """When the run will be over, where that is worth waiting for."""
     if seconds >= _WORTH_TELLING:
-        until, left = console.clock(seconds), metrics.duration(seconds)
+        until, left = console.clock(seconds), console.duration(seconds)
         run.console.say(f"expected to end at {until}, in {left}")
 
 
@@ -163,7 +159,7 @@ def _finish(run: Run, figures: dict[str, float]) -> None:
     first, last = result["evaluations"][0], result["evaluations"][-1]
     workdir, split = run.recorder.workdir, run.recorder.split
     run.console.outcome(
-        f"finished in {metrics.duration(result['seconds'])}",
+        f"finished in {console.duration(result['seconds'])}",
         [
             (f"{split} accuracy", _from_to("{:.2%}", first, last, "accuracy")),
             (f"{split} mse", _from_to("{:.5f}", first, last, "mse")),
@@ -181,24 +177,3 @@ def _from_to(form: str, first: dict[str, float], last: dict[str, float], name: s
 
 def _speed(figures: dict[str, float]) -> dict[str, float]:
     return {name: round(figures[name], 3) for name in _SPEED if figures}
-
-
-@contextlib.contextmanager
-def stop_signals() -> Iterator[Callable[[], bool]]:
-    """SIGTERM and SIGINT make the yielded function true; a second one acts as if unhandled."""
-    seen: list[int] = []
-    before: dict[signal.Signals, Any] = {}
-
-    def note(number: int, frame: types.FrameType | None) -> None:
-        del frame
-        seen.append(number)
-        for known, handler in before.items():
-            signal.signal(known, handler)
-
-    for known in (signal.SIGTERM, signal.SIGINT):
-        before[known] = signal.signal(known, note)
-    try:
-        yield lambda: bool(seen)
-    finally:
-        for known, handler in before.items():
-            signal.signal(known, handler)

@@ -2,32 +2,29 @@
 
 import json
 import os
-import platform
 import shlex
 import sys
 import time
 from collections.abc import Mapping
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from ml_collections import ConfigDict
 
-from kip_flax import __version__, export, preprocess
+from kip_flax import architectures, export, preprocess
 from kip_flax import config as config_lib
 from kip_flax.algorithms.base import Support
-from kip_flax.data import Dataset
+from kip_flax.data import Dataset, test_subset
 from kip_flax.export import pictures
 from kip_flax.modes.report import write as report
 from kip_flax.preprocess import Preprocess
-from kip_flax.runs import evaluate, history
-from kip_flax.runtime import files, metrics
+from kip_flax.runs import history
+from kip_flax.runtime import files, hardware, metrics
 
 RESULT = "result.json"
 PICTURE = "images.png"
 DISTILLED = "distilled"
-_PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
 class Recorder:
@@ -72,7 +69,7 @@ class Recorder:
         """Where the set after `step` steps is written: the published name."""
         config = self._config
         name = export.distilled_name(
-            export.architecture_name(config.kernel.architecture, config.kernel.depth),
+            architectures.published_name(config.kernel.architecture, config.kernel.depth),
             config.support.size,
             config.preprocess,
             _labels_differ(config, step),
@@ -150,9 +147,9 @@ class Recorder:
             "seconds": round(seconds, 3),
             **figures,
             "data": self._data,
-            "hardware": metrics.hardware(),
+            "hardware": hardware.hardware(),
             "command": shlex.join(sys.argv),
-            "versions": versions(),
+            "versions": hardware.versions(),
         }
         if self._writes:
             files.write_json(os.path.join(self.workdir, RESULT), content)
@@ -173,12 +170,12 @@ class Recorder:
             f"{self.split}_accuracy": measures["accuracy"],
             f"{self.split}_mse": measures["mse"],
             "config": config_lib.identity(self._config),
-            "versions": versions(),
+            "versions": hardware.versions(),
         }
 
     def _index_row(self, step: int, measures: dict[str, float]) -> dict[str, Any]:
         config = self._config
-        name = export.architecture_name(config.kernel.architecture, config.kernel.depth)
+        name = architectures.published_name(config.kernel.architecture, config.kernel.depth)
         tested = self.split == "test"  # The published columns know of no other images.
         return {
             "architecture": name,
@@ -200,7 +197,7 @@ def _sizes(dataset: Dataset, num_test: int) -> dict[str, Any]:
         "name": dataset.name,
         "train": len(dataset.train_labels),
         "test": len(dataset.test_labels),
-        "tested": len(evaluate.test_subset(dataset, num_test)[1]),
+        "tested": len(test_subset(dataset, num_test)[1]),
         "image_shape": list(dataset.image_shape),
         "class_names": list(dataset.class_names),
     }
@@ -230,9 +227,3 @@ def _read_result(path: str) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}
-
-
-def versions() -> dict[str, str]:
-    """Of the program and what it computes with."""
-    ours = {"kip_flax": __version__, "python": platform.python_version()}
-    return ours | {name: metadata.version(name) for name in _PACKAGES}

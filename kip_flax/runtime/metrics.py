@@ -1,4 +1,4 @@
-"""What a run measures of itself: clu's writers, the stopwatch, hardware, numbers in words."""
+"""What a run measures of itself: clu's writers and the stopwatch."""
 
 import contextlib
 import os
@@ -131,53 +131,6 @@ class Stopwatch:
             "eta_s": seconds * (self._total - step),
         }
         return self._figures
-
-
-def duration(seconds: float) -> str:
-    """Seconds as a person writes them: 8 s, 3 min 20 s, 2 h 05 min."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
-
-
-def count(number: float) -> str:
-    """A number as a person reads it: 950, 12.3k, 4.56M."""
-    for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
-        if number >= size:
-            return f"{number / size:.3g}{unit}"
-    return f"{number:.3g}"
-
-
-def hardware() -> str:
-    """The devices in use in words, such as '2 x cpu (AMD EPYC 7B13, 2 cores)'."""
-    import jax
-
-    device = jax.devices()[0]
-    name = device.device_kind
-    if device.platform == "cpu":
-        name = f"{_processor()}, {usable_cores()} cores"
-    processes = f" in {jax.process_count()} processes" if jax.process_count() > 1 else ""
-    return f"{jax.device_count()} x {device.platform} ({name}){processes}"
-
-
-def usable_cores() -> int:
-    """Cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-def _processor() -> str:
-    with contextlib.suppress(OSError), open("/proc/cpuinfo", encoding="utf-8") as file:
-        for line in file:
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    import platform
-
-    return platform.processor() or platform.machine()
 
 
 def as_image(picture: np.ndarray | Any) -> np.ndarray:

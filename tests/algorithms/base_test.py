@@ -10,6 +10,7 @@ from whole_runs import (
 )
 
 from kip_flax.algorithms import base as tasks
+from kip_flax.data import Targets
 from kip_flax.runtime import sharding
 
 
@@ -31,7 +32,7 @@ def test_optimizer_follows_its_schedule(name, schedule):
 def test_noise_support_has_one_of_each_class():
     config = small(support__init="noise", support__size=20)
     labels = np.arange(40) % 10
-    targets = tasks.Targets(np.zeros((40, 8, 8, 1), np.float32), labels, 10)
+    targets = Targets(np.zeros((40, 8, 8, 1), np.float32), labels, 10)
     images, labels = tasks.init_support(config, targets, jax.random.key(0))
     assert images.shape == (20, 8, 8, 1)
     assert abs(float(images.std()) - 1) < 0.1
@@ -41,7 +42,7 @@ def test_noise_support_has_one_of_each_class():
 def test_published_steps_are_marked():
     marks = tasks.make_task(
         small(num_steps=2100, eval__steps=()),
-        tasks.Targets(np.zeros((40, 8, 8, 1), np.float32), np.arange(40) % 10, 10),
+        Targets(np.zeros((40, 8, 8, 1), np.float32), np.arange(40) % 10, 10),
         (jnp.zeros((10, 8, 8, 1)), jnp.zeros((10, 10))),
         quick_kernel(None),
         sharding.make_mesh(1, 1),

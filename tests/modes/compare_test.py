@@ -19,7 +19,7 @@ from kip_flax.modes.compare.sets import Made
 from kip_flax.modes.train import mode as train
 from kip_flax.modes.transfer import rows as transfer_rows
 from kip_flax.networks import fields as transfer_fields
-from kip_flax.runs import loop
+from kip_flax.runtime import signals
 from kip_flax.runtime.errors import UserError
 
 NETWORKS = ("krr", "krr:fc:2", "fc:1")
@@ -157,7 +157,7 @@ def stop_after(patch, calls):
         def __exit__(self, *_):
             return None
 
-    patch.setattr(loop, "stop_signals", Stopping)
+    patch.setattr(signals, "stop_signals", Stopping)
 
 
 def test_an_interrupted_comparison_goes_on(runs, compared, tmp_path):

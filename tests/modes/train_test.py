@@ -118,7 +118,7 @@ def test_test_subset_is_used(undisturbed):
     workdir, state = undisturbed
     digits = data.load_dataset("digits")
     fitted = preprocess.fit("standard", digits.train_images)
-    images, labels = evaluate.test_subset(digits, 60)
+    images, labels = data.test_subset(digits, 60)
     kernel = quick_kernel(None)
     measure = evaluate.make_evaluate(
         kernel, preprocess.apply(fitted, images), labels, reg=1e-6, batch_size=60

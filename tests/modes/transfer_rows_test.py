@@ -9,8 +9,9 @@ from made_transfers import make_config
 from kip_flax.modes.transfer import mode as transfer
 from kip_flax.modes.transfer import rows as transfer_rows
 from kip_flax.networks import train as finite
-from kip_flax.runs import checkpoint, loop
+from kip_flax.runs import checkpoint
 from kip_flax.runs import setup as prepare
+from kip_flax.runtime import signals
 
 
 @pytest.mark.slow
@@ -37,7 +38,7 @@ def stop_after(monkeypatch, calls):
         def __exit__(self, *_):
             return None
 
-    monkeypatch.setattr(loop, "stop_signals", Stopping)
+    monkeypatch.setattr(signals, "stop_signals", Stopping)
 
 
 @pytest.mark.parametrize("calls", [2, 10])

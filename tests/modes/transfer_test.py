@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from made_transfers import NAME, make_config, write
 
-from kip_flax.algorithms import base as tasks
+from kip_flax import data
 from kip_flax.data import coresets
 from kip_flax.modes.train import mode as train
 from kip_flax.modes.transfer import mode as transfer
@@ -56,7 +56,7 @@ def test_the_table_of_a_transfer(files, tmp_path, quick_kernels, digits, capsys)
 
 
 def test_baselines_do_not_see_the_held_out_images(digits):
-    real = tasks.Targets(digits.train_images, digits.train_labels, 10)
+    real = data.Targets(digits.train_images, digits.train_labels, 10)
     import jax
 
     pool, held = transfer_sets.hold_out(real, 0.1, jax.random.key(0))

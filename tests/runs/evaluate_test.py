@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from kip_flax import krr, preprocess
-from kip_flax.data import Dataset
+from kip_flax.data import Dataset, sampling
 from kip_flax.export import Distilled
 from kip_flax.runs import evaluate
 from kip_flax.runtime import sharding
@@ -121,11 +121,11 @@ def test_a_distilled_file_is_evaluated_on_the_test_images(name):
 
 def test_a_picked_part_is_spread_over_the_test_set():
     data = dataset()
-    images, labels = evaluate.test_subset(data, 4)
+    images, labels = sampling.test_subset(data, 4)
     np.testing.assert_array_equal(images, data.test_images[[0, 9, 19, 29]])
     np.testing.assert_array_equal(labels, data.test_labels[[0, 9, 19, 29]])
     for everything in (0, 30, 99):
-        assert len(evaluate.test_subset(data, everything)[0]) == 30
+        assert len(sampling.test_subset(data, everything)[0]) == 30
 
 
 @pytest.mark.parametrize(

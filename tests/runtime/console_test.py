@@ -18,7 +18,7 @@ import pytest
 from kip_flax.runs import loop
 from kip_flax.runtime import console as console_lib
 from kip_flax.runtime import metrics
-from kip_flax.runtime.console import Console
+from kip_flax.runtime.console import Console, count, duration
 
 ROOT = Path(__file__).resolve().parents[2]
 PLAIN = {"NO_COLOR": "1", "TERM": "xterm"}
@@ -218,8 +218,8 @@ def test_stopwatch_counts_steps_without_pauses(monkeypatch):
     [(8.4, "8 s"), (59.9, "1 min 00 s"), (200, "3 min 20 s"), (7500, "2 h 05 min")],
 )
 def test_durations_in_words(seconds, words):
-    assert metrics.duration(seconds) == words
+    assert duration(seconds) == words
 
 
 def test_counts_in_words():
-    assert [metrics.count(n) for n in (950, 12300, 4.56e6)] == ["950", "12.3k", "4.56M"]
+    assert [count(n) for n in (950, 12300, 4.56e6)] == ["950", "12.3k", "4.56M"]

@@ -19,8 +19,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from kip_flax import preprocess
-from kip_flax.algorithms.base import Targets
-from kip_flax.data import Dataset
+from kip_flax.data import Dataset, Targets
 from kip_flax.modes.compare import page as compare_page
 from kip_flax.modes.compare import published
 from kip_flax.modes.compare import sets as compare_sets
@@ -33,9 +32,9 @@ from kip_flax.modes.transfer import table as transfer_table
 from kip_flax.modes.transfer.sets import ImageSet
 from kip_flax.networks import fields as transfer_fields
 from kip_flax.preprocess import Preprocess
-from kip_flax.runs import checkpoint, loop
+from kip_flax.runs import checkpoint
 from kip_flax.runs import setup as prepare
-from kip_flax.runtime import metrics, sharding
+from kip_flax.runtime import hardware, sharding, signals
 from kip_flax.runtime.console import Console
 from kip_flax.runtime.errors import UserError
 
@@ -82,7 +81,7 @@ def _compare(
     asked: list[ImageSet] = []
     done = True
     folder = os.path.join(workdir, "transfer")
-    with checkpoint.open_manager(folder, keep=1) as manager, loop.stop_signals() as stopping:
+    with checkpoint.open_manager(folder, keep=1) as manager, signals.stop_signals() as stopping:
         session = transfer_rows.Session(manager, stopping, console)
         for group in groups:
             problem, pool, key_draw = transfer.make_problem(config, dataset, group.fitted, mesh)
@@ -202,7 +201,7 @@ def _notes(config: ConfigDict, lines: list[compare_table.Line], dataset: Dataset
         f"{options.labels} labels, augmented by {_augmented(config)}, "
         f"{options.seeds} seeds; rate and L2 chosen on held-out training images.",
         f"Seconds are those of each run on its own machine; this comparison ran on "
-        f"{metrics.hardware()}.",
+        f"{hardware.hardware()}.",
     ]
 
 
@@ -218,4 +217,4 @@ def _summary(config: ConfigDict, entries: list[Entry], dataset: Dataset, workdir
 {sets}
   data      {dataset.name}, {len(dataset.test_labels)} test images
   measured  {", ".join(config.transfer.networks)}; {config.transfer.seeds} seeds
-  devices   {metrics.hardware()}"""
+  devices   {hardware.hardware()}"""

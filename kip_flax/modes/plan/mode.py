@@ -15,7 +15,7 @@ import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from kip_flax import architectures, kernels, preprocess
+from kip_flax import architectures, data, kernels, preprocess
 from kip_flax import config as config_lib
 from kip_flax.algorithms import _methods as methods
 from kip_flax.algorithms import base as tasks
@@ -24,8 +24,8 @@ from kip_flax.data import Dataset
 from kip_flax.modes.plan import arithmetic as plan_arithmetic
 from kip_flax.runs import evaluate
 from kip_flax.runs import setup as prepare
-from kip_flax.runtime import metrics, sharding
-from kip_flax.runtime.console import Console
+from kip_flax.runtime import hardware, sharding
+from kip_flax.runtime.console import Console, count, duration
 from kip_flax.runtime.errors import UserError
 
 _PROBE_SECONDS = 4.0  # A probe with more targets than the first should take about so long.
@@ -101,7 +101,7 @@ def plan_run(config: ConfigDict, console: Console | None = None) -> Plan:
     prepare.start_of(config, dataset)
     kernel = sharding.shard_kernel(prepare.make_kernel(config, console), mesh)
     targets = min(config.batch_size, len(dataset.train_labels))
-    tests = len(evaluate.test_subset(dataset, config.eval.num_test)[1])
+    tests = len(data.test_subset(dataset, config.eval.num_test)[1])
     labelled = tasks.label_targets(config, len(dataset.train_labels))
     probe = _Probe(config, dataset, kernel, mesh)
     step = line(probe.step, targets)
@@ -135,7 +135,7 @@ class _Probe:
         rows = np.unique(np.linspace(0, len(dataset.train_labels) - 1, _IMAGES).astype(int))
         images, labels = dataset.train_images[rows], dataset.train_labels[rows]
         fitted = preprocess.fit("standard", images)
-        self._targets = tasks.Targets(preprocess.apply(fitted, images), labels, dataset.num_classes)
+        self._targets = data.Targets(preprocess.apply(fitted, images), labels, dataset.num_classes)
         self._key = jax.random.key(config.seed)
 
     def step(self, count: int) -> float:
@@ -175,11 +175,11 @@ class _Probe:
         measure(images, labels)  # It compiles.
         return _seconds(lambda: measure(images, labels))
 
-    def _repeated(self, count: int) -> tasks.Targets:
+    def _repeated(self, count: int) -> data.Targets:
         """The targets, again and again if that is needed to have `count` of them."""
         targets = self._targets
         times = -(-max(count, self._config.support.size) // len(targets.labels))
-        return tasks.Targets(
+        return data.Targets(
             np.concatenate([targets.images] * times),
             np.concatenate([targets.labels] * times),
             targets.num_classes,
@@ -209,15 +209,15 @@ def _words(config: ConfigDict, dataset: Dataset, mesh: Mesh, plan: Plan) -> str:
     if plan.labelled:
         tested += f", labels solved for {plan.labelled} targets"
     lines = [
-        f"plan of {config.algorithm} on {dataset.name}, {metrics.hardware()}, "
+        f"plan of {config.algorithm} on {dataset.name}, {hardware.hardware()}, "
         f"kernel {kernels.resolve(config.kernel.implementation)}",
-        f"  pairs      {metrics.count(cost.pairs)} a step; "
-        f"{metrics.count(cost.flops_per_pair)}flop each, with the gradient where there is one",
+        f"  pairs      {count(cost.pairs)} a step; "
+        f"{count(cost.flops_per_pair)}flop each, with the gradient where there is one",
         f"  step       {_time(one_step)}, {_time(plan.step.fixed)} of them whatever the targets",
         f"  evaluation {_time(one_test)} on {tested}, {plan.evaluations} times",
         f"  run        {plan.steps} steps: {_time(plan.seconds)}, and compiling at the start",
-        f"  memory     {metrics.count(memory.host)}B of data on the host, "
-        f"{metrics.count(memory.device)}B on each of {devices} devices",
+        f"  memory     {count(memory.host)}B of data on the host, "
+        f"{count(memory.device)}B on each of {devices} devices",
         *plan_arithmetic.warnings(memory),
         "estimates, by arithmetic from the above; nothing of it was run:",
     ]
@@ -232,4 +232,4 @@ def _words(config: ConfigDict, dataset: Dataset, mesh: Mesh, plan: Plan) -> str:
 
 
 def _time(seconds: float) -> str:
-    return metrics.duration(seconds) if seconds >= 60 else f"{seconds:.3g} s"
+    return duration(seconds) if seconds >= 60 else f"{seconds:.3g} s"

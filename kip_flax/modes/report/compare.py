@@ -6,7 +6,7 @@ from kip_flax.modes.report import results as report_results
 from kip_flax.modes.report.charts import Line, line_chart
 from kip_flax.modes.report.facts import Facts
 from kip_flax.modes.report.text import NONE, number, percent, table
-from kip_flax.runtime import metrics
+from kip_flax.runtime import console
 
 _COLOURS = 4
 _PLACES = ("dataset.data_dir", "mesh.", "checkpoint.", "log.", "report.")
@@ -54,7 +54,7 @@ def _figures(names: Sequence[str], runs: Sequence[Facts]) -> str:
         ["mse", *(f"{run.evaluations[-1]['mse']:.5f}" for run in runs)],
         ["images", *(number(run.config["support.size"]) for run in runs)],
         ["steps", *(number(run.evaluations[-1]["step"]) for run in runs)],
-        ["time", *(metrics.duration(run.result["seconds"]) for run in runs)],
+        ["time", *(console.duration(run.result["seconds"]) for run in runs)],
         ["hardware", *(str(run.result.get("hardware", NONE)) for run in runs)],
     ]
     figures = table(["", *names], rows, "Figures")

@@ -17,7 +17,7 @@ from kip_flax.modes.report import setup as report_setup
 from kip_flax.modes.report import style as report_style
 from kip_flax.modes.report.facts import Facts
 from kip_flax.modes.report.text import number, percent, plural, points
-from kip_flax.runtime import metrics
+from kip_flax.runtime import console
 
 RELOAD_SECONDS = 15
 
@@ -137,7 +137,7 @@ def _tiles(run: Facts, size: int) -> list[str]:
     if "train" in data:
         told = f"one for every {number(data['train'] / size)}; {told}"
     tiles.append(("Images", number(size), told, ""))
-    seconds, steps = metrics.duration(run.result["seconds"]), plural(int(last["step"]), "step")
+    seconds, steps = console.duration(run.result["seconds"]), plural(int(last["step"]), "step")
     if config["algorithm"] == "ls":
         steps = plural(int(last["step"]), "tile") + " of targets"
     tiles.append(("Cost", seconds, f"{steps} on {run.result.get('hardware', 'unknown')}", ""))

@@ -5,7 +5,7 @@ from typing import Any
 
 from kip_flax.modes.report.facts import Facts
 from kip_flax.modes.report.text import NONE, TIMES, code, facts, fold, table
-from kip_flax.runtime import metrics
+from kip_flax.runtime import console
 
 
 def use(run: Facts, uid: str) -> str:
@@ -59,13 +59,13 @@ def cost(run: Facts) -> str:
     if "step_ms" in result:
         speed = f"{result['step_ms']:,.1f} ms a step"
     if result.get("pairs_per_s"):
-        speed += f", {metrics.count(result['pairs_per_s'])} kernel entries a second"
+        speed += f", {console.count(result['pairs_per_s'])} kernel entries a second"
     versions = ", ".join(f"{name} {v}" for name, v in result.get("versions", {}).items())
     after = f"{found['seconds']:.1f} s after the run" if "seconds" in found else ""
     return facts(
         [
             ("hardware", escape(str(result.get("hardware", "")))),
-            ("time", f"{metrics.duration(result['seconds'])}, with evaluations"),
+            ("time", f"{console.duration(result['seconds'])}, with evaluations"),
             ("speed at the end", speed),
             ("this analysis", after),
             ("command", f"<code>{escape(str(result.get('command', '')))}</code>"),

@@ -9,7 +9,7 @@ import os
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from kip_flax import __version__, export, kernels, preprocess
+from kip_flax import __version__, data, export, kernels, preprocess
 from kip_flax import config as config_lib
 from kip_flax.algorithms import base as tasks
 from kip_flax.algorithms.base import Kernel, State, Task
@@ -19,8 +19,8 @@ from kip_flax.preprocess import Preprocess
 from kip_flax.runs import analysis, checkpoint, evaluate, loop, record
 from kip_flax.runs import setup as prepare
 from kip_flax.runs.folder import RunFolder
-from kip_flax.runtime import files, metrics, multihost, sharding
-from kip_flax.runtime.console import Console
+from kip_flax.runtime import files, hardware, metrics, multihost, sharding, signals
+from kip_flax.runtime.console import Console, count
 from kip_flax.runtime.errors import UserError
 
 EVALUATION = "evaluation.json"
@@ -67,7 +67,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str, console: Console | None
 
         fitted = prepare.kept_preprocessing(config, dataset, workdir, resumed=restored is not None)
         train_images = preprocess.apply(fitted, dataset.train_images)
-        targets = tasks.Targets(train_images, dataset.train_labels, dataset.num_classes)
+        targets = data.Targets(train_images, dataset.train_labels, dataset.num_classes)
         kernel = sharding.shard_kernel(prepare.make_kernel(config, console), mesh)
         key_support, key_steps = tasks.keys(config)
         support = tasks.init_support(config, targets, key_support)
@@ -91,7 +91,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str, console: Console | None
                 state = sharding.replicate(mesh, restored.state)
                 state = loop.run_from(run, state, restored.step)
         if state.step == total:  # All is saved: what follows can be made up for (--mode=report).
-            with loop.stop_signals():  # A first signal lets it come to its end.
+            with signals.stop_signals():  # A first signal lets it come to its end.
                 analysis.analyse_run(RunFolder(workdir), config, dataset, fitted, kernel, mesh)
             with multihost.together():
                 recorder.report()
@@ -140,8 +140,8 @@ def evaluate_file(
                 "evaluated_on": dataset.split,
                 **measures,
                 "config": config.to_dict(),
-                "hardware": metrics.hardware(),
-                "versions": record.versions(),
+                "hardware": hardware.hardware(),
+                "versions": hardware.versions(),
             },
         )
     return measures
@@ -150,7 +150,7 @@ def evaluate_file(
 def _make_evaluate(
     config: ConfigDict, dataset: Dataset, fitted: Preprocess, kernel: Kernel, mesh: Mesh
 ) -> evaluate.Evaluate:
-    images, labels = evaluate.test_subset(dataset, config.eval.num_test)
+    images, labels = data.test_subset(dataset, config.eval.num_test)
     return evaluate.make_evaluate(
         kernel,
         preprocess.apply(fitted, images),
@@ -166,7 +166,7 @@ def _summary(
 ) -> tuple[str, list[tuple[str, str]]]:
     size = "x".join(map(str, dataset.image_shape))
     labels = f"labels {config_lib.labels_are(config_lib.flatten(config))}"
-    pairs = f", {metrics.count(task.pairs)} pairs each" if task.pairs else ""
+    pairs = f", {count(task.pairs)} pairs each" if task.pairs else ""
     kernel, axes = config.kernel, mesh.shape
     used = kernels.resolve(kernel.implementation)
     counts = len(dataset.train_labels), len(dataset.test_labels)
@@ -176,6 +176,6 @@ def _summary(
         ("data", data),
         ("support", f"{config.support.size} images, {labels}"),
         ("kernel", f"{kernel.architecture}, depth {kernel.depth}, {kernel.kind}; {used}"),
-        ("devices", f"{metrics.hardware()}; mesh {axes['data']} x {axes['support']}"),
+        ("devices", f"{hardware.hardware()}; mesh {axes['data']} x {axes['support']}"),
         ("steps", f"{task.total}{pairs}"),
     ]

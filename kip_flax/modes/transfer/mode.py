@@ -18,7 +18,7 @@ from ml_collections import ConfigDict
 
 from kip_flax import config as config_lib
 from kip_flax import data, export, preprocess
-from kip_flax.algorithms.base import Targets
+from kip_flax.data import Targets
 from kip_flax.modes.transfer import rows as transfer_rows
 from kip_flax.modes.transfer import sets as transfer_sets
 from kip_flax.modes.transfer import table as transfer_table
@@ -27,10 +27,10 @@ from kip_flax.networks import build as networks
 from kip_flax.networks import fields as transfer_fields
 from kip_flax.networks.fields import KRR
 from kip_flax.preprocess import Preprocess
-from kip_flax.runs import checkpoint, evaluate, loop
+from kip_flax.runs import checkpoint, evaluate
 from kip_flax.runs import setup as prepare
 from kip_flax.runs.evaluate import Kernel
-from kip_flax.runtime import metrics, sharding
+from kip_flax.runtime import hardware, sharding, signals
 from kip_flax.runtime.console import Console
 
 
@@ -65,7 +65,7 @@ def _transfer(
     console.say(_summary(config, path, distilled, pool, problem.held_out, problem.test, workdir))
 
     folder = os.path.join(workdir, "transfer")
-    with checkpoint.open_manager(folder, keep=1) as manager, loop.stop_signals() as stopping:
+    with checkpoint.open_manager(folder, keep=1) as manager, signals.stop_signals() as stopping:
         session = transfer_rows.Session(manager, stopping, console)
         if not fill(table, problem, sets, kernels, makers, session):
             console.outcome("stopped and saved: the same command goes on from there")
@@ -94,7 +94,7 @@ def make_problem(
     key_held, key_draw, key_train = jax.random.split(jax.random.key(config.seed), 3)
     real = Targets(preprocess.apply(fitted, dataset.train_images), dataset.train_labels, classes)
     pool, held_out = transfer_sets.hold_out(real, config.transfer.held_out, key_held)
-    images, labels = evaluate.test_subset(dataset, config.eval.num_test)
+    images, labels = data.test_subset(dataset, config.eval.num_test)
     test = Targets(preprocess.apply(fitted, images), labels, classes)
     return transfer_rows.Problem(config, held_out, test, mesh, key_train), pool, key_draw
 
@@ -202,4 +202,4 @@ draw from, {len(held_out.labels)} held out, {len(test.labels)} to test on
   networks  {", ".join(options.networks)}; width {options.width}
   training  {options.num_steps} steps of {options.batch_size}, {options.loss} on {options.labels} \
 labels, {options.seeds} seeds
-  devices   {metrics.hardware()}"""
+  devices   {hardware.hardware()}"""

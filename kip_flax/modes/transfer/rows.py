@@ -17,8 +17,7 @@ import orbax.checkpoint as ocp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
-from kip_flax.algorithms.base import Targets
-from kip_flax.data import augment
+from kip_flax.data import Targets, augment
 from kip_flax.modes.transfer import table as transfer_table
 from kip_flax.modes.transfer.sets import ImageSet
 from kip_flax.networks import build as networks
@@ -27,7 +26,7 @@ from kip_flax.networks import train as finite
 from kip_flax.networks import zoo
 from kip_flax.runs import checkpoint, evaluate
 from kip_flax.runs.evaluate import Kernel
-from kip_flax.runtime import metrics, sharding
+from kip_flax.runtime import console, sharding
 from kip_flax.runtime.console import Console
 
 Row = dict[str, Any]
@@ -225,5 +224,5 @@ def _best(job: str, results: list[Row]) -> Row:
 
 
 def _progress(told: str, step: int, total: int, pace: float) -> tuple[str, str, str]:
-    left = metrics.duration(pace * (total - step))
+    left = console.duration(pace * (total - step))
     return f"{told}: step {step}/{total}", f"{1e3 * pace:.1f} ms/step", f"ETA {left}"

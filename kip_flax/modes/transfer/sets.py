@@ -9,8 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from kip_flax import data, export
-from kip_flax.algorithms.base import Targets
-from kip_flax.data import coresets
+from kip_flax.data import Targets, coresets
 from kip_flax.krr import label_solve
 from kip_flax.runs.evaluate import Kernel
 from kip_flax.runtime.errors import UserError

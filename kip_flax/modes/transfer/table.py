@@ -11,8 +11,7 @@ import numpy as np
 
 from kip_flax.modes.transfer import worth
 from kip_flax.modes.transfer.sets import ImageSet
-from kip_flax.runs import record
-from kip_flax.runtime import files, metrics
+from kip_flax.runtime import console, files, hardware
 from kip_flax.runtime.errors import UserError
 
 TABLE = "transfer.json"
@@ -30,7 +29,7 @@ def line(row: dict[str, Any]) -> str:
     """One row for the console."""
     return (
         f"{row['network']} on {row['size']} {row['set']}: test accuracy {_figure(row)} "
-        f"({metrics.duration(row['seconds'])})"
+        f"({console.duration(row['seconds'])})"
     )
 
 
@@ -132,8 +131,8 @@ class Table:
         return _figure(row) if row else DIVERGED if self.diverged(*key) else ""
 
     def _write(self) -> None:
-        told = {"hardware": metrics.hardware(), "command": shlex.join(sys.argv)}
-        content = self._content | told | {"versions": record.versions()}
+        told = {"hardware": hardware.hardware(), "command": shlex.join(sys.argv)}
+        content = self._content | told | {"versions": hardware.versions()}
         files.write_json(self._path, content)
 
 

@@ -1,0 +1,79 @@
+"""Which images of a data set are taken: balanced draws and even subsets."""
+
+import jax
+import numpy as np
+
+from kip_flax.data.datasets import Dataset
+from kip_flax.runtime.errors import UserError
+
+
+def balanced_draw(labels: np.ndarray, size: int, num_classes: int, key: jax.Array) -> np.ndarray:
+    """Draws `size` different indices into `labels`, as evenly over the classes as can be.
+
+    What does not divide by the number of classes goes to distinct random classes; a class with too
+    few images is made up for by the others. The draw and its random order follow from `key` alone,
+    on any number of devices.
+
+    Args:
+        labels: integers (n,), 0 to num_classes - 1.
+        size: how many to draw.
+        num_classes: how many classes there are.
+        key: a JAX random key.
+
+    Returns:
+        int64 (size,).
+
+    Raises:
+        UserError: `size` is not between 1 and n.
+    """
+    return _drawn(labels, slice(0, size), num_classes, key)
+
+
+def balanced_batch(
+    labels: np.ndarray, size: int, num_classes: int, key: jax.Array, number: int
+) -> np.ndarray:
+    """Batch `number` (from 1) of passes over the data, in each of which no image comes twice.
+
+    Each batch is a balanced draw of what the pass has left. A pass ends when that has too few of
+    some class to be even, and the next one is in another order. It follows from `key` and `number`.
+
+    Args, Returns, Raises: as of `balanced_draw`.
+    """
+    fewest = int(np.bincount(labels, minlength=num_classes).min())
+    batches = max(1, fewest * num_classes // size)
+    passes, place = divmod(number - 1, batches)
+    taken = slice(place * size, (place + 1) * size)
+    return _drawn(labels, taken, num_classes, jax.random.fold_in(key, passes + 1))
+
+
+def _drawn(labels: np.ndarray, taken: slice, num_classes: int, key: jax.Array) -> np.ndarray:
+    """Some of the places in an order that is even over the classes wherever it is cut."""
+    size = taken.stop - taken.start
+    if not 1 <= size <= len(labels):
+        raise UserError(
+            f"{size} images cannot be drawn from {len(labels)}: take between 1 and {len(labels)}."
+        )
+    rng = np.random.default_rng(np.asarray(jax.random.key_data(key)).ravel())
+    shuffled = rng.permutation(len(labels))
+    by_class = shuffled[np.argsort(labels[shuffled], kind="stable")]
+    counts = np.bincount(labels, minlength=num_classes)
+    rank_in_class = np.arange(len(labels)) - np.repeat(np.cumsum(counts) - counts, counts)
+    # First everyone's first image, then everyone's second: whatever the size, the cut is even.
+    in_turn = np.lexsort((rng.random(len(labels)), rank_in_class))
+    return rng.permutation(by_class[in_turn[taken]])
+
+
+def evenly(total: int, most: int) -> np.ndarray:
+    """At most `most` of the numbers below `total`, evenly, with the first and the last."""
+    if total <= most:
+        return np.arange(total)
+    return np.unique(np.linspace(0, total - 1, most).round().astype(int))
+
+
+def test_subset(dataset: Dataset, num_test: int) -> tuple[np.ndarray, np.ndarray]:
+    """`num_test` test images (uint8) and labels spread evenly over the set; 0 or too many: all."""
+    total = len(dataset.test_images)
+    if not 0 < num_test < total:
+        return dataset.test_images, dataset.test_labels
+    rows = np.linspace(0, total - 1, num_test).astype(int)  # Rounded down, unlike `evenly`.
+    return dataset.test_images[rows], dataset.test_labels[rows]

@@ -1,0 +1,28 @@
+"""The sections of a configuration, each described by the code that reads it."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Section:
+    """The fields that one owner reads, and what they may say.
+
+    A field has a dotted name, such as 'kernel.depth'. `config` puts the sections together and
+    checks them in the order of the attributes.
+
+    Attributes:
+        fields: types by name; float admits integers too.
+        choices: the values that a field may take, where they can be listed.
+        minima: the smallest value allowed.
+        above_zero: numbers that must be above 0.
+        check: of all fields of the configuration, by dotted name: what the other attributes cannot
+            say. Raises UserError.
+    """
+
+    fields: Mapping[str, type]
+    choices: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    minima: Mapping[str, float] = field(default_factory=dict)
+    above_zero: Sequence[str] = ()
+    check: Callable[[Mapping[str, Any]], None] | None = None

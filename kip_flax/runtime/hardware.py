@@ -1,0 +1,50 @@
+"""The machine and the software that a program runs on, and the cache that it has there."""
+
+import contextlib
+import os
+import platform
+from importlib import metadata
+from pathlib import Path
+
+from kip_flax import __version__
+
+_PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+
+
+def hardware() -> str:
+    """The devices in use in words, such as '2 x cpu (AMD EPYC 7B13, 2 cores)'."""
+    import jax
+
+    device = jax.devices()[0]
+    name = device.device_kind
+    if device.platform == "cpu":
+        name = f"{_processor()}, {usable_cores()} cores"
+    processes = f" in {jax.process_count()} processes" if jax.process_count() > 1 else ""
+    return f"{jax.device_count()} x {device.platform} ({name}){processes}"
+
+
+def usable_cores() -> int:
+    """Cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def versions() -> dict[str, str]:
+    """Versions of this program and of the packages that its numbers depend on."""
+    ours = {"kip_flax": __version__, "python": platform.python_version()}
+    return ours | {name: metadata.version(name) for name in _PACKAGES}
+
+
+def cache_folder() -> Path:
+    """The folder for compiled programs, under XDG_CACHE_HOME or ~/.cache; it need not exist."""
+    home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    return Path(home) / "kip_flax"
+
+
+def _processor() -> str:
+    with contextlib.suppress(OSError), open("/proc/cpuinfo", encoding="utf-8") as file:
+        for line in file:
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()

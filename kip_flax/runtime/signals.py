@@ -1,0 +1,28 @@
+"""SIGTERM and SIGINT as a question that a loop asks."""
+
+import contextlib
+import signal
+import types
+from collections.abc import Callable, Iterator
+from typing import Any
+
+
+@contextlib.contextmanager
+def stop_signals() -> Iterator[Callable[[], bool]]:
+    """SIGTERM and SIGINT make the yielded function true; a second one acts as if unhandled."""
+    seen: list[int] = []
+    before: dict[signal.Signals, Any] = {}
+
+    def note(number: int, frame: types.FrameType | None) -> None:
+        del frame
+        seen.append(number)
+        for known, handler in before.items():
+            signal.signal(known, handler)
+
+    for known in (signal.SIGTERM, signal.SIGINT):
+        before[known] = signal.signal(known, note)
+    try:
+        yield lambda: bool(seen)
+    finally:
+        for known, handler in before.items():
+            signal.signal(known, handler)
