@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from kip_flax import export
-from kip_flax.export import card, citations
+from kip_flax.export import card
 from results import record, words
 from results.experiments import Experiment
 
@@ -27,7 +27,7 @@ def render(experiment: Experiment, folder: Path) -> str:
         f"## Make again\n\n{_made(told)}",
         f"## Licence\n\n{card.licence(dataset)}",
         f"## Limits\n\n{card.limits(distilled)}",
-        f"## Citation\n\n```bibtex\n{citations.bibtex(config['algorithm'])}\n```",
+        f"## Citation\n\n{card.citation(config['algorithm'])}",
     )
     return "\n\n".join(sections) + "\n"
 

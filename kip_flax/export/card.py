@@ -9,11 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from kip_flax import config as config_lib
-from kip_flax.algorithms import _matching_fields as matching_fields
-from kip_flax.algorithms import _methods as methods
-from kip_flax.export import Distilled, citations
+from kip_flax import algorithms
 from kip_flax.export.moments import field_name
+from kip_flax.export.sets import Distilled
 
 _LEARNED = {
     "learned": "images and labels",
@@ -55,7 +53,7 @@ def write_card(distilled: Distilled, dataset: str, class_names: list[str], paths
         "## Figures\n\n" + _figures(provenance, meta.get("kernel", {})),
         f"## Licence\n\n{licence(dataset)} Put its licence into the header before you publish.",
         "## Limits\n\n" + limits(distilled, *_chosen(provenance)),
-        f"## Citation\n\n```bibtex\n{citations.bibtex(algorithm)}\n```",
+        "## Citation\n\n" + citation(algorithm),
     )
     return "\n\n".join(sections) + "\n"
 
@@ -63,7 +61,6 @@ def write_card(distilled: Distilled, dataset: str, class_names: list[str], paths
 def _header(count: int, dataset: str, algorithm: str) -> str:
     sizes = {1_000: "n<1K", 10_000: "1K<n<10K", 100_000: "10K<n<100K"}
     size = next((name for most, name in sizes.items() if count < most), "n>100K")
-    matched = algorithm in matching_fields.ALGORITHMS
     name = json.dumps(f"{dataset}, distilled to {count} images", ensure_ascii=False)
     return f"""---
 license: other
@@ -74,7 +71,7 @@ size_categories:
 - {size}
 tags:
 - dataset-distillation
-- {"gradient-matching" if matched else "kernel-ridge-regression"}
+- {algorithms.facts(algorithm).tag}
 configs:
 - config_name: default
   data_files:
@@ -111,11 +108,12 @@ def _maker(provenance: dict[str, Any], algorithm: str) -> str:
             f"Imported by {by} from `{provenance['imported']}` ({provenance['layout']}), which was "
             "made by others: cite them."
         )
-    method = methods.in_full(algorithm) or "kernel ridge regression"
-    if not methods.is_kip(algorithm):
+    facts = algorithms.facts(algorithm)
+    method = facts.full_title or "kernel ridge regression"
+    if not facts.krr_loss:
         return f"Made by {by}: {method}."
     config = provenance["config"]
-    learned = _LEARNED[config_lib.labels_are(config)]
+    learned = _LEARNED[algorithms.labels(algorithm, config["support.learn_labels"])]
     return f"Made by {by}: {method}, {learned}, step {provenance['step']}, seed {config['seed']}."
 
 
@@ -207,6 +205,11 @@ def limits(distilled: Distilled, *more: str) -> str:
             ),
         )
     return "\n".join(f"- {line}" for line in [*lines, *more])
+
+
+def citation(algorithm: str) -> str:
+    """The papers to cite for a set of `algorithm`, as a block of BibTeX."""
+    return f"```bibtex\n{algorithms.facts(algorithm).bibtex}\n```"
 
 
 def _chosen(provenance: dict[str, Any]) -> list[str]:
