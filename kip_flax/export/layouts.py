@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from kip_flax.export import torch_reader
+from kip_flax.export import torch_files
 from kip_flax.runtime import files
 from kip_flax.runtime.errors import UserError
 
@@ -65,7 +65,7 @@ def _content(path: Path) -> Any:
         raise UserError(f"{path} does not exist: --distilled names the file to import.")
     if path.suffix == ".npz" or _is_npz(path):
         return files.read_arrays(path)
-    return torch_reader.read(path)
+    return torch_files.read(path)
 
 
 def _is_npz(path: Path) -> bool:
@@ -128,7 +128,7 @@ def _mtt(path: Path, content: Any) -> tuple[np.ndarray, np.ndarray]:
             f"{path} holds one tensor: images*.pt and labels*.pt are wanted, beside each other "
             f"and of one name."
         )
-    beside = torch_reader.read(partner)
+    beside = torch_files.read(partner)
     return (content, beside) if stem == "images" else (beside, content)
 
 

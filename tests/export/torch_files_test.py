@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-from kip_flax.export import torch_reader, torch_writer
+from kip_flax.export import torch_files
 from kip_flax.runtime.errors import UserError
 
 DATA = Path(__file__).parents[1] / "fixtures"
@@ -28,19 +28,19 @@ def digits():
 
 @pytest.mark.parametrize("name", ["res_digits_ConvNet_1ipc.pt", "older_form.pt"])
 def test_what_torch_wrote_is_read(name):
-    content = torch_reader.read(DATA / name)
+    content = torch_files.read(DATA / name)
     (images, labels), (images_back, labels_back) = content["data"]
     assert (images.dtype, labels.dtype) == (np.float32, np.int64)
     np.testing.assert_array_equal(images, digits())
     np.testing.assert_array_equal(images_back, digits()[::-1])
     assert labels.tolist() == labels_back.tolist()[::-1] == list(range(10))
     kept = content["accs_all_exps"]["ConvNet"]
-    assert [type(value) for value in kept] == [torch_reader.Skipped] * 2
+    assert [type(value) for value in kept] == [torch_files.Skipped] * 2
 
 
 @pytest.mark.parametrize("name", ["views.pt", "views_older_form.pt"])
 def test_views_and_types_are_read(name):
-    content = torch_reader.read(DATA / name)
+    content = torch_files.read(DATA / name)
     base = np.arange(24.0).reshape(4, 6)
     expected = {
         "transposed": base.T,
@@ -59,7 +59,7 @@ def test_views_and_types_are_read(name):
 
 
 def everything():
-    arrays = {name: RNG.integers(0, 2, (2, 3)).astype(name) for name in torch_writer.STORAGES}
+    arrays = {name: RNG.integers(0, 2, (2, 3)).astype(name) for name in torch_files.STORAGES}
     return arrays | {
         "images": RNG.normal(size=(3, 2, 4, 5)).astype(np.float32),
         "turned": np.arange(6.0).reshape(2, 3).T,
@@ -87,9 +87,9 @@ def assert_equal(got, expected):
 
 def test_what_is_written_is_read_back(tmp_path):
     content = everything()
-    torch_writer.write(tmp_path / "file.pt", content)
-    assert_equal(torch_reader.read(tmp_path / "file.pt"), content)
-    assert torch_writer.file_bytes(content) == torch_writer.file_bytes(content)
+    torch_files.write(tmp_path / "file.pt", content)
+    assert_equal(torch_files.read(tmp_path / "file.pt"), content)
+    assert torch_files.file_bytes(content) == torch_files.file_bytes(content)
     assert [path.name for path in tmp_path.iterdir()] == ["file.pt"]
 
 
@@ -102,14 +102,14 @@ def names_in(data):
 
 def test_the_pickle_names_what_torchs_own_does():
     images = RNG.normal(size=(2, 3)).astype(np.float32)
-    written = names_in(torch_writer.file_bytes([images]))
+    written = names_in(torch_files.file_bytes([images]))
     assert written == names_in((DATA / "images_best.pt").read_bytes())
 
 
 def test_torch_loads_it(tmp_path):
     torch = pytest.importorskip("torch")
     content = everything()
-    torch_writer.write(tmp_path / "file.pt", content)
+    torch_files.write(tmp_path / "file.pt", content)
     loaded = torch.load(tmp_path / "file.pt", weights_only=True)
     for key, array in content.items():
         if isinstance(array, np.ndarray):
@@ -119,7 +119,7 @@ def test_torch_loads_it(tmp_path):
     buffer = io.BytesIO()
     torch.save({key: torch.tensor(array) for key, array in digits_dict().items()}, buffer)
     (tmp_path / "theirs.pt").write_bytes(buffer.getvalue())
-    assert_equal(torch_reader.read(tmp_path / "theirs.pt"), digits_dict())
+    assert_equal(torch_files.read(tmp_path / "theirs.pt"), digits_dict())
 
 
 def digits_dict():
@@ -129,12 +129,12 @@ def digits_dict():
 def test_only_arrays_texts_and_numbers_are_written():
     for content in (object(), None, np.zeros(2, complex), {"a": [b"bytes"]}):
         with pytest.raises(TypeError):
-            torch_writer.file_bytes(content)
+            torch_files.file_bytes(content)
 
 
 def refusal(path):
     with pytest.raises(UserError) as caught:
-        torch_reader.read(path)
+        torch_files.read(path)
     line = str(caught.value)
     assert "\n" not in line
     assert path.name in line
@@ -163,7 +163,7 @@ def test_code_in_a_file_is_not_run(tmp_path):
 
 def test_tensors_outside_their_storage_are_refused(tmp_path):
     path = tmp_path / "file.pt"
-    data = torch_writer.file_bytes(np.zeros((3, 5), np.float32))
+    data = torch_files.file_bytes(np.zeros((3, 5), np.float32))
     for old, new in ((b"\x8a\x01\x03", b"\x8a\x01\x04"), (b"\x8a\x01\x05", b"\x8a\x01\xf0")):
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             entries = {name: archive.read(name) for name in archive.namelist()}
@@ -188,7 +188,7 @@ def test_damage_is_refused_or_harmless(tmp_path, name):
         damaged[rng.integers(len(whole))] ^= 1 << rng.integers(8)
         path.write_bytes(damaged)
         try:  # Any other error fails the test.
-            torch_reader.read(path)
+            torch_files.read(path)
         except UserError as error:
             assert name in str(error)  # noqa: PT017
 

@@ -9,7 +9,7 @@ import yaml
 from PIL import Image
 
 from kip_flax import export, preprocess
-from kip_flax.export import moments, torch_reader
+from kip_flax.export import moments, torch_files
 from kip_flax.modes.export_set import mode as export_set
 from kip_flax.runtime.errors import UserError
 
@@ -89,7 +89,7 @@ def test_parquet_is_plain_for_other_readers(exported):
 
 def test_torch_files_hold_what_evaluators_load(exported):
     pixels, distilled, folder, *_ = exported
-    whole = torch_reader.read(folder / "torch" / "distilled.pt")
+    whole = torch_files.read(folder / "torch" / "distilled.pt")
     np.testing.assert_array_equal(whole["images"], distilled.images.transpose(0, 3, 1, 2))
     np.testing.assert_array_equal(whole["labels"], distilled.labels)
     assert whole["classes"].tolist() == [0, 0, 1, 1, 2, 2]
@@ -97,12 +97,12 @@ def test_torch_files_hold_what_evaluators_load(exported):
     # DatasetCondensation's numbers for CIFAR-10, from its utils.py.
     mean, std = np.array([0.4914, 0.4822, 0.4465]), np.array([0.2023, 0.1994, 0.2010])
     expected = ((pixels / 255 - mean) / std).transpose(0, 3, 1, 2)
-    images = torch_reader.read(folder / "torch" / "images.pt")
+    images = torch_files.read(folder / "torch" / "images.pt")
     np.testing.assert_allclose(images, expected, atol=2e-6)
     np.testing.assert_array_equal(
-        torch_reader.read(folder / "torch" / "labels.pt"), distilled.labels
+        torch_files.read(folder / "torch" / "labels.pt"), distilled.labels
     )
-    result = torch_reader.read(folder / "torch" / "res_CIFAR10_convnet_2ipc.pt")
+    result = torch_files.read(folder / "torch" / "res_CIFAR10_convnet_2ipc.pt")
     ((result_images, classes),) = result["data"]
     np.testing.assert_array_equal(result_images, images)
     assert (classes.dtype, classes.tolist()) == (np.int64, [0, 0, 1, 1, 2, 2])

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from kip_flax import export, preprocess
-from kip_flax.export import Distilled, card, moments, parquet, pictures, torch_writer
+from kip_flax.export import Distilled, card, moments, parquet, pictures, torch_files
 from kip_flax.preprocess import Preprocess
 from kip_flax.runtime import files
 from kip_flax.runtime.console import Console
@@ -64,7 +64,7 @@ def _write(distilled: Distilled, fitted: Preprocess, folder: Path) -> list[str]:
     for name, data in copies.items():
         files.write_bytes_atomic(folder / name, data)
     for name, content in tensors.items():
-        torch_writer.write(folder / name, content)
+        torch_files.write(folder / name, content)
     parquet.write(folder / PARQUET, distilled.images, distilled.labels, pixels, names)
     pictures.write_folders(folder / "png", pixels, classes, names)
     text = card.write_card(distilled, dataset, names, [distilled.path.name, *tensors])

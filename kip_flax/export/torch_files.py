@@ -1,8 +1,11 @@
-"""Reads files of `torch.save` as NumPy arrays, without torch and without running what they hold.
+"""Files of `torch.save`, written and read without torch.
 
-Both forms are read: the zip archive (PyTorch 1.6 and later) and the stream of pickles before it.
-The unpickler knows the few names that tensors need. NumPy's, by which others' files keep accuracies
-beside their tensors, are passed over; any other name is refused.
+Reading runs nothing of what a file holds. Both forms are read: the zip archive (PyTorch 1.6 and
+later) and the stream of pickles before it. The unpickler knows the few names that tensors need.
+NumPy's, by which others' files keep accuracies beside their tensors, are passed over; any other
+name is refused.
+
+The archive is written. Its pickle names nothing beyond what `torch.load(weights_only=True)` allows.
 """
 
 import io
@@ -12,18 +15,30 @@ import struct
 import zipfile
 import zlib
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from kip_flax.export.torch_writer import STORAGES
 from kip_flax.runtime.errors import UserError
+from kip_flax.runtime.files import write_bytes_atomic
 
+STORAGES = {
+    "float64": "DoubleStorage",
+    "float32": "FloatStorage",
+    "float16": "HalfStorage",
+    "int64": "LongStorage",
+    "int32": "IntStorage",
+    "int16": "ShortStorage",
+    "int8": "CharStorage",
+    "uint8": "ByteStorage",
+    "bool": "BoolStorage",
+}
 _DTYPES = {storage: np.dtype(name).newbyteorder("<") for name, storage in STORAGES.items()}
 _MAGIC = 0x1950A86A20F9469CFC6C  # The first pickle of the older form.
+_EPOCH = (1980, 1, 1, 0, 0, 0)  # The same content gives the same bytes.
 _UNREADABLE = (
     *(OSError, EOFError, ValueError, TypeError, KeyError, AttributeError, IndexError),
     *(ArithmeticError, MemoryError, RuntimeError),
@@ -175,3 +190,102 @@ def _resolved(value: Any, read: Callable[[_Storage], bytes]) -> Any:
     if isinstance(value, list | tuple):
         return type(value)(_resolved(part, read) for part in value)
     return value
+
+
+def write(path: str | os.PathLike[str], content: Any) -> None:
+    """Writes `content` atomically; see `file_bytes`. UserError if the file cannot be written."""
+    write_bytes_atomic(path, file_bytes(content))
+
+
+def file_bytes(content: Any) -> bytes:
+    """A file of `torch.save`, in which every array is a tensor.
+
+    Args:
+        content: arrays of the types of `STORAGES`, str, int, float, and dicts, lists and tuples of
+            such.
+
+    Raises:
+        TypeError: anything else.
+    """
+    storages: list[np.ndarray] = []
+    pickled = b"\x80\x02" + _opcodes(content, storages) + pickle.STOP
+    entries = {"data.pkl": pickled, "byteorder": b"little"}
+    for number, array in enumerate(storages):
+        entries[f"data/{number}"] = array.astype(array.dtype.newbyteorder("<")).tobytes()
+    entries["version"] = b"3\n"
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
+        for name, data in entries.items():
+            archive.writestr(zipfile.ZipInfo(f"archive/{name}", _EPOCH), data)
+    return buffer.getvalue()
+
+
+def _opcodes(value: Any, storages: list[np.ndarray]) -> bytes:
+    """The pickle's opcodes (protocol 2) that put `value` on its stack; arrays join `storages`."""
+    if isinstance(value, np.ndarray):
+        storages.append(np.ascontiguousarray(value))
+        return _tensor_opcodes(value, len(storages) - 1)
+    if isinstance(value, Mapping):
+        items = b"".join(_opcodes(part, storages) for item in value.items() for part in item)
+        return pickle.EMPTY_DICT + pickle.MARK + items + pickle.SETITEMS
+    if isinstance(value, tuple):
+        return pickle.MARK + b"".join(_opcodes(v, storages) for v in value) + pickle.TUPLE
+    if isinstance(value, list):
+        items = b"".join(_opcodes(v, storages) for v in value)
+        return pickle.EMPTY_LIST + pickle.MARK + items + pickle.APPENDS
+    return _scalar_opcodes(value)
+
+
+def _scalar_opcodes(value: Any) -> bytes:
+    if isinstance(value, bool):
+        return pickle.NEWTRUE if value else pickle.NEWFALSE
+    if isinstance(value, int):
+        data = pickle.encode_long(value)
+        return pickle.LONG1 + bytes([len(data)]) + data
+    if isinstance(value, float):
+        return pickle.BINFLOAT + struct.pack(">d", value)
+    if isinstance(value, str):
+        data = value.encode()
+        return pickle.BINUNICODE + struct.pack("<I", len(data)) + data
+    raise TypeError(f"a file of torch.save is written of arrays, str and numbers, not {value!r}")
+
+
+def _tensor_opcodes(array: np.ndarray, number: int) -> bytes:
+    """`torch._utils._rebuild_tensor_v2(storage, 0, size, stride, False, OrderedDict())`."""
+    kind = STORAGES.get(array.dtype.name)
+    if kind is None:
+        raise TypeError(f"an array of {array.dtype} has no place in a file of torch.save")
+    strides = np.cumprod((1, *array.shape[:0:-1]))[::-1] if array.ndim else ()
+    return (
+        _name_opcodes("torch._utils", "_rebuild_tensor_v2")
+        + pickle.MARK
+        + _storage_opcodes(kind, number, array.size)
+        + _scalar_opcodes(0)
+        + _ints_opcodes(array.shape)
+        + _ints_opcodes([int(stride) for stride in strides])
+        + pickle.NEWFALSE
+        + _name_opcodes("collections", "OrderedDict")
+        + pickle.EMPTY_TUPLE
+        + pickle.REDUCE
+        + pickle.TUPLE
+        + pickle.REDUCE
+    )
+
+
+def _storage_opcodes(kind: str, number: int, size: int) -> bytes:
+    """The persistent id by which the archive's entry `data/number` is meant."""
+    parts = (
+        _scalar_opcodes("storage"),
+        _name_opcodes("torch", kind),
+        _scalar_opcodes(str(number)),
+        _scalar_opcodes("cpu"),
+    )
+    return pickle.MARK + b"".join(parts) + _scalar_opcodes(size) + pickle.TUPLE + pickle.BINPERSID
+
+
+def _ints_opcodes(values: Sequence[int]) -> bytes:
+    return pickle.MARK + b"".join(_scalar_opcodes(value) for value in values) + pickle.TUPLE
+
+
+def _name_opcodes(module: str, name: str) -> bytes:
+    return pickle.GLOBAL + f"{module}\n{name}\n".encode()
