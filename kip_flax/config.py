@@ -183,11 +183,25 @@ def check_same_experiment(saved: dict[str, Any], config: ConfigDict, workdir: st
     Raises:
         UserError: naming the first field that differs and may not, with both values.
     """
-    old, new = identity(saved), identity(config)
+    check_same(identity(saved), identity(config), "experiment", workdir)
+
+
+def check_same(old: dict[str, Any], new: dict[str, Any], kind: str, workdir: str) -> None:
+    """Refuses a folder that holds something of the same kind with other values.
+
+    Args:
+        old: what the folder holds, by dotted name.
+        new: what it is asked for.
+        kind: 'experiment', 'transfer', ...
+        workdir: the folder.
+
+    Raises:
+        UserError: naming the first value that differs, the old and the new.
+    """
     for name in sorted(old.keys() | new.keys()):
         if old.get(name) != new.get(name):
             raise UserError(
-                f"{workdir} holds another experiment: {name} was {old.get(name)!r} and is now "
+                f"{workdir} holds another {kind}: {name} was {old.get(name)!r} and is now "
                 f"{new.get(name)!r}: take another --workdir, or the old value to go on."
             )
 

@@ -3,8 +3,6 @@
 from collections.abc import Sequence
 from typing import Any
 
-from ml_collections import ConfigDict
-
 from kip_flax import architectures, kernels
 from kip_flax.data import augment, coresets
 from kip_flax.runtime.errors import UserError
@@ -42,12 +40,6 @@ CHOICES: dict[str, Sequence[str]] = {
     "transfer.labels": LABELS,
     "transfer.augment_draw": DRAWS,
 }
-
-# What says which rows there are, or how they are computed, but not what comes out.
-_FREE = (
-    *("transfer.networks", "transfer.baselines", "transfer.ladder", "transfer.every_steps"),
-    *("transfer.eval_batch_size", "dataset.data_dir", "kernel.implementation"),
-)
 
 MINIMA: dict[str, int] = {
     "transfer.width": 1,
@@ -94,31 +86,9 @@ def check(fields: dict[str, Any]) -> None:
         )
 
 
-def deciding(config: ConfigDict) -> dict[str, Any]:
-    """The fields, by dotted name, that decide what a row of the table says."""
-    nested = {name: config[name] for name in ("dataset", "kernel", "transfer")}
-    flat = {f"{part}.{name}": v for part, fields in nested.items() for name, v in fields.items()}
-    flat |= {name: config[name] for name in ("seed", "preprocess", "reg")}
-    flat["eval.num_test"] = config.eval.num_test
-    if config.transfer.augment_draw == "all":  # As tables say that were begun without the field.
-        del flat["transfer.augment_draw"]
-    return {name: value for name, value in flat.items() if name not in _FREE}
-
-
 def is_kernel(name: str) -> bool:
     """Whether a name in `transfer.networks` is kernel ridge regression: 'krr', 'krr:fc:1' ..."""
     return name.partition(":")[0] == KRR
-
-
-def kernel_config(config: ConfigDict, name: str) -> ConfigDict:
-    """The configuration with the kernel that such a name stands for: 'krr' is its own."""
-    _, _, rest = name.partition(":")
-    if not rest:
-        return config
-    kind, _, number = rest.partition(":")
-    changed = config.copy_and_resolve_references()
-    changed.kernel.architecture, changed.kernel.depth = kind, int(number)
-    return changed
 
 
 def described(name: str, architecture: str, depth: int) -> architectures.Spec | None:

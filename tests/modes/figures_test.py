@@ -14,7 +14,7 @@ from PIL import Image
 from kip_flax.modes.figures import draw as figures
 from kip_flax.modes.figures import mode as figures_mode
 from kip_flax.modes.report import write as report
-from kip_flax.modes.transfer import worth
+from kip_flax.modes.transfer import ladder
 from kip_flax.runtime.errors import UserError
 
 STEPS = (0, 1, 10)
@@ -156,7 +156,7 @@ LADDER = [row("distilled", 10, 0.5), row("random", 10, 0.3, 0.02), row("random",
 
 def test_the_worth_ladder_has_rungs_and_the_crossing(tmp_path):
     (tmp_path / "transfer.json").write_text(json.dumps({"rows": LADDER}))
-    figure = figures.worth_figure(worth.ladders(LADDER))
+    figure = figures.worth_figure(ladder.ladders(LADDER))
     (axis,) = figure.axes
     real, level, dot = (
         axis.get_lines()[0],

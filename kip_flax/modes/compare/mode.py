@@ -7,11 +7,10 @@ comparison.json, an unfinished training in a checkpoint: the same command goes o
 with more sets or networks.
 """
 
+import dataclasses
 import os
-import shutil
 import zlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -20,21 +19,15 @@ from ml_collections import ConfigDict
 
 from kip_flax import preprocess
 from kip_flax.data import Dataset, Targets
-from kip_flax.modes.compare import page as compare_page
-from kip_flax.modes.compare import published
-from kip_flax.modes.compare import sets as compare_sets
-from kip_flax.modes.compare import table as compare_table
-from kip_flax.modes.compare.sets import Entry, Made
-from kip_flax.modes.transfer import mode as transfer
-from kip_flax.modes.transfer import rows as transfer_rows
-from kip_flax.modes.transfer import sets as transfer_sets
-from kip_flax.modes.transfer import table as transfer_table
+from kip_flax.modes.compare import entries, page, published
+from kip_flax.modes.compare.entries import Entry, Made
+from kip_flax.modes.compare.table import Line, mark, markdown, notes
+from kip_flax.modes.transfer import contest, session, sets
 from kip_flax.modes.transfer.sets import ImageSet
-from kip_flax.networks import fields as transfer_fields
+from kip_flax.modes.transfer.table import Table
 from kip_flax.preprocess import Preprocess
-from kip_flax.runs import checkpoint
-from kip_flax.runs import setup as prepare
-from kip_flax.runtime import hardware, sharding, signals
+from kip_flax.runs import setup
+from kip_flax.runtime import hardware, sharding
 from kip_flax.runtime.console import Console
 from kip_flax.runtime.errors import UserError
 
@@ -42,7 +35,7 @@ FILE = "comparison.json"
 BASELINES = ("random", "kmeans", "herding")
 
 
-@dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Group:
     """Sets that share a preprocessing."""
 
@@ -52,7 +45,7 @@ class Group:
 
 def compare(
     config: ConfigDict, paths: Sequence[str], workdir: str, console: Console | None = None
-) -> list[compare_table.Line]:
+) -> list[Line]:
     """Compares the distilled sets that `paths` name, files or folders of runs.
 
     Returns:
@@ -63,44 +56,49 @@ def compare(
         UserError: sets, data set, networks and folder do not fit together.
     """
     _check_baselines(config)
-    with prepare.own_folder(workdir) as workdir:
+    with setup.own_folder(workdir) as workdir:
         return _compare(config, paths, workdir, console or Console())
 
 
 def _compare(
     config: ConfigDict, paths: Sequence[str], workdir: str, console: Console
-) -> list[compare_table.Line]:
+) -> list[Line]:
+    options = config.transfer
     mesh = sharding.make_mesh(config.mesh.data, config.mesh.support)
-    dataset = prepare.load(config)
-    entries = _entries(paths)
-    groups = _groups(config, entries, dataset)
-    table = transfer_table.Table(workdir, _identity(config, dataset), list(paths), FILE)
-    makers, kernels = transfer.contenders(config, dataset, mesh, console)
-    console.say(_summary(config, entries, dataset, workdir))
-    lines: list[compare_table.Line] = []
+    dataset = setup.load(config)
+    compared = _entries(paths)
+    groups = _groups(config, compared, dataset)
+    table = Table(workdir, _identity(config, dataset), list(paths), FILE)
+    keys = sets.keys(config.seed)
+    contenders = contest.make_contest(config, dataset, keys.networks, mesh, console)
+    console.say(_summary(config, compared, dataset, workdir))
+
+    found: list[Line] = []
     asked: list[ImageSet] = []
     done = True
-    folder = os.path.join(workdir, "transfer")
-    with checkpoint.open_manager(folder, keep=1) as manager, signals.stop_signals() as stopping:
-        session = transfer_rows.Session(manager, stopping, console)
+    with session.open_session(workdir, console) as opened:
         for group in groups:
-            problem, pool, key_draw = transfer.make_problem(config, dataset, group.fitted, mesh)
-            sets = _sets(config, group, pool, key_draw)
-            images = [image_set for image_set, _ in sets.values()]
+            real = sets.real_images(
+                dataset, group.fitted, options.held_out, config.eval.num_test, keys.held_out
+            )
+            measured = _sets(config, group, real.pool, keys.draws)
+            images = [image_set for image_set, _ in measured]
             asked += images
-            done = done and transfer.fill(table, problem, images, kernels, makers, session)
-            lines += _lines(table, problem, group.fitted, sets.values())
-    networks = tuple(config.transfer.networks)
-    compare_table.mark(lines, networks)
-    compare_page.write(workdir, lines, networks, _notes(config, lines, dataset), dataset.name)
+            done = done and contenders.fill(table, images, real, opened)
+            tested = len(real.test.labels)
+            found += _lines(table, contenders.names, group.fitted, tested, measured)
+
+    names = contenders.names
+    mark(found, names)
+    page.write(workdir, found, names, _notes(config, found, dataset), dataset.name)
     if not done:
         console.outcome("stopped and saved: the same command goes on from there")
-        return lines
-    shutil.rmtree(folder, ignore_errors=True)  # All figures are in the table.
-    console.outcome(compare_table.markdown(lines, networks, dataset.name))
-    console.say(f"written {', '.join(os.path.join(workdir, name) for name in compare_page.FILES)}")
-    table.check_diverged(networks, asked, config.transfer.lr_factor)
-    return lines
+        return found
+    session.discard(workdir)
+    console.outcome(markdown(found, names, dataset.name))
+    console.say(f"written {', '.join(os.path.join(workdir, name) for name in page.FILES)}")
+    table.check_diverged(names, asked, options.lr_factor)
+    return found
 
 
 def _check_baselines(config: ConfigDict) -> None:
@@ -113,23 +111,23 @@ def _check_baselines(config: ConfigDict) -> None:
 
 
 def _entries(paths: Sequence[str]) -> list[Entry]:
-    entries: dict[str, Entry] = {}
+    found: dict[str, Entry] = {}
     for path in paths:
-        entry = compare_sets.read(path)
-        if (other := entries.get(entry.key)) is not None:
+        entry = entries.read(path)
+        if (other := found.get(entry.key)) is not None:
             raise UserError(
                 f"{entry.distilled.path} and {other.distilled.path} hold the same set: name each "
                 f"once in --compare."
             )
-        entries[entry.key] = entry
-    return list(entries.values())
+        found[entry.key] = entry
+    return list(found.values())
 
 
-def _groups(config: ConfigDict, entries: list[Entry], dataset: Dataset) -> list[Group]:
+def _groups(config: ConfigDict, compared: list[Entry], dataset: Dataset) -> list[Group]:
     groups: dict[int, Group] = {}
-    for entry in entries:
+    for entry in compared:
         name = entry.distilled.preprocess_name or config.preprocess
-        fitted = prepare.preprocessing_of(entry.distilled, dataset, name)
+        fitted = setup.preprocessing_of(entry.distilled, dataset, name)
         arrays = sorted(preprocess.to_arrays(fitted).items())
         key = 0
         for _, array in arrays:
@@ -140,41 +138,41 @@ def _groups(config: ConfigDict, entries: list[Entry], dataset: Dataset) -> list[
 
 def _identity(config: ConfigDict, dataset: Dataset) -> dict[str, Any]:
     """What all figures have in common; the preprocessing is each set's own."""
-    fields = transfer_fields.deciding(config)
+    fields = contest.deciding(config)
     del fields["preprocess"]
-    return fields | {"data (checksum)": prepare.fingerprint(dataset)}
+    return fields | {"data (checksum)": setup.fingerprint(dataset)}
 
 
 def _sets(
     config: ConfigDict, group: Group, pool: Targets, key: jax.Array
-) -> dict[str, tuple[ImageSet, Made]]:
-    """The group's sets by name, and real images of as many."""
-    sets = {e.key: (transfer_sets.of_file(e.key, e.distilled), e.made) for e in group.entries}
-    for size in sorted({image_set.size for image_set, _ in sets.values()}):
+) -> list[tuple[ImageSet, Made]]:
+    """The group's sets, and real images of as many."""
+    found = [(sets.of_file(e.key, e.distilled), e.made) for e in group.entries]
+    for size in sorted({image_set.size for image_set, _ in found}):
         for name in config.transfer.baselines:
             if name == "random":
-                drawn = transfer_sets.random_draws(pool, size, config.transfer.seeds, key)
+                drawn = sets.random_draws(pool, size, config.transfer.seeds, key)
             else:
-                drawn = transfer_sets.chosen(name, pool, size)
+                drawn = sets.chosen(name, pool, size)
             label = f"{name} real images, {group.fitted.name}"
-            found = ImageSet(label, drawn.images, drawn.labels)
-            sets[f"{label}, {size}"] = found, Made(f"{name} real images")
-    return sets
+            drawn = dataclasses.replace(drawn, name=label)
+            found.append((drawn, Made(f"{name} real images")))
+    return found
 
 
 def _lines(
-    table: transfer_table.Table,
-    problem: transfer_rows.Problem,
+    table: Table,
+    names: Sequence[str],
     fitted: Preprocess,
-    sets: Iterable[tuple[ImageSet, Made]],
-) -> list[compare_table.Line]:
-    lines = []
-    for image_set, made in sets:
-        names = problem.config.transfer.networks
+    num_test: int,
+    measured: Iterable[tuple[ImageSet, Made]],
+) -> list[Line]:
+    found = []
+    for image_set, made in measured:
         rows = {name: table.find(image_set.name, image_set.size, name) for name in names}
         diverged = {n for n in names if table.diverged(image_set.name, image_set.size, n)}
-        lines.append(
-            compare_table.Line(
+        found.append(
+            Line(
                 made=made,
                 preprocess=fitted.name,
                 per_class=image_set.size / image_set.labels.shape[-1],
@@ -182,20 +180,19 @@ def _lines(
                 bytes=image_set.images[0].nbytes + image_set.labels[0].nbytes,
                 figures={name: row for name, row in rows.items() if row is not None},
                 pictures=preprocess.invert(fitted, image_set.images[0]),
-                num_test=len(problem.test.labels),
+                num_test=num_test,
                 diverged=frozenset(diverged),
             )
         )
-    return lines
+    return found
 
 
-def _notes(config: ConfigDict, lines: list[compare_table.Line], dataset: Dataset) -> list[str]:
-    notes = compare_table.notes(lines, dataset.name)
+def _notes(config: ConfigDict, found: list[Line], dataset: Dataset) -> list[str]:
     differs = published.data_note(dataset.name, config.dataset.data_dir)
     told = [differs] if differs else []
     options = config.transfer
     return [
-        *notes,
+        *notes(found, dataset.name),
         *told,
         f"Networks: {options.num_steps} steps of {options.batch_size}, {options.loss} on "
         f"{options.labels} labels, augmented by {_augmented(config)}, "
@@ -211,10 +208,10 @@ def _augmented(config: ConfigDict) -> str:
     return one + options.augment if options.augment else "nothing"
 
 
-def _summary(config: ConfigDict, entries: list[Entry], dataset: Dataset, workdir: str) -> str:
-    sets = "\n".join(f"  set       {e.made.title}: {e.distilled.path}" for e in entries)
+def _summary(config: ConfigDict, compared: list[Entry], dataset: Dataset, workdir: str) -> str:
+    told = "\n".join(f"  set       {e.made.title}: {e.distilled.path}" for e in compared)
     return f"""comparison in {workdir}
-{sets}
+{told}
   data      {dataset.name}, {len(dataset.test_labels)} test images
   measured  {", ".join(config.transfer.networks)}; {config.transfer.seeds} seeds
   devices   {hardware.hardware()}"""

@@ -13,7 +13,7 @@ from kip_flax.algorithms import _gradient_matching as gradient_matching
 from kip_flax.algorithms import _matching_fields as matching_fields
 from kip_flax.algorithms import _methods as methods
 from kip_flax.modes.compare import published
-from kip_flax.modes.compare.sets import Made
+from kip_flax.modes.compare.entries import Made
 from kip_flax.modes.report.text import plural
 from kip_flax.modes.transfer.table import DIVERGED
 

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont
 
 from kip_flax.modes.report import sprites as report_sprites
-from kip_flax.modes.transfer import worth
+from kip_flax.modes.transfer.ladder import Ladder, crossing, words
 
 _TIGHT: dict[str, Any] = {"bbox_inches": "tight", "pad_inches": 0.03}
 FEWEST_FOR_CURVE = 3  # Evaluations.
@@ -132,18 +132,18 @@ def curve_figure(
     return figure
 
 
-def worth_figure(ladders: Mapping[str, worth.Ladder]) -> Figure:
+def worth_figure(ladders: Mapping[str, Ladder]) -> Figure:
     """Test accuracy over the number of random real images, a colour per network."""
     figure = Figure(figsize=(5.0, 3.2), layout="constrained")
     axis = figure.subplots()
     for number, (network, ladder) in enumerate(ladders.items()):
         colour = f"C{number}"
         sizes, means, spread = (np.array(column) for column in zip(*ladder.real, strict=True))
-        label = f"{network}: {worth.words(ladder)}"
+        label = f"{network}: {words(ladder)}"
         axis.errorbar(
             sizes, 100 * means, 100 * spread, color=colour, capsize=2, lw=1.2, label=label
         )
-        end = worth.crossing(ladder) or sizes[-1]
+        end = crossing(ladder) or sizes[-1]
         level = [100 * ladder.accuracy] * 2
         axis.plot((ladder.size, end), level, color=colour, ls="--", lw=1)
         axis.plot(ladder.size, level[0], "o", color=colour)

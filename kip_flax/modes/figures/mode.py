@@ -19,13 +19,13 @@ from kip_flax.algorithms import _methods as methods
 from kip_flax.modes.figures import draw as figures
 from kip_flax.modes.figures.draw import Shown
 from kip_flax.modes.report import facts as report_facts
-from kip_flax.modes.transfer import worth
+from kip_flax.modes.transfer import ladder
+from kip_flax.modes.transfer.table import TABLE
 from kip_flax.runtime import files
 from kip_flax.runtime.console import Console
 from kip_flax.runtime.errors import UserError
 
 FOLDER = "figures"
-_TRANSFER = "transfer.json"
 
 
 def write_figures(workdirs: str, console: Console | None = None) -> list[Path]:
@@ -48,8 +48,8 @@ def write_figures(workdirs: str, console: Console | None = None) -> list[Path]:
     written: list[Path] = []
     runs: list[list[Shown]] = []
     for folder in folders:
-        if (folder / _TRANSFER).is_file():
-            written += _save(_worth_figure(folder / _TRANSFER), folder / FOLDER / "worth")
+        if (folder / TABLE).is_file():
+            written += _save(_worth_figure(folder / TABLE), folder / FOLDER / "worth")
             continue
         run = read_run(folder)
         runs.append(run)
@@ -124,7 +124,7 @@ def _worth_figure(path: Path) -> Figure:
         rows = json.loads(path.read_text(encoding="utf-8"))["rows"]
     except (OSError, ValueError, KeyError) as error:
         raise UserError(f"cannot read {path} ({error}): move it away.") from None
-    if not (ladders := worth.ladders(rows)):
+    if not (ladders := ladder.ladders(rows)):
         raise UserError("the transfer has no ladder: set transfer.ladder to two sizes or more.")
     return figures.worth_figure(ladders)
 

@@ -6,31 +6,21 @@ row of the table is kept in transfer.json, an unfinished one in a checkpoint: th
 on from there.
 """
 
-import os
-import shutil
 import zlib
-from collections.abc import Callable
 from typing import Any
 
 import jax
-from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from kip_flax import config as config_lib
-from kip_flax import data, export, preprocess
-from kip_flax.data import Targets
-from kip_flax.modes.transfer import rows as transfer_rows
-from kip_flax.modes.transfer import sets as transfer_sets
-from kip_flax.modes.transfer import table as transfer_table
-from kip_flax.modes.transfer.sets import ImageSet
-from kip_flax.networks import build as networks
-from kip_flax.networks import fields as transfer_fields
+from kip_flax import export
+from kip_flax.data import Dataset
+from kip_flax.kernels import Kernel
+from kip_flax.modes.transfer import contest, session, sets
+from kip_flax.modes.transfer.sets import ImageSet, RealImages
+from kip_flax.modes.transfer.table import Table
 from kip_flax.networks.fields import KRR
-from kip_flax.preprocess import Preprocess
-from kip_flax.runs import checkpoint, evaluate
-from kip_flax.runs import setup as prepare
-from kip_flax.runs.evaluate import Kernel
-from kip_flax.runtime import hardware, sharding, signals
+from kip_flax.runs import evaluate, setup
+from kip_flax.runtime import hardware, sharding
 from kip_flax.runtime.console import Console
 
 
@@ -46,159 +36,82 @@ def transfer_file(
     Raises:
         UserError: file, data set, networks and folder do not fit together, or a training diverged.
     """
-    with prepare.own_folder(workdir) as workdir:
+    with setup.own_folder(workdir) as workdir:
         return _transfer(config, path, workdir, console or Console())
 
 
 def _transfer(
     config: ConfigDict, path: str, workdir: str, console: Console
 ) -> list[dict[str, Any]]:
+    options = config.transfer
     mesh = sharding.make_mesh(config.mesh.data, config.mesh.support)
     distilled = export.load_distilled(path)
-    dataset = prepare.load(config)
+    dataset = setup.load(config)
     evaluate.check_fits(distilled, dataset, config.preprocess)
-    table = transfer_table.Table(workdir, identity(config, distilled, dataset), path)
-    makers, kernels = contenders(config, dataset, mesh, console)
-    fitted = prepare.preprocessing_of(distilled, dataset, config.preprocess)
-    problem, pool, key_draw = make_problem(config, dataset, fitted, mesh)
-    sets = _sets(config, path, distilled, pool, kernels.get(KRR), key_draw)
-    console.say(_summary(config, path, distilled, pool, problem.held_out, problem.test, workdir))
+    table = Table(workdir, identity(config, distilled, dataset), path)
+    keys = sets.keys(config.seed)
+    contenders = contest.make_contest(config, dataset, keys.networks, mesh, console)
+    fitted = setup.preprocessing_of(distilled, dataset, config.preprocess)
+    num_test = config.eval.num_test
+    real = sets.real_images(dataset, fitted, options.held_out, num_test, keys.held_out)
+    size = len(distilled.images)
+    measured = [
+        sets.of_file("distilled", distilled),
+        *_baselines(config, path, size, real, contenders.kernels.get(KRR)),
+        *_random_draws(config, size, real, keys.draws),
+    ]
+    console.say(_summary(config, path, size, real, workdir))
 
-    folder = os.path.join(workdir, "transfer")
-    with checkpoint.open_manager(folder, keep=1) as manager, signals.stop_signals() as stopping:
-        session = transfer_rows.Session(manager, stopping, console)
-        if not fill(table, problem, sets, kernels, makers, session):
+    with session.open_session(workdir, console) as opened:
+        if not contenders.fill(table, measured, real, opened):
             console.outcome("stopped and saved: the same command goes on from there")
             return table.rows
-    shutil.rmtree(folder, ignore_errors=True)  # All rows are in the table.
-    options = config.transfer
-    console.outcome(table.finish(options.networks, sets))
-    table.check_diverged(options.networks, sets, options.lr_factor)
+    session.discard(workdir)
+    console.outcome(table.finish(contenders.names, measured))
+    table.check_diverged(contenders.names, measured, options.lr_factor)
     return table.rows
 
 
-def identity(
-    config: ConfigDict, distilled: export.Distilled, dataset: data.Dataset
-) -> dict[str, Any]:
+def identity(config: ConfigDict, distilled: export.Distilled, dataset: Dataset) -> dict[str, Any]:
     """What all rows of one table have in common: the fields that decide, the set and the data."""
     crc = zlib.crc32(distilled.images.tobytes(), zlib.crc32(distilled.labels.tobytes()))
-    sums = {"distilled set (checksum)": crc, "data (checksum)": prepare.fingerprint(dataset)}
-    return transfer_fields.deciding(config) | sums
+    sums = {"distilled set (checksum)": crc, "data (checksum)": setup.fingerprint(dataset)}
+    return contest.deciding(config) | sums
 
 
-def make_problem(
-    config: ConfigDict, dataset: data.Dataset, fitted: Preprocess, mesh: Mesh
-) -> tuple[transfer_rows.Problem, Targets, jax.Array]:
-    """What to measure on and with, the real images that baselines draw from, and their key."""
-    classes = dataset.num_classes
-    key_held, key_draw, key_train = jax.random.split(jax.random.key(config.seed), 3)
-    real = Targets(preprocess.apply(fitted, dataset.train_images), dataset.train_labels, classes)
-    pool, held_out = transfer_sets.hold_out(real, config.transfer.held_out, key_held)
-    images, labels = data.test_subset(dataset, config.eval.num_test)
-    test = Targets(preprocess.apply(fitted, images), labels, classes)
-    return transfer_rows.Problem(config, held_out, test, mesh, key_train), pool, key_draw
-
-
-def contenders(
-    config: ConfigDict, dataset: data.Dataset, mesh: Mesh, console: Console
-) -> tuple[dict[str, networks.Make], dict[str, Kernel]]:
-    """What makes the networks, and the kernels, by their names in `transfer.networks`.
-
-    Raises:
-        UserError: the images are too small for one of them.
-    """
-    names = config.transfer.networks
-    makers = {
-        name: transfer_rows.maker(config, name, dataset.image_shape, dataset.num_classes)
-        for name in names
-        if not transfer_fields.is_kernel(name)
-    }
-    asked = [name for name in names if transfer_fields.is_kernel(name)]
-    if "label_solve" in config.transfer.baselines and KRR not in asked:
-        asked.append(KRR)
-    described = {name: transfer_fields.kernel_config(config, name) for name in asked}
-    for one in described.values():
-        config_lib.check_pools(one, dataset)
-    kernels = {
-        name: sharding.shard_kernel(prepare.make_kernel(one, console), mesh)
-        for name, one in described.items()
-    }
-    return makers, kernels
-
-
-def fill(
-    table: transfer_table.Table,
-    problem: transfer_rows.Problem,
-    sets: list[ImageSet],
-    kernels: dict[str, Kernel],
-    makers: dict[str, networks.Make],
-    session: transfer_rows.Session,
-) -> bool:
-    """Computes the rows that are not there; False when told to stop before the last.
-
-    A training that diverges is noted in the table, and the others go on.
-    """
-    for name in problem.config.transfer.networks:
-        missing = [s for s in sets if not table.has(s.name, s.size, name)]
-        if not missing:
-            continue
-        compute: Callable[[ImageSet], dict[str, Any] | None]
-        if name in kernels:
-            compute = transfer_rows.krr_row(problem, kernels[name])
-        else:
-            compute = transfer_rows.network_row(problem, name, makers[name], session)
-        for image_set in missing:
-            try:
-                row = None if session.stopping() else compute(image_set)
-            except transfer_rows.Diverged as error:
-                table.add_diverged(image_set.name, image_set.size, name)
-                session.console.say(f"{error}: diverged")
-                continue
-            if row is None:
-                return False
-            table.add({"set": image_set.name, "size": image_set.size, "network": name, **row})
-            session.console.say(transfer_table.line(table.rows[-1]))
-    return True
-
-
-def _sets(
-    config: ConfigDict,
-    path: str,
-    distilled: export.Distilled,
-    pool: Targets,
-    kernel: Kernel | None,
-    key: jax.Array,
+def _baselines(
+    config: ConfigDict, path: str, size: int, real: RealImages, kernel: Kernel | None
 ) -> list[ImageSet]:
-    size, draws = len(distilled.images), config.transfer.seeds
-    sets = [transfer_sets.of_file("distilled", distilled)]
+    """Sets of `size` images in the place of the one in `path`, the same for all seeds."""
+    found = []
     for name in config.transfer.baselines:
         if name == "initial":
-            sets.append(transfer_sets.initial(path))
+            found.append(sets.initial(path))
         elif name == "label_solve":
             assert kernel is not None
-            start = transfer_sets.initial(path)
-            sets.append(transfer_sets.label_solved(start, pool, kernel, config.reg))
+            found.append(sets.label_solved(sets.initial(path), real.pool, kernel, config.reg))
         elif name != "random":
-            sets.append(transfer_sets.chosen(name, pool, size))
-    sizes = {size} if "random" in config.transfer.baselines else set()
-    for count in sorted(sizes | set(config.transfer.ladder)):
-        sets.append(transfer_sets.random_draws(pool, count, draws, key))
-    return sets
+            found.append(sets.chosen(name, real.pool, size))
+    return found
 
 
-def _summary(
-    config: ConfigDict,
-    path: str,
-    distilled: export.Distilled,
-    pool: Targets,
-    held_out: Targets,
-    test: Targets,
-    workdir: str,
-) -> str:
+def _random_draws(
+    config: ConfigDict, size: int, real: RealImages, key: jax.Array
+) -> list[ImageSet]:
+    """Random images: as many as the distilled set has, if asked for, and those of the ladder."""
+    options = config.transfer
+    sizes = {size} if "random" in options.baselines else set()
+    return [
+        sets.random_draws(real.pool, count, options.seeds, key)
+        for count in sorted(sizes | set(options.ladder))
+    ]
+
+
+def _summary(config: ConfigDict, path: str, size: int, real: RealImages, workdir: str) -> str:
     options = config.transfer
     return f"""transfer of {path}, in {workdir}
-  set       {len(distilled.images)} images; {config.dataset.name}: {len(pool.labels)} real ones to \
-draw from, {len(held_out.labels)} held out, {len(test.labels)} to test on
+  set       {size} images; {config.dataset.name}: {len(real.pool.labels)} real ones to draw from, \
+{len(real.held_out.labels)} held out, {len(real.test.labels)} to test on
   networks  {", ".join(options.networks)}; width {options.width}
   training  {options.num_steps} steps of {options.batch_size}, {options.loss} on {options.labels} \
 labels, {options.seeds} seeds

@@ -3,15 +3,17 @@
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from kip_flax import data, export
-from kip_flax.data import Targets, coresets
+from kip_flax import data, export, preprocess
+from kip_flax.data import Dataset, Targets, coresets
+from kip_flax.kernels import Kernel
 from kip_flax.krr import label_solve
-from kip_flax.runs.evaluate import Kernel
+from kip_flax.preprocess import Preprocess
 from kip_flax.runtime.errors import UserError
 
 _TILE = 500
@@ -29,6 +31,53 @@ class ImageSet:
     def size(self) -> int:
         """Images of one draw."""
         return self.images.shape[1]
+
+
+@dataclass(frozen=True, eq=False)
+class RealImages:
+    """Real images, preprocessed, by what they are for.
+
+    Attributes:
+        pool: training images that baselines draw from.
+        held_out: training images that learning rate and L2 are chosen on.
+        test: accuracies are measured on them.
+    """
+
+    pool: Targets
+    held_out: Targets
+    test: Targets
+
+
+class Keys(NamedTuple):
+    """Keys of a transfer: of the images held out, of random draws, of networks."""
+
+    held_out: jax.Array
+    draws: jax.Array
+    networks: jax.Array
+
+
+def keys(seed: int) -> Keys:
+    """The keys that `seed` stands for."""
+    return Keys(*jax.random.split(jax.random.key(seed), 3))
+
+
+def real_images(
+    dataset: Dataset, fitted: Preprocess, held_out: float, num_test: int, key: jax.Array
+) -> RealImages:
+    """The images of a data set.
+
+    Args:
+        dataset: the data set.
+        fitted: how its images are preprocessed.
+        held_out: share of the training images that is held out, 0 to 1.
+        num_test: as in `data.test_subset`.
+        key: draws the images held out.
+    """
+    training = preprocess.apply(fitted, dataset.train_images)
+    pool = Targets(training, dataset.train_labels, dataset.num_classes)
+    images, labels = data.test_subset(dataset, num_test)
+    test = Targets(preprocess.apply(fitted, images), labels, dataset.num_classes)
+    return RealImages(*hold_out(pool, held_out, key), test)
 
 
 def hold_out(pool: Targets, share: float, key: jax.Array) -> tuple[Targets, Targets]:

@@ -4,12 +4,13 @@ import json
 import os
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from kip_flax.modes.transfer import worth
+from kip_flax import config as config_lib
+from kip_flax.modes.transfer import ladder
 from kip_flax.modes.transfer.sets import ImageSet
 from kip_flax.runtime import console, files, hardware
 from kip_flax.runtime.errors import UserError
@@ -55,7 +56,8 @@ class Table:
         self._content |= {"rows": [], "diverged": []}
         earlier = _read(self._path)
         if earlier is not None:
-            _check_same(earlier["identity"], identity, self._path)
+            kind = os.path.splitext(file)[0]
+            config_lib.check_same(earlier["identity"], identity, kind, workdir)
             self._content |= earlier
 
     @property
@@ -111,19 +113,19 @@ class Table:
         for name, s in zip(names, sets, strict=True):
             lines.append([name, *(self._cell(s, network) for network in networks)])
         told = _aligned(lines)
-        if ladders := worth.ladders(self.rows):
-            from kip_flax.modes.figures import (
-                draw as figures,  # matplotlib: half a second to import, only needed here
-            )
-
-            self._content["worth"] = {n: worth.crossing(ladder) for n, ladder in ladders.items()}
-            path = os.path.join(self._workdir, PICTURE)
-            picture = figures.rendered(figures.worth_figure(ladders), "png")
-            files.write_bytes_atomic(path, picture)
-            told += "\n" + "\n".join(f"{n}: {worth.words(lad)}" for n, lad in ladders.items())
-            told += f"\npicture {path}"
+        if found := ladder.ladders(self.rows):
+            self._content["worth"] = {n: ladder.crossing(one) for n, one in found.items()}
+            told += "".join(f"\n{n}: {ladder.words(one)}" for n, one in found.items())
+            told += f"\npicture {self._draw(found)}"
         self._write()
         return f"{told}\nfigures {self._path}"
+
+    def _draw(self, found: Mapping[str, ladder.Ladder]) -> str:
+        from kip_flax.modes.figures import draw  # matplotlib takes half a second to import.
+
+        path = os.path.join(self._workdir, PICTURE)
+        files.write_bytes_atomic(path, draw.rendered(draw.worth_figure(found), "png"))
+        return path
 
     def _cell(self, image_set: ImageSet, network: str) -> str:
         key = image_set.name, image_set.size, network
@@ -146,16 +148,6 @@ def _read(path: str) -> dict[str, Any] | None:
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"cannot read {path} ({error}): move it away to begin anew.") from None
-
-
-def _check_same(old: dict[str, Any], new: dict[str, Any], path: str) -> None:
-    workdir, kind = os.path.dirname(path), os.path.splitext(os.path.basename(path))[0]
-    for name in sorted(old.keys() | new.keys()):
-        if old.get(name) != new.get(name):
-            raise UserError(
-                f"{workdir} holds another {kind}: {name} was {old.get(name)!r} and is now "
-                f"{new.get(name)!r}: take another --workdir, or the old value to go on."
-            )
 
 
 def _figure(row: dict[str, Any]) -> str:

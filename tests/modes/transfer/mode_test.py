@@ -9,13 +9,11 @@ import numpy as np
 import pytest
 from made_transfers import NAME, make_config, write
 
-from kip_flax import data
-from kip_flax.data import coresets
+from kip_flax.data import Targets, coresets
 from kip_flax.modes.train import mode as train
-from kip_flax.modes.transfer import mode as transfer
-from kip_flax.modes.transfer import rows as transfer_rows
-from kip_flax.modes.transfer import sets as transfer_sets
-from kip_flax.runs import setup as prepare
+from kip_flax.modes.transfer import contest, sets
+from kip_flax.modes.transfer.mode import transfer_file
+from kip_flax.runs import setup
 from kip_flax.runtime.errors import UserError
 
 
@@ -25,7 +23,7 @@ def by_name(rows):
 
 def test_the_table_of_a_transfer(files, tmp_path, quick_kernels, digits, capsys):
     config = make_config(baselines=coresets.BASELINES, ladder=(10, 20, 100), lr_factor=(0.3, 1.0))
-    rows = by_name(transfer.transfer_file(config, files, str(tmp_path)))
+    rows = by_name(transfer_file(config, files, str(tmp_path)))
     sets = [(name, 10) for name in ("distilled", *coresets.BASELINES)]
     sets += [("random", 20), ("random", 100)]
     assert sorted(rows) == sorted((*s, network) for s in sets for network in ("krr", "fc:1"))
@@ -56,10 +54,10 @@ def test_the_table_of_a_transfer(files, tmp_path, quick_kernels, digits, capsys)
 
 
 def test_baselines_do_not_see_the_held_out_images(digits):
-    real = data.Targets(digits.train_images, digits.train_labels, 10)
+    real = Targets(digits.train_images, digits.train_labels, 10)
     import jax
 
-    pool, held = transfer_sets.hold_out(real, 0.1, jax.random.key(0))
+    pool, held = sets.hold_out(real, 0.1, jax.random.key(0))
     assert len(held.labels) == round(0.1 * len(real.labels))
     assert len(pool.labels) + len(held.labels) == len(real.labels)
     counts = np.bincount(held.labels)
@@ -74,7 +72,7 @@ def test_a_diverging_training_is_told_after_the_others(
     config = make_config(networks=("fc:1", "krr"), lr_factor=(1e4,), ladder=(10, 20))
     told = r"fc:1 on 10 distilled, fc:1 on 10 random, .*: the training diverged.*10000"
     with pytest.raises(UserError, match=told) as caught:
-        transfer.transfer_file(config, files, str(tmp_path))
+        transfer_file(config, files, str(tmp_path))
     assert "\n" not in str(caught.value)
     rows = json.loads((tmp_path / "transfer.json").read_text())["rows"]
     assert [(row["network"], row["size"]) for row in rows] == [("krr", n) for n in (10, 10, 20)]
@@ -84,19 +82,19 @@ def test_a_diverging_training_is_told_after_the_others(
     assert "fc:1: 10 images" not in table
     assert (tmp_path / "worth.png").stat().st_size > 1000
     # Asked for again, nothing is trained again.
-    monkeypatch.setattr(transfer_rows, "krr_row", None)
-    monkeypatch.setattr(transfer_rows, "network_row", None)
+    monkeypatch.setattr(contest.rows, "krr_row", None)
+    monkeypatch.setattr(contest.rows, "network_row", None)
     with pytest.raises(UserError, match=told):
-        transfer.transfer_file(config, files, str(tmp_path))
+        transfer_file(config, files, str(tmp_path))
 
 
 def test_another_transfer_in_the_folder_is_refused(files, tmp_path):
-    transfer.transfer_file(make_config(networks=("fc:1",)), files, str(tmp_path))
+    transfer_file(make_config(networks=("fc:1",)), files, str(tmp_path))
     with pytest.raises(UserError, match=r"another transfer: transfer.seeds was 3 and is now 2"):
-        transfer.transfer_file(make_config(seeds=2), files, str(tmp_path))
+        transfer_file(make_config(seeds=2), files, str(tmp_path))
     first = str(Path(files).with_name(NAME.format(0)))
     with pytest.raises(UserError, match=r"another transfer: distilled set \(checksum\)"):
-        transfer.transfer_file(make_config(networks=("fc:1",)), first, str(tmp_path))
+        transfer_file(make_config(networks=("fc:1",)), first, str(tmp_path))
 
 
 def test_mistakes_are_told_in_one_line(files, tmp_path, digits, quick_kernels):
@@ -114,14 +112,14 @@ def test_mistakes_are_told_in_one_line(files, tmp_path, digits, quick_kernels):
         ({"ladder": (5000,)}, files, "5000 real images are asked for and 1294 are not held out"),
     ):
         with pytest.raises(UserError, match=told) as caught:
-            transfer.transfer_file(make_config(**changes), str(path), str(tmp_path / "run"))
+            transfer_file(make_config(**changes), str(path), str(tmp_path / "run"))
         assert "\n" not in str(caught.value)
 
 
 def test_other_data_in_the_same_folder_are_refused(files, tmp_path, digits, monkeypatch):
     config = make_config(networks=("fc:1",), num_steps=1, every_steps=1)
-    transfer.transfer_file(config, files, str(tmp_path))
+    transfer_file(config, files, str(tmp_path))
     other = dataclasses.replace(digits, train_images=255 - digits.train_images)
-    monkeypatch.setattr(prepare, "load", lambda _: other)
+    monkeypatch.setattr(setup, "load", lambda _: other)
     with pytest.raises(UserError, match=r"another transfer: data \(checksum\)"):
-        transfer.transfer_file(config, files, str(tmp_path))
+        transfer_file(config, files, str(tmp_path))

@@ -11,14 +11,12 @@ from whole_runs import label_solve, small
 
 from kip_flax import config as config_lib
 from kip_flax import export
-from kip_flax.modes.compare import mode as compare
-from kip_flax.modes.compare import published
-from kip_flax.modes.compare import sets as compare_sets
-from kip_flax.modes.compare import table as compare_table
-from kip_flax.modes.compare.sets import Made
+from kip_flax.modes.compare import entries, published, table
+from kip_flax.modes.compare.entries import Made
+from kip_flax.modes.compare.mode import compare
 from kip_flax.modes.train import mode as train
-from kip_flax.modes.transfer import rows as transfer_rows
-from kip_flax.networks import fields as transfer_fields
+from kip_flax.modes.transfer import contest, rows
+from kip_flax.networks.fields import is_kernel
 from kip_flax.runtime import signals
 from kip_flax.runtime.errors import UserError
 
@@ -55,7 +53,7 @@ def runs(tmp_path_factory, quick_kernels):
 def compared(runs, tmp_path_factory):
     workdir = tmp_path_factory.mktemp("compared")
     paths = [str(runs / name) for name in ("zca", "kip", "ls")]
-    return workdir, compare.compare(make_config(), paths, str(workdir))
+    return workdir, compare(make_config(), paths, str(workdir))
 
 
 def find(lines, method, size, preprocess="standard"):
@@ -166,14 +164,14 @@ def test_an_interrupted_comparison_goes_on(runs, compared, tmp_path):
     config, paths = make_config(baselines=()), [str(runs / "zca"), str(runs / "kip")]
     with pytest.MonkeyPatch.context() as patch:
         stop_after(patch, 4)
-        (stopped,) = compare.compare(config, paths[:1], str(tmp_path))
+        (stopped,) = compare(config, paths[:1], str(tmp_path))
         assert set(stopped.figures) == {"krr", "krr:fc:2"}
         assert (tmp_path / "transfer" / "checkpoints").is_dir()
-    (line,) = compare.compare(config, paths[:1], str(tmp_path))
+    (line,) = compare(config, paths[:1], str(tmp_path))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(transfer_rows, "_measure", None)  # Nothing is trained again.
+        patch.setattr(rows, "_measure", None)  # Nothing is trained again.
         config.transfer.networks = NETWORKS[:2]
-        both = compare.compare(config, paths, str(tmp_path))
+        both = compare(config, paths, str(tmp_path))
     expected = find(lines, "KIP", 10, "zca_normalize")
     assert line.figures["fc:1"]["accuracies"] == expected.figures["fc:1"]["accuracies"]
     assert [x.preprocess for x in both] == ["zca_normalize", "standard"]
@@ -183,7 +181,7 @@ def test_an_interrupted_comparison_goes_on(runs, compared, tmp_path):
 def line(method, mean, std=None, size=10, num_test=100, network="krr"):
     row = {"mean": mean, "std": std, "accuracies": [mean]}
     pictures = np.zeros((size, 2, 2, 1))
-    return compare_table.Line(
+    return table.Line(
         Made(method), "standard", size / 10, size, 1, {network: row}, pictures, num_test
     )
 
@@ -191,24 +189,24 @@ def line(method, mean, std=None, size=10, num_test=100, network="krr"):
 def test_a_difference_inside_a_deviation_is_a_tie():
     """sqrt(0.8 * 0.2 / 100) = 0.04: of 100 test images, 80 right and 77 right are the same."""
     lines = [line("a", 0.80), line("b", 0.77), line("c", 0.75), line("d", 0.1, size=20)]
-    compare_table.mark(lines, ("krr",))
+    table.mark(lines, ("krr",))
     assert [x.marks.get("krr") for x in lines] == ["best", "tie", None, "best"]
     seeds = [line("a", 0.80, 0.01), line("b", 0.77, 0.02), line("c", 0.77, 0.05)]
-    compare_table.mark(seeds, ("krr",))
+    table.mark(seeds, ("krr",))
     assert [x.marks.get("krr") for x in seeds] == ["best", None, "tie"]
-    assert compare_table.accuracy(lines[0], "krr") == "80.00 (± 4.00)"
-    assert compare_table.accuracy(seeds[0], "krr") == "80.00 ± 1.00"
-    table = compare_table.markdown(seeds, ("krr",), "digits").splitlines()
-    assert "| **80.00 ± 1.00** |" in table[2]
-    assert "| 77.00 ± 2.00 |" in table[3]
-    assert "| ≈ 77.00 ± 5.00 |" in table[4]
+    assert table.accuracy(lines[0], "krr") == "80.00 (± 4.00)"
+    assert table.accuracy(seeds[0], "krr") == "80.00 ± 1.00"
+    told = table.markdown(seeds, ("krr",), "digits").splitlines()
+    assert "| **80.00 ± 1.00** |" in told[2]
+    assert "| 77.00 ± 2.00 |" in told[3]
+    assert "| ≈ 77.00 ± 5.00 |" in told[4]
 
 
 def test_a_training_that_diverged_is_in_the_table(runs, tmp_path):
     (path,) = (runs / "kip" / "distilled").glob("*_ckpt12.npz")
     config = make_config(networks=("krr", "fc:1"), lr_factor=(1e4,), baselines=())
     with pytest.raises(UserError, match=r"fc:1 on 10 .*: the training diverged"):
-        compare.compare(config, [str(path)], str(tmp_path))
+        compare(config, [str(path)], str(tmp_path))
     row = (tmp_path / "comparison.md").read_text().splitlines()[2]
     assert "| diverged |" in row
     kept = next(csv.DictReader((tmp_path / "comparison.csv").open()))
@@ -216,21 +214,21 @@ def test_a_training_that_diverged_is_in_the_table(runs, tmp_path):
     assert float(kept["krr mean"]) > 0.3
     other = str(path.with_name(path.name.replace("ckpt12", "ckpt5")))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(transfer_rows, "network_row", None)
+        patch.setattr(rows, "network_row", None)
         config.transfer.networks = ("krr",)
-        compare.compare(config, [other, str(path)], str(tmp_path))  # Where it is not asked for.
+        compare(config, [other, str(path)], str(tmp_path))  # Where it is not asked for.
 
 
 def test_published_figures_stand_beside_ours_with_their_budget():
     lines = [line("DC", 0.9), line("KIP", 0.9), line("DC", 0.9, size=100), line("DC", 0.9, size=70)]
-    told = [compare_table.published_words(x, "mnist") for x in lines]
+    told = [table.published_words(x, "mnist") for x in lines]
     assert told[:3] == ["network 91.7", "kernel 97.3*, network 90.1*", "network 97.4"]
-    assert told[3] == compare_table.published_words(line("herding", 0.9), "mnist")  # None.
-    notes = "\n".join(compare_table.notes(lines, "mnist"))
+    assert told[3] == table.published_words(line("herding", 0.9), "mnist")  # None.
+    notes = "\n".join(table.notes(lines, "mnist"))
     assert "Zhao et al., ICLR 2021, ConvNet-3; 1 per class: 1,000 steps" in notes
     assert "10 per class: 10,000 steps, 256 real images of a class each, 50 epochs" in notes
     assert "not read at the source" in notes
-    assert compare_table.notes([line("DC", 0.9)], "digits") == []
+    assert table.notes([line("DC", 0.9)], "digits") == []
 
 
 def test_a_copy_of_cifar10_is_told_of(tmp_path):
@@ -244,14 +242,14 @@ def test_what_a_file_does_not_say_is_left_open(runs, tmp_path):
     plain = tmp_path / "ConvNet_ssize10_nozca_l_noaug_ckpt99.npz"
     read = export.load_distilled(path)
     np.savez(plain, images=read.images, labels=read.labels)
-    entry = compare_sets.read(str(plain))
+    entry = entries.read(str(plain))
     assert (entry.made.method, entry.made.labels) == (plain.stem, "")
     assert (entry.made.seconds, entry.made.budget) == (None, "")
-    first = compare_sets.read(str(path.with_name(path.name.replace("ckpt12", "ckpt0"))))
+    first = entries.read(str(path.with_name(path.name.replace("ckpt12", "ckpt0"))))
     assert (first.made.method, first.made.seconds) == ("initial images", None)
     # A set that the run went beyond took less time than its result says.
     (early,) = (runs / "kip" / "distilled").glob("*_ckpt5.npz")
-    assert compare_sets.read(str(early)).made.seconds is None
+    assert entries.read(str(early)).made.seconds is None
 
 
 def test_mistakes_are_told_in_one_line(runs, tmp_path):
@@ -266,7 +264,7 @@ def test_mistakes_are_told_in_one_line(runs, tmp_path):
         ([kip], make_config(networks=("krr:convnet:4",)), "8x8 pixels are too small for 4 pooling"),
     ):
         with pytest.raises(UserError, match=told) as caught:
-            compare.compare(config, paths, str(tmp_path / "out"))
+            compare(config, paths, str(tmp_path / "out"))
         assert "\n" not in str(caught.value)
     with pytest.raises(UserError, match="unknown kernel krr:vgg: write krr, or for example"):
         make_config(networks=("krr:vgg",))
@@ -276,13 +274,13 @@ def test_another_recipe_in_the_folder_is_refused(runs, compared):
     workdir, _ = compared
     config = make_config(seeds=3)
     with pytest.raises(UserError, match=r"another comparison: transfer.seeds was 2 and is now 3"):
-        compare.compare(config, [str(runs / "kip")], str(workdir))
+        compare(config, [str(runs / "kip")], str(workdir))
 
 
 def test_kernels_are_those_of_their_names():
     config = make_config()
-    own, other = (transfer_fields.kernel_config(config, n).kernel for n in ("krr", "krr:convnet:2"))
+    own, other = (contest.kernel_config(config, n).kernel for n in ("krr", "krr:convnet:2"))
     assert (own.architecture, own.depth) == ("fc", 1)
     assert (other.architecture, other.depth) == ("convnet", 2)
     assert (config.kernel.architecture, config.kernel.depth) == ("fc", 1)
-    assert not transfer_fields.is_kernel("kernel")
+    assert not is_kernel("kernel")

@@ -6,23 +6,23 @@ import numpy as np
 import pytest
 from made_transfers import make_config
 
-from kip_flax.modes.transfer import mode as transfer
-from kip_flax.modes.transfer import rows as transfer_rows
-from kip_flax.networks import train as finite
-from kip_flax.runs import checkpoint
-from kip_flax.runs import setup as prepare
+from kip_flax.modes.transfer import rows, session
+from kip_flax.modes.transfer.mode import transfer_file
+from kip_flax.networks import train
+from kip_flax.runs import setup
 from kip_flax.runtime import signals
+from kip_flax.runtime.console import Console
 
 
 @pytest.mark.slow
 def test_a_seed_is_the_same_among_more_and_on_more_devices(files, tmp_path):
     config = make_config(networks=("fc:1",), seeds=2)
     config.mesh.data = 1
-    (row,) = transfer.transfer_file(config, files, str(tmp_path))
+    (row,) = transfer_file(config, files, str(tmp_path))
     # The published rate: a few units, for a loss that is a mean over images and classes.
     assert all(0.01 < rate < 10 for rate in row["learning_rates"])
     config.transfer.seeds, config.mesh.data = 3, -1
-    (more,) = transfer.transfer_file(config, files, str(tmp_path / "more"))
+    (more,) = transfer_file(config, files, str(tmp_path / "more"))
     assert more["accuracies"][:2] == pytest.approx(row["accuracies"], abs=0.02)
     assert more["learning_rates"][:2] == pytest.approx(row["learning_rates"], rel=1e-4)
 
@@ -44,9 +44,9 @@ def stop_after(monkeypatch, calls):
 @pytest.mark.parametrize("calls", [2, 10])
 def test_an_interrupted_transfer_ends_as_one_that_was_not(calls, files, tmp_path, monkeypatch):
     config = make_config(networks=("fc:1",), baselines=("random",), lr_factor=(0.1, 1.0))
-    whole = transfer.transfer_file(config, files, str(tmp_path / "whole"))
+    whole = transfer_file(config, files, str(tmp_path / "whole"))
     advanced = []
-    make = finite.make_trainer
+    make = train.make_trainer
 
     def counting(*arguments, **options):
         trainer = make(*arguments, **options)
@@ -57,12 +57,12 @@ def test_an_interrupted_transfer_ends_as_one_that_was_not(calls, files, tmp_path
 
         return dataclasses.replace(trainer, advance=advance)
 
-    monkeypatch.setattr(finite, "make_trainer", counting)
+    monkeypatch.setattr(train, "make_trainer", counting)
     with monkeypatch.context() as patched:
         stop_after(patched, calls)
-        stopped = transfer.transfer_file(config, files, str(tmp_path / "parts"))
+        stopped = transfer_file(config, files, str(tmp_path / "parts"))
         assert len(stopped) == (calls - 1) // 6
-    parts = transfer.transfer_file(config, files, str(tmp_path / "parts"))
+    parts = transfer_file(config, files, str(tmp_path / "parts"))
     assert len(advanced) == 12  # 2 sets, 2 candidates, 3 parts: nothing was done twice.
     for one, other in zip(whole, parts, strict=True):
         assert one.pop("seconds") != other.pop("seconds")
@@ -71,14 +71,14 @@ def test_an_interrupted_transfer_ends_as_one_that_was_not(calls, files, tmp_path
 
 def test_what_is_there_is_not_computed_again(files, tmp_path, quick_kernels, monkeypatch):
     config = make_config(networks=("fc:1",))
-    first = transfer.transfer_file(config, files, str(tmp_path))
+    first = transfer_file(config, files, str(tmp_path))
     config.transfer.networks = ("fc:1", "krr")
 
     def refuse(*_):
         raise AssertionError
 
-    monkeypatch.setattr(transfer_rows, "_measure", refuse)
-    both = transfer.transfer_file(config, files, str(tmp_path))
+    monkeypatch.setattr(rows, "_measure", refuse)
+    both = transfer_file(config, files, str(tmp_path))
     assert both[0] == first[0]
     assert [row["network"] for row in both] == ["fc:1", "krr"]
 
@@ -86,10 +86,10 @@ def test_what_is_there_is_not_computed_again(files, tmp_path, quick_kernels, mon
 def test_the_test_set_has_no_say(files, tmp_path, digits, monkeypatch):
     """With other test labels the same candidate is chosen, of the same held-out accuracy."""
     config = make_config(networks=("fc:1",), lr_factor=(1e-4, 0.03, 1.0))
-    (row,) = transfer.transfer_file(config, files, str(tmp_path / "a"))
+    (row,) = transfer_file(config, files, str(tmp_path / "a"))
     wrong = dataclasses.replace(digits, test_labels=(digits.test_labels + 1) % 10)
-    monkeypatch.setattr(prepare, "load", lambda _: wrong)
-    (other,) = transfer.transfer_file(config, files, str(tmp_path / "b"))
+    monkeypatch.setattr(setup, "load", lambda _: wrong)
+    (other,) = transfer_file(config, files, str(tmp_path / "b"))
     assert row["tried"] == other["tried"]
     assert row["lr_factor"] == other["lr_factor"] != 1e-4
     assert row["mean"] > 0.4 > other["mean"]
@@ -98,7 +98,7 @@ def test_the_test_set_has_no_say(files, tmp_path, digits, monkeypatch):
 def test_a_candidate_that_is_behind_is_not_tested(files, tmp_path, digits, monkeypatch):
     """Nor is one that diverged, as one of rate 1e4 does."""
     measured = []
-    make = finite.make_trainer
+    make = train.make_trainer
 
     def counting(*arguments, **options):
         trainer = make(*arguments, **options)
@@ -109,18 +109,18 @@ def test_a_candidate_that_is_behind_is_not_tested(files, tmp_path, digits, monke
 
         return dataclasses.replace(trainer, accuracy=accuracy)
 
-    monkeypatch.setattr(finite, "make_trainer", counting)
+    monkeypatch.setattr(train, "make_trainer", counting)
     config = make_config(networks=("fc:1",), lr_factor=(1e4, 0.3, 1e-4))
-    (row,) = transfer.transfer_file(config, files, str(tmp_path))
+    (row,) = transfer_file(config, files, str(tmp_path))
     assert row["lr_factor"] == 0.3
     assert measured == ["held out", "held out", "test", "held out"]
 
 
 def test_a_checkpoint_of_another_row_is_left_alone(tmp_path):
-    with checkpoint.open_manager(str(tmp_path), 1) as manager:
-        transfer_rows._save(manager, {"a": np.ones(3)}, {"job": "x", "at": 4, "results": []})
-        manager.wait_until_finished()
-        assert transfer_rows._saved(manager, "y", {"a": np.ones(3)}) == (None, [])
-        (states, at), results = transfer_rows._saved(manager, "x", {"a": np.zeros(3)})
-        assert (at, results) == (4, [])
+    with session.open_session(str(tmp_path), Console()) as opened:
+        opened.save("x", 4, {"a": np.ones(3)}, [])
+    with session.open_session(str(tmp_path), Console()) as opened:
+        assert opened.restore("y", {"a": np.ones(3)}) == (None, [])
+        (states, step), results = opened.restore("x", {"a": np.zeros(3)})
+        assert (step, results) == (4, [])
         assert states["a"].tolist() == [1, 1, 1]
