@@ -1,16 +1,13 @@
 """What is compared: distilled files, and what is known of how each was made."""
 
-import json
 import re
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kip_flax import config as config_lib
-from kip_flax import export
-from kip_flax.algorithms import _methods as methods
-from kip_flax.runs import record
+from kip_flax import algorithms, export
+from kip_flax.runs.folder import RunFolder
 from kip_flax.runtime.errors import UserError
 
 _STEP = re.compile(r"_ckpt(\d+)\.npz$")
@@ -21,8 +18,9 @@ class Made:
     """How a set was made, as far as that is known.
 
     Attributes:
-        method: 'KIP', 'Label Solve', 'DC', 'DSA', an algorithm's own name, or 'initial images';
+        method: the title of the algorithm, such as 'KIP', or 'initial images';
             where a file says nothing, its own name.
+        algorithm: as the configuration names it; '' where there is none.
         labels: 'learned', 'fixed' or 'solved'; '' where a file says nothing.
         budget: steps and training images of each, in words; or ''.
         seconds: that the run took until it had made the set; None where that is not known.
@@ -31,6 +29,7 @@ class Made:
 
     method: str
     labels: str = "fixed"
+    algorithm: str = ""
     budget: str = ""
     seconds: float | None = None
     file: str = ""
@@ -74,13 +73,15 @@ def _made(file: Path, provenance: dict[str, Any]) -> Made:
     if step == 0:
         return Made("initial images", file=str(file))
     algorithm = config["algorithm"]
-    ridge = f", reg {config['reg']:g}" if methods.computes_kernels(algorithm) else ""
+    facts = algorithms.facts(algorithm)
+    ridge = f", reg {config['reg']:g}" if facts.uses_kernel else ""
     return Made(
-        methods.name(algorithm),
-        config_lib.labels_are(config),
-        f"{step} steps of {config['batch_size']}{ridge}",
-        _seconds(file, step),
-        str(file),
+        method=facts.title,
+        labels=algorithms.labels(algorithm, config["support.learn_labels"]),
+        algorithm=algorithm,
+        budget=f"{step} steps of {config['batch_size']}{ridge}",
+        seconds=_seconds(file, step),
+        file=str(file),
     )
 
 
@@ -96,10 +97,9 @@ def _last_of(folder: Path) -> Path:
 
 
 def _seconds(file: Path, step: int) -> float | None:
-    """What the run's `result.json` says, if the set is the last that it tells of."""
+    """What the result of the run says, if the set is the last that it tells of."""
+    told = RunFolder(file.parent.parent).earlier_result()
     try:
-        text = (file.parent.parent / record.RESULT).read_text(encoding="utf-8")
-        told: dict[str, Any] = json.loads(text)
         return float(told["seconds"]) if told["evaluations"][-1]["step"] == step else None
-    except (OSError, ValueError, KeyError, IndexError, TypeError):
+    except (ValueError, KeyError, IndexError, TypeError):
         return None

@@ -9,12 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from kip_flax.algorithms import _gradient_matching as gradient_matching
-from kip_flax.algorithms import _matching_fields as matching_fields
-from kip_flax.algorithms import _methods as methods
+from kip_flax import algorithms
 from kip_flax.modes.compare import published
 from kip_flax.modes.compare.entries import Made
-from kip_flax.modes.report.text import plural
 from kip_flax.modes.transfer.table import DIVERGED
 
 BEST, TIE = "best", "tie"
@@ -102,9 +99,7 @@ def per_class(line: Line) -> str:
 
 def published_words(line: Line, dataset: str) -> str:
     """'network 91.7, kernel 97.3*', or a dash."""
-    if line.per_class != int(line.per_class):
-        return _UNKNOWN
-    found = published.accuracy(line.made.method, dataset, int(line.per_class))
+    found = published.accuracy(line.made.method, dataset, line.per_class)
     told = [f"{f.measured_by} {value:g}{'' if f.first_hand else '*'}" for value, f in found]
     return ", ".join(told) or _UNKNOWN
 
@@ -185,24 +180,11 @@ def notes(lines: Sequence[Line], dataset: str) -> list[str]:
     """What makes the published figures beside ours hard to compare."""
     told: list[str] = []
     for line in ordered(lines):
-        if line.per_class not in published.PER_CLASS:
-            continue
-        for _, figures in published.accuracy(line.made.method, dataset, int(line.per_class)):
-            note = f"Published, {line.made.method}: {figures.source}; {_budget(line)}."
+        recipe = algorithms.facts(line.made.algorithm).published_recipe
+        for _, one in published.accuracy(line.made.method, dataset, line.per_class):
+            note = f"Published, {one.method}: {one.source}; {recipe(int(line.per_class))}."
             if note not in told:
                 told.append(note)
     if any("*" in published_words(line, dataset) for line in lines):
         told.append(SECOND_HAND)
     return told
-
-
-def _budget(line: Line) -> str:
-    """The published budget, for the methods whose code says it."""
-    if line.made.method not in map(methods.name, matching_fields.ALGORITHMS):
-        return "larger batches and longer runs than the configurations here, partly augmented"
-    count = int(line.per_class)
-    outer, inner = gradient_matching.LOOPS[count]
-    return (
-        f"{count} per class: {1000 * outer:,} steps, 256 real images of a class each, "
-        f"{plural(inner, 'epoch')} between them"
-    )
