@@ -20,6 +20,7 @@ from kip_flax import architectures, kernels
 from kip_flax.algorithms import _distill as distill
 from kip_flax.algorithms import base as tasks
 from kip_flax.kernels import jacobian
+from kip_flax.kernels.sharded import shard_jacobian, shard_kernel
 from kip_flax.krr import gauss_newton, label_solve, residuals
 from kip_flax.runs import evaluate
 from kip_flax.runtime import sharding
@@ -112,7 +113,7 @@ def kip_step(problem: Problem, mesh: Mesh, targets: int) -> str:
 def gauss_newton_step(problem: Problem, mesh: Mesh, targets: int) -> str:
     """HLO text of the Gauss-Newton step, labels solved for."""
     options = kernels.KernelOptions(problem.spec)
-    of_pairs = sharding.shard_jacobian(jacobian.make_jacobian(options), mesh)
+    of_pairs = shard_jacobian(jacobian.make_jacobian(options), mesh)
     of_batch = residuals.with_solved_labels(_kernel(problem, mesh), of_pairs, 1e-6)
     state = jax.tree.map(np.array, gauss_newton.init(*problem.arrays(problem.support), 0.1))
     step = tasks.pinned(gauss_newton.make_step(of_batch, 100, jax.random.key(0)), mesh)
@@ -155,8 +156,8 @@ def _targets(problem: Problem, mesh: Mesh, count: int) -> tuple[jax.Array, ...]:
     return sharding.put_targets(mesh, *map(np.asarray, problem.arrays(count)))
 
 
-def _kernel(problem: Problem, mesh: Mesh) -> sharding.Kernel:
-    return sharding.shard_kernel(kernels.make_kernel(problem.spec), mesh)
+def _kernel(problem: Problem, mesh: Mesh) -> kernels.Kernel:
+    return shard_kernel(kernels.make_kernel(problem.spec), mesh)
 
 
 def main() -> None:

@@ -25,6 +25,7 @@ import numpy as np
 
 from kip_flax import architectures, kernels
 from kip_flax.kernels import jacobian
+from kip_flax.kernels.sharded import shard_kernel
 from kip_flax.runtime import hardware, sharding
 
 Pairs = tuple[jax.Array, jax.Array]
@@ -42,7 +43,7 @@ def main() -> None:
     mesh = sharding.make_mesh()
     ours = {name: kernels.make_kernel(spec, implementation=name) for name in args.implementations}
     if "xla" in ours:
-        ours["xla"] = sharding.shard_kernel(ours["xla"], mesh)
+        ours["xla"] = shard_kernel(ours["xla"], mesh)
     theirs = kernels.make_kernel(spec, implementation="neural_tangents")
 
     small, large = _images(args.peer, args.peer, shape), _images(args.support, args.targets, shape)

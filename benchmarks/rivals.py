@@ -25,6 +25,8 @@ from ml_collections import ConfigDict
 
 from kip_flax import data
 from kip_flax.algorithms import base as tasks
+from kip_flax.kernels import Kernel
+from kip_flax.kernels.sharded import shard_kernel
 from kip_flax.runs import setup as prepare
 from kip_flax.runtime import hardware, sharding
 from kip_flax.runtime.console import Console
@@ -88,9 +90,9 @@ def _stepper(config: ConfigDict, args: argparse.Namespace) -> Callable[[int], An
     images = rng.standard_normal((count, *_SHAPES[args.dataset]), np.float32)
     targets = data.Targets(images, np.arange(count) % _CLASSES, _CLASSES)
     mesh = sharding.make_mesh()
-    kernel: tasks.Kernel = _no_kernel
+    kernel: Kernel = _no_kernel
     if config.algorithm == "kip":
-        kernel = sharding.shard_kernel(prepare.make_kernel(config, Console()), mesh)
+        kernel = shard_kernel(prepare.make_kernel(config, Console()), mesh)
     support = tasks.init_support(config, targets, jax.random.key(0))
     task = tasks.make_task(config, targets, support, kernel, mesh, jax.random.key(1))
     kept = [task.start()]

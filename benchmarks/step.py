@@ -26,6 +26,7 @@ import optax
 
 from kip_flax import architectures, kernels, krr
 from kip_flax.algorithms import _distill as distill
+from kip_flax.kernels.sharded import shard_kernel
 from kip_flax.runtime import hardware, sharding
 
 
@@ -79,9 +80,7 @@ def _measure(args: argparse.Namespace, size: int) -> dict[str, float]:
     y_s, y_t = (krr.centered_one_hot(rng.integers(10, size=n), 10) for n in (size, args.targets))
     mesh = sharding.make_mesh()
     spec = architectures.build(args.architecture, args.depth)
-    kernel = sharding.shard_kernel(
-        kernels.make_kernel(spec, implementation=args.implementation), mesh
-    )
+    kernel = shard_kernel(kernels.make_kernel(spec, implementation=args.implementation), mesh)
     tx = optax.adam(0.0)
     state = sharding.replicate(mesh, distill.init(jnp.asarray(x_s), y_s, tx, True))
     batch = sharding.put_targets(mesh, x_t, np.asarray(y_t))

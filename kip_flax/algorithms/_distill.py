@@ -12,9 +12,9 @@ import optax
 
 from kip_flax import krr
 from kip_flax.algorithms._state import KipState
+from kip_flax.kernels import Kernel
 from kip_flax.krr import label_solve
 
-Kernel = Callable[[jax.Array, jax.Array], jax.Array]
 Metrics = dict[str, jax.Array]
 Step = Callable[[KipState, jax.Array, jax.Array, jax.Array], tuple[KipState, Metrics]]
 
@@ -34,7 +34,7 @@ def make_step(kernel: Kernel, tx: optax.GradientTransformation, reg: float) -> S
     """`step(state, x_t, y_t, weights) -> (state, metrics)`, compiled.
 
     Args:
-        kernel: `kernel(x1, x2) -> (n1, n2)`, on a mesh where wanted (`sharding.shard_kernel`).
+        kernel: `kernel(x1, x2) -> (n1, n2)`, on a mesh where wanted (`kernels.sharded`).
         tx: optimiser of the support.
         reg: ridge, relative to the mean of the diagonal of K_ss.
 

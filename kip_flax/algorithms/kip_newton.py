@@ -12,8 +12,8 @@ from kip_flax.algorithms._state import KipState
 from kip_flax.algorithms.base import Problem, Step, Support, kernel_options
 from kip_flax.algorithms.kip import check_data
 from kip_flax.kernels import jacobian
+from kip_flax.kernels.sharded import shard_jacobian
 from kip_flax.krr import gauss_newton, residuals
-from kip_flax.runtime import sharding
 
 __all__ = ["check", "check_data", "init", "make_step", "make_support", "pairs", "prepare"]
 
@@ -45,7 +45,7 @@ def make_step(problem: Problem) -> Step:
     """
     config = problem.config
     of_pairs = jacobian.make_jacobian(kernel_options(config))
-    of_pairs = sharding.shard_jacobian(of_pairs, problem.mesh)
+    of_pairs = shard_jacobian(of_pairs, problem.mesh)
     learned = config.support.learn_labels
     make = residuals.with_solved_labels if learned else residuals.with_fixed_labels
     of_batch = make(problem.kernel, of_pairs, config.reg)

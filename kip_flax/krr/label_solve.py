@@ -11,8 +11,8 @@ import jax.numpy as jnp
 
 from kip_flax import krr
 from kip_flax.algorithms._state import LsState
+from kip_flax.kernels import Kernel
 
-Kernel = Callable[[jax.Array, jax.Array], jax.Array]
 Step = Callable[[LsState, jax.Array, jax.Array, jax.Array], LsState]
 
 

@@ -16,10 +16,9 @@ import jax.numpy as jnp
 import jax.scipy.linalg
 
 from kip_flax import krr
+from kip_flax.kernels import Kernel
 from kip_flax.kernels.jacobian import Jacobian
 from kip_flax.krr import label_solve
-
-Kernel = Callable[[jax.Array, jax.Array], jax.Array]
 
 
 class Targets(NamedTuple):

@@ -6,7 +6,6 @@ k(x, y) / sqrt(k(x, x) k(y, y)), which does not favour images of small norm as d
 """
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import jax
@@ -17,6 +16,7 @@ from ml_collections import ConfigDict
 
 from kip_flax import data, export, krr, preprocess
 from kip_flax.data import Dataset
+from kip_flax.kernels import Kernel
 from kip_flax.krr import label_solve
 from kip_flax.preprocess import Preprocess
 from kip_flax.runs.folder import RunFolder
@@ -27,7 +27,6 @@ MAX_PICTURES = 200  # Support images whose neighbours' pixels are kept.
 TARGETS_PER_IMAGE = 10  # Fewer would leave Label Solve too little to solve for.
 _BLOCK = 16  # Images whose kernel with themselves is computed together.
 
-Kernel = Callable[[jax.Array, jax.Array], jax.Array]
 Support = tuple[np.ndarray, np.ndarray]
 
 

@@ -11,11 +11,11 @@ from jax.typing import ArrayLike
 from kip_flax import krr, preprocess
 from kip_flax.data import Dataset, test_subset
 from kip_flax.export import Distilled
+from kip_flax.kernels import Kernel
 from kip_flax.preprocess import Preprocess
 from kip_flax.runtime import sharding
 from kip_flax.runtime.errors import UserError
 
-Kernel = Callable[[jax.Array, jax.Array], jax.Array]
 Evaluate = Callable[[ArrayLike, ArrayLike], dict[str, float]]
 
 

@@ -12,8 +12,8 @@ from ml_collections import ConfigDict
 from kip_flax import config as config_lib
 from kip_flax import data, export, kernels, preprocess
 from kip_flax.algorithms import base as tasks
-from kip_flax.algorithms.base import Kernel
 from kip_flax.data import Dataset
+from kip_flax.kernels import Kernel
 from kip_flax.preprocess import Preprocess
 from kip_flax.runs import checkpoint, evaluate
 from kip_flax.runtime import files, multihost

@@ -1,28 +1,22 @@
 """One device mesh for training, Label Solve and evaluation.
 
 Targets lie over its axis 'data'; the support over its axis 'support', or whole everywhere. A kernel
-matrix K(targets, support) is laid out over both axes. Batches that do not divide are padded with
-zero images of weight 0. Between devices travel only support-sized arrays and the S x S kernel: the
-transpose of a replicated input is one sum of its gradient.
+matrix K(targets, support) is laid out over both axes (`kernels.sharded`). Batches that do not
+divide are padded with zero images of weight 0.
 """
 
-import math
 import os
 import platform
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import TypeVar
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from kip_flax.kernels.duplicates import symmetric
 from kip_flax.runtime.errors import UserError
 
-Kernel = Callable[[jax.Array, jax.Array], jax.Array]
-Jacobian = Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
 Tree = TypeVar("Tree")
 _PATIENCE = 7 * 24 * 3600  # Seconds.
 
@@ -120,61 +114,3 @@ def _put(mesh: Mesh, spec: P, array: np.ndarray) -> jax.Array:
     """`array`, which every process has, laid out over the mesh: each device gets its part."""
     sharding = NamedSharding(mesh, spec)
     return jax.make_array_from_callback(array.shape, sharding, lambda part: array[part])
-
-
-def shard_kernel(kernel: Kernel, mesh: Mesh) -> Kernel:
-    """`kernel` computed over the mesh: rows (x1) over 'data', columns (x2) over 'support'.
-
-    Rows and columns that do not divide are padded and cut off again. Differentiable in both.
-    """
-    rows, columns = mesh.shape["data"], mesh.shape["support"]
-    if math.prod(mesh.shape.values()) == 1:
-        return kernel
-    local = jax.shard_map(
-        kernel,
-        mesh=mesh,
-        in_specs=(P("data"), P("support")),
-        out_specs=P("data", "support"),
-        check_vma=False,
-    )
-
-    def everywhere(x: jax.Array) -> jax.Array:
-        # The same holds for its cotangent: left to choose, the compiler spreads what is small (the
-        # solve, the optimiser) over the devices, and pays for it with a dozen exchanges.
-        return jax.lax.with_sharding_constraint(x, NamedSharding(mesh, P()))
-
-    def sharded(x1: jax.Array, x2: jax.Array) -> jax.Array:
-        if x2 is x1:
-            x1 = everywhere(x1)
-            return everywhere(symmetric(sharded(x1, jax.lax.stop_gradient(x1))))
-        x2 = everywhere(x2)
-        padded = local(_pad_rows(x1, rows), _pad_rows(x2, columns))
-        return padded[: len(x1), : len(x2)]
-
-    return sharded
-
-
-def shard_jacobian(jacobian: Jacobian, mesh: Mesh) -> Jacobian:
-    """`jacobian(x_t, x_s) -> k (T, S), dk (S, T, ...)` over the mesh: its rows (T) over 'data',
-    support images over 'support'. What does not divide is padded and cut off again."""
-    rows, columns = mesh.shape["data"], mesh.shape["support"]
-    if rows * columns == 1:
-        return jacobian
-    local = jax.shard_map(
-        jacobian,
-        mesh=mesh,
-        in_specs=(P("data"), P("support")),
-        out_specs=(P("data", "support"), P("support", "data")),
-        check_vma=False,
-    )
-
-    def sharded(x_t: jax.Array, x_s: jax.Array) -> tuple[jax.Array, jax.Array]:
-        k, dk = local(_pad_rows(x_t, rows), _pad_rows(x_s, columns))
-        return k[: len(x_t), : len(x_s)], dk[: len(x_s), : len(x_t)]
-
-    return sharded
-
-
-def _pad_rows(x: jax.Array, multiple: int) -> jax.Array:
-    padding = -len(x) % multiple
-    return jnp.pad(x, [(0, padding)] + [(0, 0)] * (x.ndim - 1)) if padding else x

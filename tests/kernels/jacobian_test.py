@@ -11,7 +11,6 @@ from kip_flax import architectures as arch
 from kip_flax import kernels
 from kip_flax.kernels import jacobian as jacobian_lib
 from kip_flax.kernels.cpu import jacobian as compiled
-from kip_flax.runtime import sharding
 
 pytestmark = pytest.mark.usefixtures("compiled_kernel")
 
@@ -139,16 +138,3 @@ def test_gradients_too_many_to_hold_twice_come_in_pieces(
     assert len(tile_calls) >= size // count
     np.testing.assert_array_equal(in_pieces[0], k)
     np.testing.assert_array_equal(in_pieces[1], dk)
-
-
-@pytest.mark.parametrize("axes", [(2, 1), (2, 2), (1, 4)])
-def test_a_mesh_computes_the_same(axes):
-    x_s, x_t = images((4, 4, 1), (3, 8))
-    jacobian = make_jacobian(arch.convnet(1))
-    mesh = sharding.make_mesh(*axes)
-    spread = jax.jit(sharding.shard_jacobian(jacobian, mesh))
-    targets, _, _ = sharding.put_targets(mesh, x_t, np.zeros(8))
-    k, dk = spread(targets, sharding.replicate(mesh, x_s))
-    expected = jacobian(x_t, x_s)
-    np.testing.assert_allclose(k, expected[0], rtol=1e-6)
-    np.testing.assert_allclose(dk, expected[1], atol=1e-6 * np.abs(expected[1]).max())

@@ -9,6 +9,7 @@ from whole_runs import artefacts, assert_same, result, small, stop_at
 
 from kip_flax import config as config_lib
 from kip_flax import export, krr
+from kip_flax.kernels.sharded import shard_jacobian, shard_kernel
 from kip_flax.krr import damping as ridge_path
 from kip_flax.krr import gauss_newton
 from kip_flax.modes.train import mode as train
@@ -122,9 +123,7 @@ def test_a_mesh_takes_the_same_step(kind, shape):
     images, labels, batch = problem(targets=30)
     expected, metrics = stepper(kind)(first(images, labels), *batch)
     mesh = sharding.make_mesh(*shape)
-    step = stepper(
-        kind, sharding.shard_kernel(KERNEL, mesh), sharding.shard_jacobian(JACOBIAN, mesh)
-    )
+    step = stepper(kind, shard_kernel(KERNEL, mesh), shard_jacobian(JACOBIAN, mesh))
     targets = sharding.put_targets(mesh, batch.x, batch.y)
     found, same = step(sharding.replicate(mesh, first(images, labels)), *targets)
     np.testing.assert_allclose(found.params["images"], expected.params["images"], atol=2e-3)

@@ -9,6 +9,7 @@ import pytest
 
 from kip_flax import architectures as arch
 from kip_flax import kernels, krr
+from kip_flax.kernels.sharded import shard_kernel
 from kip_flax.krr import label_solve
 from kip_flax.runtime import sharding
 
@@ -68,7 +69,7 @@ def test_the_size_of_a_tile_is_irrelevant(state, tile):
 
 def test_a_mesh_sums_the_same(state):
     mesh = sharding.make_mesh(4)
-    kernel = sharding.shard_kernel(kernels.make_kernel(arch.fc(1)), mesh)
+    kernel = shard_kernel(kernels.make_kernel(arch.fc(1)), mesh)
     other = summed(T, kernel)  # 50 rows on four devices: padded.
     np.testing.assert_allclose(other.gram, state.gram, rtol=1e-5)
 

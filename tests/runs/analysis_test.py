@@ -6,6 +6,7 @@ import pytest
 from quick import quick_kernel
 from sklearn.metrics import confusion_matrix
 
+from kip_flax.kernels.sharded import shard_kernel
 from kip_flax.runs import analysis
 from kip_flax.runtime import sharding
 
@@ -56,7 +57,7 @@ def test_nearest_is_the_largest_cosine_in_an_explicit_feature_space():
 @pytest.mark.parametrize("axes", [(1, 1), (2, 2)])
 def test_the_kernel_does_not_depend_on_batches_or_devices(axes):
     mesh = sharding.make_mesh(*axes)
-    batched = analysis.BatchedKernel(sharding.shard_kernel(KERNEL, mesh), 8, mesh)
+    batched = analysis.BatchedKernel(shard_kernel(KERNEL, mesh), 8, mesh)
     x, support = images(21, 1), images(5, 2)
     np.testing.assert_allclose(batched.cross(x, support), exact(x, support), rtol=1e-5)
     np.testing.assert_allclose(batched.cross(x[:3], support), exact(x[:3], support), rtol=1e-5)

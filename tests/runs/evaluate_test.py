@@ -11,6 +11,7 @@ import pytest
 from kip_flax import krr, preprocess
 from kip_flax.data import Dataset, sampling
 from kip_flax.export import Distilled
+from kip_flax.kernels.sharded import shard_kernel
 from kip_flax.runs import evaluate
 from kip_flax.runtime import sharding
 from kip_flax.runtime.errors import UserError
@@ -151,7 +152,7 @@ def test_a_file_that_does_not_fit_the_config_is_refused(change, says):
 def test_a_mesh_changes_nothing():
     support, y_s, test, labels = problem()
     mesh = sharding.make_mesh()
-    kernel = sharding.shard_kernel(rbf, mesh)
+    kernel = shard_kernel(rbf, mesh)
     run = evaluate.make_evaluate(kernel, test, labels, reg=REG, batch_size=5, mesh=mesh)
     measures = run(*sharding.replicate(mesh, (support, y_s)))
     accuracy, mse = numpy_measures(rbf, support, y_s, test, labels)

@@ -19,8 +19,9 @@ from kip_flax import architectures, data, kernels, preprocess
 from kip_flax import config as config_lib
 from kip_flax.algorithms import _methods as methods
 from kip_flax.algorithms import base as tasks
-from kip_flax.algorithms.base import Kernel
 from kip_flax.data import Dataset
+from kip_flax.kernels import Kernel
+from kip_flax.kernels.sharded import shard_kernel
 from kip_flax.modes.plan import arithmetic as plan_arithmetic
 from kip_flax.runs import evaluate
 from kip_flax.runs import setup as prepare
@@ -99,7 +100,7 @@ def plan_run(config: ConfigDict, console: Console | None = None) -> Plan:
     dataset = prepare.load(config)
     config_lib.check_data(config, dataset)
     prepare.start_of(config, dataset)
-    kernel = sharding.shard_kernel(prepare.make_kernel(config, console), mesh)
+    kernel = shard_kernel(prepare.make_kernel(config, console), mesh)
     targets = min(config.batch_size, len(dataset.train_labels))
     tests = len(data.test_subset(dataset, config.eval.num_test)[1])
     labelled = tasks.label_targets(config, len(dataset.train_labels))

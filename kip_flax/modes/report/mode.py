@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 
 from kip_flax import config as config_lib
 from kip_flax import preprocess
+from kip_flax.kernels.sharded import shard_kernel
 from kip_flax.modes.report import facts as report_facts
 from kip_flax.modes.report import write as report
 from kip_flax.modes.report.facts import Frames
@@ -63,7 +64,7 @@ def _make_up(workdir: Path, config: ConfigDict, frames: Frames, console: Console
             dataset = prepare.load(config)
             config_lib.check_data(config, dataset)
             mesh = sharding.make_mesh(config.mesh.data, config.mesh.support)
-            kernel = sharding.shard_kernel(prepare.make_kernel(config, console), mesh)
+            kernel = shard_kernel(prepare.make_kernel(config, console), mesh)
             fitted = preprocess.from_arrays(files.read_arrays(workdir / prepare.PREPROCESS))
             analysis.analyse_run(RunFolder(workdir), config, dataset, fitted, kernel, mesh)
     except UserError as error:

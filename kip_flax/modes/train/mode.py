@@ -12,8 +12,10 @@ from ml_collections import ConfigDict
 from kip_flax import __version__, data, export, kernels, preprocess
 from kip_flax import config as config_lib
 from kip_flax.algorithms import base as tasks
-from kip_flax.algorithms.base import Kernel, State, Task
+from kip_flax.algorithms.base import State, Task
 from kip_flax.data import Dataset
+from kip_flax.kernels import Kernel
+from kip_flax.kernels.sharded import shard_kernel
 from kip_flax.modes.report import write as report
 from kip_flax.preprocess import Preprocess
 from kip_flax.runs import analysis, checkpoint, evaluate, loop, record
@@ -68,7 +70,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str, console: Console | None
         fitted = prepare.kept_preprocessing(config, dataset, workdir, resumed=restored is not None)
         train_images = preprocess.apply(fitted, dataset.train_images)
         targets = data.Targets(train_images, dataset.train_labels, dataset.num_classes)
-        kernel = sharding.shard_kernel(prepare.make_kernel(config, console), mesh)
+        kernel = shard_kernel(prepare.make_kernel(config, console), mesh)
         key_support, key_steps = tasks.keys(config)
         support = tasks.init_support(config, targets, key_support)
         tasks.prepare(config, console.say)
@@ -121,7 +123,7 @@ def evaluate_file(
         distilled,
         dataset,
         fitted,
-        sharding.shard_kernel(prepare.make_kernel(config, console), mesh),
+        shard_kernel(prepare.make_kernel(config, console), mesh),
         reg=config.reg,
         batch_size=config.eval.batch_size,
         num_test=config.eval.num_test,

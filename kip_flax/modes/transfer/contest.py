@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 from kip_flax import config as config_lib
 from kip_flax.data import Dataset, augment
 from kip_flax.kernels import Kernel
+from kip_flax.kernels.sharded import shard_kernel
 from kip_flax.modes.transfer import rows
 from kip_flax.modes.transfer.session import Session
 from kip_flax.modes.transfer.sets import ImageSet, RealImages
@@ -19,7 +20,6 @@ from kip_flax.modes.transfer.table import Table, line
 from kip_flax.networks import build, train, zoo
 from kip_flax.networks.fields import KRR, described, is_kernel
 from kip_flax.runs import setup
-from kip_flax.runtime import sharding
 from kip_flax.runtime.console import Console
 
 # Fields that say which rows there are, or how they are computed, but not what comes out.
@@ -112,8 +112,7 @@ def make_contest(
     for one in configs.values():
         config_lib.check_pools(one, dataset)
     kernels = {
-        name: sharding.shard_kernel(setup.make_kernel(one, console), mesh)
-        for name, one in configs.items()
+        name: shard_kernel(setup.make_kernel(one, console), mesh) for name, one in configs.items()
     }
     return Contest(
         tuple(names),

@@ -19,6 +19,7 @@ from kip_flax import kernels
 from kip_flax.kernels import band
 from kip_flax.kernels import variances as plain_variances
 from kip_flax.kernels.cpu import compiled, pairs, threads, warm_up
+from kip_flax.kernels.sharded import shard_kernel
 from kip_flax.runtime import sharding
 
 SPEC = arch.convnet(2)
@@ -54,7 +55,7 @@ def test_devices_share_the_work_and_the_pool():
     x1, x2 = images(9), images(7, seed=1)
     kernel = kernels.make_kernel(SPEC, implementation="cpu")
     mesh = sharding.make_mesh(2, 2)
-    spread = jax.jit(lambda a, b: kernel_and_gradient(sharding.shard_kernel(kernel, mesh), a, b))
+    spread = jax.jit(lambda a, b: kernel_and_gradient(shard_kernel(kernel, mesh), a, b))
     for one, other in zip(spread(x1, x2), kernel_and_gradient(kernel, x1, x2), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6 * np.abs(other).max())
     assert threads._pool()._max_workers == threads.count()
