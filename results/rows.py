@@ -13,7 +13,6 @@ from kip_flax import data, export, preprocess
 from kip_flax.algorithms import base as tasks
 from kip_flax.modes.figures import draw as figures
 from kip_flax.modes.figures.draw import Shown
-from kip_flax.modes.report import facts as report_facts
 from kip_flax.runs import setup as prepare
 from kip_flax.runtime import files
 from results import record
@@ -58,7 +57,7 @@ def _natural(name: str, data_dir: str) -> Shown:
 
 def _distilled(name: str, title: str) -> Shown:
     draw, distilled = record.read(FOLDER / name)["draws"][0], _set(name)
-    pictures = report_facts.pictures(distilled).clip(0, 1)
+    pictures = distilled.pictures().clip(0, 1)
     return Shown(title, pictures, distilled.labels, draw["final"]["accuracy"], False, draw["step"])
 
 

@@ -1,8 +1,8 @@
 """Files of distilled sets: ours and those of others."""
 
-from kip_flax.architectures import published_name as architecture_name
 from kip_flax.export.sets import (
     INDEX_COLUMNS,
+    Description,
     Distilled,
     distilled_name,
     load_distilled,
@@ -12,8 +12,8 @@ from kip_flax.export.sets import (
 
 __all__ = [
     "INDEX_COLUMNS",
+    "Description",
     "Distilled",
-    "architecture_name",
     "distilled_name",
     "load_distilled",
     "update_index",

@@ -11,12 +11,14 @@ import io
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from kip_flax import preprocess as preprocessing
+from kip_flax.preprocess import Preprocess
 from kip_flax.runtime import files
 from kip_flax.runtime.errors import UserError
 
@@ -24,6 +26,23 @@ _IDENTITY = ("architecture", "dataset", "ssize", "zca", "l", "aug", "ckpt")
 INDEX_COLUMNS = (*_IDENTITY, "test_acc", "test_mse", "URL")
 _PREFIX = "preprocess/"
 _HEAVY_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, eq=False)
+class Description:
+    """What a file says of a distilled set besides its images and labels.
+
+    Attributes:
+        preprocess: the preprocessing whose space the images are in.
+        class_names: C names.
+        kernel: hyper-parameters of the kernel, JSON values; empty where none is known.
+        provenance: how the set was made (data set, config, versions ...), JSON values.
+    """
+
+    preprocess: Preprocess
+    class_names: Sequence[str]
+    kernel: Mapping[str, Any] = field(default_factory=dict)
+    provenance: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -53,6 +72,21 @@ class Distilled:
         parts = self.path.stem.split("_")
         return "zca_normalize" if "zca" in parts else "standard" if "nozca" in parts else None
 
+    @property
+    def norm_is_lost(self) -> bool:
+        """Whether the preprocessing divided each image by its own norm, which is gone."""
+        return "image_norm" in (self.preprocess or {})
+
+    def pictures(self) -> np.ndarray:
+        """The images in about [0, 1], to look at: the preprocessing is undone.
+
+        Without the arrays of the preprocessing the values are stretched to [0, 1].
+        """
+        if self.preprocess is not None:
+            return preprocessing.invert(preprocessing.from_arrays(self.preprocess), self.images)
+        low, high = self.images.min(), self.images.max()
+        return (self.images - low) / max(high - low, 1e-9)
+
 
 def distilled_name(
     architecture: str,
@@ -75,16 +109,11 @@ def write_distilled(
     path: str | os.PathLike[str],
     images: np.ndarray,
     labels: np.ndarray,
-    *,
-    preprocess: str,
-    preprocess_arrays: Mapping[str, np.ndarray],
-    class_names: Sequence[str],
-    kernel: Mapping[str, Any],
-    provenance: Mapping[str, Any],
+    description: Description,
 ) -> None:
     """Writes one distilled set as npz, atomically; the same input gives the same bytes.
 
-    Keys: `images`, `labels` (the published form), `meta` (JSON text: the keywords below) and
+    Keys: `images`, `labels` (the published form), `meta` (the description as JSON) and
     `preprocess/NAME` arrays. No pickle is needed. Arrays of preprocessing above 1 MiB (whitening
     matrices of 32x32x3 images, 38 MB each) would make every checkpoint heavy: they are written
     once to `preprocess-HASH.npz` beside, which `meta` names and `load_distilled` reads if it can.
@@ -93,25 +122,22 @@ def write_distilled(
         path: the file, ending in .npz.
         images: (S, H, W, channels), in preprocessed space; stored as float32.
         labels: (S, C); stored as float32.
-        preprocess: name of the preprocessing.
-        preprocess_arrays: what it takes to apply it, from `preprocess.to_arrays`.
-        class_names: C names.
-        kernel: hyper-parameters of the kernel, JSON values.
-        provenance: how the set was made (data set, config, versions ...), JSON values.
+        description: of both.
 
     Raises:
         UserError: a file cannot be written.
     """
     path = Path(path)
-    light = {k: v for k, v in preprocess_arrays.items() if v.nbytes <= _HEAVY_BYTES}
-    heavy = {k: v for k, v in preprocess_arrays.items() if k not in light}
+    fitted = preprocessing.to_arrays(description.preprocess)
+    light = {key: array for key, array in fitted.items() if array.nbytes <= _HEAVY_BYTES}
+    heavy = {key: array for key, array in fitted.items() if key not in light}
     meta = {
         "format": 1,
-        "preprocess": preprocess,
+        "preprocess": description.preprocess.name,
         "preprocess_file": _write_once(path.parent, heavy) if heavy else None,
-        "class_names": list(class_names),
-        "kernel": dict(kernel),
-        "provenance": dict(provenance),
+        "class_names": list(description.class_names),
+        "kernel": dict(description.kernel),
+        "provenance": dict(description.provenance),
     }
     arrays = {
         "images": np.asarray(images, np.float32),

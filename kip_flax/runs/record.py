@@ -113,11 +113,12 @@ class Recorder:
             self.distilled_path(step),
             images,
             labels,
-            preprocess=self._config.preprocess,
-            preprocess_arrays=preprocess.to_arrays(self._fitted),
-            class_names=self._dataset.class_names,
-            kernel=_kernel_options(self._config),
-            provenance=self._provenance(step, measures),
+            export.Description(
+                self._fitted,
+                self._dataset.class_names,
+                _kernel_options(self._config),
+                self._provenance(step, measures),
+            ),
         )
         export.update_index(
             os.path.join(self.workdir, DISTILLED, "index.csv"), self._index_row(step, measures)

@@ -7,7 +7,8 @@ import os
 import numpy as np
 import pytest
 
-from kip_flax import export
+from kip_flax import architectures, export, preprocess
+from kip_flax.preprocess import Preprocess
 from kip_flax.runtime import files
 from kip_flax.runtime.errors import UserError
 
@@ -21,19 +22,18 @@ def arrays(seed=0):
     return images, rng.normal(size=(S, C)).astype(np.float32)
 
 
-def write(path, preprocess_arrays=None, seed=0):
+MEAN, STD = np.array([[0.1, 0.2, 0.3], [0.4, 0.5, 0.6]], np.float32)
+
+
+def write(path, fitted=None, seed=0):
     images, labels = arrays(seed)
-    preprocess_arrays = preprocess_arrays or {"name": np.array("none")}
-    export.write_distilled(
-        path,
-        images,
-        labels,
-        preprocess=str(preprocess_arrays["name"]),
-        preprocess_arrays=preprocess_arrays,
+    description = export.Description(
+        fitted or Preprocess("none", np.zeros(3, np.float32), np.ones(3, np.float32)),
         class_names=NAMES,
         kernel={"architecture": "fc", "depth": 1, "w_std": 2**0.5},
         provenance={"dataset": "digits", "seed": 0},
     )
+    export.write_distilled(path, images, labels, description)
 
 
 def refusal(path):
@@ -47,8 +47,7 @@ def refusal(path):
 
 def test_round_trip(tmp_path):
     path = tmp_path / "sub" / "set.npz"
-    mean = np.array([0.1, 0.2, 0.3], np.float32)
-    write(path, {"name": np.array("standard"), "mean": mean})
+    write(path, Preprocess("standard", MEAN, STD))
     read = export.load_distilled(path)
     images, labels = arrays()
     np.testing.assert_array_equal(read.images, images)
@@ -58,7 +57,8 @@ def test_round_trip(tmp_path):
     assert read.meta["provenance"] == {"dataset": "digits", "seed": 0}
     assert read.preprocess_name == "standard"
     assert str(read.preprocess["name"]) == "standard"
-    np.testing.assert_array_equal(read.preprocess["mean"], mean)
+    np.testing.assert_array_equal(read.preprocess["mean"], MEAN)
+    np.testing.assert_array_equal(read.preprocess["std"], STD)
     assert os.listdir(path.parent) == ["set.npz"]
 
 
@@ -72,9 +72,9 @@ def test_the_same_input_gives_the_same_bytes(tmp_path):
 
 def test_whitening_matrices_lie_once_beside_light_files(tmp_path):
     whiten = np.random.default_rng(0).normal(size=(600, 600)).astype(np.float32)
-    preprocess = {"name": np.array("zca_normalize"), "whiten": whiten}
-    write(tmp_path / "step0.npz", preprocess)
-    write(tmp_path / "step1.npz", preprocess)
+    fitted = Preprocess("zca_normalize", MEAN, STD, whiten=whiten)
+    write(tmp_path / "step0.npz", fitted)
+    write(tmp_path / "step1.npz", fitted)
     sides = list(tmp_path.glob("preprocess-*.npz"))
     assert len(sides) == 1
     assert (tmp_path / "step1.npz").stat().st_size < 10_000 < sides[0].stat().st_size
@@ -86,15 +86,36 @@ def test_whitening_matrices_lie_once_beside_light_files(tmp_path):
     assert alone.preprocess_name == "zca_normalize"
 
 
+@pytest.mark.parametrize("name", ["standard", "zca_normalize"])
+def test_pictures_of_a_set_have_its_preprocessing_undone(tmp_path, name):
+    pixels = np.random.default_rng(0).integers(0, 256, (60, 5, 4, 3), np.uint8)
+    fitted = preprocess.fit(name, pixels)
+    images, labels = preprocess.apply(fitted, pixels[:S]), arrays()[1]
+    export.write_distilled(tmp_path / "set.npz", images, labels, export.Description(fitted, NAMES))
+    read = export.load_distilled(tmp_path / "set.npz")
+    np.testing.assert_array_equal(read.pictures(), preprocess.invert(fitted, images))
+    assert read.norm_is_lost is (name == "zca_normalize")
+
+
+def test_pictures_of_a_set_without_preprocessing_are_stretched(tmp_path):
+    images, labels = arrays()
+    np.savez(tmp_path / "set.npz", images=images, labels=labels)
+    read = export.load_distilled(tmp_path / "set.npz")
+    shown = read.pictures()
+    assert (shown.min(), shown.max()) == (0, 1)
+    np.testing.assert_allclose(shown * np.ptp(images) + images.min(), images, atol=1e-6)
+    assert not read.norm_is_lost
+
+
 @pytest.mark.parametrize(
-    ("name", "preprocess"),
+    ("name", "preprocessing"),
     [
         ("ConvNet_ssize100_zca_nol_noaug_ckpt1000", "zca_normalize"),
         ("ConvNet_ssize100_nozca_l_noaug_ckpt1000", "standard"),
         ("mine", None),
     ],
 )
-def test_published_files_load_without_the_extras(tmp_path, name, preprocess):
+def test_published_files_load_without_the_extras(tmp_path, name, preprocessing):
     images, labels = arrays()
     np.savez(tmp_path / f"{name}.npz", images=images.astype(np.float64), labels=labels)
     read = export.load_distilled(tmp_path / f"{name}.npz")
@@ -102,11 +123,11 @@ def test_published_files_load_without_the_extras(tmp_path, name, preprocess):
     np.testing.assert_array_equal(read.images, images)
     assert read.meta is None
     assert read.preprocess is None
-    assert read.preprocess_name == preprocess
+    assert read.preprocess_name == preprocessing
 
 
 def test_names_are_the_published_ones():
-    shown = export.architecture_name
+    shown = architectures.published_name
     assert [shown("fc", 1), shown("conv", 3), shown("myrtle", 10)] == ["FC1", "Conv3", "Myrtle10"]
     assert [shown("convnet", 3), shown("convnet_plain", 3)] == ["ConvNet", "ConvNet3"]
     assert shown("convnet", 2) != shown("convnet_plain", 2)

@@ -36,11 +36,7 @@ def a_set(folder, name="standard", channels=3, provenance=PROVENANCE):
         folder / "set.npz",
         preprocess.apply(fitted, train[:6]),
         labels,
-        preprocess=name,
-        preprocess_arrays=preprocess.to_arrays(fitted),
-        class_names=NAMES,
-        kernel=KERNEL,
-        provenance=provenance,
+        export.Description(fitted, NAMES, KERNEL, provenance),
     )
     return train[:6], export.load_distilled(folder / "set.npz")
 
@@ -200,11 +196,7 @@ def test_sets_without_preprocessing_are_refused(tmp_path):
         tmp_path / "ours.npz",
         preprocess.apply(fitted, train[:2]),
         np.eye(2),
-        preprocess="zca_normalize",
-        preprocess_arrays=preprocess.to_arrays(fitted),
-        class_names=("a", "b"),
-        kernel={},
-        provenance={"dataset": "x"},
+        export.Description(fitted, ("a", "b"), provenance={"dataset": "x"}),
     )
     (side,) = tmp_path.glob("preprocess-*.npz")
     export_set.export_file(str(tmp_path / "ours.npz"), str(tmp_path / "out"))

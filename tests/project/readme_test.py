@@ -35,11 +35,7 @@ def test_the_distilled_file_in_four_lines(tmp_path, monkeypatch):
         tmp_path / path,
         preprocess.apply(fitted, pixels),
         labels,
-        preprocess="standard",
-        preprocess_arrays=preprocess.to_arrays(fitted),
-        class_names=tuple("0123456789"),
-        kernel={},
-        provenance={},
+        export.Description(fitted, tuple("0123456789")),
     )
     monkeypatch.chdir(tmp_path)
     names = {}

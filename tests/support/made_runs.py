@@ -98,11 +98,7 @@ def _write_set(folder, cfg, fitted, images, labels, names, step):
         distilled_path(folder, cfg, step),
         images,
         labels,
-        preprocess=fitted.name,
-        preprocess_arrays=preprocess.to_arrays(fitted),
-        class_names=names,
-        kernel={},
-        provenance={"config": config.identity(cfg)},
+        export.Description(fitted, names, provenance={"config": config.identity(cfg)}),
     )
 
 

@@ -27,19 +27,12 @@ def make_config(**changes):
     return config
 
 
-def write(path, digits, rows, **changes):
+def write(path, digits, rows, images=None):
+    """A set of the training images `rows`, or of other images with their labels."""
     fitted = preprocess.fit("standard", digits.train_images)
     labels = np.asarray(krr.centered_one_hot(digits.train_labels[rows], 10))
-    told = {
-        "images": preprocess.apply(fitted, digits.train_images[rows]),
-        "labels": labels,
-        "preprocess": "standard",
-        "preprocess_arrays": preprocess.to_arrays(fitted),
-        "class_names": digits.class_names,
-        "kernel": {},
-        "provenance": {},
-    }
-    export.write_distilled(path, **(told | changes))
+    images = preprocess.apply(fitted, digits.train_images[rows]) if images is None else images
+    export.write_distilled(path, images, labels, export.Description(fitted, digits.class_names))
     return str(path)
 
 

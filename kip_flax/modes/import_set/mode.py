@@ -130,21 +130,14 @@ def _write(
         raise UserError(
             f"{path}: {len(images)} images but {len(labels)} labels: take another file."
         )
-    export.write_distilled(
-        target,
-        images,
-        labels,
-        preprocess=fitted.name,
-        preprocess_arrays=preprocess.to_arrays(fitted),
-        class_names=dataset.class_names,
-        kernel={},
-        provenance={
-            "dataset": dataset.name,
-            "imported": os.path.basename(path),
-            "layout": found.layout,
-            "versions": {"kip_flax": __version__},
-        },
-    )
+    provenance = {
+        "dataset": dataset.name,
+        "imported": os.path.basename(path),
+        "layout": found.layout,
+        "versions": {"kip_flax": __version__},
+    }
+    description = export.Description(fitted, dataset.class_names, provenance=provenance)
+    export.write_distilled(target, images, labels, description)
 
 
 def _words(
