@@ -1,5 +1,6 @@
 """What a plan says, against counting by hand, lines that are known, and a run."""
 
+import dataclasses
 import importlib
 import json
 
@@ -12,9 +13,11 @@ from kip_flax import architectures as arch
 from kip_flax import data
 from kip_flax.algorithms import base as tasks
 from kip_flax.kernels import KernelOptions, band
-from kip_flax.modes.plan import arithmetic as plan_arithmetic
-from kip_flax.modes.plan import mode as plan
+from kip_flax.modes.plan import arithmetic, probe
+from kip_flax.modes.plan.mode import Forecast, plan_run
+from kip_flax.modes.plan.probe import LinearTime
 from kip_flax.modes.train import mode as train
+from kip_flax.runtime import sharding
 
 
 @pytest.mark.parametrize("most", [10, 64, 100, 5000])
@@ -26,7 +29,7 @@ def test_a_line_through_two_probes(most):
         asked.append(count)
         return 0.3 + 0.002 * count
 
-    found = plan.line(seconds, most)
+    found = probe.fit(seconds, most)
     assert found.at(most) == pytest.approx(0.3 + 0.002 * most, rel=1e-9)
     assert max(asked) <= most
     if most > 64:
@@ -34,15 +37,15 @@ def test_a_line_through_two_probes(most):
 
 
 def test_noise_makes_no_negative_times():
-    found = plan.line(lambda count: 1.0 if count <= 64 else 0.9, 200)
+    found = probe.fit(lambda count: 1.0 if count <= 64 else 0.9, 200)
     assert found.each == 0
     assert found.fixed == 0.9
 
 
 def test_a_run_is_its_steps_and_evaluations_and_devices_share_what_grows():
-    found = plan.Plan(
+    found = Forecast(
         steps=10, evaluations=3, targets=100, tests=30, labelled=20, support=5,
-        step=plan.Line(0.5, 0.01), evaluation=plan.Line(0.1, 0.02),
+        step=LinearTime(0.5, 0.01), evaluation=LinearTime(0.1, 0.02),
     )  # fmt: skip
     assert found.seconds == pytest.approx(10 * 1.5 + 3 * 1.1)
     assert found.seconds_on(1) == found.seconds
@@ -52,19 +55,19 @@ def test_a_run_is_its_steps_and_evaluations_and_devices_share_what_grows():
 
 def test_operations_of_a_pair_by_hand():
     spec = (arch.Conv(), arch.Relu(), arch.Conv(), arch.Relu(), arch.Flatten(), arch.Dense())
-    operations = plan_arithmetic.pair_flops(band.make_plan(KernelOptions(spec), (4, 5, 3)), 3)
+    operations = arithmetic.pair_flops(band.make_plan(KernelOptions(spec), (4, 5, 3)), 3)
     # 20 pixels with themselves: products of 3 channels, K's windows, then K's and T's; the mean.
     assert operations == 20 * (6 + (4 + 33) + (8 + 33) + 2)
     # The band of the ConvNet: 2 x 424^2 + 100^2 + 22^2 ReLUs of 33 operations are most of it.
     convnet = band.make_plan(KernelOptions(arch.convnet(3)), (32, 32, 3))
     relus = 33 * (2 * 424**2 + 100**2 + 22**2)
-    assert 1.2 * relus < plan_arithmetic.pair_flops(convnet, 3) < 1.4 * relus
+    assert 1.2 * relus < arithmetic.pair_flops(convnet, 3) < 1.4 * relus
 
 
 def test_pairs_of_a_step():
     spec, shape = arch.conv(1), (8, 8, 1)
-    kip = plan_arithmetic.cost(spec, shape, support=10, targets=200, gradient=True)
-    ls = plan_arithmetic.cost(spec, shape, support=10, targets=200, gradient=False)
+    kip = arithmetic.cost(spec, shape, support=10, targets=200, gradient=True)
+    ls = arithmetic.cost(spec, shape, support=10, targets=200, gradient=False)
     assert kip.pairs == len({(i, j) for i in range(10) for j in range(210) if j >= i})
     assert ls.pairs == 2000
     assert kip.flops_per_pair == 4 * ls.flops_per_pair
@@ -74,7 +77,7 @@ def test_gradients_of_pairs_kept_apart_are_counted():
     images = np.zeros((300, 8, 8, 1), np.uint8)
     dataset = data.Dataset("some", images, np.zeros(300, int), images, np.zeros(300, int), ())
     summed, apart = (
-        plan_arithmetic.memory(arch.conv(1), dataset, 10, 200, devices=2, directions=directions)
+        arithmetic.memory(arch.conv(1), dataset, 10, 200, devices=2, directions=directions)
         for directions in (0, 30)
     )
     gradients, basis = (np.zeros((10, n, 8, 8, 1), np.float32) for n in (100, 30))
@@ -83,10 +86,10 @@ def test_gradients_of_pairs_kept_apart_are_counted():
 
 
 def test_a_host_that_is_too_small_is_warned_of(monkeypatch):
-    needed = plan_arithmetic.Memory(host=5 << 30, device=1 << 20)
-    assert plan_arithmetic.warnings(needed) == [] or plan_arithmetic.free_memory() < 6 << 30
-    monkeypatch.setattr(plan_arithmetic, "free_memory", lambda: 1 << 30)
-    (warning,) = plan_arithmetic.warnings(needed)
+    needed = arithmetic.Memory(host=5 << 30, device=1 << 20)
+    assert arithmetic.warnings(needed) == [] or arithmetic.free_memory() < 6 << 30
+    monkeypatch.setattr(arithmetic, "free_memory", lambda: 1 << 30)
+    (warning,) = arithmetic.warnings(needed)
     assert "1024 are free" in warning
     assert "lower batch_size" in warning
 
@@ -99,7 +102,7 @@ def test_what_a_plan_says(name, algorithm, monkeypatch, capsys):
     quick.install(monkeypatch)
     config = importlib.import_module(f"configs.{name}").get_config()
     config.algorithm, config.batch_size = algorithm, 200
-    found = plan.plan_run(config)
+    found = plan_run(config)
     said = capsys.readouterr().out
     steps = config.num_steps if name == "kip_digits" else 8  # 1,438 images by 200.
     assert f"{steps} steps: {found.seconds:.3g} s" in said
@@ -110,6 +113,30 @@ def test_what_a_plan_says(name, algorithm, monkeypatch, capsys):
     assert solved == (algorithm == "kip_solve")
     assert "estimates, by arithmetic" in said
     assert "NVIDIA H100 (SXM) at its float32 peak" in said
+
+
+@pytest.mark.parametrize("count", [7, 64, 200])
+def test_a_probe_of_label_solve_takes_whole_tiles_of_the_run_alone(count, monkeypatch):
+    quick.install(monkeypatch)
+    taken = []
+    make = probe.base.make_task
+
+    def counting(config, targets, *rest):
+        task = make(config, targets, *rest)
+        assert len(targets.labels) == task.total * count
+
+        def step(state, number):
+            taken.append((number, task.total))
+            return task.step(state, number)
+
+        return dataclasses.replace(task, step=step)
+
+    monkeypatch.setattr(probe.base, "make_task", counting)
+    config = importlib.import_module("configs.ls_digits").get_config()
+    dataset = data.load_dataset("digits")
+    mesh = sharding.make_mesh()
+    assert probe.Probe(config, dataset, quick.quick_kernel(None), mesh).step(count) > 0
+    assert all(1 <= number <= total for number, total in taken)
 
 
 @pytest.mark.parametrize(
@@ -133,7 +160,7 @@ def test_the_time_of_a_run_within_a_quarter(tmp_path):
     """Steps as the run measures them itself, on a quiet machine."""
     config = kip_digits.get_config()
     config.log.every_steps = config.num_steps
-    found = plan.plan_run(config)
+    found = plan_run(config)
     train.train_and_evaluate(config, str(tmp_path))
     measured = json.loads((tmp_path / "result.json").read_text())
     assert 1e3 * found.step.at(found.targets) == pytest.approx(measured["step_ms"], rel=0.25)

@@ -1,0 +1,117 @@
+"""The time of steps and evaluations, from short ones that are really taken."""
+
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from kip_flax import data, preprocess
+from kip_flax.algorithms import base
+from kip_flax.data import Dataset, Targets
+from kip_flax.kernels import Kernel
+from kip_flax.runs import evaluate
+
+_SECONDS = 4.0  # A probe with more targets than the first should take about so long.
+_FEW = 64  # Targets of the first probe.
+_IMAGES = 2000  # Training images that probes draw from.
+
+
+@dataclass(frozen=True)
+class LinearTime:
+    """Seconds as a straight line in the number of targets (or images of an evaluation).
+
+    Attributes:
+        fixed: seconds whatever the number.
+        each: seconds more for each of them.
+    """
+
+    fixed: float
+    each: float
+
+    def at(self, count: float) -> float:
+        """Seconds for `count` of them."""
+        return self.fixed + self.each * count
+
+
+def fit(seconds: Callable[[int], float], most: int) -> LinearTime:
+    """The line through `seconds(count)` at few and at more; all `most` of them if that is quick."""
+    few = min(_FEW, most)
+    first = seconds(few)
+    more = min(most, max(2 * few, int(few * _SECONDS / max(first, 1e-9))))
+    if more == few:
+        return LinearTime(0.0, first / few)
+    second = seconds(more)
+    each = max(0.0, second - first) / (more - few)
+    return LinearTime(max(0.0, second - each * more), each)
+
+
+class Probe:
+    """Steps and evaluations of a run with as many targets or test images as asked for."""
+
+    def __init__(self, config: ConfigDict, dataset: Dataset, kernel: Kernel, mesh: Mesh):
+        self._config, self._kernel, self._mesh = config, kernel, mesh
+        # Time does not depend on the pixels: whitening, which takes its own, is left out.
+        rows = data.evenly(len(dataset.train_labels), _IMAGES)
+        images, labels = dataset.train_images[rows], dataset.train_labels[rows]
+        fitted = preprocess.fit("standard", images)
+        self._targets = Targets(preprocess.apply(fitted, images), labels, dataset.num_classes)
+        self._key = jax.random.key(config.seed)
+
+    def step(self, count: int) -> float:
+        """Seconds of a step with `count` targets."""
+        config = self._config.copy_and_resolve_references()
+        config.batch_size = count
+        targets = self._batches(count)
+        support = base.init_support(config, targets, self._key)
+        task = base.make_task(config, targets, support, self._kernel, self._mesh, self._key)
+        state = task.start()
+
+        def some(steps: int) -> None:
+            """As a run takes them: the next one is made ready while one is computed."""
+            nonlocal state
+            for number in range(steps):
+                # A run may be shorter than the probe.
+                state, _ = task.step(state, 1 + number % max(1, task.total))
+            jax.block_until_ready(state)
+
+        some(1)  # It compiles.
+        once = _median(lambda: some(1))
+        steps = max(1, min(10, int(_SECONDS / 4 / once)))
+        return _median(lambda: some(steps)) / steps if steps > 1 else once
+
+    def evaluation(self, count: int) -> float:
+        """Seconds of an evaluation on `count` images."""
+        targets = self._batches(count)
+        images, labels = base.init_support(self._config, targets, self._key)
+        measure = evaluate.make_evaluate(
+            self._kernel,
+            targets.images[:count],
+            targets.labels[:count],
+            reg=self._config.reg,
+            batch_size=self._config.eval.batch_size,
+            mesh=self._mesh,
+        )
+        measure(images, labels)  # It compiles.
+        return _median(lambda: measure(images, labels))
+
+    def _batches(self, count: int) -> Targets:
+        """Whole batches of `count` targets, at least as many as the support has images."""
+        targets = self._targets
+        least = max(count, self._config.support.size, len(targets.labels))
+        rows = np.arange(-(-least // count) * count) % len(targets.labels)
+        return Targets(targets.images[rows], targets.labels[rows], targets.num_classes)
+
+
+def _median(call: Callable[[], object]) -> float:
+    """Seconds of a call: median of three, or of fewer where one takes long."""
+    times: list[float] = []
+    while len(times) < 3 and sum(times) < _SECONDS:
+        begin = time.perf_counter()
+        call()
+        times.append(time.perf_counter() - begin)
+    return statistics.median(times)
