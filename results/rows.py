@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 from kip_flax import data, export, preprocess
 from kip_flax.algorithms import base as tasks
 from kip_flax.modes.figures import draw as figures
-from kip_flax.modes.figures.draw import Shown
+from kip_flax.modes.figures.draw import ShownSet
 from kip_flax.runs import setup as prepare
 from kip_flax.runtime import files
 from results import record
@@ -31,7 +31,7 @@ def main(argv: list[str] | None = None) -> None:
     files.write_bytes_atomic(FIGURE, figures.rendered(figure, "png"))
 
 
-def three(fixed: str, learned: str, data_dir: str = "") -> list[Shown]:
+def three(fixed: str, learned: str, data_dir: str = "") -> list[ShownSet]:
     """Rows of two experiments that began with the same draw: that, labels fixed, labels learned."""
     return [
         _natural(fixed, data_dir),
@@ -40,7 +40,7 @@ def three(fixed: str, learned: str, data_dir: str = "") -> list[Shown]:
     ]
 
 
-def _natural(name: str, data_dir: str) -> Shown:
+def _natural(name: str, data_dir: str) -> ShownSet:
     told = record.read(FOLDER / name)
     config = ConfigDict(told["config"])
     config.dataset.data_dir = data_dir
@@ -52,13 +52,15 @@ def _natural(name: str, data_dir: str) -> Shown:
     images, labels = map(np.asarray, drawn)
     pictures = preprocess.invert(fitted, images)
     accuracy = told["draws"][0]["initial"]["accuracy"]
-    return Shown("natural images", pictures, labels, accuracy, False, 0)
+    return ShownSet("natural images", pictures, labels, accuracy, False, 0)
 
 
-def _distilled(name: str, title: str) -> Shown:
+def _distilled(name: str, title: str) -> ShownSet:
     draw, distilled = record.read(FOLDER / name)["draws"][0], _set(name)
     pictures = distilled.pictures().clip(0, 1)
-    return Shown(title, pictures, distilled.labels, draw["final"]["accuracy"], False, draw["step"])
+    return ShownSet(
+        title, pictures, distilled.labels, draw["final"]["accuracy"], False, draw["step"]
+    )
 
 
 def _set(name: str) -> export.Distilled:

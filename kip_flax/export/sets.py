@@ -73,6 +73,12 @@ class Distilled:
         return "zca_normalize" if "zca" in parts else "standard" if "nozca" in parts else None
 
     @property
+    def class_names(self) -> tuple[str, ...]:
+        """C names as the file has them, or else the numbers of the classes."""
+        names = (self.meta or {}).get("class_names", range(self.labels.shape[1]))
+        return tuple(str(name) for name in names)
+
+    @property
     def norm_is_lost(self) -> bool:
         """Whether the preprocessing divided each image by its own norm, which is gone."""
         return "image_norm" in (self.preprocess or {})

@@ -52,6 +52,7 @@ def test_round_trip(tmp_path):
     images, labels = arrays()
     np.testing.assert_array_equal(read.images, images)
     np.testing.assert_array_equal(read.labels, labels)
+    assert read.class_names == NAMES
     assert read.meta["class_names"] == list(NAMES)
     assert read.meta["kernel"] == {"architecture": "fc", "depth": 1, "w_std": 2**0.5}
     assert read.meta["provenance"] == {"dataset": "digits", "seed": 0}
@@ -123,6 +124,7 @@ def test_published_files_load_without_the_extras(tmp_path, name, preprocessing):
     np.testing.assert_array_equal(read.images, images)
     assert read.meta is None
     assert read.preprocess is None
+    assert read.class_names == ("0", "1", "2")
     assert read.preprocess_name == preprocessing
 
 

@@ -11,8 +11,8 @@ from command import run as command
 from made_runs import make_run
 from PIL import Image
 
-from kip_flax.modes.figures import draw as figures
-from kip_flax.modes.figures import mode as figures_mode
+from kip_flax.modes.figures import draw
+from kip_flax.modes.figures.mode import read_run, rows_of, write_figures
 from kip_flax.modes.report import write as report
 from kip_flax.modes.transfer import ladder
 from kip_flax.runtime.errors import UserError
@@ -32,8 +32,8 @@ def drawn(axis):
 def test_rows_are_natural_images_and_what_each_run_made_of_them(tmp_path):
     learned = make_run(tmp_path / "a", steps=STEPS)
     fixed = make_run(tmp_path / "b", steps=STEPS, support__learn_labels=False)
-    runs = [figures_mode.read_run(tmp_path / name) for name in ("b", "a")]
-    figure = figures.rows_figure(figures_mode.rows_of(runs), tuple("0123456789"))
+    runs = [read_run(tmp_path / name) for name in ("b", "a")]
+    figure = draw.rows_figure(rows_of(runs), tuple("0123456789"))
     assert texts(figure) == [
         "natural images\n50.00 %",
         "KIP, fixed labels\n76.67 %",
@@ -49,15 +49,13 @@ def test_rows_are_natural_images_and_what_each_run_made_of_them(tmp_path):
 def test_runs_from_other_images_have_natural_rows_of_their_own(tmp_path):
     for name, seed in (("a", 0), ("b", 1)):
         make_run(tmp_path / name, seed=seed)
-    rows = figures_mode.rows_of([figures_mode.read_run(tmp_path / name) for name in ("a", "b")])
+    rows = rows_of([read_run(tmp_path / name) for name in ("a", "b")])
     assert [row.step for row in rows] == [0, 0, 10, 10]
 
 
 def test_one_image_per_class_of_many(tmp_path):
     sets = make_run(tmp_path, size=60, names=tuple(f"c{n}" for n in range(30)))
-    figure = figures.rows_figure(
-        figures_mode.rows_of([figures_mode.read_run(tmp_path)]), tuple(f"c{n}" for n in range(30))
-    )
+    figure = draw.rows_figure(rows_of([read_run(tmp_path)]), tuple(f"c{n}" for n in range(30)))
     axes = np.array(figure.axes).reshape(2, 10)
     assert [axis.get_title() for axis in axes[0]][::9] == ["c0", "c29"]
     for column, number in ((0, 0), (9, 29)):
@@ -70,7 +68,7 @@ def test_one_image_per_class_of_many(tmp_path):
 def test_a_grid_is_inverted_and_says_what_is_lost(tmp_path, preprocessing):
     shape = (6, 5, 3)
     sets = make_run(tmp_path, size=20, shape=shape, preprocessing=preprocessing)
-    figure = figures.grid_figure(figures_mode.read_run(tmp_path)[-1])
+    figure = draw.grid_figure(read_run(tmp_path).sets[-1])
     (axis,) = figure.axes
     sheet = drawn(axis)
     assert sheet.shape == (2 * 7 - 1, 10 * 6 - 1, 3)
@@ -88,7 +86,7 @@ def test_a_grid_is_inverted_and_says_what_is_lost(tmp_path, preprocessing):
 
 def test_the_animation_has_a_frame_for_every_step(tmp_path):
     sets = make_run(tmp_path, steps=STEPS)
-    gif = Image.open(io.BytesIO(figures.animation(figures_mode.read_run(tmp_path))))
+    gif = Image.open(io.BytesIO(draw.animation(read_run(tmp_path).sets)))
     assert gif.n_frames == 3
     pauses = []
     for number, step in enumerate(STEPS):
@@ -107,7 +105,7 @@ def test_files_are_whole_and_the_same_again(tmp_path, capsys):
     make_run(tmp_path / "a")
     make_run(tmp_path / "b", algorithm="ls", steps=(0, 4), moved=False)
     both = f"{tmp_path / 'a'},{tmp_path / 'b'}"
-    written = figures_mode.write_figures(both)
+    written = write_figures(both)
     names = {str(path.relative_to(tmp_path)) for path in written}
     kinds = ("images.png", "images.svg", "rows.png", "rows.svg", "learning.gif")
     assert names == {f"{run}/figures/{kind}" for run in "ab" for kind in kinds} | {
@@ -124,7 +122,7 @@ def test_files_are_whole_and_the_same_again(tmp_path, capsys):
         else:
             Image.open(path).verify()
     before = {path: path.read_bytes() for path in written}
-    assert figures_mode.write_figures(both) == written
+    assert write_figures(both) == written
     assert before == {path: path.read_bytes() for path in written}
 
 
@@ -134,7 +132,7 @@ def test_the_curve_has_the_evaluations_and_marks_the_set_that_was_taken():
         {"step": 4, "accuracy": 0.75, "mse": 0.01},
         {"step": 9, "accuracy": 0.7, "mse": 0.02},
     ]
-    figure = figures.curve_figure(rows, "validation", chosen=4)
+    figure = draw.curve_figure(rows, "validation", chosen=4)
     expected = {
         "accuracy on validation images, %": [[0, 50], [4, 75], [9, 70]],
         "mse on validation images": [[0, 0.03], [4, 0.01], [9, 0.02]],
@@ -156,7 +154,7 @@ LADDER = [row("distilled", 10, 0.5), row("random", 10, 0.3, 0.02), row("random",
 
 def test_the_worth_ladder_has_rungs_and_the_crossing(tmp_path):
     (tmp_path / "transfer.json").write_text(json.dumps({"rows": LADDER}))
-    figure = figures.worth_figure(ladder.ladders(LADDER))
+    figure = draw.worth_figure(ladder.ladders(LADDER))
     (axis,) = figure.axes
     real, level, dot = (
         axis.get_lines()[0],
@@ -174,7 +172,7 @@ def test_the_worth_ladder_has_rungs_and_the_crossing(tmp_path):
     assert f"worth {crossing:.0f} real ones" in legend.get_text()
     assert axis.get_xscale() == "log"
     assert math.isclose(axis.get_xticks()[-1], 100)
-    written = figures_mode.write_figures(str(tmp_path))
+    written = write_figures(str(tmp_path))
     assert [path.name for path in written] == ["worth.png", "worth.svg"]
 
 
@@ -196,16 +194,16 @@ def test_the_worth_ladder_has_rungs_and_the_crossing(tmp_path):
 def test_what_cannot_be_drawn_is_one_line(tmp_path, make, told):
     make(tmp_path)
     with pytest.raises(UserError, match=told) as caught:
-        figures_mode.write_figures(str(tmp_path))
+        write_figures(str(tmp_path))
     assert "\n" not in str(caught.value)
 
 
 def test_runs_of_different_data_do_not_go_into_one_figure(tmp_path):
     make_run(tmp_path / "a")
     make_run(tmp_path / "b", shape=(6, 6, 1))
-    runs = [figures_mode.read_run(tmp_path / name) for name in ("a", "b")]
+    runs = [read_run(tmp_path / name) for name in ("a", "b")]
     with pytest.raises(UserError, match="different data"):
-        figures_mode.rows_of(runs)
+        rows_of(runs)
 
 
 def test_both_modes_work_from_the_command_line_without_a_configuration(tmp_path):

@@ -13,12 +13,15 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont
 
-from kip_flax.modes.report import sprites as report_sprites
-from kip_flax.modes.transfer.ladder import Ladder, crossing, words
+from kip_flax.data import sampling
+from kip_flax.export import pictures
+from kip_flax.modes.transfer import ladder
+from kip_flax.modes.transfer.ladder import Ladder
 
 _TIGHT: dict[str, Any] = {"bbox_inches": "tight", "pad_inches": 0.03}
 FEWEST_FOR_CURVE = 3  # Evaluations.
-_CLASSES = 10  # Columns of the figure in rows.
+_MOST_CLASSES = 10  # Columns of the figure in rows.
+_MOST_ANIMATED = 100  # Images.
 _ZCA = (
     "ZCA whitening undone; the norm of each image, lost in it, is set to the training set's "
     "typical one."
@@ -26,8 +29,17 @@ _ZCA = (
 
 
 @dataclass(frozen=True, eq=False)
-class Shown:
-    """One set: its pictures (S, H, W, C) in about [0, 1], labels (S, C), what to call it."""
+class ShownSet:
+    """A distilled set as figures show it.
+
+    Attributes:
+        name: what it is called there.
+        pictures: (S, H, W, channels) in [0, 1].
+        labels: (S, C).
+        accuracy: on the test images (0 to 1).
+        norm_is_lost: whether the pictures lack the norm of each image.
+        step: after which it was taken; 0 for natural images.
+    """
 
     name: str
     pictures: np.ndarray
@@ -37,20 +49,21 @@ class Shown:
     step: int
 
 
-def rows_figure(rows: Sequence[Shown], class_names: Sequence[str]) -> Figure:
+def rows_figure(rows: Sequence[ShownSet], class_names: Sequence[str]) -> Figure:
     """One row per set, one image per class (of more than ten, ten evenly), its accuracy beside."""
-    columns = report_sprites.spread(len(class_names), _CLASSES)
+    columns = sampling.evenly(len(class_names), _MOST_CLASSES)
     note = _ZCA if any(row.norm_is_lost for row in rows) else ""
     figure = Figure(figsize=(1.9 + 0.62 * len(columns), 0.66 * len(rows) + 0.35 + 0.3 * bool(note)))
     axes = figure.subplots(len(rows), len(columns), squeeze=False)
     left = 1.9 / figure.get_figwidth()
     figure.subplots_adjust(left, 0.3 * bool(note) / figure.get_figheight(), 0.995, 0.88, 0.06, 0.06)
     for row, shown in zip(axes, rows, strict=True):
-        own = rows[0].labels.argmax(axis=1) if len(rows[0].labels) == len(shown.labels) else None
-        own = shown.labels.argmax(axis=1) if own is None else own
+        # The place of an image says its class: labels that were learned may say another.
+        first = rows[0] if len(rows[0].labels) == len(shown.labels) else shown
+        classes = first.labels.argmax(axis=1)
         for axis, number in zip(row, columns, strict=True):
             axis.axis("off")
-            found = np.flatnonzero(own == number)
+            found = np.flatnonzero(classes == number)
             if len(found):
                 _show(axis, shown.pictures[found[0]])
         place = row[0].get_position()
@@ -64,9 +77,9 @@ def rows_figure(rows: Sequence[Shown], class_names: Sequence[str]) -> Figure:
     return figure
 
 
-def grid_figure(shown: Shown) -> Figure:
+def grid_figure(shown: ShownSet) -> Figure:
     """All images of a set (of more than 200, 200 evenly), 10 or 20 in a row."""
-    chosen = report_sprites.spread(len(shown.pictures), report_sprites.MAX_IMAGES)
+    chosen = sampling.evenly(len(shown.pictures), pictures.MAX_IMAGES)
     across = min(len(chosen), 10 if len(chosen) <= 100 else 20)
     down = -(-len(chosen) // across)
     figure = Figure(figsize=(0.5 * across, 0.5 * down + 0.5))
@@ -83,19 +96,19 @@ def grid_figure(shown: Shown) -> Figure:
     return figure
 
 
-def animation(run: Sequence[Shown]) -> bytes:
+def animation(sets: Sequence[ShownSet]) -> bytes:
     """An animated GIF of the sets of a run: the images, the step and its test accuracy."""
-    chosen = report_sprites.spread(len(run[0].pictures), 100)
+    chosen = sampling.evenly(len(sets[0].pictures), _MOST_ANIMATED)
     across = min(len(chosen), 10 if len(chosen) <= 50 else 20)
-    height, width = run[0].pictures.shape[1:3]
+    height, width = sets[0].pictures.shape[1:3]
     scale = max(1, round(48 / max(height, width)))
     font = ImageFont.load_default(14)
     frames = []
-    for shown in run:
-        sheet = np.rint(255 * _sheet(shown.pictures[chosen], across)).astype(np.uint8)
+    for shown in sets:
+        sheet = pictures.to_uint8(_sheet(shown.pictures[chosen], across))
         sheet = sheet.repeat(scale, axis=0).repeat(scale, axis=1)
         frame = Image.new("RGB", (sheet.shape[1], sheet.shape[0] + 26), "white")
-        frame.paste(Image.fromarray(sheet), (0, 26))
+        frame.paste(pictures.to_pillow(sheet), (0, 26))
         text = f"step {shown.step}: {100 * shown.accuracy:.2f} %"
         ImageDraw.Draw(frame).text((6, 4), text, "#202124", font)
         frames.append(frame.quantize(256))
@@ -136,18 +149,16 @@ def worth_figure(ladders: Mapping[str, Ladder]) -> Figure:
     """Test accuracy over the number of random real images, a colour per network."""
     figure = Figure(figsize=(5.0, 3.2), layout="constrained")
     axis = figure.subplots()
-    for number, (network, ladder) in enumerate(ladders.items()):
+    for number, (network, one) in enumerate(ladders.items()):
         colour = f"C{number}"
-        sizes, means, spread = (np.array(column) for column in zip(*ladder.real, strict=True))
-        label = f"{network}: {words(ladder)}"
-        axis.errorbar(
-            sizes, 100 * means, 100 * spread, color=colour, capsize=2, lw=1.2, label=label
-        )
-        end = crossing(ladder) or sizes[-1]
-        level = [100 * ladder.accuracy] * 2
-        axis.plot((ladder.size, end), level, color=colour, ls="--", lw=1)
-        axis.plot(ladder.size, level[0], "o", color=colour)
-    ticks = sorted({n for lad in ladders.values() for n in (lad.size, *(r.size for r in lad.real))})
+        sizes, means, stds = (np.array(column) for column in zip(*one.real, strict=True))
+        label = f"{network}: {ladder.words(one)}"
+        axis.errorbar(sizes, 100 * means, 100 * stds, color=colour, capsize=2, lw=1.2, label=label)
+        end = ladder.crossing(one) or sizes[-1]
+        level = [100 * one.accuracy] * 2
+        axis.plot((one.size, end), level, color=colour, ls="--", lw=1)
+        axis.plot(one.size, level[0], "o", color=colour)
+    ticks = sorted({n for one in ladders.values() for n in (one.size, *(r.size for r in one.real))})
     axis.set_xscale("log")
     axis.set_xticks(ticks, [str(size) for size in ticks])
     axis.minorticks_off()
@@ -167,19 +178,10 @@ def rendered(figure: Figure, kind: str) -> bytes:
 
 
 def _show(axis: Any, picture: np.ndarray) -> None:
-    grey = picture.shape[-1] != 3
-    shown = picture.mean(axis=-1) if grey else picture
-    axis.imshow(shown, cmap="gray", vmin=0, vmax=1, interpolation="none")
+    picture = pictures.grey_or_rgb(picture)
+    axis.imshow(picture, cmap="gray", vmin=0, vmax=1, interpolation="none")
 
 
-def _sheet(pictures: np.ndarray, across: int) -> np.ndarray:
-    """Pictures (n, H, W, C) in rows with a white line between them, (.., .., 3)."""
-    if pictures.shape[-1] != 3:
-        pictures = pictures.mean(axis=-1, keepdims=True).repeat(3, axis=-1)
-    count, height, width, _ = pictures.shape
-    down = -(-count // across)
-    sheet = np.ones((down * (height + 1) - 1, across * (width + 1) - 1, 3))
-    for at, picture in enumerate(pictures):
-        top, left = at // across * (height + 1), at % across * (width + 1)
-        sheet[top : top + height, left : left + width] = picture
-    return sheet
+def _sheet(shown: np.ndarray, across: int) -> np.ndarray:
+    """Pictures (n, H, W, channels) in rows with a white line between them, (.., .., 3) float64."""
+    return pictures.sheet(pictures.rgb(shown), across, gap=1, fill=1).astype(np.float64)

@@ -7,25 +7,41 @@ evaluations.
 import json
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
 
-from kip_flax import config as config_lib
-from kip_flax import export
-from kip_flax.algorithms import _methods as methods
-from kip_flax.modes.figures import draw as figures
-from kip_flax.modes.figures.draw import Shown
-from kip_flax.modes.report import facts as report_facts
+from kip_flax import algorithms, export
+from kip_flax.modes.figures import draw
+from kip_flax.modes.figures.draw import ShownSet
 from kip_flax.modes.transfer import ladder
 from kip_flax.modes.transfer.table import TABLE
+from kip_flax.runs.folder import RunFolder
 from kip_flax.runtime import files
 from kip_flax.runtime.console import Console
 from kip_flax.runtime.errors import UserError
 
 FOLDER = "figures"
+
+
+@dataclass(frozen=True, eq=False)
+class ShownRun:
+    """A run as figures show it.
+
+    Attributes:
+        sets: in the order of the steps, natural images first.
+        class_names: C names.
+        evaluations: rows of `step`, `accuracy` (0 to 1) and `mse`.
+        split: the images that they are of, 'test' or 'validation'.
+    """
+
+    sets: list[ShownSet]
+    class_names: tuple[str, ...]
+    evaluations: list[dict[str, float]]
+    split: str
 
 
 def write_figures(workdirs: str, console: Console | None = None) -> list[Path]:
@@ -46,17 +62,16 @@ def write_figures(workdirs: str, console: Console | None = None) -> list[Path]:
     """
     folders = [Path(os.path.abspath(os.path.expanduser(name))) for name in workdirs.split(",")]
     written: list[Path] = []
-    runs: list[list[Shown]] = []
+    runs: list[ShownRun] = []
     for folder in folders:
         if (folder / TABLE).is_file():
             written += _save(_worth_figure(folder / TABLE), folder / FOLDER / "worth")
             continue
-        run = read_run(folder)
-        runs.append(run)
-        written += _figures_of(folder, run)
+        runs.append(read_run(folder))
+        written += _write_run(runs[-1], folder / FOLDER)
     if len(runs) > 1:
         beside = Path(os.path.commonpath([folder.parent for folder in folders]))
-        figure = figures.rows_figure(rows_of(runs), _names(folders[0]))
+        figure = draw.rows_figure(rows_of(runs), runs[0].class_names)
         written += _save(figure, beside / FOLDER / "rows")
     console = console or Console()
     for path in written:
@@ -64,86 +79,90 @@ def write_figures(workdirs: str, console: Console | None = None) -> list[Path]:
     return written
 
 
-def _figures_of(folder: Path, run: Sequence[Shown]) -> list[Path]:
-    target, facts = folder / FOLDER, report_facts.gather(folder, {})
-    written = _save(figures.grid_figure(run[-1]), target / "images")
-    written += _save(figures.rows_figure(rows_of([run]), facts.class_names), target / "rows")
-    if len(facts.evaluations) >= figures.FEWEST_FOR_CURVE:
-        curve = figures.curve_figure(facts.evaluations, facts.split)
-        written += _save(curve, target / "curve")
-    files.write_bytes_atomic(target / "learning.gif", figures.animation(run))
-    return [*written, target / "learning.gif"]
-
-
-def read_run(folder: Path) -> list[Shown]:
-    """The distilled sets of a run, in the order of the steps, as the figures show them.
+def read_run(workdir: Path) -> ShownRun:
+    """Reads what figures show of the run in `workdir`.
 
     Raises:
         UserError: there is no run, or it has no sets.
     """
-    result = report_facts.read_json(folder / "result.json")
-    flat = config_lib.flatten(report_facts.read_json(folder / "config.json"))
-    accuracies = {int(row["step"]): row["accuracy"] for row in result.get("evaluations", [])}
-    found = report_facts.distilled_files(folder, list(accuracies))
+    folder = RunFolder(workdir)
+    result, learned = folder.result(), _title(folder.config())
+    evaluations = result.get("evaluations", [])
+    accuracies = {int(row["step"]): row["accuracy"] for row in evaluations}
+    found = sorted(folder.distilled().items())
     if not found:
-        raise UserError(f"{folder} holds no distilled sets: --workdir names the folder of a run.")
-    shown = []
-    for step, path in sorted(found.items()):
+        raise UserError(f"{workdir} holds no distilled sets: --workdir names the folder of a run.")
+    sets = []
+    for step, path in found:
         distilled = export.load_distilled(path)
-        name = _title(flat) if step else "natural images"
-        lost = report_facts.norm_is_lost(distilled)
-        pictures = np.clip(report_facts.pictures(distilled), 0, 1)
-        shown.append(Shown(name, pictures, distilled.labels, accuracies[step], lost, step))
-    return shown
+        shown = ShownSet(
+            name=learned if step else "natural images",
+            pictures=np.clip(distilled.pictures(), 0, 1),
+            labels=distilled.labels,
+            accuracy=accuracies[step],
+            norm_is_lost=distilled.norm_is_lost,
+            step=step,
+        )
+        sets.append(shown)
+    names = result.get("data", {}).get("class_names") or distilled.class_names
+    return ShownRun(sets, tuple(names), evaluations, str(result.get("evaluated_on", "test")))
 
 
-def rows_of(runs: Sequence[Sequence[Shown]]) -> list[Shown]:
+def rows_of(runs: Sequence[ShownRun]) -> list[ShownSet]:
     """First sets, each once where runs share it, above last ones: natural, then what was learned.
 
     Raises:
         UserError: the runs are of other classes or of images of another shape.
     """
-    rows: list[Shown] = []
+    rows: list[ShownSet] = []
     for run in runs:
+        start, end = run.sets[0], run.sets[-1]
         if any(
-            run[0].pictures.shape[1:] != row.pictures.shape[1:]
-            or run[0].labels.shape[1] != row.labels.shape[1]
+            start.pictures.shape[1:] != row.pictures.shape[1:]
+            or start.labels.shape[1] != row.labels.shape[1]
             for row in rows
         ):
             raise UserError("runs of different data do not go into one figure: name them apart.")
-        start = run[0]
         if not any(np.array_equal(start.pictures, row.pictures) for row in rows):
             rows.insert(sum(row.step == 0 for row in rows), start)
-        if len(run) > 1:
-            rows.append(run[-1])
+        if end is not start:
+            rows.append(end)
     return rows
 
 
-def _worth_figure(path: Path) -> Figure:
+def _write_run(run: ShownRun, folder: Path) -> list[Path]:
+    written = _save(draw.grid_figure(run.sets[-1]), folder / "images")
+    written += _save(draw.rows_figure(rows_of([run]), run.class_names), folder / "rows")
+    if len(run.evaluations) >= draw.FEWEST_FOR_CURVE:
+        written += _save(draw.curve_figure(run.evaluations, run.split), folder / "curve")
+    moving = folder / "learning.gif"
+    files.write_bytes_atomic(moving, draw.animation(run.sets))
+    return [*written, moving]
+
+
+def _worth_figure(table: Path) -> Figure:
     try:
-        rows = json.loads(path.read_text(encoding="utf-8"))["rows"]
+        rows = json.loads(table.read_text(encoding="utf-8"))["rows"]
     except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"cannot read {path} ({error}): move it away.") from None
+        raise UserError(f"cannot read {table} ({error}): move it away.") from None
     if not (ladders := ladder.ladders(rows)):
         raise UserError("the transfer has no ladder: set transfer.ladder to two sizes or more.")
-    return figures.worth_figure(ladders)
+    return draw.worth_figure(ladders)
 
 
 def _save(figure: Figure, stem: Path) -> list[Path]:
     written = []
     for kind in ("png", "svg"):
         path = stem.with_suffix(f".{kind}")
-        files.write_bytes_atomic(path, figures.rendered(figure, kind))
+        files.write_bytes_atomic(path, draw.rendered(figure, kind))
         written.append(path)
     return written
 
 
-def _names(folder: Path) -> tuple[str, ...]:
-    return report_facts.gather(folder, {}).class_names
-
-
 def _title(config: dict[str, Any]) -> str:
-    name = methods.name(config["algorithm"])
-    if methods.is_kip(config["algorithm"]):
-        return f"{name}, {config_lib.labels_are(config)} labels"
-    return name
+    """What the sets of a run are called: 'KIP, learned labels'."""
+    facts = algorithms.facts(config["algorithm"])
+    if not facts.krr_loss:
+        return facts.title
+    learn_labels = config["support"]["learn_labels"]
+    return f"{facts.title}, {algorithms.labels(config['algorithm'], learn_labels)} labels"
