@@ -60,7 +60,7 @@ def main(argv: list[str]) -> None:
             config_lib.validate(FLAGS.config)
         _set_up_jax(0 if FLAGS.config is None else FLAGS.config.mesh.cpu_devices)
         console = Console(quiet=FLAGS.quiet, silent=not multihost.is_first())
-        with multihost.ends_at_once(), console:
+        with multihost.abort_on_error(), console:
             mode.run(_command(console))
     except UserError as error:
         _exit_with(str(error))

@@ -32,7 +32,8 @@ def find(name: str) -> ModuleType:
     Raises:
         UserError: there is no such module, or it is no algorithm.
     """
-    return plugins.find("algorithm", name, __name__, NAMES, ("init", "make_step"))
+    page = "docs/adding-an-algorithm.md"
+    return plugins.find("algorithm", name, __name__, NAMES, ("init", "make_step"), page)
 
 
 def facts(name: str) -> Facts:

@@ -196,7 +196,9 @@ def _real_gradient(
     loss: batching.Loss, network: Leaves, images: jax.Array, number: jax.Array, weights: jax.Array
 ) -> Leaves:
     """Gradient of the mean loss over the real images of a class, on all devices."""
-    total = batching.sum_of_gradients(loss, network, images, jnp.full(len(images), number), weights)
+    total = batching.gradient_in_passes(
+        loss, network, images, jnp.full(len(images), number), weights
+    )
     return _mean_over_devices(total, weights)
 
 
@@ -227,7 +229,7 @@ def _make_training(
             batch_key = jax.random.fold_in(epoch_key, batch)
             x = siamese.each(recipe.augments, images[rows], batch_key, places)
             weights = real.astype(jnp.float32)
-            total = batching.sum_of_gradients(loss, network, x, labels[rows], weights)
+            total = batching.gradient_in_passes(loss, network, x, labels[rows], weights)
             grads = _mean_over_devices(total, weights)
             return jax.tree.map(lambda old, g: old - recipe.learning_rate * g, network, grads)
 

@@ -7,13 +7,13 @@ input is one sum of its gradient.
 import math
 
 import jax
-import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from kip_flax.kernels.duplicates import symmetric
 from kip_flax.kernels.jacobian import Jacobian
 from kip_flax.kernels.options import Kernel
+from kip_flax.runtime.batching import pad_rows
 
 
 def shard_kernel(kernel: Kernel, mesh: Mesh) -> Kernel:
@@ -42,7 +42,7 @@ def shard_kernel(kernel: Kernel, mesh: Mesh) -> Kernel:
             x1 = everywhere(x1)
             return everywhere(symmetric(sharded(x1, jax.lax.stop_gradient(x1))))
         x2 = everywhere(x2)
-        padded = local(_pad_rows(x1, rows), _pad_rows(x2, columns))
+        padded = local(pad_rows(x1, rows), pad_rows(x2, columns))
         return padded[: len(x1), : len(x2)]
 
     return sharded
@@ -63,12 +63,7 @@ def shard_jacobian(jacobian: Jacobian, mesh: Mesh) -> Jacobian:
     )
 
     def sharded(x_t: jax.Array, x_s: jax.Array) -> tuple[jax.Array, jax.Array]:
-        k, dk = local(_pad_rows(x_t, rows), _pad_rows(x_s, columns))
+        k, dk = local(pad_rows(x_t, rows), pad_rows(x_s, columns))
         return k[: len(x_t), : len(x_s)], dk[: len(x_s), : len(x_t)]
 
     return sharded
-
-
-def _pad_rows(x: jax.Array, multiple: int) -> jax.Array:
-    padding = -len(x) % multiple
-    return jnp.pad(x, [(0, padding)] + [(0, 0)] * (x.ndim - 1)) if padding else x

@@ -17,7 +17,7 @@ from kip_flax.kernels.band import Plan
 from kip_flax.kernels.layout import Variances, lay_out
 from kip_flax.kernels.variances import variances
 from kip_flax.kernels.xla import tile
-from kip_flax.runtime.batching import in_parts
+from kip_flax.runtime.batching import split_rows
 
 # Lanes of a tile. On a CPU a tile's planes should stay in the cache of a core; elsewhere lanes fill
 # the machine, and the planes of a tile should fit this many bytes.
@@ -50,7 +50,7 @@ def bytes_per_lane(plan: Plan) -> int:
 def all_variances(plan: Plan, images: jax.Array) -> Variances:
     """`variances` of any number of images (n, H, W, C), a tile at a time."""
     lanes = lanes_for(plan, len(images))
-    tiles = in_parts(images, lanes)
+    tiles = split_rows(images, lanes)
     found = lax.map(jax.checkpoint(partial(variances, plan)), tiles)
     return jax.tree.map(lambda v: v.reshape(-1, *v.shape[2:])[: len(images)], found)
 
@@ -69,7 +69,7 @@ def pair_kernel(
         side = lay_out(plan, images, maps, lanes, moving=True)
         return lax.map(lambda fixed: _one_against(plan, get, lanes, fixed, side), (x1, v1))
 
-    k = lax.map(one_tile, in_parts((x2, v2), lanes))
+    k = lax.map(one_tile, split_rows((x2, v2), lanes))
     return jnp.moveaxis(k, 0, 1).reshape(len(x1), -1)[:, : len(x2)]
 
 
@@ -91,7 +91,7 @@ def fixed_gradient(
         return jax.tree.map(jnp.add, total, lax.map(one_image, ((x1, v1), cotangents.T))), None
 
     zeros = jax.tree.map(jnp.zeros_like, (x1, v1))
-    total, _ = lax.scan(one_tile, zeros, in_parts(((x2, v2), g.T), lanes))
+    total, _ = lax.scan(one_tile, zeros, split_rows(((x2, v2), g.T), lanes))
     return total
 
 

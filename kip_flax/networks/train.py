@@ -94,7 +94,7 @@ def make_trainer(net: Functions, recipe: Recipe, mesh: Mesh, eval_batch: int = 1
         batch = (x, y, jnp.full(len(x), 1 / len(x), jnp.float32))
         if jax.tree.leaves(other):  # It normalises over the batch.
             return jax.grad(loss, has_aux=True)(params, *batch)
-        return batching.sum_of_gradients(lambda *a: loss(*a)[0], params, *batch), other
+        return batching.gradient_in_passes(lambda *a: loss(*a)[0], params, *batch), other
 
     def advance(own: tuple, l2: jax.Array, first: jax.Array, last: jax.Array) -> Tree:
         state, key, images, labels, rate = own
@@ -136,7 +136,7 @@ def make_trainer(net: Functions, recipe: Recipe, mesh: Mesh, eval_batch: int = 1
         return spread_advance(own, jnp.float32(l2), jnp.int32(first), jnp.int32(last))
 
     def accuracy_all(states: Tree, images: np.ndarray, labels: np.ndarray) -> jax.Array:
-        size = batching.images_of(images.shape[1:], eval_batch)
+        size = batching.images_per_pass(images.shape[1:], eval_batch)
         return spread_accuracy(states, *_batches(images, labels, size))
 
     return Trainer(spread_start, advance_all, accuracy_all)
@@ -204,7 +204,5 @@ def training_labels(labels: np.ndarray, loss: str, kind: str) -> np.ndarray:
 def _batches(images: np.ndarray, labels: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
     """(batches, size, ...) each; what fills up the last batch has the label -1."""
     size = min(size, len(images))
-    padding = -len(images) % size
-    images = np.pad(images, [(0, padding)] + [(0, 0)] * (images.ndim - 1))
-    labels = np.pad(labels, (0, padding), constant_values=-1)
+    images, labels = batching.pad_rows(images, size), batching.pad_rows(labels, size, value=-1)
     return images.reshape(-1, size, *images.shape[1:]), labels.reshape(-1, size)

@@ -21,6 +21,7 @@ from kip_flax.krr import label_solve
 from kip_flax.preprocess import Preprocess
 from kip_flax.runs.folder import RunFolder
 from kip_flax.runtime import multihost, sharding
+from kip_flax.runtime.batching import repeat_last_row
 
 NEIGHBOURS = 3
 MAX_PICTURES = 200  # Support images whose neighbours' pixels are kept.
@@ -68,7 +69,7 @@ class BatchedKernel:
         placed = sharding.replicate(self._mesh, support)
         parts = []
         for first in range(0, len(x), size):
-            batch = _padded(x[first : first + size], size)
+            batch = repeat_last_row(x[first : first + size], size)
             put = sharding.put_targets(self._mesh, batch, np.zeros(size, np.int32))[0]
             parts.append(np.asarray(self._cross(put, placed))[:size])
         return np.concatenate(parts)[: len(x)].astype(np.float64)
@@ -80,7 +81,7 @@ class BatchedKernel:
     def diagonal(self, x: np.ndarray) -> np.ndarray:
         """k(x_i, x_i) of every image, (n,) float64."""
         size = min(_BLOCK, len(x))
-        blocks = (_padded(x[i : i + size], size) for i in range(0, len(x), size))
+        blocks = (repeat_last_row(x[i : i + size], size) for i in range(0, len(x), size))
         return np.concatenate([np.diag(self.gram(block)) for block in blocks])[: len(x)]
 
 
@@ -132,7 +133,7 @@ def analyse_run(
         "of_test": test.total,
         "seconds": round(time.perf_counter() - began, 3),
     }
-    with multihost.together():
+    with multihost.raise_everywhere():
         if multihost.is_first():
             folder.write_analysis(last.path, findings, facts)
 
@@ -259,8 +260,3 @@ def _measure(
     mse = float(krr.loss(pred, krr.centered_one_hot(labels, classes)))
     accuracy = float(np.trace(counts) / len(labels)) if np.isfinite(mse) else float("nan")
     return counts, (accuracy, mse)
-
-
-def _padded(x: np.ndarray, rows: int) -> np.ndarray:
-    """Rows beyond the last repeat it: the kernel of an image of zeros may be anything."""
-    return np.concatenate([x, np.repeat(x[-1:], rows - len(x), axis=0)])

@@ -76,7 +76,7 @@ def open_manager(workdir: str, keep: int) -> Iterator[ocp.CheckpointManager]:
     """
     folder = os.path.join(workdir, FOLDER)
     # Orbax's own clean-up runs in a thread that outlives an error raised before the first save.
-    with multihost.together():
+    with multihost.raise_everywhere():
         if multihost.is_first():
             for left in glob.glob(os.path.join(glob.escape(folder), f"*{_HALF_WRITTEN}*")):
                 shutil.rmtree(left)
@@ -117,7 +117,7 @@ def save(manager: ocp.CheckpointManager, step: int, state: Any, meta: dict[str, 
         state=ocp.args.StandardSave(arrays),
         meta=ocp.args.JsonSave({**meta, "checksum": checksum(arrays, meta)}),
     )
-    with multihost.together():
+    with multihost.raise_everywhere():
         disk.check_space(
             str(manager.directory), sum(leaf.nbytes for leaf in jax.tree.leaves(arrays))
         )
@@ -220,7 +220,7 @@ def _read(manager: ocp.CheckpointManager, step: int, like: Any) -> Restored:
 def _move_aside(manager: ocp.CheckpointManager, step: int) -> str:
     folder = os.path.join(os.path.dirname(str(manager.directory)), UNREADABLE)
     target = os.path.join(folder, str(step))
-    with multihost.together():
+    with multihost.raise_everywhere():
         if multihost.is_first():
             os.makedirs(folder, exist_ok=True)
             shutil.rmtree(target, ignore_errors=True)

@@ -14,6 +14,7 @@ from kip_flax.export import Distilled
 from kip_flax.kernels import Kernel
 from kip_flax.preprocess import Preprocess
 from kip_flax.runtime import sharding
+from kip_flax.runtime.batching import pad_rows
 from kip_flax.runtime.errors import UserError
 
 Evaluate = Callable[[ArrayLike, ArrayLike], dict[str, float]]
@@ -59,7 +60,7 @@ def make_evaluate(
         for start in range(0, len(test_images), batch_size):
             rows = slice(start, start + batch_size)
             count = len(test_labels[rows])
-            batch = _pad(test_images[rows], batch_size), _pad(test_labels[rows], batch_size)
+            batch = pad_rows(test_images[rows], batch_size), pad_rows(test_labels[rows], batch_size)
             x, y = batch if mesh is None else sharding.put_targets(mesh, *batch)[:2]
             accuracy, loss = measure(images, alpha, x, y, count)
             sums += count * np.array([float(accuracy), float(loss)])
@@ -148,10 +149,6 @@ def check_fits(distilled: Distilled, dataset: Dataset, preprocess_name: str) -> 
             f"{distilled.path} was made with preprocess={recorded}, the config says "
             f"{preprocess_name}: pass --config.preprocess={recorded}."
         )
-
-
-def _pad(array: np.ndarray, rows: int) -> np.ndarray:
-    return np.pad(array, [(0, rows - len(array))] + [(0, 0)] * (array.ndim - 1))
 
 
 def _by(shape: tuple[int, ...]) -> str:

@@ -85,7 +85,7 @@ def run_from(run: Run, state: State, step: int) -> State:
                     _save(run, state, step)
     checkpoint.wait(run.manager)
     if step < task.total:
-        with multihost.together():
+        with multihost.raise_everywhere():
             run.recorder.result("stopped", **_speed(figures))
         run.console.outcome(
             f"stopped and saved at step {step}: the same command goes on from there"
@@ -97,7 +97,7 @@ def _evaluate(run: Run, state: State, step: int) -> None:
     images, labels = run.task.support(state)
     split = run.recorder.split
     measures = run.measure(images, labels)
-    with multihost.together():
+    with multihost.raise_everywhere():
         support = np.asarray(images), np.asarray(labels)
         pictures = run.recorder.evaluation(step, *support, measures)
         scalars = {f"{split}_{name}": value for name, value in measures.items()}
@@ -111,7 +111,7 @@ def _evaluate(run: Run, state: State, step: int) -> None:
 
 
 def _save(run: Run, state: State, step: int) -> None:
-    with multihost.together():
+    with multihost.raise_everywhere():
         run.recorder.write_history()
     checkpoint.save(run.manager, step, state, run.meta)
 
@@ -119,7 +119,7 @@ def _save(run: Run, state: State, step: int) -> None:
 def _tell(run: Run, step: int, measured: dict[str, jax.Array], figures: dict[str, float]) -> None:
     scalars = {name: float(value) for name, value in measured.items()}
     run.recorder.log(step, scalars | {name: figures[name] for name in _SPEED if name in figures})
-    with multihost.together():
+    with multihost.raise_everywhere():
         run.writer.write_scalars(step, scalars | figures)
     loss = f"  loss {scalars['loss']:.5f}" if "loss" in scalars else ""
     pairs = [f"{console.count(figures['pairs_per_s'])} pairs/s"] if run.task.pairs else []
@@ -154,7 +154,7 @@ def _is_finite(state: State) -> jax.Array:
 
 
 def _finish(run: Run, figures: dict[str, float]) -> None:
-    with multihost.together():
+    with multihost.raise_everywhere():
         result = run.recorder.result("finished", **_speed(figures))
     first, last = result["evaluations"][0], result["evaluations"][-1]
     workdir, split = run.recorder.workdir, run.recorder.split

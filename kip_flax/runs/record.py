@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 from ml_collections import ConfigDict
+from PIL import Image
 
 from kip_flax import architectures, export, preprocess
 from kip_flax import config as config_lib
@@ -20,7 +21,7 @@ from kip_flax.export import pictures
 from kip_flax.modes.report import write as report
 from kip_flax.preprocess import Preprocess
 from kip_flax.runs import history
-from kip_flax.runtime import files, hardware, metrics
+from kip_flax.runtime import files, hardware
 
 RESULT = "result.json"
 PICTURE = "images.png"
@@ -133,7 +134,7 @@ class Recorder:
         )
         pictures.write_png(os.path.join(self.workdir, PICTURE), grid)
         bars = pictures.draw_label_bars(labels, names)
-        return {"images": metrics.as_image(grid), "labels": metrics.as_image(bars)}
+        return {"images": _as_floats(grid), "labels": _as_floats(bars)}
 
     def result(self, status: str, **figures: float) -> dict[str, Any]:
         """Writes `result.json` with `status` ('running', 'stopped', 'finished'), and returns it.
@@ -228,3 +229,8 @@ def _read_result(path: str) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}
+
+
+def _as_floats(picture: Image.Image) -> np.ndarray:
+    """Pixels 0..255 as the floats (H, W, C) in 0..1 that TensorBoard takes."""
+    return np.asarray(picture, np.float32) / 255

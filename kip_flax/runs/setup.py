@@ -28,7 +28,7 @@ LOCK = ".lock"
 def own_folder(workdir: str) -> Iterator[str]:
     """The folder, absolute, for this run alone: the first process locks it, the others see that."""
     with contextlib.ExitStack() as stack:
-        with multihost.together():
+        with multihost.raise_everywhere():
             workdir = checkpoint.prepare_workdir(workdir)
             lock = os.path.join(workdir, LOCK)
             if multihost.is_first():
@@ -41,7 +41,7 @@ def own_folder(workdir: str) -> Iterator[str]:
 
 def load(config: ConfigDict) -> Dataset:
     """The data set that `config` names."""
-    with multihost.together():
+    with multihost.raise_everywhere():
         dataset = data.load_dataset(
             config.dataset.name,
             config.dataset.data_dir,
@@ -66,7 +66,7 @@ def kept_preprocessing(
     That of a distilled set that the run begins with is taken over.
     """
     path = os.path.join(workdir, PREPROCESS)
-    with multihost.together():
+    with multihost.raise_everywhere():
         start = start_of(config, dataset)
         if multihost.is_first() and not (resumed and os.path.exists(path)):
             if start is None:

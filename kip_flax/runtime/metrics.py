@@ -7,8 +7,6 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
 
-import numpy as np
-
 from kip_flax.runtime import disk
 from kip_flax.runtime.errors import UserError
 
@@ -131,8 +129,3 @@ class Stopwatch:
             "eta_s": seconds * (self._total - step),
         }
         return self._figures
-
-
-def as_image(picture: np.ndarray | Any) -> np.ndarray:
-    """A picture with pixels (H, W, C) in 0..255 as the floats in 0..1 that TensorBoard takes."""
-    return np.asarray(picture, np.float32) / 255

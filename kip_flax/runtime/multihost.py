@@ -136,7 +136,7 @@ def any_process(flag: bool) -> bool:
 
 
 @contextlib.contextmanager
-def together() -> Iterator[None]:
+def raise_everywhere() -> Iterator[None]:
     """Work of each process for itself, without collectives: an error at one is an error at all.
 
     Raises:
@@ -185,7 +185,7 @@ def agreed(flag: Callable[[], bool]) -> Callable[[], bool]:
 
 
 @contextlib.contextmanager
-def ends_at_once() -> Iterator[None]:
+def abort_on_error() -> Iterator[None]:
     """Where there are others, an error that they do not know of ends this process on the spot.
 
     To leave in good order would be to wait for them, who wait for this one or are gone. Files are

@@ -7,9 +7,16 @@ from types import ModuleType
 
 from kip_flax.runtime.errors import UserError
 
+_PAGE = "docs/architecture.md"
+
 
 def find(
-    kind: str, name: str, package: str, names: Sequence[str], needs: Iterable[str]
+    kind: str,
+    name: str,
+    package: str,
+    names: Sequence[str],
+    needs: Iterable[str],
+    page: str = _PAGE,
 ) -> ModuleType:
     """The module called `name`: one of `names` in `package`, or any module by its dotted name.
 
@@ -19,16 +26,19 @@ def find(
         package: dotted name of the package with the built-in modules.
         names: of the built-in modules.
         needs: attributes that a module must have.
+        page: of the documentation, that says what a module has.
 
     Raises:
         UserError: there is no such module, or it lacks an attribute.
     """
     if name in names:
         return importlib.import_module(f"{package}.{name}")
-    return find_foreign(kind, name, names, needs)
+    return find_foreign(kind, name, names, needs, page)
 
 
-def find_foreign(kind: str, name: str, names: Iterable[str], needs: Iterable[str]) -> ModuleType:
+def find_foreign(
+    kind: str, name: str, names: Iterable[str], needs: Iterable[str], page: str = _PAGE
+) -> ModuleType:
     """A user's own module by its dotted name; `names` are built in and only listed in messages.
 
     Raises:
@@ -46,8 +56,5 @@ def find_foreign(kind: str, name: str, names: Iterable[str], needs: Iterable[str
     module = importlib.import_module(name)
     lacking = [part for part in needs if not hasattr(module, part)]
     if lacking:
-        raise UserError(
-            f"{kind} is {name!r}, which has no {' and no '.join(lacking)}: see "
-            f"docs/adding-an-algorithm.md."
-        )
+        raise UserError(f"{kind} is {name!r}, which has no {' and no '.join(lacking)}: see {page}.")
     return module

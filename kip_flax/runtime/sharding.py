@@ -15,6 +15,7 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from kip_flax.runtime import batching
 from kip_flax.runtime.errors import UserError
 
 Tree = TypeVar("Tree")
@@ -100,12 +101,9 @@ def put_targets(
         axis padded to a multiple of the 'data' axis.
     """
     weights = np.ones(len(images), np.float32)
-    padding = -len(images) % mesh.shape["data"]
 
     def put(array: np.ndarray) -> jax.Array:
-        array = np.asarray(array)
-        padded = np.pad(array, [(0, padding)] + [(0, 0)] * (array.ndim - 1))
-        return _put(mesh, P("data"), padded)
+        return _put(mesh, P("data"), batching.pad_rows(np.asarray(array), mesh.shape["data"]))
 
     return put(images), put(labels), put(weights)
 

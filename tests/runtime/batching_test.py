@@ -1,6 +1,7 @@
-"""Batches in passes: the sums of a whole batch, and how many images a pass takes."""
+"""Batches padded and in passes: what is added, the sums of a whole batch, images of a pass."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -21,7 +22,7 @@ def test_the_sum_is_that_of_the_whole_batch(pixels, monkeypatch):
         return w @ (x.reshape(len(x), -1) @ p["weights"] + p["bias"] - y) ** 2
 
     p = {"weights": rng.normal(size=4).astype(np.float32), "bias": np.float32(0.3)}
-    found = batching.sum_of_gradients(loss, p, images, labels, weights)
+    found = batching.gradient_in_passes(loss, p, images, labels, weights)
     flat = images.reshape(7, 4).astype(float)
     slopes = 2 * weights * (flat @ p["weights"] + p["bias"] - labels)
     np.testing.assert_allclose(found["weights"], slopes @ flat, rtol=1e-5)
@@ -30,9 +31,27 @@ def test_the_sum_is_that_of_the_whole_batch(pixels, monkeypatch):
 
 
 def test_a_pass_on_an_accelerator_is_as_long_as_asked_for(monkeypatch):
-    assert batching.images_of((28, 28, 1), 100) == 2
-    assert batching.images_of((8, 8, 1), 100) == 32
-    assert batching.images_of((8, 8, 1), 10) == 10
-    assert batching.images_of((64, 64, 3), 10) == 1
+    assert batching.images_per_pass((28, 28, 1), 100) == 2
+    assert batching.images_per_pass((8, 8, 1), 100) == 32
+    assert batching.images_per_pass((8, 8, 1), 10) == 10
+    assert batching.images_per_pass((64, 64, 3), 10) == 1
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    assert batching.images_of((28, 28, 1), 100) == 100
+    assert batching.images_per_pass((28, 28, 1), 100) == 100
+
+
+@pytest.mark.parametrize("make", [np.asarray, jnp.asarray])
+def test_rows_are_added_up_to_a_multiple(make):
+    rows = make(np.arange(1, 6, dtype=np.int32).reshape(5, 1))
+    found = batching.pad_rows(rows, 3, value=-1)
+    assert type(found) is type(rows)
+    assert found.dtype == np.int32
+    assert np.asarray(found).ravel().tolist() == [1, 2, 3, 4, 5, -1]
+    assert batching.pad_rows(rows, 5) is rows
+    parts = batching.split_rows({"a": rows}, 2)["a"]
+    assert np.asarray(parts)[..., 0].tolist() == [[1, 2], [3, 4], [5, 0]]
+
+
+def test_the_last_row_can_be_repeated():
+    rows = np.arange(5).reshape(5, 1)
+    assert batching.repeat_last_row(rows, 4).ravel().tolist() == [0, 1, 2, 3, 4, 4, 4, 4]
+    assert batching.repeat_last_row(rows, 5).tolist() == rows.tolist()

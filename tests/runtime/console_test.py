@@ -17,7 +17,6 @@ import pytest
 
 from kip_flax.runs import loop
 from kip_flax.runtime import console as console_lib
-from kip_flax.runtime import metrics
 from kip_flax.runtime.console import Console, count, duration
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -199,18 +198,6 @@ def test_clock_names_the_day_when_it_is_another():
     now = time.mktime((2026, 5, 30, 22, 30, 0, 0, 0, -1))
     assert console_lib.clock(600, now) == "22:40"
     assert console_lib.clock(7200, now) == "2026-05-31 00:30"
-
-
-def test_stopwatch_counts_steps_without_pauses(monkeypatch):
-    now = [100.0]
-    monkeypatch.setattr(metrics.time, "perf_counter", lambda: now[0])
-    clock = metrics.Stopwatch(10, 110, pairs=50)
-    now[0] += 4
-    with clock.paused():
-        now[0] += 1000
-    figures = clock.look(20)
-    assert figures == {"step_ms": 400.0, "pairs_per_s": 125.0, "eta_s": 36.0}
-    assert clock.look(20) == figures
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""What a run tells, where telling fails."""
+"""Metrics that cannot be written are told in one line; the stopwatch."""
 
 import itertools
 import time
@@ -93,3 +93,15 @@ def test_a_silent_writer_writes_nothing(tmp_path):
         writer.write_scalars(1, {"loss": 1.0})
         writer.write_images(1, {})
     assert list(tmp_path.iterdir()) == []
+
+
+def test_stopwatch_counts_steps_without_pauses(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(metrics.time, "perf_counter", lambda: now[0])
+    clock = metrics.Stopwatch(10, 110, pairs=50)
+    now[0] += 4
+    with clock.paused():
+        now[0] += 1000
+    figures = clock.look(20)
+    assert figures == {"step_ms": 400.0, "pairs_per_s": 125.0, "eta_s": 36.0}
+    assert clock.look(20) == figures

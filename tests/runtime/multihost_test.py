@@ -156,7 +156,7 @@ def test_agreements_of_one_process_cost_nothing():
     assert [asked(), asked()] == [False, True]
     assert multihost.any_process(True)
     multihost.check_same("anything", b"value")
-    with pytest.raises(ZeroDivisionError), multihost.together():
+    with pytest.raises(ZeroDivisionError), multihost.raise_everywhere():
         raise ZeroDivisionError
 
 

@@ -76,7 +76,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str, console: Console | None
         tasks.prepare(config, console.say)
         task = tasks.make_task(config, targets, support, kernel, mesh, key_steps)
         measure = _make_evaluate(config, dataset, fitted, kernel, mesh)
-        with multihost.together():
+        with multihost.raise_everywhere():
             if multihost.is_first():
                 files.write_json(os.path.join(workdir, "config.json"), config.to_dict())
         console.say(*_summary(config, dataset, mesh, task, workdir))
@@ -95,7 +95,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str, console: Console | None
         if state.step == total:  # All is saved: what follows can be made up for (--mode=report).
             with signals.stop_signals():  # A first signal lets it come to its end.
                 analysis.analyse_run(RunFolder(workdir), config, dataset, fitted, kernel, mesh)
-            with multihost.together():
+            with multihost.raise_everywhere():
                 recorder.report()
             console.say(f"report  {os.path.join(workdir, report.REPORT)}")
         return state

@@ -1,0 +1,35 @@
+"""Modules by name: built in, a user's own, and mistakes."""
+
+import json
+import json.decoder
+
+import pytest
+
+from kip_flax.runtime import plugins
+from kip_flax.runtime.errors import UserError
+
+
+def find(name):
+    return plugins.find("thing", name, "json", ("decoder", "encoder"), ("JSONDecoder",))
+
+
+def test_modules_are_built_in_or_anywhere():
+    assert find("decoder") is json.decoder
+    assert find("json.decoder") is json.decoder
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("nothing", "thing is 'nothing': take one of decoder, encoder, or a module of your own"),
+        ("", "thing is '': take one of"),
+        ("json.nothing", "thing is 'json.nothing': take one of"),
+        ("nowhere.at_all", "thing is 'nowhere.at_all': take one of"),
+        (".decoder", "thing is '.decoder': take one of"),
+        ("json.scanner", "thing is 'json.scanner', which has no JSONDecoder"),
+    ],
+)
+def test_mistakes_are_told_in_one_line(name, told):
+    with pytest.raises(UserError, match=told) as caught:
+        find(name)
+    assert "\n" not in str(caught.value)
