@@ -18,7 +18,7 @@ def render(experiment: Experiment, folder: Path) -> str:
     distilled = export.load_distilled(folder / told["set"])
     dataset = words.dataset(config)
     sections = (
-        card.opening(distilled, dataset, (distilled.meta or {})["class_names"]),
+        card.opening(distilled, dataset),
         f"## Figures\n\n{_figures(told)}",
         _pictures(folder),
         f"## Load\n\n{_loading(told, distilled.preprocess is not None)}",

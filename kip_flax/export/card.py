@@ -4,7 +4,7 @@ Its parts that hold for a set wherever it lies are public.
 """
 
 import json
-from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -32,30 +32,51 @@ _SPACES = {
 }
 
 
-def write_card(distilled: Distilled, dataset: str, class_names: list[str], paths: list[str]) -> str:
+@dataclass(frozen=True)
+class Files:
+    """Files beside the card that it explains, relative to it.
+
+    Attributes:
+        npz: what `export.load_distilled` reads.
+        whole: images and labels as learned, for PyTorch.
+        images, labels: for evaluators that take the two apart, for PyTorch.
+        result: in the form of DatasetCondensation's results, for PyTorch.
+    """
+
+    npz: str
+    whole: str
+    images: str
+    labels: str
+    result: str
+
+
+def write_card(distilled: Distilled, dataset: str, files: Files) -> str:
     """The text of README.md.
 
     Args:
         distilled: the set, with `meta` and `preprocess`.
         dataset: what it was made from.
-        class_names: C names.
-        paths: the files beside the card that it explains: the npz, then those below torch/.
+        files: what lies beside the card.
     """
-    meta = distilled.meta or {}
-    provenance = meta.get("provenance", {})
-    algorithm = provenance.get("config", {}).get("algorithm", "")
+    provenance = distilled.provenance
+    algorithm = _algorithm(distilled)
     sections = (
         _header(len(distilled.images), dataset, algorithm),
-        opening(distilled, dataset, class_names),
-        _files(distilled, dataset, paths),
-        _loading(paths[0]),
+        opening(distilled, dataset),
+        _files(dataset, files),
+        _loading(files.npz),
         "## Preprocessing\n\n" + preprocessing(distilled),
-        "## Figures\n\n" + _figures(provenance, meta.get("kernel", {})),
+        "## Figures\n\n" + _figures(provenance, distilled.kernel),
         f"## Licence\n\n{licence(dataset)} Put its licence into the header before you publish.",
         "## Limits\n\n" + limits(distilled, *_chosen(provenance)),
         "## Citation\n\n" + citation(algorithm),
     )
     return "\n\n".join(sections) + "\n"
+
+
+def _algorithm(distilled: Distilled) -> str:
+    """Name of the algorithm that made the set; '' where the file does not say."""
+    return distilled.provenance.get("config", {}).get("algorithm", "")
 
 
 def _header(count: int, dataset: str, algorithm: str) -> str:
@@ -80,10 +101,10 @@ configs:
 ---"""
 
 
-def opening(distilled: Distilled, dataset: str, class_names: Sequence[str]) -> str:
+def opening(distilled: Distilled, dataset: str) -> str:
     """The heading, who made the set and how, its shapes and what its labels mean."""
-    provenance = (distilled.meta or {}).get("provenance", {})
-    maker = _maker(provenance, provenance.get("config", {}).get("algorithm", ""))
+    maker = _maker(distilled.provenance, _algorithm(distilled))
+    class_names = distilled.class_names
     count = len(distilled.images)
     per_class = np.bincount(distilled.labels.argmax(1), minlength=len(class_names))
     least, most = min(per_class), max(per_class)
@@ -117,8 +138,7 @@ def _maker(provenance: dict[str, Any], algorithm: str) -> str:
     return f"Made by {by}: {method}, {learned}, step {provenance['step']}, seed {config['seed']}."
 
 
-def _files(distilled: Distilled, dataset: str, paths: list[str]) -> str:
-    npz, whole, images, labels, result = paths
+def _files(dataset: str, files: Files) -> str:
     return f"""## Files
 
 | | |
@@ -127,11 +147,12 @@ def _files(distilled: Distilled, dataset: str, paths: list[str]) -> str:
 largest one's class), `soft_label` (as learned), `array` (the image as learned, float32, H x W x \
 channels) |
 | `png/` | the same PNGs, one folder for each class, its number in front |
-| `{whole}` | PyTorch: `images` (N, C, H, W) as learned, `labels` as learned, `classes` |
-| `{images}`, `{labels}` | PyTorch, for evaluators such as DD-Ranking's: images normalised as they \
-normalise {field_name(dataset)}, labels as learned |
-| `{result}` | the same images with class numbers, as DatasetCondensation saves its results |
-| `{npz}` | NumPy: `images`, `labels` as learned, with the preprocessing; what kip_flax reads |"""
+| `{files.whole}` | PyTorch: `images` (N, C, H, W) as learned, `labels` as learned, `classes` |
+| `{files.images}`, `{files.labels}` | PyTorch, for evaluators such as DD-Ranking's: images \
+normalised as they normalise {field_name(dataset)}, labels as learned |
+| `{files.result}` | the same images with class numbers, as DatasetCondensation saves its results |
+| `{files.npz}` | NumPy: `images`, `labels` as learned, with the preprocessing; what kip_flax \
+reads |"""
 
 
 def _loading(npz: str) -> str:

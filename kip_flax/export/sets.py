@@ -73,6 +73,22 @@ class Distilled:
         return "zca_normalize" if "zca" in parts else "standard" if "nozca" in parts else None
 
     @property
+    def preprocess_file(self) -> Path | None:
+        """Where the large arrays of the preprocessing lie; None where the file has them all."""
+        name = (self.meta or {}).get("preprocess_file")
+        return self.path.with_name(Path(name).name) if name else None
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """How the set was made: data set, config, versions ...; {} where the file does not say."""
+        return (self.meta or {}).get("provenance", {})
+
+    @property
+    def kernel(self) -> dict[str, Any]:
+        """Hyper-parameters of the kernel that it was made for; {} where the file does not say."""
+        return (self.meta or {}).get("kernel", {})
+
+    @property
     def class_names(self) -> tuple[str, ...]:
         """C names as the file has them, or else the numbers of the classes."""
         names = (self.meta or {}).get("class_names", range(self.labels.shape[1]))

@@ -28,8 +28,7 @@ def export_file(path: str, workdir: str, console: Console | None = None) -> list
     """
     distilled = export.load_distilled(path)
     fitted = _preprocessing(distilled)
-    folder = Path(workdir).expanduser()
-    written = _write(distilled, fitted, folder)
+    written = _write(distilled, fitted, Path(workdir).expanduser())
     (console or Console()).outcome(*_words(distilled, path, workdir))
     return written
 
@@ -50,66 +49,67 @@ def _preprocessing(distilled: Distilled) -> Preprocess:
 
 
 def _write(distilled: Distilled, fitted: Preprocess, folder: Path) -> list[str]:
-    meta: dict[str, Any] = distilled.meta or {}
-    dataset = meta.get("provenance", {}).get("dataset", "unknown")
-    names = list(meta["class_names"])
+    dataset, names = distilled.provenance.get("dataset", "unknown"), distilled.class_names
     classes = distilled.labels.argmax(axis=1)
     shown = preprocess.invert(fitted, distilled.images)
     pixels = pictures.to_uint8(shown)
-    tensors = _tensors(distilled, _normalised(fitted, dataset, shown), classes, dataset)
-    copies = _copies(distilled)
+    beside = _card_files(distilled, dataset)
+    tensors = _tensors(distilled, _normalised(shown, dataset, fitted), beside)
+    copies = [path for path in (distilled.path, distilled.preprocess_file) if path is not None]
     pngs = [f"png/{name}" for name in pictures.file_names(classes, names)]
-    written = [*copies, *tensors, PARQUET, *pngs, CARD]
+    written = [*(path.name for path in copies), *tensors, PARQUET, *pngs, CARD]
     _check_folder(folder, written)
-    for name, data in copies.items():
-        files.write_bytes_atomic(folder / name, data)
+    for path in copies:
+        files.write_bytes_atomic(folder / path.name, path.read_bytes())
     for name, content in tensors.items():
         torch_files.write(folder / name, content)
     parquet.write(folder / PARQUET, distilled.images, distilled.labels, pixels, names)
     pictures.write_folders(folder / "png", pixels, classes, names)
-    text = card.write_card(distilled, dataset, names, [distilled.path.name, *tensors])
+    text = card.write_card(distilled, dataset, beside)
     files.write_bytes_atomic(folder / CARD, text.encode())
     return written
 
 
-def _normalised(fitted: Preprocess, dataset: str, shown: np.ndarray) -> np.ndarray:
+def _card_files(distilled: Distilled, dataset: str) -> card.Files:
+    """The files that the card explains."""
+    architecture = distilled.kernel.get("architecture", "imported")
+    per_class = len(distilled.labels) // distilled.labels.shape[1]
+    return card.Files(
+        npz=distilled.path.name,
+        whole="torch/distilled.pt",
+        images="torch/images.pt",
+        labels="torch/labels.pt",
+        result=f"torch/res_{moments.field_name(dataset)}_{architecture}_{per_class}ipc.pt",
+    )
+
+
+def _normalised(shown: np.ndarray, dataset: str, fitted: Preprocess) -> np.ndarray:
     """Pictures (S, H, W, channels) in about [0, 1] as the field's evaluators normalise them."""
     field = moments.field_moments(dataset, fitted)
     return ((shown - field.mean) / field.std).astype(np.float32)
 
 
-def _tensors(
-    distilled: Distilled, normalised: np.ndarray, classes: np.ndarray, dataset: str
-) -> dict[str, Any]:
+def _tensors(distilled: Distilled, normalised: np.ndarray, names: card.Files) -> dict[str, Any]:
     """The PyTorch files: name and content."""
-    architecture = (distilled.meta or {}).get("kernel", {}).get("architecture", "imported")
-    per_class = len(classes) // distilled.labels.shape[1]
-    result = f"res_{moments.field_name(dataset)}_{architecture}_{per_class}ipc.pt"
-    images = _channels_first(normalised)
+    classes = distilled.labels.argmax(axis=1)
     whole = {
         "images": _channels_first(distilled.images),
         "labels": distilled.labels,
         "classes": classes,
-        "class_names": list((distilled.meta or {})["class_names"]),
+        "class_names": list(distilled.class_names),
         "preprocess": distilled.preprocess_name or "none",
     }
+    images = _channels_first(normalised)
     return {
-        "torch/distilled.pt": whole,
-        "torch/images.pt": images,
-        "torch/labels.pt": distilled.labels,
-        f"torch/{result}": {"data": [[images, classes]], "accs_all_exps": {}},
+        names.whole: whole,
+        names.images: images,
+        names.labels: distilled.labels,
+        names.result: {"data": [[images, classes]], "accs_all_exps": {}},
     }
 
 
 def _channels_first(images: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(images.transpose(0, 3, 1, 2))
-
-
-def _copies(distilled: Distilled) -> dict[str, bytes]:
-    """The npz and, where there is one, the file of its whitening matrices."""
-    side = (distilled.meta or {}).get("preprocess_file")
-    paths = [distilled.path] + ([distilled.path.with_name(Path(side).name)] if side else [])
-    return {path.name: path.read_bytes() for path in paths}
 
 
 def _check_folder(folder: Path, written: list[str]) -> None:
