@@ -69,8 +69,7 @@ class Distilled:
         """Name of the preprocessing, as recorded or as a published file name says it; or None."""
         if self.meta is not None and "preprocess" in self.meta:
             return self.meta["preprocess"]
-        parts = self.path.stem.split("_")
-        return "zca_normalize" if "zca" in parts else "standard" if "nozca" in parts else None
+        return preprocess_in_name(self.path)
 
     @property
     def preprocess_file(self) -> Path | None:
@@ -125,6 +124,12 @@ def distilled_name(
     zca = "zca" if preprocess.startswith("zca") else "nozca"
     learned, augment = "l" if learn_labels else "nol", "aug" if augmented else "noaug"
     return f"{architecture}_ssize{support_size}_{zca}_{learned}_{augment}_ckpt{step}"
+
+
+def preprocess_in_name(path: Path) -> str | None:
+    """Name of the preprocessing that the published name of a file says; None if it says none."""
+    parts = path.stem.split("_")
+    return "zca_normalize" if "zca" in parts else "standard" if "nozca" in parts else None
 
 
 def write_distilled(

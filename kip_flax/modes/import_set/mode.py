@@ -10,8 +10,9 @@ from kip_flax import __version__, export, preprocess
 from kip_flax.data import Dataset
 from kip_flax.export import layouts, moments
 from kip_flax.export.layouts import Found
+from kip_flax.export.sets import preprocess_in_name
 from kip_flax.preprocess import Preprocess
-from kip_flax.runs import setup as prepare
+from kip_flax.runs import setup
 from kip_flax.runtime.console import Console
 from kip_flax.runtime.errors import UserError
 
@@ -40,17 +41,29 @@ def import_file(
     Raises:
         UserError: the file is broken, or does not fit the layout or the data set.
     """
-    dataset = prepare.load(config)
+    dataset = setup.load(config)
     found = layouts.read(Path(path), layout, dataset.image_shape)
     name = preprocess_name(found.layout, Path(path), dataset.name, config.preprocess)
     fitted = preprocess.fit(name, dataset.known_images)
     if found.layout in ("dc", "mtt"):
         fitted = moments.field_moments(dataset.name, fitted)
+    provenance = {
+        "dataset": dataset.name,
+        "imported": os.path.basename(path),
+        "layout": found.layout,
+        "versions": {"kip_flax": __version__},
+    }
+    description = export.Description(fitted, dataset.class_names, provenance=provenance)
     written = []
-    for number, (images, labels) in enumerate(found.sets):
+    for number, (images, stored_labels) in enumerate(found.sets):
         _check_values(path, images, dataset, fitted)
-        written.append(os.path.join(workdir, _name(Path(path), found, number)))
-        _write(written[-1], images, targets(path, labels, dataset), dataset, fitted, path, found)
+        labels = targets(path, stored_labels, dataset)
+        if len(images) != len(labels):
+            raise UserError(
+                f"{path}: {len(images)} images but {len(labels)} labels: take another file."
+            )
+        written.append(os.path.join(workdir, _file_name(Path(path), found, number)))
+        export.write_distilled(written[-1], images, labels, description)
     (console or Console()).outcome(*_words(path, found, dataset, fitted, written))
     return written
 
@@ -64,8 +77,7 @@ def preprocess_name(layout: str, path: Path, dataset: str, otherwise: str) -> st
         return "standard" if dataset in _GREY else "zca_normalize" if dataset == "svhn" else "zca"
     if layout == "frepo":
         return "standard" if dataset in _GREY else "zca_center"  # dataloader.py
-    parts = path.stem.split("_")
-    return "zca_normalize" if "zca" in parts else "standard" if "nozca" in parts else otherwise
+    return preprocess_in_name(path) or otherwise
 
 
 def targets(path: str, labels: np.ndarray, dataset: Dataset) -> np.ndarray:
@@ -112,32 +124,9 @@ def _check_values(path: str, images: np.ndarray, dataset: Dataset, fitted: Prepr
         )
 
 
-def _name(path: Path, found: Found, number: int) -> str:
+def _file_name(path: Path, found: Found, number: int) -> str:
     stem = path.stem.replace("labels", "images") if found.layout == "mtt" else path.stem
     return f"{stem}_{number}.npz" if len(found.sets) > 1 else f"{stem}.npz"
-
-
-def _write(
-    target: str,
-    images: np.ndarray,
-    labels: np.ndarray,
-    dataset: Dataset,
-    fitted: Preprocess,
-    path: str,
-    found: Found,
-) -> None:
-    if len(images) != len(labels):
-        raise UserError(
-            f"{path}: {len(images)} images but {len(labels)} labels: take another file."
-        )
-    provenance = {
-        "dataset": dataset.name,
-        "imported": os.path.basename(path),
-        "layout": found.layout,
-        "versions": {"kip_flax": __version__},
-    }
-    description = export.Description(fitted, dataset.class_names, provenance=provenance)
-    export.write_distilled(target, images, labels, description)
 
 
 def _words(
