@@ -18,7 +18,7 @@ from jax.sharding import Mesh
 
 from kip_flax import architectures, kernels
 from kip_flax.algorithms import _distill as distill
-from kip_flax.algorithms import base as tasks
+from kip_flax.algorithms import base
 from kip_flax.kernels import jacobian
 from kip_flax.kernels.sharded import shard_jacobian, shard_kernel
 from kip_flax.krr import gauss_newton, label_solve, residuals
@@ -85,8 +85,8 @@ def _devices(line: str) -> int:
 
 
 @dataclass(frozen=True)
-class Problem:
-    """Sizes of a step: network, images (height, width, channels), support, classes."""
+class Sizes:
+    """What a step is made of: network, images (height, width, channels), support, classes."""
 
     spec: architectures.Spec
     image: tuple[int, int, int]
@@ -101,39 +101,39 @@ class Problem:
         return jnp.asarray(images), jnp.asarray(labels)
 
 
-def kip_step(problem: Problem, mesh: Mesh, targets: int) -> str:
-    """HLO text of the KIP step, labels learned, as `tasks` compiles it."""
-    kernel, tx = _kernel(problem, mesh), optax.adam(0.01)
-    state = jax.tree.map(np.array, distill.init(*problem.arrays(problem.support), tx, True))
-    step = tasks.pinned(distill.make_step(kernel, tx, 1e-6), mesh)
-    put = _targets(problem, mesh, targets)
+def kip_step(sizes: Sizes, mesh: Mesh, targets: int) -> str:
+    """HLO text of the KIP step, labels learned, as `algorithms` compiles it."""
+    kernel, tx = _kernel(sizes, mesh), optax.adam(0.01)
+    state = jax.tree.map(np.array, distill.init(*sizes.arrays(sizes.support), tx, True))
+    step = base.pinned(distill.make_step(kernel, tx, 1e-6), mesh)
+    put = _targets(sizes, mesh, targets)
     return _text(step.lower(sharding.replicate(mesh, state), *put))
 
 
-def gauss_newton_step(problem: Problem, mesh: Mesh, targets: int) -> str:
+def gauss_newton_step(sizes: Sizes, mesh: Mesh, targets: int) -> str:
     """HLO text of the Gauss-Newton step, labels solved for."""
-    options = kernels.KernelOptions(problem.spec)
+    options = kernels.KernelOptions(sizes.spec)
     of_pairs = shard_jacobian(jacobian.make_jacobian(options), mesh)
-    of_batch = residuals.with_solved_labels(_kernel(problem, mesh), of_pairs, 1e-6)
-    state = jax.tree.map(np.array, gauss_newton.init(*problem.arrays(problem.support), 0.1))
-    step = tasks.pinned(gauss_newton.make_step(of_batch, 100, jax.random.key(0)), mesh)
-    return _text(step.lower(sharding.replicate(mesh, state), *_targets(problem, mesh, targets)))
+    of_batch = residuals.with_solved_labels(_kernel(sizes, mesh), of_pairs, 1e-6)
+    state = jax.tree.map(np.array, gauss_newton.init(*sizes.arrays(sizes.support), 0.1))
+    step = base.pinned(gauss_newton.make_step(of_batch, 100, jax.random.key(0)), mesh)
+    return _text(step.lower(sharding.replicate(mesh, state), *_targets(sizes, mesh, targets)))
 
 
-def label_solve_step(problem: Problem, mesh: Mesh, targets: int) -> str:
+def label_solve_step(sizes: Sizes, mesh: Mesh, targets: int) -> str:
     """HLO text of a tile of Label Solve."""
-    state = jax.tree.map(np.array, label_solve.init(*problem.arrays(problem.support)))
-    step = tasks.pinned(label_solve.make_step(_kernel(problem, mesh)), mesh)
-    put = _targets(problem, mesh, targets)
+    state = jax.tree.map(np.array, label_solve.init(*sizes.arrays(sizes.support)))
+    step = base.pinned(label_solve.make_step(_kernel(sizes, mesh)), mesh)
+    put = _targets(sizes, mesh, targets)
     return _text(step.lower(sharding.replicate(mesh, state), *put))
 
 
-def evaluation(problem: Problem, mesh: Mesh, targets: int) -> str:
+def evaluation(sizes: Sizes, mesh: Mesh, targets: int) -> str:
     """HLO text of the evaluation of a batch of test images."""
-    images, labels = sharding.replicate(mesh, problem.arrays(problem.support))
-    x = _targets(problem, mesh, targets)[0]
+    images, labels = sharding.replicate(mesh, sizes.arrays(sizes.support))
+    x = _targets(sizes, mesh, targets)[0]
     y = sharding.put_targets(mesh, np.zeros(targets, np.int32), np.zeros(targets, np.int32))[0]
-    measure = evaluate.make_measure(_kernel(problem, mesh))
+    measure = evaluate.make_measure(_kernel(sizes, mesh))
     return _text(measure.lower(images, labels.astype(float), x, y, targets))
 
 
@@ -152,12 +152,12 @@ def _text(lowered: jax.stages.Lowered) -> str:
     return text
 
 
-def _targets(problem: Problem, mesh: Mesh, count: int) -> tuple[jax.Array, ...]:
-    return sharding.put_targets(mesh, *map(np.asarray, problem.arrays(count)))
+def _targets(sizes: Sizes, mesh: Mesh, count: int) -> tuple[jax.Array, ...]:
+    return sharding.put_targets(mesh, *map(np.asarray, sizes.arrays(count)))
 
 
-def _kernel(problem: Problem, mesh: Mesh) -> kernels.Kernel:
-    return shard_kernel(kernels.make_kernel(problem.spec), mesh)
+def _kernel(sizes: Sizes, mesh: Mesh) -> kernels.Kernel:
+    return shard_kernel(kernels.make_kernel(sizes.spec), mesh)
 
 
 def main() -> None:
@@ -174,11 +174,11 @@ def main() -> None:
     jax.config.update("jax_enable_x64", True)
     mesh = sharding.make_mesh(options.data, options.support)
     image = (options.size, options.size, 3)
-    problem = Problem(architectures.convnet(3), image, options.images, 10)
+    sizes = Sizes(architectures.convnet(3), image, options.images, 10)
     print("| | targets | collectives | bytes |\n|---|---|---|---|")
     for name, program in STEPS.items():
         for targets in map(int, options.targets.split(",")):
-            found = collectives(program(problem, mesh, targets))
+            found = collectives(program(sizes, mesh, targets))
             told = ", ".join(
                 f"{c.op} {c.size:,}{' (looped)' if c.looped else ''}" for c in sorted(found)
             )

@@ -16,8 +16,7 @@ import numpy as np
 
 from kip_flax import architectures as arch
 from kip_flax import kernels
-from kip_flax.networks import build as networks
-from kip_flax.networks import ntk as empirical
+from kip_flax.networks import build, ntk
 
 W_STD, B_STD = 2**0.5, 0.1
 OUTPUTS = 64
@@ -82,7 +81,7 @@ def _sampler(
 ) -> Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]:
     """key, images (n, ...) -> NNGP and NTK (n, n) of one random network."""
     make = functools.partial(
-        networks.make_network,
+        build.make_network,
         spec,
         shape,
         OUTPUTS,
@@ -91,13 +90,13 @@ def _sampler(
         b_std=B_STD,
         parameterization=parameterization,
     )
-    net = networks.functions(make)
+    net = build.functions(make)
 
     def sample(key: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array]:
         params, other = net.init(key)
         values = net.apply(params, other, x)
-        ntk = empirical.ntk(lambda p, x: net.apply(p, other, x)[:, 0], params, x, x)
-        return values @ values.T / OUTPUTS, ntk
+        tangent = ntk.ntk(lambda p, x: net.apply(p, other, x)[:, 0], params, x, x)
+        return values @ values.T / OUTPUTS, tangent
 
     return sample
 

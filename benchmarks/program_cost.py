@@ -59,7 +59,7 @@ class Cost:
 
 
 @dataclass(frozen=True)
-class Line:
+class Instruction:
     """One instruction."""
 
     name: str
@@ -79,7 +79,7 @@ def program_cost(text: str) -> Cost:
 class _Counter:
     """Costs of computations, each counted once."""
 
-    def __init__(self, computations: dict[str, list[Line]]):
+    def __init__(self, computations: dict[str, list[Instruction]]):
         self._computations = computations
         self.of = functools.cache(self._of)
 
@@ -104,7 +104,7 @@ class _Counter:
                 total.add(Cost(operands + _bytes(line.shape), _flops(line), _one(line.op)))
         return total
 
-    def _fusion(self, line: Line, name: str) -> Cost:
+    def _fusion(self, line: Instruction, name: str) -> Cost:
         body = self._computations[name]
         flops = sum(_flops(inner) for inner in body)
         readers = collections.defaultdict(list)
@@ -123,7 +123,7 @@ class _Counter:
         return Cost(read + size, flops, _one(kind))
 
 
-def _read(parameter: Line, readers: list[Line]) -> float:
+def _read(parameter: Instruction, readers: list[Instruction]) -> float:
     """Bytes of a fusion's operand that are read: of slices alone, the slices."""
     sliced = ("dynamic-slice", "dynamic-update-slice")
     if all(reader.op in sliced and reader.args[0] == parameter.name for reader in readers):
@@ -131,9 +131,9 @@ def _read(parameter: Line, readers: list[Line]) -> float:
     return _bytes(parameter.shape)
 
 
-def _parse(text: str) -> tuple[dict[str, list[Line]], str]:
-    computations: dict[str, list[Line]] = {}
-    entry, lines = "", list[Line]()
+def _parse(text: str) -> tuple[dict[str, list[Instruction]], str]:
+    computations: dict[str, list[Instruction]] = {}
+    entry, lines = "", list[Instruction]()
     for raw in text.splitlines():
         if head := _COMPUTATION.match(raw):
             lines = computations.setdefault(head["name"], [])
@@ -142,7 +142,7 @@ def _parse(text: str) -> tuple[dict[str, list[Line]], str]:
         elif found := _LINE.match(re.sub(r"/\*.*?\*/", "", raw)):
             args = tuple(re.findall(r"%([\w.-]+)", found["args"]))
             lines.append(
-                Line(
+                Instruction(
                     found["name"], found["op"], found["shape"], args, found["rest"],
                     bool(found["root"]),
                 )
@@ -168,7 +168,7 @@ def _bytes(shape: str) -> float:
     return total
 
 
-def _flops(line: Line) -> float:
+def _flops(line: Instruction) -> float:
     if line.op in (*_FREE, *_MOVES, "fusion", "call", "while", "conditional"):
         return 0.0
     if not re.match(r"\(?(f|bf)\d+", line.shape):

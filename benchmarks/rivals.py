@@ -24,10 +24,10 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from kip_flax import data
-from kip_flax.algorithms import base as tasks
+from kip_flax.algorithms import base
 from kip_flax.kernels import Kernel
 from kip_flax.kernels.sharded import shard_kernel
-from kip_flax.runs import setup as prepare
+from kip_flax.runs import setup
 from kip_flax.runtime import hardware, sharding
 from kip_flax.runtime.console import Console
 
@@ -92,9 +92,9 @@ def _stepper(config: ConfigDict, args: argparse.Namespace) -> Callable[[int], An
     mesh = sharding.make_mesh()
     kernel: Kernel = _no_kernel
     if config.algorithm == "kip":
-        kernel = shard_kernel(prepare.make_kernel(config, Console()), mesh)
-    support = tasks.init_support(config, targets, jax.random.key(0))
-    task = tasks.make_task(config, targets, support, kernel, mesh, jax.random.key(1))
+        kernel = shard_kernel(setup.make_kernel(config, Console()), mesh)
+    support = base.init_support(config, targets, jax.random.key(0))
+    task = base.make_task(config, targets, support, kernel, mesh, jax.random.key(1))
     kept = [task.start()]
 
     def step(number: int) -> None:

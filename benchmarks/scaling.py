@@ -24,7 +24,7 @@ from matplotlib.figure import Figure
 
 from kip_flax import architectures, kernels
 from kip_flax.algorithms import _distill as distill
-from kip_flax.algorithms import base as tasks
+from kip_flax.algorithms import base
 from kip_flax.kernels.sharded import shard_kernel
 from kip_flax.runtime import multihost, sharding
 
@@ -142,7 +142,7 @@ def _work(options: argparse.Namespace) -> None:
     mesh = sharding.make_mesh()
     spec, tx = architectures.convnet(3), optax.adam(0.01)
     kernels.warm_up(kernels.KernelOptions(spec), lambda text: None)
-    step = tasks.pinned(
+    step = base.pinned(
         distill.make_step(shard_kernel(kernels.make_kernel(spec), mesh), tx, 1e-6), mesh
     )
     first = jax.tree.map(

@@ -18,7 +18,8 @@ from ml_collections import ConfigDict
 
 from configs import kip_digits, kip_mnist
 from kip_flax.algorithms import kip
-from kip_flax.modes.train import mode as train
+from kip_flax.modes.train.mode import train_and_evaluate
+from kip_flax.runs.folder import RunFolder
 from kip_flax.runtime import files, hardware, sharding
 from results.record import percent
 
@@ -134,11 +135,11 @@ def _measure(name: str, change: dict[str, Any], seed: int, data: str) -> None:
     config.seed, config.dataset.data_dir = seed, data
     jax.config.update("jax_enable_x64", change.get("float64", True))
     with tempfile.TemporaryDirectory() as folder:
-        train.train_and_evaluate(config, folder)
-        result = json.loads((Path(folder) / "result.json").read_text())
-    last = result["evaluations"][-1]
+        train_and_evaluate(config, folder)
+        evaluations = RunFolder(folder).evaluations()
+    last = evaluations[-1]
     runs[str(seed)] = {
-        "initial": result["evaluations"][0]["accuracy"],
+        "initial": evaluations[0]["accuracy"],
         "accuracy": last["accuracy"],
         "mse": last["mse"],
     }

@@ -10,11 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from kip_flax import export, preprocess
-from kip_flax.algorithms import _methods as methods
+from kip_flax import algorithms, export, preprocess
 from kip_flax.export import pictures
-from kip_flax.modes.figures import draw as figures
-from kip_flax.modes.report import facts as report_facts
+from kip_flax.modes.figures.draw import FEWEST_FOR_CURVE, curve_figure, rendered
+from kip_flax.runs.folder import RunFolder
 from kip_flax.runtime import files
 from kip_flax.runtime.errors import UserError
 from results.experiments import Experiment
@@ -53,13 +52,13 @@ def read_draw(seed: int, workdir: Path) -> Draw:
     The error tells neighbouring steps apart where a count of some thousand images cannot. DC and
     DSA are not made for kernel ridge regression, which chooses nothing there: the last.
     """
-    result = json.loads((workdir / "result.json").read_text())
+    folder = RunFolder(workdir)
+    result = folder.result()
     rows = result["evaluations"]
     on = result["evaluated_on"]
-    algorithm = json.loads((workdir / "config.json").read_text())["algorithm"]
-    last = on == "test" or not methods.computes_kernels(algorithm)
+    last = on == "test" or not algorithms.facts(folder.config()["algorithm"]).uses_kernel
     best = rows[-1] if last else min(rows, key=lambda row: row["mse"])
-    sets = report_facts.distilled_files(workdir, [row["step"] for row in rows])
+    sets = folder.distilled()
     first, chosen = (
         Chosen(
             sets[row["step"]],
@@ -92,7 +91,7 @@ def write(experiment: Experiment, draws: list[Draw], command: str, results: Path
         }
         for draw in draws
     ]
-    config = json.loads((draws[0].workdir / "config.json").read_text())
+    config = RunFolder(draws[0].workdir).config()
     config["dataset"]["data_dir"] = ""  # Of no use to others.
     content = {
         "name": experiment.name,
@@ -126,8 +125,7 @@ def is_done(experiment: Experiment, results: Path) -> bool:
 
 def is_stopped(workdir: Path) -> bool:
     """Whether the run there was told to stop before its end."""
-    path = workdir / "result.json"
-    return path.exists() and json.loads(path.read_text())["status"] == "stopped"
+    return RunFolder(workdir).earlier_result().get("status") == "stopped"
 
 
 def add_cpu_seconds(workdir: Path, seconds: float) -> None:
@@ -159,9 +157,9 @@ def _write_picture(path: Path, first: Path, best: Path) -> None:
 def _write_curve(path: Path, draw: dict[str, Any]) -> None:
     watched = draw["watched"]
     path.unlink(missing_ok=True)
-    if len(watched["evaluations"]) >= figures.FEWEST_FOR_CURVE:
-        figure = figures.curve_figure(watched["evaluations"], watched["on"], draw["step"])
-        files.write_bytes_atomic(path, figures.rendered(figure, "png"))
+    if len(watched["evaluations"]) >= FEWEST_FOR_CURVE:
+        figure = curve_figure(watched["evaluations"], watched["on"], draw["step"])
+        files.write_bytes_atomic(path, rendered(figure, "png"))
 
 
 def percent(shares: list[float], form: str = ".2f") -> str:

@@ -10,10 +10,9 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from kip_flax import data, export, preprocess
-from kip_flax.algorithms import base as tasks
-from kip_flax.modes.figures import draw as figures
-from kip_flax.modes.figures.draw import ShownSet
-from kip_flax.runs import setup as prepare
+from kip_flax.algorithms import base
+from kip_flax.modes.figures.draw import ShownSet, rendered, rows_figure
+from kip_flax.runs import setup
 from kip_flax.runtime import files
 from results import record
 
@@ -27,8 +26,8 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--data", required=True, help="folder with the data set's files")
     args = parser.parse_args(argv)
-    figure = figures.rows_figure(three(_FIXED, _LEARNED, args.data), tuple(map(str, range(10))))
-    files.write_bytes_atomic(FIGURE, figures.rendered(figure, "png"))
+    figure = rows_figure(three(_FIXED, _LEARNED, args.data), tuple(map(str, range(10))))
+    files.write_bytes_atomic(FIGURE, rendered(figure, "png"))
 
 
 def three(fixed: str, learned: str, data_dir: str = "") -> list[ShownSet]:
@@ -44,11 +43,11 @@ def _natural(name: str, data_dir: str) -> ShownSet:
     told = record.read(FOLDER / name)
     config = ConfigDict(told["config"])
     config.dataset.data_dir = data_dir
-    dataset = prepare.load(config)
-    fitted = prepare.preprocessing_of(_set(name), dataset, config.preprocess)
+    dataset = setup.load(config)
+    fitted = setup.preprocessing_of(_set(name), dataset, config.preprocess)
     training = preprocess.apply(fitted, dataset.train_images)
     targets = data.Targets(training, dataset.train_labels, dataset.num_classes)
-    drawn = tasks.init_support(config, targets, tasks.keys(config)[0])
+    drawn = base.init_support(config, targets, base.keys(config)[0])
     images, labels = map(np.asarray, drawn)
     pictures = preprocess.invert(fitted, images)
     accuracy = told["draws"][0]["initial"]["accuracy"]

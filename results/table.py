@@ -100,7 +100,7 @@ def _row(experiment: Experiment, folder: Path) -> str:
         record.percent([draw["initial"]["accuracy"] for draw in draws]) + words.began(config),
         record.percent([draw["final"]["accuracy"] for draw in draws]),
         published,
-        "" if config["algorithm"] == "ls" else str(draws[0]["step"]),
+        str(draws[0]["step"]) if words.counts_steps(config) else "",
         *words.hours(draws),
     ]
     return f"| {' | '.join(cells)} |\n"

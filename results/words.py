@@ -5,8 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from configs import default
-from kip_flax import config as config_lib
-from kip_flax.algorithms import _methods as methods
+from kip_flax import algorithms
 from results.experiments import Experiment, command
 
 _NAMES = {
@@ -30,8 +29,8 @@ def is_embedded(config: dict[str, Any]) -> bool:
 
 def method(config: dict[str, Any]) -> str:
     """Method, variant and architecture."""
-    name, variant = methods.name(config["algorithm"]), methods.variant(config["algorithm"])
-    return ", ".join(filter(None, (name, variant, config["kernel"]["architecture"])))
+    facts = algorithms.facts(config["algorithm"])
+    return ", ".join(filter(None, (facts.title, facts.variant, config["kernel"]["architecture"])))
 
 
 def labels(config: dict[str, Any]) -> str:
@@ -44,8 +43,13 @@ def began(config: dict[str, Any]) -> str:
     """What a set began with, where that is not natural images with their labels."""
     if (init := config["support"]["init"]) != "real":
         return f" ({Path(init).parent.name or init})"  # The row of the set that it goes on from.
-    solved = _labels_are(config) == "solved" and config["algorithm"] != "ls"
-    return " (labels solved)" if solved else ""
+    learned = algorithms.facts(config["algorithm"]).learns_images
+    return " (labels solved)" if learned and _labels_are(config) == "solved" else ""
+
+
+def counts_steps(config: dict[str, Any]) -> bool:
+    """Whether the number of steps says how long a set was learned: Label Solve takes tiles."""
+    return algorithms.facts(config["algorithm"]).unit == "step"
 
 
 def hours(draws: list[dict[str, Any]]) -> tuple[str, str]:
@@ -63,7 +67,7 @@ def evaluation(experiment: Experiment, told: dict[str, Any]) -> str:
 
 
 def _labels_are(config: dict[str, Any]) -> str:
-    return config_lib.labels_are(config_lib.flatten(config))
+    return algorithms.labels(config["algorithm"], config["support"]["learn_labels"])
 
 
 def _mean_hours(seconds: list[float | None]) -> str:

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec as P
 
-from benchmarks.collectives import STEPS, Problem, collectives
+from benchmarks.collectives import STEPS, Sizes, collectives
 from kip_flax import architectures as arch
 from kip_flax.runtime import sharding
 
 S, CLASSES, PIXELS = 10, 3, 4 * 4 * 2
-PROBLEM = Problem(arch.convnet(1), (4, 4, 2), S, CLASSES)
+SIZES = Sizes(arch.convnet(1), (4, 4, 2), S, CLASSES)
 
 
 def compiled(function, mesh, out_specs, *args):
@@ -49,7 +49,7 @@ def test_the_reader_tells_what_may_run_more_than_once():
 def test_bytes_do_not_depend_on_the_targets(name):
     """And are support-sized: images, their kernel, labels, and a few scalars."""
     mesh = sharding.make_mesh(4)
-    few, many = (collectives(STEPS[name](PROBLEM, mesh, targets)) for targets in (40, 400))
+    few, many = (collectives(STEPS[name](SIZES, mesh, targets)) for targets in (40, 400))
     assert sorted(few) == sorted(many)
     assert many
     images, kernel, labels = 4 * S * PIXELS, 8 * S * S, 8 * S * CLASSES
@@ -73,7 +73,7 @@ def test_a_sharded_support_sums_predictions_and_nothing_larger():
     """With the support over two devices, predictions (targets, classes) are summed over them."""
     mesh = sharding.make_mesh(2, 2)
     few, many = (
-        sum(c.size for c in collectives(STEPS["KIP step"](PROBLEM, mesh, targets)))
+        sum(c.size for c in collectives(STEPS["KIP step"](SIZES, mesh, targets)))
         for targets in (40, 400)
     )
     assert many - few == (400 - 40) // 2 * CLASSES * np.dtype(float).itemsize
