@@ -2,18 +2,17 @@
 
 A checkpoint holds the state (support, optimiser, step) and, as JSON, what the state belongs to
 (configuration, data) with a checksum of its arrays. The preprocessing is the same for all of them:
-`export` keeps it once, in the run's folder.
+the run's folder keeps it once.
 """
 
 import contextlib
 import dataclasses
-import glob
 import json
 import os
 import shutil
-import tempfile
 import zlib
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, TypeVar
 
 import jax
@@ -23,12 +22,11 @@ import orbax.checkpoint as ocp
 from absl import logging
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
+from kip_flax.runs.folder import RunFolder
 from kip_flax.runtime import disk, multihost
 from kip_flax.runtime.errors import UserError
 
 State = TypeVar("State")
-FOLDER = "checkpoints"
-UNREADABLE = "unreadable_checkpoints"
 _HALF_WRITTEN = ".orbax-checkpoint-tmp"  # Orbax's mark on folders it has not finished.
 # What Orbax and TensorStore raise for files that are missing, cut off or altered.
 _DAMAGE = (OSError, ValueError, KeyError, TypeError, AttributeError)
@@ -49,36 +47,50 @@ class Restored:
     meta: dict[str, Any]
 
 
-def prepare_workdir(workdir: str) -> str:
-    """Makes the folder of a run and returns its absolute path.
+@dataclasses.dataclass(frozen=True)
+class Saver:
+    """Saves the states of one run.
 
-    Raises:
-        UserError: it cannot be made or written to.
+    Attributes:
+        manager: from `open_manager`.
+        meta: what the states belong to, JSON values.
+        every: steps from one checkpoint to the next.
     """
-    workdir = os.path.abspath(os.path.expanduser(workdir))
-    try:
-        os.makedirs(workdir, exist_ok=True)
-        with tempfile.TemporaryFile(dir=workdir):
-            pass
-    except OSError as error:
-        raise UserError(
-            f"cannot write to the workdir {workdir} ({error.strerror}): take another --workdir."
-        ) from None
-    return workdir
+
+    manager: ocp.CheckpointManager
+    meta: dict[str, Any]
+    every: int
+
+    @property
+    def newest(self) -> int | None:
+        """Step of the newest checkpoint."""
+        return self.manager.latest_step()
+
+    def is_due(self, step: int) -> bool:
+        """Whether the state after `step` steps is to be saved."""
+        return step % self.every == 0
+
+    def save(self, step: int, state: Any) -> None:
+        """Saves `state` after `step` steps in the background, see `save`."""
+        save(self.manager, step, state, self.meta)
+
+    def wait(self) -> None:
+        """Waits until what was saved is on the disk; UserError if it could not be written."""
+        wait(self.manager)
 
 
 @contextlib.contextmanager
-def open_manager(workdir: str, keep: int) -> Iterator[ocp.CheckpointManager]:
+def open_manager(workdir: str | os.PathLike[str], keep: int) -> Iterator[ocp.CheckpointManager]:
     """The checkpoints below `workdir` (absolute); the newest `keep` of them stay.
 
     Leaving waits for what is still being written, except that an error does not wait for other
     processes. What a killed run left half written is removed here.
     """
-    folder = os.path.join(workdir, FOLDER)
+    folder = RunFolder(workdir).checkpoints
     # Orbax's own clean-up runs in a thread that outlives an error raised before the first save.
     with multihost.raise_everywhere():
         if multihost.is_first():
-            for left in glob.glob(os.path.join(glob.escape(folder), f"*{_HALF_WRITTEN}*")):
+            for left in folder.glob(f"*{_HALF_WRITTEN}*"):
                 shutil.rmtree(left)
     options = ocp.CheckpointManagerOptions(
         preservation_policy=preservation_policy.LatestN(keep),
@@ -171,9 +183,10 @@ def restore(manager: ocp.CheckpointManager, like: State) -> Restored | None:
             moved,
         )
     if steps:
+        moved_to = _folder(manager).unreadable_checkpoints.name
         raise UserError(
-            f"no checkpoint in {manager.directory} can be read (they were moved to "
-            f"{UNREADABLE}/ beside it): the same command again starts from step 0."
+            f"no checkpoint in {manager.directory} can be read (they were moved to {moved_to}/ "
+            f"beside it): the same command again starts from step 0."
         )
     return None
 
@@ -217,13 +230,17 @@ def _read(manager: ocp.CheckpointManager, step: int, like: Any) -> Restored:
     return Restored(step, state, meta)
 
 
-def _move_aside(manager: ocp.CheckpointManager, step: int) -> str:
-    folder = os.path.join(os.path.dirname(str(manager.directory)), UNREADABLE)
-    target = os.path.join(folder, str(step))
+def _move_aside(manager: ocp.CheckpointManager, step: int) -> Path:
+    folder = _folder(manager)
+    target = folder.unreadable_checkpoints / str(step)
     with multihost.raise_everywhere():
         if multihost.is_first():
-            os.makedirs(folder, exist_ok=True)
+            target.parent.mkdir(exist_ok=True)
             shutil.rmtree(target, ignore_errors=True)
-            os.replace(os.path.join(str(manager.directory), str(step)), target)
+            os.replace(folder.checkpoints / str(step), target)
     manager.reload()
     return target
+
+
+def _folder(manager: ocp.CheckpointManager) -> RunFolder:
+    return RunFolder(Path(manager.directory).parent)

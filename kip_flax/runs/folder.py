@@ -17,6 +17,7 @@ import contextlib
 import csv
 import json
 import os
+import tempfile
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -24,7 +25,7 @@ from typing import Any
 
 import numpy as np
 
-from kip_flax import preprocess
+from kip_flax import algorithms, preprocess
 from kip_flax.preprocess import Preprocess
 from kip_flax.runs import history
 from kip_flax.runtime import files
@@ -43,6 +44,24 @@ class RunFolder:
 
     def __init__(self, path: str | os.PathLike[str]):
         self.path = Path(path)
+
+    @classmethod
+    def make(cls, workdir: str) -> "RunFolder":
+        """The folder at `workdir`, absolute, which is made if need be.
+
+        Raises:
+            UserError: it cannot be made or written to.
+        """
+        workdir = os.path.abspath(os.path.expanduser(workdir))
+        try:
+            os.makedirs(workdir, exist_ok=True)
+            with tempfile.TemporaryFile(dir=workdir):
+                pass
+        except OSError as error:
+            raise UserError(
+                f"cannot write to the workdir {workdir} ({error.strerror}): take another --workdir."
+            ) from None
+        return cls(workdir)
 
     @property
     def result_file(self) -> Path:
@@ -167,7 +186,7 @@ class RunFolder:
         Raises:
             UserError: there is no run, or the index is broken.
         """
-        steps = [row["step"] for row in self.evaluations()]
+        steps = [int(row["step"]) for row in self.evaluations()]
         try:
             with open(self.index, encoding="utf-8", newline="") as file:
                 names = {int(row["ckpt"]): row["URL"] for row in csv.DictReader(file)}
@@ -175,10 +194,10 @@ class RunFolder:
             return {}
         except (OSError, ValueError, KeyError) as error:
             raise UserError(f"cannot read {self.index} ({error}): move it away.") from None
-        if steps and names.keys() == {0, 1}:
-            names[int(max(steps))] = names[1]  # Label Solve takes one step of many tiles.
-        listed = [int(step) for step in steps if int(step) in names]
-        paths = {step: self.distilled_folder / names[step] for step in listed}
+        algorithm = self.config().get("algorithm", "")
+        published = {step: algorithms.published_step(algorithm, step) for step in steps}
+        listed = [step for step in steps if published[step] in names]
+        paths = {step: self.distilled_folder / names[published[step]] for step in listed}
         return {step: path for step, path in paths.items() if path.is_file()}
 
     def preprocessing(self) -> Preprocess:

@@ -1,10 +1,8 @@
 """What the modes begin with: a folder of their own, the data, their preprocessing, the kernel."""
 
 import contextlib
-import os
 import zlib
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 from ml_collections import ConfigDict
@@ -15,13 +13,11 @@ from kip_flax.algorithms import base as tasks
 from kip_flax.data import Dataset
 from kip_flax.kernels import Kernel
 from kip_flax.preprocess import Preprocess
-from kip_flax.runs import checkpoint, evaluate
+from kip_flax.runs import evaluate
+from kip_flax.runs.folder import RunFolder
 from kip_flax.runtime import files, multihost
 from kip_flax.runtime.console import Console
 from kip_flax.runtime.errors import UserError
-
-PREPROCESS = "preprocess.npz"
-LOCK = ".lock"
 
 
 @contextlib.contextmanager
@@ -29,14 +25,13 @@ def own_folder(workdir: str) -> Iterator[str]:
     """The folder, absolute, for this run alone: the first process locks it, the others see that."""
     with contextlib.ExitStack() as stack:
         with multihost.raise_everywhere():
-            workdir = checkpoint.prepare_workdir(workdir)
-            lock = os.path.join(workdir, LOCK)
+            folder = RunFolder.make(workdir)
             if multihost.is_first():
-                stack.enter_context(files.locked(lock, f"the workdir {workdir}"))
-                files.remove_temporaries(workdir)
-        holder = Path(lock).read_bytes() if os.path.exists(lock) else b""
-        multihost.check_same(f"the folder {workdir} of --workdir", holder)
-        yield workdir
+                stack.enter_context(folder.locked())
+                files.remove_temporaries(folder.path)
+        holder = folder.lock.read_bytes() if folder.lock.exists() else b""
+        multihost.check_same(f"the folder {folder.path} of --workdir", holder)
+        yield str(folder.path)
 
 
 def load(config: ConfigDict) -> Dataset:
@@ -65,18 +60,18 @@ def kept_preprocessing(
 
     That of a distilled set that the run begins with is taken over.
     """
-    path = os.path.join(workdir, PREPROCESS)
+    folder = RunFolder(workdir)
     with multihost.raise_everywhere():
         start = start_of(config, dataset)
-        if multihost.is_first() and not (resumed and os.path.exists(path)):
+        if multihost.is_first() and not (resumed and folder.preprocessing_file.exists()):
             if start is None:
                 fitted = preprocess.fit(config.preprocess, dataset.known_images)
             else:
                 fitted = preprocessing_of(start, dataset, config.preprocess)
-            files.write_arrays(path, preprocess.to_arrays(fitted))
+            folder.write_preprocessing(fitted)
     if start is not None:
         multihost.check_same("the set of support.init", start.path.read_bytes())
-    return preprocess.from_arrays(files.read_arrays(path))
+    return folder.preprocessing()
 
 
 def start_of(config: ConfigDict, dataset: Dataset) -> export.Distilled | None:

@@ -10,6 +10,7 @@ import pytest
 
 from kip_flax.algorithms import _distill as distill
 from kip_flax.runs import checkpoint
+from kip_flax.runs.folder import RunFolder
 from kip_flax.runtime.errors import UserError
 
 META = {"config": {"seed": 1, "steps": (1, 2)}, "data": 7}
@@ -97,7 +98,7 @@ def test_a_truncated_checkpoint_falls_back_with_a_warning(tmp_path, file, caplog
         assert_same(restored.state, state(1))
         checkpoint.save(manager, 2, state(9), META)
     assert "checkpoint 2 cannot be read" in caplog.text
-    assert (tmp_path / checkpoint.UNREADABLE / "2").is_dir()
+    assert (RunFolder(tmp_path).unreadable_checkpoints / "2").is_dir()
     assert_same(restore(tmp_path).state, state(9))
 
 
@@ -186,15 +187,3 @@ def test_an_error_of_orbax_that_is_none_of_the_disk_stays(tmp_path, monkeypatch)
         with pytest.raises(IndexError):
             checkpoint.save(manager, 1, state(1), META)
         close()
-
-
-def test_a_workdir_that_cannot_be_written_is_refused(tmp_path):
-    (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match=r"cannot write to the workdir .*file/run \("):
-        checkpoint.prepare_workdir(str(tmp_path / "file" / "run"))
-
-
-def test_workdir_becomes_absolute(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    assert checkpoint.prepare_workdir("runs/a") == str(tmp_path / "runs" / "a")
-    assert (tmp_path / "runs" / "a").is_dir()

@@ -119,3 +119,15 @@ def test_an_analysis_of_another_set_or_a_broken_one_is_none(tmp_path):
     folder.analysis_file.write_bytes(b"PK broken")
     assert folder.analysis(path) is None
     assert RunFolder(tmp_path / "nowhere").analysis(path) is None
+
+
+def test_a_workdir_that_cannot_be_written_is_refused(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"cannot write to the workdir .*file/run \("):
+        RunFolder.make(str(tmp_path / "file" / "run"))
+
+
+def test_workdir_becomes_absolute(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert RunFolder.make("runs/a").path == tmp_path / "runs" / "a"
+    assert (tmp_path / "runs" / "a").is_dir()

@@ -43,7 +43,7 @@ def test_a_run_that_goes_on_keeps_the_preprocessing_that_it_began_with(digits, t
     )
     np.testing.assert_array_equal(ours, theirs)
     assert np.abs(ours - others).max() > 0.1
-    os.remove(tmp_path / prepare.PREPROCESS)  # Lost: it is made again.
+    os.remove(tmp_path / "preprocess.npz")  # Lost: it is made again.
     again = prepare.kept_preprocessing(config, digits, str(tmp_path), resumed=True)
     np.testing.assert_allclose(preprocess.apply(again, digits.test_images[:5]), ours)
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from configs import default
 from kip_flax import config, export, preprocess
-from kip_flax.runs import analysis, history, record
+from kip_flax.runs import analysis, history
 from kip_flax.runs.folder import RunFolder
 
 NAMES = tuple("0123456789")
@@ -111,7 +111,7 @@ def _write_index(folder, cfg, evaluations):
         number = path.stem.rpartition("ckpt")[2]
         told = dict.fromkeys(export.INDEX_COLUMNS, "x") | {"ckpt": number, "URL": path.name}
         writer.writerow(told)
-    (folder / record.DISTILLED / "index.csv").write_text(text.getvalue())
+    RunFolder(folder).index.write_text(text.getvalue())
 
 
 def _write_analysis(folder, cfg, step, size, classes, shape, rng):

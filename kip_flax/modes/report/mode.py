@@ -9,7 +9,6 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from kip_flax import config as config_lib
-from kip_flax import preprocess
 from kip_flax.kernels.sharded import shard_kernel
 from kip_flax.modes.report import facts as report_facts
 from kip_flax.modes.report import write as report
@@ -17,7 +16,7 @@ from kip_flax.modes.report.facts import Frames
 from kip_flax.runs import analysis
 from kip_flax.runs import setup as prepare
 from kip_flax.runs.folder import RunFolder
-from kip_flax.runtime import files, sharding
+from kip_flax.runtime import sharding
 from kip_flax.runtime.console import Console
 from kip_flax.runtime.errors import UserError
 
@@ -59,14 +58,15 @@ def _make_up(workdir: Path, config: ConfigDict, frames: Frames, console: Console
     """The analysis of a run that is not at work; the reason on the console where there is none."""
     if not config.report.num_train or report_facts.gather(workdir, frames).analysis is not None:
         return
+    folder = RunFolder(workdir)
     try:
-        with files.locked(workdir / prepare.LOCK, f"the workdir {workdir}"):
+        with folder.locked():
             dataset = prepare.load(config)
             config_lib.check_data(config, dataset)
             mesh = sharding.make_mesh(config.mesh.data, config.mesh.support)
             kernel = shard_kernel(prepare.make_kernel(config, console), mesh)
-            fitted = preprocess.from_arrays(files.read_arrays(workdir / prepare.PREPROCESS))
-            analysis.analyse_run(RunFolder(workdir), config, dataset, fitted, kernel, mesh)
+            fitted = folder.preprocessing()
+            analysis.analyse_run(folder, config, dataset, fitted, kernel, mesh)
     except UserError as error:
         console.say(f"without an analysis of {workdir}: {error}")
 
