@@ -7,9 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jax.typing import ArrayLike
+from ml_collections import ConfigDict
 
-from kip_flax import krr, preprocess
-from kip_flax.data import Dataset, test_subset
+from kip_flax import data, krr, preprocess
+from kip_flax.data import Dataset
 from kip_flax.export import Distilled
 from kip_flax.kernels import Kernel
 from kip_flax.preprocess import Preprocess
@@ -89,36 +90,19 @@ def make_measure(kernel: Kernel) -> jax.stages.Wrapped:
     return measure
 
 
-def evaluate_distilled(
-    distilled: Distilled,
-    dataset: Dataset,
-    fitted: Preprocess,
-    kernel: Kernel,
-    *,
-    reg: float,
-    batch_size: int,
-    num_test: int = 0,
-    mesh: Mesh | None = None,
-) -> dict[str, float]:
-    """Evaluates a distilled file on the test images of `dataset`; see `make_evaluate`.
-
-    Args:
-        distilled: from `export.load_distilled`.
-        dataset: whose test images are predicted.
-        fitted: the preprocessing: the file's own, or one fitted on the data set's training images.
-        kernel, reg, batch_size, mesh: as in `make_evaluate`.
-        num_test: as in `data.test_subset`.
-
-    Raises:
-        UserError: the set was made for images of another shape, for other classes or with another
-            preprocessing, or its kernel is not positive definite.
-    """
-    check_fits(distilled, dataset, fitted.name)
-    images, labels = test_subset(dataset, num_test)
-    images = preprocess.apply(fitted, images)
-    run = make_evaluate(kernel, images, labels, reg=reg, batch_size=batch_size, mesh=mesh)
-    support = (distilled.images, distilled.labels)
-    return run(*(support if mesh is None else sharding.replicate(mesh, support)))
+def on_test_images(
+    config: ConfigDict, dataset: Dataset, fitted: Preprocess, kernel: Kernel, mesh: Mesh
+) -> Evaluate:
+    """`make_evaluate` on those test images of `dataset` that `config` names."""
+    images, labels = data.test_subset(dataset, config.eval.num_test)
+    return make_evaluate(
+        kernel,
+        preprocess.apply(fitted, images),
+        labels,
+        reg=config.reg,
+        batch_size=config.eval.batch_size,
+        mesh=mesh,
+    )
 
 
 def check_fits(distilled: Distilled, dataset: Dataset, preprocess_name: str) -> None:

@@ -5,145 +5,155 @@ the checkpoint that implies it, and written again it comes out the same. So a ru
 at any moment goes on from its last checkpoint to the same bits as one that never was.
 """
 
-import os
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import orbax.checkpoint as ocp
-from ml_collections import ConfigDict
 
 from kip_flax.algorithms.base import State, Task
-from kip_flax.runs import checkpoint, evaluate, record
-from kip_flax.runtime import console, metrics, multihost, signals
-from kip_flax.runtime.console import Console
+from kip_flax.runs.checkpoint import Saver
+from kip_flax.runs.evaluate import Evaluate
+from kip_flax.runs.record import Recorder
+from kip_flax.runtime import metrics, multihost, signals
+from kip_flax.runtime.console import Console, clock, count, duration
 from kip_flax.runtime.errors import UserError
 
-_SPEED = ("step_ms", "pairs_per_s")
 _WORTH_TELLING = 60  # Seconds: of shorter runs nobody asks when they end.
 
 
-@dataclass(frozen=True)
-class Run:
-    """What the loop works with: `measure` gives test accuracy and mse of a support."""
+@dataclass(frozen=True, eq=False)
+class Training:
+    """One run under way: all processes of it call the methods alike.
 
-    config: ConfigDict
+    Attributes:
+        task: the steps of the algorithm.
+        evaluate: measures a support on the test images.
+        recorder: writes what is measured.
+        saver: of the checkpoints.
+        console: what it says goes there.
+        log_every: steps from one line of progress to the next.
+    """
+
     task: Task
-    measure: evaluate.Evaluate
-    manager: ocp.CheckpointManager
-    meta: dict[str, Any]
-    recorder: record.Recorder
-    writer: metrics.Writer
+    evaluate: Evaluate
+    recorder: Recorder
+    saver: Saver
     console: Console
+    log_every: int
 
+    def start(self) -> State:
+        """The first state, evaluated and saved."""
+        state = self.task.start()
+        self._evaluate(state, 0)
+        if self.task.total == 0:
+            self._finish({})
+        self._save(state, 0)
+        return state
 
-def begin(run: Run) -> State:
-    """The first state, evaluated and saved."""
-    state = run.task.start()
-    _evaluate(run, state, 0)
-    if run.task.total == 0:
-        _finish(run, {})
-    _save(run, state, 0)
-    return state
+    def run(self, state: State, step: int) -> State:
+        """Goes from `step` to the end or a signal; what is due at a step is done before the next.
 
+        Raises:
+            UserError: the loss is not finite, or a file cannot be written.
+        """
+        task = self.task
+        stopwatch = metrics.Stopwatch(step, task.total, task.pairs)
+        begun = checked = step
+        last, figures = step == task.total, dict[str, float]()
+        with signals.stop_signals() as signalled:
+            stopping = multihost.agreed(signalled)
+            while not last:
+                step += 1
+                state, measured = task.step(state, step)
+                if step == begun + 1:  # It was compiled first, which the figures are not to show.
+                    jax.block_until_ready(state)
+                    stopwatch.look(step)
+                last = step == task.total or stopping()
+                log, save = step % self.log_every == 0, self.saver.is_due(step)
+                if not (last or log or save or step in task.marks):
+                    continue
+                self._check_finite(state, checked, step)
+                checked = step
+                last = last or stopping()  # The step has run only now; another may take minutes.
+                if log or last:
+                    first, figures = not figures, stopwatch.look(step)
+                    if first:
+                        self._tell_end(figures["eta_s"])
+                    self._tell(step, measured, figures)
+                with stopwatch.paused():
+                    if step in task.marks:
+                        self._evaluate(state, step)
+                    if step == task.total:
+                        self._finish(figures)
+                    if save or last:
+                        self._save(state, step)
+        self.saver.wait()
+        if step < task.total:
+            self._stop(step, figures)
+        return state
 
-def run_from(run: Run, state: State, step: int) -> State:
-    """Goes from `step` to the end or to a signal; what is due at a step is done before the next."""
-    config, task = run.config, run.task
-    clock = metrics.Stopwatch(step, task.total, task.pairs)
-    begun = checked = step
-    last, figures = step == task.total, dict[str, float]()
-    with signals.stop_signals() as signalled:
-        stopping = multihost.agreed(signalled)
-        while not last:
-            step += 1
-            state, measured = task.step(state, step)
-            if step == begun + 1:  # It was compiled first, which the figures are not to show.
-                jax.block_until_ready(state)
-                clock.look(step)
-            last = step == task.total or stopping()
-            log = step % config.log.every_steps == 0
-            save = step % config.checkpoint.every_steps == 0
-            if not (last or log or save or step in task.marks):
-                continue
-            _check_finite(run, state, checked, step)
-            checked = step
-            last = last or stopping()  # The step has run only now; another one may take minutes.
-            if log or last:
-                first, figures = not figures, clock.look(step)
-                if first:
-                    _tell_end(run, figures["eta_s"])
-                _tell(run, step, measured, figures)
-            with clock.paused():
-                if step in task.marks:
-                    _evaluate(run, state, step)
-                if step == task.total:
-                    _finish(run, figures)
-                if save or last:
-                    _save(run, state, step)
-    checkpoint.wait(run.manager)
-    if step < task.total:
-        with multihost.raise_everywhere():
-            run.recorder.result("stopped", **_speed(figures))
-        run.console.outcome(
-            f"stopped and saved at step {step}: the same command goes on from there"
+    def _evaluate(self, state: State, step: int) -> None:
+        images, labels = self.task.support(state)
+        measures = self.evaluate(images, labels)
+        self.recorder.evaluation(step, (np.asarray(images), np.asarray(labels)), measures)
+        split, accuracy = self.recorder.split, f"{measures['accuracy']:.2%}"
+        self.console.mark(
+            f"step {step}: {split} accuracy {accuracy}, mse {measures['mse']:.5f}",
+            f"{split} {accuracy}",
         )
-    return state
 
+    def _save(self, state: State, step: int) -> None:
+        self.recorder.write_history()
+        self.saver.save(step, state)
 
-def _evaluate(run: Run, state: State, step: int) -> None:
-    images, labels = run.task.support(state)
-    split = run.recorder.split
-    measures = run.measure(images, labels)
-    with multihost.raise_everywhere():
-        support = np.asarray(images), np.asarray(labels)
-        pictures = run.recorder.evaluation(step, *support, measures)
-        scalars = {f"{split}_{name}": value for name, value in measures.items()}
-        run.writer.write_scalars(step, scalars)
-        run.writer.write_images(step, pictures)
-    accuracy = f"{measures['accuracy']:.2%}"
-    run.console.mark(
-        f"step {step}: {split} accuracy {accuracy}, mse {measures['mse']:.5f}",
-        f"{split} {accuracy}",
-    )
+    def _tell(
+        self, step: int, measured: Mapping[str, jax.Array], figures: Mapping[str, float]
+    ) -> None:
+        scalars = {name: float(value) for name, value in measured.items()}
+        self.recorder.progress(step, scalars, figures)
+        loss = f"  loss {scalars['loss']:.5f}" if "loss" in scalars else ""
+        pairs = [f"{count(figures['pairs_per_s'])} pairs/s"] if self.task.pairs else []
+        self.console.progress(
+            f"step {step}/{self.task.total}{loss}",
+            f"{figures['step_ms']:.1f} ms/step",
+            *pairs,
+            f"ETA {duration(figures['eta_s'])}",
+        )
 
+    def _tell_end(self, seconds: float) -> None:
+        """When the run will be over, where that is worth waiting for."""
+        if seconds >= _WORTH_TELLING:
+            self.console.say(f"expected to end at {clock(seconds)}, in {duration(seconds)}")
 
-def _save(run: Run, state: State, step: int) -> None:
-    with multihost.raise_everywhere():
-        run.recorder.write_history()
-    checkpoint.save(run.manager, step, state, run.meta)
+    def _check_finite(self, state: State, before: int, step: int) -> None:
+        if not _is_finite(state):
+            raise UserError(
+                f"the loss is not finite: it went wrong after step {before} and by step {step}; "
+                f"lower optimizer.learning_rate or raise reg. The checkpoint of step "
+                f"{self.saver.newest} is kept."
+            )
 
+    def _finish(self, figures: Mapping[str, float]) -> None:
+        recorder, split = self.recorder, self.recorder.split
+        result = recorder.end("finished", figures)
+        first, last = result["evaluations"][0], result["evaluations"][-1]
+        self.console.outcome(
+            f"finished in {duration(result['seconds'])}",
+            [
+                (f"{split} accuracy", _from_to("{:.2%}", first, last, "accuracy")),
+                (f"{split} mse", _from_to("{:.5f}", first, last, "mse")),
+                ("distilled set", str(recorder.exporter.path(last["step"]))),
+                ("picture", str(recorder.folder.picture)),
+                ("figures", str(recorder.folder.result_file)),
+            ],
+        )
 
-def _tell(run: Run, step: int, measured: dict[str, jax.Array], figures: dict[str, float]) -> None:
-    scalars = {name: float(value) for name, value in measured.items()}
-    run.recorder.log(step, scalars | {name: figures[name] for name in _SPEED if name in figures})
-    with multihost.raise_everywhere():
-        run.writer.write_scalars(step, scalars | figures)
-    loss = f"  loss {scalars['loss']:.5f}" if "loss" in scalars else ""
-    pairs = [f"{console.count(figures['pairs_per_s'])} pairs/s"] if run.task.pairs else []
-    run.console.progress(
-        f"step {step}/{run.task.total}{loss}",
-        f"{figures['step_ms']:.1f} ms/step",
-        *pairs,
-        f"ETA {console.duration(figures['eta_s'])}",
-    )
-
-
-def _tell_end(run: Run, seconds: float) -> None:
-    """When the run will be over, where that is worth waiting for."""
-    if seconds >= _WORTH_TELLING:
-        until, left = console.clock(seconds), console.duration(seconds)
-        run.console.say(f"expected to end at {until}, in {left}")
-
-
-def _check_finite(run: Run, state: State, before: int, step: int) -> None:
-    if not _is_finite(state):
-        kept = run.manager.latest_step()
-        raise UserError(
-            f"the loss is not finite: it went wrong after step {before} and by step {step}; lower "
-            f"optimizer.learning_rate or raise reg. The checkpoint of step {kept} is kept."
+    def _stop(self, step: int, figures: Mapping[str, float]) -> None:
+        self.recorder.end("stopped", figures)
+        self.console.outcome(
+            f"stopped and saved at step {step}: the same command goes on from there"
         )
 
 
@@ -153,27 +163,6 @@ def _is_finite(state: State) -> jax.Array:
     return jnp.array([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(state)]).all()
 
 
-def _finish(run: Run, figures: dict[str, float]) -> None:
-    with multihost.raise_everywhere():
-        result = run.recorder.result("finished", **_speed(figures))
-    first, last = result["evaluations"][0], result["evaluations"][-1]
-    workdir, split = run.recorder.workdir, run.recorder.split
-    run.console.outcome(
-        f"finished in {console.duration(result['seconds'])}",
-        [
-            (f"{split} accuracy", _from_to("{:.2%}", first, last, "accuracy")),
-            (f"{split} mse", _from_to("{:.5f}", first, last, "mse")),
-            ("distilled set", run.recorder.distilled_path(last["step"])),
-            ("picture", os.path.join(workdir, record.PICTURE)),
-            ("figures", os.path.join(workdir, record.RESULT)),
-        ],
-    )
-
-
 def _from_to(form: str, first: dict[str, float], last: dict[str, float], name: str) -> str:
     before, after = form.format(first[name]), form.format(last[name])
     return f"{before} at step 0, {after} at step {last['step']}"
-
-
-def _speed(figures: dict[str, float]) -> dict[str, float]:
-    return {name: round(figures[name], 3) for name in _SPEED if figures}

@@ -1,11 +1,13 @@
-"""What a run leaves in its folder: distilled sets with index, picture, figures, report."""
+"""What a run leaves in its folder: distilled sets with index and picture, figures, report.
 
-import json
-import os
+All processes of a run call the methods alike; the first one writes.
+"""
+
 import shlex
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,184 +15,224 @@ import numpy as np
 from ml_collections import ConfigDict
 from PIL import Image
 
-from kip_flax import architectures, export, preprocess
+from kip_flax import algorithms, architectures, data, export, preprocess
 from kip_flax import config as config_lib
-from kip_flax.algorithms.base import Support
-from kip_flax.data import Dataset, test_subset
+from kip_flax.data import Dataset
 from kip_flax.export import pictures
-from kip_flax.modes.report import write as report
 from kip_flax.preprocess import Preprocess
-from kip_flax.runs import history
-from kip_flax.runtime import files, hardware
+from kip_flax.runs.folder import RunFolder
+from kip_flax.runtime import hardware, metrics, multihost
 
-RESULT = "result.json"
-PICTURE = "images.png"
-DISTILLED = "distilled"
+Support = tuple[np.ndarray, np.ndarray]
+# (folder, awaited): writes the report; `awaited` says that it will be written again soon, though
+# the run is finished.
+WriteReport = Callable[[RunFolder, bool], None]
+_SPEED = ("step_ms", "pairs_per_s")
 
 
-class Recorder:
-    """Writes the artefacts of one run. Written again, they come out the same.
+@dataclass(frozen=True, eq=False)
+class Exporter:
+    """Writes the distilled sets of one run. Written again, they come out the same.
 
-    Args:
-        workdir: folder of the run.
-        config: of the run.
+    Attributes:
+        folder, config: of the run.
         dataset: for names.
         fitted: its preprocessing.
-        initial: images (S, H, W, C) and labels (S, classes) the run started from.
-        resumed: step of the checkpoint that the run goes on from, None for a new run; what an
-            earlier `result.json` says of later steps is dropped.
-        writes: False for the processes of a run that leave writing to another.
+        initial: images (S, H, W, channels) and labels (S, classes) the run started from.
     """
 
-    def __init__(
-        self,
-        workdir: str,
-        config: ConfigDict,
-        dataset: Dataset,
-        fitted: Preprocess,
-        initial: Support,
-        resumed: int | None,
-        writes: bool = True,
-    ):
-        self._writes = writes
-        self.workdir, self.split = workdir, dataset.split
-        self._config, self._dataset = config, dataset
-        self._fitted, self._initial = fitted, (np.asarray(initial[0]), np.asarray(initial[1]))
-        before = {} if resumed is None else _read_result(os.path.join(workdir, RESULT))
-        self._seconds = float(before.get("seconds", 0.0))
-        self._began = time.perf_counter()
-        self._evaluations: list[dict[str, float]] = [
-            row for row in before.get("evaluations", []) if row["step"] <= (resumed or 0)
-        ]
-        self._history = [] if resumed is None else history.read(workdir, resumed)
-        self._data = _sizes(dataset, config.eval.num_test)
-        self._frames: report.Frames = {}
+    folder: RunFolder
+    config: ConfigDict
+    dataset: Dataset
+    fitted: Preprocess
+    initial: Support
 
-    def distilled_path(self, step: int) -> str:
+    def path(self, step: int) -> Path:
         """Where the set after `step` steps is written: the published name."""
-        config = self._config
+        config = self.config
         name = export.distilled_name(
             architectures.published_name(config.kernel.architecture, config.kernel.depth),
             config.support.size,
             config.preprocess,
-            _labels_differ(config, step),
+            algorithms.labels_changed(config.algorithm, config.support.learn_labels, step),
             bool(config.augment),
-            _checkpoint_number(config, step),
+            algorithms.published_step(config.algorithm, step),
         )
-        return os.path.join(self.workdir, DISTILLED, f"{name}.npz")
+        return self.folder.distilled_file(name)
 
-    def evaluation(
-        self, step: int, images: np.ndarray, labels: np.ndarray, measures: dict[str, float]
+    def write(
+        self, step: int, support: Support, measures: Mapping[str, float]
     ) -> dict[str, np.ndarray]:
-        """Writes the distilled set after `step` steps, its row, the picture and `result.json`.
+        """Writes the set after `step` steps, its row of the index, and the picture of the run.
 
         Args:
             step: steps taken.
-            images, labels: the support, (S, H, W, C) and (S, classes).
-            measures: test `accuracy` (0 to 1) and `mse`.
+            support: images (S, H, W, channels) and labels (S, classes).
+            measures: `accuracy` (0 to 1) and `mse`.
 
         Returns:
-            Pictures (H, W, 3) in 0..1 for the metric writer; none where another process writes.
+            Pictures (H, W, 3) in 0..1 for the metric writer.
+
+        Raises:
+            UserError: a file cannot be written, or the index that is there is broken.
         """
-        shown = self._write_set(step, images, labels, measures) if self._writes else {}
-        rows = [row for row in self._evaluations if row["step"] < step]
-        self._evaluations = [*rows, {"step": step, **measures}]
-        self.result("running")
-        return shown
-
-    def log(self, step: int, scalars: Mapping[str, float]) -> None:
-        """Keeps what step `step` measured, for `write_history`."""
-        self._history.append({"step": step, **scalars})
-
-    def write_history(self) -> None:
-        """Writes history.csv; for before a checkpoint, so that no row is missing after a kill."""
-        if self._writes:
-            history.write(self.workdir, self._history)
-
-    def _write_set(
-        self, step: int, images: np.ndarray, labels: np.ndarray, measures: dict[str, float]
-    ) -> dict[str, np.ndarray]:
+        images, labels = support
         export.write_distilled(
-            self.distilled_path(step),
+            self.path(step),
             images,
             labels,
             export.Description(
-                self._fitted,
-                self._dataset.class_names,
-                _kernel_options(self._config),
+                self.fitted,
+                self.dataset.class_names,
+                _kernel_options(self.config),
                 self._provenance(step, measures),
             ),
         )
-        export.update_index(
-            os.path.join(self.workdir, DISTILLED, "index.csv"), self._index_row(step, measures)
-        )
-        names = self._dataset.class_names
+        export.update_index(self.folder.index, self._index_row(step, measures))
+        names = self.dataset.class_names
         grid = pictures.draw_image_grid(
-            preprocess.invert(self._fitted, self._initial[0]),
-            preprocess.invert(self._fitted, images),
-            self._initial[1],
+            preprocess.invert(self.fitted, self.initial[0]),
+            preprocess.invert(self.fitted, images),
+            self.initial[1],
             labels,
             names,
         )
-        pictures.write_png(os.path.join(self.workdir, PICTURE), grid)
+        pictures.write_png(self.folder.picture, grid)
         bars = pictures.draw_label_bars(labels, names)
         return {"images": _as_floats(grid), "labels": _as_floats(bars)}
 
-    def result(self, status: str, **figures: float) -> dict[str, Any]:
-        """Writes `result.json` with `status` ('running', 'stopped', 'finished'), and returns it.
+    def _provenance(self, step: int, measures: Mapping[str, float]) -> dict[str, Any]:
+        split = self.dataset.split
+        return {
+            "dataset": self.dataset.name,
+            "step": step,
+            f"{split}_accuracy": measures["accuracy"],
+            f"{split}_mse": measures["mse"],
+            "config": config_lib.identity(self.config),
+            "versions": hardware.versions(),
+        }
 
-        history.csv and the report go with it.
+    def _index_row(self, step: int, measures: Mapping[str, float]) -> dict[str, Any]:
+        config = self.config
+        tested = self.dataset.split == "test"  # The published columns know of no other images.
+        return {
+            "architecture": architectures.published_name(
+                config.kernel.architecture, config.kernel.depth
+            ),
+            "dataset": self.dataset.name,
+            "ssize": config.support.size,
+            "zca": config.preprocess.startswith("zca"),
+            "l": algorithms.labels_changed(config.algorithm, config.support.learn_labels, step),
+            "aug": bool(config.augment),
+            "ckpt": algorithms.published_step(config.algorithm, step),
+            "test_acc": f"{measures['accuracy']:.6g}" if tested else "",
+            "test_mse": f"{measures['mse']:.6g}" if tested else "",
+            "URL": self.path(step).name,
+        }
+
+
+class Recorder:
+    """Keeps what a run measures, and writes it: result.json, history.csv, TensorBoard, report.
+
+    Args:
+        exporter: writes the distilled sets.
+        writer: of TensorBoard's files.
+        write_report: writes the report from what lies in the folder.
+        resumed: step of the checkpoint that the run goes on from, None for a new run; what an
+            earlier part of the run says of later steps is dropped.
+    """
+
+    def __init__(
+        self,
+        exporter: Exporter,
+        writer: metrics.Writer,
+        write_report: WriteReport,
+        resumed: int | None,
+    ):
+        self.exporter, self.folder = exporter, exporter.folder
+        self.split = exporter.dataset.split
+        self._writer, self._write_report = writer, write_report
+        self._writes = multihost.is_first()
+        earlier = {} if resumed is None else self.folder.earlier_result()
+        self._seconds = float(earlier.get("seconds", 0.0))
+        self._began = time.perf_counter()
+        self._evaluations: list[dict[str, float]] = [
+            row for row in earlier.get("evaluations", []) if row["step"] <= (resumed or 0)
+        ]
+        self._history = [] if resumed is None else self.folder.history(resumed)
+        self._data = _sizes(exporter.dataset, exporter.config.eval.num_test)
+
+    def evaluation(self, step: int, support: Support, measures: Mapping[str, float]) -> None:
+        """Writes the distilled set after `step` steps and what it measures.
+
+        Args, Raises: as of `Exporter.write`.
         """
+        with multihost.raise_everywhere():
+            shown = self.exporter.write(step, support, measures) if self._writes else {}
+            rows = [row for row in self._evaluations if row["step"] < step]
+            self._evaluations = [*rows, {"step": step, **measures}]
+            self._write_result("running", {})
+            scalars = {f"{self.split}_{name}": value for name, value in measures.items()}
+            self._writer.write_scalars(step, scalars)
+            self._writer.write_images(step, shown)
+
+    def progress(
+        self, step: int, measured: Mapping[str, float], figures: Mapping[str, float]
+    ) -> None:
+        """Keeps what step `step` measured, and the `figures` of the stopwatch."""
+        speed = {name: figures[name] for name in _SPEED if name in figures}
+        self._history.append({"step": step, **measured, **speed})
+        with multihost.raise_everywhere():
+            self._writer.write_scalars(step, {**measured, **figures})
+
+    def write_history(self) -> None:
+        """Writes history.csv; for before a checkpoint, so that no row is missing after a kill."""
+        with multihost.raise_everywhere():
+            self._write_history()
+
+    def end(self, status: str, figures: Mapping[str, float]) -> dict[str, Any]:
+        """Writes the result with `status`, 'stopped' or 'finished', history and report.
+
+        Args:
+            status: how the run ends.
+            figures: of the stopwatch; none where no step was taken.
+
+        Returns:
+            What result.json holds.
+        """
+        with multihost.raise_everywhere():
+            return self._write_result(status, figures)
+
+    def report(self) -> None:
+        """Writes the report of a finished run from all that lies in the folder."""
+        with multihost.raise_everywhere():
+            if self._writes:
+                self._write_report(self.folder, False)
+
+    def _write_result(self, status: str, figures: Mapping[str, float]) -> dict[str, Any]:
         seconds = self._seconds + time.perf_counter() - self._began
         content = {
             "status": status,
             "evaluated_on": self.split,
             "evaluations": self._evaluations,
             "seconds": round(seconds, 3),
-            **figures,
+            **{name: round(figures[name], 3) for name in _SPEED if figures},
             "data": self._data,
             "hardware": hardware.hardware(),
             "command": shlex.join(sys.argv),
             "versions": hardware.versions(),
         }
         if self._writes:
-            files.write_json(os.path.join(self.workdir, RESULT), content)
-            self.write_history()
+            self.folder.write_result(content)
+            self._write_history()
             if self._evaluations:
-                self.report(awaited=status == "finished" and self._config.report.num_train > 0)
+                analysed = self.exporter.config.report.num_train > 0
+                self._write_report(self.folder, status == "finished" and analysed)
         return content
 
-    def report(self, awaited: bool = False) -> None:
-        """Writes report.html from what lies in the folder; `awaited` as in `report.write`."""
+    def _write_history(self) -> None:
         if self._writes:
-            report.write(Path(self.workdir), self._frames, awaited)
-
-    def _provenance(self, step: int, measures: dict[str, float]) -> dict[str, Any]:
-        return {
-            "dataset": self._dataset.name,
-            "step": step,
-            f"{self.split}_accuracy": measures["accuracy"],
-            f"{self.split}_mse": measures["mse"],
-            "config": config_lib.identity(self._config),
-            "versions": hardware.versions(),
-        }
-
-    def _index_row(self, step: int, measures: dict[str, float]) -> dict[str, Any]:
-        config = self._config
-        name = architectures.published_name(config.kernel.architecture, config.kernel.depth)
-        tested = self.split == "test"  # The published columns know of no other images.
-        return {
-            "architecture": name,
-            "dataset": self._dataset.name,
-            "ssize": config.support.size,
-            "zca": config.preprocess.startswith("zca"),
-            "l": _labels_differ(config, step),
-            "aug": bool(config.augment),
-            "ckpt": _checkpoint_number(config, step),
-            "test_acc": f"{measures['accuracy']:.6g}" if tested else "",
-            "test_mse": f"{measures['mse']:.6g}" if tested else "",
-            "URL": os.path.basename(self.distilled_path(step)),
-        }
+            self.folder.write_history(self._history)
 
 
 def _sizes(dataset: Dataset, num_test: int) -> dict[str, Any]:
@@ -199,7 +241,7 @@ def _sizes(dataset: Dataset, num_test: int) -> dict[str, Any]:
         "name": dataset.name,
         "train": len(dataset.train_labels),
         "test": len(dataset.test_labels),
-        "tested": len(test_subset(dataset, num_test)[1]),
+        "tested": len(data.test_subset(dataset, num_test)[1]),
         "image_shape": list(dataset.image_shape),
         "class_names": list(dataset.class_names),
     }
@@ -209,26 +251,6 @@ def _kernel_options(config: ConfigDict) -> dict[str, Any]:
     """What `architectures.build` and `kernels.make_kernel` take, without the implementation."""
     options = {k: v for k, v in config.kernel.items() if k not in ("kind", "implementation")}
     return {**options, "get": config.kernel.kind}
-
-
-def _labels_differ(config: ConfigDict, step: int) -> bool:
-    """Whether a set carries other labels than its images came with."""
-    return step > 0 if config.algorithm == "ls" else config.support.learn_labels
-
-
-def _checkpoint_number(config: ConfigDict, step: int) -> int:
-    """The number in a set's name: the steps; Label Solve takes one, of many tiles."""
-    return min(step, 1) if config.algorithm == "ls" else step
-
-
-def _read_result(path: str) -> dict[str, Any]:
-    """The result of an earlier part of the run; empty if there is none to read."""
-    try:
-        with open(path, encoding="utf-8") as file:
-            content = json.load(file)
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
 
 
 def _as_floats(picture: Image.Image) -> np.ndarray:

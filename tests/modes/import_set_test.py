@@ -10,10 +10,10 @@ from whole_runs import small
 
 from kip_flax import data, export
 from kip_flax.export import layouts
+from kip_flax.modes.evaluate import mode as evaluate_mode
 from kip_flax.modes.export_set import mode as export_set
 from kip_flax.modes.import_set import mode as import_set
 from kip_flax.modes.import_set.mode import preprocess_name
-from kip_flax.modes.train import mode as train
 from kip_flax.runtime.errors import UserError
 
 DATA = Path(__file__).parents[1] / "fixtures"
@@ -92,13 +92,13 @@ def test_a_set_evaluates_as_in_its_makers_space(colours, tmp_path, quick_kernels
         config, str(tmp_path / "best.npz"), str(tmp_path / "in"), "auto"
     )
     config.preprocess = name
-    measured = train.evaluate_file(config, written)
+    measured = evaluate_mode.evaluate_file(config, written)
     assert measured["accuracy"] == pytest.approx(accuracy, abs=1 / len(test))
     assert measured["mse"] == pytest.approx(mse, rel=1e-4)
     assert accuracy > 0.3
     config.preprocess = "standard"
     with pytest.raises(UserError, match=f"made with preprocess={name}"):
-        train.evaluate_file(config, written)
+        evaluate_mode.evaluate_file(config, written)
 
 
 def digits_config(**fields):
@@ -121,7 +121,9 @@ def test_dc_gives_a_set_for_each_experiment(tmp_path, capsys, quick_kernels, nam
     np.testing.assert_allclose(first.labels, np.eye(10) - 0.1, rtol=1e-6)
     assert first.meta["provenance"]["layout"] == "dc"
     assert first.meta["provenance"]["imported"] == name
-    accuracies = [train.evaluate_file(digits_config(), path)["accuracy"] for path in written]
+    accuracies = [
+        evaluate_mode.evaluate_file(digits_config(), path)["accuracy"] for path in written
+    ]
     assert accuracies[0] == pytest.approx(accuracies[1])
     assert accuracies[0] > 0.4
 

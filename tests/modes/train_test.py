@@ -19,7 +19,7 @@ from whole_runs import (
 
 from kip_flax import data, export, preprocess
 from kip_flax.modes.train import mode as train
-from kip_flax.runs import evaluate, record
+from kip_flax.runs import evaluate
 from kip_flax.runtime.errors import UserError
 
 pytestmark = pytest.mark.usefixtures("quick_kernels")
@@ -45,7 +45,7 @@ def test_a_run_learns_and_leaves_its_artefacts(undisturbed):
     images, labels = state.support
     np.testing.assert_array_equal(distilled.images, images)
     np.testing.assert_array_equal(distilled.labels, labels)
-    assert (workdir / record.PICTURE).stat().st_size > 1000
+    assert (workdir / "images.png").stat().st_size > 1000
     assert list((workdir / "metrics").glob("events.out.tfevents.*"))
     assert json.loads((workdir / "config.json").read_text())["batch_size"] == 30
 
@@ -75,18 +75,6 @@ def test_a_run_takes_a_set_further_with_its_preprocessing(undisturbed, tmp_path,
     assert after[-1]["mse"] != after[0]["mse"]
     train.train_and_evaluate(small(support__init=str(path), num_steps=4), str(tmp_path))
     assert result(tmp_path)["evaluations"][0] == after[0]
-
-
-def test_evaluating_the_file_gives_what_the_run_measured(undisturbed, tmp_path):
-    workdir, _ = undisturbed
-    path = workdir / "distilled" / f"FC1_ssize10_nozca_l_aug_ckpt{STEPS}.npz"
-    measures = train.evaluate_file(small(), str(path), str(tmp_path))
-    told = json.loads((tmp_path / "evaluation.json").read_text())
-    assert told["evaluated_on"] == "test"
-    assert {name: told[name] for name in measures} == measures
-    last = result(workdir)["evaluations"][-1]
-    assert measures["accuracy"] == pytest.approx(last["accuracy"], abs=1e-7)
-    assert measures["mse"] == pytest.approx(last["mse"], rel=1e-5)
 
 
 def test_label_solve_is_the_closed_form_over_all_targets(tmp_path):

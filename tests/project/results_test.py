@@ -14,7 +14,7 @@ import pytest
 from configs import default, kip_digits
 from kip_flax import config as config_lib
 from kip_flax import data, export, preprocess
-from kip_flax.modes.train import mode as train
+from kip_flax.modes.evaluate import mode as evaluate_mode
 from results import card, record, rows, run_all, table
 from results.experiments import EXPERIMENTS, Experiment
 
@@ -85,7 +85,7 @@ def test_the_natural_images_of_the_figure_are_those_that_a_run_began_with(tmp_pa
     pixels = np.rint(255 * shown[0].pictures).astype(np.uint8)
     path = tmp_path / "ConvNetPre2_ssize10_nozca_nol_noaug_ckpt0.npz"
     np.savez(path, images=preprocess.apply(fitted, pixels), labels=shown[0].labels)
-    measured = train.evaluate_file(kip_digits.get_config(), str(path))["accuracy"]
+    measured = evaluate_mode.evaluate_file(kip_digits.get_config(), str(path))["accuracy"]
     assert measured == pytest.approx(accuracies[0], abs=1e-6)
 
 
@@ -147,7 +147,7 @@ def test_a_runner_that_is_stopped_goes_on_and_does_nothing_twice(tmp_path, monke
     # The test figures are those of the file on the test images.
     config = kip_digits.get_config()
     config.kernel.architecture, config.kernel.depth = "fc", 1
-    measured = train.evaluate_file(config, str(results / "tiny" / figures["set"]))
+    measured = evaluate_mode.evaluate_file(config, str(results / "tiny" / figures["set"]))
     assert draw["final"]["accuracy"] == pytest.approx(measured["accuracy"], abs=1e-6)
     assert "| Digits 8x8 | [KIP, fc](tiny/) | 10 |" in (results / "README.md").read_text()
     assert (results / "tiny" / card.CARD).read_text() == card.render(TINY, results / "tiny")
@@ -175,7 +175,7 @@ def test_a_row_of_the_digits_measured_again(name):
     figures = record.read(RESULTS / name)
     config = default.get_config()
     config.update(figures["config"])
-    accuracy = train.evaluate_file(config, str(RESULTS / name / figures["set"]))["accuracy"]
+    accuracy = evaluate_mode.evaluate_file(config, str(RESULTS / name / figures["set"]))["accuracy"]
     assert accuracy == pytest.approx(figures["draws"][0]["final"]["accuracy"], abs=0.003)
 
 

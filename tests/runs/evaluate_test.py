@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from configs import default
 from kip_flax import krr, preprocess
 from kip_flax.data import Dataset, sampling
 from kip_flax.export import Distilled
@@ -111,10 +112,14 @@ def test_a_distilled_file_is_evaluated_on_the_test_images(name):
     data = dataset()
     fitted = preprocess.fit(name, data.train_images)
     test = preprocess.apply(fitted, data.test_images)
+    config, mesh = default.get_config(), sharding.make_mesh(1, 1)
+    config.reg, config.eval.batch_size = REG, 7
     made = distilled(data, fitted)
     accuracy, mse = numpy_measures(linear, made.images, made.labels, test, data.test_labels)
     for extras in (made, dataclasses.replace(made, meta=None)):
-        got = evaluate.evaluate_distilled(extras, data, fitted, linear, reg=REG, batch_size=7)
+        evaluate.check_fits(extras, data, fitted.name)
+        measure = evaluate.on_test_images(config, data, fitted, linear, mesh)
+        got = measure(extras.images, extras.labels)
         assert got["accuracy"] == pytest.approx(accuracy, abs=1e-6)
         assert got["mse"] == pytest.approx(mse, rel=1e-4)
     assert accuracy > 0.6
@@ -144,7 +149,7 @@ def test_a_file_that_does_not_fit_the_config_is_refused(change, says):
     fitted = preprocess.fit("standard", data.train_images)
     made = dataclasses.replace(distilled(data, fitted), **change)
     with pytest.raises(UserError, match=says) as caught:
-        evaluate.evaluate_distilled(made, data, fitted, linear, reg=REG, batch_size=7)
+        evaluate.check_fits(made, data, fitted.name)
     assert str(made.path) in str(caught.value)
     assert "\n" not in str(caught.value)
 

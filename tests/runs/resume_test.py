@@ -18,9 +18,10 @@ from whole_runs import (
 from kip_flax import export, kernels
 from kip_flax.algorithms import base as tasks
 from kip_flax.modes.train import mode as train
-from kip_flax.runs import checkpoint, loop
+from kip_flax.runs import checkpoint
 from kip_flax.runs import setup as prepare
-from kip_flax.runtime import files
+from kip_flax.runs.folder import RunFolder
+from kip_flax.runs.loop import Training
 from kip_flax.runtime.errors import UserError
 
 pytestmark = pytest.mark.usefixtures("quick_kernels")
@@ -58,15 +59,15 @@ def test_a_signal_saves_and_the_next_start_ends_alike(
 
 def test_a_signal_while_a_step_runs_ends_the_run_with_that_step(undisturbed, tmp_path, monkeypatch):
     """A step is begun and then waited for: one that takes minutes is the last one to wait for."""
-    waited = loop._check_finite
+    waited = Training._check_finite
 
-    def signalled(run, state, before, step):
+    def signalled(training, state, before, step):
         if step == 6:
             os.kill(os.getpid(), signal.SIGTERM)
-        waited(run, state, before, step)
+        waited(training, state, before, step)
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "_check_finite", signalled)
+        patch.setattr(Training, "_check_finite", signalled)
         state = train.train_and_evaluate(small(augment="shift"), str(tmp_path))
     assert state.step == 6
     assert result(tmp_path)["status"] == "stopped"
@@ -90,9 +91,7 @@ def test_a_finished_run_does_nothing(undisturbed, capsys):
     workdir, expected = undisturbed
 
     def written():
-        files = (
-            path for path in workdir.rglob("*") if path.is_file() and path.name != prepare.LOCK
-        )
+        files = (path for path in workdir.rglob("*") if path.is_file() and path.name != ".lock")
         return {path: path.stat().st_mtime_ns for path in files}
 
     before = written()
@@ -109,12 +108,12 @@ def test_another_experiment_in_the_folder_is_refused(undisturbed):
 
 def test_two_runs_in_one_folder_are_refused(tmp_path):
     with (
-        files.locked(tmp_path / prepare.LOCK, "the folder"),
+        RunFolder(tmp_path).locked(),
         pytest.raises(UserError, match="in use by another run") as caught,
     ):
         train.train_and_evaluate(small(), str(tmp_path))
     assert "\n" not in str(caught.value)
-    assert [path.name for path in tmp_path.iterdir()] == [prepare.LOCK]
+    assert [path.name for path in tmp_path.iterdir()] == [".lock"]
 
 
 def test_other_data_in_the_folder_are_refused(undisturbed, monkeypatch):

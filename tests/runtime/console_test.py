@@ -15,7 +15,6 @@ from pathlib import Path
 
 import pytest
 
-from kip_flax.runs import loop
 from kip_flax.runtime import console as console_lib
 from kip_flax.runtime.console import Console, count, duration
 
@@ -182,16 +181,6 @@ def test_an_error_at_a_terminal_has_a_line_of_its_own(tmp_path):
     *_, last = text.strip().split("\n")
     assert last.startswith("error: the loss is not finite")
     assert "\x1b" not in text
-
-
-def test_the_end_is_told_once_where_it_is_far(monkeypatch, capsys):
-    class Run:
-        console = Console()
-
-    for seconds in (59, 3700):
-        loop._tell_end(Run, seconds)
-    (line,) = capsys.readouterr().out.splitlines()
-    assert re.fullmatch(r"expected to end at (.{10} )?\d\d:\d\d, in 1 h 01 min", line)
 
 
 def test_clock_names_the_day_when_it_is_another():

@@ -4,7 +4,7 @@ from kip_flax.modes.registry import Command, Mode
 
 
 def _run(command: Command) -> None:
-    from kip_flax.modes.train import mode
+    from kip_flax.modes.evaluate import mode
 
     mode.evaluate_file(command.config, command.distilled, command.workdir, command.console)
 

@@ -17,7 +17,7 @@ from kip_flax.modes.report import facts as report_facts
 from kip_flax.modes.report import mode as report_mode
 from kip_flax.modes.report import write as report
 from kip_flax.modes.train import mode as train
-from kip_flax.runs import history, record
+from kip_flax.runs import history
 from kip_flax.runs import setup as prepare
 from kip_flax.runtime.errors import UserError
 
@@ -206,18 +206,6 @@ def test_a_mistake_in_the_folders_is_one_line(run, given, told):
 def test_another_experiment_is_refused(run):
     with pytest.raises(UserError, match="another experiment"):
         report_mode.write_reports(str(run), small(reg=0.5))
-
-
-def test_processes_that_do_not_write_leave_nothing(tmp_path):
-    digits = data.load_dataset("digits")
-    fitted = preprocess.fit("standard", digits.train_images)
-    support = preprocess.apply(fitted, digits.train_images[:10]), np.eye(10, dtype=np.float32)
-    recorder = record.Recorder(str(tmp_path), small(), digits, fitted, support, None, writes=False)
-    assert recorder.evaluation(0, *support, {"accuracy": 0.5, "mse": 0.1}) == {}
-    recorder.log(1, {"loss": 1.0})
-    recorder.write_history()
-    recorder.result("finished")
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_label_solve_has_an_analysis_of_its_own_last_set(tmp_path):

@@ -10,7 +10,7 @@ import pytest
 from made_transfers import NAME, make_config, write
 
 from kip_flax.data import Targets, coresets
-from kip_flax.modes.train import mode as train
+from kip_flax.modes.evaluate import mode as evaluate_mode
 from kip_flax.modes.transfer import contest, sets
 from kip_flax.modes.transfer.mode import transfer_file
 from kip_flax.runs import setup
@@ -30,7 +30,7 @@ def test_the_table_of_a_transfer(files, tmp_path, quick_kernels, digits, capsys)
     for row in rows.values():
         assert row["mean"] == pytest.approx(np.mean(row["accuracies"]))
     # The kernel regression again, by hand.
-    measured = train.evaluate_file(config, files)["accuracy"]
+    measured = evaluate_mode.evaluate_file(config, files)["accuracy"]
     assert rows["distilled", 10, "krr"]["accuracies"] == [measured]
     assert len(rows["random", 10, "krr"]["accuracies"]) == 3
     networks = {name: row for name, row in rows.items() if name[2] == "fc:1"}

@@ -1,0 +1,53 @@
+"""Test accuracy and error of a distilled set, ours or anyone's, by kernel ridge regression."""
+
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+from kip_flax import config as config_lib
+from kip_flax import export
+from kip_flax.kernels.sharded import shard_kernel
+from kip_flax.runs import evaluate, setup
+from kip_flax.runtime import files, hardware, multihost, sharding
+from kip_flax.runtime.console import Console
+
+EVALUATION = "evaluation.json"
+
+
+def evaluate_file(
+    config: ConfigDict, path: str, workdir: str | None = None, console: Console | None = None
+) -> dict[str, float]:
+    """Test `accuracy` (0 to 1) and `mse` of the distilled set in `path` with the config's kernel.
+
+    The preprocessing is the one in the file, or is fitted on the training images where the file,
+    as the published ones, has none. What was measured goes to `evaluation.json` in `workdir`, where
+    one is given.
+
+    Raises:
+        UserError: the file is broken, or does not fit the data set or the configuration.
+    """
+    console = console or Console(silent=not multihost.is_first())
+    mesh = sharding.make_mesh(config.mesh.data, config.mesh.support)
+    distilled = export.load_distilled(path)
+    dataset = setup.load(config)
+    config_lib.check_pools(config, dataset)
+    fitted = setup.preprocessing_of(distilled, dataset, config.preprocess)
+    kernel = shard_kernel(setup.make_kernel(config, console), mesh)
+    measure = evaluate.on_test_images(config, dataset, fitted, kernel, mesh)
+    measures = measure(*sharding.replicate(mesh, (distilled.images, distilled.labels)))
+    console.outcome(
+        f"{path} on {dataset.name}: {dataset.split} accuracy {measures['accuracy']:.2%}, "
+        f"mse {measures['mse']:.5f}"
+    )
+    if workdir and multihost.is_first():
+        content = {
+            "distilled": path,
+            "dataset": dataset.name,
+            "evaluated_on": dataset.split,
+            **measures,
+            "config": config.to_dict(),
+            "hardware": hardware.hardware(),
+            "versions": hardware.versions(),
+        }
+        files.write_json(Path(workdir) / EVALUATION, content)
+    return measures

@@ -1,0 +1,116 @@
+"""What a recorder writes and keeps: of a new run, of one that goes on, at another process."""
+
+import numpy as np
+import pytest
+from whole_runs import label_solve, small
+
+from kip_flax import data, export, preprocess
+from kip_flax.runs.folder import RunFolder
+from kip_flax.runs.record import Exporter, Recorder
+from kip_flax.runtime import metrics, multihost
+
+MEASURES = {"accuracy": 0.5, "mse": 0.1}
+
+
+class Kept(metrics.Silent):
+    """A writer that keeps the scalars."""
+
+    def __init__(self):
+        self.scalars = {}
+
+    def write_scalars(self, step, scalars):
+        self.scalars[step] = {**self.scalars.get(step, {}), **scalars}
+
+
+@pytest.fixture
+def exporter(tmp_path):
+    digits = data.load_dataset("digits")
+    fitted = preprocess.fit("standard", digits.train_images)
+    initial = preprocess.apply(fitted, digits.train_images[:10]), np.eye(10, dtype=np.float32)
+    return Exporter(RunFolder(tmp_path), small(), digits, fitted, initial)
+
+
+def recorder_of(exporter, resumed=None, writer=None):
+    """A recorder, and the list of what it wants the report to know."""
+    awaited = []
+    writer = writer or metrics.Silent()
+    return Recorder(exporter, writer, lambda _, later: awaited.append(later), resumed), awaited
+
+
+def test_processes_that_do_not_write_leave_nothing(exporter, monkeypatch):
+    monkeypatch.setattr(multihost, "is_first", lambda: False)
+    recorder, reports = recorder_of(exporter)
+    recorder.evaluation(0, exporter.initial, MEASURES)
+    recorder.progress(1, {"loss": 1.0}, {})
+    recorder.write_history()
+    assert recorder.end("finished", {})["evaluations"] == [{"step": 0, **MEASURES}]
+    recorder.report()
+    assert reports == []
+    assert list(exporter.folder.path.iterdir()) == []
+
+
+def test_an_evaluation_written_again_comes_out_the_same(exporter):
+    folder = exporter.folder
+    recorder, _ = recorder_of(exporter)
+    written = []
+    for _ in range(2):
+        recorder.evaluation(0, exporter.initial, MEASURES)
+        sets = folder.distilled_folder.iterdir()
+        written.append({path.name: path.read_bytes() for path in (*sets, folder.picture)})
+        assert folder.evaluations() == [{"step": 0, **MEASURES}]
+    assert written[0] == written[1]
+    distilled = export.load_distilled(exporter.path(0))
+    np.testing.assert_array_equal(distilled.images, exporter.initial[0])
+    assert distilled.meta["provenance"]["test_accuracy"] == 0.5
+
+
+def test_speed_goes_to_history_and_result_and_the_rest_to_tensorboard(exporter):
+    writer = Kept()
+    recorder, _ = recorder_of(exporter, writer=writer)
+    figures = {"step_ms": 7.12345, "pairs_per_s": 100.0, "eta_s": 60.0}
+    recorder.progress(2, {"loss": 0.25}, figures)
+    recorder.end("stopped", figures)
+    assert writer.scalars == {2: {"loss": 0.25, **figures}}
+    (row,) = exporter.folder.history()
+    assert row == {"step": 2, "loss": 0.25, "step_ms": 7.12345, "pairs_per_s": 100.0}
+    result = exporter.folder.result()
+    assert (result["status"], result["step_ms"], result["pairs_per_s"]) == ("stopped", 7.123, 100)
+    assert "eta_s" not in result
+
+
+def test_what_an_earlier_part_says_of_later_steps_is_dropped(exporter):
+    earlier, _ = recorder_of(exporter)
+    for step in (0, 5, 12):
+        earlier.evaluation(step, exporter.initial, MEASURES)
+        earlier.progress(step + 1, {"loss": 1.0}, {})
+    earlier.end("stopped", {})
+    exporter.folder.write_result({**exporter.folder.result(), "seconds": 1000.0})
+    later, _ = recorder_of(exporter, resumed=8)
+    result = later.end("stopped", {})
+    assert [row["step"] for row in result["evaluations"]] == [0, 5]
+    assert [row["step"] for row in exporter.folder.history()] == [1, 6]
+    assert 1000 <= result["seconds"] < 1100
+    new, _ = recorder_of(exporter)
+    result = new.end("stopped", {})
+    assert result["evaluations"] == []
+    assert result["seconds"] < 100
+
+
+@pytest.mark.parametrize("num_train", [0, 100])
+def test_a_finished_run_awaits_its_analysis(exporter, num_train):
+    exporter.config.report.num_train = num_train
+    recorder, reports = recorder_of(exporter)
+    recorder.end("stopped", {})
+    assert reports == []  # Nothing is evaluated yet.
+    recorder.evaluation(0, exporter.initial, MEASURES)
+    recorder.end("finished", {})
+    recorder.report()
+    assert reports == [False, num_train > 0, False]
+
+
+def test_label_solve_publishes_one_step_with_other_labels(exporter):
+    of_label_solve = Exporter(
+        exporter.folder, label_solve(), exporter.dataset, exporter.fitted, exporter.initial
+    )
+    names = [of_label_solve.path(step).stem for step in (0, 3)]
+    assert names == ["FC1_ssize20_nozca_nol_noaug_ckpt0", "FC1_ssize20_nozca_l_noaug_ckpt1"]
