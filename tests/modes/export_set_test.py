@@ -1,6 +1,7 @@
 """An exported set is read back by the libraries it is meant for, and nothing is lost in it."""
 
 import re
+from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet
@@ -10,7 +11,7 @@ from PIL import Image
 
 from kip_flax import export, preprocess
 from kip_flax.export import moments, torch_files
-from kip_flax.modes.export_set import mode as export_set
+from kip_flax.modes.export_set.mode import PARQUET, export_file
 from kip_flax.runtime.errors import UserError
 
 NAMES = ("ant", "T-shirt/top", "naïve cat")
@@ -44,7 +45,7 @@ def a_set(folder, name="standard", channels=3, provenance=PROVENANCE):
 @pytest.fixture
 def exported(tmp_path, capsys):
     pixels, distilled = a_set(tmp_path)
-    written = export_set.export_file(str(tmp_path / "set.npz"), str(tmp_path / "out"))
+    written = export_file(str(tmp_path / "set.npz"), str(tmp_path / "out"))
     told = capsys.readouterr().out
     return pixels, distilled, tmp_path / "out", written, told
 
@@ -56,7 +57,7 @@ def test_what_is_told_and_written_is_there(exported):
     assert "exported" in told
     paths = re.findall(r"  \S+(?: \S+)? +(/\S+)$", told, re.MULTILINE)
     assert len(paths) == 5
-    assert all(export_set.Path(path).exists() for path in paths)
+    assert all(Path(path).exists() for path in paths)
 
 
 def test_datasets_shows_the_pictures(exported, tmp_path, monkeypatch):
@@ -77,7 +78,7 @@ def test_datasets_shows_the_pictures(exported, tmp_path, monkeypatch):
 
 def test_parquet_is_plain_for_other_readers(exported):
     _, distilled, folder, *_ = exported
-    table = pyarrow.parquet.read_table(folder / export_set.PARQUET)
+    table = pyarrow.parquet.read_table(folder / PARQUET)
     assert table.column_names == ["image", "label", "soft_label", "array"]
     assert table["image"][0].as_py()["bytes"].startswith(b"\x89PNG")
     np.testing.assert_array_equal(np.array(table["array"].to_pylist(), "f4"), distilled.images)
@@ -151,7 +152,7 @@ def test_the_card_tells_the_figures(exported):
 def test_the_card_of_a_rival_names_and_cites_the_rival(tmp_path):
     config = {"algorithm": "dsa", "support.learn_labels": False, "seed": 7}
     _, distilled = a_set(tmp_path, "standard", provenance={"dataset": "x", "config": config})
-    export_set.export_file(str(distilled.path), str(tmp_path / "out"))
+    export_file(str(distilled.path), str(tmp_path / "out"))
     header, body = card_of(tmp_path / "out")
     assert header["tags"] == ["dataset-distillation", "gradient-matching"]
     assert "Dataset Condensation with Differentiable Siamese Augmentation (DSA)" in body
@@ -162,7 +163,7 @@ def test_the_card_of_a_rival_names_and_cites_the_rival(tmp_path):
 def test_whitened_sets_say_what_is_lost_and_keep_their_matrices(tmp_path):
     (tmp_path / "zca").mkdir()
     _, distilled = a_set(tmp_path / "zca", "zca_normalize", provenance={"dataset": "x"})
-    export_set.export_file(str(distilled.path), str(tmp_path / "out"))
+    export_file(str(distilled.path), str(tmp_path / "out"))
     header, body = card_of(tmp_path / "out")
     assert "own mean and norm are gone" in body
     assert "None were measured" in body
@@ -179,17 +180,17 @@ def test_whitened_sets_say_what_is_lost_and_keep_their_matrices(tmp_path):
 def test_the_same_set_again_is_the_same_and_another_is_refused(exported, tmp_path):
     _, _, folder, written, _ = exported
     before = {name: (folder / name).read_bytes() for name in written}
-    export_set.export_file(str(tmp_path / "set.npz"), str(folder))
+    export_file(str(tmp_path / "set.npz"), str(folder))
     assert {name: (folder / name).read_bytes() for name in written} == before
     (tmp_path / "set.npz").rename(tmp_path / "other.npz")
     with pytest.raises(UserError, match=r"set\.npz of another set: take an empty --workdir"):
-        export_set.export_file(str(tmp_path / "other.npz"), str(folder))
+        export_file(str(tmp_path / "other.npz"), str(folder))
 
 
 def test_sets_without_preprocessing_are_refused(tmp_path):
     np.savez(tmp_path / "theirs.npz", images=np.zeros((2, 4, 4, 1)), labels=np.eye(2))
     with pytest.raises(UserError, match="--mode=import"):
-        export_set.export_file(str(tmp_path / "theirs.npz"), str(tmp_path / "out"))
+        export_file(str(tmp_path / "theirs.npz"), str(tmp_path / "out"))
     train = np.random.default_rng(0).integers(0, 256, (30, 16, 11, 3), np.uint8)
     fitted = preprocess.fit("zca_normalize", train)
     export.write_distilled(
@@ -199,11 +200,11 @@ def test_sets_without_preprocessing_are_refused(tmp_path):
         export.Description(fitted, ("a", "b"), provenance={"dataset": "x"}),
     )
     (side,) = tmp_path.glob("preprocess-*.npz")
-    export_set.export_file(str(tmp_path / "ours.npz"), str(tmp_path / "out"))
+    export_file(str(tmp_path / "ours.npz"), str(tmp_path / "out"))
     assert (tmp_path / "out" / side.name).read_bytes() == side.read_bytes()
     side.unlink()
     with pytest.raises(UserError, match=f"put the file {side.name}"):
-        export_set.export_file(str(tmp_path / "ours.npz"), str(tmp_path / "out2"))
+        export_file(str(tmp_path / "ours.npz"), str(tmp_path / "out2"))
 
 
 def test_the_fields_moments_of_unknown_sets_are_the_fitted_ones():
@@ -218,7 +219,7 @@ def test_a_card_says_which_images_its_figures_are_of(tmp_path):
     told = {"validation_accuracy": 0.2512, "validation_mse": 0.0456}
     provenance = {k: v for k, v in PROVENANCE.items() if not k.startswith("test_")} | told
     a_set(tmp_path, provenance=provenance)
-    export_set.export_file(str(tmp_path / "set.npz"), str(tmp_path / "out"))
+    export_file(str(tmp_path / "set.npz"), str(tmp_path / "out"))
     text = (tmp_path / "out" / "README.md").read_text()
     assert "classifies 25.12 % of the validation images, which were held out of the" in text
     assert "error is 0.04560" in text

@@ -8,12 +8,11 @@ import pytest
 from sklearn.datasets import load_digits
 from whole_runs import small
 
-from kip_flax import data, export
+from kip_flax import data, export, preprocess
 from kip_flax.export import layouts
 from kip_flax.modes.evaluate import mode as evaluate_mode
-from kip_flax.modes.export_set import mode as export_set
-from kip_flax.modes.import_set import mode as import_set
-from kip_flax.modes.import_set.mode import preprocess_name
+from kip_flax.modes.export_set.mode import export_file
+from kip_flax.modes.import_set.mode import import_file, preprocess_name
 from kip_flax.runtime.errors import UserError
 
 DATA = Path(__file__).parents[1] / "fixtures"
@@ -88,9 +87,7 @@ def test_a_set_evaluates_as_in_its_makers_space(colours, tmp_path, quick_kernels
         np.savez(tmp_path / "best.npz", images=images, labels=labels, k=0.5, jit=5e-3)
     else:
         np.savez(tmp_path / "best.npz", image=images.transpose(0, 2, 3, 1), label=labels)
-    (written,) = import_set.import_file(
-        config, str(tmp_path / "best.npz"), str(tmp_path / "in"), "auto"
-    )
+    (written,) = import_file(config, str(tmp_path / "best.npz"), str(tmp_path / "in"), "auto")
     config.preprocess = name
     measured = evaluate_mode.evaluate_file(config, written)
     assert measured["accuracy"] == pytest.approx(accuracy, abs=1 / len(test))
@@ -106,7 +103,7 @@ def digits_config(**fields):
 
 
 def imported(tmp_path, path, layout="auto", **fields):
-    return import_set.import_file(digits_config(**fields), str(path), str(tmp_path / "in"), layout)
+    return import_file(digits_config(**fields), str(path), str(tmp_path / "in"), layout)
 
 
 @pytest.mark.parametrize("name", ["res_digits_ConvNet_1ipc.pt", "older_form.pt"])
@@ -142,7 +139,7 @@ def test_mtt_is_a_pair_of_files(tmp_path, capsys, named):
 
 def test_what_we_export_comes_back(tmp_path):
     (start,) = imported(tmp_path, DATA / "images_best.pt")
-    export_set.export_file(start, str(tmp_path / "out"))
+    export_file(start, str(tmp_path / "out"))
     (again,) = imported(tmp_path, tmp_path / "out" / "torch" / "images.pt")
     before, after = export.load_distilled(start), export.load_distilled(again)
     np.testing.assert_allclose(after.images, before.images, atol=1e-5)
@@ -152,9 +149,9 @@ def test_what_we_export_comes_back(tmp_path):
 def standardised(count=10):
     dataset = data.load_dataset("digits")
     rows = a_draw(dataset.train_labels)[:count]
-    fitted = import_set.preprocess.fit("standard", dataset.train_images)
+    fitted = preprocess.fit("standard", dataset.train_images)
     labels = np.eye(10)[dataset.train_labels[rows]] - 0.1
-    return import_set.preprocess.apply(fitted, dataset.train_images[rows]), labels
+    return preprocess.apply(fitted, dataset.train_images[rows]), labels
 
 
 @pytest.mark.parametrize(
