@@ -13,7 +13,6 @@ from PIL import Image
 
 from kip_flax.modes.figures import draw
 from kip_flax.modes.figures.mode import read_run, rows_of, write_figures
-from kip_flax.modes.report import write as report
 from kip_flax.modes.transfer import ladder
 from kip_flax.runtime.errors import UserError
 
@@ -208,7 +207,7 @@ def test_runs_of_different_data_do_not_go_into_one_figure(tmp_path):
 
 def test_both_modes_work_from_the_command_line_without_a_configuration(tmp_path):
     make_run(tmp_path)
-    for mode, told in (("figures", "figures/rows.svg"), ("report", report.REPORT)):
+    for mode, told in (("figures", "figures/rows.svg"), ("report", "report.html")):
         done = command(f"--mode={mode}", f"--workdir={tmp_path}")
         assert (done.returncode, done.stderr) == (0, "")
         assert str(tmp_path / told) in done.stdout

@@ -9,7 +9,7 @@ import numpy as np
 from made_runs import make_run
 from PIL import Image
 
-from kip_flax.modes.report import write as report
+from kip_flax.modes.report import page as report
 
 CIFAR = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 HOSTILE = ("<b>&\"'</b>", "</script>", *"23456789")
@@ -33,7 +33,7 @@ KINDS = {
 def page(folder, **kind):
     sets = make_run(folder, **kind)
     report.write(folder, {})
-    return (folder / report.REPORT).read_text(encoding="utf-8"), sets
+    return (folder / "report.html").read_text(encoding="utf-8"), sets
 
 
 def text_of(tree):
@@ -47,7 +47,7 @@ def data_of(html):
 def pictures_of(html, selector):
     """The PNG of a rule of the style sheet, as an array."""
     rule = re.search(
-        re.escape(selector) + r"[^{}]*\{[^{}]*background-image:url\(data:image/png;base64,([^)]*)",
+        re.escape(selector) + r"[^{}]*\{[^{}]*background-image: url\(data:image/png;base64,([^)]*)",
         html,
     )
     return np.asarray(Image.open(io.BytesIO(base64.b64decode(rule[1]))))

@@ -1,20 +1,38 @@
-"""Charts of the report as inline SVG: accessible (title, description), coloured by the style sheet.
+"""Charts of the report as numbers: where every mark lies; templates/charts.html.jinja draws them.
 
-Colours come from classes, so that they follow light and dark; series also differ by dashes.
+Colours are classes of the style sheet, so that they follow light and dark.
 """
 
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from html import escape
+from typing import Literal, NamedTuple
 
-from kip_flax.modes.report import axes as report_axes
-from kip_flax.modes.report.axes import BOTTOM, HEIGHT, INNER, LEFT, RIGHT, TOP, WIDTH, Place
+from kip_flax.modes import pages
+
+_BAR_CLASSES = ("k-test", "k-start", "k-solved")
+
+Place = Callable[[float], float]
+Scale = Literal["linear", "percent", "log"]
+
+
+class Area(NamedTuple):
+    """Size of a drawing, and the edges of what lies between its axes."""
+
+    width: int
+    height: int
+    left: int
+    right: int
+    top: int
+    bottom: int
+
+
+AREA = Area(440, 280, 58, 426, 12, 236)
 
 
 @dataclass(frozen=True)
-class Line:
-    """A series: `points` (x, y); `css` names its colour; `dots` marks every point."""
+class Curve:
+    """A series of `points` (x, y); `css` names its colour; `dots` marks every point."""
 
     name: str
     css: str
@@ -23,163 +41,297 @@ class Line:
 
 
 @dataclass(frozen=True)
-class Level:
-    """A horizontal line."""
+class Threshold:
+    """A value to compare curves with, drawn as a horizontal line."""
 
     name: str
     css: str
     value: float
 
 
-def line_chart(
-    uid: str,
-    title: str,
-    description: str,
-    lines: Sequence[Line],
-    levels: Sequence[Level] = (),
-    *,
-    x_label: str,
-    steps: bool = True,
-    percent: bool = False,
-    log_y: bool = False,
-    cursor: float | None = None,
-) -> str:
-    """A chart with its legend.
+@dataclass(frozen=True)
+class Chart:
+    """What a chart shows.
 
-    Args:
+    Attributes:
         uid: unique in the page.
         title, description: for those who do not see it.
-        lines, levels: what is drawn; values that cannot be (not finite, or on a logarithmic axis
-            not positive) are left out.
         x_label: of the horizontal axis.
-        steps: that axis is log(1 + x), on which step 0 has a place; else it is linear.
-        percent: values are shares, shown in %.
-        log_y: the vertical axis is logarithmic.
+        curves, thresholds: what is drawn.
+        x_scale: 'steps' is log(1 + x), on which step 0 has a place.
+        y_scale: 'percent' is linear and shows shares in %.
         cursor: x of a line that the page's slider moves.
     """
 
-    def drawable(y: float) -> bool:
-        return math.isfinite(y) and (y > 0 or not log_y)
+    uid: str
+    title: str
+    description: str
+    x_label: str
+    curves: Sequence[Curve]
+    thresholds: Sequence[Threshold] = ()
+    x_scale: Literal["steps", "linear"] = "steps"
+    y_scale: Scale = "linear"
+    cursor: float | None = None
 
-    lines = [
-        Line(s.name, s.css, [(x, y) for x, y in s.points if drawable(y)], s.dots) for s in lines
+
+class Key(NamedTuple):
+    """An entry of a legend."""
+
+    name: str
+    css: str
+    dashed: bool = False
+
+
+class Tick(NamedTuple):
+    """A mark of an axis: where it lies, and its words."""
+
+    at: float
+    text: str
+
+
+class Dot(NamedTuple):
+    """A point of a curve, and what it says."""
+
+    x: float
+    y: float
+    text: str
+
+
+@dataclass(frozen=True)
+class Polyline:
+    """A curve in the coordinates of the drawing; `points` as SVG writes them."""
+
+    css: str
+    points: str
+    dots: tuple[Dot, ...]
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A chart in the coordinates of the drawing.
+
+    Attributes:
+        last: x at the right end of the axis.
+        cursor: where the line that the slider moves lies, or None.
+        levels: class and y of every threshold.
+    """
+
+    chart: Chart
+    area: Area
+    last: float
+    x_ticks: tuple[Tick, ...]
+    y_ticks: tuple[Tick, ...]
+    cursor: float | None
+    levels: tuple[tuple[str, float], ...]
+    polylines: tuple[Polyline, ...]
+    legend: tuple[Key, ...]
+
+    @property
+    def step_scale(self) -> str:
+        """What report.js places the cursor by: left edge, width, last step; '' without one."""
+        if self.cursor is None:
+            return ""
+        return f"{self.area.left} {self.area.right - self.area.left} {self.last:g}"
+
+
+def draw(chart: Chart) -> Drawing | None:
+    """Places what can be drawn; None where nothing can.
+
+    A value that is not finite, or on a logarithmic axis not positive, is left out.
+    """
+    curves = [
+        Curve(c.name, c.css, [(x, y) for x, y in c.points if _drawable(y, chart)], c.dots)
+        for c in chart.curves
     ]
-    lines = [series for series in lines if series.points]
-    levels = [level for level in levels if drawable(level.value)]
-    values = [y for s in lines for _, y in s.points] + [level.value for level in levels]
+    curves = [curve for curve in curves if curve.points]
+    thresholds = [t for t in chart.thresholds if _drawable(t.value, chart)]
+    values = [y for c in curves for _, y in c.points] + [t.value for t in thresholds]
     if not values:
-        return '<p class="soft">Nothing to draw yet.</p>'
-    xs = [x for s in lines for x, _ in s.points] or [0.0]
-    last = max(xs)
-    x_at, x_ticks = report_axes.step_axis(last) if steps else report_axes.linear_axis(min(xs), last)
-    y_at, y_ticks, y_text = report_axes.value_axis(min(values), max(values), percent, log_y)
-    scale = f' data-scale="{LEFT} {INNER} {last:g}"' if cursor is not None else ""
-    parts = [
-        f'<svg class="chart" viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" height="{HEIGHT}" '
-        f'role="img" aria-labelledby="{uid}-title {uid}-desc"{scale}>',
-        f'<title id="{uid}-title">{escape(title)}</title>',
-        f'<desc id="{uid}-desc">{escape(description)}</desc>',
-        *(_y_tick(y_at(tick), y_text(tick)) for tick in y_ticks),
-        *(_x_tick(x_at(tick), f"{tick:g}") for tick in x_ticks),
-        f'<text class="ink" x="{LEFT + INNER / 2}" y="{HEIGHT - 6}" text-anchor="middle">'
-        f"{escape(x_label)}</text>",
-    ]
-    if cursor is not None:
-        at = f"{x_at(cursor):.1f}"
-        ends = f'y1="{TOP}" y2="{HEIGHT - BOTTOM}"'
-        parts.append(f'<line class="cursor" x1="{at}" x2="{at}" {ends}/>')
-    parts += [
-        f'<line class="level {level.css}" x1="{LEFT}" x2="{WIDTH - RIGHT}" '
-        f'y1="{y_at(level.value):.1f}" y2="{y_at(level.value):.1f}"/>'
-        for level in levels
-    ]
-    parts += [_polyline(series, x_at, y_at, y_text) for series in lines]
-    return _legend(lines, levels) + "\n".join([*parts, "</svg>"])
+        return None
+    xs = [x for c in curves for x, _ in c.points] or [0.0]
+    x_at, x_ticks = step_axis(max(xs)) if chart.x_scale == "steps" else linear_axis(xs)
+    y_at, y_ticks, y_text = value_axis(min(values), max(values), chart.y_scale)
+    keys = [Key(c.name, c.css) for c in curves] + [Key(t.name, t.css, True) for t in thresholds]
+    return Drawing(
+        chart,
+        AREA,
+        max(xs),
+        tuple(Tick(x_at(tick), f"{tick:g}") for tick in x_ticks),
+        tuple(Tick(y_at(tick), y_text(tick)) for tick in y_ticks),
+        None if chart.cursor is None else x_at(chart.cursor),
+        tuple((t.css, y_at(t.value)) for t in thresholds),
+        tuple(_polyline(curve, x_at, y_at, y_text) for curve in curves),
+        tuple(keys),
+    )
+
+
+def _drawable(y: float, chart: Chart) -> bool:
+    return math.isfinite(y) and (y > 0 or chart.y_scale != "log")
+
+
+def _polyline(curve: Curve, x_at: Place, y_at: Place, text: Callable[[float], str]) -> Polyline:
+    points = " ".join(f"{x_at(x):.1f},{y_at(y):.1f}" for x, y in curve.points)
+    dots = (Dot(x_at(x), y_at(y), f"{curve.name}, {x:g}: {text(y)}") for x, y in curve.points)
+    return Polyline(curve.css, points, tuple(dots) if curve.dots else ())
+
+
+# --- axes: where a value lies, and which ticks are round ---
+
+
+def step_axis(last: float) -> tuple[Place, list[float]]:
+    """log(1 + x) from 0 to `last`: where a value lies, and ticks."""
+    span = math.log1p(last) or 1.0
+
+    def at(x: float) -> float:
+        return AREA.left + (AREA.right - AREA.left) * math.log1p(x) / span
+
+    wanted = [0.0] + [m * 10.0**e for e in range(7) for m in (1, 2, 5)]
+    if last > 300:
+        wanted = [0.0] + [10.0**e for e in range(7)]
+    ticks = [x for x in wanted if x <= last]
+    if last not in ticks:
+        ticks = [x for x in ticks if at(last) - at(x) > 30] + [last]
+    return at, ticks
+
+
+def linear_axis(xs: Sequence[float]) -> tuple[Place, list[float]]:
+    """From the smallest to the largest of `xs`: where a value lies, and ticks."""
+    first, last = min(xs), max(xs)
+    span = (last - first) or 1.0
+    step = max(1.0, _nice(span / 6))
+    inner = [step * n for n in range(math.ceil(first / step), math.floor(last / step) + 1)]
+    ticks = [first] + [x for x in inner if first + step / 2 < x < last - step / 2] + [last]
+
+    def at(x: float) -> float:
+        return AREA.left + (AREA.right - AREA.left) * (x - first) / span
+
+    return at, list(dict.fromkeys(ticks))
+
+
+def value_axis(
+    low: float, high: float, scale: Scale
+) -> tuple[Place, list[float], Callable[[float], str]]:
+    """The vertical axis around `low` to `high`: where a value lies, ticks, and their words."""
+    room, percent = AREA.bottom - AREA.top, scale == "percent"
+    if scale == "log":
+        low, high = math.log10(low), math.log10(high)
+        margin = 0.06 * (high - low) or 0.1
+        low, high = low - margin, high + margin
+        return (
+            lambda y: AREA.top + room * (high - math.log10(y)) / (high - low),
+            _log_ticks(low, high),
+            _power,
+        )
+    step = _nice(max(high - low, 0.05 if percent else abs(high) / 10 or 1) / 4)
+    low, high = step * math.floor(low / step), step * math.ceil(high / step)
+    if percent:
+        low, high = max(0.0, low), min(1.0, high)
+    high = high if high > low else low + step
+    ticks = [low + step * n for n in range(round((high - low) / step) + 1)]
+
+    def text(y: float) -> str:
+        return f"{100 * y:.4g} %" if percent else f"{y:.4g}"
+
+    return lambda y: AREA.top + room * (high - y) / (high - low), ticks, text
+
+
+def _log_ticks(low: float, high: float) -> list[float]:
+    """Round numbers between 10^low and 10^high: evenly spaced ones where that is less than 10x."""
+    if high - low < 0.8:
+        step = _nice((10**high - 10**low) / 6)
+        first, last = math.ceil(10**low / step), math.floor(10**high / step)
+        return [step * n for n in range(first, last + 1)]
+    mantissas = (1, 2, 5) if high - low < 2.2 else (1,)
+    every = max(1, round((high - low) / 6))
+    exponents = [e for e in range(math.floor(low), math.ceil(high) + 1) if e % every == 0]
+    wanted = [m * 10.0**e for e in exponents for m in mantissas]
+    return [value for value in wanted if low <= math.log10(value) <= high]
+
+
+def _nice(step: float) -> float:
+    """The next larger of 1, 2, 5, 10 times a power of ten."""
+    power = 10.0 ** math.floor(math.log10(step))
+    return next(m * power for m in (1, 2, 5, 10) if m * power >= step * 0.999)
+
+
+def _power(value: float) -> str:
+    return f"{value:.3g}" if 1e-3 <= value < 1e5 else f"{value:.0e}".replace("e-0", "e-")
+
+
+# --- bars of the classes ---
+
+
+class ClassShares(NamedTuple):
+    """Shares (0 to 1) of a class: one drawn as a bar, the others as marks on it (NaN: none)."""
+
+    name: str
+    bar: float
+    marks: tuple[float, float]
+
+
+class Bar(NamedTuple):
+    """The bar of a class at `y`, `width` long, with class and x of each mark on it."""
+
+    name: str
+    label: str
+    share: float
+    y: int
+    width: float
+    marks: tuple[tuple[str, float], ...]
+
+
+@dataclass(frozen=True)
+class ClassBars:
+    """Horizontal bars of shares, one row per class, in the coordinates of the drawing.
+
+    Attributes:
+        uid: unique in the page.
+        title, description: for those who do not see it.
+        width, height: of the drawing.
+        row: height of a row.
+        left: where the bars begin.
+    """
+
+    uid: str
+    title: str
+    description: str
+    width: int
+    height: int
+    row: int
+    left: float
+    bars: tuple[Bar, ...]
+    legend: tuple[Key, ...]
 
 
 def class_bars(
-    uid: str,
-    title: str,
-    rows: Sequence[tuple[str, float, float, float]],
-    legend: tuple[str, str, str],
-) -> str:
-    """Horizontal bars of shares (0 to 1), one row per class, with two marks on each.
+    uid: str, title: str, rows: Sequence[ClassShares], legend: tuple[str, str, str]
+) -> ClassBars:
+    """Places one bar per class.
 
     Args:
         uid: unique in the page.
         title: for those who do not see it.
-        rows: class name, share drawn as a bar, shares drawn as marks (NaN: none).
-        legend: what the three are.
+        rows: shares of each class.
+        legend: what the bar and the two marks are; '' for a mark that is not there.
     """
-    name_width = min(150, 16 + 7.2 * max(len(name) for name, *_ in rows))
-    width, row_height = WIDTH - name_width - 52, 23
-    height = row_height * len(rows) + 4
-    told = "; ".join(f"{name} {share:.0%}" for name, share, *_ in rows)
-    parts = [
-        f'<svg class="chart" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" height="{height}" '
-        f'role="img" aria-labelledby="{uid}-title {uid}-desc">',
-        f'<title id="{uid}-title">{escape(title)}</title>',
-        f'<desc id="{uid}-desc">{escape(told)}</desc>',
-    ]
-    for place, (name, share, *marks) in enumerate(rows):
-        y = row_height * place + 3
-        parts.append(
-            f'<text class="ink" x="{name_width - 8:.0f}" y="{y + 14}" text-anchor="end">'
-            f"{escape(_short(name, 19))}</text>"
-            f'<rect class="k-test" x="{name_width:.0f}" y="{y}" width="{share * width:.1f}" '
-            f'height="{row_height - 7}"><title>{escape(name)}: {share:.1%}</title></rect>'
-            f'<text x="{WIDTH - 2}" y="{y + 14}" text-anchor="end">{100 * share:.1f}</text>'
-        )
-        for css, mark in zip(("k-start", "k-solved"), marks, strict=True):
-            if math.isfinite(mark):
-                x = name_width + mark * width
-                parts.append(
-                    f'<rect class="mark {css}" x="{x - 2:.1f}" y="{y - 2}" width="4" '
-                    f'height="{row_height - 3}"/>'
-                )
-    keys = [Line(name, css, ()) for name, css in zip(legend, _BAR_CLASSES, strict=True) if name]
-    return _legend(keys, ()) + "\n".join([*parts, "</svg>"])
+    height = 23
+    left = min(150, 16 + 7.2 * max(len(row.name) for row in rows))
+    width = AREA.width - left - 52
 
+    def place(number: int, row: ClassShares) -> Bar:
+        marks = zip(_BAR_CLASSES[1:], row.marks, strict=True)
+        there = tuple((css, left + m * width) for css, m in marks if math.isfinite(m))
+        label = pages.shortened(row.name, 19)
+        return Bar(row.name, label, row.bar, height * number + 3, row.bar * width, there)
 
-_BAR_CLASSES = ("k-test", "k-start", "k-solved")
-
-
-def _legend(lines: Sequence[Line], levels: Sequence[Level]) -> str:
-    keys = [(s.name, s.css, "") for s in lines] + [(s.name, s.css, "level") for s in levels]
-    items = "".join(
-        f'<li class="{css}"><svg width="26" height="8" aria-hidden="true"><line class="{kind}" '
-        f'x1="0" x2="26" y1="4" y2="4"/></svg>{escape(name)}</li>'
-        for name, css, kind in keys
+    return ClassBars(
+        uid,
+        title,
+        "; ".join(f"{row.name} {row.bar:.0%}" for row in rows),
+        AREA.width,
+        height * len(rows) + 4,
+        height,
+        left,
+        tuple(place(number, row) for number, row in enumerate(rows)),
+        tuple(Key(name, css) for name, css in zip(legend, _BAR_CLASSES, strict=True) if name),
     )
-    return f'<ul class="legend">{items}</ul>'
-
-
-def _polyline(series: Line, x_at: Place, y_at: Place, text: Callable[[float], str]) -> str:
-    points = " ".join(f"{x_at(x):.1f},{y_at(y):.1f}" for x, y in series.points)
-    drawn = f'<polyline class="{series.css} {series.css.removeprefix("k-")}" points="{points}"/>'
-    if series.dots:
-        drawn += "".join(
-            f'<circle class="{series.css}" cx="{x_at(x):.1f}" cy="{y_at(y):.1f}" r="3.4">'
-            f"<title>{escape(series.name)}, {x:g}: {text(y)}</title></circle>"
-            for x, y in series.points
-        )
-    return drawn
-
-
-def _y_tick(y: float, text: str) -> str:
-    return (
-        f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>'
-        f'<text x="{LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{text}</text>'
-    )
-
-
-def _x_tick(x: float, text: str) -> str:
-    bottom = HEIGHT - BOTTOM
-    return (
-        f'<line class="axis" x1="{x:.1f}" x2="{x:.1f}" y1="{bottom}" y2="{bottom + 4}"/>'
-        f'<text x="{x:.1f}" y="{bottom + 18}" text-anchor="middle">{text}</text>'
-    )
-
-
-def _short(name: str, most: int) -> str:
-    return name if len(name) <= most else name[: most - 1] + "…"

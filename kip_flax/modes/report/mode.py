@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 from kip_flax import config as config_lib
 from kip_flax.kernels.sharded import shard_kernel
 from kip_flax.modes.report import facts as report_facts
-from kip_flax.modes.report import write as report
+from kip_flax.modes.report import page as report
 from kip_flax.modes.report.facts import Frames
 from kip_flax.runs import analysis
 from kip_flax.runs import setup as prepare
@@ -46,7 +46,7 @@ def write_reports(workdirs: str, given: ConfigDict | None, console: Console | No
         _make_up(folder, config, frames, console)
         report.write(folder, frames)
     if len(folders) == 1:
-        page = folders[0] / report.REPORT
+        page = RunFolder(folders[0]).report
     else:
         page = Path(os.path.commonpath([folder.parent for folder in folders])) / report.COMPARISON
         report.write_comparison(folders, page, frames)
@@ -72,8 +72,9 @@ def _make_up(workdir: Path, config: ConfigDict, frames: Frames, console: Console
 
 
 def _config(workdir: Path, given: ConfigDict | None) -> ConfigDict:
-    report_facts.read_json(workdir / "result.json")  # There is a run.
-    saved = report_facts.read_json(workdir / "config.json")
+    folder = RunFolder(workdir)
+    folder.result()  # There is a run.
+    saved = folder.config()
     if given is not None:
         config_lib.check_same_experiment(saved, given, str(workdir))
         return given

@@ -5,12 +5,13 @@ in the place of all, and last by fewer steps.
 """
 
 import base64
-import io
-import math
 from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image
+
+from kip_flax.data import sampling
+from kip_flax.export import pictures
 
 MAX_IMAGES = 200
 MAX_FRAMES = 24
@@ -19,7 +20,7 @@ BUDGET = 3_200_000
 COLUMNS = 20
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Frame:
     """A support after `step` steps: its pictures in one PNG, its labels of the images shown."""
 
@@ -28,8 +29,8 @@ class Frame:
     labels: np.ndarray
 
 
-@dataclass(frozen=True)
-class Plan:
+@dataclass(frozen=True, eq=False)
+class FrameChoice:
     """What is shown: rows of the support, steps, and whether in 256 colours."""
 
     rows: np.ndarray
@@ -37,7 +38,10 @@ class Plan:
     palette: bool
 
 
-def plan(steps: list[int], size: int, shape: tuple[int, int, int], classes: int) -> Plan:
+NOTHING = FrameChoice(np.arange(0), (), False)
+
+
+def choose(steps: list[int], size: int, shape: tuple[int, int, int], classes: int) -> FrameChoice:
     """Chooses so that the page keeps to `BUDGET`; the first and the last step are always in it.
 
     Args:
@@ -48,42 +52,27 @@ def plan(steps: list[int], size: int, shape: tuple[int, int, int], classes: int)
     """
     pixels = shape[0] * shape[1]
     room = BUDGET // 2 // (pixels + 2 * classes)  # Two steps at the least.
-    rows = spread(size, max(1, min(MAX_IMAGES, room)))
+    rows = sampling.evenly(size, max(1, min(MAX_IMAGES, room)))
     colours = 1 if shape[2] == 1 else 3
     full, poor = (len(rows) * (pixels * each + 2 * classes) for each in (colours, 1))
     palette = colours > 1 and min(len(steps), MAX_FRAMES) * full > BUDGET
     count = min(MAX_FRAMES, BUDGET // (poor if palette else full))
-    return Plan(rows, tuple(steps[i] for i in spread(len(steps), max(2, count))), palette)
+    shown = sampling.evenly(len(steps), max(2, count))
+    return FrameChoice(rows, tuple(steps[i] for i in shown), palette)
 
 
-def spread(total: int, most: int) -> np.ndarray:
-    """At most `most` of the numbers below `total`, evenly, with the first and the last."""
-    if total <= most:
-        return np.arange(total)
-    return np.unique(np.linspace(0, total - 1, most).round().astype(int))
+def encode(images: np.ndarray, palette: bool = False) -> bytes:
+    """Images (n, H, W, C) in about [0, 1] as one small PNG, `columns(n)` in a row, without gaps.
 
-
-def encode(pictures: np.ndarray, palette: bool = False) -> bytes:
-    """Pictures (n, H, W, C) in about [0, 1] as one PNG, `columns(n)` in a row, without gaps.
-
-    Beyond [0, 1] is clipped. Neither one nor three channels are shown by their mean, in grey.
+    Args:
+        images: beyond [0, 1] is clipped; other than one or three channels are shown in grey.
+        palette: 256 colours in the place of all.
     """
-    pixels = np.rint(255 * np.clip(np.nan_to_num(pictures), 0, 1)).astype(np.uint8)
-    if pixels.shape[-1] not in (1, 3):
-        pixels = pixels.mean(axis=-1, keepdims=True).astype(np.uint8)
-    count, height, width, channels = pixels.shape
-    across = columns(count)
-    down = math.ceil(count / across)
-    sheet = np.zeros((down * across, height, width, channels), np.uint8)
-    sheet[:count] = pixels
-    sheet = sheet.reshape(down, across, height, width, channels).swapaxes(1, 2)
-    sheet = sheet.reshape(down * height, across * width, channels)
-    image = Image.fromarray(sheet[..., 0] if channels == 1 else sheet)
-    if palette and channels == 3:
-        image = image.quantize(256, dither=Image.Dither.FLOYDSTEINBERG)
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG", optimize=True)
-    return buffer.getvalue()
+    pixels = pictures.to_uint8(pictures.grey_or_rgb(images))
+    sheet = pictures.to_pillow(pictures.sheet(pixels, COLUMNS))
+    if palette and sheet.mode == "RGB":
+        sheet = sheet.quantize(256, dither=Image.Dither.FLOYDSTEINBERG)
+    return pictures.png_bytes(sheet, optimize=True)
 
 
 def columns(count: int) -> int:
@@ -91,9 +80,10 @@ def columns(count: int) -> int:
     return min(count, COLUMNS)
 
 
-def data_url(png: bytes) -> str:
-    """A PNG as an address that holds it."""
-    return "data:image/png;base64," + base64.b64encode(png).decode()
+def place(at: int, count: int) -> tuple[int, int]:
+    """Column and row of picture number `at` in a PNG that holds `count`."""
+    row, column = divmod(at, columns(count))
+    return column, row
 
 
 def packed(labels: np.ndarray) -> dict[str, float | str]:

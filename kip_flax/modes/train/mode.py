@@ -19,7 +19,8 @@ from kip_flax.algorithms.base import State, Task
 from kip_flax.data import Dataset
 from kip_flax.kernels import Kernel
 from kip_flax.kernels.sharded import shard_kernel
-from kip_flax.modes.report import write as report
+from kip_flax.modes.report import page as report
+from kip_flax.modes.report.facts import Frames
 from kip_flax.preprocess import Preprocess
 from kip_flax.runs import analysis, checkpoint, evaluate, setup
 from kip_flax.runs.folder import RunFolder
@@ -155,7 +156,7 @@ def _open_recorder(exporter: Exporter, resumed: int | None) -> Iterator[Recorder
 
 
 def _report_writer() -> WriteReport:
-    frames: report.Frames = {}  # Pictures of sets that were read before: a run adds one at a time.
+    frames: Frames = {}  # Pictures of sets that were read before: a run adds one at a time.
 
     def write(folder: RunFolder, awaited: bool) -> None:
         report.write(folder.path, frames, awaited)

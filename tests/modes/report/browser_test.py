@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from made_runs import make_run
 
-from kip_flax.modes.report import write as report
+from kip_flax.modes.report import page as report
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 DESKTOP, PHONE = (1280, 800), (390, 844)
@@ -44,7 +44,7 @@ def pages(tmp_path_factory):
         folder = tmp_path_factory.mktemp("page")
         make_run(folder, **{"steps": STEPS, **kind})
         report.write(folder, {})
-        found[name] = folder / report.REPORT
+        found[name] = folder / "report.html"
     both = [found["plain"].parent, found["label solve"].parent]
     found["two"] = tmp_path_factory.mktemp("two") / report.COMPARISON
     report.write_comparison(both, found["two"], {})

@@ -8,7 +8,7 @@ from made_pages import text_of
 from made_runs import make_run
 
 from kip_flax.modes.report import facts as report_facts
-from kip_flax.modes.report import write as report
+from kip_flax.modes.report import page as report
 from kip_flax.runs import history
 from kip_flax.runtime.errors import UserError
 
@@ -28,7 +28,7 @@ def test_a_folder_from_before_the_sizes_were_kept_has_a_page(tmp_path):
     (tmp_path / "result.json").write_text(json.dumps(told))
     (tmp_path / "history.csv").unlink()
     report.write(tmp_path, {})
-    tree, errors = page_checks.parse((tmp_path / report.REPORT).read_text(encoding="utf-8"))
+    tree, errors = page_checks.parse((tmp_path / "report.html").read_text(encoding="utf-8"))
     assert errors == []
     assert "10 learned images of digits" in text_of(tree)
 
@@ -76,4 +76,4 @@ def test_a_run_without_sets_or_index_still_has_a_page(tmp_path):
     make_run(tmp_path, analysed=False)
     (tmp_path / "distilled" / "index.csv").unlink()
     report.write(tmp_path, {})
-    assert "no distilled sets to show" in (tmp_path / report.REPORT).read_text()
+    assert "no distilled sets to show" in (tmp_path / "report.html").read_text()

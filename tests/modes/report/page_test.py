@@ -8,11 +8,11 @@ import page_checks
 import pytest
 from made_pages import KINDS, page, pictures_of, text_of
 
+from kip_flax.data import sampling
+from kip_flax.modes import pages
 from kip_flax.modes.report import facts as report_facts
-from kip_flax.modes.report import sprites as report_sprites
-from kip_flax.modes.report import write as report
 
-CSS = (Path(report.__file__).parent / "report.css").read_text(encoding="utf-8")
+CSS = (Path(pages.__file__).parent / "templates" / "base.css").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -140,7 +140,7 @@ def test_neighbours_are_those_of_the_analysis(tmp_path, size):
     shown = shown.reshape(-1, 32, 32)
     tree, _ = page_checks.parse(html)
     tiles = [e for e in tree.iter("div") if e.get("class") == "tile real"]
-    rows = found["nearest_rows"][report_sprites.spread(size, 400_000 // (3 * 32 * 32))]
+    rows = found["nearest_rows"][sampling.evenly(size, 400_000 // (3 * 32 * 32))]
     assert len(tiles) == 3 * len(rows)
     for at in (0, len(tiles) // 2, len(tiles) - 1):
         column, row = map(

@@ -15,7 +15,7 @@ from whole_runs import STEPS, label_solve, result, small, stop_at
 from kip_flax import data, export, preprocess
 from kip_flax.modes.report import facts as report_facts
 from kip_flax.modes.report import mode as report_mode
-from kip_flax.modes.report import write as report
+from kip_flax.modes.report import page as report
 from kip_flax.modes.train import mode as train
 from kip_flax.runs import history
 from kip_flax.runs import setup as prepare
@@ -60,7 +60,7 @@ def test_the_level_of_label_solve_is_what_the_algorithm_gets(run, tmp_path):
     assert accuracy == pytest.approx(solved["accuracy"], abs=1e-7)
     assert mse == pytest.approx(solved["mse"], rel=1e-4)
     report.write(tmp_path, {})
-    html = (tmp_path / report.REPORT).read_text(encoding="utf-8")
+    html = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert "10 real images of digits with solved labels" in html
     assert "were not computed for this set" in html
 
@@ -79,7 +79,7 @@ def test_neighbours_are_real_images_of_the_training_set(run):
 
 
 def test_the_page_is_there_and_finished(run):
-    html = (run / report.REPORT).read_text(encoding="utf-8")
+    html = (run / "report.html").read_text(encoding="utf-8")
     last = result(run)["evaluations"][-1]
     assert f"{100 * last['accuracy']:.2f}\u00a0%" in html
     assert f"finished at step {STEPS}" in html
@@ -94,7 +94,7 @@ def test_the_page_can_be_watched_while_the_run_goes_on(tmp_path, monkeypatch):
 
     def watched(workdir, frames, awaited=False):
         write(workdir, frames, awaited)
-        seen.append((workdir / report.REPORT).read_text(encoding="utf-8"))
+        seen.append((workdir / "report.html").read_text(encoding="utf-8"))
 
     monkeypatch.setattr(report, "write", watched)
     with monkeypatch.context() as patch:
@@ -152,10 +152,10 @@ def test_tensorboard_has_pictures_labels_figures_and_hyper_parameters(run):
 
 def test_a_page_is_made_again_without_the_analysis_of_the_run(copy, run, capsys):
     before = facts(run).analysis
-    for name in ("analysis.npz", report.REPORT):
+    for name in ("analysis.npz", "report.html"):
         (copy / name).unlink()
-    assert report_mode.write_reports(str(copy), None) == copy / report.REPORT
-    assert f"report  {copy / report.REPORT}" in capsys.readouterr().out
+    assert report_mode.write_reports(str(copy), None) == copy / "report.html"
+    assert f"report  {copy / 'report.html'}" in capsys.readouterr().out
     after = facts(copy).analysis
     for name in ("confusion", "eigenvalues", "solved", "nearest_labels"):
         np.testing.assert_array_equal(after[name], before[name])
@@ -170,7 +170,7 @@ def test_a_page_without_its_data_says_why_there_is_no_analysis(copy, capsys):
     out = capsys.readouterr().out
     assert "without an analysis" in out
     assert "/nowhere" in out
-    assert "were not computed" in (copy / report.REPORT).read_text(encoding="utf-8")
+    assert "were not computed" in (copy / "report.html").read_text(encoding="utf-8")
 
 
 def test_a_folder_at_work_is_shown_as_it_is(copy, capsys):
@@ -178,7 +178,7 @@ def test_a_folder_at_work_is_shown_as_it_is(copy, capsys):
     with prepare.own_folder(str(copy)):
         report_mode.write_reports(str(copy), None)
     assert "in use by another run" in capsys.readouterr().out
-    assert (copy / report.REPORT).exists()
+    assert (copy / "report.html").exists()
 
 
 def test_two_runs_make_one_page_beside_them(run, copy, tmp_path, capsys):

@@ -58,13 +58,13 @@ def test_a_hundred_colour_images_at_twenty_steps_fit_in_five_megabytes(tmp_path)
 @pytest.mark.parametrize("classes", [2, 100])
 def test_the_budget_holds_for_every_size(shape, size, classes):
     steps = [0, *range(1, 60)]
-    plan = report_sprites.plan(steps, size, shape, classes)
-    assert plan.steps[0] == 0
-    assert plan.steps[-1] == 59
-    assert plan.rows[0] == 0
-    assert plan.rows[-1] == (0 if len(plan.rows) == 1 else size - 1)
-    colours = 1 if plan.palette or shape[2] == 1 else 3
-    stored = len(plan.rows) * len(plan.steps) * (shape[0] * shape[1] * colours + 2 * classes)
+    choice = report_sprites.choose(steps, size, shape, classes)
+    assert choice.steps[0] == 0
+    assert choice.steps[-1] == 59
+    assert choice.rows[0] == 0
+    assert choice.rows[-1] == (0 if len(choice.rows) == 1 else size - 1)
+    colours = 1 if choice.palette or shape[2] == 1 else 3
+    stored = len(choice.rows) * len(choice.steps) * (shape[0] * shape[1] * colours + 2 * classes)
     assert stored <= report_sprites.BUDGET
 
 

@@ -4,7 +4,7 @@ import page_checks
 from made_pages import KINDS
 from made_runs import make_run
 
-from kip_flax.modes.report import write as report
+from kip_flax.modes.report import page as report
 
 
 def test_several_runs_stand_side_by_side(tmp_path):

@@ -1,0 +1,91 @@
+"""What a report of several runs tells of all of them: one table of figures, and one chart."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from kip_flax.modes import pages
+from kip_flax.modes.pages import NONE
+from kip_flax.modes.report import charts
+from kip_flax.modes.report.charts import Chart, Curve, Drawing
+from kip_flax.modes.report.facts import RunFacts
+from kip_flax.runtime import console
+
+_COLOURS = 4
+_PLACES = ("dataset.data_dir", "mesh.", "checkpoint.", "log.", "report.")
+
+Rows = list[list[str]]
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """Runs side by side: a column of both tables for each.
+
+    Attributes:
+        names: of the runs.
+        figures: what they reached at what cost.
+        differing: fields of the configuration that are not the same.
+        accuracy: over the steps.
+    """
+
+    names: list[str]
+    figures: Rows
+    differing: Rows
+    accuracy: Drawing | None
+
+
+def compare(runs: Sequence[RunFacts]) -> Comparison:
+    """Compares runs, which need not be of the same data."""
+    names = _names(runs)
+    return Comparison(names, _figures(runs), _differing(runs), charts.draw(_accuracy(names, runs)))
+
+
+def _accuracy(names: Sequence[str], runs: Sequence[RunFacts]) -> Chart:
+    shown = [
+        Curve(name, f"s{n % _COLOURS}", [(r["step"], r["accuracy"]) for r in run.evaluations], True)
+        for n, (name, run) in enumerate(zip(names, runs, strict=True))
+    ]
+    ends = [(curve.name, *curve.points[-1]) for curve in shown]
+    return Chart(
+        "all-accuracy",
+        "Accuracy of all runs over the steps",
+        "; ".join(f"{name} {100 * share:.2f} % at step {step:g}" for name, step, share in ends),
+        "steps (logarithmic in 1 + step)",
+        shown,
+        y_scale="percent",
+    )
+
+
+def _figures(runs: Sequence[RunFacts]) -> Rows:
+    return [
+        ["status", *(run.result["status"] for run in runs)],
+        ["measured on", *(f"{run.split} images" for run in runs)],
+        ["accuracy", *(pages.percent(run.evaluations[-1]["accuracy"]) for run in runs)],
+        ["at step 0", *(pages.percent(run.evaluations[0]["accuracy"]) for run in runs)],
+        ["Label Solve", *(_label_solve(run) for run in runs)],
+        ["mse", *(f"{run.evaluations[-1]['mse']:.5f}" for run in runs)],
+        ["images", *(pages.number(run.config["support.size"]) for run in runs)],
+        ["steps", *(pages.number(run.evaluations[-1]["step"]) for run in runs)],
+        ["time", *(console.duration(run.result["seconds"]) for run in runs)],
+        ["hardware", *(str(run.result.get("hardware", NONE)) for run in runs)],
+    ]
+
+
+def _label_solve(run: RunFacts) -> str:
+    if not run.algorithm.learns_images:
+        return pages.percent(run.evaluations[-1]["accuracy"])
+    return pages.percent(run.label_solve[0]) if run.label_solve else NONE
+
+
+def _differing(runs: Sequence[RunFacts]) -> Rows:
+    fields = sorted({name for run in runs for name in run.config if not name.startswith(_PLACES)})
+    rows = [[name, *(str(run.config.get(name, NONE)) for run in runs)] for name in fields]
+    return [row for row in rows if len(set(row[1:])) > 1]
+
+
+def _names(runs: Sequence[RunFacts]) -> list[str]:
+    """The folders' names, numbered where two are the same."""
+    names = [run.workdir.name for run in runs]
+    return [
+        name if names.count(name) == 1 else f"{name} ({names[: n + 1].count(name)})"
+        for n, name in enumerate(names)
+    ]
