@@ -6,6 +6,7 @@ Run: python -m benchmarks.collectives --data=4 --targets=400,4000
 """
 
 import argparse
+import functools
 import math
 import re
 from dataclasses import dataclass
@@ -17,11 +18,10 @@ import optax
 from jax.sharding import Mesh
 
 from kip_flax import architectures, kernels
-from kip_flax.algorithms import _distill as distill
-from kip_flax.algorithms import base
+from kip_flax.algorithms import base, kip, ls
 from kip_flax.kernels import jacobian
 from kip_flax.kernels.sharded import shard_jacobian, shard_kernel
-from kip_flax.krr import gauss_newton, label_solve, residuals
+from kip_flax.krr import gauss_newton, residuals
 from kip_flax.runs import evaluate
 from kip_flax.runtime import sharding
 
@@ -102,10 +102,11 @@ class Sizes:
 
 
 def kip_step(sizes: Sizes, mesh: Mesh, targets: int) -> str:
-    """HLO text of the KIP step, labels learned, as `algorithms` compiles it."""
+    """HLO text of the KIP step, labels learned, as a run compiles it."""
     kernel, tx = _kernel(sizes, mesh), optax.adam(0.01)
-    state = jax.tree.map(np.array, distill.init(*sizes.arrays(sizes.support), tx, True))
-    step = base.pinned(distill.make_step(kernel, tx, 1e-6), mesh)
+    state = jax.tree.map(np.array, kip.first_state(*sizes.arrays(sizes.support), tx, True))
+    loss = functools.partial(kip.kip_loss, kernel=kernel, reg=1e-6)
+    step = base.pinned(kip.make_update(loss, tx), mesh)
     put = _targets(sizes, mesh, targets)
     return _text(step.lower(sharding.replicate(mesh, state), *put))
 
@@ -122,8 +123,8 @@ def gauss_newton_step(sizes: Sizes, mesh: Mesh, targets: int) -> str:
 
 def label_solve_step(sizes: Sizes, mesh: Mesh, targets: int) -> str:
     """HLO text of a tile of Label Solve."""
-    state = jax.tree.map(np.array, label_solve.init(*sizes.arrays(sizes.support)))
-    step = base.pinned(label_solve.make_step(_kernel(sizes, mesh)), mesh)
+    state = jax.tree.map(np.array, ls.first_state(*sizes.arrays(sizes.support)))
+    step = base.pinned(ls.make_update(_kernel(sizes, mesh)), mesh)
     put = _targets(sizes, mesh, targets)
     return _text(step.lower(sharding.replicate(mesh, state), *put))
 

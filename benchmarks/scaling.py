@@ -9,6 +9,7 @@ Run: python -m benchmarks.scaling --targets=960 --picture=docs/scaling.png
 """
 
 import argparse
+import functools
 import json
 import math
 import os
@@ -23,8 +24,7 @@ import optax
 from matplotlib.figure import Figure
 
 from kip_flax import architectures, kernels
-from kip_flax.algorithms import _distill as distill
-from kip_flax.algorithms import base
+from kip_flax.algorithms import base, kip
 from kip_flax.kernels.sharded import shard_kernel
 from kip_flax.runtime import multihost, sharding
 
@@ -142,11 +142,11 @@ def _work(options: argparse.Namespace) -> None:
     mesh = sharding.make_mesh()
     spec, tx = architectures.convnet(3), optax.adam(0.01)
     kernels.warm_up(kernels.KernelOptions(spec), lambda text: None)
-    step = base.pinned(
-        distill.make_step(shard_kernel(kernels.make_kernel(spec), mesh), tx, 1e-6), mesh
-    )
+    kernel = shard_kernel(kernels.make_kernel(spec), mesh)
+    loss = functools.partial(kip.kip_loss, kernel=kernel, reg=1e-6)
+    step = base.pinned(kip.make_update(loss, tx), mesh)
     first = jax.tree.map(
-        np.array, distill.init(jax.numpy.array(x_s), jax.numpy.array(y_s), tx, True)
+        np.array, kip.first_state(jax.numpy.array(x_s), jax.numpy.array(y_s), tx, True)
     )
     state = sharding.replicate(mesh, first)
     targets = sharding.put_targets(mesh, x_t, y_t)

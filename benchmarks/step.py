@@ -10,6 +10,7 @@ the data was there; for a clean figure measure one size a process. Where a step 
 """
 
 import argparse
+import functools
 import json
 import os
 import resource
@@ -25,7 +26,7 @@ import numpy as np
 import optax
 
 from kip_flax import architectures, kernels, krr
-from kip_flax.algorithms import _distill as distill
+from kip_flax.algorithms import kip
 from kip_flax.kernels.sharded import shard_kernel
 from kip_flax.runtime import hardware, sharding
 
@@ -82,9 +83,9 @@ def _measure(args: argparse.Namespace, size: int) -> dict[str, float]:
     spec = architectures.build(args.architecture, args.depth)
     kernel = shard_kernel(kernels.make_kernel(spec, implementation=args.implementation), mesh)
     tx = optax.adam(0.0)
-    state = sharding.replicate(mesh, distill.init(jnp.asarray(x_s), y_s, tx, True))
+    state = sharding.replicate(mesh, kip.first_state(jnp.asarray(x_s), y_s, tx, True))
     batch = sharding.put_targets(mesh, x_t, np.asarray(y_t))
-    step = distill.make_step(kernel, tx, reg=1e-6)
+    step = kip.make_update(functools.partial(kip.kip_loss, kernel=kernel, reg=1e-6), tx)
     own = jax.jit(jax.value_and_grad(lambda s, t: kernel(t, s).sum() + kernel(s, s).sum()))
     images = sharding.replicate(mesh, jnp.asarray(x_s))
 

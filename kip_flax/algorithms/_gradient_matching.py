@@ -9,14 +9,16 @@ are those of the published code, VICO-UoE/DatasetCondensation.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
-from kip_flax.algorithms._state import MatchingState
+from kip_flax.algorithms.base import Support
 from kip_flax.data import siamese
 from kip_flax.networks.build import Functions
 from kip_flax.runtime import batching
@@ -39,8 +41,31 @@ def published_recipe(per_class: int) -> str:
     )
 
 
+class MatchingState(flax.struct.PyTreeNode):
+    """The learned images, and the network that they are matched on.
+
+    Attributes:
+        step: () int32, updates of the images.
+        images: (S, H, W, C), in the order of the classes, as many of each.
+        labels: (S, classes), one-hot minus 1/classes; never changed.
+        opt_state: optax state of `images`.
+        network: leaves of the network's parameters, as trained so far.
+    """
+
+    step: jax.Array
+    images: jax.Array
+    labels: jax.Array
+    opt_state: Any
+    network: tuple[jax.Array, ...]
+
+    @property
+    def support(self) -> Support:
+        """Support images (S, H, W, C) and labels (S, classes)."""
+        return self.images, self.labels
+
+
 @dataclass(frozen=True)
-class Recipe:
+class InnerTraining:
     """How networks are trained between the updates of the images.
 
     Attributes:
@@ -100,7 +125,7 @@ def _norms(columns: jax.Array) -> jax.Array:
 def make_step(
     net: Functions,
     tx: optax.GradientTransformation,
-    recipe: Recipe,
+    training: InnerTraining,
     mesh: Mesh,
     key: jax.Array,
 ) -> Step:
@@ -109,7 +134,7 @@ def make_step(
     Args:
         net: the network; its normalisations keep no running averages.
         tx: optimiser of the images.
-        recipe: how the network is trained.
+        training: how the network is trained.
         mesh: its axis 'data' shares the real images, and the synthetic ones that train.
         key: of networks, batches and augmentations; each follows from it and `state.step`.
 
@@ -120,7 +145,7 @@ def make_step(
     key_network, key_batch, key_augment = (jax.random.fold_in(key, i) for i in range(3))
     structure = jax.tree.structure(jax.eval_shape(lambda: net.init(key_network)[0]))
     other = net.init(key_network)[1]
-    lives = recipe.outer_loops > 1  # Otherwise every network is drawn, matched and dropped.
+    lives = training.outer_loops > 1  # Otherwise every network is drawn, matched and dropped.
 
     def loss(network: Leaves, x: jax.Array, y: jax.Array, weights: jax.Array) -> jax.Array:
         outputs = net.apply_train(jax.tree.unflatten(structure, network), other, x)[0]
@@ -129,7 +154,7 @@ def make_step(
     def local(
         state: MatchingState, real: jax.Array, weights: jax.Array
     ) -> tuple[MatchingState, Metrics]:
-        network_number, loop = jnp.divmod(state.step, recipe.outer_loops)
+        network_number, loop = jnp.divmod(state.step, training.outer_loops)
 
         def drawn() -> Leaves:
             return tuple(
@@ -138,14 +163,14 @@ def make_step(
 
         network = jax.lax.cond(loop == 0, drawn, lambda: state.network) if lives else drawn()
         augment_key = jax.random.fold_in(key_augment, state.step)
-        distances, grads = _match(loss, recipe, network, state, real, weights, augment_key)
+        distances, grads = _match(loss, training, network, state, real, weights, augment_key)
         updates, opt_state = tx.update(grads, state.opt_state, state.images)
         images = optax.apply_updates(state.images, updates)
         if lives:
             labels = jnp.argmax(state.labels, axis=1)
-            train = _make_training(loss, recipe, mesh.shape["data"], images, labels)
+            train = _make_training(loss, training, mesh.shape["data"], images, labels)
             train_key = jax.random.fold_in(key_batch, state.step)
-            last = loop == recipe.outer_loops - 1
+            last = loop == training.outer_loops - 1
             network = jax.lax.cond(
                 last, lambda old: old, lambda old: train(old, train_key), network
             )
@@ -161,7 +186,7 @@ def make_step(
 
 def _match(
     loss: batching.Loss,
-    recipe: Recipe,
+    training: InnerTraining,
     network: Leaves,
     state: MatchingState,
     real: jax.Array,
@@ -177,7 +202,7 @@ def _match(
         class_key = jax.random.fold_in(key, number)
 
         def seen(images: jax.Array) -> jax.Array:
-            return siamese.alike(recipe.augments, images, class_key)
+            return siamese.alike(training.augments, images, class_key)
 
         wanted = _real_gradient(loss, network, seen(real[:, number]), number, weights)
 
@@ -208,10 +233,10 @@ def _mean_over_devices(total: Leaves, weights: jax.Array) -> Leaves:
 
 
 def _make_training(
-    loss: batching.Loss, recipe: Recipe, devices: int, images: jax.Array, labels: jax.Array
+    loss: batching.Loss, training: InnerTraining, devices: int, images: jax.Array, labels: jax.Array
 ) -> Callable[[Leaves, jax.Array], Leaves]:
     """`train(network, key) -> network` after `inner_loops` epochs on the synthetic images."""
-    size = min(recipe.batch_train, len(images))
+    size = min(training.batch_train, len(images))
     batches = -(-len(images) // size)
     share = -(-size // devices)  # Of a batch, for this device; what is too much has weight 0.
 
@@ -227,12 +252,12 @@ def _make_training(
             real = (own < size) & (places < len(images))
             rows = order[jnp.where(real, places, 0)]
             batch_key = jax.random.fold_in(epoch_key, batch)
-            x = siamese.each(recipe.augments, images[rows], batch_key, places)
+            x = siamese.each(training.augments, images[rows], batch_key, places)
             weights = real.astype(jnp.float32)
             total = batching.gradient_in_passes(loss, network, x, labels[rows], weights)
             grads = _mean_over_devices(total, weights)
-            return jax.tree.map(lambda old, g: old - recipe.learning_rate * g, network, grads)
+            return jax.tree.map(lambda old, g: old - training.learning_rate * g, network, grads)
 
-        return jax.lax.fori_loop(0, recipe.inner_loops * batches, step, network)
+        return jax.lax.fori_loop(0, training.inner_loops * batches, step, network)
 
     return train

@@ -8,7 +8,7 @@ from ml_collections import ConfigDict
 
 from kip_flax import data, fields
 from kip_flax.algorithms import _gradient_matching as gradient_matching
-from kip_flax.algorithms._state import MatchingState
+from kip_flax.algorithms._gradient_matching import MatchingState
 from kip_flax.algorithms.base import Facts, Problem, Step, make_optimizer, pinned
 from kip_flax.data import Dataset, augment
 from kip_flax.networks import build as networks
@@ -44,7 +44,7 @@ def make_step(problem: Problem) -> Step:
     config, targets, mesh = problem.config, problem.targets, problem.mesh
     key_draw, key_match = jax.random.split(problem.key)
     options, classes = config.matching, targets.num_classes
-    recipe = gradient_matching.Recipe(
+    training = gradient_matching.InnerTraining(
         outer_loops=options.outer_loops,
         inner_loops=options.inner_loops,
         learning_rate=options.learning_rate,
@@ -53,7 +53,7 @@ def make_step(problem: Problem) -> Step:
     )
     net = _network(config, targets.images.shape[1:], classes)
     tx = make_optimizer(config)
-    update = pinned(gradient_matching.make_step(net, tx, recipe, mesh, key_match), mesh)
+    update = pinned(gradient_matching.make_step(net, tx, training, mesh, key_match), mesh)
 
     def step(state: MatchingState, number: int) -> tuple[MatchingState, dict[str, jax.Array]]:
         key = jax.random.fold_in(key_draw, number)

@@ -1,17 +1,25 @@
-"""KIP: what `distill` needs from a configuration, and the targets of every step."""
+"""KIP (Nguyen et al., ICLR 2021, Algorithm 1): one optimiser step on the support.
+
+The loss is that of kernel ridge regression from the support to a batch of targets; its gradient
+goes through the kernel to the support images and, where they are learned, the support labels.
+"""
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
+import flax.struct
 import jax
+import jax.numpy as jnp
 import numpy as np
+import optax
 from ml_collections import ConfigDict
 
-from kip_flax import data
-from kip_flax.algorithms import _distill as distill
-from kip_flax.algorithms._state import KipState
-from kip_flax.algorithms.base import Facts, Problem, Step, make_optimizer, pinned
+from kip_flax import data, krr
+from kip_flax.algorithms.base import Facts, Problem, Step, Support, make_optimizer, pinned
 from kip_flax.data import Dataset, augment
+from kip_flax.kernels import Kernel
+from kip_flax.krr.residuals import Batch
 from kip_flax.runtime import sharding
 from kip_flax.runtime.errors import UserError
 
@@ -19,21 +27,104 @@ FACTS = Facts(
     title="KIP", spelled_out="Kernel Inducing Points (KIP)", krr_loss=True, uses_kernel=True
 )
 
+Metrics = dict[str, jax.Array]
+# Support and batch to the loss and the predictions (T, classes) for the batch.
+Loss = Callable[[Support, Batch], tuple[jax.Array, jax.Array]]
 # Labels, size of a batch, classes, key and number of a step to the places of its targets.
 Draw = Callable[[np.ndarray, int, int, jax.Array, int], np.ndarray]
 
 
+class KipState(flax.struct.PyTreeNode):
+    """The learned support and its optimiser.
+
+    Attributes:
+        step: () int32, steps taken.
+        params: {'images': (S, H, W, C)} and, where the labels are learned, 'labels': (S, classes).
+        labels: (S, classes), the initial labels: those in use unless they are learned.
+        opt_state: optax state of `params`; with Gauss-Newton steps {'damping': (), and 'average':
+            images (S, H, W, C)}.
+    """
+
+    step: jax.Array
+    params: dict[str, jax.Array]
+    labels: jax.Array
+    opt_state: Any
+
+    @property
+    def support(self) -> Support:
+        """Support images (S, H, W, C) and labels (S, classes)."""
+        return self.params["images"], self.params.get("labels", self.labels)
+
+
+Update = Callable[[KipState, jax.Array, jax.Array, jax.Array], tuple[KipState, Metrics]]
+
+
+def kip_loss(
+    support: Support, batch: Batch, kernel: Kernel, reg: float
+) -> tuple[jax.Array, jax.Array]:
+    """The KIP loss (equation 1), and the predictions (T, classes).
+
+    `reg` is relative to the mean of the diagonal of K_ss.
+    """
+    x_s, y_s = support
+    k_ss = kernel(x_s, x_s)
+    k_ts = kernel(batch.x, x_s)
+    alpha = krr.solve(k_ss, y_s, reg)
+    predictions = krr.predict(k_ts, alpha)
+    return krr.loss(predictions, batch.y, batch.weights), predictions
+
+
 def init(config: ConfigDict, images: jax.Array, labels: jax.Array) -> KipState:
     """State before the first step: support images (S, H, W, C) and labels (S, classes)."""
-    return distill.init(images, labels, make_optimizer(config), config.support.learn_labels)
+    return first_state(images, labels, make_optimizer(config), config.support.learn_labels)
+
+
+def first_state(
+    images: jax.Array, labels: jax.Array, tx: optax.GradientTransformation, learn_labels: bool
+) -> KipState:
+    """State before the first step of the optimiser `tx`."""
+    params = {"images": jnp.asarray(images, jnp.float32)}
+    labels = jnp.asarray(labels, jnp.float32)
+    if learn_labels:
+        params["labels"] = jnp.array(labels)  # A copy: a step takes over the memory of its state.
+    return KipState(jnp.zeros((), jnp.int32), params, labels, tx.init(params))
 
 
 def make_step(problem: Problem) -> Step:
     """One step of the optimiser on a batch that is drawn anew, evenly over the classes."""
     config = problem.config
-    return on_batches(
-        problem, distill.make_step(problem.kernel, make_optimizer(config), config.reg)
-    )
+    loss = functools.partial(kip_loss, kernel=problem.kernel, reg=config.reg)
+    return on_batches(problem, make_update(loss, make_optimizer(config)))
+
+
+def make_update(loss: Loss, tx: optax.GradientTransformation) -> Update:
+    """`update(state, x_t, y_t, weights) -> (state, metrics)`, compiled: one step of `tx`.
+
+    It takes targets x_t (T, H, W, C), their labels y_t (T, classes) and weights (T,), 0 where a
+    target is padding. Its metrics are the loss, accuracy and gradient norm before the update.
+    """
+
+    def loss_of(
+        params: dict[str, jax.Array], initial_labels: jax.Array, batch: Batch
+    ) -> tuple[jax.Array, jax.Array]:
+        return loss((params["images"], params.get("labels", initial_labels)), batch)
+
+    def update(
+        state: KipState, x_t: jax.Array, y_t: jax.Array, weights: jax.Array
+    ) -> tuple[KipState, Metrics]:
+        value_and_grad = jax.value_and_grad(loss_of, has_aux=True)
+        batch = Batch(x_t, y_t, weights)
+        (value, predictions), grads = value_and_grad(state.params, state.labels, batch)
+        updates, opt_state = tx.update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        metrics = {
+            "loss": value,
+            "accuracy": krr.accuracy(predictions, jnp.argmax(y_t, axis=-1), weights),
+            "grad_norm": optax.tree.norm(grads),
+        }
+        return state.replace(step=state.step + 1, params=params, opt_state=opt_state), metrics
+
+    return jax.jit(update, donate_argnums=0)
 
 
 def drawn_anew(
@@ -43,7 +134,7 @@ def drawn_anew(
     return data.balanced_draw(labels, size, num_classes, jax.random.fold_in(key, number))
 
 
-def on_batches(problem: Problem, update: distill.Step, draw: Draw = drawn_anew) -> Step:
+def on_batches(problem: Problem, update: Update, draw: Draw = drawn_anew) -> Step:
     """Gives `update` a batch of targets for every step, augmented where that is asked for."""
     config, targets, mesh = problem.config, problem.targets, problem.mesh
     key_draw, key_augment = jax.random.split(problem.key)

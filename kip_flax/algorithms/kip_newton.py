@@ -8,12 +8,12 @@ from ml_collections import ConfigDict
 
 from kip_flax import data
 from kip_flax.algorithms import kip, kip_solve
-from kip_flax.algorithms._state import KipState
 from kip_flax.algorithms.base import Problem, Step, Support, kernel_options
-from kip_flax.algorithms.kip import check_data
+from kip_flax.algorithms.kip import KipState, Metrics, check_data
 from kip_flax.kernels import jacobian
 from kip_flax.kernels.sharded import shard_jacobian
 from kip_flax.krr import gauss_newton, residuals
+from kip_flax.krr.gauss_newton import Iterate
 
 __all__ = ["check", "check_data", "init", "make_step", "make_support", "pairs", "prepare"]
 
@@ -28,7 +28,21 @@ def check(config: ConfigDict) -> None:
 
 def init(config: ConfigDict, images: jax.Array, labels: jax.Array) -> KipState:
     """State before the first step: images (S, H, W, C), labels (S, classes)."""
-    return gauss_newton.init(images, labels, config.newton.damping)
+    return _state(gauss_newton.init(images, labels, config.newton.damping))
+
+
+def _state(iterate: Iterate) -> KipState:
+    optimiser = {"damping": iterate.damping, "average": iterate.average}
+    return KipState(iterate.number, {"images": iterate.images}, iterate.labels, optimiser)
+
+
+def _iterate(state: KipState) -> Iterate:
+    return Iterate(state.step, state.params["images"], state.labels, **state.opt_state)
+
+
+def averaged(state: KipState) -> KipState:
+    """The state with the average of its images in their place: what there is to use."""
+    return state.replace(params={"images": state.opt_state["average"]})
 
 
 def prepare(config: ConfigDict, say: Callable[[str], None]) -> None:
@@ -50,7 +64,14 @@ def make_step(problem: Problem) -> Step:
     make = residuals.with_solved_labels if learned else residuals.with_fixed_labels
     of_batch = make(problem.kernel, of_pairs, config.reg)
     key = jax.random.fold_in(problem.key, 1)
-    update = gauss_newton.make_step(of_batch, config.newton.iterations, key)
+    step = gauss_newton.make_step(of_batch, config.newton.iterations, key)
+
+    def update(
+        state: KipState, x_t: jax.Array, y_t: jax.Array, weights: jax.Array
+    ) -> tuple[KipState, Metrics]:
+        iterate, metrics = step(_iterate(state), x_t, y_t, weights)
+        return _state(iterate), metrics
+
     return kip.on_batches(problem, update, data.balanced_batch)
 
 
@@ -59,7 +80,7 @@ def make_support(problem: Problem) -> Callable[[KipState], Support]:
     where labels are learned."""
     learned = problem.config.support.learn_labels
     of_state = kip_solve.make_support(problem) if learned else lambda state: state.support
-    return lambda state: of_state(gauss_newton.averaged(state))
+    return lambda state: of_state(averaged(state))
 
 
 def label_targets(config: ConfigDict, train_size: int) -> int:

@@ -1,20 +1,24 @@
-"""KIP whose labels are solved for at every step: no gradient descent has to find them."""
+"""KIP whose labels are solved for at every step: no gradient descent has to find them.
+
+Variable projection (Golub and Pereyra, SIAM J. Numer. Anal. 1973): at the best labels the loss does
+not change with them to first order, so its gradient in the images takes them as fixed.
+"""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 
 import jax
-import numpy as np
 from ml_collections import ConfigDict
 
-from kip_flax import data
-from kip_flax.algorithms import _distill as distill
+from kip_flax import data, krr
 from kip_flax.algorithms import kip, ls
-from kip_flax.algorithms._state import KipState
 from kip_flax.algorithms.base import Problem, Step, Support, make_optimizer, pinned
-from kip_flax.algorithms.kip import check_data
+from kip_flax.algorithms.kip import KipState, check_data
 from kip_flax.algorithms.ls import labels, pairs
+from kip_flax.kernels import Kernel
 from kip_flax.krr import label_solve
+from kip_flax.krr.residuals import Batch
 from kip_flax.runtime import sharding
 from kip_flax.runtime.errors import UserError
 
@@ -32,16 +36,32 @@ __all__ = [
 FACTS = dataclasses.replace(kip.FACTS, variant="labels solved at each step")
 
 
+def solved_loss(
+    support: Support, batch: Batch, kernel: Kernel, reg: float
+) -> tuple[jax.Array, jax.Array]:
+    """The KIP loss with the labels that fit the batch best, and the predictions (T, classes).
+
+    The best predictions that a support can give are K_ts alpha*, whatever its labels: K_ss is not
+    needed. `reg` is absolute, as in `label_solve`.
+    """
+    x_s, _ = support
+    k_ts = kernel(batch.x, x_s)
+    sums = label_solve.sum_targets(jax.lax.stop_gradient(k_ts), batch.y, batch.weights)
+    alpha = label_solve.solution(sums, reg)
+    predictions = krr.predict(k_ts, alpha)
+    return krr.loss(predictions, batch.y, batch.weights), predictions
+
+
 def init(config: ConfigDict, images: jax.Array, labels: jax.Array) -> KipState:
     """State before the first step: images (S, H, W, C); the labels (S, classes) are not used."""
-    return distill.init(images, labels, make_optimizer(config), learn_labels=False)
+    return kip.first_state(images, labels, make_optimizer(config), learn_labels=False)
 
 
 def make_step(problem: Problem) -> Step:
     """One step of the optimiser on a batch that is drawn anew, evenly over the classes."""
     config = problem.config
-    update = distill.make_solved_step(problem.kernel, make_optimizer(config), config.reg)
-    return kip.on_batches(problem, update)
+    loss = functools.partial(solved_loss, kernel=problem.kernel, reg=config.reg)
+    return kip.on_batches(problem, kip.make_update(loss, make_optimizer(config)))
 
 
 def make_support(problem: Problem) -> Callable[[KipState], Support]:
@@ -51,16 +71,16 @@ def make_support(problem: Problem) -> Callable[[KipState], Support]:
     count = label_targets(config, len(targets.labels))
     key = jax.random.fold_in(problem.key, 1)
     rows = data.balanced_draw(targets.labels, count, targets.num_classes, key)
-    update = pinned(label_solve.make_step(problem.kernel), mesh)
+    add_targets = pinned(label_solve.make_add_targets(problem.kernel), mesh)
     solved = ls.solver(problem, label_solve.fitting_labels)
 
     def support(state: KipState) -> Support:
-        start = label_solve.init(state.params["images"], state.labels)
-        sums = sharding.replicate(mesh, jax.tree.map(np.array, start))
+        images = state.params["images"]
+        sums = sharding.replicate(mesh, label_solve.zero_sums(*state.labels.shape))
         for first in range(0, count, config.batch_size):
             tile = targets.take(rows[first : first + config.batch_size])
-            sums = update(sums, *sharding.put_targets(mesh, *tile))
-        return sums.images, solved(sums)
+            sums = add_targets(sums, images, *sharding.put_targets(mesh, *tile))
+        return images, solved(images, sums)
 
     return support
 

@@ -3,13 +3,16 @@
 import functools
 from collections.abc import Callable
 
+import flax.struct
 import jax
+import jax.numpy as jnp
 from jax.sharding import NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
-from kip_flax.algorithms._state import LsState
 from kip_flax.algorithms.base import Facts, Problem, Step, Support, pinned
+from kip_flax.kernels import Kernel
 from kip_flax.krr import label_solve
+from kip_flax.krr.label_solve import Sums
 from kip_flax.runtime import sharding
 from kip_flax.runtime.errors import UserError
 
@@ -22,16 +25,54 @@ FACTS = Facts(
 )
 
 
+class LsState(flax.struct.PyTreeNode):
+    """The sums over the targets seen so far.
+
+    Attributes:
+        step: () int32, tiles of targets summed.
+        images: (S, H, W, C), the support; never changed.
+        labels: (S, classes), the natural labels of the support.
+        gram: (S, S) sum over targets of K_st K_ts.
+        cross: (S, classes) sum over targets of K_st y_t.
+    """
+
+    step: jax.Array
+    images: jax.Array
+    labels: jax.Array
+    gram: jax.Array
+    cross: jax.Array
+
+    @property
+    def support(self) -> Support:
+        """Support images (S, H, W, C) and their natural labels (S, classes)."""
+        return self.images, self.labels
+
+    @property
+    def sums(self) -> Sums:
+        """What the labels are solved from."""
+        return Sums(self.gram, self.cross)
+
+
 def init(config: ConfigDict, images: jax.Array, labels: jax.Array) -> LsState:
     """State before the first tile: support images (S, H, W, C), natural labels (S, classes)."""
     del config
-    return label_solve.init(images, labels)
+    return first_state(images, labels)
+
+
+def first_state(images: jax.Array, labels: jax.Array) -> LsState:
+    """As `init`."""
+    return LsState(
+        step=jnp.zeros((), jnp.int32),
+        images=jnp.asarray(images, jnp.float32),
+        labels=jnp.asarray(labels, jnp.float32),
+        **label_solve.zero_sums(*labels.shape)._asdict(),
+    )
 
 
 def make_step(problem: Problem) -> Step:
     """One tile of `batch_size` targets, in fixed order, added to the sums."""
     batch, targets, mesh = problem.config.batch_size, problem.targets, problem.mesh
-    update = pinned(label_solve.make_step(problem.kernel), mesh)
+    update = pinned(make_update(problem.kernel), mesh)
 
     def step(state: LsState, number: int) -> tuple[LsState, dict[str, jax.Array]]:
         tile = slice((number - 1) * batch, number * batch)
@@ -40,26 +81,43 @@ def make_step(problem: Problem) -> Step:
     return step
 
 
+def make_update(kernel: Kernel) -> Callable[..., LsState]:
+    """`update(state, x_t, y_t, weights) -> state`: adds one tile of targets to the sums.
+
+    Targets x_t (T, H, W, C), labels y_t (T, classes), weights (T,), 0 where a target is padding.
+    """
+    add_targets = label_solve.make_add_targets(kernel)
+
+    def update(state: LsState, x_t: jax.Array, y_t: jax.Array, weights: jax.Array) -> LsState:
+        gram, cross = add_targets(state.sums, state.images, x_t, y_t, weights)
+        return state.replace(step=state.step + 1, gram=gram, cross=cross)
+
+    return update
+
+
 def make_support(problem: Problem) -> Callable[[LsState], Support]:
     """Natural labels before the pass over the targets, solved ones after it."""
     total = total_steps(problem.config, len(problem.targets.labels))
     solved = solver(problem)
 
     def support(state: LsState) -> Support:
-        return state.images, solved(state) if state.step == total else state.labels
+        labels = solved(state.images, state.sums) if state.step == total else state.labels
+        return state.images, labels
 
     return support
 
 
 def solver(
     problem: Problem, solve: Callable[..., jax.Array] = label_solve.solve_labels
-) -> Callable[[LsState], jax.Array]:
-    """The labels (S, classes) of a state's sums; `solve` is one of `label_solve`."""
+) -> Callable[[jax.Array, Sums], jax.Array]:
+    """Support images (S, H, W, C) and the sums of all targets -> the labels (S, classes).
+
+    `solve` is one of `label_solve`.
+    """
 
     @functools.partial(jax.jit, out_shardings=NamedSharding(problem.mesh, PartitionSpec()))
-    def solved(state: LsState) -> jax.Array:
-        k_ss = problem.kernel(state.images, state.images)
-        return solve(k_ss, state.gram, state.cross, problem.config.reg)
+    def solved(images: jax.Array, sums: Sums) -> jax.Array:
+        return solve(problem.kernel(images, images), sums, problem.config.reg)
 
     return solved
 

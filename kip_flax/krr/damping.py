@@ -93,28 +93,33 @@ def paths(
 
 
 class Choice(NamedTuple):
-    """Scalars: damping, in units of the mean; share of the way; share of noise that it takes away,
-    of what labels leave; and the squared residuals that other targets are expected to see, per
-    those now."""
+    """A step, and what it is expected to do. All scalars.
+
+    Attributes:
+        damping: in units of the mean of `Model.diagonal`.
+        length: share of the way to the solution.
+        noise: share of the noise that it takes away, of what labels leave.
+        predicted_loss: the squared residuals that other targets are expected to see, per those now.
+    """
 
     damping: jax.Array
     length: jax.Array
     noise: jax.Array
-    promised: jax.Array
+    predicted_loss: jax.Array
 
 
-def elsewhere(loss: jax.Array, noise: jax.Array) -> jax.Array:
-    """What other targets will see of a loss that a step leaves in its batch.
+def gcv_loss(loss: jax.Array, noise: jax.Array) -> jax.Array:
+    """The loss that other targets will see of a step that leaves `loss` in its batch.
 
-    Generalised cross-validation: more by 1 / (1 - h)^2, h the share of noise taken away, of what
-    labels leave. It holds where images have more numbers than the batch has residuals and almost
-    all could be fitted. What labels take costs others before the step as much as after it.
+    Generalised cross-validation: more by 1 / (1 - h)^2, h the share `noise` of noise taken away, of
+    what labels leave. It holds where images have more numbers than the batch has residuals and
+    almost all could be fitted. What labels take costs others before the step as much as after it.
     """
     return jnp.where(noise < _MOST_NOISE, loss / (1 - noise) ** 2, jnp.inf)
 
 
 def choose(path: RidgePath, noise: RidgePath, mean: jax.Array, least: jax.Array) -> Choice:
-    """The step that promises the least loss on other targets.
+    """The step with the least predicted loss on other targets.
 
     Args:
         path, noise: from `paths`.
@@ -131,10 +136,10 @@ def choose(path: RidgePath, noise: RidgePath, mean: jax.Array, least: jax.Array)
         ridge = damping * mean
         share = length * noise.overlap(ridge) / noise.square
         left = 1 - path.gain(ridge, length) / path.square
-        return Choice(damping, length, share, elsewhere(left, share))
+        return Choice(damping, length, share, gcv_loss(left, share))
 
     every = jax.vmap(lambda damping: jax.vmap(lambda n: judged(damping, n))(lengths))(dampings)
-    best = jnp.argmin(every.promised)
+    best = jnp.argmin(every.predicted_loss)
     return Choice(*(leaf.ravel()[best] for leaf in every))
 
 

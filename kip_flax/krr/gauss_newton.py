@@ -4,7 +4,7 @@ The residuals are nearly linear in the images over a small step, so the loss is 
 problem whose curvature is known from first derivatives: those of every pair cost no more than their
 sum, the gradient that a step of descent takes. A step is damped for two reasons. The linear model
 holds near the images only (Levenberg and Marquardt; More, 1978, for the ratio of gains), and the
-batch is a sample of the targets (`ridge_path`).
+batch is a sample of the targets (`damping`).
 
 What a step keeps of the noise of its batch averages out over steps: the images to use are a mean
 of those that the steps had, the later the more (Polyak and Juditsky, SIAM J. Control Optim. 1992;
@@ -17,17 +17,35 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from kip_flax.algorithms._state import KipState
-from kip_flax.krr import damping as ridge_path
-from kip_flax.krr.residuals import Residuals, Targets
+from kip_flax.krr import damping
+from kip_flax.krr.residuals import Batch, Residuals
 
 Metrics = dict[str, jax.Array]
-Step = Callable[[KipState, jax.Array, jax.Array, jax.Array], tuple[KipState, Metrics]]
-
 _TRIALS = 6  # Steps of a batch that may be refused, each with more damping.
 _LEAST_GAIN = 1e-5  # As a share of the loss; less is not told from rounding.
 _POWER = 3  # Of a step's number, its images' weight in the average.
 _REFUSED, _POOR, _GOOD = 4.0, 2.5, 1 / 3  # What the damping is multiplied by.
+
+
+class Iterate(NamedTuple):
+    """Where the steps are.
+
+    Attributes:
+        number: () int32, steps taken.
+        images: (S, H, W, C), the support.
+        labels: (S, classes), its labels, which steps do not change.
+        damping: (), the least damping of the next step.
+        average: (S, H, W, C), the average of the images of the steps: what there is to use.
+    """
+
+    number: jax.Array
+    images: jax.Array
+    labels: jax.Array
+    damping: jax.Array
+    average: jax.Array
+
+
+Step = Callable[[Iterate, jax.Array, jax.Array, jax.Array], tuple[Iterate, Metrics]]
 
 
 class Trial(NamedTuple):
@@ -41,48 +59,51 @@ class Trial(NamedTuple):
     number: jax.Array
 
 
-def init(images: jax.Array, labels: jax.Array, damping: float) -> KipState:
-    """State before the first step: images (S, H, W, C), labels (S, classes)."""
-    params = {"images": jnp.asarray(images, jnp.float32)}
-    average = jnp.array(params["images"])  # A copy: a step takes over the memory of its state.
-    state = {"damping": jnp.asarray(damping, jnp.float32), "average": average}
-    return KipState(jnp.zeros((), jnp.int32), params, jnp.asarray(labels, jnp.float32), state)
+def init(images: jax.Array, labels: jax.Array, least_damping: float) -> Iterate:
+    """The iterate before the first step: images (S, H, W, C), labels (S, classes)."""
+    images = jnp.asarray(images, jnp.float32)
+    return Iterate(
+        number=jnp.zeros((), jnp.int32),
+        images=images,
+        labels=jnp.asarray(labels, jnp.float32),
+        damping=jnp.asarray(least_damping, jnp.float32),
+        average=jnp.array(images),  # A copy: a step takes over the memory of its iterate.
+    )
 
 
 def make_step(residuals: Residuals, iterations: int, key: jax.Array) -> Step:
-    """`step(state, x_t, y_t, weights) -> (state, metrics)`.
+    """`step(iterate, x_t, y_t, weights) -> (iterate, metrics)`, compiled.
 
     Args:
         residuals: those of solved or of fixed labels; on a mesh where wanted.
         iterations: directions that a step is made of.
         key: of the signs that say what fitting noise looks like.
 
-    A step that leaves too much of its batch's loss to be of use elsewhere is tried again with more
-    damping; after six trials, or where nothing is promised, it is left out. Metrics are the loss
-    and accuracy before it, the norm of the gradient, the damping and length (share of the way) of
-    the step, and its gain elsewhere as a share of what was promised (0 where no step was taken).
-    The state keeps the least damping of the next step.
+    A step is tried again with more damping while the GCV loss does not fall. It is left out after
+    six trials, or where no gain is predicted. Metrics are the loss and accuracy before it, the norm
+    of the gradient, the damping and length (share of the way) of the step, and its gain in the GCV
+    loss as a share of the predicted one (0 where no step was taken).
     """
 
     def step(
-        state: KipState, x_t: jax.Array, y_t: jax.Array, weights: jax.Array
-    ) -> tuple[KipState, Metrics]:
-        images, batch = state.params["images"], Targets(x_t, y_t, weights)
-        now, model = residuals.linearise(images, state.labels, batch)
+        iterate: Iterate, x_t: jax.Array, y_t: jax.Array, weights: jax.Array
+    ) -> tuple[Iterate, Metrics]:
+        images, labels, batch = iterate.images, iterate.labels, Batch(x_t, y_t, weights)
+        now, model = residuals.linearise(images, labels, batch)
         entries = jnp.sum(weights) * y_t.shape[1]
-        signs = jax.random.fold_in(key, state.step)
-        path, noise = ridge_path.paths(model, now.residuals, signs, iterations)
+        signs = jax.random.fold_in(key, iterate.number)
+        path, noise = damping.paths(model, now.residuals, signs, iterations)
         mean = jnp.mean(model.diagonal())
 
         def attempt(carry: Trial) -> Trial:
-            choice = ridge_path.choose(path, noise, mean, carry.least)
+            choice = damping.choose(path, noise, mean, carry.least)
             way = choice.length * path.solution(choice.damping * mean)
             moved = images + way.reshape(images.shape)
-            left = residuals.loss(moved, state.labels, batch) / now.loss
-            gain = 1 - ridge_path.elsewhere(left, choice.noise)
-            hopeless = 1 - choice.promised < _LEAST_GAIN
+            left = residuals.loss(moved, labels, batch) / now.loss
+            gain = 1 - damping.gcv_loss(left, choice.noise)
+            hopeless = 1 - choice.predicted_loss < _LEAST_GAIN
             taken = (gain > 0) & ~hopeless  # False where it is not finite.
-            ratio = jnp.where(taken, gain / (1 - choice.promised), 0)
+            ratio = jnp.where(taken, gain / (1 - choice.predicted_loss), 0)
             least = _next_least(carry.least, choice.damping, ratio, taken, hopeless)
             moved = jnp.where(taken, moved, images)
             number = jnp.where(hopeless, _TRIALS, carry.number + 1)
@@ -92,7 +113,7 @@ def make_step(residuals: Residuals, iterations: int, key: jax.Array) -> Step:
             return (carry.ratio <= 0) & (carry.number < _TRIALS)
 
         none = jnp.zeros_like(now.loss)
-        start = Trial(images, none, none, none, state.opt_state["damping"], jnp.int32(0))
+        start = Trial(images, none, none, none, iterate.damping, jnp.int32(0))
         end = jax.lax.while_loop(refused, attempt, start)
         metrics = {
             "loss": now.loss,
@@ -102,20 +123,11 @@ def make_step(residuals: Residuals, iterations: int, key: jax.Array) -> Step:
             "length": end.length,
             "gain_ratio": end.ratio,
         }
-        average = _averaged(state.opt_state["average"], end.images, state.step + 1)
-        state = state.replace(
-            step=state.step + 1,
-            params={"images": end.images},
-            opt_state={"damping": end.least, "average": average},
-        )
-        return state, metrics
+        number = iterate.number + 1
+        average = _averaged(iterate.average, end.images, number)
+        return Iterate(number, end.images, labels, end.least, average), metrics
 
     return jax.jit(step, donate_argnums=0)
-
-
-def averaged(state: KipState) -> KipState:
-    """The state with the average of its images in their place: what there is to use."""
-    return state.replace(params={"images": state.opt_state["average"]})
 
 
 def _averaged(average: jax.Array, images: jax.Array, number: jax.Array) -> jax.Array:
@@ -124,11 +136,11 @@ def _averaged(average: jax.Array, images: jax.Array, number: jax.Array) -> jax.A
 
 
 def _next_least(
-    least: jax.Array, damping: jax.Array, ratio: jax.Array, taken: jax.Array, hopeless: jax.Array
+    least: jax.Array, tried: jax.Array, ratio: jax.Array, taken: jax.Array, hopeless: jax.Array
 ) -> jax.Array:
-    """Where the model held, more is dared next time; where not, less than it was this time."""
-    dared = jnp.maximum(_GOOD * least, ridge_path.DAMPINGS[0])
-    careful = damping * jnp.where(taken, _POOR, _REFUSED)
-    careful = jnp.minimum(careful, ridge_path.DAMPINGS[-1])
+    """Less damping where the model held, more than the `tried` one where it did not."""
+    dared = jnp.maximum(_GOOD * least, damping.DAMPINGS[0])
+    careful = tried * jnp.where(taken, _POOR, _REFUSED)
+    careful = jnp.minimum(careful, damping.DAMPINGS[-1])
     kept = jnp.where((ratio < 0.4) & ~hopeless, careful, least)
     return jnp.where(ratio > 0.75, dared, kept)

@@ -21,8 +21,8 @@ from kip_flax.kernels.jacobian import Jacobian
 from kip_flax.krr import label_solve
 
 
-class Targets(NamedTuple):
-    """A batch: images (T, H, W, C), labels (T, C), weights (T,), 0 where a target is padding."""
+class Batch(NamedTuple):
+    """Targets: images (T, H, W, C), labels (T, C), weights (T,), 0 where a target is padding."""
 
     x: jax.Array
     y: jax.Array
@@ -66,23 +66,23 @@ class Residuals(NamedTuple):
         linearise: the fit, and the model around it.
     """
 
-    loss: Callable[[jax.Array, jax.Array, Targets], jax.Array]
-    linearise: Callable[[jax.Array, jax.Array, Targets], tuple[Fit, Model]]
+    loss: Callable[[jax.Array, jax.Array, Batch], jax.Array]
+    linearise: Callable[[jax.Array, jax.Array, Batch], tuple[Fit, Model]]
 
 
 def with_solved_labels(kernel: Kernel, jacobian: Jacobian, reg: float) -> Residuals:
     """With the labels that fit the batch best; those given are not used. `reg` is absolute."""
 
-    def best(k_ts: jax.Array, batch: Targets) -> tuple[jax.Array, jax.Array, Fit]:
-        gram, cross = label_solve.sums(k_ts, batch.y, batch.weights)
-        alpha = label_solve.solution(gram, cross, reg)
-        return gram, alpha, _fit(k_ts, alpha, batch)
+    def best(k_ts: jax.Array, batch: Batch) -> tuple[jax.Array, jax.Array, Fit]:
+        sums = label_solve.sum_targets(k_ts, batch.y, batch.weights)
+        alpha = label_solve.solution(sums, reg)
+        return sums.gram, alpha, _fit(k_ts, alpha, batch)
 
-    def loss(images: jax.Array, labels: jax.Array, batch: Targets) -> jax.Array:
+    def loss(images: jax.Array, labels: jax.Array, batch: Batch) -> jax.Array:
         del labels
         return best(kernel(batch.x, images), batch)[2].loss
 
-    def linearise(images: jax.Array, labels: jax.Array, batch: Targets) -> tuple[Fit, Model]:
+    def linearise(images: jax.Array, labels: jax.Array, batch: Batch) -> tuple[Fit, Model]:
         del labels
         k_ts, dk = jacobian(batch.x, images)
         gram, alpha, fit = best(k_ts, batch)
@@ -99,11 +99,11 @@ def with_solved_labels(kernel: Kernel, jacobian: Jacobian, reg: float) -> Residu
 def with_fixed_labels(kernel: Kernel, jacobian: Jacobian, reg: float) -> Residuals:
     """With the labels given. `reg` is relative to the mean of the diagonal of K_ss."""
 
-    def loss(images: jax.Array, labels: jax.Array, batch: Targets) -> jax.Array:
+    def loss(images: jax.Array, labels: jax.Array, batch: Batch) -> jax.Array:
         alpha = krr.solve(kernel(images, images), labels, reg)
         return _fit(kernel(batch.x, images), alpha, batch).loss
 
-    def linearise(images: jax.Array, labels: jax.Array, batch: Targets) -> tuple[Fit, Model]:
+    def linearise(images: jax.Array, labels: jax.Array, batch: Batch) -> tuple[Fit, Model]:
         k_ts, dk_ts = jacobian(batch.x, images)
         k_ss, dk_ss = jacobian(images, images)
         alpha = krr.solve(k_ss, labels, reg)
@@ -190,7 +190,7 @@ class FixedModel(NamedTuple):
         return both + self.share * jnp.trace(both) * jnp.eye(len(both), dtype=both.dtype)
 
 
-def _fit(k_ts: jax.Array, alpha: jax.Array, batch: Targets) -> Fit:
+def _fit(k_ts: jax.Array, alpha: jax.Array, batch: Batch) -> Fit:
     pred = krr.predict(k_ts, alpha)
     return Fit(
         (pred - batch.y) * batch.weights[:, None],

@@ -246,8 +246,8 @@ def _solved_labels(
     k_ss: np.ndarray, k_ns: np.ndarray, labels: np.ndarray, classes: int, reg: float
 ) -> np.ndarray:
     y = np.asarray(krr.centered_one_hot(labels, classes), np.float64)
-    gram, cross = jnp.asarray(k_ns.T @ k_ns), jnp.asarray(k_ns.T @ y)
-    return np.asarray(label_solve.solve_labels(jnp.asarray(k_ss), gram, cross, reg))
+    sums = label_solve.Sums(jnp.asarray(k_ns.T @ k_ns), jnp.asarray(k_ns.T @ y))
+    return np.asarray(label_solve.solve_labels(jnp.asarray(k_ss), sums, reg))
 
 
 def _measure(

@@ -57,11 +57,11 @@ def first_state(net, tx):
     return gradient_matching.init(images, labels, net, tx)
 
 
-def run(net, recipe, devices, steps, key=1):
+def run(net, training, devices, steps, key=1):
     """States after 0, 1, ... steps, and the metrics of each."""
     mesh = sharding.make_mesh(devices, 1)
     tx = optax.sgd(0.5, 0.5)
-    make = gradient_matching.make_step(net, tx, recipe, mesh, jax.random.key(key))
+    make = gradient_matching.make_step(net, tx, training, mesh, jax.random.key(key))
     step = tasks.pinned(make, mesh)
     states, told = [sharding.replicate(mesh, first_state(net, tx))], []
     for number in range(steps):
@@ -73,9 +73,9 @@ def run(net, recipe, devices, steps, key=1):
     return states, told
 
 
-PUBLISHED = gradient_matching.Recipe(3, 2, 0.1, 256)
+PUBLISHED = gradient_matching.InnerTraining(3, 2, 0.1, 256)
 # Batches of four of the six images: permuted, the last one half empty; all augmented.
-SMALL_BATCHES = gradient_matching.Recipe(2, 2, 0.1, 4, ("scale", "flip"))
+SMALL_BATCHES = gradient_matching.InnerTraining(2, 2, 0.1, 4, ("scale", "flip"))
 
 
 @pytest.mark.parametrize("pixels", [2048, 2 * 64], ids=["one pass", "three passes, one not full"])

@@ -10,7 +10,7 @@ import pytest
 
 from kip_flax import architectures as arch
 from kip_flax import kernels
-from kip_flax.algorithms import _distill as distill
+from kip_flax.algorithms import kip, kip_solve
 
 REG, RATE, S, T, CLASSES = 1e-3, 0.02, 4, 7, 3
 SPEC = arch.fc(1)
@@ -27,7 +27,7 @@ def problem(size=3):
 
 @partial(jax.jit, static_argnums=0)
 def reference_loss(spec, x_s, y_s, x_t, y_t):
-    """Loss and predictions from the symbols of the paper, nothing of `distill` or `krr`."""
+    """Loss and predictions from the symbols of the paper, nothing of `kip` or `krr`."""
     kernel = kernels.make_kernel(spec, implementation="neural_tangents")
 
     def loss(x_s, y_s):
@@ -45,12 +45,17 @@ def exact(*problem, spec=SPEC):
     return float(value), np.asarray(pred), [np.asarray(g) for g in gradients]
 
 
+def update(kernel, tx, loss=kip.kip_loss):
+    """A step of `tx`."""
+    return kip.make_update(partial(loss, kernel=kernel, reg=REG), tx)
+
+
 def start(tx, learn_labels, spec=SPEC, size=3, implementation="auto"):
     """A step function, and a state whose arrays it may take over."""
     x_s, y_s, _, _ = problem(size)
-    state = distill.init(x_s, y_s, tx, learn_labels)
-    step = distill.make_step(kernels.make_kernel(spec, implementation=implementation), tx, REG)
-    return step, jax.tree.map(np.array, state)
+    state = kip.first_state(x_s, y_s, tx, learn_labels)
+    kernel = kernels.make_kernel(spec, implementation=implementation)
+    return update(kernel, tx), jax.tree.map(np.array, state)
 
 
 @pytest.mark.parametrize(
@@ -144,12 +149,12 @@ def test_the_loss_falls_and_fixed_labels_stay():
 
 def test_init_counts_from_zero_in_float32():
     x_s, y_s, _, _ = problem()
-    state = distill.init(x_s.astype(np.float64), y_s.astype(np.float64), optax.adam(1.0), True)
+    state = kip.first_state(x_s.astype(np.float64), y_s.astype(np.float64), optax.adam(1.0), True)
     assert state.step == 0
     assert {a.dtype for a in jax.tree.leaves(state.params)} == {np.dtype(np.float32)}
     np.testing.assert_array_equal(state.support[0], x_s)
     np.testing.assert_array_equal(state.support[1], y_s)
-    assert set(distill.init(x_s, y_s, optax.adam(1.0), False).params) == {"images"}
+    assert set(kip.first_state(x_s, y_s, optax.adam(1.0), False).params) == {"images"}
 
 
 def test_a_kernel_that_is_not_positive_definite_gives_a_loss_that_is_not_finite():
@@ -160,8 +165,8 @@ def test_a_kernel_that_is_not_positive_definite_gives_a_loss_that_is_not_finite(
     def indefinite(a, b):
         return -jnp.ones((len(a), len(b)))
 
-    step = distill.make_step(indefinite, tx, REG)
-    state = jax.tree.map(np.array, distill.init(x_s, y_s, tx, False))
+    step = update(indefinite, tx)
+    state = jax.tree.map(np.array, kip.first_state(x_s, y_s, tx, False))
     _, metrics = step(state, x_t, y_t, np.ones(T, np.float32))
     assert np.isnan(metrics["loss"])
 
@@ -185,8 +190,8 @@ def test_with_solved_labels_the_gradient_is_that_through_the_solution():
     k_ts, gradient = reference(x_s.astype(float), x_t.astype(float))
     best = np.linalg.lstsq(np.asarray(k_ts), y_t, rcond=None)[0]
     tx = optax.sgd(1.0)
-    step = distill.make_solved_step(kernels.make_kernel(SPEC), tx, REG)
-    state = jax.tree.map(np.array, distill.init(x_s, y_s, tx, learn_labels=False))
+    step = update(kernels.make_kernel(SPEC), tx, kip_solve.solved_loss)
+    state = jax.tree.map(np.array, kip.first_state(x_s, y_s, tx, learn_labels=False))
     # A padded target counts for nothing.
     images, labels = (np.concatenate([a, 9 * a[:1]]) for a in (x_t, y_t))
     new, metrics = step(state, images, labels, np.r_[np.ones(T), 0].astype(np.float32))

@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 from least_squares import KINDS, dense, problem, residuals_of
 
-from kip_flax.krr import damping as ridge_path
+from kip_flax.krr import damping
 
 
 @functools.cache
 def explored(kind, iterations):
     images, labels, batch = problem()
     fit, model = residuals_of(kind).linearise(images, labels, batch)
-    path = ridge_path.explore(model, fit.residuals, iterations)
+    path = damping.explore(model, fit.residuals, iterations)
     return dense(model, 4, 9).astype(float), np.asarray(fit.residuals).ravel().astype(float), path
 
 
@@ -78,7 +78,7 @@ def test_a_space_that_ends_early_gives_the_solution():
     rng = np.random.default_rng(0)
     matrix = rng.normal(size=(20, 1, 2)) @ rng.normal(size=(2, 30))
     r = rng.normal(size=(20, 1)).astype(np.float32)
-    path = ridge_path.explore(model_of(matrix), jnp.asarray(r), 10)
+    path = damping.explore(model_of(matrix), jnp.asarray(r), 10)
     dense_matrix = matrix[:, 0]
     expected = np.linalg.solve(
         dense_matrix.T @ dense_matrix + np.eye(30), -dense_matrix.T @ r[:, 0]
@@ -97,7 +97,7 @@ def test_noise_overlaps_as_much_as_the_hat_matrix_says():
     fit, model = residuals_of("solved").linearise(images, labels, batch)
 
     def overlap(key):
-        return ridge_path.paths(model, fit.residuals, key, 36)[1].overlap(jnp.float32(ridge))
+        return damping.paths(model, fit.residuals, key, 36)[1].overlap(jnp.float32(ridge))
 
     found = np.asarray(jax.lax.map(overlap, jax.random.split(jax.random.key(0), 400)))
     error = found.std() / np.sqrt(len(found))
@@ -140,7 +140,7 @@ def test_a_promise_holds_where_every_residual_could_be_fitted(noise):
         residuals = -(seen @ truth + wrong)
         found, path, mean = _choose(model_of(seen), _single(residuals), jax.random.key(seed))
         step = np.asarray(found.length * path.solution(found.damping * mean))[0]
-        told = float(found.promised) * np.mean(residuals**2)
+        told = float(found.predicted_loss) * np.mean(residuals**2)
         kept.append(np.mean((other @ (truth - step) + later) ** 2) / told)
     assert 0.85 < np.mean(kept) < 1.15, kept
 
@@ -165,7 +165,7 @@ def test_a_promise_knows_what_labels_have_taken():
         found, path, mean = _choose(model, residuals, jax.random.key(seed))
         step = np.asarray(found.length * path.solution(found.damping * mean)).T
         labels = np.linalg.lstsq(columns, y - seen @ step, rcond=None)[0]
-        told = float(found.promised) * np.mean(residuals**2) / (1 - size / 300) ** 2
+        told = float(found.predicted_loss) * np.mean(residuals**2) / (1 - size / 300) ** 2
         kept.append(np.mean((y_other - other @ step - others @ labels) ** 2) / told)
     assert 0.85 < np.mean(kept) < 1.15, kept
 
@@ -177,7 +177,7 @@ def _single(x):
 def choose(seen, residuals, key):
     """The step that is chosen, and all that it could have been."""
     found, path, mean = _choose(model_of(seen), _single(residuals), key)
-    grid = [(d, n) for d in ridge_path.DAMPINGS for n in ridge_path.LENGTHS]
+    grid = [(d, n) for d in damping.DAMPINGS for n in damping.LENGTHS]
     steps = [np.asarray(n * path.solution(d * mean))[0] for d, n in (found[:2], *grid)]
     return steps[0], steps[1:]
 
@@ -185,19 +185,19 @@ def choose(seen, residuals, key):
 @jax.jit
 def _choose(model, residuals, key):
     mean = jnp.mean(jnp.sum(model.matrix**2, axis=(0, 1)))
-    path, noise = ridge_path.paths(model, residuals, key, 60)
-    return ridge_path.choose(path, noise, mean, jnp.float32(0)), path, mean
+    path, noise = damping.paths(model, residuals, key, 60)
+    return damping.choose(path, noise, mean, jnp.float32(0)), path, mean
 
 
 def test_no_damping_below_the_least_is_chosen():
     images, labels, batch = problem()
     fit, model = residuals_of("solved").linearise(images, labels, batch)
-    path, noise = ridge_path.paths(model, fit.residuals, jax.random.key(0), 36)
+    path, noise = damping.paths(model, fit.residuals, jax.random.key(0), 36)
     mean = jnp.mean(model.diagonal())
 
-    def damping(least):
-        return float(ridge_path.choose(path, noise, mean, jnp.float32(least))[0])
+    def chosen(least):
+        return float(damping.choose(path, noise, mean, jnp.float32(least))[0])
 
-    assert damping(0) < 5
-    assert damping(5) >= 5
-    assert damping(1000) == 1000
+    assert chosen(0) < 5
+    assert chosen(5) >= 5
+    assert chosen(1000) == 1000

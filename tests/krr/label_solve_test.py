@@ -33,45 +33,44 @@ def exact_kernels():
 
 
 def summed(tile, kernel=None):
-    """The state after all targets, `tile` at a time, the last tile padded with weight 0."""
+    """The sums over all targets, `tile` at a time, the last tile padded with weight 0."""
     x_t, y_t = problem()
-    step = label_solve.make_step(kernel or kernels.make_kernel(arch.fc(1)))
-    state = label_solve.init(x_t[:S], y_t[:S])
+    add_targets = label_solve.make_add_targets(kernel or kernels.make_kernel(arch.fc(1)))
+    sums = label_solve.zero_sums(S, CLASSES)
     for start in range(0, T, tile):
         weights = np.zeros(tile, np.float32)
         x, y = (np.full((tile, *a.shape[1:]), 9, np.float32) for a in (x_t, y_t))
         real = len(x_t[start : start + tile])
         weights[:real], x[:real], y[:real] = 1, x_t[start : start + tile], y_t[start : start + tile]
-        state = step(state, x, y, weights)
-    return state
+        sums = add_targets(sums, x_t[:S], x, y, weights)
+    return sums
 
 
 @pytest.fixture(scope="module")
-def state():
+def sums():
     return summed(16)
 
 
-def test_sums_are_the_products_with_all_targets(state):
+def test_sums_are_the_products_with_all_targets(sums):
     _, k_ts = exact_kernels()
     _, y_t = problem()
-    assert state.gram.dtype == state.cross.dtype == np.float64
-    np.testing.assert_allclose(state.gram, k_ts.T @ k_ts, rtol=1e-5)
-    np.testing.assert_allclose(state.cross, k_ts.T @ y_t, rtol=1e-4, atol=1e-4)
-    assert int(state.step) == -(-T // 16)
+    assert sums.gram.dtype == sums.cross.dtype == np.float64
+    np.testing.assert_allclose(sums.gram, k_ts.T @ k_ts, rtol=1e-5)
+    np.testing.assert_allclose(sums.cross, k_ts.T @ y_t, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("tile", [1, 7, T])
-def test_the_size_of_a_tile_is_irrelevant(state, tile):
+def test_the_size_of_a_tile_is_irrelevant(sums, tile):
     other = summed(tile)
-    np.testing.assert_allclose(other.gram, state.gram, rtol=1e-6)
-    np.testing.assert_allclose(other.cross, state.cross, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(other.gram, sums.gram, rtol=1e-6)
+    np.testing.assert_allclose(other.cross, sums.cross, rtol=1e-5, atol=1e-6)
 
 
-def test_a_mesh_sums_the_same(state):
+def test_a_mesh_sums_the_same(sums):
     mesh = sharding.make_mesh(4)
     kernel = shard_kernel(kernels.make_kernel(arch.fc(1)), mesh)
     other = summed(T, kernel)  # 50 rows on four devices: padded.
-    np.testing.assert_allclose(other.gram, state.gram, rtol=1e-5)
+    np.testing.assert_allclose(other.gram, sums.gram, rtol=1e-5)
 
 
 def test_labels_are_the_closed_form():
@@ -80,8 +79,9 @@ def test_labels_are_the_closed_form():
     _, y_t = problem()
     for reg in (REG, 3.0):
         ridge = reg / S * np.eye(S)
+        exact = label_solve.Sums(jnp.asarray(k_ts.T @ k_ts), k_ts.T @ y_t)
         want = (k_ss + ridge) @ np.linalg.solve(k_ts.T @ k_ts + ridge, k_ts.T @ y_t)
-        labels = label_solve.solve_labels(k_ss, jnp.asarray(k_ts.T @ k_ts), k_ts.T @ y_t, reg)
+        labels = label_solve.solve_labels(k_ss, exact, reg)
         assert labels.dtype == np.float32
         np.testing.assert_allclose(labels, want, rtol=1e-5, atol=1e-6)
 
@@ -92,22 +92,13 @@ def loss_of(labels):
     return float(krr.loss(krr.predict(k_ts, krr.solve(k_ss, labels, REG)), y_t))
 
 
-def test_no_labels_do_better(state):
+def test_no_labels_do_better(sums):
     """Solved in float32 tiles: below natural labels, and a minimum: no change of labels helps."""
-    k_ss = jax.jit(kernels.make_kernel(arch.fc(1)))(state.images, state.images)
-    labels = label_solve.solve_labels(k_ss, state.gram, state.cross, REG)
+    x_t, y_t = problem()
+    k_ss = jax.jit(kernels.make_kernel(arch.fc(1)))(x_t[:S], x_t[:S])
+    labels = label_solve.solve_labels(k_ss, sums, REG)
     best = loss_of(labels)
-    assert best < 0.7 * loss_of(state.labels)
+    assert best < 0.7 * loss_of(y_t[:S])
     rng = np.random.default_rng(3)
     for _ in range(20):
         assert loss_of(labels + 0.05 * rng.normal(size=labels.shape)) > best
-
-
-def test_the_initial_state_is_empty():
-    x_t, y_t = problem()
-    state = label_solve.init(x_t[:S], y_t[:S])
-    assert jax.tree.map(np.shape, (state.gram, state.cross)) == ((S, S), (S, CLASSES))
-    assert not np.asarray(state.gram).any()
-    assert state.step == 0
-    np.testing.assert_array_equal(state.support[0], x_t[:S])
-    np.testing.assert_array_equal(state.support[1], y_t[:S])

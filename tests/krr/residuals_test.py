@@ -128,7 +128,7 @@ def test_the_diagonal_writes_no_second_dk_down():
 
 def test_padding_is_left_out():
     images, labels, batch = problem()
-    more = residuals.Targets(*(np.pad(a, [(0, 2)] + [(0, 0)] * (a.ndim - 1)) for a in batch))
+    more = residuals.Batch(*(np.pad(a, [(0, 2)] + [(0, 0)] * (a.ndim - 1)) for a in batch))
     for kind in KINDS:
         made = residuals_of(kind)
         (expected, _), (found, model) = (

@@ -8,7 +8,7 @@ import numpy as np
 import optax
 import pytest
 
-from kip_flax.algorithms import _distill as distill
+from kip_flax.algorithms import kip
 from kip_flax.runs import checkpoint
 from kip_flax.runs.folder import RunFolder
 from kip_flax.runtime.errors import UserError
@@ -19,7 +19,8 @@ META = {"config": {"seed": 1, "steps": (1, 2)}, "data": 7}
 def state(seed):
     rng = np.random.default_rng(seed)
     images = rng.normal(size=(4, 3, 3, 1)).astype(np.float32)
-    return distill.init(images, rng.normal(size=(4, 2)).astype(np.float32), optax.adam(0.1), True)
+    labels = rng.normal(size=(4, 2)).astype(np.float32)
+    return kip.first_state(images, labels, optax.adam(0.1), learn_labels=True)
 
 
 def saved(tmp_path, steps, keep=3):

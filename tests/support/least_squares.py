@@ -21,7 +21,7 @@ def problem(support=4, targets=30, classes=3, side=3, seed=0):
     x_t = rng.normal(size=(targets, side, side, 1)).astype(np.float32)
     numbers = rng.integers(classes, size=targets)
     y_t = np.asarray(krr.centered_one_hot(numbers, classes))
-    batch = residuals.Targets(x_t, y_t, np.ones(targets, np.float32))
+    batch = residuals.Batch(x_t, y_t, np.ones(targets, np.float32))
     return x_t[:support] + 0.5, y_t[:support], batch
 
 

@@ -142,12 +142,14 @@ def initial(path: str) -> ImageSet:
 
 def label_solved(start: ImageSet, pool: Targets, kernel: Kernel, reg: float) -> ImageSet:
     """The images of `start` with the best labels for all of `pool`, see `label_solve`."""
-    state = label_solve.init(jnp.asarray(start.images[0]), jnp.asarray(start.labels[0]))
-    step = label_solve.make_step(kernel)
+    support = jnp.asarray(start.images[0])
+    sums = label_solve.zero_sums(*start.labels[0].shape)
+    add_targets = label_solve.make_add_targets(kernel)
     for first in range(0, len(pool.labels), _TILE):
         rows = np.arange(first, min(first + _TILE, len(pool.labels)))
         images, labels = pool.take(rows)
-        state = step(state, *map(jnp.asarray, (images, labels, np.ones(len(rows), np.float32))))
-    k_ss = jax.jit(lambda x: kernel(x, x))(state.images)
-    solved = label_solve.solve_labels(k_ss, state.gram, state.cross, reg)
+        tile = map(jnp.asarray, (images, labels, np.ones(len(rows), np.float32)))
+        sums = add_targets(sums, support, *tile)
+    k_ss = jax.jit(lambda x: kernel(x, x))(support)
+    solved = label_solve.solve_labels(k_ss, sums, reg)
     return ImageSet("label_solve", start.images, np.asarray(solved)[None])
