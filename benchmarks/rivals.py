@@ -24,7 +24,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from kip_flax import data
-from kip_flax.algorithms import base
+from kip_flax.algorithms.base import Problem
 from kip_flax.kernels import Kernel
 from kip_flax.kernels.sharded import shard_kernel
 from kip_flax.runs import setup
@@ -93,8 +93,9 @@ def _stepper(config: ConfigDict, args: argparse.Namespace) -> Callable[[int], An
     kernel: Kernel = _no_kernel
     if config.algorithm == "kip":
         kernel = shard_kernel(setup.make_kernel(config, Console()), mesh)
-    support = base.init_support(config, targets, jax.random.key(0))
-    task = base.make_task(config, targets, support, kernel, mesh, jax.random.key(1))
+    support = setup.first_support(config, targets, jax.random.key(0))
+    problem = Problem(config, targets, kernel, mesh, jax.random.key(1))
+    task = setup.make_distillation(problem, support)
     kept = [task.start()]
 
     def step(number: int) -> None:

@@ -10,7 +10,6 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from kip_flax import data, export, preprocess
-from kip_flax.algorithms import base
 from kip_flax.modes.figures.draw import ShownSet, rendered, rows_figure
 from kip_flax.runs import setup
 from kip_flax.runtime import files
@@ -47,7 +46,7 @@ def _natural(name: str, data_dir: str) -> ShownSet:
     fitted = setup.preprocessing_of(_set(name), dataset, config.preprocess)
     training = preprocess.apply(fitted, dataset.train_images)
     targets = data.Targets(training, dataset.train_labels, dataset.num_classes)
-    drawn = base.init_support(config, targets, base.keys(config)[0])
+    drawn = setup.first_support(config, targets, setup.keys(config)[0])
     images, labels = map(np.asarray, drawn)
     pictures = preprocess.invert(fitted, images)
     accuracy = told["draws"][0]["initial"]["accuracy"]

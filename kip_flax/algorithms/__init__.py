@@ -1,8 +1,8 @@
 """The algorithms: each is one module here, or anywhere, named by `config.algorithm`.
 
 A module has `init(config, images, labels) -> state` and `make_step(problem) -> step`, where
-`step(state, number) -> (state, metrics)`, and may have what `tasks` and `config` ask it for
-besides; docs/adding-an-algorithm.md says what.
+`step(state, number) -> (state, metrics)`, and may have what `runs.setup`, `config` and the
+functions here ask it for besides; docs/adding-an-algorithm.md says what.
 """
 
 from __future__ import annotations

@@ -1,6 +1,5 @@
-"""Algorithms as the training loop sees them: first state, step, support to export."""
+"""What algorithms are made from, and what they may state about themselves."""
 
-import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -12,14 +11,14 @@ import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
-from kip_flax import algorithms, architectures, data, export, krr
-from kip_flax import config as config_lib
+from kip_flax import architectures, data, krr
 from kip_flax.data import Targets
 from kip_flax.kernels import Kernel, KernelOptions
-from kip_flax.runtime import sharding
 
 # Steps at which the published sets were written; then every 500.
 PUBLISHED_STEPS = (*(0, 1, 2, 4, 6, 8, 12, 18, 26, 37, 54, 78, 112, 162, 233, 335, 483, 695, 1000),)
+
+SUPPORT_DRAWS = ("real", "noise")
 
 State = Any  # An algorithm's own pytree, with `step` and, in most, `support`.
 Step = Callable[[Any, int], tuple[Any, dict[str, jax.Array]]]
@@ -90,28 +89,6 @@ class Facts:
         return ", ".join(filter(None, (self.spelled_out or self.title, self.variant)))
 
 
-@dataclass(frozen=True)
-class Task:
-    """One algorithm on one data set.
-
-    Attributes:
-        total: steps of the whole run.
-        marks: steps after which the support is evaluated and exported; 0 is implied.
-        pairs: kernel entries that a step computes; 0 where it computes none.
-        start: () -> the state before the first step.
-        step: (state, number) -> the state after step `number` (from 1), and what it measured on its
-            targets. The same number always sees the same targets.
-        support: state -> images (S, H, W, C) and labels (S, classes) to evaluate and to export.
-    """
-
-    total: int
-    marks: frozenset[int]
-    pairs: int
-    start: Callable[[], Any]
-    step: Step
-    support: Callable[[Any], Support]
-
-
 @dataclass(frozen=True, eq=False)
 class Problem:
     """What an algorithm makes its step from.
@@ -131,61 +108,26 @@ class Problem:
     key: jax.Array
 
 
-def total_steps(config: ConfigDict, train_size: int) -> int:
-    """`num_steps`, unless the algorithm says otherwise."""
-    return _of(config, "total_steps", lambda config, train_size: config.num_steps)(
-        config, train_size
-    )
-
-
 def marks(config: ConfigDict, total: int) -> frozenset[int]:
-    """Steps asked for, or the published ones, as far as the run goes; always the last.
-
-    An algorithm may say otherwise.
-    """
-    return _of(config, "marks", _marks)(config, total)
-
-
-def _marks(config: ConfigDict, total: int) -> frozenset[int]:
+    """Steps of `eval.steps`, or the published ones, as far as the run goes; always the last."""
     published = {*PUBLISHED_STEPS, *range(1500, total + 1, 500)}
     return frozenset({step for step in (config.eval.steps or published) if step <= total} | {total})
 
 
-def label_targets(config: ConfigDict, train_size: int) -> int:
-    """Training images that an evaluation solves for the labels with; 0 unless it does."""
-    return _of(config, "label_targets", lambda config, train_size: 0)(config, train_size)
+def draw_support(targets: Targets, size: int, draw: str, key: jax.Array) -> Support:
+    """A first support in the order of the classes, the same number of images for every class.
 
+    Args:
+        targets: the training set.
+        size: images, a multiple of the classes.
+        draw: one of `SUPPORT_DRAWS`: 'real' draws training images, 'noise' standard normal pixels.
+        key: of the draw.
 
-def _of(config: ConfigDict, name: str, otherwise: Any) -> Any:
-    """`name` of the configuration's algorithm, which need not have it."""
-    return getattr(algorithms.find(config.algorithm), name, otherwise)
-
-
-def template(config: ConfigDict, image_shape: tuple[int, int, int], num_classes: int) -> State:
-    """A state with shapes and dtypes in the place of arrays."""
-    size = config.support.size
-    shapes = (size, *image_shape), (size, num_classes)
-    images, labels = (jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes)
-    return jax.eval_shape(functools.partial(_first_state, config), images, labels)
-
-
-def keys(config: ConfigDict) -> tuple[jax.Array, jax.Array]:
-    """Keys of a run: of the draw that its support begins with, and of all its steps."""
-    key_support, key_steps = jax.random.split(jax.random.key(config.seed))
-    return key_support, key_steps
-
-
-def init_support(config: ConfigDict, targets: Targets, key: jax.Array) -> Support:
-    """The support that a run starts from, in the order of the classes.
-
-    'real' draws training images, the same number for every class; 'noise' draws standard normal
-    pixels. Labels are one-hot minus 1/classes. A file gives both, in its own order.
+    Returns:
+        Images (size, H, W, C) and labels (size, classes), one-hot minus 1/classes.
     """
-    if config_lib.from_a_file(config):
-        start = export.load_distilled(config.support.init)
-        return jnp.asarray(start.images), jnp.asarray(start.labels)
-    size, classes = config.support.size, targets.num_classes
-    if config.support.init == "real":
+    classes = targets.num_classes
+    if draw == "real":
         rows = data.balanced_draw(targets.labels, size, classes, key)
         rows = rows[np.argsort(targets.labels[rows], kind="stable")]
         images, labels = jnp.asarray(targets.images[rows]), targets.labels[rows]
@@ -193,38 +135,6 @@ def init_support(config: ConfigDict, targets: Targets, key: jax.Array) -> Suppor
         images = jax.random.normal(key, (size, *targets.images.shape[1:]), jnp.float32)
         labels = np.repeat(np.arange(classes), size // classes)
     return images, krr.centered_one_hot(labels, classes)
-
-
-def make_task(
-    config: ConfigDict,
-    targets: Targets,
-    support: Support,
-    kernel: Kernel,
-    mesh: Mesh,
-    key: jax.Array,
-) -> Task:
-    """The task that `config.algorithm` names, with its targets spread over `mesh`."""
-
-    def start() -> State:
-        # Steps take over the memory of their state: no two arrays of it may share theirs.
-        return sharding.replicate(mesh, jax.tree.map(np.array, _first_state(config, *support)))
-
-    train_size = len(targets.labels)
-    problem = Problem(config, targets, kernel, mesh, key)
-    total = total_steps(config, train_size)
-    return Task(
-        total=total,
-        marks=marks(config, total),
-        pairs=_of(config, "pairs", lambda config, train_size: 0)(config, train_size),
-        start=start,
-        step=algorithms.find(config.algorithm).make_step(problem),
-        support=_of(config, "make_support", lambda _: lambda state: state.support)(problem),
-    )
-
-
-def prepare(config: ConfigDict, say: Callable[[str], None]) -> None:
-    """Compiles ahead what an algorithm needs besides the kernel."""
-    _of(config, "prepare", lambda config, say: None)(config, say)
 
 
 def kernel_options(config: ConfigDict) -> KernelOptions:
@@ -272,7 +182,3 @@ def pinned(step: Callable[..., Any], mesh: Mesh) -> jax.stages.Wrapped:
     """
     whole = NamedSharding(mesh, PartitionSpec())
     return jax.jit(step, donate_argnums=0, out_shardings=whole)
-
-
-def _first_state(config: ConfigDict, images: jax.Array, labels: jax.Array) -> State:
-    return algorithms.find(config.algorithm).init(config, images, labels)

@@ -12,10 +12,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from kip_flax.algorithms.base import State, Task
+from kip_flax.algorithms.base import State
 from kip_flax.runs.checkpoint import Saver
 from kip_flax.runs.evaluate import Evaluate
 from kip_flax.runs.record import Recorder
+from kip_flax.runs.setup import Distillation
 from kip_flax.runtime import metrics, multihost, signals
 from kip_flax.runtime.console import Console, clock, count, duration
 from kip_flax.runtime.errors import UserError
@@ -36,7 +37,7 @@ class Training:
         log_every: steps from one line of progress to the next.
     """
 
-    task: Task
+    task: Distillation
     evaluate: Evaluate
     recorder: Recorder
     saver: Saver

@@ -1,23 +1,125 @@
-"""What the modes begin with: a folder of their own, the data, their preprocessing, the kernel."""
+"""What a run is put together from: folder, data, preprocessing, kernel, support and steps."""
 
 import contextlib
+import functools
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
+from kip_flax import algorithms, data, export, kernels, preprocess
 from kip_flax import config as config_lib
-from kip_flax import data, export, kernels, preprocess
-from kip_flax.algorithms import base as tasks
-from kip_flax.data import Dataset
+from kip_flax.algorithms import base
+from kip_flax.algorithms.base import Problem, State, Step, Support
+from kip_flax.data import Dataset, Targets
 from kip_flax.kernels import Kernel
 from kip_flax.preprocess import Preprocess
 from kip_flax.runs import evaluate
 from kip_flax.runs.folder import RunFolder
-from kip_flax.runtime import files, multihost
+from kip_flax.runtime import files, multihost, sharding
 from kip_flax.runtime.console import Console
 from kip_flax.runtime.errors import UserError
+
+
+@dataclass(frozen=True)
+class Distillation:
+    """One algorithm on one data set: what a run goes through.
+
+    Attributes:
+        total: steps of the whole run.
+        marks: steps after which the support is evaluated and exported; 0 is implied.
+        pairs: kernel entries that a step computes; 0 where it computes none.
+        start: () -> the state before the first step.
+        step: (state, number) -> the state after step `number` (from 1), and what it measured on its
+            targets. The same number always sees the same targets.
+        support: state -> images (S, H, W, C) and labels (S, classes) to evaluate and to export.
+    """
+
+    total: int
+    marks: frozenset[int]
+    pairs: int
+    start: Callable[[], State]
+    step: Step
+    support: Callable[[State], Support]
+
+
+def make_distillation(problem: Problem, support: Support) -> Distillation:
+    """What the algorithm of `problem` makes of a first `support`, as `first_support` gives it."""
+    config = problem.config
+
+    def start() -> State:
+        # Steps take over the memory of their state: no two arrays of it may share theirs.
+        state = jax.tree.map(np.array, _first_state(config, *support))
+        return sharding.replicate(problem.mesh, state)
+
+    train_size = len(problem.targets.labels)
+    total = total_steps(config, train_size)
+    return Distillation(
+        total=total,
+        marks=marks(config, total),
+        pairs=_hook(config, "pairs", lambda config, train_size: 0)(config, train_size),
+        start=start,
+        step=algorithms.find(config.algorithm).make_step(problem),
+        support=_hook(config, "make_support", lambda _: lambda state: state.support)(problem),
+    )
+
+
+def total_steps(config: ConfigDict, train_size: int) -> int:
+    """`num_steps`, unless the algorithm says otherwise."""
+    return _hook(config, "total_steps", lambda config, _: config.num_steps)(config, train_size)
+
+
+def marks(config: ConfigDict, total: int) -> frozenset[int]:
+    """Steps to evaluate and export after: `base.marks`, unless the algorithm says otherwise."""
+    return _hook(config, "marks", base.marks)(config, total)
+
+
+def label_targets(config: ConfigDict, train_size: int) -> int:
+    """Training images that an evaluation solves for the labels with; 0 unless it does."""
+    return _hook(config, "label_targets", lambda config, train_size: 0)(config, train_size)
+
+
+def compile_steps(config: ConfigDict, say: Callable[[str], None]) -> None:
+    """Compiles ahead what the algorithm's steps need besides the kernel."""
+    _hook(config, "prepare", lambda config, say: None)(config, say)
+
+
+def state_template(
+    config: ConfigDict, image_shape: tuple[int, int, int], num_classes: int
+) -> State:
+    """A state with shapes and dtypes in the place of arrays."""
+    size = config.support.size
+    shapes = (size, *image_shape), (size, num_classes)
+    images, labels = (jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes)
+    return jax.eval_shape(functools.partial(_first_state, config), images, labels)
+
+
+def keys(config: ConfigDict) -> tuple[jax.Array, jax.Array]:
+    """Keys of a run: of the draw that its support begins with, and of all its steps."""
+    key_support, key_steps = jax.random.split(jax.random.key(config.seed))
+    return key_support, key_steps
+
+
+def first_support(config: ConfigDict, targets: Targets, key: jax.Array) -> Support:
+    """The support that a run starts from: a draw in the order of the classes, or that of a file."""
+    if config_lib.from_a_file(config):
+        start = export.load_distilled(config.support.init)
+        return jnp.asarray(start.images), jnp.asarray(start.labels)
+    return base.draw_support(targets, config.support.size, config.support.init, key)
+
+
+def _first_state(config: ConfigDict, images: jax.Array, labels: jax.Array) -> State:
+    return algorithms.find(config.algorithm).init(config, images, labels)
+
+
+def _hook(config: ConfigDict, name: str, otherwise: Any) -> Any:
+    """`name` of the configuration's algorithm, which need not have it."""
+    return getattr(algorithms.find(config.algorithm), name, otherwise)
 
 
 @contextlib.contextmanager
@@ -106,6 +208,6 @@ def preprocessing_of(distilled: export.Distilled, dataset: Dataset, name: str) -
 
 def make_kernel(config: ConfigDict, console: Console) -> Kernel:
     """The kernel that `config` names, compiled ahead where that can be done."""
-    options = tasks.kernel_options(config)
+    options = base.kernel_options(config)
     kernels.warm_up(options, console.say)
     return kernels.make_kernel(options)

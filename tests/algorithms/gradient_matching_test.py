@@ -10,7 +10,7 @@ import optax
 import pytest
 
 from kip_flax.algorithms import _gradient_matching as gradient_matching
-from kip_flax.algorithms import base as tasks
+from kip_flax.algorithms import base
 from kip_flax.networks import build as networks
 from kip_flax.networks import zoo
 from kip_flax.runtime import batching, sharding
@@ -62,7 +62,7 @@ def run(net, training, devices, steps, key=1):
     mesh = sharding.make_mesh(devices, 1)
     tx = optax.sgd(0.5, 0.5)
     make = gradient_matching.make_step(net, tx, training, mesh, jax.random.key(key))
-    step = tasks.pinned(make, mesh)
+    step = base.pinned(make, mesh)
     states, told = [sharding.replicate(mesh, first_state(net, tx))], []
     for number in range(steps):
         real = np.swapaxes(FILE["real"][number % 3], 0, 1).astype(np.float32)

@@ -7,8 +7,8 @@ from whole_runs import artefacts, assert_same, result, small, stop_at
 
 from kip_flax import architectures, data, export, kernels, preprocess
 from kip_flax import config as config_lib
-from kip_flax.algorithms import base as tasks
-from kip_flax.modes.train import mode as train
+from kip_flax.modes import train
+from kip_flax.runs import setup
 from kip_flax.runtime.errors import UserError
 
 
@@ -22,7 +22,7 @@ def test_kip_solve_gives_its_images_the_best_labels_for_its_ridge(
     digits = data.load_dataset("digits")
     rows = np.arange(len(digits.train_labels))
     if few == 50:
-        key = jax.random.fold_in(tasks.keys(config)[1], 1)
+        key = jax.random.fold_in(setup.keys(config)[1], 1)
         rows = data.balanced_draw(digits.train_labels, few, 10, key)
     fitted = preprocess.fit("standard", digits.train_images)
     x = preprocess.apply(fitted, digits.train_images[rows])

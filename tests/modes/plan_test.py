@@ -11,12 +11,12 @@ import quick
 from configs import kip_digits
 from kip_flax import architectures as arch
 from kip_flax import data
-from kip_flax.algorithms import base as tasks
 from kip_flax.kernels import KernelOptions, band
 from kip_flax.modes.plan import arithmetic, probe
 from kip_flax.modes.plan.mode import Forecast, plan_run
 from kip_flax.modes.plan.probe import LinearTime
 from kip_flax.modes.train import mode as train
+from kip_flax.runs import setup
 from kip_flax.runtime import sharding
 
 
@@ -119,11 +119,11 @@ def test_what_a_plan_says(name, algorithm, monkeypatch, capsys):
 def test_a_probe_of_label_solve_takes_whole_tiles_of_the_run_alone(count, monkeypatch):
     quick.install(monkeypatch)
     taken = []
-    make = probe.base.make_task
+    make = probe.setup.make_distillation
 
-    def counting(config, targets, *rest):
-        task = make(config, targets, *rest)
-        assert len(targets.labels) == task.total * count
+    def counting(problem, support):
+        task = make(problem, support)
+        assert len(problem.targets.labels) == task.total * count
 
         def step(state, number):
             taken.append((number, task.total))
@@ -131,7 +131,7 @@ def test_a_probe_of_label_solve_takes_whole_tiles_of_the_run_alone(count, monkey
 
         return dataclasses.replace(task, step=step)
 
-    monkeypatch.setattr(probe.base, "make_task", counting)
+    monkeypatch.setattr(probe.setup, "make_distillation", counting)
     config = importlib.import_module("configs.ls_digits").get_config()
     dataset = data.load_dataset("digits")
     mesh = sharding.make_mesh()
@@ -152,7 +152,7 @@ def test_a_probe_of_label_solve_takes_whole_tiles_of_the_run_alone(count, monkey
 def test_an_evaluation_that_solves_for_labels_is_counted_with_them(name, fields, labelled):
     config = importlib.import_module(f"configs.{name}").get_config()
     config.update_from_flattened_dict(fields)
-    assert tasks.label_targets(config, 1438) == labelled
+    assert setup.label_targets(config, 1438) == labelled
 
 
 @pytest.mark.slow

@@ -20,8 +20,7 @@ from kip_flax.modes.export_set import mode as export_set
 from kip_flax.modes.train import mode as train
 from kip_flax.modes.transfer import sets as transfer_sets
 from kip_flax.modes.transfer import table as transfer_table
-from kip_flax.runs import evaluate
-from kip_flax.runs import setup as prepare
+from kip_flax.runs import evaluate, setup
 from kip_flax.runtime import disk, files
 from kip_flax.runtime.errors import UserError
 
@@ -151,7 +150,7 @@ def whole_runs(folder, monkeypatch):
     run = small(num_steps=1)
     monkeypatch.chdir(folder)
     train.train_and_evaluate(run, "runs/digits")
-    monkeypatch.setattr(prepare, "fingerprint", lambda _: 0)
+    monkeypatch.setattr(setup, "fingerprint", lambda _: 0)
     yield raised(train.train_and_evaluate, run, "runs/digits")
 
 

@@ -16,10 +16,8 @@ from whole_runs import (
 )
 
 from kip_flax import export, kernels
-from kip_flax.algorithms import base as tasks
 from kip_flax.modes.train import mode as train
-from kip_flax.runs import checkpoint
-from kip_flax.runs import setup as prepare
+from kip_flax.runs import checkpoint, setup
 from kip_flax.runs.folder import RunFolder
 from kip_flax.runs.loop import Training
 from kip_flax.runtime.errors import UserError
@@ -118,7 +116,7 @@ def test_two_runs_in_one_folder_are_refused(tmp_path):
 
 def test_other_data_in_the_folder_are_refused(undisturbed, monkeypatch):
     workdir, _ = undisturbed
-    monkeypatch.setattr(prepare, "fingerprint", lambda dataset: 1)
+    monkeypatch.setattr(setup, "fingerprint", lambda dataset: 1)
     with pytest.raises(UserError, match="was made from other data"):
         train.train_and_evaluate(small(augment="shift"), str(workdir))
 
@@ -167,7 +165,7 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(tmp_
     assert "after step 0 and by step 2" in str(caught.value)
     assert "checkpoint of step 0 is kept" in str(caught.value)
     with checkpoint.open_manager(str(tmp_path), 3) as manager:
-        restored = checkpoint.restore(manager, tasks.template(config, (8, 8, 1), 10))
+        restored = checkpoint.restore(manager, setup.state_template(config, (8, 8, 1), 10))
     assert restored.step == 0
     assert np.isfinite(restored.state.support[0]).all()
 

@@ -1,14 +1,20 @@
-"""What the modes begin with: data told apart, preprocessing kept, a folder for one at a time."""
+"""What a run is put together from: data, preprocessing, a folder for one at a time, its steps."""
 
 import dataclasses
 import os
 
+import jax
 import numpy as np
 import pytest
+from quick import quick_kernel
+from whole_runs import small
 
 from configs import kip_digits
 from kip_flax import preprocess
-from kip_flax.runs import setup as prepare
+from kip_flax.algorithms.base import Problem
+from kip_flax.data import Targets
+from kip_flax.runs import setup
+from kip_flax.runtime import sharding
 from kip_flax.runtime.errors import UserError
 
 
@@ -17,7 +23,7 @@ def test_data_that_differ_in_one_pixel_or_label_have_another_fingerprint(digits)
     images[-1, 3, 3, 0] += 1
     labels[0] += 1
     others = ({}, {"train_images": images}, {"train_labels": labels}, {"test_images": images})
-    found = [prepare.fingerprint(dataclasses.replace(digits, **fields)) for fields in others]
+    found = [setup.fingerprint(dataclasses.replace(digits, **fields)) for fields in others]
     assert found[0] not in found[1:3]
     assert found[0] == found[3]  # Nothing is made from the test images.
 
@@ -25,26 +31,26 @@ def test_data_that_differ_in_one_pixel_or_label_have_another_fingerprint(digits)
 def test_validation_is_taken_from_the_training_images(digits):
     config = kip_digits.get_config()
     config.dataset.validation = 0.25
-    held = prepare.load(config)
+    held = setup.load(config)
     total = len(digits.train_labels)
     assert len(held.train_labels) + len(held.test_labels) == total
     assert abs(len(held.test_labels) - total / 4) < 10
-    assert (held.split, prepare.load(kip_digits.get_config()).split) == ("validation", "test")
+    assert (held.split, setup.load(kip_digits.get_config()).split) == ("validation", "test")
 
 
 def test_a_run_that_goes_on_keeps_the_preprocessing_that_it_began_with(digits, tmp_path):
     config = kip_digits.get_config()
-    first = prepare.kept_preprocessing(config, digits, str(tmp_path), resumed=False)
+    first = setup.kept_preprocessing(config, digits, str(tmp_path), resumed=False)
     darker = dataclasses.replace(digits, train_images=digits.train_images // 2)
-    kept = prepare.kept_preprocessing(config, darker, str(tmp_path), resumed=True)
-    fresh = prepare.kept_preprocessing(config, darker, str(tmp_path), resumed=False)
+    kept = setup.kept_preprocessing(config, darker, str(tmp_path), resumed=True)
+    fresh = setup.kept_preprocessing(config, darker, str(tmp_path), resumed=False)
     ours, theirs, others = (
         preprocess.apply(fitted, digits.test_images[:5]) for fitted in (first, kept, fresh)
     )
     np.testing.assert_array_equal(ours, theirs)
     assert np.abs(ours - others).max() > 0.1
     os.remove(tmp_path / "preprocess.npz")  # Lost: it is made again.
-    again = prepare.kept_preprocessing(config, digits, str(tmp_path), resumed=True)
+    again = setup.kept_preprocessing(config, digits, str(tmp_path), resumed=True)
     np.testing.assert_allclose(preprocess.apply(again, digits.test_images[:5]), ours)
 
 
@@ -53,27 +59,42 @@ def test_a_set_to_begin_with_fits_the_run(digits, tmp_path):
     path = tmp_path / "FC1_ssize10_nozca_l_noaug_ckpt1.npz"
     np.savez(path, images=images, labels=labels)
     config = kip_digits.get_config()
-    assert prepare.start_of(config, digits) is None
+    assert setup.start_of(config, digits) is None
     config.support.init = str(path)
-    np.testing.assert_array_equal(prepare.start_of(config, digits).images, images)
+    np.testing.assert_array_equal(setup.start_of(config, digits).images, images)
     config.support.size = 20
     with pytest.raises(UserError, match=r"10 images and support.size is 20: .*support.size=10"):
-        prepare.start_of(config, digits)
+        setup.start_of(config, digits)
     config.preprocess = "none"
     with pytest.raises(UserError, match="made with preprocess=standard"):
-        prepare.start_of(config, digits)
+        setup.start_of(config, digits)
     config.support.init = str(tmp_path / "lost.npz")
     with pytest.raises(UserError, match=r"lost\.npz does not exist"):
-        prepare.start_of(config, digits)
+        setup.start_of(config, digits)
 
 
 def test_a_folder_is_for_one_at_a_time(tmp_path):
-    with prepare.own_folder(str(tmp_path / "run")) as folder:
+    with setup.own_folder(str(tmp_path / "run")) as folder:
         assert os.path.isabs(folder)
         with (
             pytest.raises(UserError, match=r"workdir .* is in use"),
-            prepare.own_folder(folder),
+            setup.own_folder(folder),
         ):
             pass
-    with prepare.own_folder(folder):  # Free again.
+    with setup.own_folder(folder):  # Free again.
         pass
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "total", "pairs"), [("kip", 12, 400), ("dc", 12, 0), ("ls", 2, 300)]
+)
+def test_the_algorithm_says_how_many_steps_and_pairs_there_are(algorithm, total, pairs):
+    config = small(algorithm=algorithm, eval__steps=(), matching__network="mlp")
+    targets = Targets(np.zeros((40, 8, 8, 1), np.float32), np.arange(40) % 10, 10)
+    support = setup.first_support(config, targets, jax.random.key(0))
+    mesh = sharding.make_mesh(1, 1)
+    problem = Problem(config, targets, quick_kernel(None), mesh, jax.random.key(0))
+    made = setup.make_distillation(problem, support)
+    assert (made.total, made.pairs) == (total, pairs)
+    assert made.marks == ({2} if algorithm == "ls" else {0, 1, 2, 4, 6, 8, 12})
+    np.testing.assert_array_equal(made.support(made.start())[0], support[0])

@@ -12,7 +12,6 @@ from ml_collections import ConfigDict
 
 from kip_flax import algorithms, architectures, data, kernels
 from kip_flax import config as config_lib
-from kip_flax.algorithms import base
 from kip_flax.data import Dataset
 from kip_flax.kernels.sharded import shard_kernel
 from kip_flax.modes.plan import arithmetic, probe
@@ -82,12 +81,12 @@ def plan_run(config: ConfigDict, console: Console | None = None) -> Forecast:
     train_size = len(dataset.train_labels)
     targets = min(config.batch_size, train_size)
     tests = len(data.test_subset(dataset, config.eval.num_test)[1])
-    labelled = base.label_targets(config, train_size)
-    total = base.total_steps(config, train_size)
+    labelled = setup.label_targets(config, train_size)
+    total = setup.total_steps(config, train_size)
     probed = probe.Probe(config, dataset, kernel, mesh)
     found = Forecast(
         steps=total,
-        evaluations=len(base.marks(config, total) | {0}),
+        evaluations=len(setup.marks(config, total) | {0}),
         targets=targets,
         tests=tests,
         labelled=labelled,

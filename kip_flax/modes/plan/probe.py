@@ -11,10 +11,10 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from kip_flax import data, preprocess
-from kip_flax.algorithms import base
+from kip_flax.algorithms.base import Problem
 from kip_flax.data import Dataset, Targets
 from kip_flax.kernels import Kernel
-from kip_flax.runs import evaluate
+from kip_flax.runs import evaluate, setup
 
 _SECONDS = 4.0  # A probe with more targets than the first should take about so long.
 _FEW = 64  # Targets of the first probe.
@@ -67,8 +67,9 @@ class Probe:
         config = self._config.copy_and_resolve_references()
         config.batch_size = count
         targets = self._batches(count)
-        support = base.init_support(config, targets, self._key)
-        task = base.make_task(config, targets, support, self._kernel, self._mesh, self._key)
+        support = setup.first_support(config, targets, self._key)
+        problem = Problem(config, targets, self._kernel, self._mesh, self._key)
+        task = setup.make_distillation(problem, support)
         state = task.start()
 
         def some(steps: int) -> None:
@@ -87,7 +88,7 @@ class Probe:
     def evaluation(self, count: int) -> float:
         """Seconds of an evaluation on `count` images."""
         targets = self._batches(count)
-        images, labels = base.init_support(self._config, targets, self._key)
+        images, labels = setup.first_support(self._config, targets, self._key)
         measure = evaluate.make_evaluate(
             self._kernel,
             targets.images[:count],

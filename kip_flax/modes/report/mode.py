@@ -13,8 +13,7 @@ from kip_flax.kernels.sharded import shard_kernel
 from kip_flax.modes.report import facts as report_facts
 from kip_flax.modes.report import page as report
 from kip_flax.modes.report.facts import Frames
-from kip_flax.runs import analysis
-from kip_flax.runs import setup as prepare
+from kip_flax.runs import analysis, setup
 from kip_flax.runs.folder import RunFolder
 from kip_flax.runtime import sharding
 from kip_flax.runtime.console import Console
@@ -61,10 +60,10 @@ def _make_up(workdir: Path, config: ConfigDict, frames: Frames, console: Console
     folder = RunFolder(workdir)
     try:
         with folder.locked():
-            dataset = prepare.load(config)
+            dataset = setup.load(config)
             config_lib.check_data(config, dataset)
             mesh = sharding.make_mesh(config.mesh.data, config.mesh.support)
-            kernel = shard_kernel(prepare.make_kernel(config, console), mesh)
+            kernel = shard_kernel(setup.make_kernel(config, console), mesh)
             fitted = folder.preprocessing()
             analysis.analyse_run(folder, config, dataset, fitted, kernel, mesh)
     except UserError as error:

@@ -14,8 +14,7 @@ from ml_collections import ConfigDict
 
 from kip_flax import __version__, data, kernels, preprocess
 from kip_flax import config as config_lib
-from kip_flax.algorithms import base as tasks
-from kip_flax.algorithms.base import State, Task
+from kip_flax.algorithms.base import Problem, State
 from kip_flax.data import Dataset
 from kip_flax.kernels import Kernel
 from kip_flax.kernels.sharded import shard_kernel
@@ -26,6 +25,7 @@ from kip_flax.runs import analysis, checkpoint, evaluate, setup
 from kip_flax.runs.folder import RunFolder
 from kip_flax.runs.loop import Training
 from kip_flax.runs.record import Exporter, Recorder, Support, WriteReport
+from kip_flax.runs.setup import Distillation
 from kip_flax.runtime import hardware, metrics, multihost, sharding, signals
 from kip_flax.runtime.console import Console, count
 from kip_flax.runtime.errors import UserError
@@ -60,7 +60,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str, console: Console | None
         # The data, and the state that an earlier part of the run has left.
         _check_experiment(config, manager, workdir)
         dataset = _load_data(config)
-        total = tasks.total_steps(config, len(dataset.train_labels))
+        total = setup.total_steps(config, len(dataset.train_labels))
         meta = {"config": config.to_dict(), "data": _shared_fingerprint(dataset)}
         restored = _restore(config, dataset, manager, meta["data"])
         if restored is not None and restored.step >= total:
@@ -70,7 +70,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str, console: Console | None
         # Preprocessing, kernel, algorithm.
         fitted = setup.kept_preprocessing(config, dataset, workdir, resumed=restored is not None)
         kernel = shard_kernel(setup.make_kernel(config, console), mesh)
-        tasks.prepare(config, console.say)
+        setup.compile_steps(config, console.say)
         task, initial = _make_task(config, dataset, fitted, kernel, mesh)
         measure = evaluate.on_test_images(config, dataset, fitted, kernel, mesh)
         _write_config(folder, config)
@@ -121,7 +121,7 @@ def _restore(
     config: ConfigDict, dataset: Dataset, manager: ocp.CheckpointManager, fingerprint: int
 ) -> checkpoint.Restored | None:
     """The state to go on from; UserError if it was made from other data."""
-    like = tasks.template(config, dataset.image_shape, dataset.num_classes)
+    like = setup.state_template(config, dataset.image_shape, dataset.num_classes)
     restored = checkpoint.restore(manager, like)
     if restored is not None and restored.meta["data"] != fingerprint:
         workdir = manager.directory.parent
@@ -131,13 +131,14 @@ def _restore(
 
 def _make_task(
     config: ConfigDict, dataset: Dataset, fitted: Preprocess, kernel: Kernel, mesh: Mesh
-) -> tuple[Task, Support]:
+) -> tuple[Distillation, Support]:
     """The steps of the algorithm, and the support that they start from."""
     train_images = preprocess.apply(fitted, dataset.train_images)
     targets = data.Targets(train_images, dataset.train_labels, dataset.num_classes)
-    key_support, key_steps = tasks.keys(config)
-    initial = tasks.init_support(config, targets, key_support)
-    task = tasks.make_task(config, targets, initial, kernel, mesh, key_steps)
+    key_support, key_steps = setup.keys(config)
+    initial = setup.first_support(config, targets, key_support)
+    problem = Problem(config, targets, kernel, mesh, key_steps)
+    task = setup.make_distillation(problem, initial)
     return task, (np.asarray(initial[0]), np.asarray(initial[1]))
 
 
@@ -165,7 +166,7 @@ def _report_writer() -> WriteReport:
 
 
 def _summary(
-    config: ConfigDict, dataset: Dataset, mesh: Mesh, task: Task, workdir: str
+    config: ConfigDict, dataset: Dataset, mesh: Mesh, task: Distillation, workdir: str
 ) -> tuple[str, list[tuple[str, str]]]:
     size = "x".join(map(str, dataset.image_shape))
     labels = f"labels {config_lib.labels_are(config_lib.flatten(config))}"

@@ -17,8 +17,7 @@ from kip_flax.modes.report import facts as report_facts
 from kip_flax.modes.report import mode as report_mode
 from kip_flax.modes.report import page as report
 from kip_flax.modes.train import mode as train
-from kip_flax.runs import history
-from kip_flax.runs import setup as prepare
+from kip_flax.runs import history, setup
 from kip_flax.runtime.errors import UserError
 
 pytestmark = pytest.mark.usefixtures("quick_kernels")
@@ -175,7 +174,7 @@ def test_a_page_without_its_data_says_why_there_is_no_analysis(copy, capsys):
 
 def test_a_folder_at_work_is_shown_as_it_is(copy, capsys):
     (copy / "analysis.npz").unlink()
-    with prepare.own_folder(str(copy)):
+    with setup.own_folder(str(copy)):
         report_mode.write_reports(str(copy), None)
     assert "in use by another run" in capsys.readouterr().out
     assert (copy / "report.html").exists()
