@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 
 from kip_flax import algorithms, architectures, data, fields
 from kip_flax.algorithms import _matching_fields as matching_fields
-from kip_flax.data import augment
+from kip_flax.data import augment, datasets
 from kip_flax.networks import fields as transfer_fields
 from kip_flax.runtime.errors import UserError
 
@@ -121,14 +121,8 @@ def validate(config: ConfigDict) -> None:
     for name in fields.ABOVE_ZERO:
         if not flat[name] > 0:
             raise UserError(f"{name} is {flat[name]}: it must be above 0.")
-    if not 0 < config.dataset.test_fraction < 1:
-        raise UserError(
-            f"dataset.test_fraction is {config.dataset.test_fraction}: it must lie between 0 and 1."
-        )
-    if not 0 <= config.dataset.validation < 1:
-        raise UserError(
-            f"dataset.validation is {config.dataset.validation}: it must be at least 0 and below 1."
-        )
+    if datasets.SECTION.check is not None:
+        datasets.SECTION.check(flat)
     if any(not _is(step, int) or step < 0 for step in config.eval.steps):
         raise UserError(
             f"eval.steps is {tuple(config.eval.steps)}: write steps, such as (0, 10, 100)."

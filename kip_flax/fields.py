@@ -5,7 +5,7 @@ The defaults and what each is for are in `configs/default.py`.
 
 from collections.abc import Sequence
 
-from kip_flax import architectures, data, kernels, preprocess
+from kip_flax import kernels, preprocess
 from kip_flax.algorithms import _matching_fields as matching_fields
 from kip_flax.networks import fields as transfer_fields
 
@@ -60,9 +60,7 @@ FIELDS: dict[str, type] = {
 }
 
 CHOICES: dict[str, Sequence[str]] = {
-    "dataset.name": data.DATASETS,
     "preprocess": preprocess.PREPROCESSES,
-    "kernel.architecture": tuple(architectures.ARCHITECTURES),
     "kernel.parameterization": kernels.PARAMETERIZATIONS,
     "kernel.kind": kernels.GETS,
     "kernel.implementation": kernels.IMPLEMENTATIONS,

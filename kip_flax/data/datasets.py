@@ -1,19 +1,44 @@
 """Data sets: a name and a folder in, a checked `Dataset` out.
 
-Nothing is downloaded. The files are the publishers' own; `sources` knows where they lie.
+Nothing is downloaded. The files are the publishers' own; the modules of `sets` read them.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from kip_flax.data import readers, sources
-from kip_flax.data.sources import Part, Source
+from kip_flax.data import readers, sets
+from kip_flax.data.source import Part, Source
 from kip_flax.runtime.errors import UserError
+from kip_flax.runtime.fields import Section
 
-DATASETS: tuple[str, ...] = ("digits", *sources.PUBLISHED, "folder", "npz")
+DATASETS: tuple[str, ...] = sets.NAMES
 _SPLIT_SEED = 0  # of the split of data that come without a test set: the same for every run
+
+
+def _check(fields: Mapping[str, Any]) -> None:
+    sets.find(fields["dataset.name"])
+    test, validation = fields["dataset.test_fraction"], fields["dataset.validation"]
+    if not 0 < test < 1:
+        raise UserError(f"dataset.test_fraction is {test}: it must lie between 0 and 1.")
+    if not 0 <= validation < 1:
+        raise UserError(f"dataset.validation is {validation}: it must be at least 0 and below 1.")
+
+
+SECTION = Section(
+    {
+        "dataset.name": str,
+        "dataset.data_dir": str,
+        "dataset.image_size": int,
+        "dataset.test_fraction": float,
+        "dataset.validation": float,
+    },
+    minima={"dataset.image_size": 1},
+    check=_check,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,7 +46,7 @@ class Dataset:
     """Images as they are stored, before any preprocessing.
 
     Attributes:
-        name: one of `DATASETS`.
+        name: one of `DATASETS`, or the dotted name of a user's own module.
         train_images, test_images: uint8 (n, H, W, C), C = 1 or 3.
         train_labels, test_labels: int32 (n,), 0 to num_classes - 1.
         class_names: one name per class.
@@ -63,29 +88,23 @@ def load_dataset(
     """Reads the data set `name`.
 
     Args:
-        name: one of `DATASETS`.
-        data_dir: the folder that holds the publisher's files, or its parent; for 'folder' the
-            folder of class folders (or of train/ and test/ with class folders); for 'npz' the file
-            or a folder with exactly one; 'digits' needs none.
-        image_size: side in pixels that the pictures of 'folder' are resized to.
-        test_fraction: share of each class held out for testing by 'digits', by a 'folder' without
-            train/ and test/ and by an 'npz' without test arrays. The split is always the same.
+        name: one of `DATASETS`, or any module by its dotted name (see `sets`).
+        data_dir: the folder with the files, or its parent; see the data set's module.
+        image_size: side in pixels that pictures of many sizes are resized to.
+        test_fraction: share of each class that is held out for testing where there is no test
+            part. The split is always the same.
 
     Raises:
         UserError: unknown name, missing, damaged or contradictory files; names the file.
     """
-    if name not in DATASETS:
-        raise UserError(f"unknown data set {name!r}: dataset.name is one of {', '.join(DATASETS)}.")
+    module = sets.find(name)
     if not 0 < test_fraction < 1:
         raise UserError(f"dataset.test_fraction is {test_fraction}: set it between 0 and 1.")
     if image_size < 1:
         raise UserError(f"dataset.image_size is {image_size}: set it to at least 1.")
-    if name == "digits":
-        found = sources.digits()
-    elif not data_dir:
+    if not data_dir and getattr(module, "NEEDS_FILES", True):
         raise UserError(f"data set {name!r} needs files: set dataset.data_dir to their folder.")
-    else:
-        found = _of_files(name, Path(data_dir).expanduser(), image_size)
+    found: Source = module.read(name, Path(data_dir).expanduser(), image_size)
     train, test = found.train, found.test
     if test is None:
         train, test = _split(found.paths[0], *train, test_fraction)
@@ -114,16 +133,6 @@ def hold_out(dataset: Dataset, fraction: float) -> Dataset:
         test_labels=held[1],
         split="validation",
     )
-
-
-def _of_files(name: str, root: Path, image_size: int) -> Source:
-    match name:
-        case "folder":
-            return sources.folder(root, image_size)
-        case "npz":
-            return sources.npz(root)
-        case _:
-            return sources.PUBLISHED[name](root)
 
 
 def _split(

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from kip_flax import algorithms
-from kip_flax.export.moments import field_name
+from kip_flax.data.sets import field_name
 from kip_flax.export.sets import Distilled
 
 _LEARNED = {

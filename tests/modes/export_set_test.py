@@ -10,7 +10,7 @@ import yaml
 from PIL import Image
 
 from kip_flax import export, preprocess
-from kip_flax.export import moments, torch_files
+from kip_flax.export import torch_files
 from kip_flax.modes.export_set.mode import PARQUET, export_file
 from kip_flax.runtime.errors import UserError
 
@@ -205,14 +205,6 @@ def test_sets_without_preprocessing_are_refused(tmp_path):
     side.unlink()
     with pytest.raises(UserError, match=f"put the file {side.name}"):
         export_file(str(tmp_path / "ours.npz"), str(tmp_path / "out2"))
-
-
-def test_the_fields_moments_of_unknown_sets_are_the_fitted_ones():
-    fitted = preprocess.fit("standard", np.arange(60, dtype=np.uint8).reshape(5, 2, 2, 3))
-    field = moments.field_moments("folder", fitted)
-    np.testing.assert_array_equal(field.mean, fitted.mean)
-    assert moments.field_name("folder") == "folder"
-    assert moments.field_moments("mnist", fitted).std.tolist() == [np.float32(0.3081)]
 
 
 def test_a_card_says_which_images_its_figures_are_of(tmp_path):

@@ -10,7 +10,7 @@ import pytest
 
 from configs import default
 from kip_flax import krr, preprocess
-from kip_flax.data import Dataset, sampling
+from kip_flax.data import Dataset
 from kip_flax.export import Distilled
 from kip_flax.kernels.sharded import shard_kernel
 from kip_flax.runs import evaluate
@@ -123,15 +123,6 @@ def test_a_distilled_file_is_evaluated_on_the_test_images(name):
         assert got["accuracy"] == pytest.approx(accuracy, abs=1e-6)
         assert got["mse"] == pytest.approx(mse, rel=1e-4)
     assert accuracy > 0.6
-
-
-def test_a_picked_part_is_spread_over_the_test_set():
-    data = dataset()
-    images, labels = sampling.test_subset(data, 4)
-    np.testing.assert_array_equal(images, data.test_images[[0, 9, 19, 29]])
-    np.testing.assert_array_equal(labels, data.test_labels[[0, 9, 19, 29]])
-    for everything in (0, 30, 99):
-        assert len(sampling.test_subset(data, everything)[0]) == 30
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,8 @@ from ml_collections import ConfigDict
 
 from kip_flax import preprocess
 from kip_flax.data import Dataset, Targets
-from kip_flax.modes.compare import entries, page, published
+from kip_flax.data.sets import data_note
+from kip_flax.modes.compare import entries, page
 from kip_flax.modes.compare.entries import Entry, Made
 from kip_flax.modes.compare.table import Line, mark, markdown, notes
 from kip_flax.modes.transfer import contest, session, sets
@@ -188,7 +189,7 @@ def _lines(
 
 
 def _notes(config: ConfigDict, found: list[Line], dataset: Dataset) -> list[str]:
-    differs = published.data_note(dataset.name, config.dataset.data_dir)
+    differs = data_note(dataset.name, config.dataset.data_dir)
     told = [differs] if differs else []
     options = config.transfer
     return [

@@ -1,15 +1,11 @@
-"""Published test accuracies (%), to be held beside ours, and what makes them hard to compare."""
+"""Published test accuracies (%), to be held beside ours."""
 
 import functools
-import hashlib
 import json
 from dataclasses import dataclass
 from importlib import resources
-from pathlib import Path
 
 _FILE = "published.json"
-# MD5 of the first training batch as its publisher gives it out.
-_CIFAR10_MD5 = "c99cafc152244af753f735de768cd75f"
 
 
 @dataclass(frozen=True)
@@ -59,19 +55,3 @@ def accuracy(method: str, dataset: str, per_class: float) -> list[tuple[float, P
         for one in found
         if per_class in one.accuracies.get(dataset, {})
     ]
-
-
-def data_note(dataset: str, data_dir: str) -> str:
-    """How the data at hand differ from those of the publications, as far as files tell; or ''."""
-    if dataset != "cifar10":
-        return ""
-    name = "data_batch_1"
-    for folder in (Path(data_dir), Path(data_dir) / "cifar-10-batches-py"):
-        if (folder / name).is_file():
-            digest = hashlib.md5((folder / name).read_bytes(), usedforsecurity=False).hexdigest()
-            if digest != _CIFAR10_MD5:
-                return (
-                    "The CIFAR-10 files here are not the publisher's (another checksum; a JPEG "
-                    "copy, for example): published figures are on other pixels."
-                )
-    return ""

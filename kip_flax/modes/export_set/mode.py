@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from kip_flax import export, preprocess
-from kip_flax.export import Distilled, card, moments, parquet, pictures, torch_files
+from kip_flax.data import sets
+from kip_flax.export import Distilled, card, parquet, pictures, torch_files
 from kip_flax.preprocess import Preprocess
 from kip_flax.runtime import files
 from kip_flax.runtime.console import Console
@@ -79,13 +80,13 @@ def _card_files(distilled: Distilled, dataset: str) -> card.Files:
         whole="torch/distilled.pt",
         images="torch/images.pt",
         labels="torch/labels.pt",
-        result=f"torch/res_{moments.field_name(dataset)}_{architecture}_{per_class}ipc.pt",
+        result=f"torch/res_{sets.field_name(dataset)}_{architecture}_{per_class}ipc.pt",
     )
 
 
 def _normalised(shown: np.ndarray, dataset: str, fitted: Preprocess) -> np.ndarray:
     """Pictures (S, H, W, channels) in about [0, 1] as the field's evaluators normalise them."""
-    field = moments.field_moments(dataset, fitted)
+    field = sets.field_preprocess(dataset, fitted)
     return ((shown - field.mean) / field.std).astype(np.float32)
 
 

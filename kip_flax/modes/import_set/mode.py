@@ -7,8 +7,8 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from kip_flax import __version__, export, preprocess
-from kip_flax.data import Dataset
-from kip_flax.export import layouts, moments
+from kip_flax.data import Dataset, sets
+from kip_flax.export import layouts
 from kip_flax.export.layouts import Found
 from kip_flax.export.sets import preprocess_in_name
 from kip_flax.preprocess import Preprocess
@@ -16,7 +16,9 @@ from kip_flax.runs import setup
 from kip_flax.runtime.console import Console
 from kip_flax.runtime.errors import UserError
 
-_GREY = ("mnist", "fashion_mnist", "digits")  # Standardised by all; the others are whitened.
+# How the makers of a layout preprocess most data sets (run_distillation.py of RFAD, dataloader.py
+# of FRePo). What they do with others is a fact about the data set.
+_USUAL = {"dc": "standard", "mtt": "standard", "rfad": "zca", "frepo": "zca_center"}
 _SAMPLE = 1000  # Training images that pixel values are held against.
 _FAR = 30  # Times the typical value that those of a set may reach.
 
@@ -46,7 +48,7 @@ def import_file(
     name = preprocess_name(found.layout, Path(path), dataset.name, config.preprocess)
     fitted = preprocess.fit(name, dataset.known_images)
     if found.layout in ("dc", "mtt"):
-        fitted = moments.field_moments(dataset.name, fitted)
+        fitted = sets.field_preprocess(dataset.name, fitted)
     provenance = {
         "dataset": dataset.name,
         "imported": os.path.basename(path),
@@ -70,13 +72,8 @@ def import_file(
 
 def preprocess_name(layout: str, path: Path, dataset: str, otherwise: str) -> str:
     """How the makers of a layout preprocess a data set; `otherwise` where nothing says it."""
-    if layout in ("dc", "mtt"):
-        return "standard"
-    if layout == "rfad":
-        # run_distillation.py: grey images standardised, SVHN normalised too, CIFAR whitened alone.
-        return "standard" if dataset in _GREY else "zca_normalize" if dataset == "svhn" else "zca"
-    if layout == "frepo":
-        return "standard" if dataset in _GREY else "zca_center"  # dataloader.py
+    if layout in _USUAL:
+        return sets.facts(dataset).preprocess_by.get(layout, _USUAL[layout])
     return preprocess_in_name(path) or otherwise
 
 

@@ -12,7 +12,7 @@ from whole_runs import label_solve, small
 
 from kip_flax import config as config_lib
 from kip_flax import export
-from kip_flax.modes.compare import entries, published, table
+from kip_flax.modes.compare import entries, table
 from kip_flax.modes.compare.entries import Made
 from kip_flax.modes.compare.mode import compare
 from kip_flax.modes.train import mode as train
@@ -232,12 +232,6 @@ def test_published_figures_stand_beside_ours_with_their_budget():
     assert "10 per class: 10,000 steps, 256 real images of a class each, 50 epochs" in notes
     assert "not read at the source" in notes
     assert table.notes([line("DC", 0.9)], "digits") == []
-
-
-def test_a_copy_of_cifar10_is_told_of(tmp_path):
-    (tmp_path / "data_batch_1").write_bytes(b"other pixels")
-    assert "JPEG copy" in published.data_note("cifar10", str(tmp_path))
-    assert published.data_note("mnist", str(tmp_path)) == ""
 
 
 def test_what_a_file_does_not_say_is_left_open(runs, tmp_path):

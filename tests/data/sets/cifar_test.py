@@ -1,6 +1,6 @@
-"""Every publisher's format, on small files as they write them, whole and broken."""
+"""CIFAR-10 and CIFAR-100 from small batches as they are published, whole, broken and hostile."""
 
-import gzip
+import hashlib
 import os
 import pickle
 import struct
@@ -8,87 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import scipy.io
+from dataset_checks import fails
 
-from kip_flax.data import load_dataset
-from kip_flax.runtime.errors import UserError
+from kip_flax.data import load_dataset, sets
+from kip_flax.data.sets import cifar
 
 RNG = np.random.default_rng(0)
-
-
-def fails(*words: str, name: str, data_dir: Path) -> None:
-    """Asserts that loading fails with one line that holds all `words`."""
-    with pytest.raises(UserError) as caught:
-        load_dataset(name, str(data_dir))
-    message = str(caught.value)
-    assert "\n" not in message
-    for word in words:
-        assert word in message
-
-
-def idx(array: np.ndarray, kind: int = 8) -> bytes:
-    return struct.pack(f">HBB{array.ndim}I", 0, kind, array.ndim, *array.shape) + array.tobytes()
-
-
-def write_mnist(folder: Path, zipped: bool = True) -> dict[str, np.ndarray]:
-    folder.mkdir(parents=True)
-    arrays = {}
-    for part, count in (("train", 20), ("t10k", 10)):
-        arrays[f"{part}-images-idx3-ubyte"] = RNG.integers(0, 256, (count, 28, 28), np.uint8)
-        arrays[f"{part}-labels-idx1-ubyte"] = np.arange(count, dtype=np.uint8) % 10
-    for name, array in arrays.items():
-        content = gzip.compress(idx(array)) if zipped else idx(array)
-        (folder / (name + ".gz" * zipped)).write_bytes(content)
-    return arrays
-
-
-@pytest.mark.parametrize("zipped", [True, False])
-@pytest.mark.parametrize(
-    ("name", "folder"),
-    [("mnist", "mnist"), ("fashion_mnist", "fashion-mnist"), ("fashion_mnist", "fashion_mnist")],
-)
-def test_idx(tmp_path, name, folder, zipped):
-    arrays = write_mnist(tmp_path / folder, zipped)
-    for data_dir in (tmp_path, tmp_path / folder):
-        data = load_dataset(name, str(data_dir))
-        expected = arrays["train-images-idx3-ubyte"]
-        np.testing.assert_array_equal(data.train_images, expected[:, :, :, None])
-        np.testing.assert_array_equal(data.test_labels, np.arange(10))
-        assert data.image_shape == (28, 28, 1)
-    assert data.class_names[9] == ("9" if name == "mnist" else "Ankle boot")
-
-
-BROKEN_IDX = {
-    "truncated gzip": ("train-images-idx3-ubyte", lambda raw: gzip.compress(raw)[:-100]),
-    "damaged gzip": ("train-images-idx3-ubyte", lambda raw: b"\x1f\x8b" + b"x" * 100),
-    "truncated": ("train-images-idx3-ubyte", lambda raw: raw[:-1]),
-    "too long": ("t10k-images-idx3-ubyte", lambda raw: raw + b"x"),
-    "empty": ("train-labels-idx1-ubyte", lambda raw: b""),
-    "magic": ("t10k-images-idx3-ubyte", lambda raw: b"\x00\x00\x0d\x03" + raw[4:]),
-    "labels for images": (
-        "t10k-images-idx3-ubyte",
-        lambda raw: idx(np.zeros(10, np.uint8)),
-    ),
-    "label": ("train-labels-idx1-ubyte", lambda raw: raw[:-1] + b"\x0a"),
-    "count": ("t10k-labels-idx1-ubyte", lambda raw: idx(np.zeros(9, np.uint8))),
-}
-
-
-@pytest.mark.parametrize("case", BROKEN_IDX)
-def test_broken_idx_names_the_file(tmp_path, case):
-    arrays = write_mnist(tmp_path / "mnist", zipped=False)
-    name, breaks = BROKEN_IDX[case]
-    (tmp_path / "mnist" / name).write_bytes(breaks(idx(arrays[name])))
-    fails(name, name="mnist", data_dir=tmp_path)
-
-
-def test_one_idx_file_missing_or_of_another_size(tmp_path):
-    write_mnist(tmp_path / "mnist")
-    images = tmp_path / "mnist" / "t10k-images-idx3-ubyte.gz"
-    images.write_bytes(gzip.compress(idx(np.zeros((10, 27, 28), np.uint8))))
-    fails("(28, 28, 1)", "(27, 28, 1)", name="mnist", data_dir=tmp_path)
-    images.unlink()
-    fails("lacks t10k-images-idx3-ubyte", name="mnist", data_dir=tmp_path)
 
 
 def python2_string(value: bytes) -> bytes:
@@ -215,40 +140,20 @@ def test_broken_cifar_names_the_file(tmp_path, case):
     fails("data_batch_2", name="cifar10", data_dir=tmp_path)
 
 
-def write_svhn(folder: Path, **changes: np.ndarray) -> np.ndarray:
-    images = RNG.integers(0, 256, (32, 32, 3, 10), np.uint8)
-    labels = np.arange(1, 11, dtype=np.uint8)[:, None]
-    for name in ("train_32x32.mat", "test_32x32.mat"):
-        content = {"X": images, "y": labels} | (changes if name.startswith("test") else {})
-        scipy.io.savemat(folder / name, content, do_compression=True)
-    return images
+def test_a_copy_of_cifar10_is_told_of(tmp_path):
+    (tmp_path / "data_batch_1").write_bytes(b"other pixels")
+    for data_dir in (tmp_path, tmp_path.parent):
+        told = sets.data_note("cifar10", str(data_dir))
+        assert ("JPEG copy" in told) == (data_dir == tmp_path)
+    folder = tmp_path / "cifar-10-batches-py"
+    folder.mkdir()
+    (tmp_path / "data_batch_1").rename(folder / "data_batch_1")
+    assert "JPEG copy" in sets.data_note("cifar10", str(tmp_path))
+    assert sets.data_note("cifar100", str(tmp_path)) == ""
 
 
-def test_svhn(tmp_path):
-    images = write_svhn(tmp_path)
-    data = load_dataset("svhn", str(tmp_path))
-    np.testing.assert_array_equal(data.train_images[7], images[..., 7])
-    np.testing.assert_array_equal(data.test_labels, [1, 2, 3, 4, 5, 6, 7, 8, 9, 0])
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"X": np.zeros((32, 31, 3, 10), np.uint8)},
-        {"X": np.zeros((32, 32, 3, 10))},
-        {"y": np.arange(10, dtype=np.uint8)[:, None]},
-        {"y": np.arange(2, 12, dtype=np.uint8)[:, None]},
-        {"y": np.ones((9, 1), np.uint8)},
-    ],
-)
-def test_wrong_svhn_names_the_file(tmp_path, changes):
-    write_svhn(tmp_path, **changes)
-    fails("test_32x32.mat", name="svhn", data_dir=tmp_path)
-
-
-def test_truncated_and_foreign_mat(tmp_path):
-    write_svhn(tmp_path)
-    path = tmp_path / "test_32x32.mat"
-    for content in (path.read_bytes()[:2000], b"", b"x" * 500):
-        path.write_bytes(content)
-        fails("test_32x32.mat", name="svhn", data_dir=tmp_path)
+def test_the_publishers_own_files_are_not(tmp_path, monkeypatch):
+    (tmp_path / "data_batch_1").write_bytes(b"the publisher's")
+    md5 = hashlib.md5(b"the publisher's", usedforsecurity=False).hexdigest()
+    monkeypatch.setattr(cifar, "_MD5", md5)
+    assert sets.data_note("cifar10", str(tmp_path)) == ""

@@ -1,0 +1,78 @@
+"""The data sets by name: each module here has those of one source, a user's own are modules too.
+
+A module has
+
+- `NAMES`: what `dataset.name` calls its data sets (a user's own goes by its dotted name);
+- `read(name, root, image_size) -> Source`: the data set `name` from the files in the folder `root`.
+
+It may have
+
+- `NEEDS_FILES = False`: it reads nothing from `root`;
+- `FACTS`: `Facts` by name;
+- `data_note(name, root) -> str`: how the files differ from the publisher's, as a sentence; or ''.
+"""
+
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from kip_flax.data.sets import cifar, digits, folder, mnist, npz, svhn
+from kip_flax.data.source import Facts
+from kip_flax.preprocess import Preprocess
+from kip_flax.runtime import plugins
+
+_MODULES: dict[str, ModuleType] = {
+    name: module for module in (digits, mnist, cifar, svhn, folder, npz) for name in module.NAMES
+}
+NAMES: tuple[str, ...] = tuple(_MODULES)
+
+
+def find(name: str) -> ModuleType:
+    """The module of the data set `name`: one of `NAMES`, or any module by its dotted name.
+
+    Raises:
+        UserError: there is no such module, or it reads no data set.
+    """
+    if name in _MODULES:
+        return _MODULES[name]
+    return plugins.find_foreign("dataset.name", name, NAMES, ("read",))
+
+
+def facts(name: str) -> Facts:
+    """What is known of the data set `name`; nothing of an unknown one.
+
+    Never raises, as the name may stand in a file from elsewhere. For the same reason a user's own
+    module is asked only if it is imported already: reading a file runs no code.
+    """
+    return _attribute(name, "FACTS", {}).get(name, Facts())
+
+
+def field_name(name: str) -> str:
+    """What the field's evaluators call the data set `name`; the name itself if they do not."""
+    return facts(name).field_name or name
+
+
+def field_preprocess(name: str, fitted: Preprocess) -> Preprocess:
+    """The normalisation by which the field evaluates, as a preprocessing of the kind 'standard'.
+
+    The constants stand in the code of its evaluators. A data set that they do not know gets mean
+    and standard deviation of `fitted`.
+    """
+    moments = facts(name).field_moments
+    if moments is None:
+        return Preprocess("standard", fitted.mean, fitted.std)
+    mean, std = (np.asarray(values, np.float32) for values in moments)
+    return Preprocess("standard", mean, std)
+
+
+def data_note(name: str, data_dir: str) -> str:
+    """How the files in `data_dir` differ from the publisher's, as far as they tell; or ''."""
+    return _attribute(name, "data_note", lambda name, root: "")(name, Path(data_dir))
+
+
+def _attribute(name: str, attribute: str, otherwise: Any) -> Any:
+    module = _MODULES.get(name) or sys.modules.get(name)
+    return getattr(module, attribute, otherwise)

@@ -1,0 +1,43 @@
+"""A user's own arrays: one .npz file, with or without a test part."""
+
+from pathlib import Path
+
+from kip_flax.data import readers
+from kip_flax.data.source import Source
+from kip_flax.runtime.errors import UserError
+
+NAMES = ("npz",)
+_KEYS = ("train_images", "train_labels", "test_images", "test_labels")
+
+
+def read(name: str, root: Path, image_size: int) -> Source:
+    """The arrays of the file `root`, or of the only .npz file in the folder `root`.
+
+    Either train_images, train_labels, test_images and test_labels, or images and labels without a
+    test part; images are uint8 (n, H, W) or (n, H, W, C). class_names may stand beside them.
+    """
+    files = sorted(root.glob("*.npz")) if root.is_dir() else [root]
+    if len(files) != 1 or not files[0].is_file():
+        raise UserError(
+            f"{root} is not one .npz file nor a folder with exactly one: "
+            f"set dataset.data_dir to the file."
+        )
+    path = files[0]
+    arrays = readers.read_npz(path)
+    test = None
+    if all(key in arrays for key in _KEYS):
+        train = readers.npz_part(path, arrays, "train_")
+        test = readers.npz_part(path, arrays, "test_")
+    elif "images" in arrays and "labels" in arrays:
+        train = readers.npz_part(path, arrays, "")
+    else:
+        raise UserError(
+            f"{path} holds {', '.join(arrays) or 'nothing'}: "
+            f"{', '.join(_KEYS)} are expected, or images and labels."
+        )
+    if "class_names" in arrays:
+        names = tuple(str(name) for name in arrays["class_names"].reshape(-1).astype(str))
+    else:
+        labels = [part[1] for part in (train, test) if part is not None]
+        names = tuple(str(i) for i in range(1 + max(int(each.max()) for each in labels)))
+    return Source((path, path), train, test, names)

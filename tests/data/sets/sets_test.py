@@ -1,0 +1,76 @@
+"""Facts about data sets, and a data set of one's own: one file, found by its dotted name."""
+
+import sys
+
+import numpy as np
+import pytest
+from dataset_checks import fails
+from whole_runs import result, small
+
+from kip_flax import config as config_lib
+from kip_flax import preprocess
+from kip_flax.data import load_dataset, sets
+from kip_flax.modes.train import mode as train
+
+STRIPES = """
+import numpy as np
+
+from kip_flax.data.source import Facts, Source
+
+NEEDS_FILES = False
+FACTS = {"mine.stripes": Facts("STRIPES")}
+
+
+def read(name, root, image_size):
+    rng = np.random.default_rng(0)
+    labels = np.arange(200) % 10
+    images = rng.integers(0, 90, (200, image_size, image_size, 1)).astype(np.uint8)
+    images[np.arange(200), labels % image_size] += 120
+    return Source((root, root), (images, labels), None, tuple("abcdefghij"))
+"""
+
+
+@pytest.fixture
+def stripes(tmp_path, monkeypatch):
+    """The module `mine.stripes`, in a folder that Python finds."""
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "stripes.py").write_text(STRIPES)
+    (tmp_path / "mine" / "nothing.py").write_text("")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    yield "mine.stripes"
+    for name in [name for name in sys.modules if name.split(".")[0] == "mine"]:
+        del sys.modules[name]
+
+
+def test_a_data_set_of_ones_own_is_read_and_distilled(stripes, quick_kernels, tmp_path):
+    assert sets.facts(stripes) == sets.Facts()  # Not asked before it is imported.
+    data = load_dataset(stripes, image_size=10, test_fraction=0.25)
+    assert (data.name, data.image_shape, data.class_names[9]) == (stripes, (10, 10, 1), "j")
+    assert (len(data.train_labels), len(data.test_labels)) == (150, 50)
+    assert sets.field_name(stripes) == "STRIPES"
+    config = small(dataset__name=stripes, dataset__image_size=10, eval__num_test=0)
+    config_lib.validate(config)
+    train.train_and_evaluate(config, str(tmp_path / "run"))
+    told = result(tmp_path / "run")
+    assert told["data"]["name"] == stripes
+    assert told["evaluations"][-1]["accuracy"] > 0.9
+
+
+def test_mistakes_in_naming_a_data_set_are_told(stripes):
+    known = "digits, mnist, fashion_mnist, cifar10, cifar100, svhn, folder, npz"
+    for name in ("cifar", "mine.none", "nowhere.at_all"):
+        told = f"dataset.name is {name!r}: take one of {known}, or a module of your own"
+        fails(told, name=name)
+        with pytest.raises(config_lib.UserError, match="or a module of your own"):
+            config_lib.validate(small(dataset__name=name))
+    fails("'mine.nothing', which has no read", name="mine.nothing")
+
+
+def test_the_fields_moments_of_unknown_sets_are_the_fitted_ones():
+    fitted = preprocess.fit("standard", np.arange(60, dtype=np.uint8).reshape(5, 2, 2, 3))
+    field = sets.field_preprocess("folder", fitted)
+    np.testing.assert_array_equal(field.mean, fitted.mean)
+    np.testing.assert_array_equal(field.std, fitted.std)
+    assert field.name == "standard"
+    assert sets.field_name("folder") == "folder"
+    assert sets.field_preprocess("mnist", fitted).std.tolist() == [np.float32(0.3081)]
