@@ -1,18 +1,21 @@
 """What a configuration may say: one clear error per mistake, before any device is touched.
 
-The defaults live in `configs/default.py`, the names of the fields and their ranges in `fields`.
+The defaults, and what each field is for, are in `configs/default.py`. Whoever reads a section of
+fields describes it (`runtime.fields.Section`); those of a run as a whole are described here.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from ml_collections import ConfigDict
 
-from kip_flax import algorithms, architectures, data, fields
-from kip_flax.algorithms import _matching_fields as matching_fields
+from kip_flax import algorithms, architectures, data, preprocess
+from kip_flax.algorithms.base import SUPPORT_DRAWS
 from kip_flax.data import augment, datasets
-from kip_flax.networks import fields as transfer_fields
+from kip_flax.kernels import options
+from kip_flax.networks import recipe
 from kip_flax.runtime.errors import UserError
+from kip_flax.runtime.fields import Section
 
 # What may differ between a run and its continuation: it decides how far, where and how often, not
 # what is computed. A name that ends in a dot stands for all fields below it.
@@ -27,6 +30,69 @@ _FREE = (
     "kernel.implementation",
     "dataset.data_dir",
 )
+
+
+def _check(fields: Mapping[str, Any]) -> None:
+    if fields["support.init"] not in SUPPORT_DRAWS and not _is_file(fields["support.init"]):
+        raise UserError(
+            f"support.init is {fields['support.init']!r}: take one of {', '.join(SUPPORT_DRAWS)}, "
+            f"or the file of a distilled set (.npz)."
+        )
+    if any(not _is(step, int) or step < 0 for step in fields["eval.steps"]):
+        raise UserError(f"eval.steps is {fields['eval.steps']}: write steps, such as (0, 10, 100).")
+
+
+SECTION = Section(
+    {
+        "algorithm": str,
+        "seed": int,
+        "support.size": int,
+        "support.init": str,
+        "support.learn_labels": bool,
+        "batch_size": int,
+        "num_steps": int,
+        "reg": float,
+        "mesh.data": int,
+        "mesh.support": int,
+        "mesh.cpu_devices": int,
+        "checkpoint.every_steps": int,
+        "checkpoint.keep": int,
+        "eval.steps": tuple,
+        "eval.num_test": int,
+        "eval.batch_size": int,
+        "eval.label_targets": int,
+        "log.every_steps": int,
+        "report.num_train": int,
+    },
+    minima={
+        "seed": 0,
+        "support.size": 1,
+        "batch_size": 1,
+        "num_steps": 0,
+        "reg": 0,
+        "mesh.cpu_devices": 0,
+        "checkpoint.every_steps": 1,
+        "checkpoint.keep": 1,
+        "eval.num_test": 0,
+        "eval.batch_size": 1,
+        "eval.label_targets": 0,
+        "log.every_steps": 1,
+        "report.num_train": 0,
+    },
+    check=_check,
+)
+SECTIONS = (
+    SECTION,
+    datasets.SECTION,
+    preprocess.SECTION,
+    augment.SECTION,
+    options.SECTION,
+    *algorithms.sections().values(),
+    recipe.SECTION,
+)
+FIELDS: dict[str, type] = {
+    name: kind for section in SECTIONS for name, kind in section.fields.items()
+}
 
 
 def flatten(config: ConfigDict | dict[str, Any]) -> dict[str, Any]:
@@ -55,15 +121,13 @@ def unflatten(flat: dict[str, Any]) -> dict[str, Any]:
 def identity(config: ConfigDict | dict[str, Any]) -> dict[str, Any]:
     """The fields, with dotted names, that decide what is computed: all but the free ones.
 
-    A cosine schedule ends at `num_steps`, which belongs to them then. The fields of gradient
-    matching and of Gauss-Newton steps decide nothing elsewhere.
+    A cosine schedule ends at `num_steps`, which belongs to them then. Optional sections that the
+    algorithm does not read decide nothing.
     """
     flat = flatten(config)
-    newton = flat["algorithm"] == "kip_newton"
-    cosine = flat["optimizer.schedule"] == "cosine" and not newton
-    idle = ["optimizer." if newton else "newton."]
-    if flat["algorithm"] not in matching_fields.ALGORITHMS:
-        idle.append("matching.")
+    read = algorithms.facts(flat["algorithm"]).sections
+    idle = tuple(f"{name}." for name in algorithms.sections() if name not in read)
+    cosine = flat["optimizer.schedule"] == "cosine" and "optimizer" in read
     return {
         name: value
         for name, value in flat.items()
@@ -71,18 +135,9 @@ def identity(config: ConfigDict | dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def labels_are(flat: dict[str, Any]) -> str:
-    """How a run of the flat configuration comes to its labels: 'solved', 'learned' or 'fixed'."""
-    if flat["algorithm"] in ("ls", "kip_solve"):
-        return "solved"
-    if not flat["support.learn_labels"]:
-        return "fixed"
-    return "solved" if flat["algorithm"] == "kip_newton" else "learned"
-
-
 def from_a_file(config: ConfigDict) -> bool:
     """Whether the support begins as a distilled set, in the place of a draw."""
-    return config.support.init.endswith(".npz")
+    return _is_file(config.support.init)
 
 
 def hyper_parameters(config: ConfigDict | dict[str, Any]) -> dict[str, int | float | str]:
@@ -103,37 +158,43 @@ def validate(config: ConfigDict) -> None:
         UserError: a field is unknown, missing, of a wrong type or out of its range.
     """
     flat = flatten(config)
-    known = fields.FIELDS
-    if isinstance(flat.get("algorithm"), str):  # Fields of its own must be known as well.
-        known = known | getattr(algorithms.find(flat["algorithm"]), "FIELDS", {})
-    _check_fields(flat, known)
-    for name, allowed in fields.CHOICES.items():
+    sections = list(SECTIONS)
+    if isinstance(flat.get("algorithm"), str):
+        sections += _foreign_sections(flat["algorithm"])
+    _check_fields(flat, {name: kind for part in sections for name, kind in part.fields.items()})
+    for name, allowed in _all(part.choices for part in sections):
         if flat[name] not in allowed:
             raise UserError(f"{name} is {flat[name]!r}: take one of {', '.join(allowed)}.")
-    if flat["support.init"] not in fields.SUPPORT_DRAWS and not from_a_file(config):
-        raise UserError(
-            f"support.init is {config.support.init!r}: take one of "
-            f"{', '.join(fields.SUPPORT_DRAWS)}, or the file of a distilled set (.npz)."
-        )
-    for name, minimum in fields.MINIMA.items():
+    for name, minimum in _all(part.minima for part in sections):
         if flat[name] < minimum:
             raise UserError(f"{name} is {flat[name]}: it must be at least {minimum}.")
-    for name in fields.ABOVE_ZERO:
-        if not flat[name] > 0:
-            raise UserError(f"{name} is {flat[name]}: it must be above 0.")
-    if datasets.SECTION.check is not None:
-        datasets.SECTION.check(flat)
-    if any(not _is(step, int) or step < 0 for step in config.eval.steps):
-        raise UserError(
-            f"eval.steps is {tuple(config.eval.steps)}: write steps, such as (0, 10, 100)."
-        )
-    architectures.build(config.kernel.architecture, config.kernel.depth)
-    augment.parse(config.augment)
-    matching_fields.check(flat)
-    transfer_fields.check(flat)
+    for part in sections:
+        for name in part.above_zero:
+            if not flat[name] > 0:
+                raise UserError(f"{name} is {flat[name]}: it must be above 0.")
+    for part in sections:
+        if part.check is not None:
+            part.check(flat)
     own_check = getattr(algorithms.find(config.algorithm), "check", None)
     if own_check is not None:
         own_check(config)
+
+
+def _foreign_sections(algorithm: str) -> list[Section]:
+    """The fields that an algorithm of one's own adds: its `SECTION`, or its `FIELDS` alone."""
+    module = algorithms.find(algorithm)
+    if algorithm in algorithms.NAMES:
+        return []
+    fields = Section(getattr(module, "FIELDS", {}))
+    return [fields, *([module.SECTION] if hasattr(module, "SECTION") else [])]
+
+
+def _all(parts: Iterable[Mapping[str, Any]]) -> Iterator[tuple[str, Any]]:
+    return (item for part in parts for item in part.items())
+
+
+def _is_file(init: str) -> bool:
+    return init.endswith(".npz")
 
 
 def check_data(config: ConfigDict, dataset: data.Dataset) -> None:

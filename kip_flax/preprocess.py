@@ -11,6 +11,7 @@ from dataclasses import dataclass, fields, replace
 import numpy as np
 
 from kip_flax.runtime.errors import UserError
+from kip_flax.runtime.fields import Section
 
 # Each with the arrays it has beside the channels' mean and standard deviation.
 _ARRAYS: dict[str, tuple[str, ...]] = {
@@ -21,6 +22,8 @@ _ARRAYS: dict[str, tuple[str, ...]] = {
     "zca_center": ("whiten", "unwhiten", "center"),
 }
 PREPROCESSES: tuple[str, ...] = tuple(_ARRAYS)
+
+SECTION = Section({"preprocess": str}, choices={"preprocess": PREPROCESSES})
 
 ZCA_REG = 0.1  # of the published runs, times the mean eigenvalue of the covariance
 _CHUNK = 2048  # images in float64 at a time: 50 MB of CIFAR-10

@@ -1,19 +1,26 @@
 """Every file in configs/ loads, validates and runs; every mistake gets its one line."""
 
 import importlib
+import importlib.machinery
 import re
+import subprocess
+import sys
+import types
 from pathlib import Path
 
 import numpy as np
 import pytest
 import quick
+from ml_collections import ConfigDict
 
 from configs import default
+from kip_flax import algorithms, data
 from kip_flax import config as config_lib
-from kip_flax import data
-from kip_flax.fields import FIELDS
+from kip_flax.algorithms.base import Facts
+from kip_flax.config import FIELDS
 from kip_flax.modes.train import mode as train
 from kip_flax.runtime.errors import UserError
+from kip_flax.runtime.fields import Section
 
 ROOT = Path(__file__).resolve().parent.parent
 NAMES = sorted(path.stem for path in (ROOT / "configs").glob("[!_]*.py"))
@@ -222,3 +229,65 @@ def test_a_cosine_schedule_fixes_the_number_of_steps():
         config_lib.check_same_experiment(
             saved.to_dict(), changed(optimizer__schedule="cosine", num_steps=20), "runs/a"
         )
+
+
+@pytest.fixture
+def foreign(monkeypatch):
+    """An algorithm of one's own that describes a section, and fields without ranges."""
+    module = types.ModuleType("mine.annealed")
+    module.init = module.make_step = None
+    module.FIELDS = {"annealing.name": str}
+    module.SECTION = Section({"annealing.rate": float}, above_zero=("annealing.rate",))
+    module.FACTS = Facts(title="Annealed", sections=("newton",))
+    monkeypatch.setitem(sys.modules, "mine", types.ModuleType("mine"))
+    monkeypatch.setitem(sys.modules, "mine.annealed", module)
+    module.__spec__ = importlib.machinery.ModuleSpec("mine.annealed", None)
+
+    def config(rate):
+        made = default.get_config()
+        with made.unlocked():
+            made.annealing = ConfigDict({"name": "slow", "rate": rate})
+        made.algorithm = "mine.annealed"
+        return made
+
+    return config
+
+
+def test_an_algorithm_of_ones_own_describes_its_fields(foreign):
+    config_lib.validate(foreign(0.5))
+    with pytest.raises(UserError, match=r"annealing\.rate is 0\.0: it must be above 0"):
+        config_lib.validate(foreign(0.0))
+    with pytest.raises(UserError, match=r"annealing\.rate is 'x': it must be of type float"):
+        config_lib.validate(foreign("x"))
+    config = foreign(0.5)
+    config.algorithm = "kip"
+    with pytest.raises(UserError, match=r"unknown config field annealing\.name, annealing\.rate"):
+        config_lib.validate(config)
+
+
+def test_sections_that_an_algorithm_does_not_read_decide_nothing(foreign):
+    names = config_lib.identity(foreign(0.5))
+    assert {"annealing.rate", "newton.damping"} <= set(names)
+    assert not any(name.startswith(("optimizer.", "matching.")) for name in names)
+
+
+def test_every_field_has_one_owner():
+    owned = [name for section in config_lib.SECTIONS for name in section.fields]
+    assert len(owned) == len(set(owned))
+    for section in config_lib.SECTIONS:
+        described = {*section.choices, *section.minima, *section.above_zero}
+        assert described <= set(section.fields)
+    optional = algorithms.sections()
+    assert sorted(optional) == ["matching", "newton", "optimizer"]
+    for name, section in optional.items():
+        assert all(field.startswith(f"{name}.") for field in section.fields)
+
+
+def test_the_configuration_of_kip_loads_no_flax_networks():
+    """They take a second."""
+    program = (
+        "import sys; from configs import kip_digits; from kip_flax import config; "
+        "config.validate(kip_digits.get_config()); print('flax.nnx' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout == "False\n", done.stderr

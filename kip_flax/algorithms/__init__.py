@@ -5,19 +5,16 @@ A module has `init(config, images, labels) -> state` and `make_step(problem) -> 
 functions here ask it for besides; docs/adding-an-algorithm.md says what.
 """
 
-from __future__ import annotations
-
 import pkgutil
 import sys
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from ml_collections import ConfigDict
+
+from kip_flax.algorithms.base import SECTION, Facts
 from kip_flax.runtime import plugins
-
-if TYPE_CHECKING:
-    from ml_collections import ConfigDict
-
-    from kip_flax.algorithms.base import Facts
+from kip_flax.runtime.fields import Section
 
 NAMES: tuple[str, ...] = tuple(
     module.name
@@ -42,9 +39,7 @@ def facts(name: str) -> Facts:
     Never raises, as the name may stand in a file from elsewhere. For the same reason a module that
     is not one of `NAMES` is asked only if it is imported already: reading a file runs no code.
     """
-    from kip_flax.algorithms import base
-
-    return _hook(name, "FACTS", None) or base.Facts(title=name)
+    return _hook(name, "FACTS", None) or Facts(title=name)
 
 
 def labels(name: str, learn_labels: bool) -> str:
@@ -73,6 +68,16 @@ def kept_gradients(config: ConfigDict) -> int:
     0 for a step that keeps no more than the sum of the gradients.
     """
     return _hook(config.algorithm, "kept_gradients", lambda config: 0)(config)
+
+
+def sections() -> dict[str, Section]:
+    """The sections of the configuration that only some algorithms read, by the names in `Facts`.
+
+    An algorithm describes one as `SECTION`.
+    """
+    described = (getattr(find(name), "SECTION", None) for name in NAMES)
+    every = (SECTION, *(section for section in described if section is not None))
+    return {next(iter(section.fields)).partition(".")[0]: section for section in every}
 
 
 def _labels(learn_labels: bool) -> str:

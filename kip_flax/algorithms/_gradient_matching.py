@@ -7,9 +7,11 @@ images of the class. DSA augments both alike (see `siamese`). Constants that the
 are those of the published code, VICO-UoE/DatasetCondensation.
 """
 
-from collections.abc import Callable, Sequence
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import flax.struct
 import jax
@@ -19,9 +21,12 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
 from kip_flax.algorithms.base import Support
-from kip_flax.data import siamese
-from kip_flax.networks.build import Functions
+from kip_flax.data import augment, siamese
 from kip_flax.runtime import batching
+from kip_flax.runtime.fields import Section
+
+if TYPE_CHECKING:
+    from kip_flax.networks.build import Functions
 
 Metrics = dict[str, jax.Array]
 Leaves = tuple[jax.Array, ...]
@@ -29,6 +34,31 @@ Leaves = tuple[jax.Array, ...]
 # Images per class: (outer_loops, inner_loops), those of the published code.
 LOOPS = {1: (1, 1), 10: (10, 50), 20: (20, 25), 30: (30, 20), 40: (40, 15), 50: (50, 10)}
 _EPSILON = 1e-6
+
+
+def _check(fields: Mapping[str, Any]) -> None:
+    augment.parse(fields["matching.augment"])
+
+
+SECTION = Section(
+    {
+        "matching.network": str,
+        "matching.outer_loops": int,
+        "matching.inner_loops": int,
+        "matching.learning_rate": float,
+        "matching.batch_train": int,
+        "matching.augment": str,
+    },
+    # Networks without running averages, which a few images of one class would ruin.
+    choices={
+        "matching.network": (
+            *("mlp", "convnet_in", "convnet2_in", "lenet", "alexnet", "vgg11_in", "resnet18_in"),
+        ),
+    },
+    minima={"matching.outer_loops": 1, "matching.inner_loops": 0, "matching.batch_train": 1},
+    above_zero=("matching.learning_rate",),
+    check=_check,
+)
 
 
 def published_recipe(per_class: int) -> str:

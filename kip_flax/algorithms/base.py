@@ -14,11 +14,25 @@ from ml_collections import ConfigDict
 from kip_flax import architectures, data, krr
 from kip_flax.data import Targets
 from kip_flax.kernels import Kernel, KernelOptions
+from kip_flax.runtime.fields import Section
 
 # Steps at which the published sets were written; then every 500.
 PUBLISHED_STEPS = (*(0, 1, 2, 4, 6, 8, 12, 18, 26, 37, 54, 78, 112, 162, 233, 335, 483, 695, 1000),)
 
 SUPPORT_DRAWS = ("real", "noise")
+
+SECTION = Section(
+    {
+        "optimizer.name": str,
+        "optimizer.learning_rate": float,
+        "optimizer.schedule": str,
+        "optimizer.warmup_steps": int,
+        "optimizer.momentum": float,
+    },
+    choices={"optimizer.name": ("adam", "sgd"), "optimizer.schedule": ("constant", "cosine")},
+    minima={"optimizer.warmup_steps": 0, "optimizer.momentum": 0},
+    above_zero=("optimizer.learning_rate",),
+)
 
 State = Any  # An algorithm's own pytree, with `step` and, in most, `support`.
 Step = Callable[[Any, int], tuple[Any, dict[str, jax.Array]]]

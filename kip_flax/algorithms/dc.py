@@ -1,19 +1,31 @@
-"""DC: what `gradient_matching` needs from a configuration, and the real images of every step."""
+"""DC: the real images of every step, and the network that gradients are matched on."""
+
+from __future__ import annotations
 
 import functools
+from typing import TYPE_CHECKING
 
 import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from kip_flax import data, fields
+from kip_flax import data
 from kip_flax.algorithms import _gradient_matching as gradient_matching
 from kip_flax.algorithms._gradient_matching import MatchingState
-from kip_flax.algorithms.base import Facts, Problem, Step, make_optimizer, pinned
+from kip_flax.algorithms.base import (
+    SUPPORT_DRAWS,
+    Facts,
+    Problem,
+    Step,
+    make_optimizer,
+    pinned,
+)
 from kip_flax.data import Dataset, augment
-from kip_flax.networks import build as networks
 from kip_flax.runtime import sharding
 from kip_flax.runtime.errors import UserError
+
+if TYPE_CHECKING:
+    from kip_flax.networks.build import Functions, Make
 
 _BIBTEX = """@inproceedings{zhao2021dataset,
   title     = {Dataset Condensation with Gradient Matching},
@@ -23,6 +35,7 @@ _BIBTEX = """@inproceedings{zhao2021dataset,
   note      = {arXiv:2006.05929}
 }"""
 
+SECTION = gradient_matching.SECTION
 FACTS = Facts(
     title="DC",
     spelled_out="Dataset Condensation (DC)",
@@ -76,10 +89,10 @@ def check(config: ConfigDict) -> None:
 
 
 def check_fixed(config: ConfigDict) -> None:
-    if config.support.init not in fields.SUPPORT_DRAWS:  # Its labels need not be of one class.
+    if config.support.init not in SUPPORT_DRAWS:  # Its labels need not be of one class.
         raise UserError(
             f"support.init is {config.support.init!r}: gradient matching begins with real images "
-            f"or noise: take one of {', '.join(fields.SUPPORT_DRAWS)}."
+            f"or noise: take one of {', '.join(SUPPORT_DRAWS)}."
         )
     if config.support.learn_labels:
         raise UserError(
@@ -102,15 +115,19 @@ def check_data(config: ConfigDict, dataset: Dataset) -> None:
             f"batch_size is {config.batch_size}: gradient matching takes as many real images of "
             f"each of the {classes} classes of {dataset.name}, at most {fewest}: take {fit}."
         )
-    networks.num_parameters(_make(config.matching.network, dataset.image_shape, classes))
+    from kip_flax.networks import build  # Flax's modules take a second to load.
+
+    build.num_parameters(_make(config.matching.network, dataset.image_shape, classes))
 
 
-def _network(config: ConfigDict, shape: tuple[int, ...], classes: int) -> networks.Functions:
-    return networks.functions(_make(config.matching.network, shape, classes))
+def _network(config: ConfigDict, shape: tuple[int, ...], classes: int) -> Functions:
+    from kip_flax.networks import build
+
+    return build.functions(_make(config.matching.network, shape, classes))
 
 
-def _make(name: str, shape: tuple[int, ...], classes: int) -> networks.Make:
-    from kip_flax.networks import zoo  # Flax's modules take a second to load.
+def _make(name: str, shape: tuple[int, ...], classes: int) -> Make:
+    from kip_flax.networks import zoo
 
     height, width, channels = shape
     return functools.partial(zoo.make_network, name, (height, width, channels), classes)

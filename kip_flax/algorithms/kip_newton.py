@@ -14,9 +14,15 @@ from kip_flax.kernels import jacobian
 from kip_flax.kernels.sharded import shard_jacobian
 from kip_flax.krr import gauss_newton, residuals
 from kip_flax.krr.gauss_newton import Iterate
+from kip_flax.runtime.fields import Section
 
 __all__ = ["check", "check_data", "init", "make_step", "make_support", "pairs", "prepare"]
 
+SECTION = Section(
+    {"newton.damping": float, "newton.iterations": int},
+    minima={"newton.iterations": 1},
+    above_zero=("newton.damping",),
+)
 FACTS = dataclasses.replace(kip.FACTS, variant="Gauss-Newton", sections=("newton",))
 
 

@@ -6,7 +6,8 @@ Bilen, *Dataset Condensation with Differentiable Siamese Augmentation* (ICML 202
 are 'color', 'crop', 'cutout', 'flip', 'scale' and 'rotate' (see `siamese`).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +15,7 @@ from jax.scipy.ndimage import map_coordinates
 from jax.typing import ArrayLike
 
 from kip_flax.runtime.errors import UserError
+from kip_flax.runtime.fields import Section
 
 MAX_SHIFT = 1 / 8  # of the side
 MAX_ANGLE = 15.0  # degrees
@@ -39,6 +41,13 @@ def parse(spec: str) -> tuple[str, ...]:
     if len(set(names)) < len(names):
         raise UserError(f"augment is {spec!r}: name each augmentation once.")
     return names
+
+
+def _check(fields: Mapping[str, Any]) -> None:
+    parse(fields["augment"])
+
+
+SECTION = Section({"augment": str}, check=_check)
 
 
 def augment(names: tuple[str, ...], images: jax.Array, key: jax.Array) -> jax.Array:

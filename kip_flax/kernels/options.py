@@ -1,19 +1,47 @@
 """Which kernel: of what network, in what parameterisation, computed by what."""
 
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 
 from kip_flax import architectures as arch
 from kip_flax.runtime.errors import UserError
+from kip_flax.runtime.fields import Section
 
 Kernel = Callable[[jax.Array, jax.Array], jax.Array]
 
 IMPLEMENTATIONS = ("auto", "cpu", "xla", "neural_tangents")
 GETS = ("ntk", "nngp")
 PARAMETERIZATIONS = ("ntk", "standard")
+
+
+def _check(fields: Mapping[str, Any]) -> None:
+    arch.build(fields["kernel.architecture"], fields["kernel.depth"])
+
+
+SECTION = Section(
+    {
+        "kernel.architecture": str,
+        "kernel.depth": int,
+        "kernel.parameterization": str,
+        "kernel.width": int,
+        "kernel.w_std": float,
+        "kernel.b_std": float,
+        "kernel.kind": str,
+        "kernel.implementation": str,
+    },
+    choices={
+        "kernel.parameterization": PARAMETERIZATIONS,
+        "kernel.kind": GETS,
+        "kernel.implementation": IMPLEMENTATIONS,
+    },
+    minima={"kernel.width": 1, "kernel.b_std": 0},
+    above_zero=("kernel.w_std",),
+    check=_check,
+)
 
 
 @dataclass(frozen=True)

@@ -20,30 +20,10 @@ from jax.sharding import PartitionSpec as P
 from jax.typing import ArrayLike
 
 from kip_flax.data import augment, siamese
-from kip_flax.networks import ntk as empirical
+from kip_flax.networks import ntk
 from kip_flax.networks.build import Functions, Tree
+from kip_flax.networks.recipe import Recipe
 from kip_flax.runtime import batching
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How a network is trained.
-
-    Attributes:
-        loss: 'mse', 0.5 * mean((f - y)^2), or 'cross_entropy'.
-        num_steps: of the whole training; the rate is 0 after them.
-        batch_size: images of a step, drawn without replacement; all images if there are no more.
-        momentum: of the gradient descent.
-        augments: names from `augment`, applied to every batch.
-        augment_draw: 'all' of them, or 'one', drawn for every batch (see `siamese`).
-    """
-
-    loss: str
-    num_steps: int
-    batch_size: int
-    momentum: float
-    augments: tuple[str, ...] = ()
-    augment_draw: str = "all"
 
 
 @dataclass(frozen=True)
@@ -81,7 +61,7 @@ def make_trainer(net: Functions, recipe: Recipe, mesh: Mesh, eval_batch: int = 1
     def start(key: jax.Array, images: jax.Array) -> tuple[Tree, jax.Array]:
         params, other = net.init(key)
         state = {"params": params, "other": other, "optimizer": optimizer(0.0, 0.0).init(params)}
-        largest = empirical.max_learning_rate(
+        largest = ntk.max_learning_rate(
             lambda p, x: net.apply_train(p, other, x)[0], params, images
         )
         return state, largest

@@ -39,6 +39,7 @@ def test_the_example_of_the_page_runs_and_goes_on(example, quick_kernels, tmp_pa
     config.mesh.data, config.eval.num_test = 2, 60
     config.kernel.architecture, config.kernel.depth = "fc", 1
     config_lib.validate(config)
+    assert algorithms.facts("mine.class_means").title == "Class means"
     state = train.train_and_evaluate(config, str(tmp_path / "whole"))
     told = result(tmp_path / "whole")["evaluations"]
     assert told[-1]["accuracy"] > told[0]["accuracy"] + 0.1

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from whole_runs import artefacts, assert_same, result, small, stop_at
 
+from kip_flax import algorithms, export, krr
 from kip_flax import config as config_lib
-from kip_flax import export, krr
 from kip_flax.algorithms import kip_newton
 from kip_flax.modes.train import mode as train
 
@@ -51,8 +51,10 @@ def test_fixed_labels_stay_and_the_set_says_so(quick_kernels, tmp_path):
     rows = np.asarray(state.support[1])
     np.testing.assert_allclose(rows, krr.centered_one_hot(np.argmax(rows, axis=1), 10), atol=1e-6)
     assert not list((tmp_path / "distilled").glob("*_l_*"))
-    assert config_lib.labels_are(config_lib.flatten(config)) == "fixed"
-    assert config_lib.labels_are(config_lib.flatten(newton())) == "solved"
+    assert [algorithms.labels("kip_newton", learned) for learned in (False, True)] == [
+        "fixed",
+        "solved",
+    ]
 
 
 def test_its_fields_decide_nothing_elsewhere_and_the_optimiser_nothing_here():

@@ -14,7 +14,7 @@ from whole_runs import small
 import main
 from kip_flax import config as config_lib
 from kip_flax import data, export, krr
-from kip_flax.fields import FIELDS
+from kip_flax.config import FIELDS
 from kip_flax.krr import ridge
 from kip_flax.modes.export_set import mode as export_set
 from kip_flax.modes.train import mode as train

@@ -9,7 +9,7 @@ import pytest
 
 import main
 from kip_flax import export, preprocess
-from kip_flax.fields import FIELDS
+from kip_flax.config import FIELDS
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

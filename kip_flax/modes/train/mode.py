@@ -12,7 +12,7 @@ import orbax.checkpoint as ocp
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from kip_flax import __version__, data, kernels, preprocess
+from kip_flax import __version__, algorithms, data, kernels, preprocess
 from kip_flax import config as config_lib
 from kip_flax.algorithms.base import Problem, State
 from kip_flax.data import Dataset
@@ -169,7 +169,7 @@ def _summary(
     config: ConfigDict, dataset: Dataset, mesh: Mesh, task: Distillation, workdir: str
 ) -> tuple[str, list[tuple[str, str]]]:
     size = "x".join(map(str, dataset.image_shape))
-    labels = f"labels {config_lib.labels_are(config_lib.flatten(config))}"
+    labels = f"labels {algorithms.labels(config.algorithm, config.support.learn_labels)}"
     pairs = f", {count(task.pairs)} pairs each" if task.pairs else ""
     kernel, axes = config.kernel, mesh.shape
     used = kernels.resolve(kernel.implementation)

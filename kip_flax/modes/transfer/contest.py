@@ -18,7 +18,7 @@ from kip_flax.modes.transfer.session import Session
 from kip_flax.modes.transfer.sets import ImageSet, RealImages
 from kip_flax.modes.transfer.table import Table, line
 from kip_flax.networks import build, train, zoo
-from kip_flax.networks.fields import KRR, described, is_kernel
+from kip_flax.networks.recipe import KRR, described, is_kernel
 from kip_flax.runs import setup
 from kip_flax.runtime.console import Console
 

@@ -18,7 +18,7 @@ from kip_flax.kernels import Kernel
 from kip_flax.modes.transfer import contest, session, sets
 from kip_flax.modes.transfer.sets import ImageSet, RealImages
 from kip_flax.modes.transfer.table import Table
-from kip_flax.networks.fields import KRR
+from kip_flax.networks.recipe import KRR
 from kip_flax.runs import evaluate, setup
 from kip_flax.runtime import hardware, sharding
 from kip_flax.runtime.console import Console

@@ -17,7 +17,7 @@ from kip_flax.modes.compare.entries import Made
 from kip_flax.modes.compare.mode import compare
 from kip_flax.modes.train import mode as train
 from kip_flax.modes.transfer import contest, rows
-from kip_flax.networks.fields import is_kernel
+from kip_flax.networks.recipe import is_kernel
 from kip_flax.runtime import signals
 from kip_flax.runtime.errors import UserError
 
