@@ -20,6 +20,7 @@ from kip_flax.networks import build, ntk
 
 W_STD, B_STD = 2**0.5, 0.1
 OUTPUTS = 64
+IMAGES = 3  # All pairs of them are compared.
 CASES: dict[str, tuple[arch.Spec, tuple[int, int, int]]] = {
     "fc, depth 1": (arch.fc(1), (8, 8, 3)),
     "fc, depth 3": (arch.fc(3), (8, 8, 3)),
@@ -39,14 +40,13 @@ def agreement(
     width: int,
     parameterization: str,
     samples: int,
-    images: int = 3,
     implementation: str = "xla",
 ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """For 'nngp' and 'ntk': (mean - ours) / ours, and its standard error, for all pairs of images.
 
     All pairs come from the same networks: their deviations are of one sign, or nearly.
     """
-    x = _images(images, shape)
+    x = _images(IMAGES, shape)
     sample = jax.jit(_sampler(spec, shape, width, parameterization))
     drawn = [sample(key, x) for key in jax.random.split(jax.random.key(7), samples)]
     found = {}

@@ -16,6 +16,7 @@ import sys
 from pathlib import Path
 from typing import NoReturn
 
+from kip_flax.modes.evaluate.mode import EVALUATION
 from kip_flax.runtime import files
 from kip_flax.runtime.errors import UserError
 from results import record, table
@@ -69,10 +70,11 @@ def _on_test(
 ) -> dict[str, float]:
     """Accuracy and mse of a set on all test images, measured once."""
     target = workdir / "test" / path.stem
-    if not (target / "evaluation.json").exists():
+    file = target / EVALUATION
+    if not file.exists():
         options = ("--mode=evaluate", f"--distilled={path}", f"--workdir={target}")
         _program([*command(experiment, seed, watched=False), *_data(data), *options], workdir)
-    measured = json.loads((target / "evaluation.json").read_text())
+    measured = json.loads(file.read_text())
     return {name: measured[name] for name in ("accuracy", "mse")}
 
 
