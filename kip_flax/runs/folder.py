@@ -15,6 +15,7 @@ checkpoints/    states to go on from; unreadable_checkpoints/ keeps the damaged 
 
 import contextlib
 import csv
+import io
 import json
 import os
 import tempfile
@@ -27,7 +28,6 @@ import numpy as np
 
 from kip_flax import algorithms, preprocess
 from kip_flax.preprocess import Preprocess
-from kip_flax.runs import history
 from kip_flax.runtime import files
 from kip_flax.runtime.errors import UserError
 
@@ -174,11 +174,21 @@ class RunFolder:
 
         A row or an entry that cannot be read is left out: the file serves to look at, no more.
         """
-        return history.read(self.path, last_step)
+        try:
+            text = self.history_file.read_text(encoding="utf-8")
+        except (OSError, ValueError):
+            return []
+        rows = [_numbers(row) for row in csv.DictReader(text.splitlines())]
+        return [row for row in rows if "step" in row and row["step"] <= last_step]
 
     def write_history(self, rows: Sequence[Mapping[str, float]]) -> None:
         """Writes all rows to history.csv; a column for every name in them, `step` first."""
-        history.write(self.path, rows)
+        columns = list(dict.fromkeys(("step", *(name for row in rows for name in row))))
+        text = io.StringIO()
+        writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows({name: f"{value:.9g}" for name, value in row.items()} for row in rows)
+        files.write_bytes_atomic(self.history_file, text.getvalue().encode())
 
     def distilled(self) -> dict[int, Path]:
         """Evaluated step -> file of its set, of those that the index lists and that are there.
@@ -247,6 +257,17 @@ def _read_json(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise UserError(f"{path} holds no JSON object: move it away.")
     return content
+
+
+def _numbers(row: Mapping[str | None, str | None]) -> dict[str, float]:
+    """The entries of a row that are numbers; a cut-off row has names or entries that are None."""
+    numbers = {}
+    for name, value in row.items():
+        try:
+            numbers[str(name)] = float(value or "")
+        except (TypeError, ValueError):
+            continue
+    return numbers
 
 
 def _checksum(path: Path) -> int:

@@ -1,5 +1,6 @@
 """The files of a run: made up, of a real run, old or broken."""
 
+import csv
 import json
 
 import numpy as np
@@ -91,8 +92,6 @@ def test_what_is_written_is_read(tmp_path):
     folder.write_config({"kernel": {"depth": 3}})
     assert folder.config() == {"kernel": {"depth": 3}}
     assert json.loads(folder.config_file.read_text()) == folder.config()
-    folder.write_history([{"step": 1, "loss": 0.5}])
-    assert folder.history() == [{"step": 1, "loss": 0.5}]
     with pytest.raises(UserError, match=r"preprocess\.npz does not exist"):
         folder.preprocessing()
 
@@ -131,3 +130,31 @@ def test_workdir_becomes_absolute(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert RunFolder.make("runs/a").path == tmp_path / "runs" / "a"
     assert (tmp_path / "runs" / "a").is_dir()
+
+
+HISTORY = [{"step": 10, "loss": 0.25, "accuracy": 0.5}, {"step": 20, "loss": 0.125, "new": 1.0}]
+
+
+def test_the_history_has_a_column_for_every_name_and_step_first(tmp_path):
+    folder = RunFolder(tmp_path)
+    folder.write_history(HISTORY)
+    with open(folder.history_file, newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == ["step", "loss", "accuracy", "new"]
+    assert rows[0] == {"step": "10", "loss": "0.25", "accuracy": "0.5", "new": ""}
+    assert folder.history() == HISTORY
+
+
+def test_rows_after_a_checkpoint_are_left_out(tmp_path):
+    folder = RunFolder(tmp_path)
+    folder.write_history(HISTORY)
+    assert folder.history(19) == HISTORY[:1]
+
+
+def test_damage_of_the_history_costs_its_row_alone(tmp_path):
+    folder = RunFolder(tmp_path)
+    folder.history_file.write_bytes(b"step,loss\n1,2\nx,3\n5,y\n6")
+    assert folder.history() == [{"step": 1, "loss": 2}, {"step": 5}, {"step": 6}]
+    folder.history_file.write_bytes(b"\xff\xfe\x00")
+    assert folder.history() == []
+    assert RunFolder(tmp_path / "nowhere").history() == []

@@ -8,7 +8,7 @@ import numpy as np
 
 from configs import default
 from kip_flax import config, export, preprocess
-from kip_flax.runs import analysis, history
+from kip_flax.runs import analysis
 from kip_flax.runs.folder import RunFolder
 
 NAMES = tuple("0123456789")
@@ -61,7 +61,7 @@ def make_run(
     logged = [
         {"step": s, "loss": 0.03 / s, "accuracy": 0.5, "step_ms": 7.0} for s in range(1, steps[-1])
     ]
-    history.write(folder, logged)
+    RunFolder(folder).write_history(logged)
     told = {
         "status": status,
         "evaluations": evaluations,

@@ -9,13 +9,14 @@ from made_runs import make_run
 
 from kip_flax.modes.report import facts as report_facts
 from kip_flax.modes.report import page as report
-from kip_flax.runs import history
+from kip_flax.runs.folder import RunFolder
 from kip_flax.runtime.errors import UserError
 
 
 def test_a_long_history_is_thinned_to_what_a_chart_can_show(tmp_path):
     make_run(tmp_path)
-    history.write(tmp_path, [{"step": step, "loss": 1 / step} for step in range(1, 5001)])
+    logged = [{"step": step, "loss": 1 / step} for step in range(1, 5001)]
+    RunFolder(tmp_path).write_history(logged)
     shown = [row["step"] for row in report_facts.gather(tmp_path, {}).history]
     assert len(shown) == 1000
     assert (shown[0], shown[-1]) == (1, 5000)

@@ -17,7 +17,8 @@ from kip_flax.modes.report import facts as report_facts
 from kip_flax.modes.report import mode as report_mode
 from kip_flax.modes.report import page as report
 from kip_flax.modes.train import mode as train
-from kip_flax.runs import history, setup
+from kip_flax.runs import setup
+from kip_flax.runs.folder import RunFolder
 from kip_flax.runtime.errors import UserError
 
 pytestmark = pytest.mark.usefixtures("quick_kernels")
@@ -113,7 +114,7 @@ def test_the_page_can_be_watched_while_the_run_goes_on(tmp_path, monkeypatch):
 
 def test_history_is_that_of_the_event_files_and_survives_a_lost_checkpoint(copy, run):
     def losses(workdir):
-        return [(row["step"], row["loss"], row["accuracy"]) for row in history.read(workdir)]
+        return [(row["step"], row["loss"], row["accuracy"]) for row in RunFolder(workdir).history()]
 
     first = losses(run)
     assert [step for step, *_ in first] == list(range(2, STEPS + 1, 2))
