@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from kip_flax import preprocess as preprocessing
+from kip_flax.data import Dataset
 from kip_flax.preprocess import Preprocess
 from kip_flax.runtime import files
 from kip_flax.runtime.errors import UserError
@@ -206,6 +207,39 @@ def load_distilled(path: str | os.PathLike[str]) -> Distilled:
     )
 
 
+def check_fits(distilled: Distilled, dataset: Dataset, preprocess_name: str) -> None:
+    """Checks that a distilled set belongs to a data set and a preprocessing.
+
+    Call it with the config's name before fitting or reading a preprocessing.
+
+    Raises:
+        UserError: the images' shape, the classes or the name of the preprocessing differ, as far
+            as the file knows them.
+    """
+    if distilled.images.shape[1:] != dataset.image_shape:
+        raise UserError(
+            f"{distilled.path} has images of {_by(distilled.images.shape[1:])}, {dataset.name} has "
+            f"{_by(dataset.image_shape)}: set --config.dataset.name and dataset.image_size to fit."
+        )
+    if distilled.labels.shape[1] != dataset.num_classes:
+        raise UserError(
+            f"{distilled.path} has labels for {distilled.labels.shape[1]} classes, {dataset.name} "
+            f"has {dataset.num_classes}: set --config.dataset.name to the set it was made from."
+        )
+    names = (distilled.meta or {}).get("class_names")
+    if names is not None and tuple(names) != tuple(dataset.class_names):
+        raise UserError(
+            f"{distilled.path} has classes {_few(names)}, {dataset.name} has "
+            f"{_few(dataset.class_names)}: set --config.dataset.name to the set it was made from."
+        )
+    recorded = distilled.preprocess_name
+    if recorded not in (None, preprocess_name):
+        raise UserError(
+            f"{distilled.path} was made with preprocess={recorded}, the config says "
+            f"{preprocess_name}: pass --config.preprocess={recorded}."
+        )
+
+
 def update_index(path: str | os.PathLike[str], row: Mapping[str, Any]) -> None:
     """Puts `row` (keys: `INDEX_COLUMNS`) into the index csv, sorted by ckpt, atomically.
 
@@ -274,3 +308,11 @@ def _read_meta(path: Path, text: np.ndarray) -> dict[str, Any]:
     if not isinstance(meta, dict):
         raise UserError(f"{path}: meta is not a JSON object; take another copy of the file.")
     return meta
+
+
+def _by(shape: tuple[int, ...]) -> str:
+    return "x".join(map(str, shape))
+
+
+def _few(names: list[str] | tuple[str, ...]) -> str:
+    return ", ".join(map(str, names[:3])) + (", ..." if len(names) > 3 else "")

@@ -11,12 +11,10 @@ from ml_collections import ConfigDict
 
 from kip_flax import data, krr, preprocess
 from kip_flax.data import Dataset
-from kip_flax.export import Distilled
 from kip_flax.kernels import Kernel
 from kip_flax.preprocess import Preprocess
 from kip_flax.runtime import sharding
 from kip_flax.runtime.batching import pad_rows
-from kip_flax.runtime.errors import UserError
 
 Evaluate = Callable[[ArrayLike, ArrayLike], dict[str, float]]
 
@@ -103,41 +101,3 @@ def on_test_images(
         batch_size=config.eval.batch_size,
         mesh=mesh,
     )
-
-
-def check_fits(distilled: Distilled, dataset: Dataset, preprocess_name: str) -> None:
-    """Raises UserError unless a distilled set belongs to a data set and a preprocessing.
-
-    Checks the images' shape, the classes and the name of the preprocessing, as far as the file
-    knows them. Call it with the config's name before fitting or reading a preprocessing.
-    """
-    if distilled.images.shape[1:] != dataset.image_shape:
-        raise UserError(
-            f"{distilled.path} has images of {_by(distilled.images.shape[1:])}, {dataset.name} has "
-            f"{_by(dataset.image_shape)}: set --config.dataset.name and dataset.image_size to fit."
-        )
-    if distilled.labels.shape[1] != dataset.num_classes:
-        raise UserError(
-            f"{distilled.path} has labels for {distilled.labels.shape[1]} classes, {dataset.name} "
-            f"has {dataset.num_classes}: set --config.dataset.name to the set it was made from."
-        )
-    names = (distilled.meta or {}).get("class_names")
-    if names is not None and tuple(names) != tuple(dataset.class_names):
-        raise UserError(
-            f"{distilled.path} has classes {_few(names)}, {dataset.name} has "
-            f"{_few(dataset.class_names)}: set --config.dataset.name to the set it was made from."
-        )
-    recorded = distilled.preprocess_name
-    if recorded not in (None, preprocess_name):
-        raise UserError(
-            f"{distilled.path} was made with preprocess={recorded}, the config says "
-            f"{preprocess_name}: pass --config.preprocess={recorded}."
-        )
-
-
-def _by(shape: tuple[int, ...]) -> str:
-    return "x".join(map(str, shape))
-
-
-def _few(names: list[str] | tuple[str, ...]) -> str:
-    return ", ".join(map(str, names[:3])) + (", ..." if len(names) > 3 else "")

@@ -19,7 +19,6 @@ from kip_flax.algorithms.base import Problem, State, Step, Support
 from kip_flax.data import Dataset, Targets
 from kip_flax.kernels import Kernel
 from kip_flax.preprocess import Preprocess
-from kip_flax.runs import evaluate
 from kip_flax.runs.folder import RunFolder
 from kip_flax.runtime import files, multihost, sharding
 from kip_flax.runtime.console import Console
@@ -185,7 +184,7 @@ def start_of(config: ConfigDict, dataset: Dataset) -> export.Distilled | None:
     if not config_lib.from_a_file(config):
         return None
     start = export.load_distilled(config.support.init)
-    evaluate.check_fits(start, dataset, config.preprocess)
+    export.check_fits(start, dataset, config.preprocess)
     if len(start.images) != config.support.size:
         raise UserError(
             f"{start.path} holds {len(start.images)} images and support.size is "
@@ -200,7 +199,7 @@ def preprocessing_of(distilled: export.Distilled, dataset: Dataset, name: str) -
     Raises:
         UserError: the file does not fit the data set or `name`.
     """
-    evaluate.check_fits(distilled, dataset, name)
+    export.check_fits(distilled, dataset, name)
     if distilled.preprocess is None:
         return preprocess.fit(name, dataset.known_images)
     return preprocess.from_arrays(distilled.preprocess)

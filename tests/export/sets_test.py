@@ -1,13 +1,16 @@
 """Artefacts: what is written is read back, what is broken is refused in one line."""
 
 import csv
+import dataclasses
 import json
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from kip_flax import architectures, export, preprocess
+from kip_flax.data import Dataset
 from kip_flax.preprocess import Preprocess
 from kip_flax.runtime import files
 from kip_flax.runtime.errors import UserError
@@ -247,3 +250,40 @@ def test_a_foreign_index_is_refused_and_kept(tmp_path, text):
     with pytest.raises(UserError, match=r"index\.csv.*move it away"):
         export.update_index(path, row(0, 0.5))
     assert path.read_text(errors="surrogateescape") == text
+
+
+def a_dataset():
+    images = np.zeros((S, 4, 4, 1), np.uint8)
+    labels = np.arange(S, dtype=np.int32) % C
+    return Dataset("npz", images, labels, images, labels, NAMES)
+
+
+def a_set(**changes):
+    images, labels = np.zeros((S, 4, 4, 1), np.float32), np.zeros((S, C), np.float32)
+    meta = {"preprocess": "standard", "class_names": list(NAMES)}
+    return dataclasses.replace(
+        export.Distilled(Path("set.npz"), images, labels, meta, None), **changes
+    )
+
+
+@pytest.mark.parametrize("meta", [a_set().meta, None])
+def test_a_set_fits_its_data_as_far_as_it_knows_them(meta):
+    export.check_fits(a_set(meta=meta), a_dataset(), "standard")
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"images": np.zeros((S, 5, 4, 1), np.float32)}, "5x4x1.*4x4x1.*image_size"),
+        ({"labels": np.zeros((S, C + 1), np.float32)}, "4 classes, npz has 3"),
+        ({"meta": {"preprocess": "none"}}, r"pass --config\.preprocess=none"),
+        ({"meta": {"class_names": ["ant", "bee", "dog"]}}, "ant, bee, dog.*ant, bee, cat"),
+        ({"meta": None, "path": Path("ConvNet_ssize6_zca_l_noaug_ckpt0.npz")}, "=zca_normalize"),
+    ],
+)
+def test_a_set_that_does_not_fit_the_config_is_refused(change, says):
+    made = a_set(**change)
+    with pytest.raises(UserError, match=says) as caught:
+        export.check_fits(made, a_dataset(), "standard")
+    assert str(made.path) in str(caught.value)
+    assert "\n" not in str(caught.value)

@@ -20,7 +20,7 @@ from kip_flax.modes.export_set import mode as export_set
 from kip_flax.modes.train import mode as train
 from kip_flax.modes.transfer import sets as transfer_sets
 from kip_flax.modes.transfer import table as transfer_table
-from kip_flax.runs import evaluate, setup
+from kip_flax.runs import setup
 from kip_flax.runtime import disk, files
 from kip_flax.runtime.errors import UserError
 
@@ -137,8 +137,8 @@ def a_set(shape, name, meta=None):
 
 def misfits():
     digits = data.load_dataset("digits")
-    yield raised(evaluate.check_fits, a_set((8, 8, 1), "zca_normalize"), digits, "standard")
-    yield raised(evaluate.check_fits, a_set((32, 32, 3), "standard"), digits, "standard")
+    yield raised(export.check_fits, a_set((8, 8, 1), "zca_normalize"), digits, "standard")
+    yield raised(export.check_fits, a_set((32, 32, 3), "standard"), digits, "standard")
     meta = {"preprocess": "zca_normalize", "preprocess_file": "preprocess-0123456789ab.npz"}
     yield raised(export_set._preprocessing, a_set((8, 8, 1), "", meta))
 

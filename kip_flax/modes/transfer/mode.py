@@ -19,7 +19,7 @@ from kip_flax.modes.transfer import contest, session, sets
 from kip_flax.modes.transfer.sets import ImageSet, RealImages
 from kip_flax.modes.transfer.table import Table
 from kip_flax.networks.recipe import KRR
-from kip_flax.runs import evaluate, setup
+from kip_flax.runs import setup
 from kip_flax.runtime import hardware, sharding
 from kip_flax.runtime.console import Console
 
@@ -47,7 +47,7 @@ def _transfer(
     mesh = sharding.make_mesh(config.mesh.data, config.mesh.support)
     distilled = export.load_distilled(path)
     dataset = setup.load(config)
-    evaluate.check_fits(distilled, dataset, config.preprocess)
+    export.check_fits(distilled, dataset, config.preprocess)
     table = Table(workdir, identity(config, distilled, dataset), path)
     keys = sets.keys(config.seed)
     contenders = contest.make_contest(config, dataset, keys.networks, mesh, console)
