@@ -20,6 +20,7 @@ from kip_flax.kernels import Kernel
 from kip_flax.krr import label_solve
 from kip_flax.preprocess import Preprocess
 from kip_flax.runs.folder import RunFolder
+from kip_flax.runs.record import Support
 from kip_flax.runtime import multihost, sharding
 from kip_flax.runtime.batching import repeat_last_row
 
@@ -27,8 +28,6 @@ NEIGHBOURS = 3
 MAX_PICTURES = 200  # Support images whose neighbours' pixels are kept.
 TARGETS_PER_IMAGE = 10  # Fewer would leave Label Solve too little to solve for.
 _BLOCK = 16  # Images whose kernel with themselves is computed together.
-
-Support = tuple[np.ndarray, np.ndarray]
 
 
 @dataclass(frozen=True, eq=False)
@@ -190,8 +189,7 @@ def analyse(
         "initial_confusion": _measure(start_ss, start_ts, initial[1], test.labels, reg)[0],
     }
     counts, measures = _measure(start_ss, start_ts, solved, test.labels, reg)
-    shown = np.unique(np.linspace(0, len(k_ss) - 1, min(len(k_ss), MAX_PICTURES)).round())
-    chosen = shown.astype(int)
+    chosen = data.evenly(len(k_ss), MAX_PICTURES)
     near, similarity = nearest(
         k_ns[:, chosen], kernel.diagonal(train.images), np.diag(k_ss)[chosen], NEIGHBOURS
     )

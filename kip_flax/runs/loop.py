@@ -29,16 +29,16 @@ class Training:
     """One run under way: all processes of it call the methods alike.
 
     Attributes:
-        task: the steps of the algorithm.
-        evaluate: measures a support on the test images.
+        distillation: the steps.
+        measure: test accuracy and error of a support.
         recorder: writes what is measured.
         saver: of the checkpoints.
         console: what it says goes there.
         log_every: steps from one line of progress to the next.
     """
 
-    task: Distillation
-    evaluate: Evaluate
+    distillation: Distillation
+    measure: Evaluate
     recorder: Recorder
     saver: Saver
     console: Console
@@ -46,9 +46,9 @@ class Training:
 
     def start(self) -> State:
         """The first state, evaluated and saved."""
-        state = self.task.start()
+        state = self.distillation.start()
         self._evaluate(state, 0)
-        if self.task.total == 0:
+        if self.distillation.total == 0:
             self._finish({})
         self._save(state, 0)
         return state
@@ -59,21 +59,21 @@ class Training:
         Raises:
             UserError: the loss is not finite, or a file cannot be written.
         """
-        task = self.task
-        stopwatch = metrics.Stopwatch(step, task.total, task.pairs)
+        distillation, total = self.distillation, self.distillation.total
+        stopwatch = metrics.Stopwatch(step, total, distillation.pairs)
         begun = checked = step
-        last, figures = step == task.total, dict[str, float]()
+        last, figures = step == total, dict[str, float]()
         with signals.stop_signals() as signalled:
             stopping = multihost.agreed(signalled)
             while not last:
                 step += 1
-                state, measured = task.step(state, step)
+                state, measured = distillation.step(state, step)
                 if step == begun + 1:  # It was compiled first, which the figures are not to show.
                     jax.block_until_ready(state)
                     stopwatch.look(step)
-                last = step == task.total or stopping()
+                last = step == total or stopping()
                 log, save = step % self.log_every == 0, self.saver.is_due(step)
-                if not (last or log or save or step in task.marks):
+                if not (last or log or save or step in distillation.marks):
                     continue
                 self._check_finite(state, checked, step)
                 checked = step
@@ -84,20 +84,20 @@ class Training:
                         self._tell_end(figures["eta_s"])
                     self._tell(step, measured, figures)
                 with stopwatch.paused():
-                    if step in task.marks:
+                    if step in distillation.marks:
                         self._evaluate(state, step)
-                    if step == task.total:
+                    if step == total:
                         self._finish(figures)
                     if save or last:
                         self._save(state, step)
         self.saver.wait()
-        if step < task.total:
+        if step < total:
             self._stop(step, figures)
         return state
 
     def _evaluate(self, state: State, step: int) -> None:
-        images, labels = self.task.support(state)
-        measures = self.evaluate(images, labels)
+        images, labels = self.distillation.support(state)
+        measures = self.measure(images, labels)
         self.recorder.evaluation(step, (np.asarray(images), np.asarray(labels)), measures)
         split, accuracy = self.recorder.split, f"{measures['accuracy']:.2%}"
         self.console.mark(
@@ -115,9 +115,9 @@ class Training:
         scalars = {name: float(value) for name, value in measured.items()}
         self.recorder.progress(step, scalars, figures)
         loss = f"  loss {scalars['loss']:.5f}" if "loss" in scalars else ""
-        pairs = [f"{count(figures['pairs_per_s'])} pairs/s"] if self.task.pairs else []
+        pairs = [f"{count(figures['pairs_per_s'])} pairs/s"] if self.distillation.pairs else []
         self.console.progress(
-            f"step {step}/{self.task.total}{loss}",
+            f"step {step}/{self.distillation.total}{loss}",
             f"{figures['step_ms']:.1f} ms/step",
             *pairs,
             f"ETA {duration(figures['eta_s'])}",

@@ -71,17 +71,18 @@ def train_and_evaluate(config: ConfigDict, workdir: str, console: Console | None
         fitted = setup.kept_preprocessing(config, dataset, workdir, resumed=restored is not None)
         kernel = shard_kernel(setup.make_kernel(config, console), mesh)
         setup.compile_steps(config, console.say)
-        task, initial = _make_task(config, dataset, fitted, kernel, mesh)
+        distillation, initial = _make_distillation(config, dataset, fitted, kernel, mesh)
         measure = evaluate.on_test_images(config, dataset, fitted, kernel, mesh)
         _write_config(folder, config)
-        console.say(*_summary(config, dataset, mesh, task, workdir))
+        console.say(*_summary(config, dataset, mesh, distillation, workdir))
 
         # The steps.
         exporter = Exporter(folder, config, dataset, fitted, initial)
         saver = checkpoint.Saver(manager, meta, config.checkpoint.every_steps)
         resumed = None if restored is None else restored.step
         with _open_recorder(exporter, resumed) as recorder:
-            training = Training(task, measure, recorder, saver, console, config.log.every_steps)
+            every = config.log.every_steps
+            training = Training(distillation, measure, recorder, saver, console, every)
             if restored is None:
                 state = training.run(training.start(), 0)
             else:
@@ -129,7 +130,7 @@ def _restore(
     return restored
 
 
-def _make_task(
+def _make_distillation(
     config: ConfigDict, dataset: Dataset, fitted: Preprocess, kernel: Kernel, mesh: Mesh
 ) -> tuple[Distillation, Support]:
     """The steps of the algorithm, and the support that they start from."""
@@ -138,8 +139,8 @@ def _make_task(
     key_support, key_steps = setup.keys(config)
     initial = setup.first_support(config, targets, key_support)
     problem = Problem(config, targets, kernel, mesh, key_steps)
-    task = setup.make_distillation(problem, initial)
-    return task, (np.asarray(initial[0]), np.asarray(initial[1]))
+    distillation = setup.make_distillation(problem, initial)
+    return distillation, (np.asarray(initial[0]), np.asarray(initial[1]))
 
 
 def _write_config(folder: RunFolder, config: ConfigDict) -> None:
@@ -166,11 +167,11 @@ def _report_writer() -> WriteReport:
 
 
 def _summary(
-    config: ConfigDict, dataset: Dataset, mesh: Mesh, task: Distillation, workdir: str
+    config: ConfigDict, dataset: Dataset, mesh: Mesh, distillation: Distillation, workdir: str
 ) -> tuple[str, list[tuple[str, str]]]:
     size = "x".join(map(str, dataset.image_shape))
-    labels = f"labels {algorithms.labels(config.algorithm, config.support.learn_labels)}"
-    pairs = f", {count(task.pairs)} pairs each" if task.pairs else ""
+    labels = algorithms.labels(config.algorithm, config.support.learn_labels)
+    pairs = f", {count(distillation.pairs)} pairs each" if distillation.pairs else ""
     kernel, axes = config.kernel, mesh.shape
     used = kernels.resolve(kernel.implementation)
     counts = len(dataset.train_labels), len(dataset.test_labels)
@@ -178,8 +179,8 @@ def _summary(
     told = f"{dataset.name}: {images} of {size}, {dataset.num_classes} classes; {config.preprocess}"
     return f"kip_flax {__version__}: {config.algorithm} in {workdir}", [
         ("data", told),
-        ("support", f"{config.support.size} images, {labels}"),
+        ("support", f"{config.support.size} images, labels {labels}"),
         ("kernel", f"{kernel.architecture}, depth {kernel.depth}, {kernel.kind}; {used}"),
         ("devices", f"{hardware.hardware()}; mesh {axes['data']} x {axes['support']}"),
-        ("steps", f"{task.total}{pairs}"),
+        ("steps", f"{distillation.total}{pairs}"),
     ]
