@@ -18,7 +18,8 @@ from kip_flax.runtime.errors import UserError
 
 # How the makers of a layout preprocess most data sets (run_distillation.py of RFAD, dataloader.py
 # of FRePo). What they do with others is a fact about the data set.
-_USUAL = {"dc": "standard", "mtt": "standard", "rfad": "zca", "frepo": "zca_center"}
+_USUAL_PREPROCESS = {"dc": "standard", "mtt": "standard", "rfad": "zca", "frepo": "zca_center"}
+_BY_FIELD_CONSTANTS = ("dc", "mtt")  # Layouts normalised by the constants of the field.
 _SAMPLE = 1000  # Training images that pixel values are held against.
 _FAR = 30  # Times the typical value that those of a set may reach.
 
@@ -47,7 +48,7 @@ def import_file(
     found = layouts.read(Path(path), layout, dataset.image_shape)
     name = preprocess_name(found.layout, Path(path), dataset.name, config.preprocess)
     fitted = preprocess.fit(name, dataset.known_images)
-    if found.layout in ("dc", "mtt"):
+    if found.layout in _BY_FIELD_CONSTANTS:
         fitted = sets.field_preprocess(dataset.name, fitted)
     provenance = {
         "dataset": dataset.name,
@@ -72,8 +73,8 @@ def import_file(
 
 def preprocess_name(layout: str, path: Path, dataset: str, otherwise: str) -> str:
     """How the makers of a layout preprocess a data set; `otherwise` where nothing says it."""
-    if layout in _USUAL:
-        return sets.facts(dataset).preprocess_by.get(layout, _USUAL[layout])
+    if layout in _USUAL_PREPROCESS:
+        return sets.facts(dataset).preprocess_by.get(layout, _USUAL_PREPROCESS[layout])
     return preprocess_in_name(path) or otherwise
 
 
