@@ -25,6 +25,7 @@ KINDS = {
     "many classes": {"names": tuple(f"class {n}" for n in range(100)), "size": 100},
     "only step 0": {"steps": (0,)},
     "another algorithm": {"algorithm": "dc"},
+    "an algorithm from elsewhere": {"algorithm": "somewhere.else"},
     "from noise": {"support__init": "noise"},
     "many images": {"size": 250, "names": tuple("abcde")},
 }

@@ -14,6 +14,8 @@ TEXT = [
     ("soft", "card"),
     ("accent", "page"),
     ("accent", "card"),
+    ("ink", "best"),
+    ("soft", "best"),
 ]
 MARKS = [
     (mark, on) for mark in ("accent", "train", "start", "solved", "bar") for on in ("page", "card")

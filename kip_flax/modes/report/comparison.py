@@ -73,7 +73,7 @@ def _figures(runs: Sequence[RunFacts]) -> Rows:
 def _label_solve(run: RunFacts) -> str:
     if not run.algorithm.learns_images:
         return pages.percent(run.evaluations[-1]["accuracy"])
-    return pages.percent(run.label_solve[0]) if run.label_solve else NONE
+    return pages.percent(run.label_solve.accuracy) if run.label_solve else NONE
 
 
 def _differing(runs: Sequence[RunFacts]) -> Rows:

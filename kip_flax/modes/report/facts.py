@@ -5,7 +5,7 @@ import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -21,6 +21,13 @@ from kip_flax.runtime.errors import UserError
 Frames = dict[tuple[str, int, bool], Frame]
 
 _HISTORY = 1000  # Rows of the history in the charts: more are evenly thinned.
+
+
+class Score(NamedTuple):
+    """Accuracy (0 to 1) and mse on the images of the evaluations."""
+
+    accuracy: float
+    mse: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,15 +103,15 @@ class RunFacts:
         return not np.array_equal(self.frames[0].labels, self.frames[-1].labels)
 
     @property
-    def label_solve(self) -> tuple[float, float] | None:
-        """Accuracy and mse of Label Solve on the initial images, or None if not known.
+    def label_solve(self) -> Score | None:
+        """What Label Solve gets from the initial images, or None if not known.
 
         None also where the run itself is that: its algorithm leaves the images as they are.
         """
         if not self.algorithm.learns_images or self.analysis is None:
             return None
-        accuracy, mse = (float(value) for value in self.analysis["solved"])
-        return (accuracy, mse) if math.isfinite(accuracy) else None
+        score = Score(*(float(value) for value in self.analysis["solved"]))
+        return score if math.isfinite(score.accuracy) else None
 
 
 def gather(workdir: Path, frames: Frames) -> RunFacts:

@@ -53,7 +53,8 @@ def _accuracy(run: RunFacts, uid: str) -> Chart:
     shown = [Curve("test", "k-test", tested, dots=True)]
     if trained:
         shown.insert(0, Curve("training batches", "k-train", trained))
-    thresholds = _thresholds(tested[0][1], run.label_solve and run.label_solve[0])
+    solved = run.label_solve
+    thresholds = _thresholds(tested[0][1], solved.accuracy if solved else None)
     name = f"{run.split.capitalize()} accuracy"
     ends = [f"{100 * share:.2f} %" for _, share in (tested[0], tested[-1])]
     return Chart(
@@ -74,7 +75,8 @@ def _loss(run: RunFacts, uid: str) -> Chart:
     shown = [Curve(f"{run.split} mse", "k-test", tested, dots=True)]
     if trained:
         shown.insert(0, Curve("training loss", "k-train", trained))
-    thresholds = _thresholds(tested[0][1], run.label_solve and run.label_solve[1])
+    solved = run.label_solve
+    thresholds = _thresholds(tested[0][1], solved.mse if solved else None)
     name, text = f"{run.split.capitalize()} mse", "{:.5f}".format
     ends = [text(mse) for _, mse in (tested[0], tested[-1])]
     return Chart(

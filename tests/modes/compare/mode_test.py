@@ -125,7 +125,7 @@ class Page(html.parser.HTMLParser):
         self.rows += tag == "tr"
         if tag == "img":
             self.images.append(attributes)
-        if tag not in ("img", "meta"):
+        if tag not in ("img", "link", "meta"):
             self.open.append(tag)
 
     def handle_endtag(self, tag):

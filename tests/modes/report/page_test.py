@@ -10,7 +10,10 @@ from made_pages import KINDS, page, pictures_of, text_of
 
 from kip_flax.data import sampling
 from kip_flax.modes import pages
+from kip_flax.modes.pages import TIMES
 from kip_flax.modes.report import facts as report_facts
+from kip_flax.modes.report import page as report
+from kip_flax.runs.folder import RunFolder
 
 CSS = (Path(pages.__file__).parent / "templates" / "base.css").read_text(encoding="utf-8")
 
@@ -102,6 +105,25 @@ def test_mistakes_and_spectrum_are_those_of_the_analysis(tmp_path):
     assert "at the start 125" in text_of(tree)
     ridge = (30 + 1e-6 * facts.analysis["eigenvalues"].mean()) / 0.1
     assert f"with the ridge {ridge:.4g}"[:20] in text_of(tree)
+
+
+def test_a_kernel_that_is_not_positive_has_no_condition_number(tmp_path):
+    page(tmp_path)
+    folder = RunFolder(tmp_path)
+    facts = report_facts.gather(tmp_path, {})
+    found = facts.analysis | {"eigenvalues": np.array([30.0, 0.1, -1e-7])}
+    folder.write_analysis(facts.files[10], found, {})
+    report.write(tmp_path, {})
+    tree, errors = page_checks.parse((tmp_path / "report.html").read_text(encoding="utf-8"))
+    assert errors == []
+    assert f"Condition number \N{INFINITY}, with the ridge 3.02 {TIMES} 106" in text_of(tree)
+
+
+def test_an_algorithm_from_elsewhere_has_a_page(tmp_path):
+    told = text_of(page_checks.parse(page(tmp_path, algorithm="somewhere.else")[0])[0])
+    assert "10 learned images of digits" in told
+    assert "The algorithm's own loss" in told
+    assert "10 steps on 2 x cpu" in told
 
 
 def test_many_classes_are_a_picture_and_the_worst_pairs(tmp_path):
