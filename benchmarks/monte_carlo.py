@@ -86,9 +86,7 @@ def _sampler(
         shape,
         OUTPUTS,
         width=width,
-        w_std=W_STD,
-        b_std=B_STD,
-        parameterization=parameterization,
+        weights=build.Weights(W_STD, B_STD, parameterization),
     )
     net = build.functions(make)
 

@@ -22,16 +22,37 @@ Make = Callable[[nnx.Rngs], nnx.Module]
 Tree = Any  # Of arrays.
 
 
+@dataclass(frozen=True)
+class Weights:
+    """How the weights of a network are drawn.
+
+    Attributes:
+        w_std, b_std: as in `kernels.KernelOptions`, for every layer.
+        parameterization: 'standard' draws weights of variance w_std^2 / fan-in and biases of
+            variance b_std^2; 'ntk' draws all of variance 1 and multiplies in the forward pass.
+    """
+
+    w_std: float = 2**0.5
+    b_std: float = 0.1
+    parameterization: str = "standard"
+
+    def affine(self, rngs: nnx.Rngs, shape: tuple[int, ...], stride: int = 1) -> layers.Affine:
+        """A dense layer (in, out), or a convolution (size, size, in, out)."""
+        scale = self.w_std / math.sqrt(math.prod(shape[:-1]))
+        kernel = jax.random.normal(rngs.params(), shape, jnp.float32)
+        bias = jax.random.normal(rngs.params(), shape[-1:], jnp.float32)
+        if self.parameterization == "ntk":
+            return layers.Affine(kernel, bias, scale, self.b_std, stride=stride)
+        return layers.Affine(scale * kernel, self.b_std * bias, stride=stride)
+
+
 def make_network(
     spec: arch.Spec,
     image_shape: tuple[int, int, int],
     num_classes: int,
     rngs: nnx.Rngs,
-    *,
     width: int = 1024,
-    w_std: float = 2**0.5,
-    b_std: float = 0.1,
-    parameterization: str = "standard",
+    weights: Weights = Weights(),
 ) -> nnx.Module:
     """A random network as `spec` describes it: images (n, H, W, C) to outputs (n, num_classes).
 
@@ -41,16 +62,12 @@ def make_network(
         num_classes: outputs of the last dense layer.
         rngs: the random numbers of the weights.
         width: channels or units of every layer before the last.
-        w_std, b_std: as in `kernels.make_kernel`, for every layer.
-        parameterization: 'standard' draws weights of variance w_std^2 / fan-in and biases of
-            variance b_std^2; 'ntk' draws all of variance 1 and multiplies in the forward pass.
+        weights: how they are drawn.
 
     Raises:
         UserError: the images are too small for the pools.
     """
-    affine = functools.partial(
-        _affine, rngs, w_std=w_std, b_std=b_std, parameterization=parameterization
-    )
+    affine = functools.partial(weights.affine, rngs)
     sizes = arch.spatial_sizes(spec, *image_shape[:2])
     last = max(i for i, layer in enumerate(spec) if isinstance(layer, arch.Dense))
     channels = image_shape[2]
@@ -74,23 +91,6 @@ def make_network(
                 made.append(layers.flatten)
                 channels *= rows * columns
     return nnx.Sequential(*made)
-
-
-def _affine(
-    rngs: nnx.Rngs,
-    shape: tuple[int, ...],
-    *,
-    w_std: float,
-    b_std: float,
-    parameterization: str,
-    stride: int = 1,
-) -> layers.Affine:
-    w_scale = w_std / math.sqrt(math.prod(shape[:-1]))
-    kernel = jax.random.normal(rngs.params(), shape, jnp.float32)
-    bias = jax.random.normal(rngs.params(), shape[-1:], jnp.float32)
-    if parameterization == "ntk":
-        return layers.Affine(kernel, bias, w_scale, b_std, stride=stride)
-    return layers.Affine(w_scale * kernel, b_std * bias, stride=stride)
 
 
 @dataclass(frozen=True)

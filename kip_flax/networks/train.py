@@ -9,7 +9,7 @@ them. Every seed has its own images, so that baselines can draw anew for each.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -26,6 +26,22 @@ from kip_flax.networks.recipe import Recipe
 from kip_flax.runtime import batching
 
 
+class Trainings(NamedTuple):
+    """R trainings side by side.
+
+    Attributes:
+        keys: (R,), of batches and augmentations.
+        images: (R, n, H, W, C), what each is trained on.
+        labels: (R, n, classes).
+        rates: (R,), learning rates.
+    """
+
+    keys: jax.Array
+    images: ArrayLike
+    labels: ArrayLike
+    rates: jax.Array
+
+
 @dataclass(frozen=True)
 class Trainer:
     """Compiled functions of R seeds, which the devices share; R is a multiple of them.
@@ -33,8 +49,8 @@ class Trainer:
     Attributes:
         start: (keys (R,), images (n, H, W, C)) -> states, and the largest learning rates (R,) that
             the tangent kernels on these images bear.
-        advance: (states, keys (R,), images (R, n, H, W, C), labels (R, n, classes), learning rates
-            (R,), L2, first, last) -> the states after the steps `first` + 1 to `last`.
+        advance: (states, trainings, L2, first, last) -> the states after the steps `first` + 1 to
+            `last`.
         accuracy: (states, images (m, H, W, C), labels (m,)) -> shares of right answers (R,); NaN
             where the training diverged.
     """
@@ -102,17 +118,8 @@ def make_trainer(net: Functions, recipe: Recipe, mesh: Mesh, eval_batch: int = 1
     spread_advance = _over_seeds(advance, mesh, shared=3)
     spread_accuracy = _over_seeds(accuracy, mesh, shared=2)
 
-    def advance_all(
-        states: Tree,
-        keys: jax.Array,
-        images: jax.Array,
-        labels: jax.Array,
-        rates: jax.Array,
-        l2: float,
-        first: int,
-        last: int,
-    ) -> Tree:
-        own = (states, keys, images, labels, rates)
+    def advance_all(states: Tree, trainings: Trainings, l2: float, first: int, last: int) -> Tree:
+        own = (states, *trainings)
         return spread_advance(own, jnp.float32(l2), jnp.int32(first), jnp.int32(last))
 
     def accuracy_all(states: Tree, images: np.ndarray, labels: np.ndarray) -> jax.Array:

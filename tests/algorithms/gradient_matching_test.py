@@ -11,8 +11,7 @@ import pytest
 
 from kip_flax.algorithms import _gradient_matching as gradient_matching
 from kip_flax.algorithms import base
-from kip_flax.networks import build as networks
-from kip_flax.networks import zoo
+from kip_flax.networks import build, zoo
 from kip_flax.runtime import batching, sharding
 
 FILE = np.load(Path(__file__).parents[1] / "fixtures" / "gradient_matching.npz")
@@ -28,7 +27,7 @@ PLACES = (
 def weights(name):
     """The file's weights as leaves of our network."""
     found = {place: FILE[f"{name}/{i}"] for i, place in enumerate(PLACES)}
-    params = networks.functions(lambda rngs: MAKE(rngs=rngs)).init(jax.random.key(0))[0]
+    params = build.functions(lambda rngs: MAKE(rngs=rngs)).init(jax.random.key(0))[0]
     leaves = []
     for path, leaf in jax.tree_util.tree_flatten_with_path(params)[0]:
         keys = [getattr(key, "key", getattr(key, "name", None)) for key in path]
@@ -40,7 +39,7 @@ def weights(name):
 
 def network(leaves=None):
     """Our network; with `leaves` every one that is drawn has these weights."""
-    net = networks.functions(lambda rngs: MAKE(rngs=rngs))
+    net = build.functions(lambda rngs: MAKE(rngs=rngs))
     if leaves is None:
         return net
 
@@ -48,7 +47,7 @@ def network(leaves=None):
         params, other = net.init(key)
         return jax.tree.unflatten(jax.tree.structure(params), leaves), other
 
-    return networks.Functions(init, net.apply, net.apply_train)
+    return build.Functions(init, net.apply, net.apply_train)
 
 
 def first_state(net, tx):

@@ -10,8 +10,7 @@ from flax import nnx
 
 from kip_flax import architectures as arch
 from kip_flax.kernels import reference
-from kip_flax.networks import build as networks
-from kip_flax.networks import layers
+from kip_flax.networks import build, layers
 from kip_flax.runtime.errors import UserError
 
 SPECS = {
@@ -74,12 +73,11 @@ def test_a_network_with_the_weights_of_neural_tangents_gives_its_outputs(name, p
     stax_layers = [reference._layer(nt, layer, width, options) for layer in spec[:-1]]
     init, apply, _ = nt.stax.serial(*stax_layers, nt.stax.Dense(4, **options))
     _, weights = jax.jit(init, static_argnums=1)(jax.random.key(3), (-1, *shape))
-    net = networks.functions(
-        lambda rngs: networks.make_network(
-            *(spec, shape, 4, rngs), width=width, w_std=1.3, b_std=0.4,
-            parameterization=parameterization,
+    net = build.functions(
+        lambda rngs: build.make_network(
+            spec, shape, 4, rngs, width, build.Weights(1.3, 0.4, parameterization)
         )
-    )  # fmt: skip
+    )
     params, other = jax.eval_shape(net.init, jax.random.key(0))
     theirs = jax.tree.leaves([{"bias": w[1].reshape(-1), "kernel": w[0]} for w in weights if w])
     treedef = jax.tree.structure(params)
@@ -93,17 +91,16 @@ def test_a_network_with_the_weights_of_neural_tangents_gives_its_outputs(name, p
 
 
 def test_parameters_are_counted():
-    make = functools.partial(networks.make_network, arch.convnet(2), (8, 8, 1), 10, width=16)
+    make = functools.partial(build.make_network, arch.convnet(2), (8, 8, 1), 10, width=16)
     expected = (9 * 16 + 16) + 2 * (9 * 16 * 16 + 16) + (4 * 16 * 10 + 10)
-    assert networks.num_parameters(make) == expected
+    assert build.num_parameters(make) == expected
 
 
 @pytest.mark.parametrize("parameterization", ["standard", "ntk"])
 def test_weights_have_the_moments_of_the_parameterisation(parameterization):
-    net = networks.make_network(
-        arch.fc(2), (4, 4, 1), 10, nnx.Rngs(0), width=1000, w_std=1.5, b_std=0.3,
-        parameterization=parameterization,
-    )  # fmt: skip
+    net = build.make_network(
+        arch.fc(2), (4, 4, 1), 10, nnx.Rngs(0), 1000, build.Weights(1.5, 0.3, parameterization)
+    )
     kernel, bias = net.layers[3].kernel[...], net.layers[3].bias[...]
     ntk = parameterization == "ntk"
     assert float(kernel.std()) == pytest.approx(1.0 if ntk else 1.5 / 1000**0.5, rel=0.01)
@@ -112,4 +109,4 @@ def test_weights_have_the_moments_of_the_parameterisation(parameterization):
 
 def test_images_too_small_for_the_pools_are_refused():
     with pytest.raises(UserError, match="too small for 3 pooling"):
-        networks.make_network(arch.convnet(3), (4, 4, 1), 10, nnx.Rngs(0))
+        build.make_network(arch.convnet(3), (4, 4, 1), 10, nnx.Rngs(0))

@@ -15,8 +15,7 @@ from benchmarks import monte_carlo
 from kip_flax import architectures as arch
 from kip_flax import kernels
 from kip_flax.kernels import reference
-from kip_flax.networks import build as networks
-from kip_flax.networks import ntk as empirical
+from kip_flax.networks import build, ntk
 
 
 def images(n, shape):
@@ -73,8 +72,8 @@ def test_wider_networks_have_our_kernel_closer(name, parameterization):
 
 
 def network(shape=(6, 6, 2), classes=3):
-    make = functools.partial(networks.make_network, arch.convnet(1), shape, classes, width=12)
-    net = networks.functions(make)
+    make = functools.partial(build.make_network, arch.convnet(1), shape, classes, width=12)
+    net = build.functions(make)
     params, other = jax.jit(net.init)(jax.random.key(0))
     return lambda p, x: net.apply(p, other, x), params
 
@@ -93,7 +92,7 @@ def theirs(apply, params, x, reduced):
 def test_the_empirical_kernel_is_that_of_neural_tangents():
     apply, params = network()
     x = images(5, (6, 6, 2))
-    ours = jax.jit(lambda x: empirical.ntk(lambda p, x: apply(p, x)[:, 0], params, x, x[:3]))(x)
+    ours = jax.jit(lambda x: ntk.ntk(lambda p, x: apply(p, x)[:, 0], params, x, x[:3]))(x)
     expected = theirs(apply, params, x, reduced=False)[:, :3]
     np.testing.assert_allclose(ours, expected, rtol=1e-5)
 
@@ -106,20 +105,20 @@ def test_the_maximum_learning_rate_is_that_of_neural_tangents(momentum, monkeypa
     x = images(20, (6, 6, 2))
     kernel = theirs(apply, params, x, reduced=True)
     expected = predict.max_learning_rate(kernel, y_train_size=x.shape[0] * 3, momentum=momentum)
-    ours = jax.jit(functools.partial(empirical.max_learning_rate, apply, momentum=momentum))
+    ours = jax.jit(functools.partial(ntk.max_learning_rate, apply, momentum=momentum))
     assert float(ours(params, x)) == pytest.approx(float(expected), rel=1e-3)
 
 
 def test_the_maximum_learning_rate_is_where_gradient_descent_turns():
     """A linear network on one class: above the rate the loss grows, below it falls."""
     make = functools.partial(
-        networks.make_network, (arch.Flatten(), arch.Dense()), (3, 3, 1), 1, width=1
+        build.make_network, (arch.Flatten(), arch.Dense()), (3, 3, 1), 1, width=1
     )
-    net = networks.functions(make)
+    net = build.functions(make)
     params, other = net.init(jax.random.key(0))
     x = images(8, (3, 3, 1))
     apply = lambda p, x: net.apply(p, other, x)  # noqa: E731
-    rate = empirical.max_learning_rate(apply, params, x)
+    rate = ntk.max_learning_rate(apply, params, x)
 
     def losses(rate):
         def step(p, _):

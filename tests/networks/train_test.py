@@ -8,9 +8,7 @@ from flax import nnx
 
 from kip_flax import architectures as arch
 from kip_flax.architectures import Dense, Flatten
-from kip_flax.networks import build as networks
-from kip_flax.networks import train as finite
-from kip_flax.networks import zoo
+from kip_flax.networks import build, train, zoo
 from kip_flax.runtime import batching, sharding
 
 CLASSES = 3
@@ -18,9 +16,7 @@ LINEAR = (Flatten(), Dense())
 
 
 def network(spec=LINEAR, shape=(2, 2, 1), width=8):
-    return networks.functions(
-        lambda rngs: networks.make_network(spec, shape, CLASSES, rngs, width=width)
-    )
+    return build.functions(lambda rngs: build.make_network(spec, shape, CLASSES, rngs, width=width))
 
 
 def problem(n=6, seeds=4, shape=(2, 2, 1)):
@@ -33,7 +29,7 @@ def problem(n=6, seeds=4, shape=(2, 2, 1)):
 
 def recipe(**changes):
     options = {"loss": "mse", "num_steps": 20, "batch_size": 100, "momentum": 0.9}
-    return finite.Recipe(**(options | changes))
+    return train.Recipe(**(options | changes))
 
 
 def numpy_training(weights, bias, x, y, rate, l2, steps, momentum, loss):
@@ -62,10 +58,10 @@ def test_training_is_gradient_descent_as_written_out_in_numpy(loss, pixels, monk
     images, labels, keys = problem()
     if loss == "cross_entropy":
         labels = labels + np.float32(1 / CLASSES)
-    trainer = finite.make_trainer(network(), recipe(loss=loss), sharding.make_mesh())
+    trainer = train.make_trainer(network(), recipe(loss=loss), sharding.make_mesh())
     states, _ = trainer.start(keys, images[0])
     rates = jnp.array([0.1, 0.2, 0.3, 0.4], jnp.float32)
-    after = trainer.advance(states, keys, images, labels, rates, 0.05, 0, 20)
+    after = trainer.advance(states, train.Trainings(keys, images, labels, rates), 0.05, 0, 20)
     for seed in range(4):
         first, last = (
             [np.asarray(s["params"]["layers"][1][k][...][seed]) for k in ("kernel", "bias")]
@@ -88,9 +84,9 @@ def same(a, b, **tolerances):
 def test_training_in_parts_is_training_to_the_bit():
     images, labels, keys = problem(n=9)
     options = recipe(batch_size=4, augments=("flip", "shift"))
-    trainer = finite.make_trainer(network(), options, sharding.make_mesh())
+    trainer = train.make_trainer(network(), options, sharding.make_mesh())
     start, rates = trainer.start(keys, images[0])
-    data = (keys, images, labels, 0.1 * rates, 1e-3)
+    data = (train.Trainings(keys, images, labels, 0.1 * rates), 1e-3)
     whole = trainer.advance(start, *data, 0, 20)
     parts = start
     for first, last in ((0, 3), (3, 10), (10, 20)):
@@ -103,9 +99,9 @@ def test_a_seed_does_not_depend_on_the_others_or_the_devices():
     net, options = network(arch.fc(1)), recipe(batch_size=4)
     found = []
     for devices, part in ((4, slice(None)), (1, slice(None)), (1, slice(1, 3))):
-        trainer = finite.make_trainer(net, options, sharding.make_mesh(devices))
+        trainer = train.make_trainer(net, options, sharding.make_mesh(devices))
         start, rates = trainer.start(keys[part], images[0])
-        data = (keys[part], images[part], labels[part], 0.1 * rates, 1e-3)
+        data = (train.Trainings(keys[part], images[part], labels[part], 0.1 * rates), 1e-3)
         found.append((trainer.advance(start, *data, 0, 20)["params"], rates))
     same(found[0], found[1], rtol=1e-5, atol=1e-6)
     same(jax.tree.map(lambda leaf: leaf[1:3], found[1]), found[2], rtol=1e-5, atol=1e-6)
@@ -118,7 +114,7 @@ def test_one_augmentation_is_drawn_for_a_batch():
     one = recipe(augments=("cutout", "flip"), augment_draw="one")
     kinds = []
     for number in range(12):
-        x = np.asarray(finite._batch(one, images[0], labels[0], jax.random.key(number))[0])
+        x = np.asarray(train._batch(one, images[0], labels[0], jax.random.key(number))[0])
         cut = (x == 0).any(axis=(1, 2, 3))
         assert cut.all() or not cut.any()
         kinds.append(bool(cut.all()))
@@ -128,7 +124,7 @@ def test_one_augmentation_is_drawn_for_a_batch():
 def test_batches_and_augmentations_are_drawn_anew_for_every_step():
     images, labels, keys = problem(n=50, seeds=4)
     one = recipe(batch_size=7, augments=("flip",))
-    drawn = [finite._batch(one, images[0], labels[0], key)[0] for key in keys]
+    drawn = [train._batch(one, images[0], labels[0], key)[0] for key in keys]
     flat = [np.abs(np.asarray(x)).sum((2, 3)).round(4).tolist() for x in drawn]
     assert len({str(rows) for rows in flat}) == 4
     for rows in flat:
@@ -140,16 +136,16 @@ def test_running_averages_are_carried_along_and_used(monkeypatch):
     monkeypatch.setattr(batching, "PIXELS", 4)
 
     def make(rngs):
-        readout = networks.make_network(LINEAR, (2, 2, 1), CLASSES, rngs)
+        readout = build.make_network(LINEAR, (2, 2, 1), CLASSES, rngs)
         return nnx.Sequential(zoo.batch_norm(1, rngs), readout)
 
     images, labels, keys = problem(n=4, seeds=1)
     images = images + 3
     options = recipe(num_steps=200)
-    trainer = finite.make_trainer(networks.functions(make), options, sharding.make_mesh(1))
+    trainer = train.make_trainer(build.functions(make), options, sharding.make_mesh(1))
     states, _ = trainer.start(keys, images[0])
     rates = jnp.array([0.1], jnp.float32)
-    after = trainer.advance(states, keys, images, labels, rates, 0.0, 0, 200)
+    after = trainer.advance(states, train.Trainings(keys, images, labels, rates), 0.0, 0, 200)
     kept = after["other"]["layers"][0]
     assert float(kept["mean"][...][0, 0]) == pytest.approx(images.mean(), rel=1e-5)
     assert float(kept["var"][...][0, 0]) == pytest.approx(images.var(), rel=1e-4)
@@ -160,7 +156,7 @@ def test_running_averages_are_carried_along_and_used(monkeypatch):
 def test_accuracy_counts_all_test_images_once(size):
     images, _, keys = problem()
     net = network()
-    trainer = finite.make_trainer(net, recipe(), sharding.make_mesh(), eval_batch=size)
+    trainer = train.make_trainer(net, recipe(), sharding.make_mesh(), eval_batch=size)
     states, _ = trainer.start(keys, images[0])
     rng = np.random.default_rng(1)
     test = rng.standard_normal((10, 2, 2, 1)).astype(np.float32)
@@ -174,28 +170,28 @@ def test_accuracy_counts_all_test_images_once(size):
 
 def test_a_training_that_diverges_has_no_accuracy():
     images, labels, keys = problem()
-    trainer = finite.make_trainer(network(), recipe(num_steps=300), sharding.make_mesh())
+    trainer = train.make_trainer(network(), recipe(num_steps=300), sharding.make_mesh())
     states, rates = trainer.start(keys, images[0])
     rates = rates * jnp.array([0.5, 1e3, 0.5, 1e3], jnp.float32)
-    states = trainer.advance(states, keys, images, labels, rates, 0.0, 0, 300)
+    states = trainer.advance(states, train.Trainings(keys, images, labels, rates), 0.0, 0, 300)
     found = np.asarray(trainer.accuracy(states, images[0], labels[0].argmax(1)))
     assert np.isfinite(found).tolist() == [True, False, True, False]
 
 
 def test_labels_for_every_loss():
     learned = np.array([[0.9, -0.5, -0.2], [-0.4, 0.3, 0.2], [-2, -2, -2.0]], np.float32)
-    soft = finite.training_labels(learned, "cross_entropy", "soft")
+    soft = train.training_labels(learned, "cross_entropy", "soft")
     third = 1 / 3
     expected = [[1, 0, 0], [0, 0.3 + third, 0.2 + third], [third] * 3]
     expected[0] = [(0.9 + third), 0, (-0.2 + third)]
     expected = np.array(expected)
     expected[:2] /= expected[:2].sum(1, keepdims=True)
     np.testing.assert_allclose(soft, expected, rtol=1e-6)
-    np.testing.assert_array_equal(finite.training_labels(learned, "mse", "soft"), learned)
-    hard = finite.training_labels(learned[:2], "cross_entropy", "hard")
+    np.testing.assert_array_equal(train.training_labels(learned, "mse", "soft"), learned)
+    hard = train.training_labels(learned[:2], "cross_entropy", "hard")
     np.testing.assert_array_equal(hard, [[1, 0, 0], [0, 1, 0]])
-    centred = finite.training_labels(learned[:2], "mse", "hard")
+    centred = train.training_labels(learned[:2], "mse", "hard")
     np.testing.assert_allclose(centred, hard - third, rtol=1e-6)
     natural = np.eye(3, dtype=np.float32)[[0, 2]] - np.float32(third)
-    one_hot = finite.training_labels(natural, "cross_entropy", "soft")
+    one_hot = train.training_labels(natural, "cross_entropy", "soft")
     np.testing.assert_allclose(one_hot, np.eye(3)[[0, 2]], atol=1e-6)

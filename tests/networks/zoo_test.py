@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from kip_flax.networks import build as networks
-from kip_flax.networks import zoo
+from kip_flax.networks import build, zoo
 from kip_flax.runtime.errors import UserError
 
 COLOUR, GREY = (32, 32, 3), (28, 28, 1)
@@ -82,7 +81,7 @@ COUNTS = {
 @pytest.mark.parametrize("shape", [COLOUR, GREY])
 @pytest.mark.parametrize("name", zoo.ZOO)
 def test_parameters_are_those_of_the_published_definitions(name, shape):
-    found = networks.num_parameters(lambda rngs: zoo.make_network(name, shape, 10, rngs))
+    found = build.num_parameters(lambda rngs: zoo.make_network(name, shape, 10, rngs))
     assert found == COUNTS[name](shape[2])
 
 
@@ -99,7 +98,7 @@ def test_the_counts_that_publications_print():
 )
 def test_every_parameter_gets_a_gradient(name):
     shape = (16, 16, 3)
-    net = networks.functions(lambda rngs: zoo.make_network(name, shape, 10, rngs))
+    net = build.functions(lambda rngs: zoo.make_network(name, shape, 10, rngs))
     params, other = jax.jit(net.init)(jax.random.key(0))
     images = jax.random.normal(jax.random.key(1), (4, *shape), jnp.float32)
     targets = jax.random.normal(jax.random.key(2), (4, 10), jnp.float32)
@@ -115,7 +114,7 @@ def test_every_parameter_gets_a_gradient(name):
 
 @pytest.mark.slow
 def test_batch_norm_keeps_running_averages_and_uses_them():
-    net = networks.functions(lambda rngs: zoo.make_network("resnet18_bn", (4, 4, 1), 3, rngs))
+    net = build.functions(lambda rngs: zoo.make_network("resnet18_bn", (4, 4, 1), 3, rngs))
     params, other = jax.jit(net.init)(jax.random.key(0))
     images = 2 + jax.random.normal(jax.random.key(1), (8, 4, 4, 1), jnp.float32)
     outputs, after = jax.jit(net.apply_train)(params, other, images)
@@ -147,7 +146,7 @@ def test_small_images_are_refused_in_one_line(name, side):
         zoo.make_network(name, (side, side, 1), 10, nnx.Rngs(0))
     assert "\n" not in str(caught.value)
     larger = (side + 1, side + 1, 1)
-    net = networks.functions(lambda rngs: zoo.make_network(name, larger, 10, rngs))
+    net = build.functions(lambda rngs: zoo.make_network(name, larger, 10, rngs))
     shapes = jax.eval_shape(net.init, jax.random.key(0))
     outputs = jax.eval_shape(net.apply, *shapes, jax.ShapeDtypeStruct((2, *larger), jnp.float32))
     assert outputs.shape == (2, 10)

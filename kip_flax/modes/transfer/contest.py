@@ -177,15 +177,9 @@ def _maker(config: ConfigDict, name: str, dataset: Dataset) -> build.Make:
     if spec is None:
         make: build.Make = functools.partial(zoo.make_network, name, shape, classes)
     else:
+        weights = build.Weights(kernel.w_std, kernel.b_std, options.parameterization)
         make = functools.partial(
-            build.make_network,
-            spec,
-            shape,
-            classes,
-            width=options.width,
-            w_std=kernel.w_std,
-            b_std=kernel.b_std,
-            parameterization=options.parameterization,
+            build.make_network, spec, shape, classes, width=options.width, weights=weights
         )
     build.num_parameters(make)  # Refuses what does not fit.
     return make

@@ -109,15 +109,16 @@ def network_row(
     def row(image_set: ImageSet) -> Row | None:
         began = time.perf_counter()
         job = f"{name} on {image_set.size} {image_set.name}"
-        data = put((step_keys, *_training_set(image_set, protocol, trained)))
+        images, labels = put(_training_set(image_set, protocol, trained))
         start, largest = trainer.start(init_keys, real.held_out.images[: protocol.ntk_inputs])
         saved, results = session.restore(job, start)
         for factor, l2 in candidates[len(results) :]:
             states, step = (start, 0) if saved is None else (put(saved[0]), saved[1])
             saved = None
+            trainings = train.Trainings(step_keys, images, labels, factor * largest)
             for first, last in _parts(step, recipe.num_steps, protocol.every_steps):
                 since = time.perf_counter()
-                states = trainer.advance(states, *data, factor * largest, l2, first, last)
+                states = trainer.advance(states, trainings, l2, first, last)
                 jax.block_until_ready(states)
                 session.save(job, last, states, results)
                 pace = (time.perf_counter() - since) / (last - first)
