@@ -38,7 +38,6 @@ State = Any  # An algorithm's own pytree, with `step` and, in most, `support`.
 Step = Callable[[Any, int], tuple[Any, dict[str, jax.Array]]]
 Support = tuple[jax.Array, jax.Array]
 
-
 # The papers of the loss itself, kernel ridge regression from a learned support.
 KIP_BIBTEX = """@inproceedings{nguyen2021dataset,
   title     = {Dataset Meta-Learning from Kernel Ridge-Regression},
@@ -122,7 +121,7 @@ class Problem:
     key: jax.Array
 
 
-def marks(config: ConfigDict, total: int) -> frozenset[int]:
+def default_marks(config: ConfigDict, total: int) -> frozenset[int]:
     """Steps of `eval.steps`, or the published ones, as far as the run goes; always the last."""
     published = {*PUBLISHED_STEPS, *range(1500, total + 1, 500)}
     return frozenset({step for step in (config.eval.steps or published) if step <= total} | {total})

@@ -1,4 +1,7 @@
-"""DC: the real images of every step, and the network that gradients are matched on."""
+"""DC: the real images of every step, and the network that gradients are matched on.
+
+The step is in `_gradient_matching`.
+"""
 
 from __future__ import annotations
 
@@ -11,15 +14,9 @@ from ml_collections import ConfigDict
 
 from kip_flax import data
 from kip_flax.algorithms import _gradient_matching as gradient_matching
+from kip_flax.algorithms import base
 from kip_flax.algorithms._gradient_matching import MatchingState
-from kip_flax.algorithms.base import (
-    SUPPORT_DRAWS,
-    Facts,
-    Problem,
-    Step,
-    make_optimizer,
-    pinned,
-)
+from kip_flax.algorithms.base import Facts, Problem, Step
 from kip_flax.data import Dataset, augment
 from kip_flax.runtime import sharding
 from kip_flax.runtime.errors import UserError
@@ -49,7 +46,7 @@ FACTS = Facts(
 def init(config: ConfigDict, images: jax.Array, labels: jax.Array) -> MatchingState:
     """State before the first step: support images (S, H, W, C) and labels (S, classes)."""
     net = _network(config, images.shape[1:], labels.shape[1])
-    return gradient_matching.init(images, labels, net, make_optimizer(config))
+    return gradient_matching.init(images, labels, net, base.make_optimizer(config))
 
 
 def make_step(problem: Problem) -> Step:
@@ -65,8 +62,8 @@ def make_step(problem: Problem) -> Step:
         augments=augment.parse(options.augment),
     )
     net = _network(config, targets.images.shape[1:], classes)
-    tx = make_optimizer(config)
-    update = pinned(gradient_matching.make_step(net, tx, training, mesh, key_match), mesh)
+    tx = base.make_optimizer(config)
+    update = base.pinned(gradient_matching.make_step(net, tx, training, mesh, key_match), mesh)
 
     def step(state: MatchingState, number: int) -> tuple[MatchingState, dict[str, jax.Array]]:
         key = jax.random.fold_in(key_draw, number)
@@ -89,10 +86,11 @@ def check(config: ConfigDict) -> None:
 
 
 def check_fixed(config: ConfigDict) -> None:
-    if config.support.init not in SUPPORT_DRAWS:  # Its labels need not be of one class.
+    """Raises UserError unless images alone are learned, from a draw, augmented by `matching`."""
+    if config.support.init not in base.SUPPORT_DRAWS:  # Its labels need not be of one class.
         raise UserError(
             f"support.init is {config.support.init!r}: gradient matching begins with real images "
-            f"or noise: take one of {', '.join(SUPPORT_DRAWS)}."
+            f"or noise: take one of {', '.join(base.SUPPORT_DRAWS)}."
         )
     if config.support.learn_labels:
         raise UserError(

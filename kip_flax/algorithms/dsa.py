@@ -1,14 +1,15 @@
-"""DSA: DC with one differentiable augmentation, the same for real and synthetic images."""
+"""DSA: DC with one differentiable augmentation, the same for real and synthetic images.
+
+Zhao and Bilen, *Dataset Condensation with Differentiable Siamese Augmentation* (ICML 2021, arXiv
+2102.08259).
+"""
 
 import dataclasses
 
 from ml_collections import ConfigDict
 
 from kip_flax.algorithms import dc
-from kip_flax.algorithms.dc import check_data, init, make_step
 from kip_flax.runtime.errors import UserError
-
-__all__ = ["FACTS", "check", "check_data", "init", "make_step"]
 
 _BIBTEX = """@inproceedings{zhao2021siamese,
   title     = {Dataset Condensation with Differentiable Siamese Augmentation},
@@ -24,6 +25,10 @@ FACTS = dataclasses.replace(
     spelled_out="Dataset Condensation with Differentiable Siamese Augmentation (DSA)",
     bibtex=f"{dc.FACTS.bibtex}\n{_BIBTEX}",
 )
+
+check_data = dc.check_data
+init = dc.init
+make_step = dc.make_step
 
 
 def check(config: ConfigDict) -> None:

@@ -9,14 +9,12 @@ from ml_collections import ConfigDict
 from kip_flax import data
 from kip_flax.algorithms import kip, kip_solve
 from kip_flax.algorithms.base import Problem, Step, Support, kernel_options
-from kip_flax.algorithms.kip import KipState, Metrics, check_data
+from kip_flax.algorithms.kip import KipState, Metrics
 from kip_flax.kernels import jacobian
 from kip_flax.kernels.sharded import shard_jacobian
 from kip_flax.krr import gauss_newton, residuals
 from kip_flax.krr.gauss_newton import Iterate
 from kip_flax.runtime.fields import Section
-
-__all__ = ["check", "check_data", "init", "make_step", "make_support", "pairs", "prepare"]
 
 SECTION = Section(
     {"newton.damping": float, "newton.iterations": int},
@@ -24,6 +22,8 @@ SECTION = Section(
     above_zero=("newton.damping",),
 )
 FACTS = dataclasses.replace(kip.FACTS, variant="Gauss-Newton", sections=("newton",))
+
+check_data = kip.check_data
 
 
 def check(config: ConfigDict) -> None:

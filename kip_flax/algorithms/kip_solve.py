@@ -14,26 +14,18 @@ from ml_collections import ConfigDict
 from kip_flax import data, krr
 from kip_flax.algorithms import kip, ls
 from kip_flax.algorithms.base import Problem, Step, Support, make_optimizer, pinned
-from kip_flax.algorithms.kip import KipState, check_data
-from kip_flax.algorithms.ls import labels, pairs
+from kip_flax.algorithms.kip import KipState
 from kip_flax.kernels import Kernel
 from kip_flax.krr import label_solve
 from kip_flax.krr.residuals import Batch
 from kip_flax.runtime import sharding
 from kip_flax.runtime.errors import UserError
 
-__all__ = [
-    "check",
-    "check_data",
-    "init",
-    "label_targets",
-    "labels",
-    "make_step",
-    "make_support",
-    "pairs",
-]
-
 FACTS = dataclasses.replace(kip.FACTS, variant="labels solved at each step")
+
+check_data = kip.check_data
+labels = ls.labels
+pairs = ls.pairs
 
 
 def solved_loss(

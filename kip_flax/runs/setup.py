@@ -74,8 +74,8 @@ def total_steps(config: ConfigDict, train_size: int) -> int:
 
 
 def marks(config: ConfigDict, total: int) -> frozenset[int]:
-    """Steps to evaluate and export after: `base.marks`, unless the algorithm says otherwise."""
-    return _hook(config, "marks", base.marks)(config, total)
+    """Steps to evaluate and export after: the default ones, unless the algorithm says otherwise."""
+    return _hook(config, "marks", base.default_marks)(config, total)
 
 
 def label_targets(config: ConfigDict, train_size: int) -> int:
