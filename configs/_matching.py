@@ -4,7 +4,7 @@ from ml_collections import ConfigDict
 
 from configs import default
 from kip_flax.algorithms import _gradient_matching as gradient_matching
-from kip_flax.data import siamese
+from kip_flax.data import augment
 
 
 def get_config(dataset: str, classes: int, images_per_class: str) -> ConfigDict:
@@ -46,6 +46,6 @@ def with_augmentation(config: ConfigDict, flip: bool) -> ConfigDict:
     """DSA instead: images from real ones, six augmentations; digits are not flipped."""
     config.algorithm = "dsa"
     config.support.init = "real"
-    names = [name for name in siamese.STRATEGIES if flip or name != "flip"]
+    names = [name for name in augment.DSA_AUGMENTS if flip or name != "flip"]
     config.matching.augment = ",".join(names)
     return config

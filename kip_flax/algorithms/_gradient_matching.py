@@ -3,8 +3,8 @@
 Zhao, Mopuri, Bilen, *Dataset Condensation with Gradient Matching* (ICLR 2021, arXiv 2006.05929),
 Algorithm 1: a network, drawn at random, is trained on the synthetic images; before each part of
 that training, images of every class move so that the gradient they give resembles that of real
-images of the class. DSA augments both alike (see `siamese`). Constants that the paper leaves open
-are those of the published code, VICO-UoE/DatasetCondensation.
+images of the class. DSA augments both alike (see `augment.siamese`). Constants that the paper
+leaves open are those of the published code, VICO-UoE/DatasetCondensation.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
 from kip_flax.algorithms.base import Support
-from kip_flax.data import augment, siamese
+from kip_flax.data import augment
 from kip_flax.runtime import batching
 from kip_flax.runtime.fields import Section
 
@@ -103,7 +103,7 @@ class InnerTraining:
         inner_loops: epochs on the synthetic images after each of them but the last.
         learning_rate: of the network, by plain gradient descent.
         batch_train: synthetic images of one step of it.
-        augments: names that `siamese` draws from; () is DC.
+        augments: names that `augment.siamese` draws from; () is DC.
     """
 
     outer_loops: int
@@ -232,7 +232,7 @@ def _match(
         class_key = jax.random.fold_in(key, number)
 
         def seen(images: jax.Array) -> jax.Array:
-            return siamese.alike(training.augments, images, class_key)
+            return augment.siamese(training.augments, images, class_key)
 
         wanted = _real_gradient(loss, network, seen(real[:, number]), number, weights)
 
@@ -282,7 +282,7 @@ def _make_training(
             real = (own < size) & (places < len(images))
             rows = order[jnp.where(real, places, 0)]
             batch_key = jax.random.fold_in(epoch_key, batch)
-            x = siamese.each(training.augments, images[rows], batch_key, places)
+            x = augment.one_of(training.augments, images[rows], batch_key, places)
             weights = real.astype(jnp.float32)
             total = batching.gradient_in_passes(loss, network, x, labels[rows], weights)
             grads = _mean_over_devices(total, weights)

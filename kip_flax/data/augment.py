@@ -1,9 +1,10 @@
 """Augmentations of target images: pure functions of a key, inside or outside jit.
 
 They act on preprocessed images, and what moves in from outside the frame is 0: the training mean
-in the 'standard' and 'zca_normalize' spaces, black in 'none'. The strengths are those of Zhao and
-Bilen, *Dataset Condensation with Differentiable Siamese Augmentation* (ICML 2021), whose own six
-are 'color', 'crop', 'cutout', 'flip', 'scale' and 'rotate' (see `siamese`).
+in the 'standard' and 'zca_normalize' spaces, black in 'none'. `augment` applies all that are named.
+`siamese` and `one_of` draw one of them for a whole batch, as Zhao and Bilen do, *Dataset
+Condensation with Differentiable Siamese Augmentation* (ICML 2021, arXiv 2102.08259), section 3.2;
+the strengths are theirs too.
 """
 
 from collections.abc import Callable, Mapping
@@ -23,6 +24,9 @@ MAX_ZOOM = 1.2
 MAX_BRIGHTNESS = 0.5  # added or taken, of a standard deviation in the 'standard' space
 MAX_SATURATION = 2.0
 CONTRAST = (0.5, 1.5)
+
+# The six of the published code of DSA. Flipped digits are other digits: they do without 'flip'.
+DSA_AUGMENTS = ("color", "crop", "cutout", "flip", "scale", "rotate")
 
 
 def parse(spec: str) -> tuple[str, ...]:
@@ -69,6 +73,44 @@ def augment(names: tuple[str, ...], images: jax.Array, key: jax.Array) -> jax.Ar
         )
         images = jax.vmap(_FUNCTIONS[name])(images, keys)
     return images
+
+
+def siamese(names: tuple[str, ...], images: jax.Array, key: jax.Array) -> jax.Array:
+    """One of `names`, drawn with its parameters from `key`, for all `images` (n, H, W, C) alike.
+
+    Two batches given the same key are augmented in the same way, whatever their sizes.
+    """
+    return _drawn(names, images, key, lambda key: key, None)
+
+
+def one_of(names: tuple[str, ...], images: jax.Array, key: jax.Array, rows: jax.Array) -> jax.Array:
+    """One of `names`, drawn from `key`, with parameters of its own for each image.
+
+    Args:
+        names: as `parse` gives them; () changes nothing.
+        images: (n, H, W, C).
+        key: of this batch.
+        rows: (n,) integers, what makes an image's parameters its own: its place in the batch.
+    """
+    return _drawn(
+        names, images, key, lambda key: jax.vmap(jax.random.fold_in, (None, 0))(key, rows), 0
+    )
+
+
+def _drawn(
+    names: tuple[str, ...],
+    images: jax.Array,
+    key: jax.Array,
+    spread: Callable[[jax.Array], jax.Array],
+    axis: int | None,
+) -> jax.Array:
+    """`spread` makes the parameters' key one of every image, along `axis`, or leaves it."""
+    if not names:
+        return images
+    choice_key, parameter_key = jax.random.split(key)
+    branches = [jax.vmap(_FUNCTIONS[name], (0, axis)) for name in names]
+    number = jax.random.randint(choice_key, (), 0, len(names))
+    return jax.lax.switch(number, branches, images, spread(parameter_key))
 
 
 def function(name: str) -> Callable[[jax.Array, jax.Array], jax.Array]:

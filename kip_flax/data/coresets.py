@@ -1,14 +1,8 @@
-"""Real images in the place of distilled ones: which training images a baseline takes.
-
-Budgets and classes are those of the distilled set: `size` images, as many of each class.
-"""
+"""Coresets: training images that stand for all, as many as a distilled set has of each class."""
 
 from collections.abc import Callable
 
 import numpy as np
-
-# Chosen here, besides those that come from the distilled set itself and from random draws.
-BASELINES = ("initial", "label_solve", "random", "kmeans", "herding")
 
 
 def kmeans(images: np.ndarray, labels: np.ndarray, size: int, num_classes: int) -> np.ndarray:
@@ -75,3 +69,10 @@ def _herd(vectors: np.ndarray, count: int) -> np.ndarray:
         free[chosen[-1]] = False
         total += vectors[chosen[-1]]
     return np.array(chosen)
+
+
+# (images (n, H, W, C) preprocessed, class numbers (n,), size, number of classes) -> rows (size,)
+CORESETS: dict[str, Callable[[np.ndarray, np.ndarray, int, int], np.ndarray]] = {
+    "kmeans": kmeans,
+    "herding": herding,
+}

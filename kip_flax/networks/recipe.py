@@ -9,6 +9,9 @@ from kip_flax.data import augment, coresets
 from kip_flax.runtime.errors import UserError
 from kip_flax.runtime.fields import Section
 
+# Real images to compare a set with: those that it began with, with their own labels or with solved
+# ones; draws; coresets.
+BASELINES = ("initial", "label_solve", "random", *coresets.CORESETS)
 KRR = "krr"  # Stands among the networks for kernel ridge regression.
 
 
@@ -22,7 +25,7 @@ class Recipe:
         batch_size: images of a step, drawn without replacement; all images if there are no more.
         momentum: of the gradient descent.
         augments: names from `augment`, applied to every batch.
-        augment_draw: 'all' of them, or 'one', drawn for every batch (see `siamese`).
+        augment_draw: 'all' of them, or 'one', drawn for every batch (see `augment.one_of`).
     """
 
     loss: str
@@ -91,8 +94,8 @@ def _check(fields: Mapping[str, Any]) -> None:
             f"transfer.held_out is {fields['transfer.held_out']}: it must lie between 0 and 1."
         )
     for name in fields["transfer.baselines"]:
-        if name not in coresets.BASELINES:
-            allowed = ", ".join(coresets.BASELINES)
+        if name not in BASELINES:
+            allowed = ", ".join(BASELINES)
             raise UserError(f"transfer.baselines names {name!r}: take some of {allowed}, or ().")
     if any(not isinstance(n, int) or n < 1 for n in fields["transfer.ladder"]):
         raise UserError(

@@ -19,7 +19,7 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 from jax.typing import ArrayLike
 
-from kip_flax.data import augment, siamese
+from kip_flax.data import augment
 from kip_flax.networks import ntk
 from kip_flax.networks.build import Functions, Tree
 from kip_flax.networks.recipe import Recipe
@@ -155,7 +155,7 @@ def _batch(
         images, labels = images[rows], labels[rows]
     if recipe.augment_draw == "one":
         rows = jnp.arange(len(images))
-        return siamese.each(recipe.augments, images, augment_key, rows), labels
+        return augment.one_of(recipe.augments, images, augment_key, rows), labels
     return augment.augment(recipe.augments, images, augment_key), labels
 
 

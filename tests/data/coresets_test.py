@@ -1,4 +1,4 @@
-"""Which real images baselines choose: against brute force and against what the methods promise."""
+"""Which images coresets choose: against brute force and against what the methods promise."""
 
 import itertools
 

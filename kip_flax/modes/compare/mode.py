@@ -19,6 +19,7 @@ from ml_collections import ConfigDict
 
 from kip_flax import preprocess
 from kip_flax.data import Dataset, Targets
+from kip_flax.data.coresets import CORESETS
 from kip_flax.data.sets import data_note
 from kip_flax.modes.compare import entries, page
 from kip_flax.modes.compare.entries import Entry, Made
@@ -33,7 +34,7 @@ from kip_flax.runtime.console import Console
 from kip_flax.runtime.errors import UserError
 
 FILE = "comparison.json"
-BASELINES = ("random", "kmeans", "herding")
+BASELINES = ("random", *CORESETS)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

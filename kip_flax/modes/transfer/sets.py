@@ -114,9 +114,9 @@ def random_draws(pool: Targets, size: int, draws: int, key: jax.Array) -> ImageS
 
 
 def chosen(name: str, pool: Targets, size: int) -> ImageSet:
-    """'kmeans' or 'herding' images, the same for all seeds."""
-    choose = {"kmeans": coresets.kmeans, "herding": coresets.herding}[name]
-    images, labels = pool.take(choose(pool.images, pool.labels, size, pool.num_classes))
+    """The images of a coreset, one of `coresets.CORESETS`; the same for all seeds."""
+    rows = coresets.CORESETS[name](pool.images, pool.labels, size, pool.num_classes)
+    images, labels = pool.take(rows)
     return ImageSet(name, images[None], labels[None])
 
 

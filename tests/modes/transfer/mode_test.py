@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 from made_transfers import NAME, make_config, write
 
-from kip_flax.data import Targets, coresets
+from kip_flax.data import Targets
 from kip_flax.modes.evaluate import mode as evaluate_mode
 from kip_flax.modes.transfer import contest, sets
 from kip_flax.modes.transfer.mode import transfer_file
+from kip_flax.networks.recipe import BASELINES
 from kip_flax.runs import setup
 from kip_flax.runtime.errors import UserError
 
@@ -22,9 +23,9 @@ def by_name(rows):
 
 
 def test_the_table_of_a_transfer(files, tmp_path, quick_kernels, digits, capsys):
-    config = make_config(baselines=coresets.BASELINES, ladder=(10, 20, 100), lr_factor=(0.3, 1.0))
+    config = make_config(baselines=BASELINES, ladder=(10, 20, 100), lr_factor=(0.3, 1.0))
     rows = by_name(transfer_file(config, files, str(tmp_path)))
-    sets = [(name, 10) for name in ("distilled", *coresets.BASELINES)]
+    sets = [(name, 10) for name in ("distilled", *BASELINES)]
     sets += [("random", 20), ("random", 100)]
     assert sorted(rows) == sorted((*s, network) for s in sets for network in ("krr", "fc:1"))
     for row in rows.values():
