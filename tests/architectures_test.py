@@ -1,8 +1,14 @@
-"""Descriptions against the layer counts of the papers, and the errors of impossible ones."""
+"""Descriptions against the layer counts of the papers; errors; an architecture of one's own."""
 
 import pytest
+from whole_runs import result, small
 
 from kip_flax import architectures as arch
+from kip_flax import config as config_lib
+from kip_flax.modes.evaluate.mode import evaluate_file
+from kip_flax.modes.export_set.mode import export_file
+from kip_flax.modes.train.mode import train_and_evaluate
+from kip_flax.modes.transfer.mode import transfer_file
 from kip_flax.runtime.errors import UserError
 
 
@@ -80,3 +86,85 @@ def test_depth_is_at_least_one(name, depth):
 def test_myrtle_has_three_depths():
     with pytest.raises(UserError, match="5, 7 or 10, not 6"):
         arch.build("myrtle", 6)
+
+
+@pytest.mark.parametrize(
+    ("name", "depth", "published"),
+    [
+        ("fc", 1, "FC1"),
+        ("conv", 3, "Conv3"),
+        ("convnet", 3, "ConvNet"),
+        ("convnet", 2, "ConvNetPre2"),
+        ("convnet_plain", 3, "ConvNet3"),
+        ("myrtle", 10, "Myrtle10"),
+        ("gan", 3, "Gan3"),
+        ("mine.no_such_net", 2, "NoSuchNet2"),
+    ],
+)
+def test_published_names(name, depth, published):
+    assert arch.published_name(name, depth) == published
+
+
+TINY = """
+from kip_flax.architectures import Dense, Flatten, Relu
+
+
+def build(depth):
+    return (Flatten(), *((Dense(), Relu()) * depth), Dense())
+"""
+
+
+def test_an_architecture_may_say_how_it_is_published(own_module):
+    assert arch.published_name(own_module("tiny_net", TINY), 2) == "TinyNet2"
+    named = own_module("named", TINY + 'published_name = "Tiny{}".format\n')
+    assert arch.published_name(named, 2) == "Tiny2"
+
+
+def test_mistakes_in_naming_an_architecture_are_told(own_module):
+    known = "fc, conv, convnet, convnet_plain, myrtle"
+    for name in ("resnet", "mine.none"):
+        with pytest.raises(UserError, match=f"{name}'.*{known}, or a module of your own"):
+            config_lib.validate(small(kernel__architecture=name))
+    with pytest.raises(UserError, match=r"'mine\.nothing', which has no build"):
+        arch.build(own_module("nothing", ""), 1)
+    for network in ("mine.none:1", "krr:mine.none:1"):
+        with pytest.raises(UserError, match=r"'mine\.none'"):
+            config_lib.validate(small(transfer__networks=(network,)))
+
+
+def test_an_architecture_of_ones_own_distils_exports_evaluates_and_transfers(own_module, tmp_path):
+    """One file; as it is an FC in other words, all comes out as with `fc`."""
+    name = own_module("tiny_net", TINY)
+
+    def configured(name):
+        config = small(
+            kernel__architecture=name,
+            kernel__implementation="xla",
+            num_steps=2,
+            eval__steps=(),
+            transfer__networks=("krr", "kernel", f"{name}:2", f"krr:{name}:2"),
+            transfer__width=64,
+            transfer__num_steps=100,
+            transfer__every_steps=50,
+            transfer__seeds=2,
+            transfer__lr_factor=(0.3,),
+            transfer__l2=(0.0,),
+            transfer__ntk_inputs=10,
+            transfer__baselines=(),
+        )
+        config_lib.validate(config)
+        return config
+
+    accuracies = {}
+    for kind, stem in ((name, "TinyNet1"), ("fc", "FC1")):
+        config, folder = configured(kind), tmp_path / stem
+        train_and_evaluate(config, str(folder))
+        path = folder / "distilled" / f"{stem}_ssize10_nozca_l_noaug_ckpt2.npz"
+        last = result(folder)["evaluations"][-1]
+        assert evaluate_file(config, str(path))["accuracy"] == last["accuracy"] > 0.5
+        export_file(str(path), str(folder / "exported"))
+        assert stem in (folder / "exported" / "README.md").read_text()
+        rows = transfer_file(config, str(path), str(folder / "transfer"))
+        accuracies[kind] = [row["mean"] for row in rows]
+        assert min(accuracies[kind]) > 0.2  # Chance is 0.1.
+    assert accuracies[name] == accuracies["fc"]

@@ -1,7 +1,5 @@
 """Facts about data sets, and a data set of one's own: one file, found by its dotted name."""
 
-import sys
-
 import numpy as np
 import pytest
 from dataset_checks import fails
@@ -31,15 +29,8 @@ def read(name, root, image_size):
 
 
 @pytest.fixture
-def stripes(tmp_path, monkeypatch):
-    """The module `mine.stripes`, in a folder that Python finds."""
-    (tmp_path / "mine").mkdir()
-    (tmp_path / "mine" / "stripes.py").write_text(STRIPES)
-    (tmp_path / "mine" / "nothing.py").write_text("")
-    monkeypatch.syspath_prepend(str(tmp_path))
-    yield "mine.stripes"
-    for name in [name for name in sys.modules if name.split(".")[0] == "mine"]:
-        del sys.modules[name]
+def stripes(own_module):
+    return own_module("stripes", STRIPES)
 
 
 def test_a_data_set_of_ones_own_is_read_and_distilled(stripes, quick_kernels, tmp_path):
@@ -56,14 +47,14 @@ def test_a_data_set_of_ones_own_is_read_and_distilled(stripes, quick_kernels, tm
     assert told["evaluations"][-1]["accuracy"] > 0.9
 
 
-def test_mistakes_in_naming_a_data_set_are_told(stripes):
+def test_mistakes_in_naming_a_data_set_are_told(own_module):
     known = "digits, mnist, fashion_mnist, cifar10, cifar100, svhn, folder, npz"
     for name in ("cifar", "mine.none", "nowhere.at_all"):
         told = f"dataset.name is {name!r}: take one of {known}, or a module of your own"
         fails(told, name=name)
         with pytest.raises(config_lib.UserError, match="or a module of your own"):
             config_lib.validate(small(dataset__name=name))
-    fails("'mine.nothing', which has no read", name="mine.nothing")
+    fails("'mine.nothing', which has no read", name=own_module("nothing", ""))
 
 
 def test_the_fields_moments_of_unknown_sets_are_the_fitted_ones():
