@@ -1,13 +1,14 @@
 """Solutions of a damped least-squares problem for every damping at once, and which of them to take.
 
-A batch is a sample: the step that fits it best fits its noise as well. What that costs on other
-targets follows from the batch itself, so no target is kept aside to judge with. Part of the way to
-a solution of little damping is often better than the whole way to one of much: it averages over
-batches what they agree on, and still moves along what they hardly see.
+A batch is a sample of the targets, and the step that fits it best fits its noise too. Generalised
+cross-validation (GCV) predicts from the batch alone what that costs on other targets, so no target
+is kept aside. A part of the way to a solution with little damping is often better than the whole
+way to one with much: it averages what batches agree on, and still moves along directions that a
+batch hardly sees.
 
-Krylov spaces: Golub and Van Loan, Matrix Computations, chapter 10. What fitting costs: Golub, Heath
-and Wahba (Technometrics 1979), with noise drawn as in Wu's wild bootstrap (Annals of Statistics
-1986) in the place of the trace of a matrix.
+Krylov spaces: Golub and Van Loan, Matrix Computations, chapter 10. GCV: Golub, Heath and Wahba
+(Technometrics 1979); noise drawn as in Wu's wild bootstrap (Annals of Statistics 1986) stands for
+the trace of a matrix.
 Shapes: S support images, P numbers an image, T targets, C classes, K directions.
 """
 
@@ -20,7 +21,7 @@ from kip_flax.krr.residuals import Model
 
 DAMPINGS = tuple(10 ** (power / 4) for power in range(-20, 5))  # 1e-5 to 10
 LENGTHS = tuple(tenths / 10 for tenths in range(1, 11))
-_MOST_NOISE = 0.9  # A step that takes more of it leaves rounding to judge by.
+_MOST_NOISE = 0.9  # A step that takes away more leaves little but rounding to judge by.
 
 
 class RidgePath(NamedTuple):
@@ -28,8 +29,8 @@ class RidgePath(NamedTuple):
 
     Attributes:
         vectors: (K, S, P), orthonormal.
-        values: (K,), |A v|^2 of each; 0 where the space ended before.
-        parts: (K,), how far each goes downhill: -v^T A^T r.
+        values: (K,), |A v|^2 of each vector; 0 where the space has fewer dimensions.
+        parts: (K,), -v^T A^T r: the descent along each vector.
         square: (), |r|^2.
     """
 

@@ -1,14 +1,16 @@
 """Gauss-Newton steps on the support images.
 
-The residuals are nearly linear in the images over a small step, so the loss is a least-squares
-problem whose curvature is known from first derivatives: those of every pair cost no more than their
-sum, the gradient that a step of descent takes. A step is damped for two reasons. The linear model
-holds near the images only (Levenberg and Marquardt; More, 1978, for the ratio of gains), and the
-batch is a sample of the targets (`damping`).
+The residuals are nearly linear in the images over a small step. So the loss is a least-squares
+problem, and first derivatives give its curvature. The derivatives of every pair cost no more than
+their sum, the gradient that a step of descent takes.
 
-What a step keeps of the noise of its batch averages out over steps: the images to use are a mean
-of those that the steps had, the later the more (Polyak and Juditsky, SIAM J. Control Optim. 1992;
-weights as the cube of the step's number: Shamir and Zhang, ICML 2013, polynomial-decay averaging).
+A step is damped for two reasons. The linear model holds near the images only (Levenberg and
+Marquardt; More, 1978, for the ratio of gains). And the batch is a sample of the targets
+(`damping`).
+
+A step fits some of the noise of its batch. The noise averages out over steps, so the images to use
+are an average over the steps (Polyak and Juditsky, SIAM J. Control Optim. 1992), weighted by the
+cube of the step's number (polynomial-decay averaging: Shamir and Zhang, ICML 2013).
 """
 
 from collections.abc import Callable
@@ -21,6 +23,7 @@ from kip_flax.krr import damping
 from kip_flax.krr.residuals import Batch, Residuals
 
 Metrics = dict[str, jax.Array]
+
 _TRIALS = 6  # Steps of a batch that may be refused, each with more damping.
 _LEAST_GAIN = 1e-5  # As a share of the loss; less is not told from rounding.
 _POWER = 3  # Of a step's number, its images' weight in the average.
@@ -49,7 +52,15 @@ Step = Callable[[Iterate, jax.Array, jax.Array, jax.Array], tuple[Iterate, Metri
 
 
 class Trial(NamedTuple):
-    """Images after a step that was tried, or as they were; how it went; the next least damping."""
+    """A step that was tried.
+
+    Attributes:
+        images: (S, H, W, C), after the step, or as they were if it was refused.
+        ratio: (), its gain as a share of the predicted one; 0 if it was refused.
+        damping, length: (), those of the step.
+        least: (), the least damping of the next trial, or of the next step.
+        number: (), trials so far.
+    """
 
     images: jax.Array
     ratio: jax.Array

@@ -1,11 +1,12 @@
 """The residuals of kernel ridge regression as a function of the support images, and its derivative.
 
-Two kinds of it, for labels that follow the images at their best and for labels that stay: how good
-the images are (`loss`), and the linear model of the residuals that a Gauss-Newton step needs.
+There are two kinds. Solved labels are the best ones for the images, and follow them. Fixed labels
+stay. Each kind gives the loss of some images, and the linear model of the residuals that a
+Gauss-Newton step needs.
 
-Labels that follow: Golub and Pereyra (SIAM J. Numer. Anal. 1973), in the form of Kaufman (BIT
-1975), which leaves out the second derivative's part. Shapes: S support images, T targets, C
-classes, P numbers an image.
+Solved labels: Golub and Pereyra (SIAM J. Numer. Anal. 1973), in the form of Kaufman (BIT 1975),
+which leaves out the second derivative. Shapes: S support images, T targets, C classes, P numbers an
+image.
 """
 
 from collections.abc import Callable
@@ -34,7 +35,8 @@ class Fit(NamedTuple):
 
     Attributes:
         residuals: (T, C), predictions less labels; 0 where a target is padding.
-        loss: the KIP loss; accuracy: share of targets.
+        loss: (), the KIP loss.
+        accuracy: (), share of targets (0 to 1).
     """
 
     residuals: jax.Array
@@ -46,16 +48,19 @@ class Model(Protocol):
     """The residuals as a linear function of the images."""
 
     def forward(self, direction: jax.Array) -> jax.Array:
-        """How the residuals (T, C) change along a direction (S, P)."""
+        """The change (T, C) of the residuals along a direction (S, P)."""
 
     def transpose(self, residuals: jax.Array) -> jax.Array:
-        """(S, P) of (T, C)."""
+        """The transpose of `forward`: (T, C) to (S, P)."""
 
     def diagonal(self) -> jax.Array:
-        """(S,): about that of `transpose` after `forward`, a mean over each image, alpha held."""
+        """(S,), about the diagonal of `transpose` after `forward`, with alpha held.
+
+        Each entry is the mean over an image's numbers.
+        """
 
     def free(self, residuals: jax.Array) -> jax.Array:
-        """The part of (T, C) that labels cannot take away."""
+        """The part of residuals (T, C) that no labels can take away."""
 
 
 class Residuals(NamedTuple):
@@ -71,7 +76,10 @@ class Residuals(NamedTuple):
 
 
 def with_solved_labels(kernel: Kernel, jacobian: Jacobian, reg: float) -> Residuals:
-    """With the labels that fit the batch best; those given are not used. `reg` is absolute."""
+    """Residuals with the labels that fit the batch best; those given are not used.
+
+    `reg` is absolute, as in `label_solve`.
+    """
 
     def best(k_ts: jax.Array, batch: Batch) -> tuple[jax.Array, jax.Array, Fit]:
         sums = label_solve.sum_targets(k_ts, batch.y, batch.weights)
@@ -97,7 +105,7 @@ def with_solved_labels(kernel: Kernel, jacobian: Jacobian, reg: float) -> Residu
 
 
 def with_fixed_labels(kernel: Kernel, jacobian: Jacobian, reg: float) -> Residuals:
-    """With the labels given. `reg` is relative to the mean of the diagonal of K_ss."""
+    """Residuals with the labels given. `reg` is relative to the mean of the diagonal of K_ss."""
 
     def loss(images: jax.Array, labels: jax.Array, batch: Batch) -> jax.Array:
         alpha = krr.solve(kernel(images, images), labels, reg)
@@ -118,12 +126,13 @@ def with_fixed_labels(kernel: Kernel, jacobian: Jacobian, reg: float) -> Residua
 
 
 class SolvedModel(NamedTuple):
-    """The labels follow at their best.
+    """The linear model with solved labels.
 
     Attributes:
         dk: (S, T, P), the derivative of K_ts in the images.
         alpha: (S, C): predictions are K_ts alpha.
-        basis: (T, S), orthonormal columns that span those of K_ts. weights: (T,).
+        basis: (T, S), orthonormal columns that span those of K_ts.
+        weights: (T,), 0 where a target is padding.
     """
 
     dk: jax.Array
@@ -149,13 +158,14 @@ class SolvedModel(NamedTuple):
 
 
 class FixedModel(NamedTuple):
-    """The labels stay, and K_ss and its ridge move with the images.
+    """The linear model with fixed labels: K_ss and its ridge move with the images.
 
     Attributes:
         dk: (S, T, P), the derivative of K_ts in the images.
         dk_ss: (S, S, P); [s, i] is that of k(x_i, x_s) in x_s, x_i held.
         alpha: (S, C): predictions are K_ts alpha.
-        reach: (T, S), K_ts K_ss^-1. weights: (T,).
+        reach: (T, S), K_ts K_ss^-1.
+        weights: (T,), 0 where a target is padding.
         share: of the trace of K_ss that its ridge is.
     """
 

@@ -41,7 +41,7 @@ def is_kernel(name: str) -> bool:
     return name.partition(":")[0] == KRR
 
 
-def described(name: str, architecture: str, depth: int) -> architectures.Spec | None:
+def spec_of(name: str, architecture: str, depth: int) -> architectures.Spec | None:
     """The description that a name in `transfer.networks` stands for; None for one without.
 
     'kernel' is the kernel's own (`architecture`, `depth`), 'convnet:3' any other. Those of the zoo
@@ -80,7 +80,7 @@ def described(name: str, architecture: str, depth: int) -> architectures.Spec | 
 
 def _check(fields: Mapping[str, Any]) -> None:
     for name in fields["transfer.networks"]:
-        described(str(name), fields["kernel.architecture"], fields["kernel.depth"])
+        spec_of(str(name), fields["kernel.architecture"], fields["kernel.depth"])
     if not fields["transfer.networks"]:
         raise UserError("transfer.networks is empty: name one network, such as ('kernel',).")
     augment.parse(fields["transfer.augment"])

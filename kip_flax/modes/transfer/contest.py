@@ -18,7 +18,7 @@ from kip_flax.modes.transfer.session import Session
 from kip_flax.modes.transfer.sets import ImageSet, RealImages
 from kip_flax.modes.transfer.table import Table, line
 from kip_flax.networks import build, train, zoo
-from kip_flax.networks.recipe import KRR, described, is_kernel
+from kip_flax.networks.recipe import KRR, is_kernel, spec_of
 from kip_flax.runs import setup
 from kip_flax.runtime.console import Console
 
@@ -173,7 +173,7 @@ def _maker(config: ConfigDict, name: str, dataset: Dataset) -> build.Make:
     """What makes the network `name`; UserError if the images are too small for it."""
     kernel, options = config.kernel, config.transfer
     shape, classes = dataset.image_shape, dataset.num_classes
-    spec = described(name, kernel.architecture, kernel.depth)
+    spec = spec_of(name, kernel.architecture, kernel.depth)
     if spec is None:
         make: build.Make = functools.partial(zoo.make_network, name, shape, classes)
     else:
