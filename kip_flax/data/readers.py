@@ -46,7 +46,7 @@ def find(root: Path, folders: Sequence[str], files: Sequence[str], suffix: str =
 
 @contextmanager
 def _decoding(path: Path, what: str) -> Iterator[None]:
-    """Turns whatever a decoder raises over a stranger's bytes into one line about the file."""
+    """Turns every error of a decoder into one line about the file."""
     try:
         yield
     except UserError:

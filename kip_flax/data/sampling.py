@@ -32,10 +32,11 @@ def balanced_draw(labels: np.ndarray, size: int, num_classes: int, key: jax.Arra
 def balanced_batch(
     labels: np.ndarray, size: int, num_classes: int, key: jax.Array, number: int
 ) -> np.ndarray:
-    """Batch `number` (from 1) of passes over the data, in each of which no image comes twice.
+    """Batch `number` (from 1) of passes over the data; in a pass no image comes twice.
 
-    Each batch is a balanced draw of what the pass has left. A pass ends when that has too few of
-    some class to be even, and the next one is in another order. It follows from `key` and `number`.
+    Each batch is a balanced draw of what the pass has left. A pass ends when some class has too few
+    images left for an even batch; the next pass has another order. The batch follows from `key` and
+    `number` alone.
 
     Args, Returns, Raises: as of `balanced_draw`.
     """
@@ -47,7 +48,7 @@ def balanced_batch(
 
 
 def _drawn(labels: np.ndarray, taken: slice, num_classes: int, key: jax.Array) -> np.ndarray:
-    """Some of the places in an order that is even over the classes wherever it is cut."""
+    """The part `taken` of an order that is even over the classes wherever it is cut."""
     size = taken.stop - taken.start
     if not 1 <= size <= len(labels):
         raise UserError(

@@ -20,9 +20,9 @@ class Console:
 
     Args:
         stream: where to; None is stdout.
-        quiet: says outcomes alone: what the command was run for.
-        silent: says nothing: one process of several speaks for all.
-        environment: where TERM and NO_COLOR are looked for.
+        quiet: says outcomes alone.
+        silent: says nothing, as the processes that leave speaking to another.
+        environment: has TERM and NO_COLOR.
     """
 
     def __init__(
@@ -44,11 +44,11 @@ class Console:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """What comes next, an error for one, is not to stand in the line of progress."""
+        """Ends the line of progress: what comes next, such as an error, has its own."""
         self.end_line()
 
     def say(self, text: str, rows: Sequence[tuple[str, str]] = ()) -> None:
-        """Says `text` on lines of its own, and below it `rows` of a name and what it is."""
+        """Says `text` on lines of its own, and below it `rows` of (name, value)."""
         if not self._quiet:
             self._block(text, rows)
 
@@ -58,19 +58,19 @@ class Console:
             self._block(text, rows)
 
     def mark(self, text: str, short: str) -> None:
-        """An event on the way: `text` in a log; at a terminal `short`, in the line of progress."""
+        """Tells an event: as `text` in a log, as `short` in the line of progress at a terminal."""
         self._mark = short
         if self._open:
             self.progress(*self._shown)
-        else:  # Nothing to put it into; so always in a log.
+        else:  # There is no line of progress: always so in a log.
             self.say(text)
 
     def progress(self, text: str, *figures: str) -> None:
         """Shows where the run is, in place of the last progress.
 
         Args:
-            text: what is always shown.
-            figures: more, the most important last. Of these a terminal shows what fits.
+            text: always shown.
+            figures: the most important last; a terminal shows as many of the last as fit.
         """
         if self._quiet:
             return
@@ -84,7 +84,7 @@ class Console:
         self._open = True
 
     def end_line(self) -> None:
-        """Leaves the line of progress as it is: what comes next has lines of its own."""
+        """Ends the line of progress, as it stands."""
         if self._open:
             self._write("\n")
         self._open = False
@@ -105,7 +105,7 @@ class Console:
 
 
 def _fitting(parts: Sequence[str], columns: int) -> str:
-    """The first of `parts`, whole ones, as far as they fit."""
+    """The first of `parts`, as many whole ones as fit."""
     line = parts[0][:columns]
     for part in parts[1:]:
         if len(line) + len(_GAP) + len(part) > columns:

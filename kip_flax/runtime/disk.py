@@ -1,4 +1,4 @@
-"""Disks that are full or cannot be written, as libraries meet them, told in one line."""
+"""Full and unwritable disks: what libraries raise and log becomes one line for the user."""
 
 import contextlib
 import logging
@@ -13,16 +13,16 @@ from absl import logging as absl_logging
 
 from kip_flax.runtime.errors import UserError
 
-# How TensorStore, below Orbax, tells of an error of the operating system.
+# How TensorStore, below Orbax, writes an error of the operating system.
 _OS_ERROR = re.compile(r"os_error_code='(\d+)'")
-# Room for what lies around the arrays of a checkpoint, in bytes.
+# Bytes of a checkpoint beside its arrays, at most.
 _OVERHEAD = 1 << 18
 
 
 def check_space(folder: str, size: int) -> None:
     """Raises UserError unless a checkpoint with arrays of `size` bytes has room in `folder`.
 
-    A save that fails is told of by several threads; better not to begin it.
+    A save that fails prints errors from several threads; better not to begin it.
     """
     needed = size + _OVERHEAD
     left = shutil.disk_usage(folder).free
@@ -32,10 +32,10 @@ def check_space(folder: str, size: int) -> None:
 
 @contextlib.contextmanager
 def writing(folder: str) -> Iterator[None]:
-    """Turns what is raised for checkpoints that cannot be written to `folder` into a UserError."""
+    """Turns the errors of a checkpoint that cannot be written to `folder` into a UserError."""
     try:
         yield
-    except TimeoutError:  # Another process did not come along: nothing about the disk.
+    except TimeoutError:  # Another process is missing: the disk is not the reason.
         raise
     except (OSError, ValueError) as error:
         number = getattr(error, "errno", None)
@@ -48,10 +48,10 @@ def writing(folder: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """What Orbax's threads tell of an error is raised at the next call as well, and told there.
+    """Silences the errors of Orbax's threads: the next call of Orbax raises them as well.
 
-    They log it, through absl and asyncio; TensorStore's callbacks and coroutines that are never
-    run hand it to Python's hooks for errors that nobody catches.
+    The threads log an error through absl and asyncio. TensorStore's callbacks, and coroutines that
+    never run, hand it to Python's hooks for uncaught errors.
     """
 
     def uncaught(kind: type[BaseException], error: BaseException | None, *rest: Any) -> None:
@@ -67,14 +67,14 @@ def quiet() -> Iterator[None]:
     try:
         with unlogged("orbax"):
             yield
-        asyncio.setLevel(before[0])  # After an error its tasks would tell of it when collected.
+        asyncio.setLevel(before[0])  # Not after an error: its tasks log it when they are collected.
     finally:
         sys.excepthook, sys.unraisablehook = before[1:]
 
 
 @contextlib.contextmanager
 def unlogged(package: str) -> Iterator[None]:
-    """Errors that `package` logs through absl are not: it raises them as well."""
+    """Drops the errors that `package` logs through absl: it raises them as well."""
 
     def passes(record: logging.LogRecord) -> bool:
         return f"/{package}/" not in record.pathname or record.levelno != logging.ERROR

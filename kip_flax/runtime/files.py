@@ -20,7 +20,7 @@ _UNREADABLE = (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, Ru
 
 
 def write_bytes_atomic(path: str | os.PathLike[str], data: bytes) -> None:
-    """Writes `data` to `path`: whole, on the disk, or not at all. Makes the folder if need be.
+    """Writes `data` to `path`, whole or not at all, and makes the folder if it is missing.
 
     Raises:
         UserError: the file cannot be written.
@@ -45,7 +45,7 @@ def write_bytes_atomic(path: str | os.PathLike[str], data: bytes) -> None:
 
 
 def remove_temporaries(folder: str | os.PathLike[str]) -> None:
-    """Removes from `folder`, and the folders in it, what a kill kept from being renamed."""
+    """Removes the temporary files that a kill left in `folder` and the folders in it."""
     for pattern in (".*.tmp", "*/.*.tmp"):
         for left in Path(folder).glob(pattern):
             left.unlink(missing_ok=True)
@@ -53,7 +53,7 @@ def remove_temporaries(folder: str | os.PathLike[str]) -> None:
 
 @contextlib.contextmanager
 def locked(path: str | os.PathLike[str], what: str) -> Iterator[None]:
-    """Holds a lock on the file `path`, which says who does; it ends with the process at the latest.
+    """Holds a lock on the file `path` and writes the holder into it; it ends with the process.
 
     Raises:
         UserError: another process holds it, or the file cannot be written; `what` names the thing.

@@ -40,8 +40,11 @@ def open_writer(folder: str, writes: bool = True) -> Iterator[Writer]:
 
     Without `writes` a silent one, for the processes of a run that leave writing to another.
 
-    Writing is asynchronous; leaving the context flushes. TensorFlow, which writes the TensorBoard
-    files, is loaded here and nowhere else, and is shown no accelerator.
+    Writing is asynchronous; leaving the context flushes. This function alone loads TensorFlow,
+    which writes the TensorBoard files and sees no accelerator.
+
+    Raises:
+        UserError: the files cannot be written.
     """
     if not writes:
         yield Silent()
@@ -61,8 +64,8 @@ def open_writer(folder: str, writes: bool = True) -> Iterator[Writer]:
             try:
                 yield writer
             except BaseException:
-                with contextlib.suppress(*unwritten):  # What is on its way out is to be told.
-                    writer.close()  # Waits for what its thread still has to say.
+                with contextlib.suppress(*unwritten):  # The error on its way out comes first.
+                    writer.close()  # Waits for its thread.
                 raise
             writer.close()
         except unwritten as error:
@@ -70,7 +73,7 @@ def open_writer(folder: str, writes: bool = True) -> Iterator[Writer]:
 
 
 def _unwritable(folder: str, error: Exception) -> UserError:
-    """TensorFlow's text names the file, then after a semicolon what the system said."""
+    """The reason stands in TensorFlow's text behind the name of the file and a semicolon."""
     told = str(error.__cause__ or error).splitlines()[0].split("; ")[-1][:200]
     return UserError(
         f"cannot write metrics to {folder} ({told}): free space there; the same command goes on "
@@ -80,7 +83,7 @@ def _unwritable(folder: str, error: Exception) -> UserError:
 
 @contextlib.contextmanager
 def _silenced_stderr() -> Iterator[None]:
-    """TensorFlow's C++ talks past every log level while it loads; Python's errors still rise."""
+    """Drops what TensorFlow's C++ prints while it loads, whatever the log level."""
     sys.stderr.flush()
     kept = os.dup(2)
     with open(os.devnull, "wb") as null:
@@ -93,7 +96,7 @@ def _silenced_stderr() -> Iterator[None]:
 
 
 class Stopwatch:
-    """Time per step since the last look, without what was paused, and what is left to do.
+    """Time per step since the last look, without pauses, and the time that is left.
 
     Args:
         step: steps taken before the clock starts.
@@ -114,9 +117,9 @@ class Stopwatch:
         self._since += time.perf_counter() - begin
 
     def look(self, step: int) -> dict[str, float]:
-        """`step_ms`, `pairs_per_s` since the last look, and `eta_s`, after `step` steps in all.
+        """`step_ms` and `pairs_per_s` since the last look, and `eta_s`, after `step` steps in all.
 
-        Without a step since the last look, what that one returned.
+        Without a step since the last look it returns the same figures again.
         """
         if step == self._step:
             return self._figures

@@ -37,14 +37,14 @@ def start(
     process_id: int | None,
     environment: Mapping[str, str] = os.environ,
 ) -> None:
-    """Joins the other processes of the run, if there are any; before JAX's first device.
+    """Joins the other processes of the run, if there are any. Call it before JAX's first device.
 
     Args:
         coordinator_address: host:port of process 0, the same for all processes.
         num_processes: how many there are.
         process_id: which one this is, from 0. All three are None where a launcher that JAX knows
             (SLURM, Open MPI, a TPU pod) says it, or where this process is the only one.
-        environment: where the launchers' variables are looked for.
+        environment: has the launchers' variables.
 
     Raises:
         UserError: the three do not fit together, or the others cannot be reached.
@@ -137,10 +137,10 @@ def any_process(flag: bool) -> bool:
 
 @contextlib.contextmanager
 def raise_everywhere() -> Iterator[None]:
-    """Work of each process for itself, without collectives: an error at one is an error at all.
+    """Turns an error of one process into an error of all; the body must hold no collectives.
 
     Raises:
-        UserError: at the processes that went through, when another did not.
+        UserError: at the processes without an error, if another has one.
     """
     done = False
     try:
@@ -162,10 +162,10 @@ def check_same(what: str, value: bytes) -> None:
 
 
 def agreed(flag: Callable[[], bool]) -> Callable[[], bool]:
-    """`flag`, but true in the same call at all processes.
+    """A function like `flag` that becomes true in the same call at all processes.
 
-    A call tells what was agreed on in the call before it, and starts the next agreement: no process
-    waits for the step it has just begun.
+    Each call starts an agreement and returns the result of the one before: no process waits for
+    the step that it has just begun.
     """
     if jax.process_count() == 1:
         return flag
@@ -186,10 +186,11 @@ def agreed(flag: Callable[[], bool]) -> Callable[[], bool]:
 
 @contextlib.contextmanager
 def abort_on_error() -> Iterator[None]:
-    """Where there are others, an error that they do not know of ends this process on the spot.
+    """Ends this process at once on an error that the other processes do not have.
 
-    To leave in good order would be to wait for them, who wait for this one or are gone. Files are
-    whole at any moment, so nothing is lost. Errors for users pass: all processes have them.
+    A process that leaves in good order waits for the others, which wait for this one or are gone.
+    Files are whole at any moment, so nothing is lost. A UserError passes: all processes raise it.
+    A lone process raises every error.
     """
     try:
         yield

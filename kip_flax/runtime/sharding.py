@@ -58,7 +58,7 @@ def make_mesh(data: int = -1, support: int = 1) -> Mesh:
 
 
 def prepare_cpu_devices() -> None:
-    """Settings of XLA for CPU devices; for before JAX's first device.
+    """Sets XLA up for CPU devices. Call it before JAX's first device.
 
     - Devices wait for one another as long as it takes: XLA aborts the process when one is 40 s
       behind another, as happens on a busy machine.
@@ -75,7 +75,7 @@ def prepare_cpu_devices() -> None:
 
 
 def add_xla_flags(flags: Mapping[str, int | str]) -> None:
-    """Adds to XLA_FLAGS, for before JAX's first device; what it already says stays."""
+    """Adds to XLA_FLAGS what it does not set yet. Call it before JAX's first device."""
     given = os.environ.get("XLA_FLAGS", "")
     added = [f"--{name}={value}" for name, value in flags.items() if name not in given]
     os.environ["XLA_FLAGS"] = " ".join([given, *added]).strip()
