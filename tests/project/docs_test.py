@@ -13,7 +13,7 @@ from whole_runs import small
 
 import main
 from kip_flax import config as config_lib
-from kip_flax import data, export, krr
+from kip_flax import data, export, krr, modes
 from kip_flax.config import FIELDS
 from kip_flax.krr import ridge
 from kip_flax.modes.export_set import mode as export_set
@@ -69,7 +69,7 @@ def test_commands_name_files_and_flags_that_exist(command):
         if name.startswith("--config."):
             assert name.removeprefix("--config.") in FIELDS
         elif name == "--mode":
-            assert value in main.MODES
+            assert value in modes.NAMES
         elif name.startswith("--") and words[1] == "main.py":
             assert name.removeprefix("--") in main.FLAGS
         if name == "--config":
@@ -78,7 +78,7 @@ def test_commands_name_files_and_flags_that_exist(command):
 
 def test_every_mode_has_a_how_to():
     told = " ".join(blocks(ROOT / "docs" / "howto.md", "bash"))
-    assert [mode for mode in main.MODES if f"--mode={mode}" not in told] == ["train"]
+    assert [mode for mode in modes.NAMES if f"--mode={mode}" not in told] == ["train"]
 
 
 def test_the_api_names_modules_and_functions_that_exist():
