@@ -10,7 +10,9 @@ import jax
 import jax.numpy as jnp
 
 from kip_flax import architectures as arch
-from kip_flax.kernels import Kernel, KernelOptions, band, make_kernel, resolve
+from kip_flax.kernels.build import make_kernel
+from kip_flax.kernels.options import Kernel, KernelOptions, resolve
+from kip_flax.kernels.plan import make_plan
 
 Jacobian = Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
 
@@ -32,7 +34,7 @@ def make_jacobian(options: KernelOptions) -> Jacobian:
     def jacobian(x_t: jax.Array, x_s: jax.Array) -> tuple[jax.Array, jax.Array]:
         x_t, x_s = jnp.asarray(x_t), jnp.asarray(x_s)
         shape = (x_s.shape[1], x_s.shape[2], x_s.shape[3])
-        plan = band.make_plan(options, shape)
+        plan = make_plan(options, shape)
         linear = not any(isinstance(op, arch.Relu) for op in plan.head)
         if compiled and plan.convolutional and linear:
             from kip_flax.kernels.cpu.kernel import make_compiled_jacobian

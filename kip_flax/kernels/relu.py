@@ -61,6 +61,16 @@ def correlation(b: jax.Array, r: jax.Array) -> jax.Array:
     return jnp.where(1 - jnp.abs(c) < _EQUAL[np.dtype(c.dtype)], jnp.sign(c), c)
 
 
+def inverse(x: jax.Array) -> jax.Array:
+    """1 / x, and 0 where x is 0."""
+    return jnp.where(x > 0, 1 / jnp.where(x > 0, x, 1), 0)
+
+
+def deviation(v: jax.Array) -> jax.Array:
+    """Square root with the gradient 0 at 0 (a variance is 0 only where bias and patch are)."""
+    return jnp.where(v > 0, jnp.sqrt(jnp.where(v > 0, v, 1)), 0)
+
+
 @jax.custom_vjp
 def relu(b: jax.Array, u: jax.Array, q: jax.Array, r: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Covariance and tangent kernel after a ReLU.

@@ -10,7 +10,7 @@ import pytest
 from kip_flax import architectures as arch
 from kip_flax import kernels
 from kip_flax.kernels import jacobian as jacobian_lib
-from kip_flax.kernels.cpu import jacobian as compiled
+from kip_flax.kernels.cpu import pair_gradients
 
 pytestmark = pytest.mark.usefixtures("compiled_kernel")
 
@@ -104,13 +104,13 @@ def test_near_duplicates_have_the_gradients_of_float64():
 def tile_calls(monkeypatch):
     """The arguments of each call of the compiled tiles, as they come."""
     calls = []
-    original = compiled.tiles_jacobian
+    original = pair_gradients.tiles_jacobian
 
     def kept(*args):
         calls.append(args)
         original(*args)
 
-    monkeypatch.setattr(compiled, "tiles_jacobian", kept)
+    monkeypatch.setattr(pair_gradients, "tiles_jacobian", kept)
     return calls
 
 

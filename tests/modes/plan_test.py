@@ -11,7 +11,8 @@ import quick
 from configs import kip_digits
 from kip_flax import architectures as arch
 from kip_flax import data
-from kip_flax.kernels import KernelOptions, band
+from kip_flax.kernels import KernelOptions
+from kip_flax.kernels.plan import make_plan
 from kip_flax.modes.plan import arithmetic, probe
 from kip_flax.modes.plan.mode import Forecast, plan_run
 from kip_flax.modes.plan.probe import LinearTime
@@ -55,11 +56,11 @@ def test_a_run_is_its_steps_and_evaluations_and_devices_share_what_grows():
 
 def test_operations_of_a_pair_by_hand():
     spec = (arch.Conv(), arch.Relu(), arch.Conv(), arch.Relu(), arch.Flatten(), arch.Dense())
-    operations = arithmetic.pair_flops(band.make_plan(KernelOptions(spec), (4, 5, 3)), 3)
+    operations = arithmetic.pair_flops(make_plan(KernelOptions(spec), (4, 5, 3)), 3)
     # 20 pixels with themselves: products of 3 channels, K's windows, then K's and T's; the mean.
     assert operations == 20 * (6 + (4 + 33) + (8 + 33) + 2)
     # The band of the ConvNet: 2 x 424^2 + 100^2 + 22^2 ReLUs of 33 operations are most of it.
-    convnet = band.make_plan(KernelOptions(arch.convnet(3)), (32, 32, 3))
+    convnet = make_plan(KernelOptions(arch.convnet(3)), (32, 32, 3))
     relus = 33 * (2 * 424**2 + 100**2 + 22**2)
     assert 1.2 * relus < arithmetic.pair_flops(convnet, 3) < 1.4 * relus
 

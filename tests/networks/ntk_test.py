@@ -41,7 +41,7 @@ SMALL = {
 @pytest.mark.parametrize("name", arch.ARCHITECTURES)
 def test_wide_networks_have_our_kernel(name):
     spec, shape = SMALL[name]
-    # That compiles in a quarter of the time; kernels_test holds it against ours.
+    # That compiles in a quarter of the time; kernels/build_test holds it against ours.
     implementation = "xla" if name in ("fc", "convnet_plain") else "neural_tangents"
     check(
         monte_carlo.agreement(spec, shape, 256, "ntk", 60, implementation=implementation),

@@ -3,7 +3,6 @@
 import jax.numpy as jnp
 
 from kip_flax import kernels
-from kip_flax.kernels import jacobian  # noqa: F401  (first imported later, it would keep ours)
 
 
 def quick_kernel(spec, **options):

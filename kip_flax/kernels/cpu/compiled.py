@@ -2,12 +2,13 @@
 
 import functools
 import hashlib
-import os
 import pathlib
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 import numba
+
+from kip_flax.runtime import hardware
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -34,7 +35,7 @@ def entry_in_any_order(function: F) -> F:
 
 def _entry(function: F, fastmath: bool) -> F:
     given = _numba.config.CACHE_DIR
-    _numba.config.CACHE_DIR = cache_folder()
+    _numba.config.CACHE_DIR = code_folder()
     try:
         return _numba.njit(nogil=True, cache=True, fastmath=fastmath)(function)
     finally:
@@ -42,7 +43,7 @@ def _entry(function: F, fastmath: bool) -> F:
 
 
 @functools.cache
-def cache_folder() -> str:
+def code_folder() -> str:
     """Folder of the compiled code of this version of the sources.
 
     numba looks at the file of the entry function alone; a change to what it calls must count too.
@@ -50,8 +51,7 @@ def cache_folder() -> str:
     digest = hashlib.sha256()
     for path in sorted(pathlib.Path(__file__).parent.glob("*.py")):
         digest.update(path.read_bytes())
-    base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    return os.path.join(base, "kip_flax", f"numba-{digest.hexdigest()[:16]}")
+    return str(hardware.cache_folder() / f"numba-{digest.hexdigest()[:16]}")
 
 
 def is_cold(*functions: str) -> bool:
@@ -59,5 +59,5 @@ def is_cold(*functions: str) -> bool:
 
     numba makes the folder itself at import.
     """
-    folder = pathlib.Path(cache_folder())
+    folder = pathlib.Path(code_folder())
     return not all(any(folder.rglob(f"*.{function}-*.nbi")) for function in functions)

@@ -19,7 +19,7 @@ from kip_flax.kernels.cpu.correlation import (
     reciprocal_sine,
 )
 from kip_flax.kernels.cpu.outlets import Rows, arrived_pair
-from kip_flax.kernels.cpu.rows import Affine, Deviations
+from kip_flax.kernels.cpu.rows import Coefficients, Deviations
 from kip_flax.kernels.cpu.vectors import fma, load, negative_fma, splat, stay_apart, store
 from kip_flax.kernels.cpu.windows import column, windows
 
@@ -63,7 +63,7 @@ def rectified_back(
     around_gk: Any,
     around_gt: Any,
     kept: Any,
-    affine: Affine,
+    coefficients: Coefficients,
     s2: Any,
     gb: Any,
     gu: Any,
@@ -76,7 +76,7 @@ def rectified_back(
     Those of the deviations are added to `gs`.
     """
     stay_apart()
-    alpha, share = splat(gb, affine.alpha), splat(gb, affine.factor * _HALF_OVER_PI)
+    alpha, share = splat(gb, coefficients.alpha), splat(gb, coefficients.factor * _HALF_OVER_PI)
     ka, kb = column(around_gk, -1), column(around_gk, 0)
     ta, tb = column(around_gt, -1), column(around_gt, 0)
     if tangent:
@@ -103,11 +103,18 @@ def rectified_back(
 
 @loop
 def first_back(
-    around_gk: Any, around_gt: Any, kept: Any, affine: Affine, s2: Any, gb: Any, gs: Any, count: int
+    around_gk: Any,
+    around_gt: Any,
+    kept: Any,
+    coefficients: Coefficients,
+    s2: Any,
+    gb: Any,
+    gs: Any,
+    count: int,
 ) -> None:
     """`rectified_back` for `rows.rectified_first`: nothing reads the cotangent of U, which is B."""
     stay_apart()
-    share = splat(gb, affine.factor * _HALF_OVER_PI)
+    share = splat(gb, coefficients.factor * _HALF_OVER_PI)
     ka, kb = column(around_gk, -1), column(around_gk, 0)
     ta, tb = column(around_gt, -1), column(around_gt, 0)
     for i in range(0, count, 2):
@@ -134,7 +141,7 @@ def _first_back(gk: Any, gt: Any, kept: Any, share: Any, s2: Any, gb: Any, gs: A
 def turned_later(
     around_k: Any,
     around_t: Any,
-    affine: Affine,
+    coefficients: Coefficients,
     deviations: Deviations,
     source: Any,
     gb: Any,
@@ -147,8 +154,8 @@ def turned_later(
     The cotangents of its result come from `source`: see `outlets`.
     """
     stay_apart()
-    bias, factor = splat(gb, affine.bias), splat(gb, affine.factor)
-    share = splat(gb, affine.factor * _HALF_OVER_PI)
+    bias, factor = splat(gb, coefficients.bias), splat(gb, coefficients.factor)
+    share = splat(gb, coefficients.factor * _HALF_OVER_PI)
     ka, kb = column(around_k, -1), column(around_k, 0)
     ta, tb = column(around_t, -1), column(around_t, 0)
     for i in range(0, count, 2):
@@ -194,7 +201,7 @@ def _turn(
 def turned(
     around_k: Any,
     around_t: Any,
-    affine: Affine,
+    coefficients: Coefficients,
     deviations: Deviations,
     source: Rows,
     gb: Any,
@@ -205,9 +212,9 @@ def turned(
 ) -> None:
     """`rows.rectified` and `rectified_back` in one, for the last stage of a level."""
     stay_apart()
-    bias, factor = splat(gb, affine.bias), splat(gb, affine.factor)
-    alpha, beta = splat(gb, affine.alpha), splat(gb, affine.beta)
-    share = splat(gb, affine.factor * _HALF_OVER_PI)
+    bias, factor = splat(gb, coefficients.bias), splat(gb, coefficients.factor)
+    alpha, beta = splat(gb, coefficients.alpha), splat(gb, coefficients.beta)
+    share = splat(gb, coefficients.factor * _HALF_OVER_PI)
     ka, kb = column(around_k, -1), column(around_k, 0)
     ta, tb = column(around_t, -1), column(around_t, 0)
     for i in range(count):
@@ -238,14 +245,14 @@ def turned(
 def convolved_back(
     around_gk: Any,
     around_gt: Any,
-    affine: Affine,
+    coefficients: Coefficients,
     gb: Any,
     gu: Any,
     count: int,
     tangent: bool,
 ) -> None:
     """The transpose of `rows.convolved`."""
-    alpha, factor = splat(gb, affine.alpha), splat(gb, affine.factor)
+    alpha, factor = splat(gb, coefficients.alpha), splat(gb, coefficients.factor)
     ka, kb = column(around_gk, -1), column(around_gk, 0)
     ta, tb = column(around_gt, -1), column(around_gt, 0)
     for i in range(count):

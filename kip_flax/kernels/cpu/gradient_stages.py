@@ -15,7 +15,7 @@ from kip_flax.kernels.cpu.outlets import Rows
 from kip_flax.kernels.cpu.pooling import cell_row, coarse_outlet, distribute
 from kip_flax.kernels.cpu.rings import Plane, Rings, around, pixel, ring_row, summed
 from kip_flax.kernels.cpu.sides import Sides
-from kip_flax.kernels.cpu.stages import affine_of, deviations_at
+from kip_flax.kernels.cpu.stages import coefficients_of, deviations_at
 from kip_flax.kernels.cpu.vectors import load, row_at
 
 
@@ -97,26 +97,28 @@ def turn(
 ) -> None:
     """Row `h` through the last stage of a level and back at once, from what has `arrived`."""
     rings, width = work.rings, plane.width
-    affine = affine_of(stage)
+    coefficients = coefficients_of(stage)
     deviations = deviations_at(program, stage, plane, h, sides)
     source, (gb, gu) = arrived(work), ring_of(work.g_rings, stage, h, plane)
     gs = deviation_gradient(program, stage, plane, h, gradients)
     if not stage.rectified:
-        gradient_rows.convolved_back((source.k,), (source.t,), affine, gb, gu, width, tangent)
+        gradient_rows.convolved_back((source.k,), (source.t,), coefficients, gb, gu, width, tangent)
     elif stage.size == 3:
         around_k, around_t = around(rings, stage, h, plane.height)
         if tangent and stage.ntk and not stage.signed:
             gradient_rows.turned_later(
-                around_k, around_t, affine, deviations, source, gb, gu, gs, width
+                around_k, around_t, coefficients, deviations, source, gb, gu, gs, width
             )
         else:
             gradient_rows.turned(
-                around_k, around_t, affine, deviations, source, gb, gu, gs, width, tangent
+                around_k, around_t, coefficients, deviations, source, gb, gu, gs, width, tangent
             )
     else:
         sum_k = summed(rings, rings.k, stage, h, plane.height, width)
         sum_t = summed(rings, rings.t, stage, h, plane.height if stage.tangent else 0, width)
-        gradient_rows.turned(sum_k, sum_t, affine, deviations, source, gb, gu, gs, width, tangent)
+        gradient_rows.turned(
+            sum_k, sum_t, coefficients, deviations, source, gb, gu, gs, width, tangent
+        )
 
 
 @inlined
@@ -124,7 +126,7 @@ def turn_from_pool(
     program: Any, stage: Any, plane: Plane, h: int, sides: Sides, work: Work, gradients: Gradients
 ) -> None:
     """The same from the next level's planes, where the level `pools_at_once` and T is there."""
-    affine = affine_of(stage)
+    coefficients = coefficients_of(stage)
     deviations = deviations_at(program, stage, plane, h, sides)
     around_k, around_t = around(work.rings, stage, h, plane.height)
     planes = work.planes
@@ -132,7 +134,7 @@ def turn_from_pool(
     gb, gu = ring_of(work.g_rings, stage, h, plane)
     gs = deviation_gradient(program, stage, plane, h, gradients)
     gradient_rows.turned_later(
-        around_k, around_t, affine, deviations, source, gb, gu, gs, plane.width
+        around_k, around_t, coefficients, deviations, source, gb, gu, gs, plane.width
     )
 
 
@@ -186,18 +188,18 @@ def back_through(
     tangent: bool,
 ) -> None:
     gb, gu = ring_of(work.g_rings, stage, h, plane)
-    affine = affine_of(stage)
+    coefficients = coefficients_of(stage)
     if not stage.rectified:
-        gradient_rows.convolved_back(around_k, around_t, affine, gb, gu, plane.width, tangent)
+        gradient_rows.convolved_back(around_k, around_t, coefficients, gb, gu, plane.width, tangent)
         return
     s2 = row_at(sides.s2, stage.map + pixel(program, plane, h)[1])
     gs = deviation_gradient(program, stage, plane, h, gradients)
     kept = kept_rows(stage, work, h)
     if tangent and stage.ntk and not stage.tangent and stage.size == 3:
-        gradient_rows.first_back(around_k, around_t, kept, affine, s2, gb, gs, plane.width)
+        gradient_rows.first_back(around_k, around_t, kept, coefficients, s2, gb, gs, plane.width)
         return
     gradient_rows.rectified_back(
-        around_k, around_t, kept, affine, s2, gb, gu, gs, plane.width, tangent
+        around_k, around_t, kept, coefficients, s2, gb, gu, gs, plane.width, tangent
     )
 
 

@@ -9,17 +9,17 @@ import jax.numpy as jnp
 import numpy as np
 from jax.custom_derivatives import CustomVJPPrimal, SymbolicZero
 
-from kip_flax.kernels.band import Plan
 from kip_flax.kernels.cpu import pairs
 from kip_flax.kernels.cpu.host_call import host_call
-from kip_flax.kernels.cpu.jacobian import jacobian as compiled_jacobian
+from kip_flax.kernels.cpu.pair_gradients import pair_gradients
 from kip_flax.kernels.cpu.pairs import Programs
-from kip_flax.kernels.layout import deviation
-from kip_flax.kernels.xla import head, head_variances
+from kip_flax.kernels.head import head, head_variances
+from kip_flax.kernels.plan import KernelPlan
+from kip_flax.kernels.relu import deviation
 
 
 def make_compiled_kernel(
-    plan: Plan, channels: int, tangent: bool
+    plan: KernelPlan, channels: int, tangent: bool
 ) -> Callable[[jax.Array, jax.Array, bool], jax.Array]:
     """`kernel(x1, x2, same)` (n1, n2) of images (n, H, W, C) with C = `channels`.
 
@@ -151,7 +151,7 @@ _ends.defvjp(_ends_fwd, _ends_bwd, symbolic_zeros=True)
 
 
 def make_compiled_jacobian(
-    plan: Plan, channels: int, tangent: bool
+    plan: KernelPlan, channels: int, tangent: bool
 ) -> Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]:
     """`jacobian(x2, x1)`: `kernel` (n2, n1) and each pair's gradient in x1, (n1, n2, H, W, C).
 
@@ -182,4 +182,4 @@ def make_compiled_jacobian(
 
 def _jacobian_callback(programs: _Hashed, *args: np.ndarray) -> Any:
     x1, v1, x2, s2, g = args
-    return compiled_jacobian(programs.programs, x1, np.asarray(v1, np.float64), x2, s2, g)
+    return pair_gradients(programs.programs, x1, np.asarray(v1, np.float64), x2, s2, g)

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from kip_flax.architectures import Relu
-from kip_flax.kernels.band import Plan, variance_plan
 from kip_flax.kernels.cpu import threads
 from kip_flax.kernels.cpu.distances import squared_distances
 from kip_flax.kernels.cpu.program import Program, assemble
 from kip_flax.kernels.cpu.tiles import pairs_backward, pairs_forward, tiles_backward, tiles_forward
 from kip_flax.kernels.cpu.variances import variances_backward, variances_forward
 from kip_flax.kernels.cpu.vectors import LANES
+from kip_flax.kernels.plan import KernelPlan, variance_plan
 
 _ROWS = 8  # Fixed images a task, which share the layout of the moving ones.
 _TASKS = 64  # At least so many tasks, if there is enough to do.
@@ -36,11 +36,11 @@ class Programs:
     pair: Program
     variance: Program
     tangent: bool
-    plan: Plan
+    plan: KernelPlan
     ends_rectified: bool
 
 
-def make_programs(plan: Plan, channels: int, tangent: bool) -> Programs:
+def make_programs(plan: KernelPlan, channels: int, tangent: bool) -> Programs:
     """Programs for images of `channels` channels."""
     rectified = any(isinstance(op, Relu) for op in plan.head)
     pair, variance = assemble(plan, channels), assemble(variance_plan(plan), channels)
@@ -143,7 +143,7 @@ def gradient(
 
 
 def near(x1: np.ndarray, x2: np.ndarray) -> np.ndarray:
-    """(n1, n2) bool: which float32 images are nearly the same; see `kernels.duplicates`."""
+    """(n1, n2) bool: which float32 images are nearly the same; see `kernels.near_duplicates`."""
     if x1.dtype == np.float64:
         return np.zeros((len(x1), len(x2)), bool)
     distances = np.zeros((len(x1), len(x2)), np.float32)

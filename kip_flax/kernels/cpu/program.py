@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from kip_flax.kernels.band import Level, Plan, offsets, stages_of
+from kip_flax.kernels.plan import KernelLevel, KernelPlan
 
 _LEVEL = np.dtype(
     [
@@ -72,7 +72,7 @@ class Program(NamedTuple):
     channels: int
 
 
-def assemble(plan: Plan, channels: int) -> Program:
+def assemble(plan: KernelPlan, channels: int) -> Program:
     """The program of a plan for images of `channels` channels."""
     levels = np.zeros(len(plan.levels), _LEVEL).view(np.recarray)
     stages: list[tuple] = []
@@ -84,19 +84,19 @@ def assemble(plan: Plan, channels: int) -> Program:
     for record, level in zip(levels, plan.levels, strict=True):
         record.height, record.width = level.height, level.width
         record.first_stage = len(stages)
-        found = stages_of(level)
+        found = level.stages()
         # A row is kept while the rows after it pass through the rest of the stages and come back.
         kept = [1 + 2 * sum(a.size // 2 for a, _ in found[i + 1 :]) for i in range(len(found))]
-        for i, (affine, rectified) in enumerate(found):
-            record.reach = max(record.reach, affine.size // 2)
-            record.lag += affine.size // 2
-            ntk = (affine.alpha, affine.beta) == (1, 0)
+        for i, (op, rectified) in enumerate(found):
+            record.reach = max(record.reach, op.size // 2)
+            record.lag += op.size // 2
+            ntk = (op.alpha, op.beta) == (1, 0)
             first_row = 2 + sum(before.size for before, _ in found[:i])
             stages.append(
                 (
-                    *(affine.size, rectified, maps, signed, tangent, ntk),
+                    *(op.size, rectified, maps, signed, tangent, ntk),
                     *(first_row, kept[i], sum(kept[:i])),
-                    *(factors[len(stages)], affine.bias, affine.alpha, affine.beta),
+                    *(factors[len(stages)], op.bias, op.alpha, op.beta),
                 )
             )
             tangent = True
@@ -105,7 +105,7 @@ def assemble(plan: Plan, channels: int) -> Program:
                 maps += level.height * level.width
         record.stages = len(stages) - record.first_stage
         record.first_offset = sum(map(len, all_offsets))
-        all_offsets.append(offsets(level))
+        all_offsets.append(level.offsets())
         record.offsets = len(all_offsets[-1])
         record.band_rows, record.band_columns = level.band
         record.first_start = sum(map(len, starts))
@@ -144,7 +144,7 @@ def assemble(plan: Plan, channels: int) -> Program:
     )
 
 
-def _factors(plan: Plan) -> tuple[float, list[float]]:
+def _factors(plan: KernelPlan) -> tuple[float, list[float]]:
     """Weights of the means that read what enters the first level, and each stage's result.
 
     A mean is then a sum: what it reads is made with the factor in it, which costs nothing there.
@@ -154,23 +154,23 @@ def _factors(plan: Plan) -> tuple[float, list[float]]:
     for level in reversed(plan.levels):
         if level.pool:
             factor /= level.pool**4
-        for affine, _ in reversed(stages_of(level)):
+        for op, _ in reversed(level.stages()):
             factors.append(factor)
-            factor = affine.weight / affine.size**2
+            factor = op.weight / op.size**2
     return factor, factors[::-1]
 
 
-def _deviation_factors(plan: Plan, factors: list[float]) -> np.ndarray:
+def _deviation_factors(plan: KernelPlan, factors: list[float]) -> np.ndarray:
     """What each deviation (maps,) of the fixed side comes with; 1 / (2 pi) is the ReLU's."""
     found, remaining = [np.zeros(0)], iter(factors)
     for level in plan.levels:
-        for _, rectified in stages_of(level):
+        for _, rectified in level.stages():
             factor = next(remaining) / (2 * np.pi)
             found += [np.full(level.height * level.width, factor)] if rectified else []
     return np.concatenate(found)
 
 
-def _plane_starts(level: Level) -> tuple[np.ndarray, int]:
+def _plane_starts(level: KernelLevel) -> tuple[np.ndarray, int]:
     """Where the plane of offset (i - band, j - band) begins, for all i and j, and all pixel pairs.
 
     -1 for offsets that the level does not need.

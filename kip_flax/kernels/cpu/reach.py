@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from kip_flax.kernels.band import Level, Plan, stages_of
+from kip_flax.kernels.plan import KernelLevel, KernelPlan
 
 Windows = tuple[np.ndarray, np.ndarray]  # First and last pixel, along an axis, of each place.
 
@@ -32,7 +32,7 @@ class Reach(NamedTuple):
 
 
 @functools.lru_cache(maxsize=8)
-def make_reach(plan: Plan, channels: int) -> Reach:
+def make_reach(plan: KernelPlan, channels: int) -> Reach:
     """The pattern for images of `channels` channels."""
     rows, columns = (
         _windows_of_stages(plan, np.arange(size), axis)
@@ -72,12 +72,12 @@ def entries(reach: Reach, found: np.ndarray) -> np.ndarray:
     return found[..., reach.pass_of[reach.maps], reach.numbers]
 
 
-def _windows_of_stages(plan: Plan, pixels: np.ndarray, axis: int) -> list[Windows]:
+def _windows_of_stages(plan: KernelPlan, pixels: np.ndarray, axis: int) -> list[Windows]:
     """What each rectified stage sees of an image, along one axis."""
     first, last, found = pixels, pixels, []
     for level, after in zip(plan.levels, (*plan.levels[1:], None), strict=True):
-        for affine, rectified in stages_of(level):
-            places, half = np.arange(len(first)), affine.size // 2
+        for op, rectified in level.stages():
+            places, half = np.arange(len(first)), op.size // 2
             first = first[np.maximum(places - half, 0)]
             last = last[np.minimum(places + half, len(last) - 1)]
             if rectified:
@@ -88,7 +88,7 @@ def _windows_of_stages(plan: Plan, pixels: np.ndarray, axis: int) -> list[Window
     return found
 
 
-def _size(level: Level, axis: int) -> int:
+def _size(level: KernelLevel, axis: int) -> int:
     return (level.height, level.width)[axis]
 
 

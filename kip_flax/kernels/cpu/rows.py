@@ -26,7 +26,7 @@ from kip_flax.kernels.cpu.vectors import fma, load, splat, stay_apart, store
 from kip_flax.kernels.cpu.windows import column, windows
 
 
-class Affine(NamedTuple):
+class Coefficients(NamedTuple):
     """B = sum over the window(K) + bias, U = alpha B + beta + sum over the window(T).
 
     `factor` is what the result comes with.
@@ -83,12 +83,18 @@ def add_total(source: Any, out: Any, count: int) -> None:
 
 @loop
 def convolved(
-    around_k: Any, around_t: Any, affine: Affine, k: Any, t: Any, count: int, tangent: bool
+    around_k: Any,
+    around_t: Any,
+    coefficients: Coefficients,
+    k: Any,
+    t: Any,
+    count: int,
+    tangent: bool,
 ) -> None:
     """A convolution that no ReLU follows."""
     stay_apart()
-    bias, factor = splat(k, affine.bias), splat(k, affine.factor)
-    alpha, beta = splat(k, affine.alpha), splat(k, affine.beta)
+    bias, factor = splat(k, coefficients.bias), splat(k, coefficients.factor)
+    alpha, beta = splat(k, coefficients.alpha), splat(k, coefficients.beta)
     ka, kb = column(around_k, -1), column(around_k, 0)
     ta, tb = column(around_t, -1), column(around_t, 0)
     for i in range(count):
@@ -105,12 +111,17 @@ def convolved(
 
 @loop
 def rectified_first(
-    around_k: Any, affine: Affine, deviations: Deviations, out: Any, kept: Any, count: int
+    around_k: Any,
+    coefficients: Coefficients,
+    deviations: Deviations,
+    out: Any,
+    kept: Any,
+    count: int,
 ) -> None:
     """The first convolution of a network and its ReLU ('ntk'): K of any sign, no T yet."""
     stay_apart()
     k = around_k[0]
-    bias, factor = splat(k, affine.bias), splat(k, affine.factor)
+    bias, factor = splat(k, coefficients.bias), splat(k, coefficients.factor)
     ka, kb = column(around_k, -1), column(around_k, 0)
     for i in range(0, count, 2):
         kc, kd = column(around_k, i + 1), column(around_k, i + 2)
@@ -130,7 +141,7 @@ def rectified_first(
 def rectified_later(
     around_k: Any,
     around_t: Any,
-    affine: Affine,
+    coefficients: Coefficients,
     deviations: Deviations,
     out: Any,
     kept: Any,
@@ -139,7 +150,7 @@ def rectified_later(
     """A later convolution and its ReLU ('ntk'): K that is not negative, and T."""
     stay_apart()
     k = around_k[0]
-    bias, factor = splat(k, affine.bias), splat(k, affine.factor)
+    bias, factor = splat(k, coefficients.bias), splat(k, coefficients.factor)
     ka, kb = column(around_k, -1), column(around_k, 0)
     ta, tb = column(around_t, -1), column(around_t, 0)
     for i in range(0, count, 2):
@@ -160,12 +171,12 @@ def rectified_later(
 
 @loop
 def rectified_alone(
-    around_k: Any, affine: Affine, deviations: Deviations, out: Any, count: int
+    around_k: Any, coefficients: Coefficients, deviations: Deviations, out: Any, count: int
 ) -> None:
     """Any convolution and its ReLU where no T is wanted."""
     stay_apart()
     k = around_k[0]
-    bias, factor = splat(k, affine.bias), splat(k, affine.factor)
+    bias, factor = splat(k, coefficients.bias), splat(k, coefficients.factor)
     ka, kb = column(around_k, -1), column(around_k, 0)
     for i in range(0, count, 2):
         kc, kd = column(around_k, i + 1), column(around_k, i + 2)
@@ -185,7 +196,7 @@ def rectified_alone(
 def rectified(
     around_k: Any,
     around_t: Any,
-    affine: Affine,
+    coefficients: Coefficients,
     deviations: Deviations,
     out: Any,
     kept: Any,
@@ -195,8 +206,8 @@ def rectified(
     """Any convolution and its ReLU; without T where no `tangent` kernel is wanted."""
     stay_apart()
     k = around_k[0]
-    bias, factor = splat(k, affine.bias), splat(k, affine.factor)
-    alpha, beta = splat(k, affine.alpha), splat(k, affine.beta)
+    bias, factor = splat(k, coefficients.bias), splat(k, coefficients.factor)
+    alpha, beta = splat(k, coefficients.alpha), splat(k, coefficients.beta)
     ka, kb = column(around_k, -1), column(around_k, 0)
     ta, tb = column(around_t, -1), column(around_t, 0)
     for i in range(count):

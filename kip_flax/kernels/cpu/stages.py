@@ -7,7 +7,7 @@ from kip_flax.kernels.cpu.compiled import inlined
 from kip_flax.kernels.cpu.outlets import Rows
 from kip_flax.kernels.cpu.pooling import cell_row, coarse_outlet
 from kip_flax.kernels.cpu.rings import Plane, Rings, around, pixel, summed
-from kip_flax.kernels.cpu.rows import Affine, Deviations
+from kip_flax.kernels.cpu.rows import Coefficients, Deviations
 from kip_flax.kernels.cpu.sides import Sides
 from kip_flax.kernels.cpu.vectors import row_at
 from kip_flax.kernels.cpu.windows import Colour, Grey, mean_product
@@ -54,7 +54,7 @@ def enter_and_pass(
     program: Any, stage: Any, plane: Plane, h: int, sides: Sides, rings: Rings, out: Rows, kept: Any
 ) -> None:
     """Row `h` through the first stage of a network, and row `h + 1` of what enters it."""
-    affine = affine_of(stage)
+    coefficients = coefficients_of(stage)
     deviations = deviations_at(program, stage, plane, h, sides)
     (above, here, below), _ = around(rings, stage, h, plane.height)
     p1, p2 = pixel(program, plane, h + 1)
@@ -63,10 +63,10 @@ def enter_and_pass(
     width = plane.width
     if program.channels == 1:
         grey = Grey(image1, image2, below, width)
-        rows.rectified_first((above, here, grey), affine, deviations, out, kept, width)
+        rows.rectified_first((above, here, grey), coefficients, deviations, out, kept, width)
     else:
         colour = Colour(image1, image2, below, width)
-        rows.rectified_first((above, here, colour), affine, deviations, out, kept, width)
+        rows.rectified_first((above, here, colour), coefficients, deviations, out, kept, width)
 
 
 @inlined
@@ -82,28 +82,28 @@ def forward_stage(
     tangent: bool,
 ) -> None:
     """Row `h` through one stage, from its ring to `out`; see `rows` for `kept`."""
-    affine = affine_of(stage)
+    coefficients = coefficients_of(stage)
     deviations = deviations_at(program, stage, plane, h, sides)
     width = plane.width
     if stage.size != 3:
         sum_k = summed(rings, rings.k, stage, h, plane.height, width)
         sum_t = summed(rings, rings.t, stage, h, plane.height if stage.tangent else 0, width)
         if stage.rectified:
-            rows.rectified(sum_k, sum_t, affine, deviations, out, kept, width, tangent)
+            rows.rectified(sum_k, sum_t, coefficients, deviations, out, kept, width, tangent)
         else:
-            rows.convolved(sum_k, sum_t, affine, out.k, out.t, width, tangent)
+            rows.convolved(sum_k, sum_t, coefficients, out.k, out.t, width, tangent)
         return
     around_k, around_t = around(rings, stage, h, plane.height)
     if not stage.rectified:
-        rows.convolved(around_k, around_t, affine, out.k, out.t, width, tangent)
+        rows.convolved(around_k, around_t, coefficients, out.k, out.t, width, tangent)
     elif not tangent and kept is None:
-        rows.rectified_alone(around_k, affine, deviations, out, width)
+        rows.rectified_alone(around_k, coefficients, deviations, out, width)
     elif tangent and stage.ntk and not stage.tangent:
-        rows.rectified_first(around_k, affine, deviations, out, kept, width)
+        rows.rectified_first(around_k, coefficients, deviations, out, kept, width)
     elif tangent and stage.ntk and not stage.signed:
-        rows.rectified_later(around_k, around_t, affine, deviations, out, kept, width)
+        rows.rectified_later(around_k, around_t, coefficients, deviations, out, kept, width)
     else:
-        rows.rectified(around_k, around_t, affine, deviations, out, kept, width, tangent)
+        rows.rectified(around_k, around_t, coefficients, deviations, out, kept, width, tangent)
 
 
 @inlined
@@ -112,24 +112,24 @@ def pool_stage(
     tangent: bool,
 ) -> None:  # fmt: skip
     """Row `h` through the last stage of a level that `pools_at_once`."""
-    affine = affine_of(stage)
+    coefficients = coefficients_of(stage)
     deviations = deviations_at(program, stage, plane, h, sides)
     around_k, around_t = around(rings, stage, h, plane.height)
     if not tangent:
         alone = coarse_outlet(program, plane, h, rings.columns, planes[0], None)
-        rows.rectified_alone(around_k, affine, deviations, alone, plane.width)
+        rows.rectified_alone(around_k, coefficients, deviations, alone, plane.width)
         return
     out = coarse_outlet(program, plane, h, rings.columns, planes[0], planes[1])
     if stage.tangent:
-        rows.rectified_later(around_k, around_t, affine, deviations, out, None, plane.width)
+        rows.rectified_later(around_k, around_t, coefficients, deviations, out, None, plane.width)
     else:
-        rows.rectified_first(around_k, affine, deviations, out, None, plane.width)
+        rows.rectified_first(around_k, coefficients, deviations, out, None, plane.width)
 
 
 @inlined
-def affine_of(stage: Any) -> Affine:
+def coefficients_of(stage: Any) -> Coefficients:
     """What a stage's convolution does to the sums over its windows."""
-    return Affine(stage.bias, stage.alpha, stage.beta, stage.factor)
+    return Coefficients(stage.bias, stage.alpha, stage.beta, stage.factor)
 
 
 @inlined

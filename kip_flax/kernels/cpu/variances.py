@@ -2,7 +2,7 @@
 
 A level's own variances are its plane at offset 0, where a ReLU halves K. With them known, all
 planes of the level go through `forward_plane` as those of any pair do, without T. The band is
-thinner than that of a pair: see `band.variance_plan`.
+thinner than that of a pair: see `plan.variance_plan`.
 """
 
 from typing import Any

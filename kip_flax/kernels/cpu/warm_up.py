@@ -16,11 +16,11 @@ from pathlib import Path
 import numpy as np
 
 from kip_flax import architectures as arch
-from kip_flax.kernels.band import make_plan
 from kip_flax.kernels.cpu import pairs, threads
-from kip_flax.kernels.cpu.compiled import cache_folder, is_cold
-from kip_flax.kernels.cpu.jacobian import jacobian
+from kip_flax.kernels.cpu.compiled import code_folder, is_cold
+from kip_flax.kernels.cpu.pair_gradients import pair_gradients
 from kip_flax.kernels.options import KernelOptions
+from kip_flax.kernels.plan import make_plan
 
 _LAST = ("tiles_backward", "variances_backward")  # What is compiled last of each half.
 _PACKAGES = Path(__file__).resolve().parents[3]
@@ -41,7 +41,7 @@ def warm_up(say: Callable[[str], None]) -> None:
             with _in_another_process("call_for_near_duplicates"):
                 call_for_images()
         _call_all()
-    say(f"compiled in {time.perf_counter() - begin:.0f} s; kept in {cache_folder()}")
+    say(f"compiled in {time.perf_counter() - begin:.0f} s; kept in {code_folder()}")
     return None
 
 
@@ -52,7 +52,7 @@ def warm_up_jacobian(say: Callable[[str], None]) -> None:
     programs, x = _smallest()
     variances = pairs.variances(programs, x)[0]
     deviations = np.sqrt(variances.astype(np.float32))
-    jacobian(programs, x, variances, x, deviations, np.ones(2))
+    pair_gradients(programs, x, variances, x, deviations, np.ones(2))
 
 
 def _call_all() -> None:
@@ -102,6 +102,6 @@ def _in_another_process(function: str) -> Iterator[subprocess.Popen]:
 
 @contextlib.contextmanager
 def _one_at_a_time() -> Iterator[None]:
-    with open(os.path.join(cache_folder(), ".lock"), "a", encoding="utf-8") as file:
+    with open(os.path.join(code_folder(), ".lock"), "a", encoding="utf-8") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield

@@ -9,7 +9,9 @@ import numpy as np
 
 from kip_flax import architectures as arch
 from kip_flax.data import Dataset
-from kip_flax.kernels import KernelOptions, band, tiles
+from kip_flax.kernels import KernelOptions
+from kip_flax.kernels.plan import KernelPlan, make_plan
+from kip_flax.kernels.xla import tiles
 
 # Operations of float32 numbers, a multiply-add counted as two, on one pixel pair: sums over a
 # window; from B to K and T after the ReLU (correlation, square root, arccos of degree 7, both).
@@ -46,26 +48,26 @@ def cost(
     spec: arch.Spec, image_shape: tuple[int, int, int], support: int, targets: int, gradient: bool
 ) -> Cost:
     """Of one step: `support` x `targets` pairs and, with `gradient`, half of support x support."""
-    flops = pair_flops(band.make_plan(KernelOptions(spec), image_shape), image_shape[2])
+    flops = pair_flops(make_plan(KernelOptions(spec), image_shape), image_shape[2])
     if not gradient:
         return Cost(support * targets, flops)
     return Cost(support * targets + support * (support + 1) // 2, _WITH_GRADIENT * flops)
 
 
-def pair_flops(plan: band.Plan, channels: int) -> float:
+def pair_flops(plan: KernelPlan, channels: int) -> float:
     """Forward, of one pair: every pixel pair in the band through every stage."""
     height, width = plan.levels[0].height, plan.levels[0].width
     if not plan.convolutional:
         return 2 * height * width * channels + _RELU * len(plan.head)
     total = 0
     for i, level in enumerate(plan.levels):
-        offsets = band.offsets(level)
+        offsets = level.offsets()
         size = np.array([level.height, level.width])
         pixel_pairs = int(np.prod(size - np.abs(offsets), axis=1).sum())
         each = 2 * channels if i == 0 else 0
-        for number, (affine, rectified) in enumerate(band.stages_of(level)):
+        for number, (op, rectified) in enumerate(level.stages()):
             kernels = 1 if i == 0 and number == 0 else 2  # T is not there before the first.
-            each += kernels * (_WINDOW if affine.size > 1 else 1) + (_RELU if rectified else 0)
+            each += kernels * (_WINDOW if op.size > 1 else 1) + (_RELU if rectified else 0)
         total += pixel_pairs * (each + 2)  # The end of the level, K and T.
     return float(total)
 
@@ -81,7 +83,7 @@ def memory(
     image = int(np.prod(dataset.image_shape))
     train, test = len(dataset.train_labels), len(dataset.test_labels)
     share = -(-targets // devices)
-    plan = band.make_plan(KernelOptions(spec), dataset.image_shape)
+    plan = make_plan(KernelOptions(spec), dataset.image_shape)
     tile = tiles.bytes_per_lane(plan) * tiles.lanes_for(plan, share) if plan.convolutional else 0
     state = 4 * 4 * support * image  # Images, gradient, and the optimiser's two.
     held = state + 4 * share * image + 4 * 8 * share * support + 8 * support**2

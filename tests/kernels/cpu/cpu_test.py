@@ -1,6 +1,6 @@
 """The compiled kernel as a citizen: threads, devices, processes, what is computed and what is not.
 
-Its numbers are tested with those of 'xla' in `kernels_test.py` and `band_test.py`.
+Its numbers are tested with those of 'xla' in `build_test.py` and `plan_test.py`.
 """
 
 import concurrent.futures
@@ -16,10 +16,10 @@ import pytest
 
 from kip_flax import architectures as arch
 from kip_flax import kernels
-from kip_flax.kernels import band
-from kip_flax.kernels import variances as plain_variances
 from kip_flax.kernels.cpu import compiled, pairs, threads, warm_up
+from kip_flax.kernels.plan import make_plan
 from kip_flax.kernels.sharded import shard_kernel
+from kip_flax.kernels.xla import variances as xla_variances
 from kip_flax.runtime import sharding
 
 SPEC = arch.convnet(2)
@@ -93,15 +93,15 @@ def test_a_set_with_itself_computes_one_triangle(monkeypatch):
 @pytest.mark.parametrize(
     ("spec", "size"), [(arch.convnet(2), 9), (arch.myrtle(5), 9), (arch.conv(2), 6)]
 )
-def test_variances_against_plain_jax(spec, size):
+def test_variances_against_xla(spec, size):
     """Two programs for the same numbers: values and gradients in float64."""
     x = np.random.default_rng(0).normal(size=(18, size, size, 2))
-    plan = band.make_plan(kernels.KernelOptions(spec, w_std=1.3, b_std=0.2), x.shape[1:])
+    plan = make_plan(kernels.KernelOptions(spec, w_std=1.3, b_std=0.2), x.shape[1:])
     programs = pairs.make_programs(plan, channels=2, tangent=True)
     found, ends = pairs.variances(programs, x.reshape(18, -1))
 
     def plain(x):
-        levels, _ = plain_variances.variances(plan, x)
+        levels, _ = xla_variances.variances(plan, x)
         return jnp.concatenate([v.reshape(18, -1) for maps in levels for v in maps], axis=1)
 
     @jax.jit
@@ -216,9 +216,9 @@ print(len(entries), before == [len(entry.signatures) for entry in entries])
 
 
 def test_compiled_code_is_kept_apart_for_each_version_of_the_sources(monkeypatch, tmp_path):
-    assert compiled.cache_folder() == compiled.cache_folder()
+    assert compiled.code_folder() == compiled.code_folder()
     (tmp_path / "rows.py").write_text("other\n")
     monkeypatch.setattr(compiled, "__file__", str(tmp_path / "compiled.py"))
-    one = compiled.cache_folder.__wrapped__()
+    one = compiled.code_folder.__wrapped__()
     (tmp_path / "rows.py").write_text("another\n")
-    assert one != compiled.cache_folder.__wrapped__() != compiled.cache_folder()
+    assert one != compiled.code_folder.__wrapped__() != compiled.code_folder()

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from kip_flax import architectures as arch
-from kip_flax.kernels import KernelOptions, band
+from kip_flax.kernels import KernelOptions
 from kip_flax.kernels.cpu import pairs, reach
+from kip_flax.kernels.plan import make_plan
 
 SPECS = {
     "convnet, odd sizes": (arch.convnet(2), (11, 9, 2)),
@@ -33,7 +34,7 @@ SPECS = {
 
 
 def pattern_of(spec, shape):
-    plan = band.make_plan(KernelOptions(spec), shape)
+    plan = make_plan(KernelOptions(spec), shape)
     return plan, reach.make_reach(plan, shape[-1])
 
 

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from kip_flax.kernels import relu
-from kip_flax.kernels.band import Affine, Level
+from kip_flax.kernels.plan import KernelLevel, LinearOp
 
 
 class Pixels(NamedTuple):
@@ -60,7 +60,7 @@ def as_one_block(alive: jax.Array, fn: Callable, *args: Any) -> Any:
 
 @partial(jax.custom_vjp, nondiff_argnums=(0, 1))
 def conv_relu(
-    op: Affine,
+    op: LinearOp,
     lanes: int,
     alive: jax.Array,
     k: jax.Array,
@@ -75,7 +75,7 @@ def conv_relu(
 
 
 def _conv_relu_forward(
-    op: Affine,
+    op: LinearOp,
     lanes: int,
     alive: jax.Array,
     k: jax.Array,
@@ -104,13 +104,13 @@ def _conv_relu_forward(
 
 
 def _conv_relu_fwd(
-    op: Affine, lanes: int, alive: jax.Array, k: jax.Array, t: jax.Array | None, pixels: Pixels
+    op: LinearOp, lanes: int, alive: jax.Array, k: jax.Array, t: jax.Array | None, pixels: Pixels
 ) -> tuple:
     out, saved = _conv_relu_forward(op, lanes, alive, k, t, pixels, keep=True)
     return out, (alive, *saved, pixels, None if t is None else ())
 
 
-def _conv_relu_bwd(op: Affine, lanes: int, residuals: tuple, cotangents: tuple) -> tuple:
+def _conv_relu_bwd(op: LinearOp, lanes: int, residuals: tuple, cotangents: tuple) -> tuple:
     alive, c, d, u, pixels, had_t = residuals
     scale = op.weight / op.size**2
 
@@ -143,7 +143,7 @@ def _surround(plane: jax.Array, size: int, lanes: int) -> jax.Array:
     return jnp.pad(plane, ((edge, edge), (edge * lanes, edge * lanes)))
 
 
-def windows(plane: jax.Array, level: Level, lanes: int) -> jax.Array:
+def windows(plane: jax.Array, level: KernelLevel, lanes: int) -> jax.Array:
     """The windows that end a level: (rows, size, columns, size, lanes) of (height, width * lanes).
 
     A stride keeps one pixel a step (size 1); pooling windows lie side by side.
@@ -157,7 +157,7 @@ def windows(plane: jax.Array, level: Level, lanes: int) -> jax.Array:
     return cells.reshape(rows, size, columns, size, lanes)
 
 
-def from_windows(cells: jax.Array, level: Level) -> jax.Array:
+def from_windows(cells: jax.Array, level: KernelLevel) -> jax.Array:
     """The transpose of `windows`: (height, width * lanes), 0 outside the windows."""
     rows, size, columns, _, lanes = cells.shape
     if size < level.step:
@@ -195,7 +195,7 @@ mean_product.defvjp(_mean_product_fwd, _mean_product_bwd)
 
 
 def conv(
-    op: Affine, lanes: int, k: jax.Array, t: jax.Array | None, mask: jax.Array
+    op: LinearOp, lanes: int, k: jax.Array, t: jax.Array | None, mask: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
     """A convolution that no ReLU follows."""
     scale = op.weight / op.size**2

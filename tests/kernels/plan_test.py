@@ -6,7 +6,8 @@ import pytest
 
 from kip_flax import architectures as arch
 from kip_flax import kernels
-from kip_flax.kernels import band, pools
+from kip_flax.kernels.plan import LinearOp, make_plan, variance_plan
+from kip_flax.kernels.xla import pools
 from kip_flax.runtime.errors import UserError
 
 pytestmark = pytest.mark.usefixtures("compiled_kernel")
@@ -118,14 +119,14 @@ def check_random(seed, implementation):
 
 def plan_of(spec, height, width, parameterization="ntk"):
     options = kernels.KernelOptions(spec, parameterization=parameterization, width=64)
-    return band.make_plan(options, (height, width, 3))
+    return make_plan(options, (height, width, 3))
 
 
 def test_convnet_needs_a_sixth_of_the_pixel_pairs():
     """At 32x32 |offset| <= 7, so 424^2 of 1024^2: 424 = 32 + 2 * (31 + 30 + ... + 25) an axis."""
     plan = plan_of(arch.convnet(3), 32, 32)
     assert [level.band for level in plan.levels] == [(7, 7), (3, 3), (1, 1), (0, 0)]
-    offsets = band.offsets(plan.levels[0])
+    offsets = plan.levels[0].offsets()
     assert np.prod(32 - np.abs(offsets), axis=1).sum() == 424**2
 
 
@@ -139,7 +140,7 @@ def test_without_pools_only_offset_zero_is_read_and_with_global_pooling_all():
 
 
 def test_the_variances_need_a_thinner_band():
-    plan = band.variance_plan(plan_of(arch.myrtle(5), 32, 32))
+    plan = variance_plan(plan_of(arch.myrtle(5), 32, 32))
     assert [level.band for level in plan.levels] == [(3, 3), (1, 1), (0, 0)]
 
 
@@ -148,9 +149,7 @@ def test_slots_are_where_pooling_puts_pixel_pairs(size):
     spec = (arch.AvgPool(size), arch.Conv(), arch.AvgPool(2), arch.Flatten(), arch.Dense())
     plan = plan_of(spec, 5 * size + 1, 5 * size + 1)
     reach = plan.levels[1].band[0]
-    for (offset, _), (slots, _) in zip(
-        band.offsets(plan.levels[0]), pools.slots(plan, 0), strict=True
-    ):
+    for (offset, _), (slots, _) in zip(plan.levels[0].offsets(), pools.slots(plan, 0), strict=True):
         for a in range(size):
             row = size * 2 + a  # A pixel of the third window.
             coarse = (row + offset) // size - 2
@@ -161,7 +160,7 @@ def test_a_layer_as_numbers():
     """'ntk' and 'standard' at fan-in 27 (3 channels) and 9 * width, and the flattened readout."""
     spec = (arch.Conv(), arch.Relu(), arch.Conv(), arch.Relu(), arch.Flatten(), arch.Dense())
     plan = plan_of(spec, 4, 5, "standard")
-    affines = [op for op in (*plan.levels[0].ops, *plan.head) if isinstance(op, band.Affine)]
+    affines = [op for op in (*plan.levels[0].ops, *plan.head) if isinstance(op, LinearOp)]
     for op, fan_in in zip(affines, (27, 9 * 64, 64 * 20), strict=True):
         mean = 0.37  # The tangent kernel of a layer's own weights and bias: fan_in * mean + 1.
         covariance = op.weight * mean + op.bias

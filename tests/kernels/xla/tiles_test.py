@@ -7,7 +7,9 @@ import pytest
 
 from kip_flax import architectures as arch
 from kip_flax import kernels
-from kip_flax.kernels import band, duplicates, tiles
+from kip_flax.kernels import near_duplicates
+from kip_flax.kernels.plan import make_plan
+from kip_flax.kernels.xla import tiles
 
 SHAPE = (6, 6, 2)
 
@@ -25,14 +27,14 @@ def images(n, seed=0):
 
 @pytest.mark.parametrize("lanes", [3, 5])
 def test_the_width_of_a_tile_changes_nothing(x32, monkeypatch, lanes):
-    plan = band.make_plan(kernels.KernelOptions(arch.convnet_plain(1)), SHAPE)
+    plan = make_plan(kernels.KernelOptions(arch.convnet_plain(1)), SHAPE)
     x1, x2 = images(2), images(7, 1)
     cotangents = np.random.default_rng(2).normal(size=(2, 7)).astype(np.float32)
 
     def run(x1, x2):
-        v1, v2 = tiles.all_variances(plan, x1), tiles.all_variances(plan, x2)
-        k = tiles.pair_kernel(plan, "ntk", x1, v1, x2, v2)
-        return v2, k, tiles.fixed_gradient(plan, "ntk", x1, v1, x2, v2, cotangents)
+        one, two = tiles.with_variances(plan, x1), tiles.with_variances(plan, x2)
+        k = tiles.pair_kernel(plan, "ntk", one, two)
+        return two.variances, k, tiles.fixed_gradient(plan, "ntk", one, two, cotangents)
 
     at_once = jax.jit(run)(x1, x2)
     monkeypatch.setattr(tiles, "_CPU_LANES", lanes)
@@ -54,7 +56,7 @@ def test_memory_grows_by_what_a_target_is_not_by_what_it_takes(x32):
     few, many = scratch(64), scratch(256)
     pixels = SHAPE[0] * SHAPE[1]
     image_and_variances = 4 * pixels * (SHAPE[2] + 1)
-    pair = tiles.bytes_per_lane(band.make_plan(kernels.KernelOptions(arch.convnet_plain(1)), SHAPE))
+    pair = tiles.bytes_per_lane(make_plan(kernels.KernelOptions(arch.convnet_plain(1)), SHAPE))
     assert few > 0
     assert many - few < 192 * 6 * image_and_variances
     assert many - few < 192 * 3 * pair / 4  # A quarter of what the planes of all pairs would take.
@@ -87,13 +89,13 @@ def count_gradients(monkeypatch):
 
     def counted(function, calls, position):
         def run(*args):
-            calls.append(len(args[position]))
+            calls.append(len(jax.tree.leaves(args[position])[0]))
             return function(*args)
 
         return run
 
     monkeypatch.setattr(tiles, "fixed_gradient", counted(tiles.fixed_gradient, made, 2))
-    monkeypatch.setattr(duplicates, "_gradient", counted(duplicates._gradient, near, 2))
+    monkeypatch.setattr(near_duplicates, "_gradient", counted(near_duplicates._gradient, near, 2))
     return made, near
 
 

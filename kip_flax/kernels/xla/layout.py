@@ -12,7 +12,8 @@ import jax.numpy as jnp
 from jax import lax
 
 from kip_flax import architectures as arch
-from kip_flax.kernels.band import Affine, Level, Plan
+from kip_flax.kernels.plan import KernelLevel, KernelPlan, LinearOp
+from kip_flax.kernels.relu import deviation, inverse
 
 Maps = tuple[jax.Array, ...]
 Variances = tuple[tuple[Maps, ...], Maps]
@@ -33,6 +34,13 @@ class LevelSide(NamedTuple):
     inverses: Maps
 
 
+class LevelSides(NamedTuple):
+    """Both sides of a tile on one level."""
+
+    fixed: LevelSide
+    moving: LevelSide
+
+
 class Side(NamedTuple):
     """One side of a tile: one entry a level, and the deviations (lanes,) of the head's ReLUs."""
 
@@ -40,7 +48,9 @@ class Side(NamedTuple):
     head: Maps
 
 
-def lay_out(plan: Plan, images: jax.Array, variances: Variances, lanes: int, moving: bool) -> Side:
+def lay_out(
+    plan: KernelPlan, images: jax.Array, variances: Variances, lanes: int, moving: bool
+) -> Side:
     """Images (n, H, W, C) and their variances as a side; n is `lanes`, or 1 for all lanes alike."""
     by_level, head = variances
     levels = tuple(
@@ -51,7 +61,7 @@ def lay_out(plan: Plan, images: jax.Array, variances: Variances, lanes: int, mov
 
 
 def level_side(
-    level: Level, images: jax.Array | None, variances: Maps, lanes: int, moving: bool
+    level: KernelLevel, images: jax.Array | None, variances: Maps, lanes: int, moving: bool
 ) -> LevelSide:
     """One level's part of a side, from images (n, H, W, C) and variance maps (n, H, W)."""
     band = level.band if moving else (0, 0)
@@ -65,25 +75,15 @@ def level_side(
     return LevelSide(image, deviations, lax.stop_gradient(tuple(inverse(s) for s in deviations)))
 
 
-def relu_margins(level: Level) -> list[int]:
+def relu_margins(level: KernelLevel) -> list[int]:
     """The margin that is left at each ReLU of a level."""
     margin, margins = level.margin, []
     for op in level.ops:
-        if isinstance(op, Affine):
+        if isinstance(op, LinearOp):
             margin -= op.size // 2
         elif isinstance(op, arch.Relu):
             margins.append(margin)
     return margins
-
-
-def inverse(x: jax.Array) -> jax.Array:
-    """1 / x, and 0 where x is 0."""
-    return jnp.where(x > 0, 1 / jnp.where(x > 0, x, 1), 0)
-
-
-def deviation(v: jax.Array) -> jax.Array:
-    """Square root with the gradient 0 at 0 (a variance is 0 only where bias and patch are)."""
-    return jnp.where(v > 0, jnp.sqrt(jnp.where(v > 0, v, 1)), 0)
 
 
 def _spread(maps: jax.Array, margin: int, band: tuple[int, int], lanes: int) -> jax.Array:

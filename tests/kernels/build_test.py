@@ -2,7 +2,7 @@
 
 Each batch holds ordinary pairs, identical ones, near-duplicates, and pictures that share their
 background. The few cases below cover every kind of layer, size and option once; the whole product
-is in `kernels_slow_test.py`.
+is in `build_slow_test.py`.
 """
 
 import jax
@@ -20,6 +20,7 @@ from kernel_checks import (
 
 from kip_flax import architectures as arch
 from kip_flax import kernels
+from kip_flax.kernels.build import symmetric
 from kip_flax.runtime.errors import UserError
 
 pytestmark = pytest.mark.usefixtures("compiled_kernel")
@@ -175,6 +176,20 @@ def test_auto_is_an_implementation_that_is_on_offer():
 def test_bad_options(options, said):
     with pytest.raises(UserError, match=said):
         kernels.make_kernel(arch.fc(1), **options)
+
+
+def test_symmetric_gives_both_arguments_gradients():
+    rng = np.random.default_rng(1)
+    x, weights = rng.normal(size=(3, 8)), rng.normal(size=(3, 3))
+
+    def dense(a, b):
+        return jnp.tanh(a @ b.T) + (a**2) @ (b**2).T
+
+    def one_sided(x):
+        return (weights * symmetric(dense(x, jax.lax.stop_gradient(x)))).sum()
+
+    want = jax.grad(lambda x: (weights * dense(x, x)).sum())(x)
+    np.testing.assert_allclose(jax.grad(one_sided)(x), want, rtol=1e-10)
 
 
 def test_options_in_one_value_are_those_by_name():

@@ -11,16 +11,15 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from kip_flax.kernels import band, planes, pools
-from kip_flax.kernels.band import Level, Plan
-from kip_flax.kernels.layout import LevelSide, Maps
-
-Pair = tuple[jax.Array, jax.Array]  # K and T
+from kip_flax.kernels.head import KAndT
+from kip_flax.kernels.plan import KernelLevel, KernelPlan
+from kip_flax.kernels.xla import planes, pools
+from kip_flax.kernels.xla.layout import LevelSide, LevelSides, Maps
 
 
 def level_forward(
-    plan: Plan, i: int, entry: Pair | None, fixed: LevelSide, moving: LevelSide, lanes: int
-) -> Pair:
+    plan: KernelPlan, i: int, entry: KAndT | None, sides: LevelSides, lanes: int
+) -> KAndT:
     """K and T after level `i`.
 
     Args:
@@ -31,39 +30,38 @@ def level_forward(
         The planes that enter the next level, or after the last one the means (lanes,).
     """
     level = plan.levels[i]
-    dtype = jax.tree.leaves(fixed)[0].dtype if entry is None else entry[0].dtype
+    dtype = jax.tree.leaves(sides.fixed)[0].dtype if entry is None else entry[0].dtype
 
-    def one_plane(sums: Pair, x: tuple) -> tuple[Pair, None]:
+    def one_plane(sums: KAndT, x: tuple) -> tuple[KAndT, None]:
         offset, slots, entering = x
-        k, t = plane(level, lanes, offset, entering, fixed, moving)
+        k, t = plane(level, lanes, offset, entering, sides)
         collect = partial(pools.collect, plan, i, lanes, slots)
         return (collect(sums[0], k), collect(sums[1], t)), None
 
     empty = jnp.zeros(pools.sums_shape(plan, i, lanes), dtype)
-    scanned = (band.offsets(level), pools.slots(plan, i), entry)
+    scanned = (level.offsets(), pools.slots(plan, i), entry)
     (k, t), _ = lax.scan(one_plane, (empty, empty), scanned)
     return pools.finish(plan, i, k), pools.finish(plan, i, t)
 
 
 def level_backward(
-    plan: Plan,
+    plan: KernelPlan,
     i: int,
-    entry: Pair | None,
-    fixed: LevelSide,
-    moving: LevelSide,
+    entry: KAndT | None,
+    sides: LevelSides,
     lanes: int,
-    cotangents: Pair,
-) -> tuple[Pair | None, LevelSide]:
+    cotangents: KAndT,
+) -> tuple[KAndT | None, LevelSide]:
     """Cotangents of `entry` and of the fixed side, from those of what `level_forward` returns."""
-    level = plan.levels[i]
+    level, fixed = plan.levels[i], sides.fixed
     upstream = tuple(pools.begin(plan, i, g) for g in cotangents)
 
-    def one_plane(total: Any, x: tuple) -> tuple[Any, Pair | None]:
+    def one_plane(total: Any, x: tuple) -> tuple[Any, KAndT | None]:
         offset, slots, entering = x
 
-        def through(entering: Pair | None, image: jax.Array | None, deviations: Maps) -> Pair:
+        def through(entering: KAndT | None, image: jax.Array | None, deviations: Maps) -> KAndT:
             side = LevelSide(image, deviations, fixed.inverses)
-            return plane(level, lanes, offset, entering, side, moving)
+            return plane(level, lanes, offset, entering, LevelSides(side, sides.moving))
 
         _, vjp = jax.vjp(through, entering, fixed.image, fixed.deviations)
         gk, gt = (pools.distribute(plan, i, lanes, slots, g) for g in upstream)
@@ -71,21 +69,17 @@ def level_backward(
         return jax.tree.map(jnp.add, total, grads), entering_grad
 
     zeros = jax.tree.map(jnp.zeros_like, [fixed.image, fixed.deviations])
-    scanned = (band.offsets(level), pools.slots(plan, i), entry)
+    scanned = (level.offsets(), pools.slots(plan, i), entry)
     (image, deviations), entry_grads = lax.scan(one_plane, zeros, scanned)
     unused = jax.tree.map(jnp.zeros_like, fixed.inverses)
     return entry_grads, LevelSide(image, deviations, unused)
 
 
 def plane(
-    level: Level,
-    lanes: int,
-    offset: jax.Array,
-    entering: Pair | None,
-    fixed: LevelSide,
-    moving: LevelSide,
-) -> Pair:
+    level: KernelLevel, lanes: int, offset: jax.Array, entering: KAndT | None, sides: LevelSides
+) -> KAndT:
     """K and T (height, width * lanes) at one offset (2,), brought through the level's layers."""
+    fixed, moving = sides
     alive = offset[0] < level.height
     margin = level.margin
     t: jax.Array | None
@@ -98,7 +92,7 @@ def plane(
         rows, columns = _inside(level, offset, margin, lanes, entering[0].dtype)
         k, t = entering[0] * (rows * columns), entering[1] * (rows * columns)
     relus = 0
-    for op, rectified in band.stages_of(level):
+    for op, rectified in level.stages():
         margin -= op.size // 2
         rows, columns = _inside(level, offset, margin, lanes, k.dtype)
         if not rectified:
@@ -116,7 +110,7 @@ def plane(
 
 
 def at_offset(
-    maps: jax.Array, level: Level, offset: jax.Array, margin: int, lanes: int
+    maps: jax.Array, level: KernelLevel, offset: jax.Array, margin: int, lanes: int
 ) -> jax.Array:
     """The part of the moving side's maps that lies under the fixed side's pixels and `margin`."""
     rows, columns = level.height + 2 * margin, (level.width + 2 * margin) * lanes
@@ -127,7 +121,7 @@ def at_offset(
 
 
 def _inside(
-    level: Level, offset: jax.Array, margin: int, lanes: int, dtype: Any
+    level: KernelLevel, offset: jax.Array, margin: int, lanes: int, dtype: Any
 ) -> tuple[jax.Array, jax.Array]:
     """Masks (rows, 1) and (1, columns * lanes): 1 where both pixels are in their images."""
 

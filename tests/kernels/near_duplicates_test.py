@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from kip_flax.kernels import duplicates
+from kip_flax.kernels import near_duplicates
 
 
 def paired(a, b):
@@ -34,7 +34,7 @@ def test_near_is_the_relative_distance():
     a, b = (x.reshape(len(x), 1, -1).astype(float) for x in (x1, x2))
     b = b.transpose(1, 0, 2)
     relative = np.sum((a - b) ** 2, -1) / (np.sum(a * a, -1) + np.sum(b * b, -1))
-    mask = np.asarray(duplicates.near(x1, x2))
+    mask = np.asarray(near_duplicates.near(x1, x2))
     clear = np.abs(relative - 1e-3) > 1e-5  # The rest is rounding.
     np.testing.assert_array_equal(mask[clear], (relative <= 1e-3)[clear])
     assert clear.mean() > 0.98
@@ -43,17 +43,17 @@ def test_near_is_the_relative_distance():
 
 def test_zero_images_are_equal():
     zeros = jnp.zeros((2, 3, 3, 1))
-    assert duplicates.near(zeros, zeros).all()
+    assert near_duplicates.near(zeros, zeros).all()
 
 
 @pytest.mark.parametrize("copies", [2, 9], ids=["one chunk", "more pairs than a chunk holds"])
 def test_near_pairs_are_replaced_and_others_left(copies):
     x1, x2 = image_sets(copies)
-    mask = np.asarray(duplicates.near(x1, x2))
-    assert (mask.sum() > duplicates._CHUNK) == (copies == 9)
-    assert mask.sum() % duplicates._CHUNK  # The last chunk is not full.
+    mask = np.asarray(near_duplicates.near(x1, x2))
+    assert (mask.sum() > near_duplicates._CHUNK) == (copies == 9)
+    assert mask.sum() % near_duplicates._CHUNK  # The last chunk is not full.
     wrong = jnp.full(mask.shape, -7, jnp.float32)
-    k = jax.jit(lambda *x: duplicates.corrected(paired, wrong, *x))(x1, x2)
+    k = jax.jit(lambda *x: near_duplicates.corrected(paired, wrong, *x))(x1, x2)
     exact = dense(x1.astype(float), x2.astype(float))
     np.testing.assert_array_equal(k, np.where(mask, exact.astype(np.float32), -7))
 
@@ -62,11 +62,11 @@ def test_near_pairs_are_replaced_and_others_left(copies):
 def test_gradients_of_the_replaced_pairs(copies):
     """In both images, summed over the pairs of each; the kernel given keeps its own elsewhere."""
     x1, x2 = image_sets(copies)
-    mask = np.asarray(duplicates.near(x1, x2))
+    mask = np.asarray(near_duplicates.near(x1, x2))
     weights = np.random.default_rng(1).normal(size=mask.shape)
 
     def ours(a, b):
-        return (weights * duplicates.corrected(paired, 3 * dense(a, b), a, b)).sum()
+        return (weights * near_duplicates.corrected(paired, 3 * dense(a, b), a, b)).sum()
 
     def theirs(a, b):
         k = dense(a, b)
@@ -87,23 +87,11 @@ def test_without_near_pairs_nothing_runs():
     def nan(a, b):
         return jnp.full(len(a), jnp.nan)
 
-    np.testing.assert_array_equal(duplicates.corrected(nan, k, x1, x2[:2]), k)
+    np.testing.assert_array_equal(near_duplicates.corrected(nan, k, x1, x2[:2]), k)
 
 
 def test_without_float64_the_kernel_is_left_alone():
     x1, _ = image_sets()
     k = jnp.ones((3, 3), jnp.float32)
     with jax.enable_x64(False):
-        assert duplicates.corrected(paired, k, x1, x1) is k
-
-
-def test_symmetric_gives_both_arguments_gradients():
-    x, _ = image_sets()
-    x = x.astype(float)
-    weights = np.random.default_rng(1).normal(size=(3, 3))
-
-    def one_sided(x):
-        return (weights * duplicates.symmetric(dense(x, jax.lax.stop_gradient(x)))).sum()
-
-    want = jax.grad(lambda x: (weights * dense(x, x)).sum())(x)
-    np.testing.assert_allclose(jax.grad(one_sided)(x), want, rtol=1e-10)
+        assert near_duplicates.corrected(paired, k, x1, x1) is k

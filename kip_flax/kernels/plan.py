@@ -1,4 +1,4 @@
-"""From a description and an image size to the pixel pairs that a kernel really needs.
+"""The plan of a kernel: which pixel pairs it needs, level by level, and what happens to them.
 
 A pixel pair is its offset (oh, ow) = (h' - h, w' - w) and its pixel (h, w). Convolution and ReLU
 keep the offset; `size` x `size` pooling reads, for offset d, the offsets size*d - (size-1) ...
@@ -16,7 +16,7 @@ from kip_flax.kernels.options import KernelOptions
 
 
 @dataclass(frozen=True)
-class Affine:
+class LinearOp:
     """A convolution (or, at size 1 in the head, a dense layer) as it acts on covariances.
 
     `B = weight * mean over the window(K) + bias`;
@@ -32,11 +32,11 @@ class Affine:
     beta: float
 
 
-Op = Affine | arch.Relu
+Op = LinearOp | arch.Relu
 
 
 @dataclass(frozen=True)
-class Level:
+class KernelLevel:
     """Layers between two pools or strides: all at one resolution, all with the same offsets.
 
     Attributes:
@@ -61,14 +61,38 @@ class Level:
     @property
     def margin(self) -> int:
         """Rows and columns of zeros around an image that the convolutions of the level eat."""
-        return sum(op.size // 2 for op in self.ops if isinstance(op, Affine))
+        return sum(op.size // 2 for op in self.ops if isinstance(op, LinearOp))
+
+    def offsets(self) -> np.ndarray:
+        """All offsets that the level needs, (offsets, 2) int32, rows outermost."""
+        axes = [np.array(needed, np.int32) for needed in self.needed]
+        return np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 2)
+
+    def places_in_band(self) -> np.ndarray | None:
+        """Where `offsets` are among all of the band, rows outermost; None if they are all."""
+        if all(len(n) == 2 * b + 1 for n, b in zip(self.needed, self.band, strict=True)):
+            return None
+        rows, columns = (self.offsets() + np.array(self.band)).T
+        return rows * (2 * self.band[1] + 1) + columns
+
+    def stages(self) -> list[tuple[LinearOp, bool]]:
+        """Convolutions, and whether a ReLU follows; a ReLU alone gets one that changes nothing."""
+        found: list[tuple[LinearOp, bool]] = []
+        for op in self.ops:
+            if isinstance(op, LinearOp):
+                found.append((op, False))
+            elif found and not found[-1][1]:
+                found[-1] = (found[-1][0], True)
+            else:
+                found.append((LinearOp(1, 1.0, 0.0, 0.0, 0.0), True))
+        return found
 
 
 @dataclass(frozen=True)
-class Plan:
+class KernelPlan:
     """A description made ready: levels of planes, their end, and the head on vectors."""
 
-    levels: tuple[Level, ...]
+    levels: tuple[KernelLevel, ...]
     global_pool: bool
     head: tuple[Op, ...]
 
@@ -78,7 +102,7 @@ class Plan:
         return any(level.ops or level.pool for level in self.levels) or self.global_pool
 
 
-def make_plan(options: KernelOptions, image_shape: tuple[int, int, int]) -> Plan:
+def make_plan(options: KernelOptions, image_shape: tuple[int, int, int]) -> KernelPlan:
     """The plan of the network of `options` on images of `image_shape` (H, W, C).
 
     Raises:
@@ -94,10 +118,10 @@ def make_plan(options: KernelOptions, image_shape: tuple[int, int, int]) -> Plan
     for layer, (rows, columns) in zip(spec, sizes, strict=True):
         if isinstance(layer, arch.Conv):
             fan_in = channels * layer.size**2
-            ops.append(_affine(layer.size, fan_in, options))
+            ops.append(_linear_op(layer.size, fan_in, options))
             channels = options.width
         elif isinstance(layer, arch.Dense):
-            ops.append(_affine(1, channels, options))
+            ops.append(_linear_op(1, channels, options))
             channels = options.width
         elif isinstance(layer, arch.Relu):
             ops.append(layer)
@@ -108,10 +132,10 @@ def make_plan(options: KernelOptions, image_shape: tuple[int, int, int]) -> Plan
     head_size = sum(not isinstance(layer, _ENDS) for layer in spec[end:])
     plane_ops, head = ops[: len(ops) - head_size], ops[len(ops) - head_size :]
     levels = _levels(spec[:end], sizes[: end + 1], plane_ops, global_pool)
-    return Plan(levels, global_pool, tuple(head))
+    return KernelPlan(levels, global_pool, tuple(head))
 
 
-def variance_plan(plan: Plan) -> Plan:
+def variance_plan(plan: KernelPlan) -> KernelPlan:
     """The thinner plan of an image with itself, up to the last ReLU that needs its variances.
 
     Where the head has no ReLU nothing past the last one of the planes is needed, and of that one's
@@ -122,64 +146,37 @@ def variance_plan(plan: Plan) -> Plan:
     rectified = [any(isinstance(op, arch.Relu) for op in level.ops) for level in plan.levels]
     last = max((i for i, some in enumerate(rectified) if some), default=0)
     end = replace(plan.levels[last], pool=0, step=0, start=(0, 0))
-    return Plan(_with_bands((*plan.levels[:last], end), False), False, ())
-
-
-def offsets(level: Level) -> np.ndarray:
-    """All offsets of a level, (offsets, 2) int32, rows outermost."""
-    axes = [np.array(needed, np.int32) for needed in level.needed]
-    return np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 2)
-
-
-def stages_of(level: Level) -> list[tuple[Affine, bool]]:
-    """Convolutions, and whether a ReLU follows; a ReLU alone gets one that changes nothing."""
-    found: list[tuple[Affine, bool]] = []
-    for op in level.ops:
-        if isinstance(op, Affine):
-            found.append((op, False))
-        elif found and not found[-1][1]:
-            found[-1] = (found[-1][0], True)
-        else:
-            found.append((Affine(1, 1.0, 0.0, 0.0, 0.0), True))
-    return found
-
-
-def places(level: Level) -> np.ndarray | None:
-    """Where a level's offsets are among all of its band, rows outermost; None if they are all."""
-    if all(len(n) == 2 * b + 1 for n, b in zip(level.needed, level.band, strict=True)):
-        return None
-    rows, columns = (offsets(level) + np.array(level.band)).T
-    return rows * (2 * level.band[1] + 1) + columns
+    return KernelPlan(_with_bands((*plan.levels[:last], end), False), False, ())
 
 
 _ENDS = (arch.Flatten, arch.GlobalAvgPool)
 
 
-def _affine(size: int, fan_in: int, options: KernelOptions) -> Affine:
+def _linear_op(size: int, fan_in: int, options: KernelOptions) -> LinearOp:
     weight, bias = options.w_std**2, options.b_std**2
     if options.parameterization == "ntk":
-        return Affine(size, weight, bias, 1.0, 0.0)
-    return Affine(size, weight, bias, fan_in / weight, 1.0 - fan_in / weight * bias)
+        return LinearOp(size, weight, bias, 1.0, 0.0)
+    return LinearOp(size, weight, bias, fan_in / weight, 1.0 - fan_in / weight * bias)
 
 
 def _levels(
     layers: arch.Spec, sizes: list[tuple[int, int]], ops: list[Op], global_pool: bool
-) -> tuple[Level, ...]:
-    levels: list[Level] = []
+) -> tuple[KernelLevel, ...]:
+    levels: list[KernelLevel] = []
     remaining = iter(ops)
     current: list[Op] = []
     size = sizes[0]
     for layer, after in zip(layers, sizes[1:], strict=True):
         if isinstance(layer, arch.AvgPool):
-            levels.append(Level(*size, tuple(current), layer.size, layer.size))
+            levels.append(KernelLevel(*size, tuple(current), layer.size, layer.size))
             current, size = [], after
             continue
         current.append(next(remaining))
         if isinstance(layer, arch.Conv) and layer.stride > 1:
             start = (_first(layer, size[0], after[0]), _first(layer, size[1], after[1]))
-            levels.append(Level(*size, tuple(current), 1, layer.stride, start))
+            levels.append(KernelLevel(*size, tuple(current), 1, layer.stride, start))
             current, size = [], after
-    levels.append(Level(*size, tuple(current), 0))
+    levels.append(KernelLevel(*size, tuple(current), 0))
     return _with_bands(tuple(levels), global_pool)
 
 
@@ -189,7 +186,7 @@ def _first(layer: arch.Conv, size: int, after: int) -> int:
     return layer.size // 2 - padding // 2
 
 
-def _with_bands(levels: tuple[Level, ...], global_pool: bool) -> tuple[Level, ...]:
+def _with_bands(levels: tuple[KernelLevel, ...], global_pool: bool) -> tuple[KernelLevel, ...]:
     last = levels[-1]
     needed = tuple(
         tuple(range(1 - size, size)) if global_pool else (0,) for size in (last.height, last.width)
@@ -206,7 +203,7 @@ def _with_bands(levels: tuple[Level, ...], global_pool: bool) -> tuple[Level, ..
     return tuple(reversed(found))
 
 
-def _read(level: Level, size: int, coarse: tuple[int, ...]) -> tuple[int, ...]:
+def _read(level: KernelLevel, size: int, coarse: tuple[int, ...]) -> tuple[int, ...]:
     """The offsets that the end of a level reads, on an axis of `size` pixels."""
     window = range(level.pool)
     read = {level.step * d + b - a for d in coarse for a in window for b in window}

@@ -12,7 +12,7 @@ from kip_flax.kernels.cpu.reach import Reach
 from kip_flax.kernels.cpu.tiles import tiles_jacobian
 
 
-def jacobian(
+def pair_gradients(
     programs: Programs,
     x1: np.ndarray,
     v1: np.ndarray,

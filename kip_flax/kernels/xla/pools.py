@@ -10,11 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from kip_flax.kernels import band, planes
-from kip_flax.kernels.band import Plan
+from kip_flax.kernels.plan import KernelPlan
+from kip_flax.kernels.xla import planes
 
 
-def sums_shape(plan: Plan, i: int, lanes: int) -> tuple[int, ...]:
+def sums_shape(plan: KernelPlan, i: int, lanes: int) -> tuple[int, ...]:
     """Shape of the sums of level `i`; (lanes,) for the last."""
     if not plan.levels[i].pool:
         return (lanes,)
@@ -23,7 +23,7 @@ def sums_shape(plan: Plan, i: int, lanes: int) -> tuple[int, ...]:
     return (2 * after.band[0] + 3, 2 * after.band[1] + 3, rows, columns * lanes)
 
 
-def slots(plan: Plan, i: int) -> np.ndarray:
+def slots(plan: KernelPlan, i: int) -> np.ndarray:
     """Where each plane adds to the sums: (offsets, 2, window) int32, by axis and row in the window.
 
     Fine row h = start + step*j + a at offset o meets row h + o, which is step*d + (a + o) mod step
@@ -31,17 +31,17 @@ def slots(plan: Plan, i: int) -> np.ndarray:
     the spare offset.
     """
     level = plan.levels[i]
-    fine = band.offsets(level)
+    fine = level.offsets()
     if not level.pool:
         return np.zeros((len(fine), 2, 0), np.int32)
     coarse, other = np.divmod(fine[:, :, None] + np.arange(level.pool), level.step)
-    band_ = np.array(plan.levels[i + 1].band)[:, None]
-    inside = (other < level.pool) & (np.abs(coarse) <= band_)
-    return np.where(inside, coarse + band_ + 1, 0).astype(np.int32)
+    band = np.array(plan.levels[i + 1].band)[:, None]
+    inside = (other < level.pool) & (np.abs(coarse) <= band)
+    return np.where(inside, coarse + band + 1, 0).astype(np.int32)
 
 
 def collect(
-    plan: Plan, i: int, lanes: int, slots: jax.Array, sums: jax.Array, plane: jax.Array
+    plan: KernelPlan, i: int, lanes: int, slots: jax.Array, sums: jax.Array, plane: jax.Array
 ) -> jax.Array:
     """`sums` and one plane (height, width * lanes)."""
     level = plan.levels[i]
@@ -57,21 +57,21 @@ def collect(
     return sums
 
 
-def finish(plan: Plan, i: int, sums: jax.Array) -> jax.Array:
+def finish(plan: KernelPlan, i: int, sums: jax.Array) -> jax.Array:
     """What enters the next level (offsets, rows, columns * lanes); a mean stays as it is."""
     if not plan.levels[i].pool:
         return sums
     every = sums[1:-1, 1:-1].reshape(-1, *sums.shape[2:])
-    places = band.places(plan.levels[i + 1])
+    places = plan.levels[i + 1].places_in_band()
     return every if places is None else every[places]
 
 
-def begin(plan: Plan, i: int, cotangent: jax.Array) -> jax.Array:
+def begin(plan: KernelPlan, i: int, cotangent: jax.Array) -> jax.Array:
     """The transpose of `finish`: nothing reads the spare offsets."""
     if not plan.levels[i].pool:
         return cotangent
     reach = plan.levels[i + 1].band
-    places = band.places(plan.levels[i + 1])
+    places = plan.levels[i + 1].places_in_band()
     if places is not None:
         every = (2 * reach[0] + 1) * (2 * reach[1] + 1)
         zeros = jnp.zeros((every, *cotangent.shape[1:]), cotangent.dtype)
@@ -80,7 +80,9 @@ def begin(plan: Plan, i: int, cotangent: jax.Array) -> jax.Array:
     return jnp.pad(sums, ((1, 1), (1, 1), (0, 0), (0, 0)))
 
 
-def distribute(plan: Plan, i: int, lanes: int, slots: jax.Array, upstream: jax.Array) -> jax.Array:
+def distribute(
+    plan: KernelPlan, i: int, lanes: int, slots: jax.Array, upstream: jax.Array
+) -> jax.Array:
     """The transpose of `collect`: the cotangent (height, width * lanes) of one plane."""
     level = plan.levels[i]
     if not level.pool:
@@ -98,7 +100,7 @@ def distribute(plan: Plan, i: int, lanes: int, slots: jax.Array, upstream: jax.A
     return planes.from_windows(cells, level)
 
 
-def _share(plan: Plan, i: int) -> float:
+def _share(plan: KernelPlan, i: int) -> float:
     """Weight of a plane entry in the mean at the end: all pixel pairs, or those at offset 0."""
     pixels = plan.levels[i].height * plan.levels[i].width
     return 1 / pixels**2 if plan.global_pool else 1 / pixels
@@ -109,7 +111,7 @@ def _window(size: int) -> list[tuple[int, int]]:
 
 
 def _start(
-    plan: Plan, i: int, lanes: int, slots: jax.Array, a: int, b: int
+    plan: KernelPlan, i: int, lanes: int, slots: jax.Array, a: int, b: int
 ) -> tuple[jax.Array | np.int32, ...]:
     margin = plan.levels[i + 1].margin
     return slots[0, a], slots[1, b], np.int32(margin), np.int32(margin * lanes)

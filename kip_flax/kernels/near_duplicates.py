@@ -109,15 +109,3 @@ def _gradient(
 
 
 _near_values.defvjp(_near_fwd, _near_bwd, symbolic_zeros=True)
-
-
-@jax.custom_vjp
-def symmetric(k: jax.Array) -> jax.Array:
-    """k (n, n), the kernel of x with itself, made with the gradient of its first argument alone.
-
-    The kernel is symmetric, so both arguments' gradients are the first's under g + g^T.
-    """
-    return k
-
-
-symmetric.defvjp(lambda k: (k, None), lambda _, g: (g + g.T,))

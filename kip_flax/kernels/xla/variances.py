@@ -8,14 +8,14 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from kip_flax.kernels.band import Affine, Level, Plan, offsets, places, variance_plan
-from kip_flax.kernels.layout import LevelSide, Maps, Variances, level_side
-from kip_flax.kernels.levels import Pair, plane
-from kip_flax.kernels.planes import box
-from kip_flax.kernels.xla import head_variances
+from kip_flax.kernels.head import KAndT, head_variances
+from kip_flax.kernels.plan import KernelLevel, KernelPlan, LinearOp, variance_plan
+from kip_flax.kernels.xla.layout import LevelSides, Maps, Variances, level_side
+from kip_flax.kernels.xla.levels import plane
+from kip_flax.kernels.xla.planes import box
 
 
-def variances(plan: Plan, images: jax.Array) -> Variances:
+def variances(plan: KernelPlan, images: jax.Array) -> Variances:
     """Pre-activation variances of images (n, H, W, C) at every ReLU.
 
     Args:
@@ -38,8 +38,10 @@ def variances(plan: Plan, images: jax.Array) -> Variances:
         found.append(maps)
         if i < last or plan.global_pool:
             left = images if i == 0 else None
-            sides = [level_side(level, left, maps, lanes, moving) for moving in (False, True)]
-            out = _all_planes(level, entry, sides[0], sides[1], lanes)
+            sides = LevelSides(
+                *(level_side(level, left, maps, lanes, moving) for moving in (False, True))
+            )
+            out = _all_planes(level, entry, sides, lanes)
             if i < last:
                 entry = _pooled(level, plan.levels[i + 1], out, lanes)
     if plan.global_pool:
@@ -50,11 +52,11 @@ def variances(plan: Plan, images: jax.Array) -> Variances:
     return tuple(found), head_variances(head, mean)
 
 
-def _through(level: Level, own: jax.Array) -> tuple[jax.Array, Maps]:
+def _through(level: KernelLevel, own: jax.Array) -> tuple[jax.Array, Maps]:
     """Offset 0 (n, height, width) through the level's layers, and what met each ReLU."""
     maps = []
     for op in level.ops:
-        if isinstance(op, Affine):
+        if isinstance(op, LinearOp):
             edge = op.size // 2
             padded = jnp.pad(own, ((0, 0), (edge, edge), (edge, edge)))
             own = jax.vmap(lambda p, op=op: box(p, op.size, 1))(padded)
@@ -65,9 +67,9 @@ def _through(level: Level, own: jax.Array) -> tuple[jax.Array, Maps]:
     return own, tuple(maps)
 
 
-def _own(entry: jax.Array, level: Level, lanes: int) -> jax.Array:
+def _own(entry: jax.Array, level: KernelLevel, lanes: int) -> jax.Array:
     """Offset 0 of the planes that enter a level, as maps (n, height, width)."""
-    centre = entry[offsets(level).tolist().index([0, 0])]
+    centre = entry[level.offsets().tolist().index([0, 0])]
     maps = centre.reshape(level.height + 2 * level.margin, level.width + 2 * level.margin, lanes)
     edge = level.margin
     maps = maps[edge : edge + level.height, edge : edge + level.width]
@@ -75,26 +77,26 @@ def _own(entry: jax.Array, level: Level, lanes: int) -> jax.Array:
 
 
 def _all_planes(
-    level: Level, entry: jax.Array | None, fixed: LevelSide, moving: LevelSide, lanes: int
+    level: KernelLevel, entry: jax.Array | None, sides: LevelSides, lanes: int
 ) -> jax.Array:
     """K planes (offsets, height, width * lanes) of the images with themselves."""
 
     @jax.checkpoint
     def one_plane(x: tuple) -> jax.Array:
         offset, k = x
-        entering: Pair | None = None if k is None else (k, jnp.zeros_like(k))
-        return plane(level, lanes, offset, entering, fixed, moving)[0]
+        entering: KAndT | None = None if k is None else (k, jnp.zeros_like(k))
+        return plane(level, lanes, offset, entering, sides)[0]
 
-    return lax.map(one_plane, (offsets(level), entry))
+    return lax.map(one_plane, (level.offsets(), entry))
 
 
-def _pooled(level: Level, after: Level, out: jax.Array, lanes: int) -> jax.Array:
+def _pooled(level: KernelLevel, after: KernelLevel, out: jax.Array, lanes: int) -> jax.Array:
     """Average pooling of all planes at once: the planes that enter the next level.
 
     Fine offset step*d + b - a, at rows step*i + a, meets rows step*(i + d) + b.
     """
     step, window = level.step, range(level.pool)
-    if (at := places(level)) is not None:
+    if (at := level.places_in_band()) is not None:
         every = (2 * level.band[0] + 1) * (2 * level.band[1] + 1)
         out = jnp.zeros((every, *out.shape[1:]), out.dtype).at[at].set(out)
     grid = out.reshape(2 * level.band[0] + 1, 2 * level.band[1] + 1, level.height, -1, lanes)
@@ -119,4 +121,4 @@ def _pooled(level: Level, after: Level, out: jax.Array, lanes: int) -> jax.Array
     edge = ((after.margin, after.margin), (after.margin, after.margin))
     padded = jnp.pad(total / level.pool**4, ((0, 0), (0, 0), *edge, (0, 0)))
     every_plane = padded.reshape(counts[0] * counts[1], after.height + 2 * after.margin, -1)
-    return every_plane if (at := places(after)) is None else every_plane[at]
+    return every_plane if (at := after.places_in_band()) is None else every_plane[at]

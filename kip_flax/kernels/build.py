@@ -1,0 +1,96 @@
+"""From a description of a network to its kernel, by the implementation that is asked for."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from kip_flax import architectures as arch
+from kip_flax.kernels.head import dense_kernel
+from kip_flax.kernels.options import Kernel, KernelOptions, resolve
+from kip_flax.kernels.plan import make_plan
+from kip_flax.kernels.xla.kernel import make_xla_kernel
+from kip_flax.runtime.errors import UserError
+
+
+def warm_up(options: KernelOptions, say: Callable[[str], None]) -> None:
+    """Compiles ahead what `make_kernel` of the same options would compile at its first call.
+
+    `say` is told if that takes long. 'xla' compiles with the step that calls it, not here.
+    """
+    if not any(isinstance(layer, arch.Conv) for layer in options.spec):
+        return
+    if resolve(options.implementation) == "xla":
+        say("the first step is compiled before it runs: up to a minute, unless kept from before")
+    if resolve(options.implementation) == "cpu":
+        from kip_flax.kernels.cpu.warm_up import warm_up as compile_ahead
+
+        compile_ahead(say)
+
+
+def make_kernel(spec: arch.Spec | KernelOptions, **options: Any) -> Kernel:
+    """The infinite-width kernel of a network.
+
+    Args:
+        spec: description, from `architectures`, or `KernelOptions`, which have it.
+        options: beside a description, the fields of `KernelOptions` by their names: w_std, b_std,
+            parameterization, width, get, implementation.
+
+    Returns:
+        `kernel(x1, x2)`: images (n1, H, W, C) and (n2, H, W, C) to (n1, n2) in their precision;
+        can be jitted and differentiated in both. In float32, pairs of nearly equal images are
+        computed in float64 where JAX has it on (`jax_enable_x64`).
+
+    Raises:
+        UserError: a name that is not on offer; on call, images too small for the pools.
+    """
+    if not isinstance(spec, KernelOptions):
+        return make_kernel(KernelOptions(spec, **options))
+    if options:
+        raise TypeError(f"{', '.join(options)}: KernelOptions say it already.")
+    chosen = spec
+    implementation = resolve(chosen.implementation)
+    if implementation == "neural_tangents":
+        from kip_flax.kernels import reference
+
+        return reference.make_reference_kernel(chosen)
+
+    def kernel(x1: jax.Array, x2: jax.Array) -> jax.Array:
+        _check_images(x1, x2)
+        if x2 is x1:
+            return symmetric(pairs(x1, jax.lax.stop_gradient(x1), same=True))
+        return pairs(x1, x2, same=False)
+
+    def pairs(x1: jax.Array, x2: jax.Array, same: bool) -> jax.Array:
+        x1, x2 = jnp.asarray(x1), jnp.asarray(x2)
+        height, breadth, channels = x1.shape[1:]
+        plan = make_plan(chosen, (height, breadth, channels))
+        if not plan.convolutional:
+            return dense_kernel(plan, chosen.get, x1, x2)
+        if implementation == "cpu":
+            from kip_flax.kernels.cpu.kernel import make_compiled_kernel
+
+            return make_compiled_kernel(plan, channels, chosen.get == "ntk")(x1, x2, same)
+        return make_xla_kernel(plan, chosen.get)(x1, x2)
+
+    return kernel
+
+
+@jax.custom_vjp
+def symmetric(k: jax.Array) -> jax.Array:
+    """k (n, n), the kernel of x with itself, made with the gradient of its first argument alone.
+
+    The kernel is symmetric, so both arguments' gradients are the first's under g + g^T.
+    """
+    return k
+
+
+symmetric.defvjp(lambda k: (k, None), lambda _, g: (g + g.T,))
+
+
+def _check_images(x1: jax.Array, x2: jax.Array) -> None:
+    if x1.ndim != 4 or x2.ndim != 4 or x1.shape[1:] != x2.shape[1:]:
+        raise UserError(
+            f"a kernel takes images (n1, H, W, C) and (n2, H, W, C), not {x1.shape} and {x2.shape}."
+        )

@@ -1,0 +1,1 @@
+"""The kernel of a convolutional network in plain JAX, for any device."""

@@ -1,0 +1,28 @@
+"""All pairs of two image sets in plain JAX; nearly equal images once more in float64."""
+
+import jax
+
+from kip_flax.kernels import near_duplicates
+from kip_flax.kernels.options import Kernel
+from kip_flax.kernels.plan import KernelPlan
+from kip_flax.kernels.xla import tiles
+from kip_flax.kernels.xla.layout import lay_out
+from kip_flax.kernels.xla.variances import variances
+
+
+def make_xla_kernel(plan: KernelPlan, get: str) -> Kernel:
+    """`kernel(x1, x2)` (n1, n2), 'ntk' or 'nngp', with gradients in both."""
+
+    def kernel(x1: jax.Array, x2: jax.Array) -> jax.Array:
+        one, two = tiles.with_variances(plan, x1), tiles.with_variances(plan, x2)
+        k = tiles.pair_kernel(plan, get, one, two)
+        return near_duplicates.corrected(paired, k, x1, x2)
+
+    def paired(x1: jax.Array, x2: jax.Array) -> jax.Array:
+        """Image by image: (m, H, W, C), (m, H, W, C) -> (m,)."""
+        lanes = len(x1)
+        fixed = lay_out(plan, x1, variances(plan, x1), lanes, moving=False)
+        moving = lay_out(plan, x2, variances(plan, x2), lanes, moving=True)
+        return tiles.tile(plan, get, lanes, fixed, jax.lax.stop_gradient(moving))
+
+    return kernel
