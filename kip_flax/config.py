@@ -9,10 +9,9 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from kip_flax import algorithms, architectures, data, preprocess
+from kip_flax import algorithms, architectures, data, kernels, preprocess
 from kip_flax.algorithms.base import SUPPORT_DRAWS
 from kip_flax.data import augment, datasets
-from kip_flax.kernels import options
 from kip_flax.networks import recipe
 from kip_flax.runtime.errors import UserError
 from kip_flax.runtime.fields import Section
@@ -86,7 +85,7 @@ SECTIONS = (
     datasets.SECTION,
     preprocess.SECTION,
     augment.SECTION,
-    options.SECTION,
+    kernels.SECTION,
     *algorithms.sections().values(),
     recipe.SECTION,
 )

@@ -97,29 +97,3 @@ def resolve(implementation: str) -> str:
 def _check_choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
     if value not in allowed:
         raise UserError(f"unknown {name} {value!r}: it is one of {', '.join(allowed)}.")
-
-
-def _check_network(fields: Mapping[str, Any]) -> None:
-    arch.build(fields["kernel.architecture"], fields["kernel.depth"])
-
-
-SECTION = Section(
-    fields={
-        "kernel.architecture": str,
-        "kernel.depth": int,
-        "kernel.parameterization": str,
-        "kernel.width": int,
-        "kernel.w_std": float,
-        "kernel.b_std": float,
-        "kernel.kind": str,
-        "kernel.implementation": str,
-    },
-    choices={
-        "kernel.parameterization": PARAMETERIZATIONS,
-        "kernel.kind": GETS,
-        "kernel.implementation": IMPLEMENTATIONS,
-    },
-    minima={"kernel.width": 1, "kernel.b_std": 0},
-    above_zero=("kernel.w_std",),
-    check=_check_network,
-)

@@ -7,7 +7,7 @@ from whole_runs import artefacts, assert_same, result, small, stop_at
 
 from kip_flax import architectures, data, export, kernels, preprocess
 from kip_flax import config as config_lib
-from kip_flax.modes import train
+from kip_flax.modes.train import mode as train
 from kip_flax.runs import setup
 from kip_flax.runtime.errors import UserError
 
