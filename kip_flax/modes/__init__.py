@@ -6,6 +6,7 @@ package's `mode`, loaded when the mode runs.
 """
 
 import importlib
+import pkgutil
 
 from kip_flax.modes.registry import Command, Mode
 from kip_flax.runtime import plugins
@@ -13,19 +14,21 @@ from kip_flax.runtime.errors import UserError
 
 __all__ = ["NAMES", "Command", "Mode", "find"]
 
-# Names and packages: `import` is no module's name.
+# The order in which modes are told to people. One that is not listed comes after these.
+_ORDER = ("train", "evaluate", "transfer", "plan", "compare", "export", "import", "report")
+
+
+def _place(name: str) -> tuple[int, str]:
+    return (_ORDER.index(name) if name in _ORDER else len(_ORDER)), name
+
+
+# Packages by the name of their mode: `import` is no module's name, `import_set` is.
 _PACKAGES = {
-    "train": "train",
-    "evaluate": "evaluate",
-    "transfer": "transfer",
-    "plan": "plan",
-    "compare": "compare",
-    "export": "export_set",
-    "import": "import_set",
-    "report": "report",
-    "figures": "figures",
+    package.name.removesuffix("_set"): package.name
+    for package in pkgutil.iter_modules(__path__)
+    if package.ispkg
 }
-NAMES = tuple(_PACKAGES)
+NAMES: tuple[str, ...] = tuple(sorted(_PACKAGES, key=_place))
 
 
 def find(name: str) -> Mode:

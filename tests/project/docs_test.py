@@ -53,6 +53,28 @@ def test_links_lead_somewhere(page):
         assert not anchor or anchor in anchors(target), link
 
 
+def named_files(page):
+    """Files and folders of the project that a page names, with the folder in front."""
+    text = page.read_text(encoding="utf-8")
+    rooms = "|".join(p.name for p in (ROOT / "kip_flax").iterdir() if p.is_dir())
+    paths = re.findall(r"`((?:kip_flax|configs|tests|benchmarks|results)/[\w./-]*[\w/])`", text)
+    within = re.findall(rf"`((?:{rooms})/[\w./-]*\.py)`", text)
+    return sorted({*paths, *(f"kip_flax/{path}" for path in within)})
+
+
+@pytest.mark.parametrize("page", [ROOT / "README.md", *PAGES], ids=lambda page: page.name)
+def test_files_that_are_named_exist(page):
+    missing = [path for path in named_files(page) if not (ROOT / path).exists()]
+    assert [path for path in missing if "NAME" not in path] == []
+
+
+def test_a_file_that_is_not_there_is_noticed(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text("`kip_flax/no_such.py`, `runs/none.py` and `configs/default.py`")
+    missing = [path for path in named_files(page) if not (ROOT / path).exists()]
+    assert missing == ["kip_flax/no_such.py", "kip_flax/runs/none.py"]
+
+
 def test_every_page_is_in_the_navigation():
     listed = (ROOT / "docs" / "site" / "mkdocs.yml").read_text(encoding="utf-8")
     assert sorted(re.findall(r": ([\w-]+\.md)$", listed, re.MULTILINE)) == [p.name for p in PAGES]
