@@ -22,7 +22,8 @@ def get_config() -> ConfigDict:
     config.seed = 0
 
     config.dataset = ConfigDict()
-    # digits, mnist, fashion_mnist, cifar10, cifar100, svhn, folder or npz.
+    # digits, mnist, fashion_mnist, cifar10, cifar100, svhn, folder or npz; or a module of your own
+    # by its dotted name.
     config.dataset.name = "digits"
     # Folder with the publisher's files, class sub-folders or an .npz. 'digits' needs none.
     config.dataset.data_dir = ""
@@ -42,7 +43,8 @@ def get_config() -> ConfigDict:
     config.augment = ""
 
     config.kernel = ConfigDict()
-    # fc, conv, convnet, convnet_plain (no layer before the blocks) or myrtle.
+    # fc, conv, convnet, convnet_plain (no layer before the blocks) or myrtle; or a module of your
+    # own by its dotted name: see docs/architecture.md.
     config.kernel.architecture = "convnet"
     # Hidden layers (fc, conv), pooled blocks (convnet), or 5, 7, 10 (myrtle).
     config.kernel.depth = 3

@@ -12,6 +12,8 @@ It may have
 - `data_note(name, root) -> str`: how the files differ from the publisher's, as a sentence; or ''.
 """
 
+import importlib
+import pkgutil
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -19,13 +21,23 @@ from typing import Any
 
 import numpy as np
 
-from kip_flax.data.sets import cifar, digits, folder, mnist, npz, svhn
 from kip_flax.data.source import Facts
 from kip_flax.preprocess import Preprocess
 from kip_flax.runtime import plugins
 
+# The order in which sources are told to people. One that is not listed comes after these.
+_ORDER = ("digits", "mnist", "cifar", "svhn", "folder", "npz")
+
+
+def _place(source: str) -> tuple[int, str]:
+    return (_ORDER.index(source) if source in _ORDER else len(_ORDER)), source
+
+
+_SOURCES = sorted((module.name for module in pkgutil.iter_modules(__path__)), key=_place)
 _MODULES: dict[str, ModuleType] = {
-    name: module for module in (digits, mnist, cifar, svhn, folder, npz) for name in module.NAMES
+    name: module
+    for module in (importlib.import_module(f"{__name__}.{source}") for source in _SOURCES)
+    for name in module.NAMES
 }
 NAMES: tuple[str, ...] = tuple(_MODULES)
 
