@@ -155,29 +155,6 @@ def test_numpy_images_without_jit(implementation):
     np.testing.assert_allclose(kernel(x1, x2), want, rtol=VALUES)
 
 
-def test_auto_is_an_implementation_that_is_on_offer():
-    assert kernels.resolve("auto") in kernels.IMPLEMENTATIONS
-    assert kernels.resolve("neural_tangents") == "neural_tangents"
-
-
-@pytest.mark.parametrize(
-    ("options", "said"),
-    [
-        ({"get": "ntk2"}, "unknown get 'ntk2': it is one of ntk, nngp"),
-        ({"parameterization": "mup"}, "unknown parameterization 'mup'"),
-        (
-            {"implementation": "cuda"},
-            "unknown implementation 'cuda'.*auto, cpu, xla, neural_tangents",
-        ),
-        ({"w_std": 0.0}, "w_std must be positive"),
-        ({"b_std": -0.1}, "b_std at least 0"),
-    ],
-)
-def test_bad_options(options, said):
-    with pytest.raises(UserError, match=said):
-        kernels.make_kernel(arch.fc(1), **options)
-
-
 def test_symmetric_gives_both_arguments_gradients():
     rng = np.random.default_rng(1)
     x, weights = rng.normal(size=(3, 8)), rng.normal(size=(3, 3))
@@ -190,18 +167,6 @@ def test_symmetric_gives_both_arguments_gradients():
 
     want = jax.grad(lambda x: (weights * dense(x, x)).sum())(x)
     np.testing.assert_allclose(jax.grad(one_sided)(x), want, rtol=1e-10)
-
-
-def test_options_in_one_value_are_those_by_name():
-    x = np.random.default_rng(0).normal(size=(3, 4, 4, 1))
-    options = {"w_std": 1.3, "b_std": 0.2, "parameterization": "standard", "width": 8}
-    one = kernels.make_kernel(kernels.KernelOptions(arch.fc(1), get="nngp", **options))
-    other = kernels.make_kernel(arch.fc(1), get="nngp", **options)
-    default = kernels.make_kernel(arch.fc(1))
-    np.testing.assert_array_equal(one(x, x), other(x, x))
-    assert np.abs(one(x, x) - default(x, x)).max() > 0.1
-    with pytest.raises(TypeError, match="get: KernelOptions say it already"):
-        kernels.make_kernel(kernels.KernelOptions(arch.fc(1)), get="nngp")
 
 
 def test_bad_images():

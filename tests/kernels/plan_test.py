@@ -7,7 +7,6 @@ import pytest
 from kip_flax import architectures as arch
 from kip_flax import kernels
 from kip_flax.kernels.plan import LinearOp, make_plan, variance_plan
-from kip_flax.kernels.xla import pools
 from kip_flax.runtime.errors import UserError
 
 pytestmark = pytest.mark.usefixtures("compiled_kernel")
@@ -142,18 +141,6 @@ def test_without_pools_only_offset_zero_is_read_and_with_global_pooling_all():
 def test_the_variances_need_a_thinner_band():
     plan = variance_plan(plan_of(arch.myrtle(5), 32, 32))
     assert [level.band for level in plan.levels] == [(3, 3), (1, 1), (0, 0)]
-
-
-@pytest.mark.parametrize("size", [2, 3])
-def test_slots_are_where_pooling_puts_pixel_pairs(size):
-    spec = (arch.AvgPool(size), arch.Conv(), arch.AvgPool(2), arch.Flatten(), arch.Dense())
-    plan = plan_of(spec, 5 * size + 1, 5 * size + 1)
-    reach = plan.levels[1].band[0]
-    for (offset, _), (slots, _) in zip(plan.levels[0].offsets(), pools.slots(plan, 0), strict=True):
-        for a in range(size):
-            row = size * 2 + a  # A pixel of the third window.
-            coarse = (row + offset) // size - 2
-            assert slots[a] == (coarse + reach + 1 if abs(coarse) <= reach else 0)
 
 
 def test_a_layer_as_numbers():

@@ -1,0 +1,75 @@
+"""Compiling ahead: what is said, by whom it is done, and that nothing is left to the first step."""
+
+import threading
+
+import pytest
+from own_process import output_of
+
+from kip_flax import architectures as arch
+from kip_flax import kernels
+from kip_flax.kernels.cpu import warm_up
+
+OPTIONS = kernels.KernelOptions(arch.convnet(2), implementation="cpu")
+pytestmark = pytest.mark.usefixtures("compiled_kernel")
+
+
+def test_a_cold_start_says_that_it_compiles(monkeypatch, tmp_path):
+    told = []
+    monkeypatch.setattr(warm_up, "is_cold", lambda *_: True)
+    kernels.warm_up(OPTIONS, told.append)
+    assert "about a minute, on the first run only" in told[0]
+    assert "compiled in" in told[1]
+    told.clear()
+    monkeypatch.undo()
+    kernels.warm_up(OPTIONS, told.append)  # Kept by the call before.
+    kernels.warm_up(kernels.KernelOptions(arch.fc(1), implementation="cpu"), told.append)
+    assert told == []
+    code = "from kip_flax.kernels.cpu import warm_up; print(warm_up.is_cold(*warm_up._LAST))"
+    assert output_of(code).strip() == "False"
+    assert output_of(code, XDG_CACHE_HOME=str(tmp_path)).strip() == "True"
+
+
+def test_half_is_compiled_by_another_process_wherever_it_starts(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+    with warm_up._in_another_process("call_for_near_duplicates") as process:
+        pass
+    assert process.returncode == 0
+    with warm_up._in_another_process("no_such_function") as process:
+        pass
+    assert process.returncode == 1
+
+
+def test_who_comes_second_waits_for_who_compiles(monkeypatch):
+    monkeypatch.setattr(warm_up, "is_cold", lambda *_: True)
+    told = []
+    second = threading.Thread(target=warm_up.warm_up, args=[told.append])
+    with warm_up._one_at_a_time():
+        second.start()
+        second.join(timeout=0.5)
+        assert second.is_alive()
+    monkeypatch.setattr(warm_up, "is_cold", lambda *_: False)
+    second.join(timeout=60)
+    assert not second.is_alive()
+    assert "compiled in" in told[-1]
+
+
+def test_a_step_compiles_nothing_that_was_not_compiled_ahead():
+    """In a process of its own: arrays from JAX, slices of pairs, more than one task of each."""
+    code = """
+import jax, numpy as np
+jax.config.update("jax_enable_x64", True)
+from kip_flax import architectures, kernels
+from kip_flax.kernels.cpu import pairs
+options = kernels.KernelOptions(architectures.convnet(1), implementation="cpu")
+kernels.warm_up(options, lambda text: None)
+names = ("forward", "backward", "squared_distances")
+entries = [value for name, value in vars(pairs).items() if name.endswith(names)]
+before = [len(entry.signatures) for entry in entries]
+kernel = kernels.make_kernel(architectures.convnet(1), implementation="cpu")
+x = np.random.default_rng(0).normal(size=(40, 8, 8, 1)).astype("f")
+step = jax.jit(jax.value_and_grad(lambda a, b: kernel(a, a).sum() + kernel(b, a).sum()))
+jax.block_until_ready(step(x, 1.001 * x))
+print(len(entries), before == [len(entry.signatures) for entry in entries])
+"""
+    assert output_of(code).strip() == "7 True"
