@@ -11,10 +11,10 @@ from kip_flax.kernels.plan import KernelPlan, LinearOp, Op
 from kip_flax.kernels.relu import deviation
 
 KAndT = tuple[jax.Array, jax.Array]  # Covariance and tangent kernel.
-Deviations = tuple[jax.Array, ...]  # One a ReLU.
+PerRelu = tuple[jax.Array, ...]  # One array for each ReLU, in their order.
 
 
-def head(ops: tuple[Op, ...], k: jax.Array, t: jax.Array, s1: Deviations, s2: Deviations) -> KAndT:
+def head(ops: tuple[Op, ...], k: jax.Array, t: jax.Array, s1: PerRelu, s2: PerRelu) -> KAndT:
     """Dense layers and ReLUs on vectors: K and T of any shape to which s1 * s2 broadcasts."""
     deviations = iter(zip(s1, s2, strict=True))
     for op in ops:
@@ -26,7 +26,7 @@ def head(ops: tuple[Op, ...], k: jax.Array, t: jax.Array, s1: Deviations, s2: De
     return k, t
 
 
-def head_variances(ops: tuple[Op, ...], v: jax.Array) -> Deviations:
+def head_variances(ops: tuple[Op, ...], v: jax.Array) -> PerRelu:
     """Variances before each ReLU of the head, from those that enter it."""
     found = []
     for op in ops:

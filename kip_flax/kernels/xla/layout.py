@@ -12,11 +12,11 @@ import jax.numpy as jnp
 from jax import lax
 
 from kip_flax import architectures as arch
+from kip_flax.kernels.head import PerRelu
 from kip_flax.kernels.plan import KernelLevel, KernelPlan, LinearOp
 from kip_flax.kernels.relu import deviation, inverse
 
-Maps = tuple[jax.Array, ...]
-Variances = tuple[tuple[Maps, ...], Maps]
+Variances = tuple[tuple[PerRelu, ...], PerRelu]
 
 
 class LevelSide(NamedTuple):
@@ -30,8 +30,8 @@ class LevelSide(NamedTuple):
     """
 
     image: jax.Array | None
-    deviations: Maps
-    inverses: Maps
+    deviations: PerRelu
+    inverses: PerRelu
 
 
 class LevelSides(NamedTuple):
@@ -45,7 +45,7 @@ class Side(NamedTuple):
     """One side of a tile: one entry a level, and the deviations (lanes,) of the head's ReLUs."""
 
     levels: tuple[LevelSide, ...]
-    head: Maps
+    head: PerRelu
 
 
 def lay_out(
@@ -61,7 +61,7 @@ def lay_out(
 
 
 def level_side(
-    level: KernelLevel, images: jax.Array | None, variances: Maps, lanes: int, moving: bool
+    level: KernelLevel, images: jax.Array | None, variances: PerRelu, lanes: int, moving: bool
 ) -> LevelSide:
     """One level's part of a side, from images (n, H, W, C) and variance maps (n, H, W)."""
     band = level.band if moving else (0, 0)

@@ -14,7 +14,7 @@ from jax import lax
 from kip_flax.kernels.head import KAndT
 from kip_flax.kernels.plan import KernelLevel, KernelPlan
 from kip_flax.kernels.xla import planes, pools
-from kip_flax.kernels.xla.layout import LevelSide, LevelSides, Maps
+from kip_flax.kernels.xla.layout import LevelSide, LevelSides, PerRelu
 
 
 def level_forward(
@@ -59,7 +59,7 @@ def level_backward(
     def one_plane(total: Any, x: tuple) -> tuple[Any, KAndT | None]:
         offset, slots, entering = x
 
-        def through(entering: KAndT | None, image: jax.Array | None, deviations: Maps) -> KAndT:
+        def through(entering: KAndT | None, image: jax.Array | None, deviations: PerRelu) -> KAndT:
             side = LevelSide(image, deviations, fixed.inverses)
             return plane(level, lanes, offset, entering, LevelSides(side, sides.moving))
 
@@ -80,14 +80,14 @@ def plane(
 ) -> KAndT:
     """K and T (height, width * lanes) at one offset (2,), brought through the level's layers."""
     fixed, moving = sides
-    alive = offset[0] < level.height
+    always_true = offset[0] < level.height
     margin = level.margin
     t: jax.Array | None
     if entering is None:
         assert fixed.image is not None
         assert moving.image is not None
         shifted = at_offset(moving.image, level, offset, margin, lanes)
-        k, t = planes.mean_product(alive, fixed.image, shifted), None
+        k, t = planes.mean_product(always_true, fixed.image, shifted), None
     else:
         rows, columns = _inside(level, offset, margin, lanes, entering[0].dtype)
         k, t = entering[0] * (rows * columns), entering[1] * (rows * columns)
@@ -104,7 +104,7 @@ def plane(
         )
         q, r = fixed.deviations[relus] * s2, fixed.inverses[relus] * r2
         pixels = planes.Pixels(q, r, rows, columns)
-        k, t = planes.conv_relu(op, lanes, alive, k, t, pixels)
+        k, t = planes.conv_relu(op, lanes, always_true, k, t, pixels)
         relus += 1
     return k, jnp.zeros_like(k) if t is None else t
 

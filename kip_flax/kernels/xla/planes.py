@@ -44,25 +44,25 @@ def box(plane: jax.Array, size: int, lanes: int) -> jax.Array:
     return sum(shifted) + summed[:, :columns]
 
 
-def as_one_block(alive: jax.Array, fn: Callable, *args: Any) -> Any:
+def as_one_block(always_true: jax.Array, fn: Callable, *args: Any) -> Any:
     """`fn(*args)`, kept by the compiler as one block with its results written to memory once.
 
     XLA on CPUs otherwise fuses each stage into every element that reads it, and computes it nine
     times over (it drops `optimization_barrier` before fusing). A branch on a run-time value is a
-    wall it does not fuse across. `alive` is always true; the other branch answers NaN.
+    wall it does not fuse across. `always_true` must be such a value; the other branch answers NaN.
     """
     if jax.default_backend() != "cpu":
         return lax.optimization_barrier(fn(*args))
     shapes = jax.eval_shape(fn, *args)
     dead = lambda *_: jax.tree.map(lambda s: jnp.full(s.shape, jnp.nan, s.dtype), shapes)  # noqa: E731
-    return lax.cond(alive, fn, dead, *args)
+    return lax.cond(always_true, fn, dead, *args)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0, 1))
 def conv_relu(
     op: LinearOp,
     lanes: int,
-    alive: jax.Array,
+    always_true: jax.Array,
     k: jax.Array,
     t: jax.Array | None,
     pixels: Pixels,
@@ -71,13 +71,13 @@ def conv_relu(
 
     `t` is None where the tangent kernel is still zero (the input images).
     """
-    return _conv_relu_forward(op, lanes, alive, k, t, pixels, keep=False)[0]
+    return _conv_relu_forward(op, lanes, always_true, k, t, pixels, keep=False)[0]
 
 
 def _conv_relu_forward(
     op: LinearOp,
     lanes: int,
-    alive: jax.Array,
+    always_true: jax.Array,
     k: jax.Array,
     t: jax.Array | None,
     pixels: Pixels,
@@ -98,20 +98,25 @@ def _conv_relu_forward(
             u = u + scale * box(t, op.size, lanes)
         return q * (c * d + relu.half_sine(c)), u * d, u if keep else None
 
-    c, d = as_one_block(alive, correlate, k, pixels)
-    k_out, t_out, u = as_one_block(alive, rectify, t, c, d, pixels.q)
+    c, d = as_one_block(always_true, correlate, k, pixels)
+    k_out, t_out, u = as_one_block(always_true, rectify, t, c, d, pixels.q)
     return (k_out, t_out), (c, d, u)
 
 
 def _conv_relu_fwd(
-    op: LinearOp, lanes: int, alive: jax.Array, k: jax.Array, t: jax.Array | None, pixels: Pixels
+    op: LinearOp,
+    lanes: int,
+    always_true: jax.Array,
+    k: jax.Array,
+    t: jax.Array | None,
+    pixels: Pixels,
 ) -> tuple:
-    out, saved = _conv_relu_forward(op, lanes, alive, k, t, pixels, keep=True)
-    return out, (alive, *saved, pixels, None if t is None else ())
+    out, saved = _conv_relu_forward(op, lanes, always_true, k, t, pixels, keep=True)
+    return out, (always_true, *saved, pixels, None if t is None else ())
 
 
 def _conv_relu_bwd(op: LinearOp, lanes: int, residuals: tuple, cotangents: tuple) -> tuple:
-    alive, c, d, u, pixels, had_t = residuals
+    always_true, c, d, u, pixels, had_t = residuals
     scale = op.weight / op.size**2
 
     def rectify(
@@ -128,8 +133,8 @@ def _conv_relu_bwd(op: LinearOp, lanes: int, residuals: tuple, cotangents: tuple
             gu, op.size, lanes
         )
 
-    gb, gu, gq = as_one_block(alive, rectify, *cotangents, c, d, u, pixels.r)
-    gk, gt = as_one_block(alive, correlate, gb, gu)
+    gb, gu, gq = as_one_block(always_true, rectify, *cotangents, c, d, u, pixels.r)
+    gk, gt = as_one_block(always_true, correlate, gb, gu)
     zeros = [jnp.zeros_like(x) for x in (pixels.r, pixels.rows, pixels.columns)]
     return None, gk, gt, Pixels(gq, *zeros)
 
@@ -172,18 +177,18 @@ def from_windows(cells: jax.Array, level: KernelLevel) -> jax.Array:
 
 
 @jax.custom_vjp
-def mean_product(alive: jax.Array, image1: jax.Array, image2: jax.Array) -> jax.Array:
+def mean_product(always_true: jax.Array, image1: jax.Array, image2: jax.Array) -> jax.Array:
     """Mean over channels of image1 * image2, both (C, rows, columns * lanes)."""
 
     def mean(x: jax.Array, y: jax.Array) -> jax.Array:
         # A sum written out: XLA on CPUs does not vectorise a reduction over the first axis.
         return functools.reduce(jnp.add, [a * b for a, b in zip(x, y, strict=True)]) / len(x)
 
-    return as_one_block(alive, mean, image1, image2)
+    return as_one_block(always_true, mean, image1, image2)
 
 
-def _mean_product_fwd(alive: jax.Array, image1: jax.Array, image2: jax.Array) -> tuple:
-    return mean_product(alive, image1, image2), (image1, image2)
+def _mean_product_fwd(always_true: jax.Array, image1: jax.Array, image2: jax.Array) -> tuple:
+    return mean_product(always_true, image1, image2), (image1, image2)
 
 
 def _mean_product_bwd(images: tuple[jax.Array, jax.Array], g: jax.Array) -> tuple:

@@ -10,7 +10,7 @@ from jax import lax
 
 from kip_flax.kernels.head import KAndT, head_variances
 from kip_flax.kernels.plan import KernelLevel, KernelPlan, LinearOp, variance_plan
-from kip_flax.kernels.xla.layout import LevelSides, Maps, Variances, level_side
+from kip_flax.kernels.xla.layout import LevelSides, PerRelu, Variances, level_side
 from kip_flax.kernels.xla.levels import plane
 from kip_flax.kernels.xla.planes import box
 
@@ -27,7 +27,7 @@ def variances(plan: KernelPlan, images: jax.Array) -> Variances:
     every_level = len(plan.levels)
     head, plan = plan.head, variance_plan(plan)
     lanes = len(images)
-    found: list[Maps] = []
+    found: list[PerRelu] = []
     own = jnp.mean(images * images, axis=-1)
     entry: jax.Array | None = None
     last = len(plan.levels) - 1
@@ -52,7 +52,7 @@ def variances(plan: KernelPlan, images: jax.Array) -> Variances:
     return tuple(found), head_variances(head, mean)
 
 
-def _through(level: KernelLevel, own: jax.Array) -> tuple[jax.Array, Maps]:
+def _through(level: KernelLevel, own: jax.Array) -> tuple[jax.Array, PerRelu]:
     """Offset 0 (n, height, width) through the level's layers, and what met each ReLU."""
     maps = []
     for op in level.ops:
