@@ -6,7 +6,6 @@ package's `mode`, loaded when the mode runs.
 """
 
 import importlib
-import pkgutil
 
 from kip_flax.modes.registry import Command, Mode
 from kip_flax.runtime import plugins
@@ -14,21 +13,17 @@ from kip_flax.runtime.errors import UserError
 
 __all__ = ["NAMES", "Command", "Mode", "find"]
 
-# The order in which modes are told to people. One that is not listed comes after these.
-_ORDER = ("train", "evaluate", "transfer", "plan", "compare", "export", "import", "report")
-
-
-def _place(name: str) -> tuple[int, str]:
-    return (_ORDER.index(name) if name in _ORDER else len(_ORDER)), name
-
-
+_ORDER = (
+    *("train", "evaluate", "transfer", "plan", "compare"),
+    *("export_set", "import_set", "report", "figures"),
+)
 # Packages by the name of their mode: `import` is no module's name, `import_set` is.
 _PACKAGES = {
     package.name.removesuffix("_set"): package.name
-    for package in pkgutil.iter_modules(__path__)
+    for package in plugins.modules_in(__path__, _ORDER)
     if package.ispkg
 }
-NAMES: tuple[str, ...] = tuple(sorted(_PACKAGES, key=_place))
+NAMES: tuple[str, ...] = tuple(_PACKAGES)
 
 
 def find(name: str) -> Mode:

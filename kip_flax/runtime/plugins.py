@@ -2,12 +2,29 @@
 
 import importlib
 import importlib.util
+import pkgutil
 from collections.abc import Iterable, Sequence
+from pkgutil import ModuleInfo
 from types import ModuleType
 
 from kip_flax.runtime.errors import UserError
 
 _PAGE = "docs/architecture.md"
+
+
+def modules_in(folders: Iterable[str], order: Sequence[str]) -> list[ModuleInfo]:
+    """The modules and packages in `folders`: those of `order` in that order, then the others.
+
+    Args:
+        folders: the `__path__` of a package.
+        order: names, in which they are told to people. A module that is not listed is found too.
+    """
+
+    def place(module: ModuleInfo) -> tuple[int, str]:
+        listed = module.name in order
+        return (order.index(module.name) if listed else len(order)), module.name
+
+    return sorted(pkgutil.iter_modules(folders), key=place)
 
 
 def find(

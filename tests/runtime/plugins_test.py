@@ -33,3 +33,10 @@ def test_mistakes_are_told_in_one_line(name, told):
     with pytest.raises(UserError, match=told) as caught:
         find(name)
     assert "\n" not in str(caught.value)
+
+
+def test_modules_come_in_the_order_given_then_by_name(tmp_path):
+    for name in ("a", "b", "c", "d"):
+        (tmp_path / f"{name}.py").write_text("")
+    found = plugins.modules_in([str(tmp_path)], ("c", "gone", "a"))
+    assert [module.name for module in found] == ["c", "a", "b", "d"]

@@ -13,7 +13,6 @@ It may have
 """
 
 import importlib
-import pkgutil
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -25,18 +24,10 @@ from kip_flax.data.source import Facts
 from kip_flax.preprocess import Preprocess
 from kip_flax.runtime import plugins
 
-# The order in which sources are told to people. One that is not listed comes after these.
-_ORDER = ("digits", "mnist", "cifar", "svhn", "folder", "npz")
-
-
-def _place(source: str) -> tuple[int, str]:
-    return (_ORDER.index(source) if source in _ORDER else len(_ORDER)), source
-
-
-_SOURCES = sorted((module.name for module in pkgutil.iter_modules(__path__)), key=_place)
+_SOURCES = plugins.modules_in(__path__, ("digits", "mnist", "cifar", "svhn", "folder", "npz"))
 _MODULES: dict[str, ModuleType] = {
     name: module
-    for module in (importlib.import_module(f"{__name__}.{source}") for source in _SOURCES)
+    for module in (importlib.import_module(f"{__name__}.{source.name}") for source in _SOURCES)
     for name in module.NAMES
 }
 NAMES: tuple[str, ...] = tuple(_MODULES)
