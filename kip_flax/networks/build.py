@@ -9,7 +9,7 @@ import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +18,7 @@ from flax import nnx
 from kip_flax import architectures as arch
 from kip_flax.networks import layers
 
-Make = Callable[[nnx.Rngs], nnx.Module]
+Make = Callable[[nnx.Rngs], nnx.Sequential]
 Tree = Any  # Of arrays.
 
 
@@ -46,6 +46,28 @@ class Weights:
         return layers.Affine(scale * kernel, self.b_std * bias, stride=stride)
 
 
+class Blocks(TypedDict, total=False):
+    """What a finite network may have and an infinitely wide one has not.
+
+    Attributes:
+        normalization: one of `NORMALIZATIONS`, before every convolution but the first, where FRePo
+            has it (Zhou, Nezhadarya, Ba, NeurIPS 2022): 'none', 'batch' (momentum 0.1) or
+            'instance'. Default 'none'.
+        growth: what every average pooling multiplies the channels of later layers by; 2 makes
+            128, 256, 512 of 128. Default 1.
+    """
+
+    normalization: str
+    growth: int
+
+
+NORMALIZATIONS: dict[str, Callable[[int, nnx.Rngs], nnx.Module] | None] = {
+    "none": None,
+    "batch": functools.partial(layers.batch_norm, momentum=0.1),
+    "instance": layers.instance_norm,
+}
+
+
 def make_network(
     spec: arch.Spec,
     image_shape: tuple[int, int, int],
@@ -53,7 +75,8 @@ def make_network(
     rngs: nnx.Rngs,
     width: int = 1024,
     weights: Weights = Weights(),
-) -> nnx.Module:
+    **blocks: Unpack[Blocks],
+) -> nnx.Sequential:
     """A random network as `spec` describes it: images (n, H, W, C) to outputs (n, num_classes).
 
     Args:
@@ -63,19 +86,23 @@ def make_network(
         rngs: the random numbers of the weights.
         width: channels or units of every layer before the last.
         weights: how they are drawn.
+        blocks: normalisation and growth, see `Blocks`.
 
     Raises:
         UserError: the images are too small for the pools.
     """
     affine = functools.partial(weights.affine, rngs)
+    norm, growth = NORMALIZATIONS[blocks.get("normalization", "none")], blocks.get("growth", 1)
     sizes = arch.spatial_sizes(spec, *image_shape[:2])
     last = max(i for i, layer in enumerate(spec) if isinstance(layer, arch.Dense))
+    first = next((i for i, layer in enumerate(spec) if isinstance(layer, arch.Conv)), last)
     channels = image_shape[2]
     made: list[Callable[[jax.Array], jax.Array]] = []
     for i, (layer, (rows, columns)) in enumerate(zip(spec, sizes, strict=True)):
         out = num_classes if i == last else width
         match layer:
             case arch.Conv(size, stride):
+                made += [norm(channels, rngs)] if norm and i > first else []
                 made.append(affine((size, size, channels, out), stride=stride))
                 channels = out
             case arch.Dense():
@@ -85,6 +112,7 @@ def make_network(
                 made.append(jax.nn.relu)
             case arch.AvgPool(size):
                 made.append(functools.partial(layers.avg_pool, size=size))
+                width *= growth
             case arch.GlobalAvgPool():
                 made.append(layers.global_avg_pool)
             case arch.Flatten():
@@ -101,11 +129,14 @@ class Functions:
         init: key -> (parameters, other), trees of float32 arrays.
         apply: (parameters, other, images) -> outputs (n, num_classes), as in evaluation.
         apply_train: the same -> (outputs, other), as in training: normalisation over the batch.
+        features: (parameters, other, images) -> (n, F), what enters the last dense layer, flattened
+            and as in evaluation.
     """
 
     init: Callable[[jax.Array], tuple[Tree, Tree]]
     apply: Callable[[Tree, Tree, jax.Array], jax.Array]
     apply_train: Callable[[Tree, Tree, jax.Array], tuple[jax.Array, Tree]]
+    features: Callable[[Tree, Tree, jax.Array], jax.Array]
 
 
 def functions(make: Make) -> Functions:
@@ -127,7 +158,20 @@ def functions(make: Make) -> Functions:
         outputs = module(images)
         return outputs, nnx.state(module, nnx.Not(nnx.Param))
 
-    return Functions(init, apply, apply_train)
+    def features(params: Tree, other: Tree, images: jax.Array) -> jax.Array:
+        x = images
+        for layer in _before_readout(nnx.merge(evaluating, params, other)):
+            x = layer(x)
+        return layers.flatten(x)
+
+    return Functions(init, apply, apply_train, features)
+
+
+def _before_readout(module: nnx.Sequential) -> list[Callable[[jax.Array], jax.Array]]:
+    """The layers of a network before its last dense layer."""
+    made = list(module.layers)
+    dense = [isinstance(layer, layers.Affine) and layer.kernel.ndim == 2 for layer in made]
+    return made[: len(made) - 1 - dense[::-1].index(True)]
 
 
 def num_parameters(make: Make) -> int:

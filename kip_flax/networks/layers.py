@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+_EPSILON = 1e-5
 _FEW_CHANNELS = 16
 _CACHED = 3_000_000  # Numbers.
 
@@ -69,6 +70,19 @@ def convolve(
     for place, weight in zip(places[1:], weights[1:], strict=True):
         total += place @ weight
     return total
+
+
+def instance_norm(channels: int, rngs: nnx.Rngs) -> nnx.InstanceNorm:
+    """Every channel of every image to mean 0 and variance 1, then scale and shift."""
+    return nnx.InstanceNorm(channels, epsilon=_EPSILON, rngs=rngs)
+
+
+def batch_norm(channels: int, rngs: nnx.Rngs, momentum: float = 0.9) -> nnx.BatchNorm:
+    """Every channel of a batch to mean 0 and variance 1, then scale and shift.
+
+    In evaluation by running averages, of which a batch leaves the share `momentum`.
+    """
+    return nnx.BatchNorm(channels, epsilon=_EPSILON, momentum=momentum, rngs=rngs)
 
 
 def avg_pool(x: jax.Array, size: int = 2) -> jax.Array:

@@ -16,18 +16,24 @@ import jax.numpy as jnp
 from flax import nnx
 
 from kip_flax.networks import layers
-from kip_flax.networks.layers import avg_pool, flatten, global_avg_pool, max_pool
+from kip_flax.networks.layers import (
+    avg_pool,
+    batch_norm,
+    flatten,
+    global_avg_pool,
+    instance_norm,
+    max_pool,
+)
 from kip_flax.runtime.errors import UserError
 
 Shape = tuple[int, int, int]
 Layer = Callable[[jax.Array], jax.Array]
 Norm = Callable[[int, nnx.Rngs], Layer]
 
-_EPSILON = 1e-5
 _VGG11: tuple[int | None, ...] = (64, None, 128, None, 256, 256, None, 512, 512, None, 512, 512)
 
 
-def mlp(shape: Shape, classes: int, rngs: nnx.Rngs, width: int = 128) -> nnx.Module:
+def mlp(shape: Shape, classes: int, rngs: nnx.Rngs, width: int = 128) -> nnx.Sequential:
     """Two hidden layers of 128."""
     first = _affine(rngs, math.prod(shape), width)
     second, last = _affine(rngs, width, width), _affine(rngs, width, classes)
@@ -36,7 +42,7 @@ def mlp(shape: Shape, classes: int, rngs: nnx.Rngs, width: int = 128) -> nnx.Mod
 
 def convnet(
     shape: Shape, classes: int, rngs: nnx.Rngs, width: int = 128, depth: int = 3
-) -> nnx.Module:
+) -> nnx.Sequential:
     """ConvNet-3: three blocks of convolution, instance norm, ReLU, average pooling; width 128."""
     made: list[Layer] = []
     channels = shape[2]
@@ -47,7 +53,7 @@ def convnet(
     return _with_readout(made, shape, classes, rngs)
 
 
-def lenet(shape: Shape, classes: int, rngs: nnx.Rngs) -> nnx.Module:
+def lenet(shape: Shape, classes: int, rngs: nnx.Rngs) -> nnx.Sequential:
     """LeNet-5 with ReLU and maximum pooling."""
     first = _affine(rngs, shape[2], 6, 5, padding=_first_padding(shape, 0, 0))
     second = _affine(rngs, 6, 16, 5, padding=0)
@@ -59,7 +65,7 @@ def lenet(shape: Shape, classes: int, rngs: nnx.Rngs) -> nnx.Module:
     return nnx.Sequential(*made, _affine(rngs, units, classes))
 
 
-def alexnet(shape: Shape, classes: int, rngs: nnx.Rngs) -> nnx.Module:
+def alexnet(shape: Shape, classes: int, rngs: nnx.Rngs) -> nnx.Sequential:
     """AlexNet for small images: five convolutions, one dense layer, no normalisation."""
     made: list[Layer] = []
     channels = shape[2]
@@ -72,7 +78,7 @@ def alexnet(shape: Shape, classes: int, rngs: nnx.Rngs) -> nnx.Module:
     return _with_readout(made, shape, classes, rngs)
 
 
-def vgg11(shape: Shape, classes: int, rngs: nnx.Rngs, norm: Norm) -> nnx.Module:
+def vgg11(shape: Shape, classes: int, rngs: nnx.Rngs, norm: Norm) -> nnx.Sequential:
     """VGG-11 with a normalisation after every convolution and one dense layer."""
     made: list[Layer] = []
     channels = shape[2]
@@ -104,7 +110,7 @@ class ResidualBlock(nnx.Module):
         return jax.nn.relu(self.main(x) + self.shortcut(x))
 
 
-def resnet18(shape: Shape, classes: int, rngs: nnx.Rngs, norm: Norm) -> nnx.Module:
+def resnet18(shape: Shape, classes: int, rngs: nnx.Rngs, norm: Norm) -> nnx.Sequential:
     """ResNet-18 for small images: begins with a 3x3 convolution of stride 1, without pooling."""
     stem = _affine(rngs, shape[2], 64, 3, padding=1, bias=False)
     made: list[Layer] = [stem, norm(64, rngs), jax.nn.relu]
@@ -116,16 +122,6 @@ def resnet18(shape: Shape, classes: int, rngs: nnx.Rngs, norm: Norm) -> nnx.Modu
         ]
         channels = out
     return _with_readout([*made, global_avg_pool], shape, classes, rngs)
-
-
-def instance_norm(channels: int, rngs: nnx.Rngs) -> Layer:
-    """Every channel of every image to mean 0 and variance 1, then scale and shift."""
-    return nnx.InstanceNorm(channels, epsilon=_EPSILON, rngs=rngs)
-
-
-def batch_norm(channels: int, rngs: nnx.Rngs) -> Layer:
-    """Every channel of a batch to mean 0 and variance 1, then scale and shift."""
-    return nnx.BatchNorm(channels, epsilon=_EPSILON, momentum=0.9, rngs=rngs)
 
 
 def _affine(
@@ -154,7 +150,7 @@ def _first_padding(shape: Shape, index: int, padding: int) -> int:
     return padding + 2 if index == 0 and shape[:2] == (28, 28) else padding
 
 
-def _with_readout(made: list[Layer], shape: Shape, classes: int, rngs: nnx.Rngs) -> nnx.Module:
+def _with_readout(made: list[Layer], shape: Shape, classes: int, rngs: nnx.Rngs) -> nnx.Sequential:
     made = [*made, flatten]
     return nnx.Sequential(*made, _affine(rngs, _outputs(made, shape), classes))
 
@@ -165,7 +161,7 @@ def _outputs(made: list[Layer], shape: Shape) -> int:
     return nnx.eval_shape(lambda: body(jnp.zeros((1, *shape), jnp.float32))).shape[1]
 
 
-Build = Callable[[Shape, int, nnx.Rngs], nnx.Module]
+Build = Callable[[Shape, int, nnx.Rngs], nnx.Sequential]
 # What makes a network, and the smallest side of an image that leaves pixels for all of its layers.
 _ZOO: dict[str, tuple[Build, int]] = {
     "mlp": (mlp, 1),
@@ -181,7 +177,7 @@ _ZOO: dict[str, tuple[Build, int]] = {
 ZOO: tuple[str, ...] = tuple(_ZOO)
 
 
-def make_network(name: str, shape: Shape, classes: int, rngs: nnx.Rngs) -> nnx.Module:
+def make_network(name: str, shape: Shape, classes: int, rngs: nnx.Rngs) -> nnx.Sequential:
     """The network `name` of `ZOO` for images of `shape` (H, W, C).
 
     Raises:

@@ -1,5 +1,6 @@
 """Gradient matching against PyTorch (tests/fixtures), NumPy, and its own resume and devices."""
 
+import dataclasses
 import functools
 from pathlib import Path
 
@@ -47,7 +48,7 @@ def network(leaves=None):
         params, other = net.init(key)
         return jax.tree.unflatten(jax.tree.structure(params), leaves), other
 
-    return build.Functions(init, net.apply, net.apply_train)
+    return dataclasses.replace(net, init=init)
 
 
 def first_state(net, tx):

@@ -110,3 +110,68 @@ def test_weights_have_the_moments_of_the_parameterisation(parameterization):
 def test_images_too_small_for_the_pools_are_refused():
     with pytest.raises(UserError, match="too small for 3 pooling"):
         build.make_network(arch.convnet(3), (4, 4, 1), 10, nnx.Rngs(0))
+
+
+def test_growth_multiplies_channels_after_every_pool():
+    make = functools.partial(build.make_network, arch.convnet_plain(3), (8, 8, 1), 10, width=4)
+    params = nnx.state(nnx.eval_shape(lambda: make(nnx.Rngs(0), growth=2)), nnx.Param)
+    kernels = [leaf.shape for leaf in jax.tree.leaves(params) if leaf.ndim > 1]
+    assert kernels == [(3, 3, 1, 4), (3, 3, 4, 8), (3, 3, 8, 16), (16, 10)]
+
+
+@pytest.mark.parametrize(("name", "axes"), [("batch", (0, 1, 2)), ("instance", (1, 2))])
+def test_normalisation_stands_before_every_convolution_but_the_first(name, axes):
+    shape, spec = (8, 8, 2), arch.convnet_plain(2)
+    made = [
+        build.functions(
+            functools.partial(build.make_network, spec, shape, 3, width=6, normalization=kind)
+        )
+        for kind in (name, "none")
+    ]
+    (params, other), (plain, none) = (jax.jit(net.init)(jax.random.key(0)) for net in made)
+    x = 2 + images(5, shape)
+    conv1, conv2, dense = plain["layers"][0], plain["layers"][3], plain["layers"][7]
+
+    def convolved(layer, x):
+        return layers.convolve(x, layer["kernel"][...]) + layer["bias"][...]
+
+    for i, j in ((0, 0), (4, 3), (8, 7)):  # The same weights, one layer later.
+        params["layers"][i] = plain["layers"][j]
+    first = layers.avg_pool(jax.nn.relu(convolved(conv1, x)))
+    mean, variance = first.mean(axes, keepdims=True), first.var(axes, keepdims=True)
+    normal = (first - mean) / jnp.sqrt(variance + 1e-5)
+    expected = layers.flatten(layers.avg_pool(jax.nn.relu(convolved(conv2, normal))))
+    outputs, after = jax.jit(made[0].apply_train)(params, other, x)
+    wanted = expected @ dense["kernel"][...] + dense["bias"][...]
+    np.testing.assert_allclose(outputs, wanted, rtol=1e-3, atol=1e-4)
+    if name == "batch":
+        kept = after["layers"][3]
+        np.testing.assert_allclose(kept["mean"][...], 0.9 * mean.ravel(), rtol=1e-4)
+        # Evaluation takes the averages: of this batch alone, once they have come to it.
+        for _ in range(8):
+            after = made[0].apply_train(params, after, x)[1]
+    features = jax.jit(made[0].features)(params, after, x)
+    np.testing.assert_allclose(features, expected, rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose(
+        features @ dense["kernel"][...] + dense["bias"][...],
+        jax.jit(made[0].apply)(params, after, x),
+        rtol=1e-4,
+        atol=1e-5,
+    )
+    assert jax.tree.leaves(none) == []
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_features_are_what_enters_the_last_dense_layer(name):
+    net = build.functions(functools.partial(build.make_network, SPECS[name], (9, 8, 3), 4, width=5))
+    params, other = jax.jit(net.init)(jax.random.key(0))
+    x = images(3, (9, 8, 3))
+    found = jax.jit(net.features)(params, other, x)
+    dense = params["layers"][len(SPECS[name]) - 1]
+    assert found.shape == (3, len(dense["kernel"][...]))
+    np.testing.assert_allclose(
+        found @ dense["kernel"][...] + dense["bias"][...],
+        jax.jit(net.apply)(params, other, x),
+        rtol=1e-4,
+        atol=1e-5,
+    )

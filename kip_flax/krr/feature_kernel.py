@@ -1,0 +1,102 @@
+"""Kernels of what finite networks make of images, and kernel ridge regression with them.
+
+The features of an image are what enters a network's last dense layer. Their inner product estimates
+the NNGP kernel (RFAD: Loo et al., NeurIPS 2022, arXiv 2210.12067), or is itself the kernel of a
+network that is being trained (FRePo: Zhou, Nezhadarya, Ba, NeurIPS 2022, arXiv 2206.00719). The
+cost grows with the number of images, not of pairs.
+
+Shapes: n images, F features of a network, N networks; features are (n, F), or (N, n, F) of several
+networks. S support images, T targets, C classes.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.lax import Precision
+from jax.sharding import Mesh
+from jax.sharding import PartitionSpec as P
+
+from kip_flax import krr
+from kip_flax.runtime import batching
+
+Tree = Any
+# (parameters, other state, images (n, H, W, C)) -> (n, F): `networks.build.Functions.features`.
+Features = Callable[[Tree, Tree, jax.Array], jax.Array]
+# Features of two sets of images -> (n1, n2).
+Kernel = Callable[[jax.Array, jax.Array], jax.Array]
+
+
+class Batch(NamedTuple):
+    """Targets: features (T, F) or (N, T, F), labels (T, C), weights (T,), 0 for padding."""
+
+    features: jax.Array
+    y: jax.Array
+    weights: jax.Array
+
+
+def linear(f1: jax.Array, f2: jax.Array) -> jax.Array:
+    """The plain inner product (n1, n2), summed over networks: FRePo's kernel."""
+    products = jnp.matmul(f1, jnp.swapaxes(f2, -1, -2), precision=Precision.HIGHEST)
+    return products if f1.ndim == 2 else jnp.sum(products, axis=0)
+
+
+def nngp(f1: jax.Array, f2: jax.Array, w_std: float, b_std: float) -> jax.Array:
+    """The estimate w_std^2 mean(f1 f2) + b_std^2 (n1, n2) of the NNGP kernel.
+
+    The mean is over features and networks. Drawn with the same `w_std` and `b_std`, the networks'
+    layers have the exact kernel in the limit of width, or of the number of wide networks.
+    """
+    number = f1.shape[-1] * (1 if f1.ndim == 2 else len(f1))
+    return w_std**2 / number * linear(f1, f2) + b_std**2
+
+
+def loss(
+    kernel: Kernel, support: tuple[jax.Array, jax.Array], batch: Batch, reg: float
+) -> tuple[jax.Array, jax.Array]:
+    """The KIP loss through features, and the predictions (T, C).
+
+    Args:
+        kernel: `linear`, or `nngp` of some weights.
+        support: features (S, F) or (N, S, F), and labels (S, C).
+        batch: its features take part in no gradient.
+        reg: ridge, in units of the mean diagonal of the support's kernel (see `krr.solve`).
+    """
+    f_s, y_s = support
+    alpha = krr.solve(kernel(f_s, f_s), y_s, reg)
+    predictions = krr.predict(kernel(jax.lax.stop_gradient(batch.features), f_s), alpha)
+    return krr.loss(predictions, batch.y, batch.weights), predictions
+
+
+def in_passes(
+    features: Features, params: Tree, other: Tree, images: jax.Array, most: int = 500
+) -> jax.Array:
+    """`features` (n, F) without gradient, of at most `most` images at once: on a CPU of fewer."""
+    size = batching.images_per_pass(images.shape[1:], min(most, len(images)))
+    size = math.ceil(len(images) / math.ceil(len(images) / size))  # Passes of one length.
+    parts = batching.split_rows(jax.lax.stop_gradient(images), size)
+    params, other = jax.lax.stop_gradient((params, other))
+    found = jax.lax.map(lambda part: features(params, other, part), parts)
+    return found.reshape(-1, found.shape[-1])[: len(images)]
+
+
+def of_networks(features: Callable[[Tree, Tree], jax.Array], params: Tree, other: Tree) -> Any:
+    """`features(params, other)` of N networks whose trees are stacked, one after the other."""
+    return jax.lax.map(lambda network: features(*network), (params, other))
+
+
+def over_mesh(features: Features, mesh: Mesh) -> Features:
+    """`in_passes` of images that lie over the mesh's axis 'data', and so do the features.
+
+    The number of images is a multiple of the axis, as `runtime.sharding.put_targets` makes it.
+    """
+
+    def local(params: Tree, other: Tree, images: jax.Array) -> jax.Array:
+        return in_passes(features, params, other, images)
+
+    if math.prod(mesh.shape.values()) == 1:
+        return local
+    specs = (P(), P(), P("data"))
+    return jax.shard_map(local, mesh=mesh, in_specs=specs, out_specs=P("data"), check_vma=False)
