@@ -72,11 +72,11 @@ def get_config() -> ConfigDict:
     config.support.learn_labels = True
 
     config.optimizer = ConfigDict()
-    # 'adam' or 'sgd'.
+    # 'adam', 'lamb' or 'sgd'.
     config.optimizer.name = "adam"
     # Where the schedule is constant, and at its height otherwise.
     config.optimizer.learning_rate = 0.04
-    # 'constant', or 'cosine' to 0 at num_steps.
+    # 'constant', 'cosine' to 0 at num_steps, or 'cosine_tenth' to a tenth.
     config.optimizer.schedule = "constant"
     # Steps of linear growth from 0 to learning_rate.
     config.optimizer.warmup_steps = 0
@@ -115,6 +115,29 @@ def get_config() -> ConfigDict:
     config.newton.damping = 0.1
     # Directions that a step is made of.
     config.newton.iterations = 100
+
+    # FRePo: networks that are trained on the support, and whose last features regress the targets.
+    config.frepo = ConfigDict()
+    # One of transfer.networks: a description, or a network of the zoo.
+    config.frepo.network = "convnet_plain:3"
+    # Channels of the first layer of a description.
+    config.frepo.width = 128
+    # What each pooling multiplies the channels by. Published: 2, for 128, 256, 512.
+    config.frepo.growth = 1
+    # 'none', 'batch' (as published) or 'instance', before all convolutions but the first.
+    config.frepo.normalization = "none"
+    # Networks.
+    config.frepo.pool = 10
+    # Steps of a network's training, after which it is drawn anew.
+    config.frepo.life = 100
+    # Of Adam, which trains the networks.
+    config.frepo.learning_rate = 3e-4
+    # Regress on the learned images and their mirror images.
+    config.frepo.flip = True
+    # Reward labels whose largest entry is ahead of the second by up to 1/classes.
+    config.frepo.margin = True
+    # Decay of the exponential mean of the last sets, which is exported; 0: the last set.
+    config.frepo.average = 0.98
 
     config.mesh = ConfigDict()
     # Devices that share the targets; -1: all that are left.

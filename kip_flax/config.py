@@ -126,7 +126,7 @@ def identity(config: ConfigDict | dict[str, Any]) -> dict[str, Any]:
     flat = flatten(config)
     read = algorithms.facts(flat["algorithm"]).sections
     idle = tuple(f"{name}." for name in algorithms.sections() if name not in read)
-    cosine = flat["optimizer.schedule"] == "cosine" and "optimizer" in read
+    cosine = flat["optimizer.schedule"] != "constant" and "optimizer" in read
     return {
         name: value
         for name, value in flat.items()

@@ -74,6 +74,8 @@ def test_config_runs_two_steps_on_digits(name, tmp_path, monkeypatch):
         quick.install(monkeypatch)
     if name.startswith(("dc_", "dsa_")) and name != "dc_digits":  # Nor need all compile a ConvNet.
         config.matching.network, config.matching.augment = "mlp", config.matching.augment[:10]
+    if name.startswith("frepo_"):
+        config.frepo.network, config.frepo.pool = "fc:1", 2
     config.dataset.name, config.dataset.data_dir = "digits", ""
     config.support.size, config.batch_size, config.num_steps = 10, 20, 2
     config.eval.steps, config.eval.num_test, config.eval.batch_size = (2,), 20, 20
@@ -106,7 +108,7 @@ def test_every_default_is_commented():
         (
             "algorithm",
             "gan",
-            "algorithm is 'gan': take one of dc, dsa, kip, kip_newton, kip_solve, ls",
+            "algorithm is 'gan': take one of dc, dsa, frepo, kip, kip_newton, kip_solve, ls",
         ),
         ("dataset__name", "imagenet", "dataset.name is 'imagenet': take one of digits, mnist"),
         ("kernel__architecture", "vgg", "kernel.architecture is 'vgg': take one of fc, conv"),
@@ -117,7 +119,7 @@ def test_every_default_is_commented():
         ("augment", "blur", "blur"),
         ("support__size", 0, "support.size is 0: it must be at least 1"),
         ("support__init", "zeros", "support.init is 'zeros': take one of real, noise, or"),
-        ("optimizer__name", "lion", "optimizer.name is 'lion': take one of adam, sgd"),
+        ("optimizer__name", "lion", "optimizer.name is 'lion': take one of adam, lamb, sgd"),
         ("optimizer__learning_rate", 0.0, "optimizer.learning_rate is 0.0: it must be above 0"),
         ("optimizer__learning_rate", float("nan"), "learning_rate is nan: it must be above 0"),
         ("dataset__test_fraction", 1.0, "between 0 and 1"),
@@ -278,7 +280,7 @@ def test_every_field_has_one_owner():
         described = {*section.choices, *section.minima, *section.above_zero}
         assert described <= set(section.fields)
     optional = algorithms.sections()
-    assert sorted(optional) == ["matching", "newton", "optimizer"]
+    assert sorted(optional) == ["frepo", "matching", "newton", "optimizer"]
     for name, section in optional.items():
         assert all(field.startswith(f"{name}.") for field in section.fields)
 

@@ -29,7 +29,10 @@ SECTION = Section(
         "optimizer.warmup_steps": int,
         "optimizer.momentum": float,
     },
-    choices={"optimizer.name": ("adam", "sgd"), "optimizer.schedule": ("constant", "cosine")},
+    choices={
+        "optimizer.name": ("adam", "lamb", "sgd"),
+        "optimizer.schedule": ("constant", "cosine", "cosine_tenth"),
+    },
     minima={"optimizer.warmup_steps": 0, "optimizer.momentum": 0},
     above_zero=("optimizer.learning_rate",),
 )
@@ -76,7 +79,8 @@ class Facts:
         krr_loss: whether its `loss` is the mean squared error of kernel ridge regression.
         uses_kernel: whether its steps consist of kernel entries.
         differentiates: whether its steps take the kernel's gradient.
-        tag: of the data-set card: 'kernel-ridge-regression' or 'gradient-matching'.
+        tag: of the data-set card: 'kernel-ridge-regression', 'gradient-matching',
+            'feature-regression'.
         bibtex: entries of the papers to cite.
         sections: the optional sections of the configuration that it reads; the fields of the
             others decide nothing.
@@ -177,14 +181,21 @@ def optimizer(
     momentum: float,
     num_steps: int,
 ) -> optax.GradientTransformation:
-    """'adam', or 'sgd' with momentum; the rate constant or cosine to 0 after a linear warm-up."""
+    """'adam', 'lamb', or 'sgd' with momentum, after a linear warm-up of the rate.
+
+    The rate stays ('constant'), or falls as a cosine to 0 ('cosine') or to a tenth
+    ('cosine_tenth') at the last step.
+    """
     rate: optax.Schedule = optax.constant_schedule(learning_rate)
-    if schedule == "cosine":
-        rate = optax.cosine_decay_schedule(learning_rate, max(1, num_steps - warmup_steps))
+    if schedule != "constant":
+        end = 0.1 if schedule == "cosine_tenth" else 0.0
+        rate = optax.cosine_decay_schedule(learning_rate, max(1, num_steps - warmup_steps), end)
     if warmup_steps:
         warmup = optax.linear_schedule(0.0, learning_rate, warmup_steps)
         rate = optax.join_schedules([warmup, rate], [warmup_steps])
-    return optax.adam(rate) if name == "adam" else optax.sgd(rate, momentum)
+    if name == "sgd":
+        return optax.sgd(rate, momentum)
+    return {"adam": optax.adam, "lamb": optax.lamb}[name](rate)
 
 
 def pinned(step: Callable[..., Any], mesh: Mesh) -> jax.stages.Wrapped:

@@ -134,15 +134,18 @@ def drawn_anew(
     return data.balanced_draw(labels, size, num_classes, jax.random.fold_in(key, number))
 
 
-def on_batches(problem: Problem, update: Update, draw: Draw = drawn_anew) -> Step:
-    """Gives `update` a batch of targets for every step, augmented where that is asked for."""
+def on_batches(
+    problem: Problem, update: Callable[..., tuple[Any, Metrics]], draw: Draw = drawn_anew
+) -> Step:
+    """Gives `update`, such as an `Update`, a batch of targets for every step, augmented where that
+    is asked for."""
     config, targets, mesh = problem.config, problem.targets, problem.mesh
     key_draw, key_augment = jax.random.split(problem.key)
     names = augment.parse(config.augment)
     augmented = jax.jit(functools.partial(augment.augment, names))
     pinned_update = pinned(update, mesh)
 
-    def step(state: KipState, number: int) -> tuple[KipState, dict[str, jax.Array]]:
+    def step(state: Any, number: int) -> tuple[Any, Metrics]:
         rows = draw(targets.labels, config.batch_size, targets.num_classes, key_draw, number)
         images, labels = targets.take(rows)
         if names:

@@ -82,6 +82,22 @@ def in_passes(
     return found.reshape(-1, found.shape[-1])[: len(images)]
 
 
+def image_gradient(
+    features: Callable[[jax.Array], jax.Array], images: jax.Array, cotangent: jax.Array
+) -> jax.Array:
+    """Gradient (n, H, W, C) of sum(cotangent * features(images)) in the images, in passes.
+
+    Args:
+        features: images (n, H, W, C) -> (n, F), each row of its own image alone.
+        images: (n, H, W, C).
+        cotangent: (n, F).
+    """
+    size = batching.images_per_pass(images.shape[1:], len(images))
+    parts = batching.split_rows((images, cotangent), size)
+    grads = jax.lax.map(lambda part: jax.vjp(features, part[0])[1](part[1])[0], parts)
+    return grads.reshape(-1, *images.shape[1:])[: len(images)]
+
+
 def of_networks(features: Callable[[Tree, Tree], jax.Array], params: Tree, other: Tree) -> Any:
     """`features(params, other)` of N networks whose trees are stacked, one after the other."""
     return jax.lax.map(lambda network: features(*network), (params, other))

@@ -17,15 +17,19 @@ def test_an_algorithm_states_its_facts(name):
     facts = algorithms.facts(name)
     assert facts is algorithms.find(name).FACTS
     assert facts.title != name
-    assert facts.full_title.startswith(("Kernel Ind", "Label Solve", "Dataset Cond"))
+    assert facts.full_title.startswith(("Kernel Ind", "Label Solve", "Dataset Cond", "Neural"))
     assert facts.bibtex.startswith("@inproceedings")
     assert facts.sections
     assert set(facts.sections) <= SECTIONS
     assert "10 per class" in facts.published_recipe(10) or facts.uses_kernel
     # Those that learn images by gradients of a network compute no kernel entries.
-    gradients = name in ("dc", "dsa")
-    assert facts.uses_kernel != gradients
-    assert facts.tag == ("gradient-matching" if gradients else "kernel-ridge-regression")
+    by_networks = {
+        "dc": "gradient-matching",
+        "dsa": "gradient-matching",
+        "frepo": "feature-regression",
+    }
+    assert facts.uses_kernel != (name in by_networks)
+    assert facts.tag == by_networks.get(name, "kernel-ridge-regression")
 
 
 def test_titles_and_variants_tell_the_algorithms_apart():
@@ -42,6 +46,7 @@ def test_labels_are_learned_fixed_or_solved():
     assert told == {
         "dc": ["learned", "fixed"],
         "dsa": ["learned", "fixed"],
+        "frepo": ["learned", "fixed"],
         "kip": ["learned", "fixed"],
         "kip_newton": ["solved", "fixed"],
         "kip_solve": ["solved", "solved"],

@@ -59,7 +59,7 @@ def test_mistakes_in_naming_an_algorithm_are_told(example):
     for name, told in (
         (
             "gan",
-            "algorithm is 'gan': take one of dc, dsa, kip, kip_newton, kip_solve, ls, or a module "
+            "algorithm is 'gan': take one of dc, dsa, frepo, kip, kip_newton, kip_solve, ls, or a module "
             "of your own",
         ),
         ("mine.none", "algorithm is 'mine.none': take one of"),

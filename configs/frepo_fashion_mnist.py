@@ -1,0 +1,22 @@
+r"""FRePo on Fashion-MNIST: ten images for networks.
+
+Setting: Zhou et al., NeurIPS 2022 (arXiv 2206.00719), with networks of width 128 without
+normalisation in the place of 128, 256, 512 channels with batch normalisation.
+
+Expected: no figure is quoted here.
+Measured: not yet.
+
+Run: python main.py --config=configs/frepo_fashion_mnist.py --workdir=runs/frepo_fashion_mnist \
+    --config.dataset.data_dir=DIR
+"""
+
+from ml_collections import ConfigDict
+
+from configs import frepo_mnist
+
+
+def get_config() -> ConfigDict:
+    """`frepo_mnist` with what differs."""
+    config = frepo_mnist.get_config()
+    config.dataset.name = "fashion_mnist"
+    return config

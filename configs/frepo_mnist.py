@@ -1,0 +1,24 @@
+r"""FRePo on MNIST: ten images for networks.
+
+Setting: Zhou et al., NeurIPS 2022 (arXiv 2206.00719), with networks of width 128 without
+normalisation in the place of 128, 256, 512 channels with batch normalisation.
+
+Expected: 93.0 / 98.6 % by a ConvNet with 1 / 10 images per class, after 500,000 steps.
+Measured: not yet.
+
+Run: python main.py --config=configs/frepo_mnist.py --workdir=runs/frepo_mnist \
+    --config.dataset.data_dir=DIR
+"""
+
+from ml_collections import ConfigDict
+
+from configs import frepo_cifar10
+
+
+def get_config() -> ConfigDict:
+    """`frepo_cifar10` with what differs."""
+    config = frepo_cifar10.get_config()
+    config.dataset.name = "mnist"
+    config.preprocess = "standard"
+    config.frepo.flip = False
+    return config

@@ -1,0 +1,317 @@
+"""FRePo: KIP's loss by the features of networks that are being trained on the support.
+
+Zhou, Nezhadarya, Ba, *Dataset Distillation using Neural Feature Regression* (NeurIPS 2022, arXiv
+2206.00719). A step draws a network of a pool, regresses a batch of targets on the support by the
+inner products of its last features, updates images and labels, and trains the network on them.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh
+from jax.sharding import PartitionSpec as P
+from ml_collections import ConfigDict
+
+from kip_flax import krr
+from kip_flax.algorithms import base, kip
+from kip_flax.algorithms.base import Facts, Problem, Step, Support
+from kip_flax.data import Dataset
+from kip_flax.krr import feature_kernel
+from kip_flax.networks import recipe
+from kip_flax.runtime import batching
+from kip_flax.runtime.errors import UserError
+from kip_flax.runtime.fields import Section
+
+if TYPE_CHECKING:
+    from kip_flax.networks.build import Make
+    from kip_flax.networks.pool import Network, Pool, Pooling
+
+_RIDGE = 1e-6  # Of the mean diagonal of the features' kernel.
+_NETWORKS = 30  # Apart from the keys of a run, which follow from the same seed.
+_MOST_TRAINED = 1000  # Learned images that a network is trained on in one step.
+_BIBTEX = """@inproceedings{zhou2022dataset,
+  title     = {Dataset Distillation using Neural Feature Regression},
+  author    = {Zhou, Yongchao and Nezhadarya, Ehsan and Ba, Jimmy},
+  booktitle = {Advances in Neural Information Processing Systems},
+  year      = {2022},
+  note      = {arXiv:2206.00719}
+}"""
+
+FACTS = Facts(
+    title="FRePo",
+    spelled_out="Neural Feature Regression with Pooling (FRePo)",
+    tag="feature-regression",
+    bibtex=_BIBTEX,
+    sections=("frepo", "optimizer"),
+)
+
+
+def _check_fields(fields: Any) -> None:
+    decay = fields["frepo.average"]
+    if not 0 <= decay < 1:
+        raise UserError(f"frepo.average is {decay}: it must be at least 0 and below 1.")
+    recipe.spec_of(fields["frepo.network"], "fc", 1)
+
+
+SECTION = Section(
+    {
+        "frepo.network": str,
+        "frepo.width": int,
+        "frepo.growth": int,
+        "frepo.normalization": str,
+        "frepo.pool": int,
+        "frepo.life": int,
+        "frepo.learning_rate": float,
+        "frepo.flip": bool,
+        "frepo.margin": bool,
+        "frepo.average": float,
+    },
+    choices={"frepo.normalization": ("none", "batch", "instance")},
+    minima={"frepo.width": 1, "frepo.growth": 1, "frepo.pool": 1, "frepo.life": 1},
+    above_zero=("frepo.learning_rate",),
+    check=_check_fields,
+)
+
+
+class FrepoState(flax.struct.PyTreeNode):
+    """The learned support and the networks.
+
+    Attributes:
+        step: () int32, steps taken.
+        params: {'images': (S, H, W, C)} and, where labels are learned, 'labels': (S, classes).
+        labels: (S, classes), those in use unless they are learned.
+        opt_state: optax state of `params`.
+        average: like `params`: the exponential mean of the last sets, which is what there is to
+            use; () without one.
+        pool: the networks.
+    """
+
+    step: jax.Array
+    params: dict[str, jax.Array]
+    labels: jax.Array
+    opt_state: Any
+    average: Any
+    pool: Pool
+
+    @property
+    def support(self) -> Support:
+        """Support images (S, H, W, C) and labels (S, classes)."""
+        used = self.average or self.params
+        return used["images"], used.get("labels", self.labels)
+
+
+def init(config: ConfigDict, images: jax.Array, labels: jax.Array) -> FrepoState:
+    """State before the first step: support images (S, H, W, C) and labels (S, classes)."""
+    classes = labels.shape[1]
+    labels = jnp.asarray(labels, jnp.float32)
+    if config.support.init in base.SUPPORT_DRAWS:
+        labels = labels / (classes / 10) ** 0.5
+    params = {"images": jnp.asarray(images, jnp.float32)}
+    if config.support.learn_labels:
+        params["labels"] = labels
+    pool = _pooling(config, images.shape[1:], classes).start()
+    return FrepoState(
+        step=jnp.zeros((), jnp.int32),
+        params=params,
+        labels=labels,
+        opt_state=base.make_optimizer(config).init(params),
+        average=dict(params) if config.frepo.average else (),
+        pool=pool,
+    )
+
+
+def make_step(problem: Problem) -> Step:
+    """One update of the support and of a network, on a batch of targets that is drawn anew."""
+    config, targets, mesh = problem.config, problem.targets, problem.mesh
+    pooling = _pooling(config, targets.images.shape[1:], targets.num_classes)
+    method = _Method(
+        pooling=pooling,
+        tx=base.make_optimizer(config),
+        flip=config.frepo.flip,
+        margin=config.frepo.margin,
+        average=config.frepo.average,
+        devices=mesh.shape["data"],
+        key=jax.random.fold_in(problem.key, 2),
+    )
+    return kip.on_batches(problem, method.over(mesh))
+
+
+def check_data(config: ConfigDict, dataset: Dataset) -> None:
+    """Raises UserError if a batch is larger than the training set, or images are too small."""
+    kip.check_data(config, dataset)
+    from kip_flax.networks import build  # Flax's modules take a second to load.
+
+    build.num_parameters(_make(config, dataset.image_shape, dataset.num_classes))
+
+
+def mirrored(support: Support) -> Support:
+    """Images (2 S, H, W, C) and labels (2 S, classes): the support, and its mirror images."""
+    images, labels = support
+    return jnp.concatenate([images, images[:, :, ::-1]]), jnp.concatenate([labels, labels])
+
+
+def margin_loss(labels: jax.Array) -> jax.Array:
+    """Mean of -min(largest - second largest, 1/classes) of labels (S, classes)."""
+    first, second = jnp.moveaxis(jax.lax.top_k(labels, 2)[0], 1, 0)
+    return -jnp.mean(jnp.minimum(first - second, 1 / labels.shape[1]))
+
+
+@dataclass(frozen=True, eq=False)
+class _Method:
+    """One step, on every device of a mesh; they share the targets and the support."""
+
+    pooling: Pooling
+    tx: optax.GradientTransformation
+    flip: bool
+    margin: bool
+    average: float
+    devices: int
+    key: jax.Array
+
+    def over(self, mesh: Mesh) -> Callable[..., tuple[FrepoState, kip.Metrics]]:
+        """`update(state, x_t, y_t, weights) -> (state, metrics)`; targets lie over 'data'."""
+        specs = (P(), P("data"), P("data"), P("data"))
+        return jax.shard_map(self._step, mesh=mesh, in_specs=specs, out_specs=P(), check_vma=False)
+
+    def _step(
+        self, state: FrepoState, x_t: jax.Array, y_t: jax.Array, weights: jax.Array
+    ) -> tuple[FrepoState, kip.Metrics]:
+        draw_key, train_key = jax.random.split(jax.random.fold_in(self.key, state.step))
+        number = jax.random.randint(draw_key, (), 0, self.pooling.size)
+        network = self.pooling.network(state.pool, number)
+        features = self.pooling.net.features
+        f_t = feature_kernel.in_passes(features, network.params, network.other, x_t)
+        batch = feature_kernel.Batch(f_t, y_t, weights)
+        grads, metrics = self._gradient(state, network, batch)
+        updates, opt_state = self.tx.update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        new = state.replace(
+            step=state.step + 1,
+            params=params,
+            opt_state=opt_state,
+            average=self._mean(state, params),
+        )
+        train = functools.partial(self._network_gradient, new, train_key)
+        pool = self.pooling.put(state.pool, number, self.pooling.updated(network, train))
+        return new.replace(pool=pool), metrics
+
+    def _gradient(
+        self, state: FrepoState, network: Network, batch: feature_kernel.Batch
+    ) -> tuple[dict[str, jax.Array], kip.Metrics]:
+        """Gradient of the loss in `state.params`, and what the step measures."""
+        support = _current(state)
+        (images, labels), fold = jax.vjp(mirrored if self.flip else lambda same: same, support)
+        f_s, pull = self._features(network, images)
+        count = jax.lax.psum(jnp.sum(batch.weights), "data")
+
+        def loss(f_s: jax.Array, y_s: jax.Array) -> tuple[jax.Array, jax.Array]:
+            alpha = krr.solve(feature_kernel.linear(f_s, f_s), y_s, _RIDGE)
+            predictions = krr.predict(feature_kernel.linear(batch.features, f_s), alpha)
+            errors = jnp.sum(optax.l2_loss(predictions, batch.y), axis=1)
+            right = jnp.argmax(predictions, axis=1) == jnp.argmax(batch.y, axis=1)
+            return batch.weights @ errors / count, batch.weights @ right / count
+
+        found = jax.value_and_grad(loss, (0, 1), has_aux=True)(f_s, labels)
+        (value, right), (g_f, g_y) = jax.lax.psum(found, "data")
+        ((g_images, g_labels),) = fold((pull(g_f), g_y))
+        if self.margin:
+            margin, g_margin = jax.value_and_grad(margin_loss)(support[1])
+            value, g_labels = value + margin, g_labels + g_margin
+        grads = {"images": g_images, "labels": g_labels}
+        grads = {name: grads[name] for name in state.params}
+        return grads, {"loss": value, "accuracy": right, "grad_norm": optax.tree.norm(grads)}
+
+    def _features(
+        self, network: Network, images: jax.Array
+    ) -> tuple[jax.Array, Callable[[jax.Array], jax.Array]]:
+        """Features (n, F) of n images, and a function of their gradient: that of the images."""
+        features = self.pooling.net.features
+        own = self._share(images)
+        f_own = feature_kernel.in_passes(features, network.params, network.other, own)
+
+        def pull(cotangent: jax.Array) -> jax.Array:
+            of_images = functools.partial(features, network.params, network.other)
+            grads = feature_kernel.image_gradient(of_images, own, self._share(cotangent))
+            return jax.lax.all_gather(grads, "data", tiled=True)[: len(images)]
+
+        return jax.lax.all_gather(f_own, "data", tiled=True)[: len(images)], pull
+
+    def _share(self, rows: jax.Array) -> jax.Array:
+        """This device's part of `rows` (n, ...), padded to the same number on every device."""
+        padded = batching.pad_rows(rows, self.devices)
+        size = len(padded) // self.devices
+        return jax.lax.dynamic_slice_in_dim(padded, jax.lax.axis_index("data") * size, size)
+
+    def _network_gradient(
+        self, state: FrepoState, key: jax.Array, network: Network
+    ) -> tuple[Any, Any]:
+        """Of the squared error on the support, as (parameters, running averages)."""
+        x, y = _current(state)
+        if len(x) > _MOST_TRAINED:
+            rows = jax.random.permutation(key, len(x))[:_MOST_TRAINED]
+            x, y = x[rows], y[rows]
+
+        def loss(params: Any, x: jax.Array, y: jax.Array, weights: jax.Array) -> Any:
+            outputs, other = self.pooling.net.apply_train(params, network.other, x)
+            return weights @ jnp.sum(optax.l2_loss(outputs, y), axis=1), other
+
+        weights = jnp.full(len(x), 1 / len(x), jnp.float32)
+        if jax.tree.leaves(network.other):  # It normalises over the batch.
+            return jax.grad(loss, has_aux=True)(network.params, x, y, weights)
+        own = [self._share(rows) for rows in (x, y, weights)]
+        grads = batching.gradient_in_passes(lambda *a: loss(*a)[0], network.params, *own)
+        return jax.lax.psum(grads, "data"), network.other
+
+    def _mean(self, state: FrepoState, params: dict[str, jax.Array]) -> Any:
+        """The exponential mean of the sets; over the first steps it forgets faster."""
+        if not state.average:
+            return ()
+        steps = state.step.astype(jnp.float32)
+        decay = jnp.minimum(self.average, (1 + steps) / (10 + steps))
+        return jax.tree.map(lambda old, new: old + (1 - decay) * (new - old), state.average, params)
+
+
+def _current(state: FrepoState) -> Support:
+    return state.params["images"], state.params.get("labels", state.labels)
+
+
+def _pooling(config: ConfigDict, shape: tuple[int, ...], classes: int) -> Pooling:
+    from kip_flax.networks import build, pool
+
+    height, width, channels = shape
+    make = _make(config, (height, width, channels), classes)
+    return pool.Pooling(
+        net=build.functions(make),
+        tx=optax.adam(config.frepo.learning_rate),
+        size=config.frepo.pool,
+        life=config.frepo.life,
+        key=jax.random.fold_in(jax.random.key(config.seed), _NETWORKS),
+    )
+
+
+def _make(config: ConfigDict, shape: tuple[int, int, int], classes: int) -> Make:
+    """What makes a network of the pool; UserError if images are too small for it."""
+    from kip_flax.networks import build, zoo
+
+    options, kernel = config.frepo, config.kernel
+    spec = recipe.spec_of(options.network, kernel.architecture, kernel.depth)
+    if spec is None:
+        return functools.partial(zoo.make_network, options.network, shape, classes)
+    return functools.partial(
+        build.make_network,
+        spec,
+        shape,
+        classes,
+        width=options.width,
+        weights=build.Weights(kernel.w_std, kernel.b_std),
+        normalization=options.normalization,
+        growth=options.growth,
+    )
