@@ -45,12 +45,18 @@ _BIBTEX = """@inproceedings{zhou2022dataset,
   note      = {arXiv:2206.00719}
 }"""
 
+
+def _published_recipe(per_class: int) -> str:
+    return f"{per_class} per class: 500,000 steps of 1,024 training images"
+
+
 FACTS = Facts(
     title="FRePo",
     spelled_out="Neural Feature Regression with Pooling (FRePo)",
     tag="feature-regression",
     bibtex=_BIBTEX,
     sections=("frepo", "optimizer"),
+    published_recipe=_published_recipe,
 )
 
 

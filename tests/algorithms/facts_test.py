@@ -9,7 +9,7 @@ from configs import default
 from kip_flax import algorithms
 from kip_flax.algorithms import base
 
-SECTIONS = {"optimizer", "newton", "matching"}
+SECTIONS = {"optimizer", "newton", "matching", "frepo"}
 
 
 @pytest.mark.parametrize("name", algorithms.NAMES)
