@@ -7,6 +7,7 @@ Run: python main.py --config=configs/default.py --workdir=runs/default
 """
 
 from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
 
 
 def get_config() -> ConfigDict:
@@ -166,39 +167,62 @@ def get_config() -> ConfigDict:
     # same ones at every evaluation; 0: all. About support.size / targets is added to the error.
     config.eval.label_targets = 10_000
 
-    # --mode=transfer: finite networks trained on a distilled set. The defaults are the published
-    # recipe (Nguyen et al., NeurIPS 2021).
+    # --mode=transfer: finite networks trained on a distilled set. A placeholder is None: as the
+    # recipe says.
     config.transfer = ConfigDict()
     # Networks: 'kernel' (the one above, of finite width), 'NAME:DEPTH' (any other description, such
     # as 'myrtle:5'), 'krr' (no network: kernel ridge regression with the kernel above; 'krr:fc:1':
     # with another), or one of kip_flax/networks/zoo.py: mlp,
     # convnet_in, convnet2_in, lenet, alexnet, vgg11_in, vgg11_bn, resnet18_in, resnet18_bn.
     config.transfer.networks = ("krr", "kernel")
-    # Channels or units of a layer of 'kernel' and 'NAME:DEPTH'.
-    config.transfer.width = 1024
+    # How they are trained: 'auto', 'kip' (Nguyen et al., NeurIPS 2021), 'dc' (Zhao and Bilen, 2021)
+    # or 'frepo' (Zhou et al., NeurIPS 2022); kip_flax/networks/recipe.py has their constants.
+    config.transfer.recipe = "auto"
+    # Channels or units of a layer of 'kernel' and 'NAME:DEPTH': 128 (kip: 1024).
+    config.transfer.width = placeholder(int)
     # 'standard' or 'ntk', of the same networks.
     config.transfer.parameterization = "standard"
-    # 'mse' (half the mean squared error) or 'cross_entropy'.
-    config.transfer.loss = "mse"
-    # 'soft': the labels as they are; 'hard': one-hot at the largest.
-    config.transfer.labels = "soft"
-    # Augmentations of the training batches, comma separated; DSA's are
-    # 'color,crop,cutout,flip,scale,rotate', with 'one' below. '' for none.
-    config.transfer.augment = ""
-    # 'all' of them, in order, or 'one', drawn for every batch, as DSA trains.
-    config.transfer.augment_draw = "all"
-    # Steps of gradient descent; the learning rate goes to 0 as a cosine.
-    config.transfer.num_steps = 5000
-    # Images of a step; all, if the set has no more.
-    config.transfer.batch_size = 100
-    # Of the gradient descent.
-    config.transfer.momentum = 0.9
-    # Learning rate, in units of the largest that the network's tangent kernel bears. Of several
-    # the best on held-out training images is taken.
-    config.transfer.lr_factor = (1.0,)
+    # 'mse' (half the mean squared error) or 'cross_entropy' (dc).
+    config.transfer.loss = placeholder(str)
+    # 'soft': the labels as they are; 'hard': one-hot at the largest (dc).
+    config.transfer.labels = placeholder(str)
+    # Labels are multiplied by it; RFAD takes 2, 8 or 16.
+    config.transfer.label_scale = placeholder(float)
+    # What learns is f - f0, the outputs less those of the initial network, as RFAD trains.
+    config.transfer.centred = placeholder(bool)
+    # Images are divided by the deviation of the real ones (auto).
+    config.transfer.scale_inputs = placeholder(bool)
+    # Augmentations of the training batches, comma separated; '' for none (kip). The recipes flip
+    # what may be flipped: not digits.
+    config.transfer.augment = placeholder(str)
+    # 'all' of them, in order, or 'one', drawn for every batch, as DSA and FRePo train.
+    config.transfer.augment_draw = placeholder(str)
+    # 'sgd' (kip, dc), 'adam' (auto, frepo), 'adabelief' or 'lamb'.
+    config.transfer.optimizer = placeholder(str)
+    # Of 'sgd': 0.9.
+    config.transfer.momentum = placeholder(float)
+    # Learning rates. Of several the best on held-out training images is taken.
+    config.transfer.learning_rate = placeholder(tuple)
+    # The same in units of the largest that the network's tangent kernel bears, in the place of
+    # learning_rate: (1.0,) (kip). Whoever gives it trains by 'sgd'.
+    config.transfer.lr_factor = placeholder(tuple)
     # Weight decay: half of it times the squared norm of all parameters is added to the loss.
-    # Several: as above, together with lr_factor.
-    config.transfer.l2 = (1e-3,)
+    # Several: as above, together with the rates.
+    config.transfer.l2 = placeholder(tuple)
+    # Steps of a training: by the number of images, but 5,000 (kip).
+    config.transfer.num_steps = placeholder(int)
+    # Images of a step; all, if the set has no more: 500 (kip: 100, dc: 256).
+    config.transfer.batch_size = placeholder(int)
+    # 'cosine': the rate falls to end_rate at the last step; 'drop': at half of the steps (dc).
+    config.transfer.schedule = placeholder(str)
+    # Steps in which the rate grows from 0 (frepo: 500).
+    config.transfer.warmup_steps = placeholder(int)
+    # Share of the rate that is left at the end (frepo: 0.01, dc: 0.1).
+    config.transfer.end_rate = placeholder(float)
+    # Decay of the exponential mean of the weights that is tested; 0: the last weights (kip, dc).
+    config.transfer.average = placeholder(float)
+    # Steps of the trainings, of one seed, by which rate and L2 are chosen: a fifth of num_steps.
+    config.transfer.choice_steps = placeholder(int)
     # Networks that are trained, with weights (and, where random, images) of their own.
     config.transfer.seeds = 5
     # Share of the training images, evenly over the classes, that choices are made on; baselines
@@ -208,8 +232,8 @@ def get_config() -> ConfigDict:
     config.transfer.ntk_inputs = 50
     # Test images per pass of the network; on a CPU no more than its cache holds.
     config.transfer.eval_batch_size = 100
-    # Steps between checkpoints.
-    config.transfer.every_steps = 500
+    # At most so many steps between two looks at a training; None: as many as take some seconds.
+    config.transfer.every_steps = placeholder(int)
     # Real images of the same number to compare with: 'initial' (what the set was made from),
     # 'label_solve' (the same, labels solved), 'random', 'kmeans', 'herding'.
     config.transfer.baselines = ()

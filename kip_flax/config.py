@@ -160,16 +160,17 @@ def validate(config: ConfigDict) -> None:
     sections = list(SECTIONS)
     if isinstance(flat.get("algorithm"), str):
         sections += _foreign_sections(flat["algorithm"])
-    _check_fields(flat, {name: kind for part in sections for name, kind in part.fields.items()})
+    known = {name: kind for part in sections for name, kind in part.fields.items()}
+    _check_fields(flat, known, {name for part in sections for name in part.optional})
     for name, allowed in _all(part.choices for part in sections):
-        if flat[name] not in allowed:
+        if flat[name] is not None and flat[name] not in allowed:
             raise UserError(f"{name} is {flat[name]!r}: take one of {', '.join(allowed)}.")
     for name, minimum in _all(part.minima for part in sections):
-        if flat[name] < minimum:
+        if flat[name] is not None and flat[name] < minimum:
             raise UserError(f"{name} is {flat[name]}: it must be at least {minimum}.")
     for part in sections:
         for name in part.above_zero:
-            if not flat[name] > 0:
+            if flat[name] is not None and not flat[name] > 0:
                 raise UserError(f"{name} is {flat[name]}: it must be above 0.")
     for part in sections:
         if part.check is not None:
@@ -260,7 +261,7 @@ def check_same(old: dict[str, Any], new: dict[str, Any], kind: str, workdir: str
             )
 
 
-def _check_fields(flat: dict[str, Any], known: dict[str, type]) -> None:
+def _check_fields(flat: dict[str, Any], known: dict[str, type], optional: set[str]) -> None:
     unknown = _names(flat.keys() - known.keys())
     if unknown:
         raise UserError(f"unknown config field {unknown}: configs/default.py lists all fields.")
@@ -268,6 +269,8 @@ def _check_fields(flat: dict[str, Any], known: dict[str, type]) -> None:
     if missing:
         raise UserError(f"config without the field {missing}: begin with configs/default.py.")
     for name, kind in known.items():
+        if flat[name] is None and name in optional:
+            continue
         if not _is(flat[name], kind):
             raise UserError(
                 f"{name} is {flat[name]!r}: it must be of type {kind.__name__}, "

@@ -143,6 +143,7 @@ def test_an_architecture_of_ones_own_distils_exports_evaluates_and_transfers(own
             num_steps=2,
             eval__steps=(),
             transfer__networks=("krr", "kernel", f"{name}:2", f"krr:{name}:2"),
+            transfer__recipe="kip",
             transfer__width=64,
             transfer__num_steps=100,
             transfer__every_steps=50,

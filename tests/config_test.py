@@ -2,6 +2,7 @@
 
 import importlib
 import importlib.machinery
+import json
 import re
 import subprocess
 import sys
@@ -91,8 +92,13 @@ def test_config_runs_two_steps_on_digits(name, tmp_path, monkeypatch):
 
 
 def test_default_holds_every_field_with_its_type():
-    flat = config_lib.flatten(default.get_config())
-    assert {name: type(value) for name, value in flat.items()} == FIELDS
+    config = default.get_config()
+    flat = config_lib.flatten(config)
+    optional = {name for section in config_lib.SECTIONS for name in section.optional}
+    assert {name for name, value in flat.items() if value is None} == optional
+    with config.unlocked():  # A placeholder tells its type.
+        kinds = {name: config.transfer.get_ref(name[9:]).get_type() for name in optional}
+    assert {name: type(value) for name, value in flat.items()} | kinds == FIELDS
 
 
 def test_every_default_is_commented():
@@ -141,6 +147,15 @@ def test_every_default_is_commented():
             r"transfer.lr_factor is \(0.1, 0\): write numbers above 0",
         ),
         ("transfer__l2", (-1.0,), "transfer.l2 is .*: write numbers at least 0"),
+        ("transfer__recipe", "rfad", "transfer.recipe is 'rfad': take one of auto, kip, dc, frepo"),
+        ("transfer__optimizer", "lion", "transfer.optimizer is 'lion': take one of sgd, adam, ada"),
+        ("transfer__schedule", "step", "transfer.schedule is 'step': take one of cosine, drop"),
+        ("transfer__width", 0, "transfer.width is 0: it must be at least 1"),
+        ("transfer__learning_rate", (), r"transfer.learning_rate is \(\): write numbers above 0"),
+        ("transfer__average", 1.0, "transfer.average is 1: the first weights would stay"),
+        ("transfer__average", 1.5, "transfer.average is 1.5: it must lie between 0 and 1"),
+        ("transfer__end_rate", -0.1, "transfer.end_rate is -0.1: it must be at least 0"),
+        ("transfer__label_scale", 0.0, "transfer.label_scale is 0.0: it must be above 0"),
         ("transfer__held_out", 1.0, "transfer.held_out is 1.0: it must lie between 0 and 1"),
         ("transfer__baselines", ("best",), "transfer.baselines names 'best': take some of initial"),
         ("transfer__ladder", (10, 0), r"transfer.ladder is \(10, 0\): write sizes"),
@@ -166,6 +181,19 @@ def test_types_are_checked():
         config_lib.validate(type(default.get_config())(config))
     config["num_steps"], config["reg"] = 3, 0
     config_lib.validate(type(default.get_config())(config))
+    config["transfer"]["width"] = "8"  # Or nothing, which a recipe fills in.
+    with pytest.raises(UserError, match=r"transfer.width is '8': it must be of type int, not str"):
+        config_lib.validate(type(default.get_config())(config))
+
+
+def test_what_a_recipe_fills_in_outlives_json():
+    """As a run keeps its configuration; with some of it given, as older programs kept all of it."""
+    config = ConfigDict(json.loads(json.dumps(changed(transfer__l2=(0.1,)).to_dict())))
+    config_lib.validate(config)
+    assert config.transfer.width is None
+    assert tuple(config.transfer.l2) == (0.1,)
+    config.transfer.width, config.transfer.average = 64, 0.5
+    config_lib.validate(config)
 
 
 def test_a_missing_field_is_named():
@@ -179,6 +207,37 @@ def test_a_missing_field_is_named():
 def test_label_solve_refuses_augmentation():
     with pytest.raises(UserError, match="Label Solve does not augment"):
         config_lib.validate(changed(algorithm="ls", augment="flip"))
+
+
+@pytest.mark.parametrize(
+    ("fields", "told"),
+    [
+        (
+            {"transfer__learning_rate": (0.1,), "transfer__lr_factor": (1.0,)},
+            "transfer.learning_rate and transfer.lr_factor are both given: take one of them",
+        ),
+        (
+            {"transfer__optimizer": "adam", "transfer__lr_factor": (1.0,)},
+            "the optimizer is adam: give transfer.learning_rate, or transfer.optimizer='sgd'",
+        ),
+        (
+            {"transfer__recipe": "kip", "transfer__optimizer": "adam"},
+            "the optimizer is adam: give transfer.learning_rate",
+        ),
+        (
+            {"transfer__num_steps": 100, "transfer__warmup_steps": 100},
+            "transfer.warmup_steps is 100 of 100 steps: take fewer, or a larger",
+        ),
+        (
+            {"transfer__recipe": "dc", "transfer__label_scale": 8.0},
+            "transfer.label_scale is 8 and transfer.loss 'cross_entropy', whose labels are prob",
+        ),
+    ],
+)
+def test_fields_that_do_not_go_together_are_told(fields, told):
+    with pytest.raises(UserError, match=told) as caught:
+        config_lib.validate(changed(**fields))
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -51,6 +51,7 @@ class Dataset:
         train_labels, test_labels: int32 (n,), 0 to num_classes - 1.
         class_names: one name per class.
         split: what the test images are: 'test', or 'validation' where they were training images.
+        mirrorable: whether an image stays one of its class when left and right are swapped.
     """
 
     name: str
@@ -60,6 +61,7 @@ class Dataset:
     test_labels: np.ndarray
     class_names: tuple[str, ...]
     split: str = "test"
+    mirrorable: bool = False
 
     @property
     def num_classes(self) -> int:
@@ -167,4 +169,13 @@ def _checked(name: str, source: Source, train: Part, test: Part) -> Dataset:
             f"{test[0].shape[1:]}."
         )
     train_labels, test_labels = train[1].astype(np.int32), test[1].astype(np.int32)
-    return Dataset(name, train[0], train_labels, test[0], test_labels, source.class_names)
+    mirrorable = sets.facts(name).mirrorable
+    return Dataset(
+        name,
+        train[0],
+        train_labels,
+        test[0],
+        test_labels,
+        source.class_names,
+        mirrorable=train[0].shape[-1] == 3 if mirrorable is None else mirrorable,
+    )

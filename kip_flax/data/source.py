@@ -35,8 +35,11 @@ class Facts:
             evaluators normalise; None if they do not know it.
         preprocess_by: how the makers of other layouts (see `export.layouts`) preprocess it, where
             it is not as usual.
+        mirrorable: whether an image stays one of its class when left and right are swapped; None:
+            not known, and supposed of colour images alone.
     """
 
     field_name: str = ""
     field_moments: tuple[tuple[float, ...], tuple[float, ...]] | None = None
     preprocess_by: Mapping[str, str] = field(default_factory=dict)
+    mirrorable: bool | None = None

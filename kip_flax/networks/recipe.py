@@ -1,5 +1,12 @@
-"""How networks are trained on a set, and how both are named in `transfer`'s fields."""
+"""How networks are trained on a set: whole recipes by name, and the fields of `transfer`.
 
+A field of a recipe that the configuration leaves at None is as the recipe says. Some follow from
+the set: the number of steps from how many images it has, augmentations from what they show.
+"""
+
+import dataclasses
+import itertools
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -13,27 +20,270 @@ from kip_flax.runtime.fields import Section
 # ones; draws; coresets.
 BASELINES = ("initial", "label_solve", "random", *coresets.CORESETS)
 KRR = "krr"  # Stands among the networks for kernel ridge regression.
+RECIPES = ("auto", "kip", "dc", "frepo")
+OPTIMIZERS = ("sgd", "adam", "adabelief", "lamb")
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a network is trained.
+    """How a network is trained on a set.
 
     Attributes:
-        loss: 'mse', 0.5 * mean((f - y)^2), or 'cross_entropy'.
-        num_steps: of the whole training; the rate is 0 after them.
-        batch_size: images of a step, drawn without replacement; all images if there are no more.
-        momentum: of the gradient descent.
+        loss: 'mse', 0.5 * mean((f - y)^2) over images and classes, or 'cross_entropy'.
+        labels: 'soft' or 'hard', see `train.training_labels`.
+        optimizer: one of `OPTIMIZERS`.
+        rates: learning rates, of which one is chosen.
+        relative: the rates are in units of the largest that the network's tangent kernel bears.
+        l2s: each times half the squared norm of the parameters may be added to the loss; with
+            every rate it is a candidate.
+        num_steps: of one training.
+        batch_size: images of a step, drawn without replacement; all if there are no more.
+        momentum: of 'sgd'.
+        schedule: 'cosine' falls to `end_rate` at the end, 'drop' to it at half of the steps.
+        warmup_steps: in which the rate grows from 0, linearly; the schedule begins after them.
+        end_rate: share of the rate, 0 to 1.
+        average: decay of the exponential mean of the weights, by which the network is judged
+            (debiased); 0: none, the last weights.
+        label_scale: labels are multiplied by it.
+        centred: what learns is f - f0, the outputs less those of the initial network.
+        scale_inputs: images are divided by the deviation of the real ones.
         augments: names from `augment`, applied to every batch.
         augment_draw: 'all' of them, or 'one', drawn for every batch (see `augment.one_of`).
+        choice_steps: steps of a training by which a candidate is chosen.
+        width: channels or units of a layer of the networks that are described.
     """
 
     loss: str
+    labels: str
+    optimizer: str
+    rates: tuple[float, ...]
     num_steps: int
     batch_size: int
-    momentum: float
+    width: int
+    relative: bool = False
+    l2s: tuple[float, ...] = (0.0,)
+    momentum: float = 0.9
+    schedule: str = "cosine"
+    warmup_steps: int = 0
+    end_rate: float = 0.0
+    average: float = 0.0
+    label_scale: float = 1.0
+    centred: bool = False
+    scale_inputs: bool = False
     augments: tuple[str, ...] = ()
     augment_draw: str = "all"
+    choice_steps: int = 1
+
+    @property
+    def candidates(self) -> list[tuple[float, float]]:
+        """All pairs of a rate and an L2."""
+        return list(itertools.product(self.rates, self.l2s))
+
+    @property
+    def words(self) -> str:
+        """What a person asks first."""
+        unit = " of the largest rate" if self.relative else ""
+        rates = " or ".join(f"{rate:g}" for rate in self.rates) + unit
+        l2s = " or ".join(f"{l2:g}" for l2 in self.l2s)
+        one = "one of " if self.augment_draw == "one" and self.augments else ""
+        augmented = f"augmented by {one}{', '.join(self.augments) or 'nothing'}"
+        mean = f", mean of the weights {self.average:g}" if self.average else ""
+        return (
+            f"{self.num_steps} steps of at most {self.batch_size} images, {self.loss} on "
+            f"{self.labels} labels, {self.optimizer} {rates}, L2 {l2s}, {augmented}{mean}"
+        )
+
+    def choosing(self) -> "Recipe":
+        """The recipe of the short trainings that a candidate is chosen by."""
+        steps = min(self.choice_steps, self.num_steps)
+        warmup = self.warmup_steps * steps // self.num_steps
+        return dataclasses.replace(self, num_steps=steps, warmup_steps=warmup)
+
+
+def make(
+    name: str,
+    size: int,
+    channels: int = 3,
+    mirrorable: bool = False,
+    changes: Mapping[str, Any] | None = None,
+) -> Recipe:
+    """The recipe `name` for a set.
+
+    Args:
+        name: one of `RECIPES`.
+        size: images of the set.
+        channels: of an image.
+        mirrorable: whether images may be flipped, see `data.Dataset`.
+        changes: fields of `transfer` by their names there, such as `learning_rate`, that take the
+            place of the recipe's; None and other names change nothing.
+
+    Raises:
+        UserError: two of them do not go together.
+    """
+    given = {k: v for k, v in (changes or {}).items() if v is not None}
+    if "learning_rate" in given and "lr_factor" in given:
+        raise UserError(
+            "transfer.learning_rate and transfer.lr_factor are both given: take one of them."
+        )
+    steps = given.get("num_steps")
+    recipe = _RECIPES[name](size, channels, mirrorable)
+    if steps is not None and "warmup_steps" not in given:
+        recipe = dataclasses.replace(recipe, warmup_steps=min(recipe.warmup_steps, steps // 2))
+    recipe = dataclasses.replace(recipe, **_attributes(given))
+    if "choice_steps" not in given:
+        recipe = dataclasses.replace(recipe, choice_steps=math.ceil(recipe.num_steps / 5))
+    _check_recipe(recipe)
+    return recipe
+
+
+def _attributes(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields of `transfer` as attributes of a recipe."""
+    same = [field.name for field in dataclasses.fields(Recipe) if field.name in given]
+    found = {name: given[name] for name in same}
+    if "learning_rate" in given:
+        found |= {"rates": tuple(given["learning_rate"]), "relative": False}
+    if "lr_factor" in given:
+        found = {"optimizer": "sgd"} | found
+        found |= {"rates": tuple(given["lr_factor"]), "relative": True}
+    if "l2" in given:
+        found["l2s"] = tuple(given["l2"])
+    if "augment" in given:
+        found["augments"] = augment.parse(given["augment"])
+    return found
+
+
+def _check_recipe(recipe: Recipe) -> None:
+    if recipe.relative and recipe.optimizer != "sgd":
+        raise UserError(
+            f"transfer.lr_factor is of the largest rate of gradient descent and the optimizer is "
+            f"{recipe.optimizer}: give transfer.learning_rate, or transfer.optimizer='sgd'."
+        )
+    if recipe.warmup_steps >= recipe.num_steps:
+        raise UserError(
+            f"transfer.warmup_steps is {recipe.warmup_steps} of {recipe.num_steps} steps: take "
+            f"fewer, or a larger transfer.num_steps."
+        )
+    if recipe.label_scale != 1 and recipe.loss != "mse":
+        raise UserError(
+            f"transfer.label_scale is {recipe.label_scale:g} and transfer.loss "
+            f"{recipe.loss!r}, whose labels are probabilities: scale those of 'mse'."
+        )
+
+
+def resolved(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """What the fields of a recipe stand for, by dotted name; where the size decides, at several.
+
+    Configurations that train alike give the same, however they say it.
+
+    Args:
+        fields: of `transfer`, by their names there.
+    """
+    by_size = [make(fields["recipe"], size, changes=fields) for size in (10, 100, 10_000)]
+    told: dict[str, Any] = {}
+    for name in (field.name for field in dataclasses.fields(Recipe)):
+        values = [getattr(one, name) for one in by_size]
+        told[name] = values[0] if all(v == values[0] for v in values) else values
+    told["lr_factor" if told.pop("relative") else "learning_rate"] = told.pop("rates")
+    told["l2"] = told.pop("l2s")
+    told["augment"] = told.pop("augments")
+    if fields["augment"] is None:  # The data decide, which are told apart.
+        told["augment"] = f"as {fields['recipe']} says"
+    if len(by_size[0].candidates) == 1:
+        del told["choice_steps"]
+    return {f"transfer.{name}": value for name, value in told.items()}
+
+
+def _auto(size: int, channels: int, mirrorable: bool) -> Recipe:
+    """Found on held-out training images of CIFAR-10 and MNIST, see docs/transfer.md."""
+    return Recipe(
+        loss="mse",
+        labels="soft",
+        optimizer="adam",
+        rates=(1e-3,),
+        num_steps=_between(_FREPO_STEPS, size) // 2,
+        batch_size=500,
+        width=128,
+        average=0.99,
+        scale_inputs=True,
+        augments=("flip", "shift") if mirrorable else ("shift",),
+    )
+
+
+def _kip(size: int, channels: int, mirrorable: bool) -> Recipe:
+    """Nguyen et al., NeurIPS 2021, section 4, and the notebook published with it."""
+    return Recipe(
+        loss="mse",
+        labels="soft",
+        optimizer="sgd",
+        rates=(1.0,),
+        relative=True,
+        l2s=(1e-3,),
+        num_steps=5000,
+        batch_size=100,
+        width=1024,
+    )
+
+
+def _dc(size: int, channels: int, mirrorable: bool) -> Recipe:
+    """Zhao and Bilen, ICLR and ICML 2021: the evaluation in their published code."""
+    batch, epochs = 256, 1000
+    names = augment.DSA_AUGMENTS if channels == 3 or mirrorable else ("crop", "scale", "rotate")
+    return Recipe(
+        loss="cross_entropy",
+        labels="hard",
+        optimizer="sgd",
+        rates=(0.01,),
+        l2s=(5e-4,),
+        num_steps=epochs * math.ceil(size / batch),
+        batch_size=batch,
+        width=128,
+        schedule="drop",
+        end_rate=0.1,
+        augments=_without_flip(names, mirrorable),
+        augment_draw="one",
+    )
+
+
+def _frepo(size: int, channels: int, mirrorable: bool) -> Recipe:
+    """Zhou et al., NeurIPS 2022: the evaluation in their published code.
+
+    Their loss is a sum over classes; with Adam, which divides by it, the mean trains alike.
+    """
+    names = ("flip", "color", "crop", "rotate", "shift", "cutout")
+    return Recipe(
+        loss="mse",
+        labels="soft",
+        optimizer="adam",
+        rates=(3e-4,),
+        num_steps=_between(_FREPO_STEPS, size),
+        batch_size=500,
+        width=128,
+        warmup_steps=500,
+        end_rate=0.01,
+        average=0.995,
+        augments=_without_flip(names, mirrorable),
+        augment_draw="one",
+    )
+
+
+_RECIPES = {"auto": _auto, "kip": _kip, "dc": _dc, "frepo": _frepo}
+# Steps by the number of images.
+_FREPO_STEPS = ((10, 1000), (100, 2000), (500, 5000), (1000, 10_000), (5000, 40_000))
+
+
+def _without_flip(names: tuple[str, ...], mirrorable: bool) -> tuple[str, ...]:
+    return names if mirrorable else tuple(name for name in names if name != "flip")
+
+
+def _between(points: tuple[tuple[int, int], ...], size: int) -> int:
+    """Linear between the points, both in logarithms; constant beyond them."""
+    if size <= points[0][0]:
+        return points[0][1]
+    for (n1, v1), (n2, v2) in itertools.pairwise(points):
+        if size <= n2:
+            share = math.log(size / n1) / math.log(n2 / n1)
+            return round(v1 * (v2 / v1) ** share)
+    return points[-1][1]
 
 
 def is_kernel(name: str) -> bool:
@@ -83,12 +333,24 @@ def _check(fields: Mapping[str, Any]) -> None:
         spec_of(str(name), fields["kernel.architecture"], fields["kernel.depth"])
     if not fields["transfer.networks"]:
         raise UserError("transfer.networks is empty: name one network, such as ('kernel',).")
-    augment.parse(fields["transfer.augment"])
-    for name, least in (("transfer.lr_factor", "above 0"), ("transfer.l2", "at least 0")):
+    for name, least in (
+        ("transfer.learning_rate", "above 0"),
+        ("transfer.lr_factor", "above 0"),
+        ("transfer.l2", "at least 0"),
+    ):
         values = fields[name]
+        if values is None:
+            continue
         fit = [_number(v) and (v > 0 or (v == 0 and least != "above 0")) for v in values]
         if not values or not all(fit):
             raise UserError(f"{name} is {values}: write numbers {least}, such as (0.1, 1.0).")
+    for name in ("transfer.average", "transfer.end_rate"):
+        if fields[name] is not None and not fields[name] <= 1:
+            raise UserError(f"{name} is {fields[name]}: it must lie between 0 and 1.")
+    if fields["transfer.average"] == 1:
+        raise UserError("transfer.average is 1: the first weights would stay; take 0.99.")
+    changes = {name.removeprefix("transfer."): value for name, value in fields.items()}
+    make(fields["transfer.recipe"], size=10, changes=changes)
     if not 0 < fields["transfer.held_out"] < 1:
         raise UserError(
             f"transfer.held_out is {fields['transfer.held_out']}: it must lie between 0 and 1."
@@ -111,20 +373,36 @@ def _number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
+# Fields of a recipe: None is as the recipe says.
+OF_RECIPES: dict[str, type] = {
+    "width": int,
+    "loss": str,
+    "labels": str,
+    "augment": str,
+    "augment_draw": str,
+    "optimizer": str,
+    "learning_rate": tuple,
+    "lr_factor": tuple,
+    "l2": tuple,
+    "num_steps": int,
+    "batch_size": int,
+    "momentum": float,
+    "schedule": str,
+    "warmup_steps": int,
+    "end_rate": float,
+    "average": float,
+    "label_scale": float,
+    "centred": bool,
+    "scale_inputs": bool,
+    "choice_steps": int,
+}
+
 SECTION = Section(
     {
         "transfer.networks": tuple,
-        "transfer.width": int,
+        "transfer.recipe": str,
         "transfer.parameterization": str,
-        "transfer.loss": str,
-        "transfer.labels": str,
-        "transfer.augment": str,
-        "transfer.augment_draw": str,
-        "transfer.num_steps": int,
-        "transfer.batch_size": int,
-        "transfer.momentum": float,
-        "transfer.lr_factor": tuple,
-        "transfer.l2": tuple,
+        **{f"transfer.{name}": kind for name, kind in OF_RECIPES.items()},
         "transfer.seeds": int,
         "transfer.held_out": float,
         "transfer.ntk_inputs": int,
@@ -134,20 +412,29 @@ SECTION = Section(
         "transfer.ladder": tuple,
     },
     choices={
+        "transfer.recipe": RECIPES,
         "transfer.parameterization": kernels.PARAMETERIZATIONS,
         "transfer.loss": ("mse", "cross_entropy"),
         "transfer.labels": ("soft", "hard"),
         "transfer.augment_draw": ("all", "one"),
+        "transfer.optimizer": OPTIMIZERS,
+        "transfer.schedule": ("cosine", "drop"),
     },
     minima={
         "transfer.width": 1,
         "transfer.num_steps": 1,
         "transfer.batch_size": 1,
         "transfer.momentum": 0,
+        "transfer.warmup_steps": 0,
+        "transfer.end_rate": 0,
+        "transfer.average": 0,
+        "transfer.choice_steps": 1,
         "transfer.seeds": 1,
         "transfer.ntk_inputs": 1,
         "transfer.eval_batch_size": 1,
         "transfer.every_steps": 1,
     },
+    above_zero=("transfer.label_scale",),
+    optional=(*(f"transfer.{name}" for name in OF_RECIPES), "transfer.every_steps"),
     check=_check,
 )

@@ -1,10 +1,8 @@
-"""Training of finite networks on a few images: all steps and all seeds in one compiled program.
+"""Training of finite networks on a few images, one network on each device, any part at a time.
 
-The recipe is that of Nguyen et al., NeurIPS 2021 (section 4 and the published notebook, after Lee
-et al., NeurIPS 2020): stochastic gradient descent with momentum, the rate cosine to 0, L2 on all
-parameters, squared error to the learned labels; the rate is a factor times the largest that the
-network's tangent kernel bears at initialisation. R seeds are trained at once: the devices share
-them. Every seed has its own images, so that baselines can draw anew for each.
+A training is a state, which `Trainer.advance` takes from one step to a later one. Everything random
+follows from the key and the number of the step, so where the parts end changes nothing. What a
+recipe says beside the steps is compiled: the number of steps, rates and L2 are arguments.
 """
 
 from collections.abc import Callable
@@ -15,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from jax.typing import ArrayLike
 
@@ -27,123 +25,191 @@ from kip_flax.runtime import batching
 
 
 class Trainings(NamedTuple):
-    """R trainings side by side.
+    """R trainings side by side, one on each device.
 
     Attributes:
         keys: (R,), of batches and augmentations.
         images: (R, n, H, W, C), what each is trained on.
         labels: (R, n, classes).
-        rates: (R,), learning rates.
+        rates: (R,), learning rates at their height.
+        l2s: (R,).
     """
 
     keys: jax.Array
     images: ArrayLike
     labels: ArrayLike
-    rates: jax.Array
+    rates: ArrayLike
+    l2s: ArrayLike
 
 
 @dataclass(frozen=True)
 class Trainer:
-    """Compiled functions of R seeds, which the devices share; R is a multiple of them.
+    """Compiled functions of R trainings, R being the number of devices.
 
     Attributes:
-        start: (keys (R,), images (n, H, W, C)) -> states, and the largest learning rates (R,) that
-            the tangent kernels on these images bear.
-        advance: (states, trainings, L2, first, last) -> the states after the steps `first` + 1 to
-            `last`.
-        accuracy: (states, images (m, H, W, C), labels (m,)) -> shares of right answers (R,); NaN
-            where the training diverged.
+        start: keys (R,) -> states.
+        largest_rate: (states, images (n, H, W, C)) -> the largest learning rates (R,) of gradient
+            descent that the tangent kernels on these images bear.
+        advance: (states, trainings, recipe, first, last) -> the states after the steps `first` + 1
+            to `last`; of the recipe, its number of steps and of warm-up.
+        count_right: (states, images (b, k, H, W, C), labels (b, k), first, last) -> right answers
+            (R,) on the batches `first` to `last` - 1; NaN where the training diverged. Images with
+            the label -1 do not count.
     """
 
-    start: Callable[..., tuple[Tree, jax.Array]]
+    start: Callable[..., Tree]
+    largest_rate: Callable[..., jax.Array]
     advance: Callable[..., Tree]
-    accuracy: Callable[..., jax.Array]
+    count_right: Callable[..., jax.Array]
 
 
-def make_trainer(net: Functions, recipe: Recipe, mesh: Mesh, eval_batch: int = 100) -> Trainer:
-    """A trainer of `net` with its seeds spread over all devices of `mesh`.
+def make_trainer(net: Functions, recipe: Recipe, mesh: Mesh) -> Trainer:
+    """A trainer of `net`.
 
     Args:
         net: of images (n, H, W, C).
         recipe: how it is trained.
-        mesh: the devices.
-        eval_batch: images that one pass of the network evaluates, at most (see `passes`).
+        mesh: the devices; each trains a network of its own.
     """
+    tx = _optimizer(recipe)
 
-    def optimizer(rate: ArrayLike, l2: ArrayLike) -> optax.GradientTransformation:
-        cosine = optax.cosine_decay_schedule(rate, recipe.num_steps)
-        return optax.chain(optax.add_decayed_weights(l2), optax.sgd(cosine, recipe.momentum))
-
-    def start(key: jax.Array, images: jax.Array) -> tuple[Tree, jax.Array]:
+    def start(key: jax.Array) -> Tree:
         params, other = net.init(key)
-        state = {"params": params, "other": other, "optimizer": optimizer(0.0, 0.0).init(params)}
-        largest = ntk.max_learning_rate(
-            lambda p, x: net.apply_train(p, other, x)[0], params, images
-        )
-        return state, largest
+        state = {"params": params, "other": other, "optimizer": tx.init(params)}
+        if recipe.average:
+            state["average"] = jax.tree.map(jnp.zeros_like, (params, other))
+        if recipe.centred:
+            state["first"] = (params, other)
+        return state
 
-    def gradient(params: Tree, other: Tree, x: jax.Array, y: jax.Array) -> tuple[Tree, Tree]:
+    def outputs(state: Tree, params: Tree, other: Tree, x: jax.Array) -> tuple[jax.Array, Tree]:
+        found, after = net.apply_train(params, other, x)
+        if recipe.centred:
+            first, first_other = state["first"]
+            found = found - net.apply_train(first, first_other, x)[0]
+        return found, after
+
+    def gradient(state: Tree, x: jax.Array, y: jax.Array) -> tuple[Tree, Tree]:
         def loss(p: Tree, x: jax.Array, y: jax.Array, weights: jax.Array) -> tuple[jax.Array, Tree]:
-            outputs, after = net.apply_train(p, other, x)
-            return weights @ _LOSSES[recipe.loss](outputs, y), after
+            found, after = outputs(state, p, state["other"], x)
+            return weights @ _LOSSES[recipe.loss](found, y), after
 
         batch = (x, y, jnp.full(len(x), 1 / len(x), jnp.float32))
-        if jax.tree.leaves(other):  # It normalises over the batch.
-            return jax.grad(loss, has_aux=True)(params, *batch)
-        return batching.gradient_in_passes(lambda *a: loss(*a)[0], params, *batch), other
+        if jax.tree.leaves(state["other"]):  # It normalises over the batch.
+            return jax.grad(loss, has_aux=True)(state["params"], *batch)
+        grads = batching.gradient_in_passes(lambda *a: loss(*a)[0], state["params"], *batch)
+        return grads, state["other"]
 
-    def advance(own: tuple, l2: jax.Array, first: jax.Array, last: jax.Array) -> Tree:
-        state, key, images, labels, rate = own
-        tx = optimizer(rate, l2)
+    def advance(
+        own: tuple, num_steps: jax.Array, warmup: jax.Array, first: jax.Array, last: jax.Array
+    ) -> Tree:
+        state, key, images, labels, rate, l2 = own
 
         def step(number: jax.Array, state: Tree) -> Tree:
             x, y = _batch(recipe, images, labels, jax.random.fold_in(key, number))
-            grads, other = gradient(state["params"], state["other"], x, y)
+            grads, other = gradient(state, x, y)
+            grads = jax.tree.map(lambda g, p: g + l2 * p, grads, state["params"])
             updates, optimizer = tx.update(grads, state["optimizer"], state["params"])
-            params = optax.apply_updates(state["params"], updates)
-            return {"params": params, "other": other, "optimizer": optimizer}
+            height = rate * share_of_rate(recipe, number, num_steps, warmup)
+            params = jax.tree.map(lambda p, u: p + height * u, state["params"], updates)
+            after = state | {"params": params, "other": other, "optimizer": optimizer}
+            if recipe.average:
+                mean = state["average"]
+                after["average"] = _averaged(recipe.average, mean, (params, other), number)
+            return after
 
         return jax.lax.fori_loop(first, last, step, state)
 
-    def accuracy(state: Tree, images: jax.Array, labels: jax.Array) -> jax.Array:
-        def right(batch: tuple[jax.Array, jax.Array]) -> jax.Array:
-            outputs = net.apply(state["params"], state["other"], batch[0])
-            return jnp.sum(jnp.argmax(outputs, axis=1) == batch[1])
+    def largest_rate(state: Tree, images: jax.Array) -> jax.Array:
+        other = state["other"]
+        apply = lambda p, x: net.apply_train(p, other, x)[0]  # noqa: E731
+        return ntk.max_learning_rate(apply, state["params"], images)
 
-        finite = [jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(state["params"])]
-        share = jnp.sum(jax.lax.map(right, (images, labels))) / jnp.sum(labels >= 0)
-        return jnp.where(jnp.array(finite).all(), share, jnp.nan)
+    def count_right(
+        state: Tree, images: jax.Array, labels: jax.Array, first: jax.Array, last: jax.Array
+    ) -> jax.Array:
+        params, other = state["average"] if recipe.average else (state["params"], state["other"])
 
-    spread_start = _over_seeds(start, mesh, shared=1)
-    spread_advance = _over_seeds(advance, mesh, shared=3)
-    spread_accuracy = _over_seeds(accuracy, mesh, shared=2)
+        def add(number: jax.Array, total: jax.Array) -> jax.Array:
+            x = images[number]
+            found = net.apply(params, other, x)
+            if recipe.centred:
+                found = found - net.apply(state["first"][0], state["first"][1], x)
+            return total + jnp.sum(jnp.argmax(found, axis=1) == labels[number], dtype=jnp.float32)
 
-    def advance_all(states: Tree, trainings: Trainings, l2: float, first: int, last: int) -> Tree:
-        own = (states, *trainings)
-        return spread_advance(own, jnp.float32(l2), jnp.int32(first), jnp.int32(last))
+        finite = [jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(params)]
+        total = jax.lax.fori_loop(first, last, add, jnp.float32(0))
+        return jnp.where(jnp.array(finite).all(), total, jnp.nan)
 
-    def accuracy_all(states: Tree, images: np.ndarray, labels: np.ndarray) -> jax.Array:
-        size = batching.images_per_pass(images.shape[1:], eval_batch)
-        return spread_accuracy(states, *_batches(images, labels, size))
+    spread_advance = _on_each_device(advance, mesh, shared=4)
+    spread_count = _on_each_device(count_right, mesh, shared=4)
 
-    return Trainer(spread_start, advance_all, accuracy_all)
+    def advance_all(
+        states: Tree, trainings: Trainings, recipe: Recipe, first: int, last: int
+    ) -> Tree:
+        numbers = (recipe.num_steps, recipe.warmup_steps, first, last)
+        return spread_advance((states, *trainings), *map(np.int32, numbers))
+
+    def count_all(states: Tree, images: Any, labels: Any, first: int, last: int) -> jax.Array:
+        return spread_count(states, images, labels, np.int32(first), np.int32(last))
+
+    return Trainer(
+        _on_each_device(start, mesh, shared=0),
+        _on_each_device(largest_rate, mesh, shared=1),
+        advance_all,
+        count_all,
+    )
 
 
-def _over_seeds(function: Callable, mesh: Mesh, shared: int) -> Callable:
-    """`function(own, *shared)` over the first axis of all arrays in `own`, compiled.
+def share_of_rate(
+    recipe: Recipe, step: ArrayLike, num_steps: ArrayLike, warmup: ArrayLike
+) -> jax.Array:
+    """The rate of a step (from 0) as a share of its height, see `Recipe.schedule`; float32."""
+    step, num_steps, warmup = (jnp.asarray(v, jnp.float32) for v in (step, num_steps, warmup))
+    done = (step - warmup) / (num_steps - warmup)
+    if recipe.schedule == "drop":
+        falling = jnp.where(step < num_steps / 2, 1, recipe.end_rate)
+    else:
+        falling = recipe.end_rate + (1 - recipe.end_rate) * (1 + jnp.cos(jnp.pi * done)) / 2
+    return jnp.where(step < warmup, step / jnp.maximum(warmup, 1), falling).astype(jnp.float32)
 
-    The devices share the seeds; each takes its own one after the other, which on CPUs is faster
-    than side by side.
-    """
+
+def put_each(mesh: Mesh, tree: Tree) -> Tree:
+    """Arrays (R, ...), a row on each device."""
+    return jax.device_put(tree, NamedSharding(mesh, P(mesh.axis_names)))
+
+
+def put_all(mesh: Mesh, tree: Tree) -> Tree:
+    """Arrays, whole on each device."""
+    return jax.device_put(tree, NamedSharding(mesh, P()))
+
+
+def _on_each_device(function: Callable, mesh: Mesh, shared: int) -> Callable:
+    """`function(own, *shared)`, compiled, with a row of all arrays in `own` on each device."""
 
     def of_device(own: Any, *rest: Any) -> Any:
-        return jax.lax.map(lambda one: function(one, *rest), own)
+        one = jax.tree.map(lambda leaf: leaf[0], own)
+        return jax.tree.map(lambda leaf: leaf[None], function(one, *rest))
 
-    seeds = P(mesh.axis_names)
-    specs = (seeds, *(P(),) * shared)
+    each = P(mesh.axis_names)
+    specs = (each, *(P(),) * shared)
     return jax.jit(
-        jax.shard_map(of_device, mesh=mesh, in_specs=specs, out_specs=seeds, check_vma=False)
+        jax.shard_map(of_device, mesh=mesh, in_specs=specs, out_specs=each, check_vma=False)
     )
+
+
+def _optimizer(recipe: Recipe) -> optax.GradientTransformation:
+    """With the rate 1, which every step multiplies."""
+    if recipe.optimizer == "sgd":
+        return optax.sgd(1.0, recipe.momentum)
+    makers = {"adam": optax.adam, "adabelief": optax.adabelief, "lamb": optax.lamb}
+    return makers[recipe.optimizer](1.0)
+
+
+def _averaged(decay: float, mean: Tree, new: Tree, step: jax.Array) -> Tree:
+    """The exponential mean without its bias to the start: its weights sum to 1 at every step."""
+    share = (1 - decay) / (1 - jnp.float32(decay) ** (step + 1).astype(jnp.float32))
+    return jax.tree.map(lambda a, b: a + (share * (b - a)).astype(a.dtype), mean, new)
 
 
 def _batch(
@@ -170,26 +236,28 @@ _LOSSES: dict[str, Callable[..., jax.Array]] = {
 }
 
 
-def training_labels(labels: np.ndarray, loss: str, kind: str) -> np.ndarray:
+def training_labels(labels: np.ndarray, recipe: Recipe) -> np.ndarray:
     """What a network is trained on, from the labels (S, C) of a distilled set.
 
     'soft' keeps what was learned, 'hard' the largest entry alone. For 'mse' labels are centred
-    (one-hot minus 1/C); for 'cross_entropy' they are probabilities: soft labels get the 1/C back,
-    lose what is negative, and are divided by their sum.
+    (one-hot minus 1/C), times `label_scale`; for 'cross_entropy' they are probabilities: soft
+    labels get the 1/C back, lose what is negative, and are divided by their sum.
     """
     classes = labels.shape[1]
-    if kind == "hard":
+    mse = recipe.loss == "mse"
+    if recipe.labels == "hard":
         one_hot = np.eye(classes, dtype=np.float32)[np.argmax(labels, axis=1)]
-        return one_hot - np.float32(1 / classes) if loss == "mse" else one_hot
-    if loss == "mse":
-        return labels
-    positive = np.maximum(labels + np.float32(1 / classes), 0)
-    total = positive.sum(axis=1, keepdims=True)
-    return np.where(total > 0, positive / np.where(total > 0, total, 1), np.float32(1 / classes))
+        labels = one_hot - np.float32(1 / classes) if mse else one_hot
+    elif not mse:
+        positive = np.maximum(labels + np.float32(1 / classes), 0)
+        total = positive.sum(axis=1, keepdims=True)
+        share = positive / np.where(total > 0, total, 1)
+        labels = np.where(total > 0, share, np.float32(1 / classes))
+    return labels * np.float32(recipe.label_scale) if mse else labels
 
 
-def _batches(images: np.ndarray, labels: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """(batches, size, ...) each; what fills up the last batch has the label -1."""
-    size = min(size, len(images))
+def batches(images: np.ndarray, labels: np.ndarray, most: int) -> tuple[np.ndarray, np.ndarray]:
+    """(b, k, ...) each, k at most `most`; what fills up the last batch has the label -1."""
+    size = min(batching.images_per_pass(images.shape[1:], most), len(images))
     images, labels = batching.pad_rows(images, size), batching.pad_rows(labels, size, value=-1)
     return images.reshape(-1, size, *images.shape[1:]), labels.reshape(-1, size)

@@ -1,6 +1,6 @@
 """The sections of a configuration, each described by the code that reads it."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,6 +17,7 @@ class Section:
         choices: the values that a field may take, where they can be listed.
         minima: the smallest value allowed.
         above_zero: numbers that must be above 0.
+        optional: fields that may also be None: what they stand for is decided elsewhere.
         check: of all fields of the configuration, by dotted name: what the other attributes cannot
             say. Raises UserError.
     """
@@ -25,4 +26,5 @@ class Section:
     choices: Mapping[str, Sequence[str]] = field(default_factory=dict)
     minima: Mapping[str, float] = field(default_factory=dict)
     above_zero: Sequence[str] = ()
+    optional: Collection[str] = ()
     check: Callable[[Mapping[str, Any]], None] | None = None

@@ -20,6 +20,7 @@ from kip_flax.modes.export_set import mode as export_set
 from kip_flax.modes.train import mode as train
 from kip_flax.modes.transfer import sets as transfer_sets
 from kip_flax.modes.transfer import table as transfer_table
+from kip_flax.networks import recipe
 from kip_flax.runs import setup
 from kip_flax.runtime import disk, files
 from kip_flax.runtime.errors import UserError
@@ -195,7 +196,7 @@ def test_the_errors_are_the_programs_own(tmp_path, monkeypatch, quick_kernels):
         in_use(tmp_path, monkeypatch),
         full_disk(),
         *misfits(),
-        raised(table.check_diverged, ["kernel"], [images], (1.0,)),
+        raised(table.check_diverged, ["kernel"], [images], recipe.make("kip", 10)),
         raised(krr.check_positive_definite, np.full((2, 2), np.nan), 1e-6),
         not_positive_definite(monkeypatch),
     ]

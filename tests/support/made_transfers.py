@@ -1,5 +1,8 @@
 """A short transfer of the digits and the sets that it is given."""
 
+import contextlib
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -7,6 +10,8 @@ from configs import kip_digits
 from kip_flax import config as config_lib
 from kip_flax import export, krr, preprocess
 from kip_flax.data import coresets
+from kip_flax.networks import train, trial
+from kip_flax.runtime import signals
 
 NAME = "FC1_ssize10_nozca_l_noaug_ckpt{}.npz"
 
@@ -15,6 +20,7 @@ def make_config(**changes):
     config = kip_digits.get_config()
     config.eval.num_test = 60
     fields = {
+        "recipe": "kip",
         "networks": ("krr", "fc:1"),
         "width": 128,
         "num_steps": 300,
@@ -25,6 +31,47 @@ def make_config(**changes):
     config.transfer.update(fields | changes)
     config_lib.validate(config)
     return config
+
+
+class EvenPace(trial._Pace):
+    """Parts as long as they may be, whatever they took."""
+
+    def __init__(self, most):
+        super().__init__(most)
+        self._size = 10**9
+
+    def took(self, steps, seconds):
+        self.seconds = seconds / steps
+
+
+class Stop:
+    """A signal to stop that comes with the advance of a given number, of all trainings together.
+
+    Nothing is timed, so parts are as long as `every_steps`; `parts` are (first, last) of the
+    advances so far.
+    """
+
+    def __init__(self, monkeypatch, at=10**9):
+        self.at, self.parts = at, []
+        make = train.make_trainer
+
+        def counting(*arguments):
+            trainer = make(*arguments)
+
+            def advance(*arguments):
+                self.parts.append(arguments[-2:])
+                return trainer.advance(*arguments)
+
+            return dataclasses.replace(trainer, advance=advance)
+
+        monkeypatch.setattr(train, "make_trainer", counting)
+        monkeypatch.setattr(trial, "_Pace", EvenPace)
+        monkeypatch.setattr(trial.Trial, "probe", lambda *_: trial.Cost(0, 0, 0, 0))
+        monkeypatch.setattr(signals, "stop_signals", self._signals)
+
+    @contextlib.contextmanager
+    def _signals(self):
+        yield lambda: len(self.parts) >= self.at
 
 
 def write(path, digits, rows, images=None):

@@ -36,7 +36,10 @@ NAMES = tuple(_FILES)
 # not the deviations of the pixels (0.247, 0.243, 0.262), but what the evaluators feed their
 # networks with.
 _MOMENTS = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
-FACTS = {"cifar10": Facts("CIFAR10", _MOMENTS), "cifar100": Facts("CIFAR100", _MOMENTS)}
+FACTS = {
+    "cifar10": Facts("CIFAR10", _MOMENTS, mirrorable=True),
+    "cifar100": Facts("CIFAR100", _MOMENTS, mirrorable=True),
+}
 # Of the first training batch of CIFAR-10, as its publisher gives it out.
 _MD5 = "c99cafc152244af753f735de768cd75f"
 

@@ -8,7 +8,9 @@ from kip_flax.data.source import Facts, Source
 
 NAMES = ("digits",)
 NEEDS_FILES = False
-FACTS = {"digits": Facts(preprocess_by={"rfad": "standard", "frepo": "standard"})}
+FACTS = {
+    "digits": Facts(preprocess_by={"rfad": "standard", "frepo": "standard"}, mirrorable=False),
+}
 
 
 def read(name: str, root: Path, image_size: int) -> Source:

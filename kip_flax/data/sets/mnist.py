@@ -20,8 +20,8 @@ _FILES = [
 _GREY = {"rfad": "standard", "frepo": "standard"}  # Standardised by all, never whitened.
 # Moments: VICO-UoE/DatasetCondensation, utils.py (get_dataset).
 FACTS = {
-    "mnist": Facts("MNIST", ((0.1307,), (0.3081,)), _GREY),
-    "fashion_mnist": Facts("FashionMNIST", ((0.2861,), (0.3530,)), _GREY),
+    "mnist": Facts("MNIST", ((0.1307,), (0.3081,)), _GREY, mirrorable=False),
+    "fashion_mnist": Facts("FashionMNIST", ((0.2861,), (0.3530,)), _GREY, mirrorable=True),
 }
 
 

@@ -13,6 +13,7 @@ FACTS = {
         ((0.4377, 0.4438, 0.4728), (0.1980, 0.2010, 0.1970)),
         # RFAD, run_distillation.py: normalised too, where CIFAR is whitened alone.
         {"rfad": "zca_normalize"},
+        mirrorable=False,
     )
 }
 

@@ -8,9 +8,10 @@ with more sets or networks.
 """
 
 import dataclasses
+import functools
 import os
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import jax
@@ -25,13 +26,16 @@ from kip_flax.modes.compare import entries, page
 from kip_flax.modes.compare.entries import Entry, Made
 from kip_flax.modes.compare.table import Line, mark, markdown, notes
 from kip_flax.modes.transfer import contest, session, sets
-from kip_flax.modes.transfer.sets import ImageSet
+from kip_flax.modes.transfer.mode import STOPPED
+from kip_flax.modes.transfer.sets import ImageSet, RealImages
 from kip_flax.modes.transfer.table import Table
+from kip_flax.networks.recipe import Recipe
 from kip_flax.preprocess import Preprocess
 from kip_flax.runs import setup
-from kip_flax.runtime import hardware, sharding
+from kip_flax.runtime import hardware, sharding, signals
 from kip_flax.runtime.console import Console
 from kip_flax.runtime.errors import UserError
+from kip_flax.runtime.waiting import Stopped, Watch
 
 FILE = "comparison.json"
 BASELINES = ("random", *CORESETS)
@@ -58,49 +62,71 @@ def compare(
         UserError: sets, data set, networks and folder do not fit together.
     """
     _check_baselines(config)
-    with setup.own_folder(workdir) as workdir:
-        return _compare(config, paths, workdir, console or Console())
+    console = console or Console()
+    with setup.own_folder(workdir) as workdir, signals.stop_signals() as stopping:
+        try:
+            return _compare(config, paths, workdir, Watch(stopping, console))
+        except Stopped:  # Before anything could be measured.
+            console.outcome(STOPPED)
+            return []
 
 
-def _compare(
-    config: ConfigDict, paths: Sequence[str], workdir: str, console: Console
-) -> list[Line]:
-    options = config.transfer
+def _compare(config: ConfigDict, paths: Sequence[str], workdir: str, watch: Watch) -> list[Line]:
+    console = watch.console
     mesh = sharding.make_mesh(config.mesh.data, config.mesh.support)
-    dataset = setup.load(config)
+    dataset = watch.wait("reading the data", lambda: setup.load(config))
     compared = _entries(paths)
-    groups = _groups(config, compared, dataset)
+    groups = watch.wait("preparing the images", lambda: _groups(config, compared, dataset))
     table = Table(workdir, _identity(config, dataset), list(paths), FILE)
     keys = sets.keys(config.seed)
-    contenders = contest.make_contest(config, dataset, keys.networks, mesh, console)
-    console.say(_summary(config, compared, dataset, workdir))
+    contenders = watch.wait(
+        "compiling the kernels",
+        lambda: contest.make_contest(config, dataset, keys.networks, mesh, console),
+    )
+    console.say(_summary(config, compared, dataset, workdir, contenders.protocol.recipe_of))
 
     found: list[Line] = []
     asked: list[ImageSet] = []
     done = True
-    with session.open_session(workdir, console) as opened:
-        for group in groups:
-            real = sets.real_images(
-                dataset, group.fitted, options.held_out, config.eval.num_test, keys.held_out
+    with session.open_session(workdir, watch) as opened:
+        for number, group in enumerate(groups):
+            real, measured = watch.wait(
+                "preparing the images", functools.partial(_prepared, config, group, dataset, keys)
             )
-            measured = _sets(config, group, real.pool, keys.draws)
             images = [image_set for image_set, _ in measured]
             asked += images
-            done = done and contenders.fill(table, images, real, opened)
-            tested = len(real.test.labels)
-            found += _lines(table, contenders.names, group.fitted, tested, measured)
+            try:
+                if number == 0:
+                    missing = contenders.missing(table, _asked_for(config, groups))
+                    if told := contenders.forecast(missing, real, opened):
+                        watch.say(told)
+                contenders.fill(table, images, real, opened)
+            except Stopped:
+                done = False
+            found += _lines(table, contenders.names, group.fitted, len(real.test.labels), measured)
+            if not done:
+                break
 
     names = contenders.names
     mark(found, names)
     page.write(workdir, found, names, _notes(config, found, dataset), dataset.name)
     if not done:
-        console.outcome("stopped and saved: the same command goes on from there")
+        console.outcome(STOPPED)
         return found
     session.discard(workdir)
     console.outcome(markdown(found, names, dataset.name))
     console.say(f"written {', '.join(os.path.join(workdir, name) for name in page.FILES)}")
-    table.check_diverged(names, asked, options.lr_factor)
+    table.check_diverged(names, asked, contenders.protocol.recipe_of(1))
     return found
+
+
+def _prepared(
+    config: ConfigDict, group: Group, dataset: Dataset, keys: sets.Keys
+) -> tuple[RealImages, list[tuple[ImageSet, Made]]]:
+    """Real images in the group's preprocessing, and what is measured."""
+    held_out, num_test = config.transfer.held_out, config.eval.num_test
+    real = sets.real_images(dataset, group.fitted, held_out, num_test, keys.held_out)
+    return real, _sets(config, group, real.pool, keys.draws)
 
 
 def _check_baselines(config: ConfigDict) -> None:
@@ -150,16 +176,28 @@ def _sets(
 ) -> list[tuple[ImageSet, Made]]:
     """The group's sets, and real images of as many."""
     found = [(sets.of_file(e.key, e.distilled), e.made) for e in group.entries]
-    for size in sorted({image_set.size for image_set, _ in found}):
-        for name in config.transfer.baselines:
-            if name == "random":
-                drawn = sets.random_draws(pool, size, config.transfer.seeds, key)
-            else:
-                drawn = sets.chosen(name, pool, size)
-            label = f"{name} real images, {group.fitted.name}"
-            drawn = dataclasses.replace(drawn, name=label)
-            found.append((drawn, Made(f"{name} real images")))
+    for name, label, size in _drawn(config, group):
+        if name == "random":
+            drawn = sets.random_draws(pool, size, config.transfer.seeds, key)
+        else:
+            drawn = sets.chosen(name, pool, size)
+        found.append((dataclasses.replace(drawn, name=label), Made(f"{name} real images")))
     return found
+
+
+def _drawn(config: ConfigDict, group: Group) -> list[tuple[str, str, int]]:
+    """Real images that stand beside a group: how they are drawn, what they are called, size."""
+    return [
+        (name, f"{name} real images, {group.fitted.name}", size)
+        for size in sorted({len(e.distilled.images) for e in group.entries})
+        for name in config.transfer.baselines
+    ]
+
+
+def _asked_for(config: ConfigDict, groups: list[Group]) -> list[tuple[str, int]]:
+    """Names and sizes of all sets."""
+    found = [(e.key, len(e.distilled.images)) for group in groups for e in group.entries]
+    return found + [drawn[1:] for group in groups for drawn in _drawn(config, group)]
 
 
 def _lines(
@@ -193,27 +231,34 @@ def _notes(config: ConfigDict, found: list[Line], dataset: Dataset) -> list[str]
     differs = data_note(dataset.name, config.dataset.data_dir)
     told = [differs] if differs else []
     options = config.transfer
+    recipe_of = contest.make_recipes(config, dataset)
+    trained = [
+        f"Networks on {size} images, width {recipe_of(size).width} where they are described: "
+        f"{recipe_of(size).words}; {options.seeds} seeds."
+        for size in sorted({line.size for line in found})
+    ]
     return [
         *notes(found, dataset.name),
         *told,
-        f"Networks: {options.num_steps} steps of {options.batch_size}, {options.loss} on "
-        f"{options.labels} labels, augmented by {_augmented(config)}, "
-        f"{options.seeds} seeds; rate and L2 chosen on held-out training images.",
+        *trained,
         f"Seconds are those of each run on its own machine; this comparison ran on "
         f"{hardware.hardware()}.",
     ]
 
 
-def _augmented(config: ConfigDict) -> str:
+def _summary(
+    config: ConfigDict,
+    compared: list[Entry],
+    dataset: Dataset,
+    workdir: str,
+    recipe_of: Callable[[int], Recipe],
+) -> str:
     options = config.transfer
-    one = "one of " if options.augment_draw == "one" else ""
-    return one + options.augment if options.augment else "nothing"
-
-
-def _summary(config: ConfigDict, compared: list[Entry], dataset: Dataset, workdir: str) -> str:
     told = "\n".join(f"  set       {e.made.title}: {e.distilled.path}" for e in compared)
+    recipe = recipe_of(len(compared[0].distilled.images))
     return f"""comparison in {workdir}
 {told}
   data      {dataset.name}, {len(dataset.test_labels)} test images
-  measured  {", ".join(config.transfer.networks)}; {config.transfer.seeds} seeds
+  measured  {", ".join(options.networks)}; width {recipe.width}, {options.seeds} seeds
+  training  {options.recipe}: {recipe.words}
   devices   {hardware.hardware()}"""

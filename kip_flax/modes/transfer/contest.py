@@ -1,16 +1,20 @@
 """What sets are measured with: networks and kernels by their names in `transfer.networks`."""
 
+import dataclasses
 import functools
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import jax
+import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from kip_flax import config as config_lib
-from kip_flax.data import Dataset, augment
+from kip_flax.data import Dataset
 from kip_flax.kernels import Kernel
 from kip_flax.kernels.sharded import shard_kernel
 from kip_flax.modes.transfer import rows
@@ -18,15 +22,40 @@ from kip_flax.modes.transfer.session import Session
 from kip_flax.modes.transfer.sets import ImageSet, RealImages
 from kip_flax.modes.transfer.table import Table, line
 from kip_flax.networks import build, train, zoo
-from kip_flax.networks.recipe import KRR, is_kernel, spec_of
+from kip_flax.networks import recipe as recipes
+from kip_flax.networks.recipe import KRR, Recipe, is_kernel, spec_of
+from kip_flax.networks.trial import Diverged, Trial
 from kip_flax.runs import setup
-from kip_flax.runtime.console import Console
+from kip_flax.runtime.console import Console, duration
+from kip_flax.runtime.waiting import Stopped
 
+Need = tuple[str, int]  # A network and a number of images.
 # Fields that say which rows there are, or how they are computed, but not what comes out.
 _FREE = (
     *("transfer.networks", "transfer.baselines", "transfer.ladder", "transfer.every_steps"),
     *("transfer.eval_batch_size", "dataset.data_dir", "kernel.implementation"),
 )
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How the networks of all rows are trained, chosen and counted.
+
+    Attributes:
+        recipe_of: the recipe for sets of so many images.
+        seeds: networks of a row.
+        key: of their weights and batches.
+        ntk_inputs: held-out images that the largest learning rate is computed on.
+        eval_batch_size: images that one pass of a network evaluates.
+        every_steps: between two looks at a training, at most; None: as many as take some seconds.
+    """
+
+    recipe_of: Callable[[int], Recipe]
+    seeds: int
+    key: jax.Array
+    ntk_inputs: int
+    eval_batch_size: int
+    every_steps: int | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,8 +75,11 @@ class Contest:
     makers: dict[str, build.Make]
     reg: float
     batch_size: int
-    protocol: rows.Protocol
+    protocol: Protocol
     mesh: Mesh
+    # What is compiled, by network and recipe, and the largest rates, by images and network.
+    _trainers: dict[tuple[str, Recipe], train.Trainer] = field(default_factory=dict)
+    _largest: WeakKeyDictionary = field(default_factory=WeakKeyDictionary)
 
     def contender(self, name: str, real: RealImages, session: Session) -> rows.Contender:
         """What computes the rows of `name`; nothing is computed before it is asked."""
@@ -58,34 +90,103 @@ class Contest:
                 reg=self.reg,
                 batch_size=self.batch_size,
                 mesh=self.mesh,
+                session=session,
             )
-        make = self.makers[name]
-        return rows.network_row(name, make, self.protocol, real, self.mesh, session)
+        return rows.network_row(name, functools.partial(self.trial, name, real), session)
+
+    def trial(self, name: str, real: RealImages, size: int) -> Trial:
+        """The network `name` for sets of `size` images."""
+        protocol = self.protocol
+        recipe = protocol.recipe_of(size)
+        # Numbers of steps, rates and L2 are arguments of what is compiled.
+        alike = dataclasses.replace(
+            recipe, num_steps=1, choice_steps=1, warmup_steps=0, rates=(), l2s=()
+        )
+        if (name, alike) not in self._trainers:
+            net = build.functions(self.makers[name])
+            self._trainers[name, alike] = train.make_trainer(net, recipe, self.mesh)
+        return Trial(
+            self._trainers[name, alike],
+            recipe,
+            self.mesh,
+            real.held_out,
+            real.test,
+            protocol.key,
+            protocol.seeds,
+            protocol.ntk_inputs,
+            protocol.eval_batch_size,
+            protocol.every_steps,
+            self._largest.setdefault(real, {}).setdefault(name, {}),
+        )
+
+    def missing(self, table: Table, sets: Iterable[tuple[str, int]]) -> Counter[Need]:
+        """How often a network is to be tried on so many images: rows that are not in the table.
+
+        Args:
+            table: the table.
+            sets: names and sizes.
+        """
+        return Counter(
+            (name, size)
+            for name in self.makers
+            for kind, size in sets
+            if not table.has(kind, size, name)
+        )
+
+    def forecast(self, missing: Counter[Need], real: RealImages, session: Session) -> str:
+        """How long the networks will take, by a few steps of each; '' where there are none.
+
+        Raises:
+            Stopped: told to stop.
+        """
+        seconds, spent, trainings = 0.0, 0.0, 0
+        for (name, size), count in missing.items():
+            trial = self.trial(name, real, size)
+            images, labels = real.pool.take(np.resize(np.arange(len(real.pool.labels)), size))
+            cost = trial.probe(images[None], labels[None], session.watch, f"{name} on {size}")
+            seconds += count * trial.seconds(cost) + cost.once
+            spent += cost.compiling
+            trainings += count * trial.trainings
+        if not trainings:
+            return ""
+        names = ", ".join(dict.fromkeys(name for name, _ in missing))
+        return (
+            f"about {_roughly(seconds)}: {trainings} trainings of {names}, {self.mesh.size} at a "
+            f"time (compiling and timing them took {duration(spent)})"
+        )
 
     def fill(
         self, table: Table, sets: Sequence[ImageSet], real: RealImages, session: Session
-    ) -> bool:
-        """Computes the rows that are not in the table; False when told to stop before the last.
+    ) -> None:
+        """Computes the rows that are not in the table.
 
         A training that diverges is noted in the table, and the others go on.
+
+        Raises:
+            Stopped: told to stop.
         """
+        watch = session.watch
         for name in self.names:
             missing = [s for s in sets if not table.has(s.name, s.size, name)]
             if not missing:
                 continue
             contender = self.contender(name, real, session)
             for image_set in missing:
+                if watch.stopping():
+                    raise Stopped
                 try:
-                    row = None if session.stopping() else contender(image_set)
-                except rows.Diverged as error:
+                    row = contender(image_set)
+                except Diverged as error:
                     table.add_diverged(image_set.name, image_set.size, name)
-                    session.console.say(f"{error}: diverged")
+                    watch.say(f"{error}: diverged")
                     continue
-                if row is None:
-                    return False
                 table.add({"set": image_set.name, "size": image_set.size, "network": name, **row})
-                session.console.say(line(table.rows[-1]))
-        return True
+                watch.say(line(table.rows[-1]))
+
+
+def _roughly(seconds: float) -> str:
+    """8 s, 12 min, 2 h 05 min."""
+    return f"{round(seconds / 60)} min" if 90 <= seconds < 3600 else duration(seconds)
 
 
 def make_contest(
@@ -104,7 +205,9 @@ def make_contest(
         UserError: the images are too small for one of the contenders.
     """
     names = config.transfer.networks
-    makers = {name: _maker(config, name, dataset) for name in names if not is_kernel(name)}
+    recipe_of = make_recipes(config, dataset)
+    width = recipe_of(1).width
+    makers = {name: _maker(config, name, dataset, width) for name in names if not is_kernel(name)}
     asked = [name for name in names if is_kernel(name)]
     if "label_solve" in config.transfer.baselines and KRR not in asked:
         asked.append(KRR)
@@ -120,7 +223,7 @@ def make_contest(
         makers,
         config.reg,
         config.eval.batch_size,
-        _protocol(config.transfer, key),
+        _protocol(config.transfer, recipe_of, key),
         mesh,
     )
 
@@ -131,9 +234,19 @@ def deciding(config: ConfigDict) -> dict[str, Any]:
     flat = config_lib.flatten(nested)
     flat |= {name: config[name] for name in ("seed", "preprocess", "reg")}
     flat["eval.num_test"] = config.eval.num_test
-    if config.transfer.augment_draw == "all":  # As tables say that were begun without the field.
-        del flat["transfer.augment_draw"]
-    return {name: value for name, value in flat.items() if name not in _FREE}
+    said = ("transfer.recipe", *(f"transfer.{name}" for name in recipes.OF_RECIPES))
+    told = {name: value for name, value in flat.items() if name not in (*_FREE, *said)}
+    return told | recipes.resolved(config.transfer.to_dict())
+
+
+def make_recipes(config: ConfigDict, dataset: Dataset) -> Callable[[int], Recipe]:
+    """The recipe for sets of so many images."""
+    options, channels = config.transfer.to_dict(), dataset.image_shape[2]
+
+    def recipe_of(size: int) -> Recipe:
+        return recipes.make(options["recipe"], size, channels, dataset.mirrorable, options)
+
+    return recipe_of
 
 
 def kernel_config(config: ConfigDict, name: str) -> ConfigDict:
@@ -147,20 +260,9 @@ def kernel_config(config: ConfigDict, name: str) -> ConfigDict:
     return changed
 
 
-def _protocol(options: ConfigDict, key: jax.Array) -> rows.Protocol:
-    recipe = train.Recipe(
-        loss=options.loss,
-        num_steps=options.num_steps,
-        batch_size=options.batch_size,
-        momentum=options.momentum,
-        augments=augment.parse(options.augment),
-        augment_draw=options.augment_draw,
-    )
-    return rows.Protocol(
-        recipe=recipe,
-        labels=options.labels,
-        lr_factors=tuple(options.lr_factor),
-        l2s=tuple(options.l2),
+def _protocol(options: ConfigDict, recipe_of: Callable[[int], Recipe], key: jax.Array) -> Protocol:
+    return Protocol(
+        recipe_of=recipe_of,
         seeds=options.seeds,
         key=key,
         ntk_inputs=options.ntk_inputs,
@@ -169,7 +271,7 @@ def _protocol(options: ConfigDict, key: jax.Array) -> rows.Protocol:
     )
 
 
-def _maker(config: ConfigDict, name: str, dataset: Dataset) -> build.Make:
+def _maker(config: ConfigDict, name: str, dataset: Dataset, width: int) -> build.Make:
     """What makes the network `name`; UserError if the images are too small for it."""
     kernel, options = config.kernel, config.transfer
     shape, classes = dataset.image_shape, dataset.num_classes
@@ -179,7 +281,7 @@ def _maker(config: ConfigDict, name: str, dataset: Dataset) -> build.Make:
     else:
         weights = build.Weights(kernel.w_std, kernel.b_std, options.parameterization)
         make = functools.partial(
-            build.make_network, spec, shape, classes, width=options.width, weights=weights
+            build.make_network, spec, shape, classes, width=width, weights=weights
         )
     build.num_parameters(make)  # Refuses what does not fit.
     return make

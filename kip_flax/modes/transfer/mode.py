@@ -1,9 +1,9 @@
 """`--mode=transfer`: what a distilled set is worth to the networks that are trained on it.
 
 Networks are trained on the distilled set, and on real images in its place, and are tested on the
-real test set. What is chosen (learning rate, L2) is chosen on held-out training images. A finished
-row of the table is kept in transfer.json, an unfinished one in a checkpoint: the same command goes
-on from there.
+real test set. What is chosen (learning rate, L2) is chosen on held-out training images. Before it
+begins it says how long it will take. A finished row of the table is kept in transfer.json, an
+unfinished one in a checkpoint: the same command goes on from there.
 """
 
 import zlib
@@ -18,10 +18,13 @@ from kip_flax.kernels import Kernel
 from kip_flax.modes.transfer import contest, session, sets
 from kip_flax.modes.transfer.sets import ImageSet, RealImages
 from kip_flax.modes.transfer.table import Table
-from kip_flax.networks.recipe import KRR
+from kip_flax.networks.recipe import KRR, Recipe
 from kip_flax.runs import setup
-from kip_flax.runtime import hardware, sharding
+from kip_flax.runtime import hardware, sharding, signals
 from kip_flax.runtime.console import Console
+from kip_flax.runtime.waiting import Stopped, Watch
+
+STOPPED = "stopped and saved: the same command goes on from there"
 
 
 def transfer_file(
@@ -36,40 +39,65 @@ def transfer_file(
     Raises:
         UserError: file, data set, networks and folder do not fit together, or a training diverged.
     """
-    with setup.own_folder(workdir) as workdir:
-        return _transfer(config, path, workdir, console or Console())
+    console = console or Console()
+    with setup.own_folder(workdir) as workdir, signals.stop_signals() as stopping:
+        table: list[Table] = []
+        try:
+            _transfer(config, path, workdir, Watch(stopping, console), table)
+        except Stopped:
+            console.outcome(STOPPED)
+        return table[0].rows if table else []
 
 
 def _transfer(
-    config: ConfigDict, path: str, workdir: str, console: Console
-) -> list[dict[str, Any]]:
-    options = config.transfer
+    config: ConfigDict, path: str, workdir: str, watch: Watch, tables: list[Table]
+) -> None:
+    console = watch.console
     mesh = sharding.make_mesh(config.mesh.data, config.mesh.support)
     distilled = export.load_distilled(path)
-    dataset = setup.load(config)
+    dataset = watch.wait("reading the data", lambda: setup.load(config))
     export.check_fits(distilled, dataset, config.preprocess)
     table = Table(workdir, identity(config, distilled, dataset), path)
+    tables.append(table)
     keys = sets.keys(config.seed)
-    contenders = contest.make_contest(config, dataset, keys.networks, mesh, console)
-    fitted = setup.preprocessing_of(distilled, dataset, config.preprocess)
-    num_test = config.eval.num_test
-    real = sets.real_images(dataset, fitted, options.held_out, num_test, keys.held_out)
-    size = len(distilled.images)
-    measured = [
-        sets.of_file("distilled", distilled),
-        *_baselines(config, path, size, real, contenders.kernels.get(KRR)),
-        *_random_draws(config, size, real, keys.draws),
-    ]
-    console.say(_summary(config, path, size, real, workdir))
+    contenders = watch.wait(
+        "compiling the kernels",
+        lambda: contest.make_contest(config, dataset, keys.networks, mesh, console),
+    )
+    krr = contenders.kernels.get(KRR)
+    real, measured = watch.wait(
+        "preparing the images", lambda: _prepared(config, path, distilled, dataset, krr)
+    )
+    recipe = contenders.protocol.recipe_of(len(distilled.images))
+    watch.say(_summary(config, path, len(distilled.images), real, workdir, recipe))
 
-    with session.open_session(workdir, console) as opened:
-        if not contenders.fill(table, measured, real, opened):
-            console.outcome("stopped and saved: the same command goes on from there")
-            return table.rows
+    with session.open_session(workdir, watch) as opened:
+        missing = contenders.missing(table, [(s.name, s.size) for s in measured])
+        if told := contenders.forecast(missing, real, opened):
+            watch.say(told)
+        contenders.fill(table, measured, real, opened)
     session.discard(workdir)
     console.outcome(table.finish(contenders.names, measured))
-    table.check_diverged(contenders.names, measured, options.lr_factor)
-    return table.rows
+    table.check_diverged(contenders.names, measured, contenders.protocol.recipe_of(1))
+
+
+def _prepared(
+    config: ConfigDict,
+    path: str,
+    distilled: export.Distilled,
+    dataset: Dataset,
+    kernel: Kernel | None,
+) -> tuple[RealImages, list[ImageSet]]:
+    """Real images, and the sets that are measured."""
+    keys, size = sets.keys(config.seed), len(distilled.images)
+    fitted = setup.preprocessing_of(distilled, dataset, config.preprocess)
+    held_out, num_test = config.transfer.held_out, config.eval.num_test
+    real = sets.real_images(dataset, fitted, held_out, num_test, keys.held_out)
+    return real, [
+        sets.of_file("distilled", distilled),
+        *_baselines(config, path, size, real, kernel),
+        *_random_draws(config, size, real, keys.draws),
+    ]
 
 
 def identity(config: ConfigDict, distilled: export.Distilled, dataset: Dataset) -> dict[str, Any]:
@@ -107,12 +135,13 @@ def _random_draws(
     ]
 
 
-def _summary(config: ConfigDict, path: str, size: int, real: RealImages, workdir: str) -> str:
+def _summary(
+    config: ConfigDict, path: str, size: int, real: RealImages, workdir: str, recipe: Recipe
+) -> str:
     options = config.transfer
     return f"""transfer of {path}, in {workdir}
   set       {size} images; {config.dataset.name}: {len(real.pool.labels)} real ones to draw from, \
 {len(real.held_out.labels)} held out, {len(real.test.labels)} to test on
-  networks  {", ".join(options.networks)}; width {options.width}
-  training  {options.num_steps} steps of {options.batch_size}, {options.loss} on {options.labels} \
-labels, {options.seeds} seeds
+  networks  {", ".join(options.networks)}; width {recipe.width}
+  training  {options.recipe}: {recipe.words}; {options.seeds} seeds
   devices   {hardware.hardware()}"""

@@ -1,17 +1,19 @@
 """Trainings that may be stopped: a checkpoint keeps the one at work, which goes on from there."""
 
 import contextlib
+import dataclasses
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 
+from kip_flax.networks.trial import Measured, Progress
 from kip_flax.runs import checkpoint
-from kip_flax.runtime import signals
-from kip_flax.runtime.console import Console, duration
+from kip_flax.runtime.waiting import Watch
 
 _FOLDER = "transfer"
 
@@ -20,53 +22,60 @@ class Session:
     """One call of the command; what it leaves unfinished, the next call finishes.
 
     Attributes:
-        stopping: () -> whether a signal asked to stop.
-        console: what is told goes there.
+        watch: tells progress and stops the work.
     """
 
-    def __init__(
-        self, manager: ocp.CheckpointManager, stopping: Callable[[], bool], console: Console
-    ):
+    def __init__(self, manager: ocp.CheckpointManager, watch: Watch):
         self._manager = manager
-        self.stopping, self.console = stopping, console
+        self.watch = watch
 
-    def save(self, job: str, step: int, states: Any, results: list[dict[str, Any]]) -> None:
-        """Keeps a training in the place of the one that was kept before.
+    def save(self, job: str, progress: Progress) -> None:
+        """Keeps where a trial is, in the place of what was kept before.
 
         Args:
-            job: names the row that the training is for.
-            step: steps taken.
-            states: a tree of arrays.
-            results: of the candidates that `job` has finished, JSON values.
+            job: names the row that the trial is for.
+            progress: where it is.
         """
         number = (self._manager.latest_step() or 0) + 1  # Over all rows; the newest is kept.
-        meta = {"job": job, "at": step, "results": results}
-        checkpoint.save(self._manager, number, jax.tree.leaves(states), meta)
+        leaves = jax.tree.leaves(progress.states)
+        meta = {
+            "job": job,
+            "at": progress.step,
+            "measured": [dataclasses.asdict(one) for one in progress.measured],
+            "shapes": [list(np.shape(leaf)) for leaf in leaves],
+        }
+        checkpoint.save(self._manager, number, leaves or [np.zeros(1)], meta)
 
-    def restore(self, job: str, like: Any) -> tuple[tuple[Any, int] | None, list[dict[str, Any]]]:
-        """What `save` kept of `job`: states and step, and the results; (None, []) of another."""
+    def restore(self, job: str, like: Any) -> Progress:
+        """Where `save` left the trial for `job`; the beginning, if it kept that of another.
+
+        Args:
+            job: names the row.
+            like: states of the trial; where those that were kept have other shapes (as with another
+                number of devices) their round begins anew.
+        """
         meta = checkpoint.restore_meta(self._manager)
         if meta is None or meta["job"] != job:
-            return None, []
-        restored = checkpoint.restore(self._manager, jax.tree.leaves(like))
+            return Progress()
+        shapes, leaves = meta["shapes"], jax.tree.leaves(like)
+        fits = shapes == [list(np.shape(leaf)) for leaf in leaves]
+        template = leaves if fits else [np.zeros(shape, np.float32) for shape in shapes]
+        restored = checkpoint.restore(self._manager, template or [np.zeros(1)])
         if restored is None or restored.meta["job"] != job:
-            return None, []
+            return Progress()
+        measured = [Measured(**one) for one in restored.meta["measured"]]
+        if not (fits and restored.meta["shapes"]):
+            return Progress(measured)
         states = jax.tree.unflatten(jax.tree.structure(like), restored.state)
-        return (states, restored.meta["at"]), restored.meta["results"]
-
-    def progress(self, training: str, step: int, total: int, seconds: float) -> None:
-        """Shows how far a training is; `seconds`: of one of its steps."""
-        left = duration(seconds * (total - step))
-        pace = f"{1e3 * seconds:.1f} ms/step"
-        self.console.progress(f"{training}: step {step}/{total}", pace, f"ETA {left}")
+        return Progress(measured, states, restored.meta["at"])
 
 
 @contextlib.contextmanager
-def open_session(workdir: str, console: Console) -> Iterator[Session]:
-    """A session whose checkpoint lies in `workdir`; a first signal no longer ends the program."""
+def open_session(workdir: str, watch: Watch) -> Iterator[Session]:
+    """A session whose checkpoint lies in `workdir`."""
     folder = os.path.join(workdir, _FOLDER)
-    with checkpoint.open_manager(folder, keep=1) as manager, signals.stop_signals() as stopping:
-        yield Session(manager, stopping, console)
+    with checkpoint.open_manager(folder, keep=1) as manager:
+        yield Session(manager, watch)
 
 
 def discard(workdir: str) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 from kip_flax import config as config_lib
 from kip_flax.modes.transfer import ladder
 from kip_flax.modes.transfer.sets import ImageSet
+from kip_flax.networks.recipe import Recipe
 from kip_flax.runtime import console, files, hardware
 from kip_flax.runtime.errors import UserError
 
@@ -90,7 +91,7 @@ class Table:
         return [name, size, network] in self._content["diverged"]
 
     def check_diverged(
-        self, networks: Sequence[str], sets: Sequence[ImageSet], lr_factors: Sequence[float]
+        self, networks: Sequence[str], sets: Sequence[ImageSet], recipe: Recipe
     ) -> None:
         """Raises UserError if trainings of `networks` on `sets` diverged."""
         jobs = [
@@ -100,9 +101,10 @@ class Table:
             if self.diverged(s.name, s.size, network)
         ]
         if jobs:
-            factors = ", ".join(f"{factor:g}" for factor in lr_factors)
+            field = "lr_factor" if recipe.relative else "learning_rate"
+            rates = ", ".join(f"{rate:g}" for rate in recipe.rates)
             raise UserError(
-                f"{', '.join(jobs)}: the training diverged with transfer.lr_factor {factors}: give "
+                f"{', '.join(jobs)}: the training diverged with transfer.{field} {rates}: give "
                 f"a smaller one, and another --workdir."
             )
 

@@ -6,6 +6,7 @@ import html.parser
 import json
 import shutil
 
+import made_transfers
 import numpy as np
 import pytest
 from whole_runs import label_solve, small
@@ -18,7 +19,6 @@ from kip_flax.modes.compare.mode import compare
 from kip_flax.modes.train import mode as train
 from kip_flax.modes.transfer import contest, rows
 from kip_flax.networks.recipe import is_kernel
-from kip_flax.runtime import signals
 from kip_flax.runtime.errors import UserError
 
 NETWORKS = ("krr", "krr:fc:2", "fc:1")
@@ -27,6 +27,7 @@ NETWORKS = ("krr", "krr:fc:2", "fc:1")
 def make_config(**changes):
     config = small()
     fields = {
+        "recipe": "kip",
         "networks": NETWORKS,
         "width": 16,
         "num_steps": 30,
@@ -145,32 +146,18 @@ def test_the_page_stands_alone(compared):
     assert text.count('class="best"') == 2 * len(NETWORKS)
 
 
-def stop_after(patch, calls):
-    """Makes the comparison believe in a signal after so many looks."""
-    seen = iter(range(10**6))
-
-    class Stopping:
-        def __enter__(self):
-            return lambda: next(seen) >= calls
-
-        def __exit__(self, *_):
-            return None
-
-    patch.setattr(signals, "stop_signals", Stopping)
-
-
 def test_an_interrupted_comparison_goes_on(runs, compared, tmp_path):
     """Of the whole one the first run alone, stopped in a training; then one more set is added."""
     _, lines = compared
     config, paths = make_config(baselines=()), [str(runs / "zca"), str(runs / "kip")]
     with pytest.MonkeyPatch.context() as patch:
-        stop_after(patch, 4)
+        made_transfers.Stop(patch, at=2)
         (stopped,) = compare(config, paths[:1], str(tmp_path))
         assert set(stopped.figures) == {"krr", "krr:fc:2"}
         assert (tmp_path / "transfer" / "checkpoints").is_dir()
     (line,) = compare(config, paths[:1], str(tmp_path))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(rows, "_measure", None)  # Nothing is trained again.
+        patch.setattr(rows, "network_row", None)  # Nothing is trained again.
         config.transfer.networks = NETWORKS[:2]
         both = compare(config, paths, str(tmp_path))
     expected = find(lines, "KIP", 10, "zca_normalize")

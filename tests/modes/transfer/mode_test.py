@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -39,6 +40,7 @@ def test_the_table_of_a_transfer(files, tmp_path, quick_kernels, digits, capsys)
         assert len(row["accuracies"]) == len(row["learning_rates"]) == 3
         assert row["std"] == pytest.approx(np.std(row["accuracies"], ddof=1))
         held_out = {factor: share for factor, _, share in row["tried"]}
+        assert sorted(held_out) == [0.3, 1.0]
         assert row["held_out"] == max(held_out.values()) == held_out[row["lr_factor"]]
     # More images teach more, and good ones more than poor ones.
     ladder = [rows["random", n, "fc:1"]["mean"] for n in (10, 20, 100)]
@@ -47,6 +49,9 @@ def test_the_table_of_a_transfer(files, tmp_path, quick_kernels, digits, capsys)
     assert rows["distilled", 10, "fc:1"]["mean"] > rows["initial", 10, "fc:1"]["mean"]
     told = capsys.readouterr().out
     assert "10 distilled" in told
+    # Of 5 sets for each seed the same, two short trainings and three; random ones of 10, 20, 100.
+    assert re.search(r"about \d+ s: 40 trainings of fc:1, 4 at a time \(compiling", told)
+    assert "width 128" in told
     assert "images are worth" in told
     content = json.loads((tmp_path / "transfer.json").read_text())
     assert by_name(content["rows"]) == rows

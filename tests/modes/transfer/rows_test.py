@@ -4,13 +4,13 @@ import dataclasses
 
 import numpy as np
 import pytest
-from made_transfers import make_config
+from made_transfers import Stop, make_config
 
 from kip_flax.modes.transfer import rows, session
 from kip_flax.modes.transfer.mode import transfer_file
-from kip_flax.networks import train
+from kip_flax.networks import train, trial
 from kip_flax.runs import setup
-from kip_flax.runtime import signals
+from kip_flax.runtime import waiting
 from kip_flax.runtime.console import Console
 
 
@@ -27,46 +27,37 @@ def test_a_seed_is_the_same_among_more_and_on_more_devices(files, tmp_path):
     assert more["learning_rates"][:2] == pytest.approx(row["learning_rates"], rel=1e-4)
 
 
-def stop_after(monkeypatch, calls):
-    """Makes the transfer believe in a signal after so many parts."""
-    seen = iter(range(10**6))
-
-    class Stopping:
-        def __enter__(self):
-            return lambda: next(seen) >= calls - 1
-
-        def __exit__(self, *_):
-            return None
-
-    monkeypatch.setattr(signals, "stop_signals", Stopping)
-
-
-@pytest.mark.parametrize("calls", [2, 10])
-def test_an_interrupted_transfer_ends_as_one_that_was_not(calls, files, tmp_path, monkeypatch):
-    config = make_config(networks=("fc:1",), baselines=("random",), lr_factor=(0.1, 1.0))
-    whole = transfer_file(config, files, str(tmp_path / "whole"))
-    advanced = []
-    make = train.make_trainer
-
-    def counting(*arguments, **options):
-        trainer = make(*arguments, **options)
-
-        def advance(*arguments):
-            advanced.append(arguments[-2:])
-            return trainer.advance(*arguments)
-
-        return dataclasses.replace(trainer, advance=advance)
-
-    monkeypatch.setattr(train, "make_trainer", counting)
+@pytest.mark.parametrize("at", [1, 4, 8])
+def test_an_interrupted_transfer_ends_as_one_that_was_not(at, files, tmp_path, monkeypatch):
+    """Stopped in the choice, in the seeds of the first set, and in those of the second."""
+    options = {"lr_factor": (0.1, 1.0), "choice_steps": 150, "average": 0.9, "optimizer": "sgd"}
+    config = make_config(networks=("fc:1",), baselines=("random",), centred=True, **options)
     with monkeypatch.context() as patched:
-        stop_after(patched, calls)
-        stopped = transfer_file(config, files, str(tmp_path / "parts"))
-        assert len(stopped) == (calls - 1) // 6
-    parts = transfer_file(config, files, str(tmp_path / "parts"))
-    assert len(advanced) == 12  # 2 sets, 2 candidates, 3 parts: nothing was done twice.
-    for one, other in zip(whole, parts, strict=True):
-        assert one.pop("seconds") != other.pop("seconds")
-        assert one == other
+        parts = Stop(patched).parts
+        whole = transfer_file(config, files, str(tmp_path / "whole"))
+    # 2 sets: 2 candidates side by side in 2 parts, 3 seeds side by side in 3.
+    assert parts == 2 * [(0, 100), (100, 150), (0, 100), (100, 200), (200, 300)]
+    with monkeypatch.context() as patched:
+        stopped = Stop(patched, at)
+        assert len(transfer_file(config, files, str(tmp_path / "parts"))) == (at - 1) // 5
+    going_on = Stop(monkeypatch)
+    other = transfer_file(config, files, str(tmp_path / "parts"))
+    assert stopped.parts + going_on.parts == parts  # Nothing was done twice.
+    for one, two in zip(whole, other, strict=True):
+        assert one.pop("seconds") != two.pop("seconds")
+        assert one == two
+
+
+def test_another_number_of_devices_begins_the_round_anew(files, tmp_path, monkeypatch):
+    config = make_config(networks=("fc:1",), lr_factor=(0.1, 1.0))
+    with monkeypatch.context() as patched:
+        Stop(patched, at=2)
+        transfer_file(config, files, str(tmp_path))
+    config.mesh.data = 2
+    going_on = Stop(monkeypatch)
+    (row,) = transfer_file(config, files, str(tmp_path))
+    assert going_on.parts == 2 * [(0, 100), (100, 200), (200, 300)]  # What was chosen stays.
+    assert len(row["tried"]) == 2
 
 
 def test_what_is_there_is_not_computed_again(files, tmp_path, quick_kernels, monkeypatch):
@@ -74,10 +65,7 @@ def test_what_is_there_is_not_computed_again(files, tmp_path, quick_kernels, mon
     first = transfer_file(config, files, str(tmp_path))
     config.transfer.networks = ("fc:1", "krr")
 
-    def refuse(*_):
-        raise AssertionError
-
-    monkeypatch.setattr(rows, "_measure", refuse)
+    monkeypatch.setattr(rows, "network_row", None)
     both = transfer_file(config, files, str(tmp_path))
     assert both[0] == first[0]
     assert [row["network"] for row in both] == ["fc:1", "krr"]
@@ -95,32 +83,55 @@ def test_the_test_set_has_no_say(files, tmp_path, digits, monkeypatch):
     assert row["mean"] > 0.4 > other["mean"]
 
 
-def test_a_candidate_that_is_behind_is_not_tested(files, tmp_path, digits, monkeypatch):
-    """Nor is one that diverged, as one of rate 1e4 does."""
+def test_choices_are_made_by_one_seed_and_few_steps(files, tmp_path, monkeypatch):
+    """A candidate that is behind is not tested, nor is one that diverged, as of rate 1e4."""
     measured = []
     make = train.make_trainer
 
-    def counting(*arguments, **options):
-        trainer = make(*arguments, **options)
+    def counting(*arguments):
+        trainer = make(*arguments)
 
-        def accuracy(states, images, labels):
-            measured.append("test" if len(labels) == 60 else "held out")
-            return trainer.accuracy(states, images, labels)
+        def advance(states, trainings, recipe, first, last):
+            measured.append((len(set(map(str, trainings.keys))), recipe.num_steps))
+            return trainer.advance(states, trainings, recipe, first, last)
 
-        return dataclasses.replace(trainer, accuracy=accuracy)
+        def count_right(states, images, labels, first, last):
+            measured.append("test" if (np.asarray(labels) >= 0).sum() == 60 else "held out")
+            return trainer.count_right(states, images, labels, first, last)
+
+        return dataclasses.replace(trainer, advance=advance, count_right=count_right)
 
     monkeypatch.setattr(train, "make_trainer", counting)
-    config = make_config(networks=("fc:1",), lr_factor=(1e4, 0.3, 1e-4))
-    (row,) = transfer_file(config, files, str(tmp_path))
+    monkeypatch.setattr(trial.Trial, "probe", lambda *_: trial.Cost(0, 0, 0, 0))
+    config = make_config(networks=("fc:1",), lr_factor=(1e4, 0.3, 1e-4), choice_steps=60, seeds=4)
+    (row,) = transfer_file(config, files, str(tmp_path / "three"))
     assert row["lr_factor"] == 0.3
-    assert measured == ["held out", "held out", "test", "held out"]
+    assert next(accuracy for _, _, accuracy in row["tried"]) is None
+    short = [one for one in measured if one == (1, 60)]
+    assert short
+    assert next(one for one in measured if isinstance(one, str)) == "held out"
+    steps = [one for one in measured if one not in short and not isinstance(one, str)]
+    assert set(steps) == {(4, 300)}
+    assert measured[-1] == "test"
+    # Of a single candidate nothing is chosen.
+    measured.clear()
+    (row,) = transfer_file(make_config(networks=("fc:1",)), files, str(tmp_path / "one"))
+    assert row["tried"] == []
+    assert "held out" not in measured
 
 
 def test_a_checkpoint_of_another_row_is_left_alone(tmp_path):
-    with session.open_session(str(tmp_path), Console()) as opened:
-        opened.save("x", 4, {"a": np.ones(3)}, [])
-    with session.open_session(str(tmp_path), Console()) as opened:
-        assert opened.restore("y", {"a": np.ones(3)}) == (None, [])
-        (states, step), results = opened.restore("x", {"a": np.zeros(3)})
-        assert (step, results) == (4, [])
-        assert states["a"].tolist() == [1, 1, 1]
+    watch = waiting.Watch(lambda: False, Console())
+    kept = trial.Measured(0.3, 0.0, 2, None, False, 0.5)
+    with session.open_session(str(tmp_path), watch) as opened:
+        opened.save("x", trial.Progress([kept], {"a": np.ones((2, 3), np.float32)}, 4))
+    like = {"a": np.zeros((2, 3), np.float32)}
+    with session.open_session(str(tmp_path), watch) as opened:
+        assert opened.restore("y", like) == trial.Progress()
+        found = opened.restore("x", like)
+        assert (found.step, found.measured) == (4, [kept])
+        assert found.states["a"].tolist() == [[1, 1, 1], [1, 1, 1]]
+        assert opened.restore("x", {"a": np.zeros((4, 3))}) == trial.Progress([kept])
+        opened.save("x", trial.Progress([kept, kept]))
+    with session.open_session(str(tmp_path), watch) as opened:
+        assert opened.restore("x", like) == trial.Progress([kept, kept])
