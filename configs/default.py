@@ -15,9 +15,10 @@ def get_config() -> ConfigDict:
     config = ConfigDict()
 
     # 'kip': learn the support by gradient descent. 'kip_solve': the same, but its labels are solved
-    # for at every step. 'kip_newton': that by Gauss-Newton steps, which is quickest. 'ls' (Label
-    # Solve): solve for the labels only. 'dc', 'dsa': learn the images by matching gradients. Or a
-    # module of your own by its dotted name: see docs/adding-an-algorithm.md.
+    # for at every step. 'kip_newton': that by Gauss-Newton steps, which is quickest. 'rfad': as
+    # 'kip', by features of random networks. 'frepo': by those of networks that are being trained.
+    # 'ls' (Label Solve): solve for the labels only. 'dc', 'dsa': learn the images by matching
+    # gradients. Or a module of your own by its dotted name: see docs/adding-an-algorithm.md.
     config.algorithm = "kip"
     # All random numbers of a run follow from this and from the number of the step.
     config.seed = 0
@@ -139,6 +140,22 @@ def get_config() -> ConfigDict:
     config.frepo.margin = True
     # Decay of the exponential mean of the last sets, which is exported; 0: the last set.
     config.frepo.average = 0.98
+
+    # 'rfad', which takes none of the optimiser above: AdaBelief, and fresh networks every step, of
+    # the kernel's architecture.
+    config.rfad = ConfigDict()
+    # Networks of a step.
+    config.rfad.networks = 8
+    # Channels or units of their layers.
+    config.rfad.width = 256
+    # 'mse', or 'platt': cross-entropy of predictions times a learned number.
+    config.rfad.loss = "mse"
+    # Of images and labels.
+    config.rfad.learning_rate = 1e-3
+    # Of the linear transform of the pixels, which starts as the identity; 0: there is none.
+    config.rfad.transform_rate = 5e-5
+    # Of the logarithm of that number.
+    config.rfad.platt_rate = 1e-2
 
     config.mesh = ConfigDict()
     # Devices that share the targets; -1: all that are left.

@@ -31,6 +31,7 @@ ASKED_FOR = (
     *("kip_cifar10_myrtle", "ls_cifar10", "ls_mnist", "kip_folder"),
     *("dc_digits", "dc_mnist", "dc_fashion_mnist", "dc_cifar10", "dc_cifar100", "dc_svhn"),
     *("dsa_digits", "dsa_mnist", "dsa_fashion_mnist", "dsa_cifar10", "dsa_cifar100", "dsa_svhn"),
+    *("rfad_digits", "rfad_mnist", "rfad_fashion_mnist", "rfad_cifar10"),
 )
 
 
@@ -77,6 +78,7 @@ def test_config_runs_two_steps_on_digits(name, tmp_path, monkeypatch):
         config.matching.network, config.matching.augment = "mlp", config.matching.augment[:10]
     if name.startswith("frepo_"):
         config.frepo.network, config.frepo.pool = "fc:1", 2
+    config.rfad.networks, config.rfad.width = 2, 8
     config.dataset.name, config.dataset.data_dir = "digits", ""
     config.support.size, config.batch_size, config.num_steps = 10, 20, 2
     config.eval.steps, config.eval.num_test, config.eval.batch_size = (2,), 20, 20
@@ -114,7 +116,7 @@ def test_every_default_is_commented():
         (
             "algorithm",
             "gan",
-            "algorithm is 'gan': take one of dc, dsa, frepo, kip, kip_newton, kip_solve, ls",
+            "algorithm is 'gan': take one of dc, dsa, frepo, kip, kip_newton, kip_solve, ls, rfad",
         ),
         ("dataset__name", "imagenet", "dataset.name is 'imagenet': take one of digits, mnist"),
         ("kernel__architecture", "vgg", "kernel.architecture is 'vgg': take one of fc, conv"),

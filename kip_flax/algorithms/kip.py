@@ -56,7 +56,8 @@ class KipState(flax.struct.PyTreeNode):
         return self.params["images"], self.params.get("labels", self.labels)
 
 
-Update = Callable[[KipState, jax.Array, jax.Array, jax.Array], tuple[KipState, Metrics]]
+# State, targets, their labels and weights to the state after the step, and what it measured.
+Update = Callable[[Any, jax.Array, jax.Array, jax.Array], tuple[Any, Metrics]]
 
 
 def kip_loss(

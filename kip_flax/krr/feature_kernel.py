@@ -9,6 +9,7 @@ Shapes: n images, F features of a network, N networks; features are (n, F), or (
 networks. S support images, T targets, C classes.
 """
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -98,9 +99,26 @@ def image_gradient(
     return grads.reshape(-1, *images.shape[1:])[: len(images)]
 
 
-def of_networks(features: Callable[[Tree, Tree], jax.Array], params: Tree, other: Tree) -> Any:
-    """`features(params, other)` of N networks whose trees are stacked, one after the other."""
-    return jax.lax.map(lambda network: features(*network), (params, other))
+def of_networks(
+    features: Features, params: Tree, other: Tree, images: jax.Array, most: int = 500
+) -> jax.Array:
+    """`in_passes` (N, n, F) of N networks whose trees are stacked, one after the other."""
+    return jax.lax.map(
+        lambda own: in_passes(features, own[0], own[1], images, most), (params, other)
+    )
+
+
+def image_gradients(
+    features: Features, networks: tuple[Tree, Tree], images: jax.Array, cotangents: jax.Array
+) -> jax.Array:
+    """`image_gradient` (n, H, W, C) of N stacked networks, summed, for cotangents (N, n, F)."""
+
+    def add(total: jax.Array, own: tuple[tuple[Tree, Tree], jax.Array]) -> tuple[jax.Array, None]:
+        (params, other), cotangent = own
+        of_network = functools.partial(features, params, other)
+        return total + image_gradient(of_network, images, cotangent), None
+
+    return jax.lax.scan(add, jnp.zeros_like(images), (networks, cotangents))[0]
 
 
 def over_mesh(features: Features, mesh: Mesh) -> Features:

@@ -9,7 +9,8 @@ from configs import default
 from kip_flax import algorithms
 from kip_flax.algorithms import base
 
-SECTIONS = {"optimizer", "newton", "matching", "frepo"}
+SECTIONS = {"optimizer", "newton", "matching", "frepo", "rfad"}
+STARTS = ("Kernel Inducing", "Label Solve", "Dataset Condensation", "Neural", "Random Feature")
 
 
 @pytest.mark.parametrize("name", algorithms.NAMES)
@@ -17,16 +18,17 @@ def test_an_algorithm_states_its_facts(name):
     facts = algorithms.facts(name)
     assert facts is algorithms.find(name).FACTS
     assert facts.title != name
-    assert facts.full_title.startswith(("Kernel Ind", "Label Solve", "Dataset Cond", "Neural"))
+    assert facts.full_title.startswith(STARTS)
     assert facts.bibtex.startswith("@inproceedings")
     assert facts.sections
     assert set(facts.sections) <= SECTIONS
     assert "10 per class" in facts.published_recipe(10) or facts.uses_kernel
-    # Those that learn images by gradients of a network compute no kernel entries.
+    # Those that learn images by finite networks compute no kernel entries.
     by_networks = {
         "dc": "gradient-matching",
         "dsa": "gradient-matching",
         "frepo": "feature-regression",
+        "rfad": "kernel-ridge-regression",
     }
     assert facts.uses_kernel != (name in by_networks)
     assert facts.tag == by_networks.get(name, "kernel-ridge-regression")
@@ -51,6 +53,7 @@ def test_labels_are_learned_fixed_or_solved():
         "kip_newton": ["solved", "fixed"],
         "kip_solve": ["solved", "solved"],
         "ls": ["solved", "solved"],
+        "rfad": ["learned", "fixed"],
     }
 
 

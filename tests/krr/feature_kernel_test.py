@@ -167,12 +167,19 @@ def test_features_in_passes_over_devices_are_those_at_once(devices, pixels, monk
 def test_networks_one_after_the_other_are_those_side_by_side():
     net = network()
     networks, x, _, _ = problem(net)
-    found = jax.jit(
-        lambda networks, x: feature_kernel.of_networks(
-            lambda *own: feature_kernel.in_passes(net.features, *own, x), *networks
-        )
-    )(networks, x)
+    found = jax.jit(functools.partial(feature_kernel.of_networks, net.features))(*networks, x)
     np.testing.assert_allclose(found, stacked(net, networks, x), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("pixels", [2048, 128], ids=["one pass", "passes of two"])
+def test_gradients_in_passes_are_those_of_all_at_once(pixels, monkeypatch):
+    monkeypatch.setattr(batching, "PIXELS", pixels)
+    net = network()
+    networks, x, _, _ = problem(net, size=5)
+    weights = jax.random.normal(jax.random.key(3), stacked(net, networks, x).shape, jnp.float32)
+    expected = jax.jit(jax.grad(lambda x: jnp.sum(weights * stacked(net, networks, x))))(x)
+    found = jax.jit(functools.partial(feature_kernel.image_gradients, net.features))
+    np.testing.assert_allclose(found(networks, x, weights), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_the_loss_of_exact_features_is_that_of_the_kernel():

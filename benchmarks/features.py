@@ -1,0 +1,131 @@
+"""Cost of one step of RFAD and of one with the exact kernel, side by side.
+
+    python -m benchmarks.features [--sizes 10 100 500] [--targets=500] [--dataset=cifar10]
+
+Pixels are standard normal, of the data set's shape. RFAD: one update of images, labels and
+transform by 8 networks of width 256 (--networks, --width). Exact: one update of images and labels
+by the kernel that these estimate (NNGP; --kind=ntk for the tangent kernel). Both see the same
+number of targets, and what is printed is what was measured: with more targets the share of the
+support with itself is smaller on both sides. They take turns; compiling is left out. On a machine
+that does other work as well, core seconds tell more than seconds.
+"""
+
+import argparse
+import importlib
+import json
+import os
+import statistics
+import sys
+import time
+from collections.abc import Callable
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from kip_flax import data
+from kip_flax.algorithms.base import Problem
+from kip_flax.kernels import Kernel
+from kip_flax.kernels.sharded import shard_kernel
+from kip_flax.runs import setup
+from kip_flax.runtime import hardware, sharding
+from kip_flax.runtime.console import Console
+
+_SHAPES = {"digits": (8, 8, 1), "mnist": (28, 28, 1), "cifar10": (32, 32, 3)}
+_CLASSES = 10
+
+
+def main() -> None:
+    """Measures, prints a table, writes JSON where asked."""
+    args = _arguments()
+    sharding.prepare_cpu_devices()
+    jax.config.update("jax_num_cpu_devices", hardware.usable_cores())
+    jax.config.update("jax_enable_x64", True)
+    print(f"{args.dataset}, {args.targets} targets, {args.kind}; {hardware.hardware()}")
+    print(f"RFAD: {args.networks} networks of width {args.width}")
+    print(f"{'images':>8}{'RFAD':>22}{'exact':>22}{'exact / RFAD':>16}")
+    rows = []
+    for size in args.sizes:
+        steps = {name: _stepper(_config(name, size, args), args) for name in ("rfad", "kip")}
+        rows.append({"images": size} | _measure(steps, args.repeats))
+        print(_row(rows[-1]), flush=True)
+    if args.json:
+        result = {"machine": hardware.hardware(), "rows": rows, "command": " ".join(sys.argv)}
+        with open(args.json, "w", encoding="utf-8") as file:
+            json.dump(result | {"options": vars(args)}, file, indent=1)
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--dataset", default="cifar10", choices=sorted(_SHAPES))
+    parser.add_argument("--sizes", type=int, nargs="+", default=[10, 100, 500])
+    parser.add_argument("--targets", type=int, default=500)
+    parser.add_argument("--networks", type=int, default=8)
+    parser.add_argument("--width", type=int, default=256)
+    parser.add_argument("--kind", default="nngp", choices=("nngp", "ntk"))
+    parser.add_argument("--repeats", type=int, default=1)
+    parser.add_argument("--json", default="")
+    return parser.parse_args()
+
+
+def _config(algorithm: str, size: int, args: argparse.Namespace) -> ConfigDict:
+    """RFAD's configuration, for 'kip' with another algorithm."""
+    config: ConfigDict = importlib.import_module(f"configs.rfad_{args.dataset}").get_config()
+    config.algorithm, config.kernel.kind = algorithm, args.kind
+    config.support.size, config.batch_size = size, args.targets
+    config.rfad.networks, config.rfad.width = args.networks, args.width
+    config.optimizer.learning_rate = config.rfad.learning_rate
+    return config
+
+
+def _stepper(config: ConfigDict, args: argparse.Namespace) -> Callable[[int], None]:
+    """step(number) takes the step, waits for it, and keeps the state."""
+    rng = np.random.default_rng(0)
+    count = max(config.batch_size, config.support.size)
+    images = rng.standard_normal((count, *_SHAPES[args.dataset]), np.float32)
+    targets = data.Targets(images, np.arange(count) % _CLASSES, _CLASSES)
+    mesh = sharding.make_mesh()
+    kernel: Kernel = _no_kernel
+    if config.algorithm == "kip":
+        kernel = shard_kernel(setup.make_kernel(config, Console()), mesh)
+    support = setup.first_support(config, targets, jax.random.key(0))
+    task = setup.make_distillation(
+        Problem(config, targets, kernel, mesh, jax.random.key(1)), support
+    )
+    kept = [task.start()]
+
+    def step(number: int) -> None:
+        kept[0] = jax.block_until_ready(task.step(kept[0], number)[0])
+
+    return step
+
+
+def _no_kernel(x1: jax.Array, x2: jax.Array) -> jax.Array:
+    raise AssertionError("RFAD asks for no kernel entry")
+
+
+def _measure(steps: dict[str, Callable[[int], None]], repeats: int) -> dict[str, float]:
+    """Medians over turns after one that compiles: {'rfad_s': ..., 'rfad_core_s': ...}."""
+    clocks = {"s": time.perf_counter, "core_s": time.process_time}
+    found: dict[str, list[float]] = {f"{name}_{unit}": [] for name in steps for unit in clocks}
+    for turn in range(repeats + 1):
+        for name, step in steps.items():
+            begin = {unit: clock() for unit, clock in clocks.items()}
+            step(turn + 1)
+            for unit, clock in clocks.items():
+                if turn:
+                    found[f"{name}_{unit}"].append(clock() - begin[unit])
+    return {name: statistics.median(times) for name, times in found.items()}
+
+
+def _row(figures: dict[str, float]) -> str:
+    """'10   8.1 s, 16.0 core s   ...   0.20, 0.18': the ratio of seconds, and of core seconds."""
+    pairs = [(figures[f"{name}_s"], figures[f"{name}_core_s"]) for name in ("rfad", "kip")]
+    words = "".join(f"{f'{wall:.2f} s, {core:.2f} core s':>22}" for wall, core in pairs)
+    ratios = [exact / rfad for rfad, exact in zip(*pairs, strict=True)]
+    return f"{figures['images']:8d}{words}{f'{ratios[0]:.2f}, {ratios[1]:.2f}':>16}"
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    main()

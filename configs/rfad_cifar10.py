@@ -1,0 +1,23 @@
+r"""RFAD (random feature approximation) on CIFAR-10: ten images, labels learned.
+
+Setting: as `rfad_mnist`, with RFAD's ZCA.
+
+Expected: 53.6 % by networks of width 1,024 are reported for one image per class, 66.3 and 71.1 %
+(second-hand) for 10 and 50, after as many steps as the validation loss falls in.
+Measured: not yet.
+
+Run: python main.py --config=configs/rfad_cifar10.py --workdir=runs/rfad_cifar10 \
+    --config.dataset.data_dir=DIR
+"""
+
+from ml_collections import ConfigDict
+
+from configs import rfad_mnist
+
+
+def get_config() -> ConfigDict:
+    """`rfad_mnist` with what differs."""
+    config = rfad_mnist.get_config()
+    config.dataset.name = "cifar10"
+    config.preprocess = "zca"
+    return config

@@ -1,0 +1,291 @@
+"""RFAD: KIP with the NNGP kernel estimated by the features of random networks.
+
+Loo, Hasani, Amini, Rus, *Efficient Dataset Distillation using Random Feature Approximation*
+(NeurIPS 2022, arXiv 2210.12067). Fresh networks are drawn for every step. A step costs as much for
+500 learned images as for ten, nearly, where the exact kernel's cost grows with their number.
+Constants that the paper leaves open are those of the published code, yolky/RFAD.
+
+Shapes: S support images, T targets, C classes, N networks, F features of each.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+from jax.lax import Precision
+from jax.sharding import Mesh
+from jax.sharding import PartitionSpec as P
+from ml_collections import ConfigDict
+
+from kip_flax import architectures, krr
+from kip_flax.algorithms import kip
+from kip_flax.algorithms.base import Facts, Problem, Step, Support
+from kip_flax.krr import feature_kernel
+from kip_flax.runtime import batching
+from kip_flax.runtime.fields import Section
+
+if TYPE_CHECKING:
+    from kip_flax.networks.build import Functions
+
+_BIBTEX = """@inproceedings{loo2022efficient,
+  title     = {Efficient Dataset Distillation using Random Feature Approximation},
+  author    = {Loo, Noel and Hasani, Ramin and Amini, Alexander and Rus, Daniela},
+  booktitle = {Advances in Neural Information Processing Systems},
+  year      = {2022},
+  note      = {arXiv:2210.12067}
+}"""
+
+SECTION = Section(
+    {
+        "rfad.networks": int,
+        "rfad.width": int,
+        "rfad.loss": str,
+        "rfad.learning_rate": float,
+        "rfad.transform_rate": float,
+        "rfad.platt_rate": float,
+    },
+    choices={"rfad.loss": ("mse", "platt")},
+    minima={"rfad.networks": 1, "rfad.width": 1, "rfad.transform_rate": 0},
+    above_zero=("rfad.learning_rate", "rfad.platt_rate"),
+)
+
+
+def _published_recipe(per_class: int) -> str:
+    return (
+        f"{per_class} per class: 5,120 targets and 8 networks of width 256 a step, until the "
+        f"validation loss has not fallen for 1,000 steps"
+    )
+
+
+FACTS = Facts(
+    title="RFAD",
+    spelled_out="Random Feature Approximation for Dataset Distillation (RFAD)",
+    bibtex=_BIBTEX,
+    sections=("rfad",),
+    published_recipe=_published_recipe,
+)
+
+check_data = kip.check_data
+
+_CHUNK = 512  # Targets whose features of all networks are held at once.
+
+Metrics = dict[str, jax.Array]
+Params = dict[str, jax.Array]
+Networks = tuple[Any, Any]  # Parameters and other state of N networks, stacked.
+
+
+class RfadState(flax.struct.PyTreeNode):
+    """The learned support, what is learned beside it, and the optimiser.
+
+    Attributes:
+        step: () int32, steps taken.
+        params: 'images' (S, H, W, C) before the transform; and, where they are learned, 'labels'
+            (S, C), 'transform' (d, d) of the d numbers of an image, and 'log_scale' (), the
+            logarithm of what predictions are multiplied by (Platt).
+        labels: (S, C), the initial labels: those in use unless they are learned.
+        opt_state: optax state of `params`.
+    """
+
+    step: jax.Array
+    params: Params
+    labels: jax.Array
+    opt_state: Any
+
+    @property
+    def support(self) -> Support:
+        """Support images (S, H, W, C), transformed, and labels (S, C)."""
+        return transformed(self.params), self.params.get("labels", self.labels)
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """The estimated kernel and the loss.
+
+    Attributes:
+        networks: random networks of a step.
+        w_std, b_std: of their weights and of the kernel's readout.
+        reg: ridge, as in `krr.solve`.
+        platt: cross-entropy of scaled predictions in the place of the squared error.
+    """
+
+    networks: int
+    w_std: float
+    b_std: float
+    reg: float
+    platt: bool
+
+    def kernel(self, f1: jax.Array, f2: jax.Array) -> jax.Array:
+        """(n1, n2) from features (N, n1, F) and (N, n2, F)."""
+        return feature_kernel.nngp(f1, f2, self.w_std, self.b_std)
+
+    def solve(self, f_s: jax.Array, y_s: jax.Array) -> jax.Array:
+        """(S, C) of which targets' predictions are linear."""
+        return krr.solve(self.kernel(f_s, f_s), y_s, self.reg)
+
+    def losses(self, predictions: jax.Array, y: jax.Array, log_scale: jax.Array) -> jax.Array:
+        """(T,), whose mean is the loss of predictions (T, C) for labels (T, C)."""
+        if not self.platt:
+            return jnp.mean(optax.l2_loss(predictions, y), axis=1)
+        logits = jnp.exp(log_scale) * predictions
+        return optax.softmax_cross_entropy_with_integer_labels(logits, jnp.argmax(y, axis=1))
+
+
+def transformed(params: Params) -> jax.Array:
+    """The images (S, H, W, C) times the transform, where there is one."""
+    images = params["images"]
+    if "transform" not in params:
+        return images
+    rows = images.reshape(len(images), -1)
+    return jnp.matmul(rows, params["transform"], precision=Precision.HIGHEST).reshape(images.shape)
+
+
+def init(config: ConfigDict, images: jax.Array, labels: jax.Array) -> RfadState:
+    """State before the first step: support images (S, H, W, C) and labels (S, C)."""
+    images, labels = (jnp.asarray(array, jnp.float32) for array in (images, labels))
+    params = {"images": images}
+    if config.support.learn_labels:
+        params["labels"] = jnp.array(labels)
+    if config.rfad.transform_rate:
+        params["transform"] = jnp.eye(math.prod(images.shape[1:]), dtype=jnp.float32)
+    if config.rfad.loss == "platt":
+        params["log_scale"] = jnp.zeros((), jnp.float32)
+    return RfadState(jnp.zeros((), jnp.int32), params, labels, _optimizer().init(params))
+
+
+def make_step(problem: Problem) -> Step:
+    """One step on a batch that is drawn anew, evenly over the classes, with networks of its own."""
+    from kip_flax.networks import build  # Flax's modules take a second to load.
+
+    config, options = problem.config, problem.config.rfad
+    key_targets, key_networks = jax.random.split(problem.key)
+    spec = architectures.build(config.kernel.architecture, config.kernel.depth)
+    w_std, b_std = config.kernel.w_std, config.kernel.b_std
+    make = functools.partial(
+        build.make_network,
+        spec,
+        problem.targets.images.shape[1:],
+        1,  # Output, which nothing reads.
+        width=options.width,
+        weights=build.Weights(w_std, b_std),
+    )
+    estimate = Estimate(options.networks, w_std, b_std, config.reg, options.loss == "platt")
+    rates = {
+        "images": options.learning_rate,
+        "labels": options.learning_rate,
+        "transform": options.transform_rate,
+        "log_scale": options.platt_rate,
+    }
+    update = make_update(build.functions(make), estimate, rates, problem.mesh, key_networks)
+    return kip.on_batches(dataclasses.replace(problem, key=key_targets), update)
+
+
+def make_update(
+    net: Functions, estimate: Estimate, rates: dict[str, float], mesh: Mesh, key: jax.Array
+) -> kip.Update:
+    """`update(state, x_t, y_t, weights) -> (state, metrics)`, not compiled.
+
+    Args:
+        net: the network whose features are the kernel's.
+        estimate: the kernel and the loss.
+        rates: learning rates of `RfadState.params`, by name.
+        mesh: its axis 'data' shares the targets and the support's features.
+        key: of the networks, which follow from it and `state.step`.
+
+    The update takes targets x_t (T, H, W, C), their labels y_t (T, C) and weights (T,), 0 where a
+    target is padding, all over 'data'. Its metrics are the loss, accuracy and gradient norm before
+    the update.
+    """
+    tx = _optimizer()
+
+    def local(
+        state: RfadState, x_t: jax.Array, y_t: jax.Array, weights: jax.Array
+    ) -> tuple[RfadState, Metrics]:
+        keys = jax.random.split(jax.random.fold_in(key, state.step), estimate.networks)
+        networks = jax.lax.map(net.init, keys)
+        grads, metrics = _gradient(net, estimate, networks, state, (x_t, y_t, weights))
+        updates, opt_state = tx.update(grads, state.opt_state, state.params)
+        updates = {name: rates[name] * update for name, update in updates.items()}
+        params = optax.apply_updates(state.params, updates)
+        metrics["grad_norm"] = optax.tree.norm(grads)
+        return state.replace(step=state.step + 1, params=params, opt_state=opt_state), metrics
+
+    specs = (P(), P("data"), P("data"), P("data"))
+    return jax.shard_map(local, mesh=mesh, in_specs=specs, out_specs=P(), check_vma=False)
+
+
+def _optimizer() -> optax.GradientTransformation:
+    """AdaBelief (Zhuang et al., NeurIPS 2020) at rate 1: its steps are linear in the rate."""
+    return optax.adabelief(1.0, eps=1e-16, eps_root=1e-16)
+
+
+def _gradient(
+    net: Functions,
+    estimate: Estimate,
+    networks: Networks,
+    state: RfadState,
+    batch: tuple[jax.Array, ...],
+) -> tuple[Params, Metrics]:
+    """Gradient in `state.params` of the loss on all devices' targets; loss and accuracy.
+
+    No graph spans the networks: the loss of some targets after the others gives gradients in the
+    support's features and in the solution, and those are pulled back to the images.
+    """
+    images, to_params = jax.vjp(transformed, state.params)
+    own_rows = _share(images)
+    f_own = feature_kernel.of_networks(net.features, *networks, own_rows)
+    f_s = jax.lax.all_gather(f_own, "data", axis=1, tiled=True)[:, : len(images)]
+    y_s = state.params.get("labels", state.labels)
+    alpha, to_features_and_labels = jax.vjp(estimate.solve, f_s, y_s)
+    log_scale = state.params.get("log_scale", jnp.zeros((), jnp.float32))
+    loss = functools.partial(_sums, estimate, jax.lax.psum(jnp.sum(batch[2]), "data"))
+
+    def of_chunk(total: Any, chunk: tuple[jax.Array, ...]) -> tuple[Any, None]:
+        x, *rest = chunk
+        f_t = feature_kernel.of_networks(net.features, *networks, x)
+        found = jax.value_and_grad(loss, (0, 1, 2), has_aux=True)(f_s, alpha, log_scale, f_t, *rest)
+        return jax.tree.map(jnp.add, total, found), None
+
+    size = math.ceil(len(batch[0]) / math.ceil(len(batch[0]) / _CHUNK))
+    scalar = jnp.zeros((), jnp.float32)
+    zeros = (scalar, scalar), jax.tree.map(jnp.zeros_like, (f_s, alpha, log_scale))
+    total, _ = jax.lax.scan(of_chunk, zeros, batching.split_rows(batch, size))
+    (value, right), (d_features, d_alpha, d_scale) = jax.lax.psum(total, "data")
+    d_solved, d_labels = to_features_and_labels(d_alpha)
+    d_own = _share((d_features + d_solved).swapaxes(0, 1)).swapaxes(0, 1)
+    d_images = feature_kernel.image_gradients(net.features, networks, own_rows, d_own)
+    d_images = jax.lax.all_gather(d_images, "data", tiled=True)[: len(images)]
+    grads = to_params(d_images)[0] | {"labels": d_labels, "log_scale": d_scale}
+    return {name: grads[name] for name in state.params}, {"loss": value, "accuracy": right}
+
+
+def _share(rows: jax.Array) -> jax.Array:
+    """This device's share of rows (n, ...), padded with zeros to equal shares."""
+    devices = jax.lax.axis_size("data")
+    parts = batching.split_rows(rows, math.ceil(len(rows) / devices))
+    # Of few rows, the last devices have none.
+    return batching.pad_rows(parts, devices)[jax.lax.axis_index("data")]
+
+
+def _sums(
+    estimate: Estimate,
+    count: jax.Array,
+    f_s: jax.Array,
+    alpha: jax.Array,
+    log_scale: jax.Array,
+    f_t: jax.Array,
+    y: jax.Array,
+    weights: jax.Array,
+) -> tuple[jax.Array, jax.Array]:
+    """These targets' part of the loss and of the accuracy of `count` targets."""
+    predictions = krr.predict(estimate.kernel(f_t, f_s), alpha)
+    right = jnp.argmax(predictions, axis=1) == jnp.argmax(y, axis=1)
+    losses = estimate.losses(predictions, y, log_scale)
+    return weights @ losses / count, weights @ right.astype(jnp.float32) / count
