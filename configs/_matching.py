@@ -38,6 +38,7 @@ def get_config(dataset: str, classes: int, images_per_class: str) -> ConfigDict:
     config.optimizer.momentum = 0.5
     config.batch_size = classes * 256
     config.num_steps = 1000 * outer
+    config.eval.networks = ("convnet_in",)
     config.matching.outer_loops, config.matching.inner_loops = outer, inner
     return config
 

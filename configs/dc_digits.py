@@ -27,4 +27,5 @@ def get_config(images_per_class: str = "1") -> ConfigDict:
     config.kernel.depth = 2
     config.batch_size = 10 * 128
     config.matching.network = "convnet2_in"
+    config.eval.networks = ("convnet2_in",)
     return config

@@ -183,6 +183,14 @@ def get_config() -> ConfigDict:
     # 'kip_solve' and 'kip_newton' solve for the labels of a set with so many training images, the
     # same ones at every evaluation; 0: all. About support.size / targets is added to the error.
     config.eval.label_targets = 10_000
+    # Networks that are trained on the set at every evaluation: names as in transfer.networks, but
+    # no 'krr'; () for none. The fields of transfer say how. They are tested on the validation
+    # images of dataset.validation, or without it on training images held out
+    # (transfer.held_out). After the last step, without validation images,
+    # transfer.seeds of them read the test images, once.
+    config.eval.networks = ()
+    # Networks of each name at an evaluation.
+    config.eval.network_seeds = 2
 
     # --mode=transfer: finite networks trained on a distilled set. A placeholder is None: as the
     # recipe says.

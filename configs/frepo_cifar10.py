@@ -27,4 +27,5 @@ def get_config() -> ConfigDict:
     config.batch_size = 512
     config.num_steps = 1000
     config.eval.steps = (0, 250, 500)
+    config.eval.networks = ("convnet_plain:3",)
     return config

@@ -23,6 +23,7 @@ def get_config() -> ConfigDict:
     config.batch_size = 200
     config.num_steps = 600
     config.eval.steps = (0, 200)
+    config.eval.networks = ("convnet_plain:2",)
     config.frepo.network = "convnet_plain:2"
     config.frepo.width = 32
     config.frepo.flip = False

@@ -29,4 +29,5 @@ def get_config() -> ConfigDict:
     config.num_steps = 200
     config.reg = 5e-3
     config.eval.steps = (0, 10, 30, 100)
+    config.eval.networks = ("convnet_plain:2",)
     return config

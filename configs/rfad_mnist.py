@@ -32,5 +32,6 @@ def get_config() -> ConfigDict:
     config.reg = 5e-3
     config.checkpoint.every_steps = 20
     config.eval.steps = (0, 10, 30, 100, 200, 400, 600, 800, *range(1000, 10_000, 500))
+    config.eval.networks = ("convnet_plain:3",)
     config.log.every_steps = 1
     return config

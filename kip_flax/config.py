@@ -39,6 +39,16 @@ def _check(fields: Mapping[str, Any]) -> None:
         )
     if any(not _is(step, int) or step < 0 for step in fields["eval.steps"]):
         raise UserError(f"eval.steps is {fields['eval.steps']}: write steps, such as (0, 10, 100).")
+    for name in fields["eval.networks"]:
+        if recipe.is_kernel(str(name)):
+            raise UserError(
+                f"eval.networks names {name!r}, which is no network: the kernel is evaluated "
+                f"without that; take for example 'convnet_plain:3'."
+            )
+        try:
+            recipe.spec_of(str(name), fields["kernel.architecture"], fields["kernel.depth"])
+        except UserError as error:
+            raise UserError(f"eval.networks: {error}") from None
 
 
 SECTION = Section(
@@ -60,6 +70,8 @@ SECTION = Section(
         "eval.num_test": int,
         "eval.batch_size": int,
         "eval.label_targets": int,
+        "eval.networks": tuple,
+        "eval.network_seeds": int,
         "log.every_steps": int,
         "report.num_train": int,
     },
@@ -75,6 +87,7 @@ SECTION = Section(
         "eval.num_test": 0,
         "eval.batch_size": 1,
         "eval.label_targets": 0,
+        "eval.network_seeds": 1,
         "log.every_steps": 1,
         "report.num_train": 0,
     },

@@ -83,7 +83,7 @@ def test_config_runs_two_steps_on_digits(name, tmp_path, monkeypatch):
     config.support.size, config.batch_size, config.num_steps = 10, 20, 2
     config.eval.steps, config.eval.num_test, config.eval.batch_size = (2,), 20, 20
     config.mesh.data = 1
-    config.report.num_train = 0
+    config.report.num_train, config.eval.networks = 0, ()  # Both have tests of their own.
     if config.algorithm == "ls":
         config.batch_size = 719  # Two tiles.
     state = train.train_and_evaluate(config, str(tmp_path))
@@ -134,6 +134,9 @@ def test_every_default_is_commented():
         ("dataset__validation", 1.0, "at least 0 and below 1"),
         ("eval__steps", (3, -1), r"eval.steps is \(3, -1\)"),
         ("eval__steps", ("3",), r"eval.steps is \('3',\)"),
+        ("eval__networks", ("krr:fc:1",), "eval.networks names 'krr:fc:1', which is no network"),
+        ("eval__networks", ("vit",), "eval.networks: unknown network 'vit'"),
+        ("eval__network_seeds", 0, "eval.network_seeds is 0: it must be at least 1"),
         ("checkpoint__every_steps", 0, "checkpoint.every_steps is 0: it must be at least 1"),
         ("reg", -1.0, "reg is -1.0: it must be at least 0"),
         ("transfer__loss", "hinge", "transfer.loss is 'hinge': take one of mse, cross_entropy"),
@@ -276,6 +279,7 @@ def test_another_experiment_is_refused_with_field_and_values():
         {"mesh__data": 2},
         {"checkpoint__keep": 9},
         {"eval__steps": (5,)},
+        {"eval__networks": ("mlp",)},
         {"log__every_steps": 3},
         {"kernel__implementation": "xla"},
         {"dataset__data_dir": "elsewhere"},
@@ -341,7 +345,7 @@ def test_every_field_has_one_owner():
         described = {*section.choices, *section.minima, *section.above_zero}
         assert described <= set(section.fields)
     optional = algorithms.sections()
-    assert sorted(optional) == ["frepo", "matching", "newton", "optimizer"]
+    assert sorted(optional) == ["frepo", "matching", "newton", "optimizer", "rfad"]
     for name, section in optional.items():
         assert all(field.startswith(f"{name}.") for field in section.fields)
 

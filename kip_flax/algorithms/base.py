@@ -79,6 +79,7 @@ class Facts:
         krr_loss: whether its `loss` is the mean squared error of kernel ridge regression.
         uses_kernel: whether its steps consist of kernel entries.
         differentiates: whether its steps take the kernel's gradient.
+        for_networks: whether its sets are made for networks, by which they are chosen then.
         tag: of the data-set card: 'kernel-ridge-regression', 'gradient-matching',
             'feature-regression'.
         bibtex: entries of the papers to cite.
@@ -95,6 +96,7 @@ class Facts:
     krr_loss: bool = False
     uses_kernel: bool = False
     differentiates: bool = True
+    for_networks: bool = False
     tag: str = "kernel-ridge-regression"
     bibtex: str = KIP_BIBTEX
     sections: tuple[str, ...] = ("optimizer",)

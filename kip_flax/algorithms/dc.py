@@ -36,6 +36,7 @@ SECTION = gradient_matching.SECTION
 FACTS = Facts(
     title="DC",
     spelled_out="Dataset Condensation (DC)",
+    for_networks=True,
     tag="gradient-matching",
     bibtex=_BIBTEX,
     sections=("matching", "optimizer"),

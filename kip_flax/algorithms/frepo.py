@@ -53,6 +53,7 @@ def _published_recipe(per_class: int) -> str:
 FACTS = Facts(
     title="FRePo",
     spelled_out="Neural Feature Regression with Pooling (FRePo)",
+    for_networks=True,
     tag="feature-regression",
     bibtex=_BIBTEX,
     sections=("frepo", "optimizer"),

@@ -68,6 +68,7 @@ def _published_recipe(per_class: int) -> str:
 FACTS = Facts(
     title="RFAD",
     spelled_out="Random Feature Approximation for Dataset Distillation (RFAD)",
+    for_networks=True,
     bibtex=_BIBTEX,
     sections=("rfad",),
     published_recipe=_published_recipe,

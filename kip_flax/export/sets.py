@@ -24,7 +24,8 @@ from kip_flax.runtime import files
 from kip_flax.runtime.errors import UserError
 
 _IDENTITY = ("architecture", "dataset", "ssize", "zca", "l", "aug", "ckpt")
-INDEX_COLUMNS = (*_IDENTITY, "test_acc", "test_mse", "URL")
+_PUBLISHED_COLUMNS = (*_IDENTITY, "test_acc", "test_mse", "URL")
+INDEX_COLUMNS = (*_PUBLISHED_COLUMNS, "network_acc")
 _PREFIX = "preprocess/"
 _HEAVY_BYTES = 1 << 20
 
@@ -266,9 +267,10 @@ def _read_index(path: Path) -> list[dict[str, str]]:
         return []
     try:
         header, *rows = csv.reader(path.read_text(encoding="utf-8").splitlines(), strict=True)
-        if tuple(header) != INDEX_COLUMNS:
+        if tuple(header) not in (INDEX_COLUMNS, _PUBLISHED_COLUMNS):
             raise ValueError(f"its columns are not {','.join(INDEX_COLUMNS)}")
-        read = [dict(zip(INDEX_COLUMNS, row, strict=True)) for row in rows]
+        unknown = dict.fromkeys(INDEX_COLUMNS, "")
+        read = [unknown | dict(zip(header, row, strict=True)) for row in rows]
         for row in read:
             int(row["ckpt"])
     except (OSError, ValueError, csv.Error) as error:

@@ -157,8 +157,11 @@ class RunFolder:
         """Writes result.json."""
         files.write_json(self.result_file, content)
 
-    def evaluations(self) -> list[dict[str, float]]:
-        """Rows of `step`, `accuracy` (0 to 1) and `mse`, ascending; UserError as in `result`."""
+    def evaluations(self) -> list[dict[str, Any]]:
+        """Rows of `step`, `accuracy` (0 to 1), `mse` and, where networks were trained, `networks`.
+
+        Ascending; UserError as in `result`.
+        """
         return self.result().get("evaluations", [])
 
     def config(self) -> dict[str, Any]:

@@ -5,21 +5,25 @@ the checkpoint that implies it, and written again it comes out the same. So a ru
 at any moment goes on from its last checkpoint to the same bits as one that never was.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from kip_flax.algorithms.base import State
+from kip_flax.runs import networks
 from kip_flax.runs.checkpoint import Saver
 from kip_flax.runs.evaluate import Evaluate
+from kip_flax.runs.networks import NetworkEvaluate
 from kip_flax.runs.record import Recorder
 from kip_flax.runs.setup import Distillation
 from kip_flax.runtime import metrics, multihost, signals
 from kip_flax.runtime.console import Console, clock, count, duration
 from kip_flax.runtime.errors import UserError
+from kip_flax.runtime.waiting import Stopped, Watch
 
 _WORTH_TELLING = 60  # Seconds: of shorter runs nobody asks when they end.
 
@@ -35,6 +39,7 @@ class Training:
         saver: of the checkpoints.
         console: what it says goes there.
         log_every: steps from one line of progress to the next.
+        network_evaluate: what trains networks on a support, if any are.
     """
 
     distillation: Distillation
@@ -43,29 +48,24 @@ class Training:
     saver: Saver
     console: Console
     log_every: int
-
-    def start(self) -> State:
-        """The first state, evaluated and saved."""
-        state = self.distillation.start()
-        self._evaluate(state, 0)
-        if self.distillation.total == 0:
-            self._finish({})
-        self._save(state, 0)
-        return state
+    network_evaluate: NetworkEvaluate | None = None
 
     def run(self, state: State, step: int) -> State:
         """Goes from `step` to the end or a signal; what is due at a step is done before the next.
+
+        That of `step` itself is made up for where an earlier part of the run did not come to it.
 
         Raises:
             UserError: the loss is not finite, or a file cannot be written.
         """
         distillation, total = self.distillation, self.distillation.total
-        stopwatch = metrics.Stopwatch(step, total, distillation.pairs)
         begun = checked = step
         last, figures = step == total, dict[str, float]()
         with signals.stop_signals() as signalled:
             stopping = multihost.agreed(signalled)
-            while not last:
+            settled = self._settle(state, step, figures, self.saver.newest is None, signalled)
+            stopwatch = metrics.Stopwatch(step, total, distillation.pairs)
+            while settled and not last:
                 step += 1
                 state, measured = distillation.step(state, step)
                 if step == begun + 1:  # It was compiled first, which the figures are not to show.
@@ -84,25 +84,50 @@ class Training:
                         self._tell_end(figures["eta_s"])
                     self._tell(step, measured, figures)
                 with stopwatch.paused():
-                    if step in distillation.marks:
-                        self._evaluate(state, step)
-                    if step == total:
-                        self._finish(figures)
-                    if save or last:
-                        self._save(state, step)
+                    settled = self._settle(state, step, figures, save or last, signalled)
         self.saver.wait()
-        if step < total:
+        if not settled or step < total:
             self._stop(step, figures)
         return state
 
-    def _evaluate(self, state: State, step: int) -> None:
-        images, labels = self.distillation.support(state)
-        measures = self.measure(images, labels)
-        self.recorder.evaluation(step, (np.asarray(images), np.asarray(labels)), measures)
+    def _settle(
+        self,
+        state: State,
+        step: int,
+        figures: Mapping[str, float],
+        save: bool,
+        signalled: Callable[[], bool],
+    ) -> bool:
+        """Does what is due at `step`; False where a signal stopped its evaluation: it is saved."""
+        marked = step == 0 or step in self.distillation.marks
+        if marked and not self.recorder.has(step):
+            try:
+                self._evaluate(state, step, signalled)
+            except Stopped:
+                return False
+        if step == self.distillation.total:
+            self._finish(figures)
+        if save:
+            self._save(state, step)
+        return True
+
+    def _evaluate(self, state: State, step: int, signalled: Callable[[], bool]) -> None:
+        support = self.distillation.support(state)
+        measures, rows = self.measure(*support), []
+        images, labels = map(np.asarray, support)
+        if self.network_evaluate is not None:
+            self._save(state, step)  # They take their time; nothing is lost if they are stopped.
+            watch = Watch(signalled, self.console)
+            last = step == self.distillation.total
+            rows = self.network_evaluate.measure(images, labels, last, watch)
+        self.recorder.evaluation(step, (images, labels), measures, rows)
         split, accuracy = self.recorder.split, f"{measures['accuracy']:.2%}"
+        told = [f"{row['network']} {networks.spread(row)}" for row in networks.watched_rows(rows)]
+        on = f" of {networks.words(rows[0]['on'])}" if rows else ""
         self.console.mark(
-            f"step {step}: {split} accuracy {accuracy}, mse {measures['mse']:.5f}",
-            f"{split} {accuracy}",
+            f"step {step}: {split} accuracy {accuracy}, mse {measures['mse']:.5f}"
+            + "".join(f", {one}{on}" for one in told),
+            ", ".join([f"{split} {accuracy}", *told]),
         )
 
     def _save(self, state: State, step: int) -> None:
@@ -145,6 +170,7 @@ class Training:
             [
                 (f"{split} accuracy", _from_to("{:.2%}", first, last, "accuracy")),
                 (f"{split} mse", _from_to("{:.5f}", first, last, "mse")),
+                *_of_networks(last.get("networks", [])),
                 ("distilled set", str(recorder.exporter.path(last["step"]))),
                 ("picture", str(recorder.folder.picture)),
                 ("figures", str(recorder.folder.result_file)),
@@ -164,6 +190,18 @@ def _is_finite(state: State) -> jax.Array:
     return jnp.array([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(state)]).all()
 
 
-def _from_to(form: str, first: dict[str, float], last: dict[str, float], name: str) -> str:
+def _of_networks(rows: list[networks.Row]) -> list[tuple[str, str]]:
+    """Lines on what networks reach after the last step."""
+    return [
+        (
+            row["network"],
+            f"{networks.spread(row)} of {networks.words(row['on'])}, {len(row['accuracies'])} "
+            f"trained on the set",
+        )
+        for row in rows
+    ]
+
+
+def _from_to(form: str, first: dict[str, Any], last: dict[str, Any], name: str) -> str:
     before, after = form.format(first[name]), form.format(last[name])
     return f"{before} at step 0, {after} at step {last['step']}"

@@ -6,7 +6,7 @@ All processes of a run call the methods alike; the first one writes.
 import shlex
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from kip_flax import config as config_lib
 from kip_flax.data import Dataset
 from kip_flax.export import pictures
 from kip_flax.preprocess import Preprocess
+from kip_flax.runs import networks
 from kip_flax.runs.folder import RunFolder
 from kip_flax.runtime import hardware, metrics, multihost
 
@@ -61,7 +62,11 @@ class Exporter:
         return self.folder.distilled_file(name)
 
     def write(
-        self, step: int, support: Support, measures: Mapping[str, float]
+        self,
+        step: int,
+        support: Support,
+        measures: Mapping[str, float],
+        rows: Sequence[networks.Row] = (),
     ) -> dict[str, np.ndarray]:
         """Writes the set after `step` steps, its row of the index, and the picture of the run.
 
@@ -69,6 +74,7 @@ class Exporter:
             step: steps taken.
             support: images (S, H, W, channels) and labels (S, classes).
             measures: `accuracy` (0 to 1) and `mse`.
+            rows: what networks reach, see `networks.NetworkEvaluate.measure`.
 
         Returns:
             Pictures (H, W, 3) in 0..1 for the metric writer.
@@ -85,10 +91,10 @@ class Exporter:
                 self.fitted,
                 self.dataset.class_names,
                 _kernel_options(self.config),
-                self._provenance(step, measures),
+                self._provenance(step, measures, rows),
             ),
         )
-        export.update_index(self.folder.index, self._index_row(step, measures))
+        export.update_index(self.folder.index, self._index_row(step, measures, rows))
         names = self.dataset.class_names
         grid = pictures.draw_image_grid(
             preprocess.invert(self.fitted, self.initial[0]),
@@ -101,19 +107,26 @@ class Exporter:
         bars = pictures.draw_label_bars(labels, names)
         return {"images": _as_floats(grid), "labels": _as_floats(bars)}
 
-    def _provenance(self, step: int, measures: Mapping[str, float]) -> dict[str, Any]:
+    def _provenance(
+        self, step: int, measures: Mapping[str, float], rows: Sequence[networks.Row]
+    ) -> dict[str, Any]:
         split = self.dataset.split
+        of_networks = {"networks": list(rows)} if rows else {}
         return {
             "dataset": self.dataset.name,
             "step": step,
             f"{split}_accuracy": measures["accuracy"],
             f"{split}_mse": measures["mse"],
+            **of_networks,
             "config": config_lib.identity(self.config),
             "versions": hardware.versions(),
         }
 
-    def _index_row(self, step: int, measures: Mapping[str, float]) -> dict[str, Any]:
+    def _index_row(
+        self, step: int, measures: Mapping[str, float], rows: Sequence[networks.Row]
+    ) -> dict[str, Any]:
         config = self.config
+        reached = [row["mean"] for row in networks.watched_rows(rows)[:1]]
         tested = self.dataset.split == "test"  # The published columns know of no other images.
         return {
             "architecture": architectures.published_name(
@@ -128,6 +141,7 @@ class Exporter:
             "test_acc": f"{measures['accuracy']:.6g}" if tested else "",
             "test_mse": f"{measures['mse']:.6g}" if tested else "",
             "URL": self.path(step).name,
+            "network_acc": "".join(f"{mean:.6g}" for mean in reached if mean is not None),
         }
 
 
@@ -152,29 +166,54 @@ class Recorder:
         self.exporter, self.folder = exporter, exporter.folder
         self.split = exporter.dataset.split
         self._writer, self._write_report = writer, write_report
-        self._writes = multihost.is_first()
+        self._writes, self._status = multihost.is_first(), "running"
         earlier = {} if resumed is None else self.folder.earlier_result()
         self._seconds = float(earlier.get("seconds", 0.0))
         self._began = time.perf_counter()
-        self._evaluations: list[dict[str, float]] = [
+        self._evaluations: list[dict[str, Any]] = [
             row for row in earlier.get("evaluations", []) if row["step"] <= (resumed or 0)
         ]
         self._history = [] if resumed is None else self.folder.history(resumed)
         self._data = _sizes(exporter.dataset, exporter.config.eval.num_test)
 
-    def evaluation(self, step: int, support: Support, measures: Mapping[str, float]) -> None:
+    @property
+    def finished(self) -> bool:
+        """Whether the run has come to its end."""
+        return self._status == "finished"
+
+    def has(self, step: int) -> bool:
+        """Whether there is an evaluation after `step` steps."""
+        return any(row["step"] == step for row in self._evaluations)
+
+    def evaluation(
+        self,
+        step: int,
+        support: Support,
+        measures: Mapping[str, float],
+        rows: Sequence[networks.Row] = (),
+    ) -> None:
         """Writes the distilled set after `step` steps and what it measures.
 
         Args, Raises: as of `Exporter.write`.
         """
         with multihost.raise_everywhere():
-            shown = self.exporter.write(step, support, measures) if self._writes else {}
-            rows = [row for row in self._evaluations if row["step"] < step]
-            self._evaluations = [*rows, {"step": step, **measures}]
-            self._write_result("running", {})
+            shown = self.exporter.write(step, support, measures, rows) if self._writes else {}
+            earlier = [row for row in self._evaluations if row["step"] < step]
+            of_networks = {"networks": list(rows)} if rows else {}
+            self._evaluations = [*earlier, {"step": step, **measures, **of_networks}]
             scalars = {f"{self.split}_{name}": value for name, value in measures.items()}
-            self._writer.write_scalars(step, scalars)
+            if found := networks.scalars(rows):
+                self._add_to_history(step, found)
+            self._write_result("running", {})
+            self._writer.write_scalars(step, scalars | found)
             self._writer.write_images(step, shown)
+
+    def _add_to_history(self, step: int, figures: Mapping[str, float]) -> None:
+        """Puts figures of an evaluation into the row of its step."""
+        if self._history and self._history[-1]["step"] == step:
+            self._history[-1] |= figures
+        else:
+            self._history.append({"step": step, **figures})
 
     def progress(
         self, step: int, measured: Mapping[str, float], figures: Mapping[str, float]
@@ -210,6 +249,7 @@ class Recorder:
                 self._write_report(self.folder, False)
 
     def _write_result(self, status: str, figures: Mapping[str, float]) -> dict[str, Any]:
+        self._status = status
         seconds = self._seconds + time.perf_counter() - self._began
         content = {
             "status": status,

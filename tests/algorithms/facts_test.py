@@ -34,6 +34,11 @@ def test_an_algorithm_states_its_facts(name):
     assert facts.tag == by_networks.get(name, "kernel-ridge-regression")
 
 
+def test_sets_for_networks_are_told_apart_from_those_for_the_kernel():
+    made = {name for name in algorithms.NAMES if algorithms.facts(name).for_networks}
+    assert made == {"dc", "dsa", "frepo", "rfad"}
+
+
 def test_titles_and_variants_tell_the_algorithms_apart():
     facts = [algorithms.facts(name) for name in algorithms.NAMES]
     assert len({(x.title, x.variant) for x in facts}) == len(algorithms.NAMES)

@@ -218,7 +218,7 @@ def test_a_write_that_fails_leaves_the_old_file_and_no_other(tmp_path, monkeypat
 
 def row(ckpt, accuracy, **changes):
     name = f"FC1_ssize10_nozca_l_noaug_ckpt{ckpt}.npz"
-    values = ("FC1", "digits", 10, False, True, False, ckpt, accuracy, np.float32(0.25), name)
+    values = ("FC1", "digits", 10, False, True, False, ckpt, accuracy, np.float32(0.25), name, "")
     return dict(zip(export.INDEX_COLUMNS, values, strict=True)) | changes
 
 
@@ -228,7 +228,7 @@ def test_index_holds_each_checkpoint_once_in_order(tmp_path):
         export.update_index(path, row(ckpt, accuracy))
     with open(path, newline="") as file:
         rows = list(csv.DictReader(file))
-    header = "architecture,dataset,ssize,zca,l,aug,ckpt,test_acc,test_mse,URL"
+    header = "architecture,dataset,ssize,zca,l,aug,ckpt,test_acc,test_mse,URL,network_acc"
     assert path.read_text().splitlines()[0] == header
     assert [(r["ckpt"], r["test_acc"]) for r in rows] == [
         ("3", "0.125"),
@@ -239,6 +239,19 @@ def test_index_holds_each_checkpoint_once_in_order(tmp_path):
     assert rows[0]["zca"] == "False"
     export.update_index(path, row(20, 0.9, ssize=50))
     assert len(path.read_text().splitlines()) == 5
+
+
+def test_an_index_from_before_networks_is_read(tmp_path):
+    path = tmp_path / "index.csv"
+    header = "architecture,dataset,ssize,zca,l,aug,ckpt,test_acc,test_mse,URL"
+    path.write_text(f"{header}\nFC1,digits,10,False,True,False,0,0.5,0.25,a.npz\n")
+    export.update_index(path, row(20, 0.75, network_acc="0.4"))
+    with open(path, newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [(r["ckpt"], r["URL"], r["network_acc"]) for r in rows] == [
+        ("0", "a.npz", ""),
+        ("20", "FC1_ssize10_nozca_l_noaug_ckpt20.npz", "0.4"),
+    ]
 
 
 @pytest.mark.parametrize(

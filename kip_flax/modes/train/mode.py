@@ -21,7 +21,7 @@ from kip_flax.kernels.sharded import shard_kernel
 from kip_flax.modes.report import page as report
 from kip_flax.modes.report.facts import Frames
 from kip_flax.preprocess import Preprocess
-from kip_flax.runs import analysis, checkpoint, evaluate, setup
+from kip_flax.runs import analysis, checkpoint, evaluate, networks, setup
 from kip_flax.runs.folder import RunFolder
 from kip_flax.runs.loop import Training
 from kip_flax.runs.record import Exporter, Recorder, Support, WriteReport
@@ -63,12 +63,13 @@ def train_and_evaluate(config: ConfigDict, workdir: str, console: Console | None
         total = setup.total_steps(config, len(dataset.train_labels))
         meta = {"config": config.to_dict(), "data": _shared_fingerprint(dataset)}
         restored = _restore(config, dataset, manager, meta["data"])
-        if restored is not None and restored.step >= total:
+        if restored is not None and _is_finished(restored.step, total, folder):
             console.outcome(f"finished at step {restored.step}: nothing to do in {workdir}")
             return restored.state
 
         # Preprocessing, kernel, algorithm.
         fitted = setup.kept_preprocessing(config, dataset, workdir, resumed=restored is not None)
+        of_networks = networks.make_network_evaluate(config, dataset, fitted, mesh)
         kernel = shard_kernel(setup.make_kernel(config, console), mesh)
         setup.compile_steps(config, console.say)
         distillation, initial = _make_distillation(config, dataset, fitted, kernel, mesh)
@@ -82,20 +83,25 @@ def train_and_evaluate(config: ConfigDict, workdir: str, console: Console | None
         resumed = None if restored is None else restored.step
         with _open_recorder(exporter, resumed) as recorder:
             every = config.log.every_steps
-            training = Training(distillation, measure, recorder, saver, console, every)
+            training = Training(distillation, measure, recorder, saver, console, every, of_networks)
             if restored is None:
-                state = training.run(training.start(), 0)
+                state = training.run(distillation.start(), 0)
             else:
                 console.say(f"going on from the checkpoint of step {restored.step}")
                 state = training.run(sharding.replicate(mesh, restored.state), restored.step)
 
         # All is saved: what follows can be made up for (--mode=report).
-        if state.step == total:
+        if recorder.finished:
             with signals.stop_signals():  # A first signal lets it come to its end.
                 analysis.analyse_run(folder, config, dataset, fitted, kernel, mesh)
             recorder.report()
             console.say(f"report  {folder.report}")
         return state
+
+
+def _is_finished(step: int, total: int, folder: RunFolder) -> bool:
+    """Whether nothing is left to do: of the last step its evaluation may be."""
+    return step > total or (step == total and folder.earlier_result().get("status") == "finished")
 
 
 def _check_experiment(config: ConfigDict, manager: ocp.CheckpointManager, workdir: str) -> None:

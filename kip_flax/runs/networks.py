@@ -1,0 +1,239 @@
+"""What networks reach that are trained on the set of a run, beside what the kernel does.
+
+While a set is made, networks are tested on images that decide nothing in the end: the validation
+images of the run, or training images held out. The test images are read once, after the last step,
+and not at all by a run that has validation images in their place. Images held out and keys are
+those of `--mode=transfer`, so that the figures are too.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from kip_flax import data, preprocess
+from kip_flax.data import Dataset, Targets
+from kip_flax.networks import recipe as recipes
+from kip_flax.networks.recipe import Recipe
+from kip_flax.preprocess import Preprocess
+from kip_flax.runtime import multihost
+from kip_flax.runtime.waiting import Stopped, Watch
+
+if TYPE_CHECKING:
+    from kip_flax.networks.build import Make
+    from kip_flax.networks.train import Trainer
+
+VALIDATION, HELD_OUT, TEST = "validation", "held_out", "test"
+# A row of `NetworkEvaluate.measure`.
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True, eq=False)
+class NetworkEvaluate:
+    """Trains networks on supports of one shape, and tests them.
+
+    Attributes:
+        config: a valid configuration that names networks.
+        dataset, fitted: of the run.
+        mesh: the devices of this process; each trains a network.
+        makers: what makes a network, by its name.
+        recipe: how all are trained.
+        watched: images that a set is watched on while it is made.
+        on: what they are, `VALIDATION` or `HELD_OUT`.
+    """
+
+    config: ConfigDict
+    dataset: Dataset
+    fitted: Preprocess
+    mesh: Mesh
+    makers: dict[str, Make]
+    recipe: Recipe
+    watched: Targets
+    on: str
+    _trainers: dict[str, Trainer] = field(default_factory=dict)
+    _largest: dict[str, dict[int, float]] = field(default_factory=dict)
+
+    def measure(
+        self, images: np.ndarray, labels: np.ndarray, last: bool, watch: Watch
+    ) -> list[Row]:
+        """What the networks reach; every process of a run calls it and trains them all.
+
+        Args:
+            images, labels: the support (S, H, W, channels), (S, classes).
+            last: whether the run is at its end, where they read the test images too.
+            watch: tells progress and stops it, at this process alone.
+
+        Returns:
+            For each name, and at the end again for the test images: `network`, `on`, `accuracies`
+            (0 to 1) of the seeds, their `mean` and `std` (n - 1; None of a single one), the
+            `learning_rate` (in units of the largest where the recipe takes those) and `l2`, the
+            `recipe` in words and the `width`. Where the training diverged there are no accuracies.
+
+        Raises:
+            Stopped: a process was told to stop.
+        """
+        rows: list[Row] = []
+        stopped = False
+        try:
+            rows += self._measured(images, labels, self.watched, self.on, watch)
+            if last and self.on == HELD_OUT:
+                rows += self._measured(images, labels, self._test_images(), TEST, watch)
+        except Stopped:
+            stopped = True
+        if multihost.any_process(stopped):
+            raise Stopped
+        return rows
+
+    def _measured(
+        self, images: np.ndarray, labels: np.ndarray, tested: Targets, on: str, watch: Watch
+    ) -> list[Row]:
+        from kip_flax.networks.trial import Diverged
+
+        options, rows = self.config.transfer, []
+        for name in self.makers:
+            trial = self._trial(name, tested, on)
+            what = f"{name} for {words(on)}"
+            told = {
+                "network": name,
+                "on": on,
+                "recipe": f"{options.recipe}: {self.recipe.words}",
+                "width": self.recipe.width,
+            }
+            try:
+                found = trial.run(images[None], labels[None], watch, what)
+                chosen = {"learning_rate": found.rate, "l2": found.l2}
+                rows.append(told | _summary(found.accuracies) | chosen)
+            except Diverged:
+                rows.append(told | _summary([]))
+        return rows
+
+    def _trial(self, name: str, tested: Targets, on: str) -> Any:
+        from kip_flax.networks import build, train
+        from kip_flax.networks.trial import Trial
+
+        options = self.config.transfer
+        if name not in self._trainers:
+            net = build.functions(self.makers[name])
+            self._trainers[name] = train.make_trainer(net, self.recipe, self.mesh)
+        return Trial(
+            self._trainers[name],
+            self.recipe,
+            self.mesh,
+            validation=self.watched,
+            test=tested,
+            key=_keys(self.config.seed)[2],
+            seeds=options.seeds if on == TEST else self.config.eval.network_seeds,
+            ntk_inputs=options.ntk_inputs,
+            eval_batch=options.eval_batch_size,
+            most_steps=options.every_steps,
+            largest=self._largest.setdefault(name, {}),
+        )
+
+    def _test_images(self) -> Targets:
+        pixels, labels = data.test_subset(self.dataset, self.config.eval.num_test)
+        return Targets(preprocess.apply(self.fitted, pixels), labels, self.dataset.num_classes)
+
+
+def make_network_evaluate(
+    config: ConfigDict, dataset: Dataset, fitted: Preprocess, mesh: Mesh
+) -> NetworkEvaluate | None:
+    """What trains the networks of `eval.networks`; None where it names none.
+
+    Args:
+        config: a valid configuration.
+        dataset, fitted: its data and preprocessing.
+        mesh: of the run.
+
+    Raises:
+        UserError: the images are too small for one of the networks.
+    """
+    if not config.eval.networks:
+        return None
+    options, channels = config.transfer.to_dict(), dataset.image_shape[2]
+    size = config.support.size
+    recipe = recipes.make(options["recipe"], size, channels, dataset.mirrorable, options)
+    watched, on = _watched(config, dataset, fitted)
+    own = [device for device in mesh.devices.flat if device.process_index == jax.process_index()]
+    return NetworkEvaluate(
+        config=config,
+        dataset=dataset,
+        fitted=fitted,
+        mesh=Mesh(np.array(own), ("networks",)),
+        makers={name: _maker(config, name, dataset, recipe) for name in config.eval.networks},
+        recipe=recipe,
+        watched=watched,
+        on=on,
+    )
+
+
+def words(on: str) -> str:
+    """'held-out images': what `on` of a row stands for."""
+    return f"{on.replace('_', '-')} images"
+
+
+def watched_rows(rows: Sequence[Row]) -> list[Row]:
+    """Of the rows of an evaluation those by which a set is watched, and may be chosen."""
+    return [row for row in rows if row["on"] != TEST]
+
+
+def spread(row: Row) -> str:
+    """'40.12 ± 0.50 %'."""
+    if row["mean"] is None:
+        return "diverged"
+    deviation = f" ± {100 * row['std']:.2f}" if row["std"] is not None else ""
+    return f"{100 * row['mean']:.2f}{deviation} %"
+
+
+def scalars(rows: Sequence[Row]) -> dict[str, float]:
+    """Mean accuracies by names such as 'held_out_accuracy/convnet_plain:3'."""
+    known = [row for row in rows if row["mean"] is not None]
+    return {f"{row['on']}_accuracy/{row['network']}": row["mean"] for row in known}
+
+
+def _summary(accuracies: Sequence[float]) -> Row:
+    several = len(accuracies) > 1
+    return {
+        "accuracies": list(accuracies),
+        "mean": float(np.mean(accuracies)) if accuracies else None,
+        "std": float(np.std(accuracies, ddof=1)) if several else None,
+    }
+
+
+def _keys(seed: int) -> jax.Array:
+    """Of images held out, of random draws and of networks, as `--mode=transfer` has them."""
+    return jax.random.split(jax.random.key(seed), 3)
+
+
+def _watched(config: ConfigDict, dataset: Dataset, fitted: Preprocess) -> tuple[Targets, str]:
+    if dataset.split == VALIDATION:
+        (pixels, labels), on = data.test_subset(dataset, config.eval.num_test), VALIDATION
+    else:
+        known, classes = dataset.train_labels, dataset.num_classes
+        count = max(1, round(config.transfer.held_out * len(known)))
+        rows = np.sort(data.balanced_draw(known, count, classes, _keys(config.seed)[0]))
+        (pixels, labels), on = (dataset.train_images[rows], known[rows]), HELD_OUT
+    return Targets(preprocess.apply(fitted, pixels), labels, dataset.num_classes), on
+
+
+def _maker(config: ConfigDict, name: str, dataset: Dataset, recipe: Recipe) -> Make:
+    """What makes the network `name`; UserError if the images are too small for it."""
+    from kip_flax.networks import build, zoo
+
+    kernel, shape, classes = config.kernel, dataset.image_shape, dataset.num_classes
+    spec = recipes.spec_of(name, kernel.architecture, kernel.depth)
+    if spec is None:
+        make: Make = functools.partial(zoo.make_network, name, shape, classes)
+    else:
+        weights = build.Weights(kernel.w_std, kernel.b_std, config.transfer.parameterization)
+        make = functools.partial(
+            build.make_network, spec, shape, classes, width=recipe.width, weights=weights
+        )
+    build.num_parameters(make)  # Refuses what does not fit.
+    return make

@@ -1,0 +1,194 @@
+"""Networks that judge the set of a run: what they are tested on, and that they change nothing."""
+
+import csv
+import dataclasses
+import os
+import signal
+
+import numpy as np
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.util.tensor_util import make_ndarray
+from whole_runs import STEPS, artefacts, assert_same, result, small
+
+from kip_flax import data, export, preprocess
+from kip_flax.modes.train import mode as train
+from kip_flax.modes.transfer import mode as transfer
+from kip_flax.networks import trial
+from kip_flax.runs import networks
+from kip_flax.runs.folder import RunFolder
+from kip_flax.runtime.errors import UserError
+
+pytestmark = pytest.mark.usefixtures("quick_kernels")
+NAME = "fc:1"
+
+
+def judged(**fields):
+    """`small` with networks that are trained in a second."""
+    of_networks = {
+        "augment": "shift",
+        "eval__networks": (NAME,),
+        "transfer__width": 64,
+        "transfer__num_steps": 150,
+        "transfer__average": 0.0,
+        "transfer__augment": "",
+        "transfer__learning_rate": (1e-2,),
+        "transfer__seeds": 3,
+        "transfer__held_out": 0.2,
+    }
+    return small(**(of_networks | fields))
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, quick_kernels):
+    workdir = tmp_path_factory.mktemp("judged")
+    return workdir, train.train_and_evaluate(judged(), str(workdir))
+
+
+def test_the_set_and_the_figures_of_the_kernel_are_those_of_a_run_without_networks(
+    run, undisturbed
+):
+    assert_same(run[1], undisturbed[1])
+    told = [dict(row) for row in result(run[0])["evaluations"]]
+    assert all(row.pop("networks") for row in told)
+    assert told == result(undisturbed[0])["evaluations"]
+    for step in (0, 5, STEPS):
+        one, other = (
+            export.load_distilled(next((folder / "distilled").glob(f"*ckpt{step}.npz")))
+            for folder in (run[0], undisturbed[0])
+        )
+        np.testing.assert_array_equal(one.images, other.images)
+        np.testing.assert_array_equal(one.labels, other.labels)
+
+
+def test_test_images_are_read_after_the_last_step_alone(run):
+    rows = [row["networks"] for row in result(run[0])["evaluations"]]
+    told = [[(row["on"], len(row["accuracies"])) for row in at_step] for at_step in rows]
+    assert told == [[("held_out", 2)], [("held_out", 2)], [("held_out", 2), ("test", 3)]]
+    for row in (row for at_step in rows for row in at_step):
+        assert (row["network"], row["width"], row["learning_rate"]) == (NAME, 64, 1e-2)
+        assert row["recipe"].startswith("auto: 150 steps of at most 500 images, mse")
+        assert row["mean"] == pytest.approx(np.mean(row["accuracies"]))
+        assert row["std"] == pytest.approx(np.std(row["accuracies"], ddof=1))
+        assert row["mean"] > 0.15  # Of ten classes.
+
+
+def test_the_test_figure_is_that_of_transfer(run, tmp_path):
+    (path,) = (run[0] / "distilled").glob(f"*ckpt{STEPS}.npz")
+    config = judged(transfer__networks=(NAME,))
+    (row,) = transfer.transfer_file(config, str(path), str(tmp_path))
+    assert row["accuracies"] == result(run[0])["evaluations"][-1]["networks"][1]["accuracies"]
+
+
+def test_held_out_images_are_training_images_evenly_over_the_classes(digits):
+    fitted = preprocess.fit("standard", digits.train_images)
+    mesh = train.sharding.make_mesh(1, 1)
+    watched = networks.make_network_evaluate(judged(), digits, fitted, mesh).watched
+    assert len(watched.labels) == round(0.2 * len(digits.train_labels))
+    counts = np.bincount(watched.labels)
+    assert max(counts) - min(counts) <= 1
+    known = {image.tobytes() for image in preprocess.apply(fitted, digits.train_images)}
+    assert {image.tobytes() for image in watched.images} <= known
+    assert networks.make_network_evaluate(small(), digits, fitted, mesh) is None
+
+
+def test_validation_images_are_watched_and_no_test_image_is_read(tmp_path, monkeypatch, digits):
+    nothing = dataclasses.replace(digits, test_images=np.zeros_like(digits.test_images))
+    monkeypatch.setattr(data, "load_dataset", lambda *args, **kwargs: nothing)
+    config = judged(dataset__validation=0.2, num_steps=2, eval__steps=(2,), eval__num_test=0)
+    train.train_and_evaluate(config, str(tmp_path))
+    for evaluation in result(tmp_path)["evaluations"]:
+        (row,) = evaluation["networks"]
+        assert row["on"] == "validation"
+        # A share of the validation images, of which there are so many.
+        held = len(data.hold_out(digits, 0.2).test_labels)
+        assert row["accuracies"][0] * held == pytest.approx(round(row["accuracies"][0] * held))
+
+
+def test_the_figures_are_in_index_history_tensorboard_and_file(run):
+    workdir = run[0]
+    means = {
+        row["step"]: [one["mean"] for one in row["networks"]]
+        for row in result(workdir)["evaluations"]
+    }
+    with open(workdir / "distilled" / "index.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    watched = {int(row["ckpt"]): float(row["network_acc"]) for row in rows}
+    assert watched == {step: pytest.approx(found[0], rel=1e-5) for step, found in means.items()}
+    name = f"held_out_accuracy/{NAME}"
+    history = RunFolder(workdir).history()
+    assert [row["step"] for row in history] == [0, 2, 4, 5, 6, 8, 10, 12]
+    found = {row["step"]: row[name] for row in history if name in row}
+    assert found == pytest.approx(watched, rel=1e-5)
+    assert history[-1][f"test_accuracy/{NAME}"] == pytest.approx(means[STEPS][1])
+    events = EventAccumulator(str(workdir / "metrics"))
+    events.Reload()
+    scalars = {e.step: float(make_ndarray(e.tensor_proto)) for e in events.Tensors(name)}
+    assert scalars == pytest.approx(watched, rel=1e-5)
+    (path,) = (workdir / "distilled").glob("*ckpt5.npz")
+    evaluation = result(workdir)["evaluations"][1]
+    assert export.load_distilled(path).provenance["networks"] == evaluation["networks"]
+
+
+@pytest.mark.parametrize("step", [0, 5, STEPS])
+def test_an_evaluation_that_was_stopped_is_made_again(run, tmp_path, monkeypatch, capsys, step):
+    workdir, expected = run
+    measure, advance, begun = networks.NetworkEvaluate.measure, trial._Work._advance, []
+
+    def counted(evaluate, *args):
+        begun.append(args)
+        return measure(evaluate, *args)
+
+    def signalled(work, *args):
+        if len(begun) == 1 + (0, 5, STEPS).index(step):
+            os.kill(os.getpid(), signal.SIGTERM)
+        return advance(work, *args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(networks.NetworkEvaluate, "measure", counted)
+        patch.setattr(trial._Work, "_advance", signalled)
+        state = train.train_and_evaluate(judged(), str(tmp_path))
+    assert state.step == step
+    told = result(tmp_path)
+    assert told["status"] == "stopped"
+    assert step not in [row["step"] for row in told["evaluations"]]
+    assert f"stopped and saved at step {step}" in capsys.readouterr().out
+    assert_same(train.train_and_evaluate(judged(), str(tmp_path)), expected)
+    assert result(tmp_path)["evaluations"] == result(workdir)["evaluations"]
+    assert artefacts(tmp_path) == artefacts(workdir)
+    (told, other) = (
+        [
+            {k: v for k, v in row.items() if k not in ("step_ms", "pairs_per_s")}
+            for row in RunFolder(folder).history()
+        ]
+        for folder in (tmp_path, workdir)
+    )
+    assert told == other
+    train.train_and_evaluate(judged(), str(tmp_path))
+    assert "nothing to do" in capsys.readouterr().out
+
+
+def test_a_training_that_diverges_has_no_figure(tmp_path):
+    config = judged(num_steps=1, eval__steps=(0,), transfer__learning_rate=(1e30,))
+    train.train_and_evaluate(config, str(tmp_path))
+    row = result(tmp_path)["evaluations"][0]["networks"][0]
+    assert (row["accuracies"], row["mean"], row["std"]) == ([], None, None)
+    assert networks.spread(row) == "diverged"
+    with open(tmp_path / "distilled" / "index.csv", newline="") as file:
+        assert [row["network_acc"] for row in csv.DictReader(file)] == ["", ""]
+
+
+def test_a_network_that_images_are_too_small_for_is_told_before_the_first_step(tmp_path):
+    with pytest.raises(UserError, match="too small"):
+        train.train_and_evaluate(judged(eval__networks=("convnet:4",)), str(tmp_path))
+    assert not (tmp_path / "result.json").exists()
+
+
+def test_a_row_in_words():
+    row = {"network": "a", "on": "held_out", "mean": 0.4012, "std": 0.005}
+    assert networks.spread(row) == "40.12 ± 0.50 %"
+    assert networks.spread(row | {"std": None}) == "40.12 %"
+    assert networks.words("held_out") == "held-out images"
+    rows = [row, row | {"on": "test"}, row | {"network": "b", "mean": None}]
+    assert networks.scalars(rows) == {"held_out_accuracy/a": 0.4012, "test_accuracy/a": 0.4012}
+    assert networks.watched_rows(rows) == [rows[0], rows[2]]
