@@ -122,8 +122,8 @@ def get_config() -> ConfigDict:
     config.frepo = ConfigDict()
     # One of transfer.networks: a description, or a network of the zoo.
     config.frepo.network = "convnet_plain:3"
-    # Channels of the first layer of a description.
-    config.frepo.width = 128
+    # Channels of the first layer of a description. Published: 128.
+    config.frepo.width = 64
     # What each pooling multiplies the channels by. Published: 2, for 128, 256, 512.
     config.frepo.growth = 1
     # 'none', 'batch' (as published) or 'instance', before all convolutions but the first.

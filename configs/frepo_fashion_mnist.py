@@ -1,6 +1,6 @@
 r"""FRePo on Fashion-MNIST: ten images for networks.
 
-Setting: Zhou et al., NeurIPS 2022 (arXiv 2206.00719), with networks of width 128 without
+Setting: Zhou et al., NeurIPS 2022 (arXiv 2206.00719), with networks of width 64 without
 normalisation in the place of 128, 256, 512 channels with batch normalisation.
 
 Expected: no figure is quoted here.

@@ -194,6 +194,18 @@ def _condensed_briefly(algorithm: str, dataset: str) -> Experiment:
     return Experiment(f"{algorithm}_{dataset}_100", f"{algorithm}_{dataset}", fields)
 
 
+def _frepo(dataset: str, size: int, steps: int) -> Experiment:
+    """FRePo, watched by networks on the images held out."""
+    fields = {
+        **_CHOSEN,
+        "support.size": size,
+        "num_steps": steps,
+        "eval.steps": (0, steps // 2),
+        "report.num_train": 0,
+    }
+    return Experiment(f"frepo_{dataset}_{size}", f"frepo_{dataset}", fields)
+
+
 # `run_all` goes from top to bottom.
 EXPERIMENTS: tuple[Experiment, ...] = (
     Experiment("kip_digits_10", "kip_digits"),
@@ -256,6 +268,12 @@ EXPERIMENTS: tuple[Experiment, ...] = (
     *_for_networks(),
     *_fully_connected("mnist", {10: 85.5, 100: 97.2, 500: 98.4}),
     *_fully_connected("cifar10", {10: 40.5, 100: 53.1, 500: 58.6}),
+    _frepo("cifar10", 10, 4000),
+    _frepo("cifar10", 100, 3000),
+    _frepo("mnist", 10, 2000),
+    _frepo("mnist", 100, 2000),
+    _frepo("fashion_mnist", 10, 2000),
+    _frepo("fashion_mnist", 100, 2000),
     _condensed("dc", "mnist"),
     _condensed("dc", "cifar10"),
     _condensed("dsa", "mnist"),
