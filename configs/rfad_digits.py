@@ -5,7 +5,9 @@ prepended layer, 8 networks of width 256 and 500 targets a step, the squared err
 rate is ten times the published one, as there are few steps.
 
 Expected: no published figure.
-Measured: not yet.
+Measured: 53.76 % natural; 83.01 / 88.02 / 92.20 / 93.31 % at steps 10 / 30 / 100 / 200 by the
+estimated kernel (NNGP), and 93.31 % by the tangent kernel (--mode=evaluate
+--config.kernel.kind=ntk). 11 minutes on two cores (Intel Xeon) that did much other work.
 
 Run: python main.py --config=configs/rfad_digits.py --workdir=runs/rfad_digits
 """

@@ -4,7 +4,7 @@ Setting: as `rfad_mnist`.
 
 Expected: 78.6 % by networks of width 1,024 are reported for one image per class, 87.0 and 88.8 %
 for 10 and 50 (second-hand), after as many steps as the validation loss falls in.
-Measured: not yet.
+Measured: nothing yet.
 
 Run: python main.py --config=configs/rfad_fashion_mnist.py --workdir=runs/rfad_fashion_mnist \
     --config.dataset.data_dir=DIR

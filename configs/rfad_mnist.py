@@ -7,7 +7,7 @@ pixels. The squared error; for sets that networks learn from the paper takes cro
 
 Expected: 94.4 % by networks of width 1,024 are reported for one image per class, 98.5 and 98.8 %
 for 10 and 50 (second-hand), after as many steps as the validation loss falls in.
-Measured: not yet.
+Measured: nothing yet.
 
 Run: python main.py --config=configs/rfad_mnist.py --workdir=runs/rfad_mnist \
     --config.dataset.data_dir=DIR
