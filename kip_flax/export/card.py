@@ -12,6 +12,7 @@ import numpy as np
 from kip_flax import algorithms
 from kip_flax.data.sets import field_name
 from kip_flax.export.sets import Distilled
+from kip_flax.networks import figures
 
 _LEARNED = {
     "learned": "images and labels",
@@ -190,6 +191,7 @@ def preprocessing(distilled: Distilled) -> str:
 
 def _figures(provenance: dict[str, Any], kernel: dict[str, Any]) -> str:
     split = next((s for s in ("test", "validation") if f"{s}_accuracy" in provenance), None)
+    reached = _of_networks(figures.outcome(provenance.get("networks", [])))
     if split is None:
         return "None were measured by kip_flax."
     held_out = ", which were held out of the training images" if split == "validation" else ""
@@ -198,9 +200,23 @@ def _figures(provenance: dict[str, Any], kernel: dict[str, Any]) -> str:
     return (
         f"Kernel ridge regression on this set ({', '.join(parts)}; reg {reg}) classifies "
         f"{100 * provenance[f'{split}_accuracy']:.2f} % of the {split} images{held_out}; half the "
-        f"mean squared error is {provenance[f'{split}_mse']:.5f}. Networks trained on it by "
-        "gradient descent usually reach less."
+        f"mean squared error is {provenance[f'{split}_mse']:.5f}. "
+        + (reached or "Networks trained on it usually reach less.")
     )
+
+
+def _of_networks(rows: list[figures.Row]) -> str:
+    """What networks reach, a line each, and how they were trained; '' where none were."""
+    if not rows:
+        return ""
+    lines = "\n".join(f"- {figures.told(row)}" for row in rows)
+    held_out = (
+        "\n\nHeld-out images are training images, which the set may have learned from and the "
+        "networks have not."
+        if any(row["on"] == figures.HELD_OUT for row in rows)
+        else ""
+    )
+    return f"Networks trained on it ({rows[0]['recipe']}) reach:\n\n{lines}{held_out}"
 
 
 def licence(dataset: str) -> str:
@@ -210,8 +226,10 @@ def licence(dataset: str) -> str:
 
 def limits(distilled: Distilled, *more: str) -> str:
     """What not to expect of the set, and not to do with it: a list, with `more` at its end."""
+    maker = algorithms.facts(_algorithm(distilled))
     lines = [
-        "The set was optimised for one kernel and one preprocessing; elsewhere it is worth less.",
+        f"The set was optimised for one {'network' if maker.for_networks else 'kernel'} and one "
+        f"preprocessing; elsewhere it is worth less.",
         "PNGs have 8 bits and are clipped to [0, 1]: train on the images as learned, not on them.",
         "Learned images can show training images: a set from private data is private.",
     ]

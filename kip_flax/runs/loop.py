@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from kip_flax.algorithms.base import State
-from kip_flax.runs import networks
+from kip_flax.networks import figures as network_figures
 from kip_flax.runs.checkpoint import Saver
 from kip_flax.runs.evaluate import Evaluate
 from kip_flax.runs.networks import NetworkEvaluate
@@ -122,8 +122,11 @@ class Training:
             rows = self.network_evaluate.measure(images, labels, last, watch)
         self.recorder.evaluation(step, (images, labels), measures, rows)
         split, accuracy = self.recorder.split, f"{measures['accuracy']:.2%}"
-        told = [f"{row['network']} {networks.spread(row)}" for row in networks.watched_rows(rows)]
-        on = f" of {networks.words(rows[0]['on'])}" if rows else ""
+        told = [
+            f"{row['network']} {network_figures.spread(row)}"
+            for row in network_figures.watched_rows(rows)
+        ]
+        on = f" of {network_figures.words(rows[0]['on'])}" if rows else ""
         self.console.mark(
             f"step {step}: {split} accuracy {accuracy}, mse {measures['mse']:.5f}"
             + "".join(f", {one}{on}" for one in told),
@@ -190,13 +193,12 @@ def _is_finite(state: State) -> jax.Array:
     return jnp.array([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(state)]).all()
 
 
-def _of_networks(rows: list[networks.Row]) -> list[tuple[str, str]]:
+def _of_networks(rows: list[network_figures.Row]) -> list[tuple[str, str]]:
     """Lines on what networks reach after the last step."""
     return [
         (
-            row["network"],
-            f"{networks.spread(row)} of {networks.words(row['on'])}, {len(row['accuracies'])} "
-            f"trained on the set",
+            "by networks",
+            network_figures.told(row),
         )
         for row in rows
     ]

@@ -9,7 +9,6 @@ those of `--mode=transfer`, so that the figures are too.
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +19,7 @@ from ml_collections import ConfigDict
 
 from kip_flax import data, preprocess
 from kip_flax.data import Dataset, Targets
+from kip_flax.networks import figures
 from kip_flax.networks import recipe as recipes
 from kip_flax.networks.recipe import Recipe
 from kip_flax.preprocess import Preprocess
@@ -29,10 +29,6 @@ from kip_flax.runtime.waiting import Stopped, Watch
 if TYPE_CHECKING:
     from kip_flax.networks.build import Make
     from kip_flax.networks.train import Trainer
-
-VALIDATION, HELD_OUT, TEST = "validation", "held_out", "test"
-# A row of `NetworkEvaluate.measure`.
-Row = dict[str, Any]
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,7 +42,7 @@ class NetworkEvaluate:
         makers: what makes a network, by its name.
         recipe: how all are trained.
         watched: images that a set is watched on while it is made.
-        on: what they are, `VALIDATION` or `HELD_OUT`.
+        on: what they are, `figures.VALIDATION` or `figures.HELD_OUT`.
     """
 
     config: ConfigDict
@@ -62,7 +58,7 @@ class NetworkEvaluate:
 
     def measure(
         self, images: np.ndarray, labels: np.ndarray, last: bool, watch: Watch
-    ) -> list[Row]:
+    ) -> list[figures.Row]:
         """What the networks reach; every process of a run calls it and trains them all.
 
         Args:
@@ -71,20 +67,17 @@ class NetworkEvaluate:
             watch: tells progress and stops it, at this process alone.
 
         Returns:
-            For each name, and at the end again for the test images: `network`, `on`, `accuracies`
-            (0 to 1) of the seeds, their `mean` and `std` (n - 1; None of a single one), the
-            `learning_rate` (in units of the largest where the recipe takes those) and `l2`, the
-            `recipe` in words and the `width`. Where the training diverged there are no accuracies.
+            A row for each name, see `networks.figures`; at the end again for the test images.
 
         Raises:
             Stopped: a process was told to stop.
         """
-        rows: list[Row] = []
+        rows: list[figures.Row] = []
         stopped = False
         try:
             rows += self._measured(images, labels, self.watched, self.on, watch)
-            if last and self.on == HELD_OUT:
-                rows += self._measured(images, labels, self._test_images(), TEST, watch)
+            if last and self.on == figures.HELD_OUT:
+                rows += self._measured(images, labels, self._test_images(), figures.TEST, watch)
         except Stopped:
             stopped = True
         if multihost.any_process(stopped):
@@ -93,26 +86,31 @@ class NetworkEvaluate:
 
     def _measured(
         self, images: np.ndarray, labels: np.ndarray, tested: Targets, on: str, watch: Watch
-    ) -> list[Row]:
+    ) -> list[figures.Row]:
         from kip_flax.networks.trial import Diverged
 
         options, rows = self.config.transfer, []
         for name in self.makers:
             trial = self._trial(name, tested, on)
-            what = f"{name} for {words(on)}"
+            what = f"{name} for {figures.words(on)}"
             told = {
                 "network": name,
                 "on": on,
                 "recipe": f"{options.recipe}: {self.recipe.words}",
-                "width": self.recipe.width,
+                "width": self.recipe.width if self._is_described(name) else None,
             }
             try:
                 found = trial.run(images[None], labels[None], watch, what)
                 chosen = {"learning_rate": found.rate, "l2": found.l2}
-                rows.append(told | _summary(found.accuracies) | chosen)
+                rows.append(told | figures.summary(found.accuracies) | chosen)
             except Diverged:
-                rows.append(told | _summary([]))
+                rows.append(told | figures.summary([]))
         return rows
+
+    def _is_described(self, name: str) -> bool:
+        """Whether the network has the recipe's width: those of the zoo have their own."""
+        kernel = self.config.kernel
+        return recipes.spec_of(name, kernel.architecture, kernel.depth) is not None
 
     def _trial(self, name: str, tested: Targets, on: str) -> Any:
         from kip_flax.networks import build, train
@@ -129,7 +127,7 @@ class NetworkEvaluate:
             validation=self.watched,
             test=tested,
             key=_keys(self.config.seed)[2],
-            seeds=options.seeds if on == TEST else self.config.eval.network_seeds,
+            seeds=options.seeds if on == figures.TEST else self.config.eval.network_seeds,
             ntk_inputs=options.ntk_inputs,
             eval_batch=options.eval_batch_size,
             most_steps=options.every_steps,
@@ -173,52 +171,19 @@ def make_network_evaluate(
     )
 
 
-def words(on: str) -> str:
-    """'held-out images': what `on` of a row stands for."""
-    return f"{on.replace('_', '-')} images"
-
-
-def watched_rows(rows: Sequence[Row]) -> list[Row]:
-    """Of the rows of an evaluation those by which a set is watched, and may be chosen."""
-    return [row for row in rows if row["on"] != TEST]
-
-
-def spread(row: Row) -> str:
-    """'40.12 ± 0.50 %'."""
-    if row["mean"] is None:
-        return "diverged"
-    deviation = f" ± {100 * row['std']:.2f}" if row["std"] is not None else ""
-    return f"{100 * row['mean']:.2f}{deviation} %"
-
-
-def scalars(rows: Sequence[Row]) -> dict[str, float]:
-    """Mean accuracies by names such as 'held_out_accuracy/convnet_plain:3'."""
-    known = [row for row in rows if row["mean"] is not None]
-    return {f"{row['on']}_accuracy/{row['network']}": row["mean"] for row in known}
-
-
-def _summary(accuracies: Sequence[float]) -> Row:
-    several = len(accuracies) > 1
-    return {
-        "accuracies": list(accuracies),
-        "mean": float(np.mean(accuracies)) if accuracies else None,
-        "std": float(np.std(accuracies, ddof=1)) if several else None,
-    }
-
-
 def _keys(seed: int) -> jax.Array:
     """Of images held out, of random draws and of networks, as `--mode=transfer` has them."""
     return jax.random.split(jax.random.key(seed), 3)
 
 
 def _watched(config: ConfigDict, dataset: Dataset, fitted: Preprocess) -> tuple[Targets, str]:
-    if dataset.split == VALIDATION:
-        (pixels, labels), on = data.test_subset(dataset, config.eval.num_test), VALIDATION
+    if dataset.split == figures.VALIDATION:
+        (pixels, labels), on = data.test_subset(dataset, config.eval.num_test), figures.VALIDATION
     else:
         known, classes = dataset.train_labels, dataset.num_classes
         count = max(1, round(config.transfer.held_out * len(known)))
         rows = np.sort(data.balanced_draw(known, count, classes, _keys(config.seed)[0]))
-        (pixels, labels), on = (dataset.train_images[rows], known[rows]), HELD_OUT
+        (pixels, labels), on = (dataset.train_images[rows], known[rows]), figures.HELD_OUT
     return Targets(preprocess.apply(fitted, pixels), labels, dataset.num_classes), on
 
 

@@ -19,8 +19,8 @@ from kip_flax import algorithms, architectures, data, export, preprocess
 from kip_flax import config as config_lib
 from kip_flax.data import Dataset
 from kip_flax.export import pictures
+from kip_flax.networks import figures as network_figures
 from kip_flax.preprocess import Preprocess
-from kip_flax.runs import networks
 from kip_flax.runs.folder import RunFolder
 from kip_flax.runtime import hardware, metrics, multihost
 
@@ -66,7 +66,7 @@ class Exporter:
         step: int,
         support: Support,
         measures: Mapping[str, float],
-        rows: Sequence[networks.Row] = (),
+        rows: Sequence[network_figures.Row] = (),
     ) -> dict[str, np.ndarray]:
         """Writes the set after `step` steps, its row of the index, and the picture of the run.
 
@@ -74,7 +74,7 @@ class Exporter:
             step: steps taken.
             support: images (S, H, W, channels) and labels (S, classes).
             measures: `accuracy` (0 to 1) and `mse`.
-            rows: what networks reach, see `networks.NetworkEvaluate.measure`.
+            rows: what networks reach, see `networks.figures`.
 
         Returns:
             Pictures (H, W, 3) in 0..1 for the metric writer.
@@ -108,7 +108,7 @@ class Exporter:
         return {"images": _as_floats(grid), "labels": _as_floats(bars)}
 
     def _provenance(
-        self, step: int, measures: Mapping[str, float], rows: Sequence[networks.Row]
+        self, step: int, measures: Mapping[str, float], rows: Sequence[network_figures.Row]
     ) -> dict[str, Any]:
         split = self.dataset.split
         of_networks = {"networks": list(rows)} if rows else {}
@@ -123,10 +123,10 @@ class Exporter:
         }
 
     def _index_row(
-        self, step: int, measures: Mapping[str, float], rows: Sequence[networks.Row]
+        self, step: int, measures: Mapping[str, float], rows: Sequence[network_figures.Row]
     ) -> dict[str, Any]:
         config = self.config
-        reached = [row["mean"] for row in networks.watched_rows(rows)[:1]]
+        reached = [row["mean"] for row in network_figures.watched_rows(rows)[:1]]
         tested = self.dataset.split == "test"  # The published columns know of no other images.
         return {
             "architecture": architectures.published_name(
@@ -190,7 +190,7 @@ class Recorder:
         step: int,
         support: Support,
         measures: Mapping[str, float],
-        rows: Sequence[networks.Row] = (),
+        rows: Sequence[network_figures.Row] = (),
     ) -> None:
         """Writes the distilled set after `step` steps and what it measures.
 
@@ -202,7 +202,7 @@ class Recorder:
             of_networks = {"networks": list(rows)} if rows else {}
             self._evaluations = [*earlier, {"step": step, **measures, **of_networks}]
             scalars = {f"{self.split}_{name}": value for name, value in measures.items()}
-            if found := networks.scalars(rows):
+            if found := network_figures.scalars(rows):
                 self._add_to_history(step, found)
             self._write_result("running", {})
             self._writer.write_scalars(step, scalars | found)

@@ -149,6 +149,28 @@ def test_the_card_tells_the_figures(exported):
         assert (exported[2] / path).is_file(), path
 
 
+def test_the_card_tells_what_networks_reach(tmp_path):
+    row = {
+        "network": "convnet_plain:3",
+        "on": "held_out",
+        "recipe": "auto: 500 steps",
+        "width": 128,
+        "accuracies": [0.4, 0.41],
+        "mean": 0.405,
+        "std": 0.00707,
+    }
+    tested = row | {"on": "test", "mean": 0.3951}
+    other = row | {"network": "convnet_in", "width": None}
+    a_set(tmp_path, provenance=PROVENANCE | {"networks": [row, other, tested]})
+    export_file(str(tmp_path / "set.npz"), str(tmp_path / "out"))
+    text = (tmp_path / "out" / "README.md").read_text()
+    assert "Networks trained on it (auto: 500 steps) reach:\n\n- 39.51 ± 0.71 % of test" in text
+    assert "images (2 x convnet_plain:3, width 128)\n- 40.50 ± 0.71 % of held-out" in text
+    assert "Held-out images are training images" in text
+    assert "usually reach less" not in text
+    assert "optimised for one kernel" in text
+
+
 def test_the_card_of_a_rival_names_and_cites_the_rival(tmp_path):
     config = {"algorithm": "dsa", "support.learn_labels": False, "seed": 7}
     _, distilled = a_set(tmp_path, "standard", provenance={"dataset": "x", "config": config})
@@ -158,6 +180,7 @@ def test_the_card_of_a_rival_names_and_cites_the_rival(tmp_path):
     assert "Dataset Condensation with Differentiable Siamese Augmentation (DSA)" in body
     assert [f"arXiv:{number}" in body for number in ("2006.05929", "2102.08259")] == [True, True]
     assert "arXiv:2011.00050" not in body
+    assert "optimised for one network" in body
 
 
 def test_whitened_sets_say_what_is_lost_and_keep_their_matrices(tmp_path):

@@ -14,7 +14,7 @@ from whole_runs import STEPS, artefacts, assert_same, result, small
 from kip_flax import data, export, preprocess
 from kip_flax.modes.train import mode as train
 from kip_flax.modes.transfer import mode as transfer
-from kip_flax.networks import trial
+from kip_flax.networks import figures, trial
 from kip_flax.runs import networks
 from kip_flax.runs.folder import RunFolder
 from kip_flax.runtime.errors import UserError
@@ -173,7 +173,7 @@ def test_a_training_that_diverges_has_no_figure(tmp_path):
     train.train_and_evaluate(config, str(tmp_path))
     row = result(tmp_path)["evaluations"][0]["networks"][0]
     assert (row["accuracies"], row["mean"], row["std"]) == ([], None, None)
-    assert networks.spread(row) == "diverged"
+    assert figures.spread(row) == "diverged"
     with open(tmp_path / "distilled" / "index.csv", newline="") as file:
         assert [row["network_acc"] for row in csv.DictReader(file)] == ["", ""]
 
@@ -182,13 +182,3 @@ def test_a_network_that_images_are_too_small_for_is_told_before_the_first_step(t
     with pytest.raises(UserError, match="too small"):
         train.train_and_evaluate(judged(eval__networks=("convnet:4",)), str(tmp_path))
     assert not (tmp_path / "result.json").exists()
-
-
-def test_a_row_in_words():
-    row = {"network": "a", "on": "held_out", "mean": 0.4012, "std": 0.005}
-    assert networks.spread(row) == "40.12 ± 0.50 %"
-    assert networks.spread(row | {"std": None}) == "40.12 %"
-    assert networks.words("held_out") == "held-out images"
-    rows = [row, row | {"on": "test"}, row | {"network": "b", "mean": None}]
-    assert networks.scalars(rows) == {"held_out_accuracy/a": 0.4012, "test_accuracy/a": 0.4012}
-    assert networks.watched_rows(rows) == [rows[0], rows[2]]

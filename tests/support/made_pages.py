@@ -27,6 +27,7 @@ KINDS = {
     "another algorithm": {"algorithm": "dc"},
     "an algorithm from elsewhere": {"algorithm": "somewhere.else"},
     "from noise": {"support__init": "noise"},
+    "networks": {"networks": ("convnet_plain:3", "convnet_in")},
     "many images": {"size": 250, "names": tuple("abcde")},
 }
 

@@ -18,7 +18,9 @@ TEXT = [
     ("soft", "best"),
 ]
 MARKS = [
-    (mark, on) for mark in ("accent", "train", "start", "solved", "bar") for on in ("page", "card")
+    (mark, on)
+    for mark in ("accent", "train", "start", "solved", "network", "bar")
+    for on in ("page", "card")
 ]
 
 

@@ -4,8 +4,8 @@ Colours are classes of the style sheet, so that they follow light and dark.
 """
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Literal, NamedTuple
 
 from kip_flax.modes import pages
@@ -32,12 +32,21 @@ AREA = Area(440, 280, 58, 426, 12, 236)
 
 @dataclass(frozen=True)
 class Curve:
-    """A series of `points` (x, y); `css` names its colour; `dots` marks every point."""
+    """A series of `points` (x, y).
+
+    Attributes:
+        name: in the legend.
+        css: names its colour.
+        points: what is drawn.
+        dots: marks every point.
+        notes: by x, what a point says besides its value.
+    """
 
     name: str
     css: str
     points: Sequence[tuple[float, float]]
     dots: bool = False
+    notes: Mapping[float, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -140,7 +149,7 @@ def draw(chart: Chart) -> Drawing | None:
     A value that is not finite, or on a logarithmic axis not positive, is left out.
     """
     curves = [
-        Curve(c.name, c.css, [(x, y) for x, y in c.points if _drawable(y, chart)], c.dots)
+        replace(c, points=[(x, y) for x, y in c.points if _drawable(y, chart)])
         for c in chart.curves
     ]
     curves = [curve for curve in curves if curve.points]
@@ -171,7 +180,10 @@ def _drawable(y: float, chart: Chart) -> bool:
 
 def _polyline(curve: Curve, x_at: Place, y_at: Place, text: Callable[[float], str]) -> Polyline:
     points = " ".join(f"{x_at(x):.1f},{y_at(y):.1f}" for x, y in curve.points)
-    dots = (Dot(x_at(x), y_at(y), f"{curve.name}, {x:g}: {text(y)}") for x, y in curve.points)
+    dots = (
+        Dot(x_at(x), y_at(y), f"{curve.name}, {x:g}: {text(y)}{curve.notes.get(x, '')}")
+        for x, y in curve.points
+    )
     return Polyline(curve.css, points, tuple(dots) if curve.dots else ())
 
 

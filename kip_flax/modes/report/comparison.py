@@ -8,6 +8,7 @@ from kip_flax.modes.pages import NONE
 from kip_flax.modes.report import charts
 from kip_flax.modes.report.charts import Chart, Curve, Drawing
 from kip_flax.modes.report.facts import RunFacts
+from kip_flax.networks import figures as network_figures
 from kip_flax.runtime import console
 
 _COLOURS = 4
@@ -25,18 +26,26 @@ class Comparison:
         figures: what they reached at what cost.
         differing: fields of the configuration that are not the same.
         accuracy: over the steps.
+        by_networks: the same of networks, where some were trained.
     """
 
     names: list[str]
     figures: Rows
     differing: Rows
     accuracy: Drawing | None
+    by_networks: Drawing | None
 
 
 def compare(runs: Sequence[RunFacts]) -> Comparison:
     """Compares runs, which need not be of the same data."""
     names = _names(runs)
-    return Comparison(names, _figures(runs), _differing(runs), charts.draw(_accuracy(names, runs)))
+    return Comparison(
+        names,
+        _figures(runs),
+        _differing(runs),
+        charts.draw(_accuracy(names, runs)),
+        charts.draw(_by_networks(names, runs)),
+    )
 
 
 def _accuracy(names: Sequence[str], runs: Sequence[RunFacts]) -> Chart:
@@ -55,12 +64,32 @@ def _accuracy(names: Sequence[str], runs: Sequence[RunFacts]) -> Chart:
     )
 
 
+def _by_networks(names: Sequence[str], runs: Sequence[RunFacts]) -> Chart:
+    """A colour per run, as in the chart of the kernel."""
+    shown = []
+    for number, (name, run) in enumerate(zip(names, runs, strict=True)):
+        for network, found in run.watched.items():
+            points = [(step, row["mean"]) for step, row in found.items() if row["mean"] is not None]
+            if points:
+                shown.append(Curve(f"{name}, {network}", f"s{number % _COLOURS}", points, True))
+    ends = [(curve.name, *curve.points[-1]) for curve in shown]
+    return Chart(
+        "all-networks",
+        "Accuracy of networks trained on the sets, over the steps",
+        "; ".join(f"{name} {100 * share:.2f} % at step {step:g}" for name, step, share in ends),
+        "steps (logarithmic in 1 + step)",
+        shown,
+        y_scale="percent",
+    )
+
+
 def _figures(runs: Sequence[RunFacts]) -> Rows:
     return [
         ["status", *(run.result["status"] for run in runs)],
         ["measured on", *(f"{run.split} images" for run in runs)],
         ["accuracy", *(pages.percent(run.evaluations[-1]["accuracy"]) for run in runs)],
         ["at step 0", *(pages.percent(run.evaluations[0]["accuracy"]) for run in runs)],
+        *_networks(runs),
         ["Label Solve", *(_label_solve(run) for run in runs)],
         ["mse", *(f"{run.evaluations[-1]['mse']:.5f}" for run in runs)],
         ["images", *(pages.number(run.config["support.size"]) for run in runs)],
@@ -68,6 +97,19 @@ def _figures(runs: Sequence[RunFacts]) -> Rows:
         ["time", *(console.duration(run.result["seconds"]) for run in runs)],
         ["hardware", *(str(run.result.get("hardware", NONE)) for run in runs)],
     ]
+
+
+def _networks(runs: Sequence[RunFacts]) -> Rows:
+    """A row for each network that some run was judged by."""
+    names = dict.fromkeys(row["network"] for run in runs for row in run.reached)
+    told = [
+        {
+            row["network"]: f"{network_figures.spread(row)} of {network_figures.words(row['on'])}"
+            for row in run.reached
+        }
+        for run in runs
+    ]
+    return [[f"by {name}", *(found.get(name, NONE) for found in told)] for name in names]
 
 
 def _label_solve(run: RunFacts) -> str:

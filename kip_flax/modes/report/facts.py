@@ -14,6 +14,7 @@ from kip_flax.algorithms.base import Facts as AlgorithmFacts
 from kip_flax.data import sampling
 from kip_flax.modes.report import sprites
 from kip_flax.modes.report.sprites import Frame, FrameChoice
+from kip_flax.networks import figures as network_figures
 from kip_flax.runs.folder import RunFolder
 from kip_flax.runtime.errors import UserError
 
@@ -71,9 +72,26 @@ class RunFacts:
         return algorithms.facts(self.config["algorithm"])
 
     @property
-    def evaluations(self) -> list[dict[str, float]]:
-        """Rows of `step`, `accuracy` (0 to 1), `mse`, in the order of the steps."""
+    def evaluations(self) -> list[dict[str, Any]]:
+        """Rows of `step`, `accuracy` (0 to 1), `mse`, in the order of the steps.
+
+        Where networks were trained, also `networks` (see `networks.figures`).
+        """
         return self.result["evaluations"]
+
+    @property
+    def reached(self) -> list[network_figures.Row]:
+        """What each network reaches on the last set, on test images where it has read them."""
+        return network_figures.outcome(self.evaluations[-1].get("networks", []))
+
+    @property
+    def watched(self) -> dict[str, dict[float, network_figures.Row]]:
+        """By network and step, what it reaches on images that the set is watched on."""
+        found: dict[str, dict[float, network_figures.Row]] = {}
+        for evaluation in self.evaluations:
+            for row in network_figures.watched_rows(evaluation.get("networks", [])):
+                found.setdefault(row["network"], {})[evaluation["step"]] = row
+        return found
 
     @property
     def split(self) -> str:

@@ -16,6 +16,7 @@ from kip_flax.modes.report import comparison, images, results
 from kip_flax.modes.report import facts as report_facts
 from kip_flax.modes.report.facts import Frames, RunFacts
 from kip_flax.modes.report.images import Style
+from kip_flax.networks import figures as network_figures
 from kip_flax.runs.folder import RunFolder
 from kip_flax.runtime import files
 
@@ -60,6 +61,7 @@ class Article:
         uid: unique in the page.
         size: images of the support.
         status: what the run does, or did last.
+        reached: of each network trained on the last set, its name, accuracy, and what it is of.
         one_picture: a card shows one picture, as the images did not change.
         style: of the pictures; None where there are none.
     """
@@ -68,6 +70,7 @@ class Article:
     uid: str
     size: int
     status: str
+    reached: list[tuple[str, str, str]]
     one_picture: bool
     style: Style | None
     sections: tuple[Section, ...]
@@ -97,10 +100,19 @@ def _article(run: RunFacts, uid: str) -> Article:
         uid=uid,
         size=run.size or int(run.config["support.size"]),
         status=_status(run),
+        reached=[_reached(row) for row in run.reached],
         one_picture=bool(run.frames) and not run.images_changed,
         style=images.style(run) if run.frames else None,
         sections=tuple(_sections(run, uid)),
     )
+
+
+def _reached(row: network_figures.Row) -> tuple[str, str, str]:
+    if row["mean"] is None:
+        return row["network"], "diverged", network_figures.words(row["on"])
+    deviation = f"± {100 * row['std']:.2f}; " if row["std"] is not None else ""
+    told = f"{deviation}{network_figures.trained(row)}, {network_figures.words(row['on'])}"
+    return "By networks", pages.percent(row["mean"]), told
 
 
 def _sections(run: RunFacts, uid: str) -> list[Section]:

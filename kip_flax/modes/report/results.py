@@ -10,10 +10,12 @@ from kip_flax.modes import pages
 from kip_flax.modes.report import charts, sprites
 from kip_flax.modes.report.charts import Chart, ClassBars, ClassShares, Curve, Drawing, Threshold
 from kip_flax.modes.report.facts import RunFacts
+from kip_flax.networks import figures as network_figures
 from kip_flax.runs import analysis
 
 # With more classes a table of all pairs is no longer readable.
 _MANY_CLASSES = 20
+_NETWORK_CLASSES = ("k-network", "k-network-2", "k-network-3")
 
 
 # --- curves ---
@@ -25,11 +27,13 @@ class Curves:
 
     Attributes:
         drawings: by what stands above them; None where there is nothing to draw.
-        rows: step, accuracy and mse of the evaluated steps.
+        columns: of the table of the evaluated steps: step, accuracy, mse, networks.
+        rows: its rows.
     """
 
     drawings: dict[str, Drawing | None]
-    rows: list[tuple[str, str, str]]
+    columns: list[str]
+    rows: list[list[str]]
 
 
 def curves(run: RunFacts, uid: str) -> Curves:
@@ -40,17 +44,29 @@ def curves(run: RunFacts, uid: str) -> Curves:
     }
     if not run.algorithm.krr_loss and (logged := _logged(run, "loss")):
         drawings["The algorithm's own loss"] = charts.draw(_own_loss(uid, logged, _x_label(run)))
+    watched = run.watched
+    columns = ["step", f"{run.split} accuracy", f"{run.split} mse", *map(_called, watched.items())]
     rows = [
-        (pages.number(row["step"]), pages.percent(row["accuracy"]), f"{row['mse']:.5f}")
+        [
+            pages.number(row["step"]),
+            pages.percent(row["accuracy"]),
+            f"{row['mse']:.5f}",
+            *(
+                network_figures.spread(found[row["step"]]) if row["step"] in found else pages.NONE
+                for found in watched.values()
+            ),
+        ]
         for row in run.evaluations
     ]
-    return Curves(drawings, rows)
+    return Curves(drawings, columns, rows)
 
 
 def _accuracy(run: RunFacts, uid: str) -> Chart:
     tested = [(row["step"], row["accuracy"]) for row in run.evaluations]
     trained = _logged(run, "accuracy")
-    shown = [Curve("test", "k-test", tested, dots=True)]
+    of_networks = _of_networks(run)
+    kernel = f"kernel, {run.split} images" if of_networks else "test"
+    shown = [Curve(kernel, "k-test", tested, dots=True), *of_networks]
     if trained:
         shown.insert(0, Curve("training batches", "k-train", trained))
     solved = run.label_solve
@@ -60,12 +76,48 @@ def _accuracy(run: RunFacts, uid: str) -> Chart:
     return Chart(
         f"{uid}-accuracy",
         "Accuracy over the steps",
-        _trend(name, tested, ends, thresholds, pages.percent),
+        _trend(name, tested, ends, thresholds, pages.percent) + _trends(of_networks),
         _x_label(run),
         shown,
         thresholds,
         y_scale="percent",
         cursor=tested[-1][0],
+    )
+
+
+def _of_networks(run: RunFacts) -> list[Curve]:
+    """Networks trained on the sets; those that diverged have no point."""
+    curves = []
+    for number, (name, found) in enumerate(run.watched.items()):
+        fine = {step: row for step, row in found.items() if row["mean"] is not None}
+        if fine:
+            curves.append(
+                Curve(
+                    _called((name, found)),
+                    _NETWORK_CLASSES[number % len(_NETWORK_CLASSES)],
+                    [(step, row["mean"]) for step, row in fine.items()],
+                    dots=True,
+                    notes={
+                        step: f" ± {100 * row['std']:.2f}"
+                        for step, row in fine.items()
+                        if row["std"] is not None
+                    },
+                )
+            )
+    return curves
+
+
+def _called(item: tuple[str, dict[float, network_figures.Row]]) -> str:
+    """'convnet_plain:3, held-out images'."""
+    name, found = item
+    return f"{name}, {network_figures.words(list(found.values())[-1]['on'])}"
+
+
+def _trends(curves: list[Curve]) -> str:
+    return "".join(
+        f" {curve.name}: {pages.percent(curve.points[0][1])} at step {curve.points[0][0]:g}, "
+        f"{pages.percent(curve.points[-1][1])} at step {curve.points[-1][0]:g}."
+        for curve in curves
     )
 
 

@@ -37,6 +37,7 @@ def pages(tmp_path_factory):
         "long names": {"names": tuple(f"a rather long name {n}" for n in range(10))},
         "hundred": {"names": tuple(f"class {n}" for n in range(100)), "size": 100},
         "label solve": {"algorithm": "ls", "steps": (0, 4), "moved": False},
+        "networks": {"networks": ("convnet_plain:3", "convnet_in", "resnet18_in")},
         "running": {"status": "running", "analysed": False},
     }
     found = {}
@@ -83,7 +84,9 @@ def background(tab, selector):
 
 
 @pytest.mark.parametrize("size", [DESKTOP, PHONE])
-@pytest.mark.parametrize("name", ["plain", "many", "long names", "hundred", "label solve", "two"])
+@pytest.mark.parametrize(
+    "name", ["plain", "many", "long names", "hundred", "label solve", "networks", "two"]
+)
 def test_nothing_sticks_out_and_nothing_jumps(opened, name, size):
     tab = opened(name, size)
     tab.mouse.wheel(0, 3000)

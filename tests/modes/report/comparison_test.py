@@ -4,6 +4,7 @@ import page_checks
 from made_pages import KINDS
 from made_runs import make_run
 
+from kip_flax.modes.pages import NONE
 from kip_flax.modes.report import page as report
 
 
@@ -21,4 +22,25 @@ def test_several_runs_stand_side_by_side(tmp_path):
     assert ["", "run (1)", "run (2)"] in rows
     assert ["kernel.depth", "2", "3"] in rows
     assert ["algorithm", "kip", "ls"] in rows
+    assert not any("Accuracy by networks" in (e.text or "") for e in tree.iter("h2"))
     assert ["time", "1 min 23 s", "1 min 23 s"] in rows
+
+
+def test_what_networks_reach_is_compared_where_some_were_trained(tmp_path):
+    make_run(tmp_path / "a", **KINDS["networks"])
+    make_run(tmp_path / "b", networks=("convnet_plain:3",), status="running")
+    make_run(tmp_path / "c")
+    path = tmp_path / "comparison.html"
+    report.write_comparison([tmp_path / name for name in "abc"], path, {})
+    tree, errors = page_checks.parse(path.read_text(encoding="utf-8"))
+    assert errors == []
+    rows = [[cell.text or "" for cell in tr] for tr in tree.iter("tr")]
+    told = "42.00 ± 1.41 % of test images"
+    assert ["by convnet_plain:3", told, told, NONE] in rows
+    assert ["by convnet_in", "37.00 ± 1.41 % of test images", NONE, NONE] in rows
+    (chart,) = (
+        e for e in tree.iter("svg") if e.get("aria-labelledby", "").startswith("all-networks")
+    )
+    lines = [line.get("class").split()[0] for line in chart.iter("polyline")]
+    assert lines == ["s0", "s0", "s1"]
+    assert "b, convnet_plain:3 40.00 % at step 10" in chart.find("desc").text

@@ -94,6 +94,47 @@ def test_curves_have_every_evaluation_and_the_levels(tmp_path):
     assert "Label Solve on those: 77.77" in chart.find("desc").text.replace("\u00a0", " ")
 
 
+def test_networks_have_curves_and_tiles_of_their_own(tmp_path):
+    html, _ = page(tmp_path, **KINDS["networks"])
+    tree, _ = page_checks.parse(html)
+    (chart,) = (
+        e for e in tree.iter("svg") if e.get("aria-labelledby", "").startswith("r0-accuracy")
+    )
+    dots = {c.find("title").text: c for c in chart.iter("circle")}
+    told = [name for name in dots if name.startswith("convnet_plain:3, held-out images, ")]
+    assert [name.rpartition(", ")[2] for name in told] == [
+        "0: 20 % ± 1.41",
+        "1: 30 % ± 1.41",
+        "10: 40 % ± 1.41",
+    ]
+    kernel = [c for name, c in dots.items() if name.startswith("kernel, test images, ")]
+    assert [c.get("cx") for c in kernel] == [dots[name].get("cx") for name in told]
+    assert {dots[name].get("class") for name in told} == {"k-network"}
+    assert "k-network-2" in {c.get("class") for c in dots.values()}
+    words = text_of(tree)
+    assert "By networks42.00 %± 1.41; 2 x convnet_plain:3, width 128, test images" in words
+    assert "By networks37.00 %" in words
+    (table,) = (e for e in tree.iter("table") if "evaluated steps" in e.find("caption").text)
+    rows = [[cell.text for cell in tr] for tr in table.iter("tr")]
+    assert rows[0][3:] == ["convnet_plain:3, held-out images", "convnet_in, held-out images"]
+    assert rows[2][3:] == ["30.00 ± 1.41 %", "25.00 ± 1.41 %"]
+    assert "convnet_in, held-out images: 15.00" in chart.find("desc").text
+
+
+def test_a_network_that_diverged_has_no_point(tmp_path):
+    page(tmp_path, **KINDS["networks"])
+    told = RunFolder(tmp_path).result()
+    for evaluation in told["evaluations"]:
+        for row in evaluation["networks"]:
+            row |= {"accuracies": [], "mean": None, "std": None}
+    RunFolder(tmp_path).write_result(told)
+    report.write(tmp_path, {})
+    tree, errors = page_checks.parse((tmp_path / "report.html").read_text(encoding="utf-8"))
+    assert errors == []
+    assert "convnet_plain:3diverged" in text_of(tree)
+    assert "test, 10: " in "".join(e.text for e in tree.iter("title") if e.text)
+
+
 def test_mistakes_and_spectrum_are_those_of_the_analysis(tmp_path):
     html, _ = page(tmp_path)
     facts = report_facts.gather(tmp_path, {})

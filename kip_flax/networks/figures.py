@@ -1,0 +1,69 @@
+"""What networks reach that were trained on a set: rows of figures, and how they are told.
+
+A row has `network` (its name), `on` (the images that it is tested on: `VALIDATION`, `HELD_OUT` or
+`TEST`), `accuracies` (0 to 1) of the seeds with their `mean` and `std` (n - 1; None of a single
+one), the `learning_rate` (in units of the largest where the recipe takes those) and `l2` that were
+chosen, the `recipe` in words and the `width` (None of a network of the zoo, which has its own).
+Where the training diverged there are no accuracies.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+Row = dict[str, Any]
+VALIDATION, HELD_OUT, TEST = "validation", "held_out", "test"
+
+
+def summary(accuracies: Sequence[float]) -> Row:
+    """`accuracies`, `mean` and `std` of the seeds; without accuracies the training diverged."""
+    several = len(accuracies) > 1
+    return {
+        "accuracies": list(accuracies),
+        "mean": float(np.mean(accuracies)) if accuracies else None,
+        "std": float(np.std(accuracies, ddof=1)) if several else None,
+    }
+
+
+def words(on: str) -> str:
+    """'held-out images': what `on` of a row stands for."""
+    return f"{on.replace('_', '-')} images"
+
+
+def watched_rows(rows: Sequence[Row]) -> list[Row]:
+    """Of the rows of an evaluation those by which a set is watched, and may be chosen."""
+    return [row for row in rows if row["on"] != TEST]
+
+
+def outcome(rows: Sequence[Row]) -> list[Row]:
+    """Of the rows of an evaluation one a network: on the test images, if it has read them."""
+    by_name = {row["network"]: row for row in sorted(rows, key=lambda row: row["on"] == TEST)}
+    return list(by_name.values())
+
+
+def trained(row: Row) -> str:
+    """'2 x convnet_plain:3, width 128'."""
+    width = f", width {row['width']}" if row["width"] is not None else ""
+    return f"{len(row['accuracies'])} x {row['network']}{width}"
+
+
+def spread(row: Row) -> str:
+    """'40.12 ± 0.50 %'."""
+    if row["mean"] is None:
+        return "diverged"
+    deviation = f" ± {100 * row['std']:.2f}" if row["std"] is not None else ""
+    return f"{100 * row['mean']:.2f}{deviation} %"
+
+
+def told(row: Row) -> str:
+    """'40.12 ± 0.50 % of test images (5 x convnet_plain:3, width 128)'."""
+    if row["mean"] is None:
+        return f"{row['network']} diverged"
+    return f"{spread(row)} of {words(row['on'])} ({trained(row)})"
+
+
+def scalars(rows: Sequence[Row]) -> dict[str, float]:
+    """Mean accuracies by names such as 'held_out_accuracy/convnet_plain:3'."""
+    known = [row for row in rows if row["mean"] is not None]
+    return {f"{row['on']}_accuracy/{row['network']}": row["mean"] for row in known}
