@@ -1,5 +1,6 @@
-"""Names of networks and kernels in transfer.networks."""
+"""Recipes against the constants that are published; names of networks in transfer.networks."""
 
+import dataclasses
 import importlib.machinery
 import sys
 import types
@@ -52,3 +53,120 @@ def test_a_name_without_a_network_is_told(foreign, name, told):
     with pytest.raises(UserError, match=told) as caught:
         recipe.spec_of(name, "fc", 2)
     assert "\n" not in str(caught.value)
+
+
+def test_the_published_recipe_is_the_notebooks():
+    """Nguyen et al., NeurIPS 2021."""
+    kip = recipe.make("kip", 10)
+    expected = {
+        **{"loss": "mse", "labels": "soft", "optimizer": "sgd", "rates": (1.0,), "relative": True},
+        **{"l2s": (1e-3,), "num_steps": 5000, "batch_size": 100, "width": 1024, "momentum": 0.9},
+        **{"schedule": "cosine", "warmup_steps": 0, "end_rate": 0, "average": 0, "augments": ()},
+        **{"label_scale": 1, "centred": False, "scale_inputs": False},
+    }
+    assert {name: getattr(kip, name) for name in expected} == expected
+    assert recipe.make("kip", 500, 1, True) == kip
+
+
+@pytest.mark.parametrize(
+    ("size", "channels", "mirrorable", "steps", "augments"),
+    [
+        (10, 1, False, 1000, ("crop", "scale", "rotate")),
+        (256, 1, True, 1000, ("color", "crop", "cutout", "flip", "scale", "rotate")),
+        (257, 3, True, 2000, ("color", "crop", "cutout", "flip", "scale", "rotate")),
+        (500, 3, False, 2000, ("color", "crop", "cutout", "scale", "rotate")),
+    ],
+)
+def test_dc_is_its_published_evaluation(size, channels, mirrorable, steps, augments):
+    """VICO-UoE/DatasetCondensation, `evaluate_synset`: 1,000 epochs in batches of 256."""
+    dc = recipe.make("dc", size, channels, mirrorable)
+    assert (dc.num_steps, dc.batch_size, dc.augments, dc.augment_draw) == (
+        *(steps, 256, augments, "one"),
+    )
+    assert (dc.loss, dc.labels, dc.optimizer, dc.momentum) == ("cross_entropy", "hard", "sgd", 0.9)
+    assert (dc.rates, dc.relative, dc.l2s) == ((0.01,), False, (5e-4,))
+    assert (dc.schedule, dc.end_rate, dc.average, dc.width) == ("drop", 0.1, 0, 128)
+
+
+def test_frepo_is_its_published_evaluation():
+    """Zhou et al., NeurIPS 2022, script/eval.py: steps by the number of images."""
+    steps = {5: 1000, 10: 1000, 100: 2000, 500: 5000, 1000: 10_000, 5000: 40_000, 9999: 40_000}
+    found = {n: recipe.make("frepo", n, 3, True) for n in steps}
+    assert {n: one.num_steps for n, one in found.items()} == steps
+    between = [recipe.make("frepo", n).num_steps for n in range(10, 501, 10)]
+    assert between == sorted(set(between))  # It grows with every ten images.
+    one = found[10]
+    assert (one.optimizer, one.rates, one.relative, one.l2s) == ("adam", (3e-4,), False, (0,))
+    assert (one.warmup_steps, one.end_rate, one.average, one.batch_size) == (500, 0.01, 0.995, 500)
+    assert (one.loss, one.labels, one.schedule, one.width) == ("mse", "soft", "cosine", 128)
+    assert one.augments == ("flip", "color", "crop", "rotate", "shift", "cutout")
+    assert one.augment_draw == "one"
+    assert "flip" not in recipe.make("frepo", 10, 1, False).augments
+
+
+def test_auto_takes_half_of_frepos_steps_and_flips_what_may_be_flipped():
+    auto = recipe.make("auto", 100, 3, True)
+    assert (auto.num_steps, auto.batch_size, auto.width) == (1000, 500, 128)
+    assert "flip" in auto.augments
+    assert "flip" not in recipe.make("auto", 100, 3, False).augments
+
+
+# A value of each field of `transfer` that no recipe has, and the attribute that it is.
+FIELDS = {
+    "width": (7, "width", 7),
+    "loss": ("cross_entropy", "loss", "cross_entropy"),
+    "labels": ("hard", "labels", "hard"),
+    "augment": ("scale,crop_rotate", "augments", ("scale", "crop_rotate")),
+    "augment_draw": ("one", "augment_draw", "one"),
+    "optimizer": ("lamb", "optimizer", "lamb"),
+    "learning_rate": ((0.5, 2), "rates", (0.5, 2)),
+    "lr_factor": ((0.5, 2), "rates", (0.5, 2)),
+    "l2": ((0.0, 0.5), "l2s", (0.0, 0.5)),
+    "num_steps": (77, "num_steps", 77),
+    "batch_size": (3, "batch_size", 3),
+    "momentum": (0.5, "momentum", 0.5),
+    "schedule": ("drop", "schedule", "drop"),
+    "warmup_steps": (7, "warmup_steps", 7),
+    "end_rate": (0.5, "end_rate", 0.5),
+    "average": (0.5, "average", 0.5),
+    "label_scale": (8.0, "label_scale", 8.0),
+    "centred": (True, "centred", True),
+    "scale_inputs": (False, "scale_inputs", False),
+    "choice_steps": (7, "choice_steps", 7),
+}
+
+
+@pytest.mark.parametrize("name", recipe.OF_RECIPES)
+def test_every_field_takes_the_place_of_the_recipes(name):
+    value, attribute, expected = FIELDS[name]
+    plain = recipe.make("auto", 10, 3, True)
+    changed = recipe.make("auto", 10, 3, True, {"momentum": None, "seeds": 3, name: value})
+    assert getattr(changed, attribute) == expected != getattr(plain, attribute)
+    if name == "lr_factor":
+        assert changed.relative
+        assert changed.optimizer == "sgd"
+    elif name not in ("num_steps", "choice_steps"):  # What follows from the number of steps.
+        assert dataclasses.replace(changed, **{attribute: getattr(plain, attribute)}) == plain
+
+
+def test_a_warm_up_shrinks_with_steps_that_are_given():
+    assert recipe.make("frepo", 10, changes={"num_steps": 300}).warmup_steps == 150
+    assert recipe.make("frepo", 10, changes={"num_steps": 3000}).warmup_steps == 500
+    short = recipe.make("frepo", 10, changes={"choice_steps": 100}).choosing()
+    assert (short.num_steps, short.warmup_steps) == (100, 50)
+
+
+def test_what_trains_alike_is_told_alike_however_it_is_said():
+    said = dict.fromkeys(recipe.OF_RECIPES) | {"recipe": "kip"}
+    kip = recipe.resolved(said)
+    assert kip == recipe.resolved(said | {"l2": (1e-3,), "num_steps": 5000, "width": 1024})
+    assert kip["transfer.lr_factor"] == (1.0,)
+    assert "transfer.learning_rate" not in kip
+    assert "transfer.choice_steps" not in kip  # Nothing is chosen.
+    frepo = recipe.resolved(said | {"recipe": "frepo"})
+    assert frepo["transfer.num_steps"] == [1000, 2000, 40_000]
+    changed = {name for name in frepo if kip.get(name) != frepo[name]}
+    assert {"transfer.learning_rate", "transfer.augment", "transfer.average"} < changed
+    assert recipe.resolved(said | {"l2": (0, 1)}) != recipe.resolved(
+        said | {"l2": (0, 1), "choice_steps": 9}
+    )
