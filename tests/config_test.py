@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import quick
-from ml_collections import ConfigDict
+from absl import flags
+from ml_collections import ConfigDict, config_flags
 
 from configs import default
 from kip_flax import algorithms, data
@@ -212,6 +213,48 @@ def test_a_missing_field_is_named():
 def test_label_solve_refuses_augmentation():
     with pytest.raises(UserError, match="Label Solve does not augment"):
         config_lib.validate(changed(algorithm="ls", augment="flip"))
+
+
+@pytest.mark.parametrize(
+    ("name", "said", "value"),
+    [
+        ("recipe", "dc", "dc"),
+        ("width", "64", 64),
+        ("loss", "mse", "mse"),
+        ("labels", "hard", "hard"),
+        ("label_scale", "8", 8.0),
+        ("centred", "True", True),
+        ("scale_inputs", "False", False),
+        ("augment", "flip,crop", "flip,crop"),
+        ("augment_draw", "one", "one"),
+        ("optimizer", "lamb", "lamb"),
+        ("momentum", "0.5", 0.5),
+        ("learning_rate", "(0.01, 1)", (0.01, 1)),
+        ("lr_factor", "(0.3,)", (0.3,)),
+        ("l2", "(0.0, 0.1)", (0.0, 0.1)),
+        ("num_steps", "70", 70),
+        ("batch_size", "7", 7),
+        ("schedule", "drop", "drop"),
+        ("warmup_steps", "3", 3),
+        ("end_rate", "0.1", 0.1),
+        ("average", "0.9", 0.9),
+        ("choice_steps", "9", 9),
+        ("every_steps", "5", 5),
+    ],
+)
+def test_what_a_recipe_fills_in_is_set_on_the_command_line(name, said, value, monkeypatch):
+    """All of `transfer` that is None, and the recipe."""
+    options = flags.FlagValues()
+    config_flags.DEFINE_config_file("config", flag_values=options)
+    path = ROOT / "configs" / "kip_digits.py"
+    command = ["main.py", f"--config={path}", f"--config.transfer.{name}={said}"]
+    monkeypatch.setattr(sys, "argv", command)  # Where ml_collections looks for fields.
+    options(command)
+    config_lib.validate(options.config)
+    found = options.config.transfer[name]
+    assert (found, type(found)) == (value, type(value))
+    others = set(config_lib.SECTIONS[-1].optional) - {f"transfer.{name}"}
+    assert all(options.config.transfer[other[9:]] is None for other in others)
 
 
 @pytest.mark.parametrize(

@@ -26,6 +26,7 @@ from kip_flax.runtime.console import duration
 from kip_flax.runtime.waiting import Stopped, Watch
 
 PART = 3.0  # Seconds that a part of a training should take.
+_POWER_STEPS = 20  # Steps of a training that finding a largest rate takes, on as many images.
 _PROBE = 0.3  # Seconds that are enough to tell what a step takes.
 _GROWTH = 4  # By which a part may be longer than the one before.
 _SAVE_EVERY = 30.0  # Seconds.
@@ -325,22 +326,22 @@ class _Work:
 
     def probe(self) -> Cost:
         """See `Trial.probe`."""
-        trial, seeds = self.trial, range(self.trial.seeds)
-        rate, l2 = trial.recipe.candidates[0]
-        jobs = self._filled([_Job(rate, l2, seed, False) for seed in seeds][: trial.mesh.size])
-        began = time.monotonic()
+        trial, began = self.trial, time.monotonic()
         told = f"{self.what}, timing a few steps"
+        jobs = self._filled([_Job(0.0, 0.0, seed, False) for seed in range(trial.seeds)])
         states = self._wait(told, lambda: self._start(jobs))
-        since = time.monotonic()
-        trainings = self._trainings(jobs, self._largest(jobs, states, told))
-        once = (time.monotonic() - since) * (trial.rounds[1] - 1) if trial.recipe.relative else 0.0
+        trainings = self._trainings(jobs, [None] * len(jobs))
         recipe, advance = trial.recipe, trial.trainer.advance
         step = self._timed(told, lambda n: advance(states, trainings, recipe, 0, n), 2**30)
         images, labels, _ = self._evaluated(False)
         count = trial.trainer.count_right
         batch = self._timed(told, lambda n: count(states, images, labels, 0, n), len(labels))
-        spent = time.monotonic() - began
-        return Cost(spent, step, batch / labels.shape[1], once)
+        once = 0.0
+        if recipe.relative:
+            inputs = min(trial.ntk_inputs, len(trial.validation.labels))
+            batches = inputs / min(recipe.batch_size, self.images.shape[1])
+            once = trial.rounds[1] * _POWER_STEPS * batches * step
+        return Cost(time.monotonic() - began, step, batch / labels.shape[1], once)
 
     def _timed(self, told: str, repeat: Callable[[int], Any], most: int) -> float:
         """Seconds of one of the things that `repeat` does n times, at most so many."""

@@ -3,6 +3,7 @@
 import dataclasses
 import io
 import time
+import types
 
 import jax
 import numpy as np
@@ -17,6 +18,17 @@ from kip_flax.runtime.console import Console
 DEVICES = 2
 
 
+class Clock:
+    """Time that passes when it is told to."""
+
+    def __init__(self, monkeypatch):
+        self.now = 0.0
+        monkeypatch.setattr(trial, "time", types.SimpleNamespace(monotonic=lambda: self.now))
+
+    def sleep(self, seconds):
+        self.now += seconds
+
+
 class Counting:
     """In the place of a trainer: a state is the rate times the steps taken, and what it was told.
 
@@ -24,8 +36,8 @@ class Counting:
     states above `bears` they are NaN. A step takes `seconds`.
     """
 
-    def __init__(self, bears=np.inf, seconds=0.0):
-        self.bears, self.seconds = bears, seconds
+    def __init__(self, bears=np.inf, seconds=0.0, clock=None):
+        self.bears, self.seconds, self.clock = bears, seconds, clock
         self.advances, self.tested, self.trainings = [], [], []
 
     def trainer(self):
@@ -41,7 +53,8 @@ class Counting:
     def advance(self, states, trainings, recipe, first, last):
         self.trainings.append(trainings)
         self.advances.append((first, last, recipe.num_steps))
-        time.sleep(self.seconds * (last - first))
+        if self.clock is not None:
+            self.clock.sleep(self.seconds * (last - first))
         added = (last - first) * np.asarray(trainings.rates)
         return {"sum": states["sum"] + added}
 
@@ -159,13 +172,15 @@ def test_where_a_seed_diverges_the_next_best_is_taken():
 
 
 def test_parts_are_as_long_as_they_may_be(monkeypatch):
-    monkeypatch.setattr(trial, "PART", 0.1)
-    counting = Counting(seconds=2e-3)
+    """Three seconds: 60 steps of 0.05 s, but not at once; or one that takes longer."""
+    clock = Clock(monkeypatch)
+    counting = Counting(seconds=0.05, clock=clock)
     make(counting, seeds=2, num_steps=200).run(*a_set(), watch())
     lengths = [last - first for first, last, _ in counting.advances]
-    assert sum(lengths) == 200
-    assert lengths[:3] == [1, 4, 16]
-    assert all(5 < length <= 50 for length in lengths[3:-1])
+    assert lengths == [1, 4, 16, 60, 60, 59]
+    counting = Counting(seconds=20, clock=clock)
+    make(counting, seeds=2, num_steps=3).run(*a_set(), watch())
+    assert [last - first for first, last, _ in counting.advances] == [1, 1, 1]
     counting = Counting()
     make(counting, seeds=2, most_steps=30).run(*a_set(), watch())
     assert max(last - first for first, last, _ in counting.advances) <= 30
@@ -224,17 +239,18 @@ def test_a_step_that_takes_long_is_left_behind_with_the_state_before_it(monkeypa
 
 
 def test_it_is_saved_now_and_then_but_not_all_the_time(monkeypatch):
-    monkeypatch.setattr(trial, "_SAVE_EVERY", 0.05)
-    counting = Counting(seconds=0.01)
-    saved = []
+    """Every 30 seconds, and where that takes 3, every 60: a twentieth of the time at most."""
+    clock = Clock(monkeypatch)
+    for seconds, expected in ((0, [30, 60, 90]), (3, [30, 90])):
+        saved = []
 
-    def save(progress):
-        time.sleep(0.02)  # A twentieth of the time at most: every 0.4 seconds.
-        saved.append(progress.step)
+        def save(progress, seconds=seconds, saved=saved):
+            clock.sleep(seconds)
+            saved.append(progress.step)
 
-    make(counting, seeds=2, most_steps=2).run(*a_set(), watch(), kept=Kept(save=save))
-    assert 2 <= len(saved) <= 5
-    assert saved == sorted(saved)
+        counting = Counting(seconds=1.0, clock=clock)
+        make(counting, seeds=2, most_steps=1).run(*a_set(), watch(), kept=Kept(save=save))
+        assert saved == expected
 
 
 def test_what_is_measured_is_not_trained_again():
@@ -245,12 +261,16 @@ def test_what_is_measured_is_not_trained_again():
     assert len([a for a in counting.advances if a[0] == 0]) == 1
 
 
-def test_how_long_it_takes_is_told_from_a_few_steps():
-    counting = Counting(seconds=0.02)
+def test_how_long_it_takes_is_told_from_a_few_steps(monkeypatch):
+    counting = Counting(seconds=0.02, clock=Clock(monkeypatch))
     one = make(counting, seeds=5, learning_rate=(0.5, 1.0, 2.0), choice_steps=10)
     cost = one.probe(*a_set(), watch(), "timing")
-    assert cost.step == pytest.approx(0.02, rel=0.5)
+    assert cost.step == pytest.approx(0.02)
     assert cost.once == 0
     exact = dataclasses.replace(cost, step=0.02, image=0.001)
     # Two rounds of 10 steps and 30 images, three of 100 steps and 50 images.
     assert one.seconds(exact) == pytest.approx(2 * (0.2 + 0.03) + 3 * (2 + 0.05))
+    # The largest rate on 7 images of three rounds, where a step has 4.
+    options = {"learning_rate": None, "lr_factor": (1.0,), "seeds": 5}
+    cost = make(counting, **options).probe(*a_set(), watch(), "timing")
+    assert cost.once == pytest.approx(3 * 20 * 7 / 4 * cost.step)

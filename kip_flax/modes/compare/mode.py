@@ -35,7 +35,7 @@ from kip_flax.runs import setup
 from kip_flax.runtime import hardware, sharding, signals
 from kip_flax.runtime.console import Console
 from kip_flax.runtime.errors import UserError
-from kip_flax.runtime.waiting import Stopped, Watch
+from kip_flax.runtime.waiting import Stopped, Watch, end_soon
 
 FILE = "comparison.json"
 BASELINES = ("random", *CORESETS)
@@ -68,6 +68,7 @@ def compare(
             return _compare(config, paths, workdir, Watch(stopping, console))
         except Stopped:  # Before anything could be measured.
             console.outcome(STOPPED)
+            end_soon()
             return []
 
 
@@ -112,6 +113,7 @@ def _compare(config: ConfigDict, paths: Sequence[str], workdir: str, watch: Watc
     page.write(workdir, found, names, _notes(config, found, dataset), dataset.name)
     if not done:
         console.outcome(STOPPED)
+        end_soon()
         return found
     session.discard(workdir)
     console.outcome(markdown(found, names, dataset.name))

@@ -22,7 +22,7 @@ from kip_flax.networks.recipe import KRR, Recipe
 from kip_flax.runs import setup
 from kip_flax.runtime import hardware, sharding, signals
 from kip_flax.runtime.console import Console
-from kip_flax.runtime.waiting import Stopped, Watch
+from kip_flax.runtime.waiting import Stopped, Watch, end_soon
 
 STOPPED = "stopped and saved: the same command goes on from there"
 
@@ -46,6 +46,7 @@ def transfer_file(
             _transfer(config, path, workdir, Watch(stopping, console), table)
         except Stopped:
             console.outcome(STOPPED)
+            end_soon()
         return table[0].rows if table else []
 
 
