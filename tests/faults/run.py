@@ -26,6 +26,15 @@ FLAGS = (
     *(f"--config.num_steps={STEPS}", f"--config.checkpoint.every_steps={EVERY}"),
     *("--config.eval.steps=(0,7,50)", "--config.augment=shift", "--config.log.every_steps=5"),
 )
+# What makes a run of KIP one of another algorithm.
+ALGORITHMS = {
+    "kip": (),
+    "frepo": (
+        *("--config.algorithm=frepo", "--config.frepo.network=fc:1", "--config.frepo.width=8"),
+        *("--config.frepo.pool=3", "--config.frepo.life=7", "--config.frepo.flip=False"),
+        "--config.optimizer.name=lamb",
+    ),
+}
 
 
 def main() -> None:
@@ -35,6 +44,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--minutes", type=float, default=float("inf"), help="stop after so long")
     parser.add_argument("--only", choices=sorted(kinds.KINDS), help="one kind of fault")
+    parser.add_argument("--algorithm", choices=sorted(ALGORITHMS), default="kip")
     options = parser.parse_args()
     logging.set_verbosity(logging.ERROR)
     with tempfile.TemporaryDirectory(prefix="faults_") as name:
@@ -44,13 +54,14 @@ def main() -> None:
 def loop(folder: Path, options: argparse.Namespace) -> int:
     """Runs the rounds; 1 if one failed."""
     rng = random.Random(options.seed)
+    flags = (*FLAGS, *ALGORITHMS[options.algorithm])
     chosen = [options.only] if options.only else list(kinds.KINDS)
     if not disks.can_mount():
         print("no right to mount: rounds with full and read-only disks are left out", flush=True)
         chosen = [kind for kind in chosen if not kinds.KINDS[kind].mounts]
     expected = {}
     for processes in sorted({kinds.KINDS[kind].processes for kind in chosen}):
-        expected[processes] = undisturbed(folder / f"whole{processes}", processes)
+        expected[processes] = undisturbed(folder / f"whole{processes}", processes, flags)
     end = time.monotonic() + 60 * options.minutes
     passed, failed = 0, []
     for number, kind in zip(range(1, options.rounds + 1), itertools.cycle(chosen), strict=False):
@@ -58,7 +69,7 @@ def loop(folder: Path, options: argparse.Namespace) -> int:
             break
         begin = time.monotonic()
         try:
-            told = one_round(folder / f"round{number}", kind, expected, rng)
+            told = one_round(folder / f"round{number}", kind, expected, rng, flags)
             passed += 1
         except AssertionError as error:
             failed.append(f"{number} ({kind})")
@@ -68,25 +79,27 @@ def loop(folder: Path, options: argparse.Namespace) -> int:
     return int(bool(failed))
 
 
-def undisturbed(workdir: Path, processes: int) -> dict:
+def undisturbed(workdir: Path, processes: int, flags: tuple[str, ...]) -> dict:
     """The arrays of a run that nothing happens to."""
     begin = time.monotonic()
-    ends = jobs.finish(jobs.start(workdir, *FLAGS, **kinds.shape(processes)), 900)
+    ends = jobs.finish(jobs.start(workdir, *flags, **kinds.shape(processes)), 900)
     assert all(code == 0 for code, _, _ in ends), ends
     print(f"undisturbed, {processes} processes: {time.monotonic() - begin:.0f} s", flush=True)
     return jobs.arrays(workdir)
 
 
-def one_round(folder: Path, name: str, expected: dict, rng: random.Random) -> str:
+def one_round(
+    folder: Path, name: str, expected: dict, rng: random.Random, flags: tuple[str, ...]
+) -> str:
     """Breaks, checks, resumes, compares: what happened, in words."""
     kind = kinds.KINDS[name]
     with disks.room(folder, mounted=kind.mounts) as place:
         workdir = place / "run"
-        happened = kind.fault(workdir, FLAGS, rng)
+        happened = kind.fault(workdir, flags, rng)
         jobs.check_whole(workdir)
         saved = jobs.steps_saved(workdir)
         resume = max(saved, default=None) if happened.lost is None else happened.lost
-        ends = jobs.finish(jobs.start(workdir, *FLAGS, **kinds.shape(kind.processes)), 900)
+        ends = jobs.finish(jobs.start(workdir, *flags, **kinds.shape(kind.processes)), 900)
         assert all(code == 0 for code, _, _ in ends), ends
         began = resumed_at(ends[0][1])
         assert began == resume, f"resumed at {began}, newest whole checkpoint {resume} of {saved}"
