@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from dataset_checks import fails
 
-from kip_flax.data import load_dataset
+from kip_flax.data import hold_out, load_dataset
 
 RNG = np.random.default_rng(0)
 IMAGES = RNG.integers(0, 256, (12, 5, 4, 3), np.uint8)
@@ -29,6 +29,13 @@ def test_npz_with_one_part_is_split(tmp_path):
     assert data.class_names == ("0", "1", "2")
     np.testing.assert_array_equal(np.bincount(data.test_labels), [1, 1, 1])
     np.testing.assert_array_equal(np.bincount(data.train_labels), [3, 3, 3])
+
+
+def test_what_is_not_known_may_be_mirrored_if_it_is_in_colour(tmp_path):
+    for name, images in (("colour", IMAGES), ("grey", IMAGES[..., :1])):
+        np.savez(tmp_path / f"{name}.npz", images=images, labels=LABELS)
+        found = load_dataset("npz", str(tmp_path / f"{name}.npz"))
+        assert found.mirrorable == hold_out(found, 0.5).mirrorable == (name == "colour")
 
 
 BROKEN_NPZ = {

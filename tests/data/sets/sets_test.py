@@ -65,3 +65,13 @@ def test_the_fields_moments_of_unknown_sets_are_the_fitted_ones():
     assert field.name == "standard"
     assert sets.field_name("folder") == "folder"
     assert sets.field_preprocess("mnist", fitted).std.tolist() == [np.float32(0.3081)]
+
+
+def test_digits_may_not_be_mirrored_and_photos_and_clothes_may():
+    found = {name: sets.facts(name).mirrorable for name in sets.NAMES}
+    assert found == {
+        **dict.fromkeys(("digits", "mnist", "svhn"), False),
+        **dict.fromkeys(("fashion_mnist", "cifar10", "cifar100"), True),
+        **dict.fromkeys(("folder", "npz"), None),  # As the channels say.
+    }
+    assert not load_dataset("digits").mirrorable
