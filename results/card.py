@@ -5,6 +5,7 @@ from typing import Any
 
 from kip_flax import export
 from kip_flax.export import card
+from kip_flax.networks import figures as net_figures
 from results import record, words
 from results.experiments import Experiment
 
@@ -43,6 +44,9 @@ def _figures(told: dict[str, Any]) -> str:
     if len(draws) > 1:
         accuracies = record.percent([draw["final"]["accuracy"] for draw in draws])
         lines.append(f"| Mean of {len(draws)} draws | {accuracies} | |")
+    for row in told.get("network", []):
+        name = f"This set, by networks ({net_figures.trained(row)})"
+        lines.append(f"| {name} | {net_figures.spread(row).removesuffix(' %')} | |")
     if told["published"] is not None:
         lines.append(f"| Published, on the original data | {told['published']:g} | |")
     return (

@@ -13,6 +13,7 @@ import numpy as np
 from kip_flax import algorithms, export, preprocess
 from kip_flax.export import pictures
 from kip_flax.modes.figures.draw import FEWEST_FOR_CURVE, curve_figure, rendered
+from kip_flax.networks import figures as net_figures
 from kip_flax.runs.folder import RunFolder
 from kip_flax.runtime import files
 from kip_flax.runtime.errors import UserError
@@ -47,17 +48,12 @@ class Draw:
 
 
 def read_draw(seed: int, workdir: Path) -> Draw:
-    """A finished run; of its evaluations the one with the least validation error, or the last.
-
-    The error tells neighbouring steps apart where a count of some thousand images cannot. DC and
-    DSA are not made for kernel ridge regression, which chooses nothing there: the last.
-    """
+    """A finished run; of its evaluations the one that is best on the images it was watched on."""
     folder = RunFolder(workdir)
     result = folder.result()
     rows = result["evaluations"]
     on = result["evaluated_on"]
-    last = on == "test" or not algorithms.facts(folder.config()["algorithm"]).uses_kernel
-    best = rows[-1] if last else min(rows, key=lambda row: row["mse"])
+    best = chosen_evaluation(rows, on, algorithms.facts(folder.config()["algorithm"]))
     sets = folder.distilled()
     first, chosen = (
         Chosen(
@@ -68,6 +64,36 @@ def read_draw(seed: int, workdir: Path) -> Draw:
         for row in (rows[0], best)
     )
     return Draw(seed, workdir, on, first, chosen, result)
+
+
+def chosen_evaluation(
+    rows: list[dict[str, Any]], on: str, facts: algorithms.Facts
+) -> dict[str, Any]:
+    """The evaluation whose set is taken: the last one where validation images do not choose.
+
+    Of a set for the kernel the one with the least validation error, which tells neighbouring steps
+    apart where a count of some thousand images cannot. Of a set for networks the one that networks
+    learn most from (the mean of all that were trained on it).
+
+    Args:
+        rows: evaluations of a run.
+        on: the images of the kernel's figures, 'validation' or 'test'.
+        facts: of the algorithm.
+    """
+    if facts.for_networks:
+        accuracies = {row["step"]: _by_networks(row) for row in rows}
+        known = [row for row in rows if accuracies[row["step"]] is not None]
+        return max(known, key=lambda row: accuracies[row["step"]], default=rows[-1])
+    if on == "test" or not facts.uses_kernel:
+        return rows[-1]
+    return min(rows, key=lambda row: row["mse"])
+
+
+def _by_networks(evaluation: dict[str, Any]) -> float | None:
+    """Mean accuracy of networks on validation images; None where they have none."""
+    found = [row for row in evaluation.get("networks", []) if row["on"] == net_figures.VALIDATION]
+    means = [row["mean"] for row in found]
+    return float(np.mean(means)) if means and None not in means else None
 
 
 def write(experiment: Experiment, draws: list[Draw], command: str, results: Path) -> None:
@@ -121,6 +147,18 @@ def is_done(experiment: Experiment, results: Path) -> bool:
     except FileNotFoundError:
         return False
     return seeds == list(experiment.seeds)
+
+
+def write_networks(folder: Path, rows: list[net_figures.Row], facts: dict[str, Any]) -> None:
+    """Adds to the figures in results/NAME what networks reach on its set.
+
+    Args:
+        folder: results/NAME.
+        rows: as in `networks.figures`, with `seeds`, how many were trained.
+        facts: how they were measured, JSON values.
+    """
+    told = {**facts, "commit": _commit(), "date": datetime.date.today().isoformat()}
+    files.write_json(folder / FIGURES, {**read(folder), "network": [row | told for row in rows]})
 
 
 def is_stopped(workdir: Path) -> bool:

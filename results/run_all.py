@@ -13,6 +13,7 @@ import shlex
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
@@ -25,11 +26,28 @@ from results.experiments import EXPERIMENTS, Experiment, command
 ROOT = Path(__file__).resolve().parent.parent
 
 
+# (experiment, folder of the data sets' files, folder for its runs, results) -> whether anything
+# has been done.
+Work = Callable[[Experiment, str, Path, Path], bool]
+
+
 def main(argv: list[str] | None = None) -> None:
     """Runs what is missing of all experiments, or of those that `--only` names."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    go_through(_run_if_missing, __doc__ or "", "runs/results", argv)
+
+
+def go_through(work: Work, doc: str, runs_folder: str, argv: list[str] | None) -> None:
+    """Does `work` on all experiments, or on those that `--only` names, and writes the table.
+
+    Args:
+        work: on one experiment.
+        doc: what the command does, in its first line.
+        runs_folder: where runs lie by default.
+        argv: arguments of the command.
+    """
+    parser = argparse.ArgumentParser(description=doc.splitlines()[0])
     parser.add_argument("--data", default="", help="folder with the data sets' files")
-    parser.add_argument("--runs", default="runs/results", help="folder for the runs")
+    parser.add_argument("--runs", default=runs_folder, help="folder for the runs")
     parser.add_argument("--results", default=str(ROOT / "results"), help="folder for what is kept")
     parser.add_argument("--only", default="", help="names of experiments, comma separated")
     args = parser.parse_args(argv)
@@ -43,8 +61,8 @@ def main(argv: list[str] | None = None) -> None:
     try:
         with files.locked(runs / ".lock", f"the folder {runs}"):
             for experiment in EXPERIMENTS:
-                if experiment.name in only and not record.is_done(experiment, results):
-                    run(experiment, args.data, runs / experiment.name, results)
+                folder = runs / experiment.name
+                if experiment.name in only and work(experiment, args.data, folder, results):
                     table.write(results)
     except UserError as error:
         sys.exit(f"error: {error}")
@@ -52,12 +70,19 @@ def main(argv: list[str] | None = None) -> None:
         sys.exit("stopped: the same command goes on from there.")
 
 
+def _run_if_missing(experiment: Experiment, data: str, runs: Path, results: Path) -> bool:
+    if record.is_done(experiment, results):
+        return False
+    run(experiment, data, runs, results)
+    return True
+
+
 def run(experiment: Experiment, data: str, runs: Path, results: Path) -> None:
     """Every draw of an experiment, then its record in `results`."""
     draws = []
     for seed in experiment.seeds:
         workdir = runs / f"seed{seed}"
-        _program([*command(experiment, seed), *_data(data), f"--workdir={workdir}"], workdir)
+        program([*command(experiment, seed), *data_field(data), f"--workdir={workdir}"], workdir)
         draws.append(record.read_draw(seed, workdir))
         if draws[-1].evaluated_on != "test":
             for chosen in (draws[-1].first, draws[-1].best):
@@ -73,16 +98,17 @@ def _on_test(
     file = target / EVALUATION
     if not file.exists():
         options = ("--mode=evaluate", f"--distilled={path}", f"--workdir={target}")
-        _program([*command(experiment, seed, watched=False), *_data(data), *options], workdir)
+        program([*command(experiment, seed, watched=False), *data_field(data), *options], workdir)
     measured = json.loads(file.read_text())
     return {name: measured[name] for name in ("accuracy", "mse")}
 
 
-def _data(folder: str) -> list[str]:
+def data_field(folder: str) -> list[str]:
+    """The field that says where the data are, as an argument."""
     return [f"--config.dataset.data_dir={folder}"] if folder else []
 
 
-def _program(arguments: list[str], workdir: Path) -> None:
+def program(arguments: list[str], workdir: Path) -> None:
     """Runs main.py, adds its processor time to the run's, and ends with it if it was stopped."""
     print(f"$ python {shlex.join(arguments)}", flush=True)
     before = _cpu_seconds()

@@ -15,7 +15,8 @@ Test accuracy in % of kernel ridge regression, on all test images. *Natural*: th
 the set was made from, labels as they came. Where settings or checkpoints were chosen, a tenth of
 the training images, held out, decided. Checkpoints: the one with the least error; in the rows
 `kip_cifar10_10`, `kip_newton_mnist_10` and `kip_newton_fashion_mnist_10` the one with the best
-accuracy; of DC and DSA the last. The test images were read once, but twice for
+accuracy; of DC and DSA the last; of FRePo and RFAD the one that networks learn most from.
+The test images were read once, but twice for
 `kip_newton_cifar10_10` and `kip_newton_mnist_100`, which had been chosen by accuracy at first
 (60.02 % at step 75, 98.51 % at step 20), and for `kip_fc_mnist_100`, which was made by Gauss-Newton
 steps at first (96.37 %); a row that goes on from the set of another reads them for that set again,
@@ -35,6 +36,12 @@ second-hand. The CIFAR-10 here is a JPEG copy.
 of convolutional kernels hundreds of GPUs worked side by side (second-hand; for how long is not
 known here).
 
+*Network*: what networks reach that are trained on the set by the recipe 'auto'
+([docs/transfer.md](../docs/transfer.md)), mean and deviation of five on all test images: the
+field's ConvNet-3 of width 128 without normalisation (`convnet_plain:3`), and, *normalised*, with
+instance normalisation (`convnet_in`). An empty cell was not measured. Of several draws it is the
+first one's set. `python -m results.networks --data=DIR` measures what is missing.
+
 Each folder holds the set (`.npz`), its card, a picture, the curve where there is one, and
 `figures.json` with the curve, the command, versions, hardware and wall time.
 `python -m results.run_all --data=DIR` makes what is missing; `python -m results.table` writes this
@@ -42,9 +49,11 @@ page and the cards, `python -m results.rows --data=DIR` the figure
 [docs/mnist_rows.png](../docs/mnist_rows.png): natural, labels fixed, labels learned.
 [ablations.md](ablations.md) has what single settings do, on held-out images.
 
-| Data | Method | Images | Labels | Natural | Ours | Published | Steps | Hours | Core hours |
-|---|---|---|---|---|---|---|---|---|---|
 """
+_COLUMNS = (
+    *("Data", "Method", "Images", "Labels", "Natural", "Ours", "Published", "Network"),
+    *("Normalised", "Steps", "Hours", "Core hours"),
+)
 _TAIL = """
 CIFAR-100 and SVHN: not measured (`configs/kip_cifar100.py` and `configs/kip_svhn.py` are ready).
 
@@ -68,6 +77,7 @@ def render(results: Path) -> str:
     ]
     return (
         _HEAD
+        + f"| {' | '.join(_COLUMNS)} |\n{'|---' * len(_COLUMNS)}|\n"
         + "".join(rows)
         + _TAIL
         + "".join(f"{command}\n" for command in commands)
@@ -88,7 +98,7 @@ def write(results: Path) -> None:
 def _row(experiment: Experiment, folder: Path) -> str:
     published = "-" if experiment.published is None else f"{experiment.published:g}"
     if not (folder / record.FIGURES).exists():
-        return f"| `{experiment.name}` | | | | | not measured | {published} | | | |\n"
+        return f"| `{experiment.name}` | | | | | not measured | {published} | | | | | |\n"
     figures = record.read(folder)
     config = figures["config"]
     draws = figures["draws"]
@@ -100,6 +110,7 @@ def _row(experiment: Experiment, folder: Path) -> str:
         record.percent([draw["initial"]["accuracy"] for draw in draws]) + words.began(config),
         record.percent([draw["final"]["accuracy"] for draw in draws]),
         published,
+        *words.by_networks(figures),
         str(draws[0]["step"]) if words.counts_steps(config) else "",
         *words.hours(draws),
     ]

@@ -6,8 +6,10 @@ from typing import Any
 
 from configs import default
 from kip_flax import algorithms
+from kip_flax.networks import figures
 from results.experiments import Experiment, command
 
+NETWORKS = ("convnet_plain:3", "convnet_in")  # By which every set is measured.
 _NAMES = {
     "digits": "Digits 8x8",
     "mnist": "MNIST",
@@ -56,6 +58,14 @@ def hours(draws: list[dict[str, Any]]) -> tuple[str, str]:
     """Wall and processor time, means over draws; of what is below a hundredth two digits."""
     wall, busy = ([draw[time] for draw in draws] for time in ("seconds", "cpu_seconds"))
     return _mean_hours(wall), _mean_hours(busy)
+
+
+def by_networks(told: dict[str, Any]) -> tuple[str, ...]:
+    """What the networks of `NETWORKS` reach on the row's set; '' of one that was not measured."""
+    found = {row["network"]: row for row in told.get("network", [])}
+    return tuple(
+        figures.spread(found[name]).removesuffix(" %") if name in found else "" for name in NETWORKS
+    )
 
 
 def evaluation(experiment: Experiment, told: dict[str, Any]) -> str:

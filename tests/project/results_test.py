@@ -3,6 +3,7 @@
 import json
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import time
@@ -12,10 +13,10 @@ import numpy as np
 import pytest
 
 from configs import default, kip_digits
+from kip_flax import algorithms, data, export, preprocess
 from kip_flax import config as config_lib
-from kip_flax import data, export, preprocess
 from kip_flax.modes.evaluate import mode as evaluate_mode
-from results import card, record, rows, run_all, table
+from results import card, networks, record, rows, run_all, table, words
 from results.experiments import EXPERIMENTS, Experiment
 
 RESULTS = Path(table.__file__).parent
@@ -196,3 +197,71 @@ def test_the_table_of_results_does_not_make_a_commit_dirty(tmp_path):
     assert record._commit(tmp_path) == clean
     source.write_text("2")
     assert record._commit(tmp_path) == f"{clean}-dirty"
+
+
+def evaluations(*accuracies, on="validation"):
+    """Rows of a run whose error rises and whose networks reach `accuracies` (None: diverged)."""
+    rows = [{"network": "a", "on": on, "mean": mean} for mean in accuracies]
+    return [
+        {"step": step, "accuracy": 0.5, "mse": 0.01 * (step + 1), "networks": [row]}
+        for step, row in enumerate(rows)
+    ]
+
+
+def test_networks_choose_among_sets_for_networks_on_validation_images():
+    for_networks, for_kernel = algorithms.facts("frepo"), algorithms.facts("kip")
+
+    def chosen(rows, facts=for_networks, on="validation"):
+        return record.chosen_evaluation(rows, on, facts)["step"]
+
+    assert chosen(evaluations(0.2, 0.4, 0.3)) == 1
+    assert chosen(evaluations(0.2, 0.4, None)) == 1
+    assert chosen(evaluations(0.2, 0.4, 0.3, on="test"), on="test") == 2  # They choose nothing.
+    assert chosen(evaluations(0.2, 0.4, 0.3, on="held_out"), on="test") == 2
+    without = [{"step": step, "accuracy": 0.5, "mse": 0.01 * (step + 1)} for step in range(3)]
+    assert chosen(without) == 2
+    assert chosen(evaluations(0.2, 0.4, 0.3), for_kernel) == 0
+    assert chosen(without, for_kernel, on="test") == 2
+    two = evaluations(0.2, 0.4, 0.3)
+    two[2]["networks"].append({"network": "b", "on": "validation", "mean": 0.9})
+    assert chosen(two) == 2
+
+
+def test_networks_are_measured_once_and_told(tmp_path, monkeypatch):
+    name = "kip_digits_10"
+    (experiment,) = (e for e in EXPERIMENTS if e.name == name)
+    shutil.copytree(RESULTS / name, tmp_path / "kept" / name)
+    told = record.read(tmp_path / "kept" / name)
+    told.pop("network", None)
+    (tmp_path / "kept" / name / record.FIGURES).write_text(json.dumps(told))
+    for module in (run_all, table):
+        monkeypatch.setattr(module, "EXPERIMENTS", (experiment,))
+    small = {"transfer.seeds": 2, "transfer.width": 4, "transfer.num_steps": 3}
+    monkeypatch.setattr(networks, "FIELDS", networks.FIELDS | small)
+    programs = []
+    program = run_all.program
+    monkeypatch.setattr(run_all, "program", lambda *a: (programs.append(a), program(*a)))
+    arguments = [f"--runs={tmp_path / 'runs'}", f"--results={tmp_path / 'kept'}"]
+    networks.main(arguments)
+    after = record.read(tmp_path / "kept" / name)
+    rows = after.pop("network")
+    assert after == told
+    measured = json.loads((tmp_path / "runs" / name / "transfer.json").read_text())["rows"]
+    for row, other in zip(rows, measured, strict=True):
+        assert row["network"] == other["network"]
+        assert row["accuracies"] == other["accuracies"]
+        assert (row["on"], row["seeds"]) == ("test", 2)
+        assert row["recipe"].startswith("auto: 500 steps of at most 500 images, mse on soft")
+    assert [row["width"] for row in rows] == [128, None]
+    text = (tmp_path / "kept" / "README.md").read_text()
+    cells = [f"{100 * row['mean']:.2f} ± {100 * row['std']:.2f}" for row in rows]
+    assert f"| 93.87 | - | {cells[0]} | {cells[1]} | 60 |" in text
+    assert cells[0] in (tmp_path / "kept" / name / card.CARD).read_text()
+    networks.main(arguments)
+    assert len(programs) == 1
+
+
+def test_a_row_without_the_figures_of_networks_is_not_measured():
+    told = {"network": [{"network": "convnet_in", "mean": 0.5, "std": 0.01}]}
+    assert words.by_networks(told) == ("", "50.00 ± 1.00")
+    assert words.by_networks({}) == ("", "")
