@@ -144,6 +144,24 @@ def test_the_curve_has_the_evaluations_and_marks_the_set_that_was_taken():
     assert not expected
 
 
+def test_networks_have_a_curve_beside_the_kernel():
+    def reached(mean, on="held_out", std=0.02):
+        return {"network": "a", "on": on, "mean": mean, "std": std}
+
+    rows = [
+        {"step": 0, "accuracy": 0.5, "mse": 0.03, "networks": [reached(0.2)]},
+        {"step": 4, "accuracy": 0.75, "mse": 0.01, "networks": [reached(None, std=None)]},
+        {"step": 9, "accuracy": 0.7, "mse": 0.02, "networks": [reached(0.4), reached(0.1, "test")]},
+    ]
+    accuracy, error = draw.curve_figure(rows, "test").axes
+    kernel, networks, *_ = accuracy.get_lines()
+    np.testing.assert_allclose(kernel.get_xydata(), [[0, 50], [4, 75], [9, 70]])
+    np.testing.assert_allclose(networks.get_xydata(), [[0, 20], [9, 40]])
+    told = [text.get_text() for text in accuracy.get_legend().get_texts()]
+    assert told == ["kernel, test images", "a, held-out images"]
+    assert len(error.get_lines()) == 1
+
+
 def row(kind, size, mean, std=0.01, network="krr"):
     return {"set": kind, "size": size, "network": network, "mean": mean, "std": std}
 

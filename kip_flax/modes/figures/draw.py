@@ -17,6 +17,7 @@ from kip_flax.data import sampling
 from kip_flax.export import pictures
 from kip_flax.modes.transfer import ladder
 from kip_flax.modes.transfer.ladder import Ladder
+from kip_flax.networks import figures
 
 _TIGHT: dict[str, Any] = {"bbox_inches": "tight", "pad_inches": 0.03}
 FEWEST_FOR_CURVE = 3  # Evaluations.
@@ -121,12 +122,13 @@ def animation(sets: Sequence[ShownSet]) -> bytes:
 
 
 def curve_figure(
-    evaluations: Sequence[Mapping[str, float]], split: str, chosen: int | None = None
+    evaluations: Sequence[Mapping[str, Any]], split: str, chosen: int | None = None
 ) -> Figure:
     """Accuracy and error over the steps.
 
     Args:
-        evaluations: rows of `step`, `accuracy` (0 to 1) and `mse`.
+        evaluations: rows of `step`, `accuracy` (0 to 1), `mse` and, where networks were trained on
+            the sets, `networks` (see `networks.figures`).
         split: the images that they are of, 'test' or 'validation'.
         chosen: the step of the set that was taken, which is marked.
     """
@@ -142,7 +144,27 @@ def curve_figure(
         axis.set_xlabel("step", fontsize=8)
         axis.tick_params(labelsize=7)
         axis.grid(alpha=0.25)
+    _draw_networks(accuracy, evaluations, split)
     return figure
+
+
+def _draw_networks(axis: Any, evaluations: Sequence[Mapping[str, Any]], split: str) -> None:
+    """Means of networks and their deviations beside the kernel's curve, with a legend."""
+    found: dict[str, list[tuple[float, float, float]]] = {}
+    for evaluation in evaluations:
+        for row in figures.watched_rows(evaluation.get("networks", [])):
+            if row["mean"] is not None:
+                name = f"{row['network']}, {figures.words(row['on'])}"
+                point = (evaluation["step"], 100 * row["mean"], 100 * (row["std"] or 0.0))
+                found.setdefault(name, []).append(point)
+    for number, (name, points) in enumerate(found.items()):
+        steps, means, deviations = zip(*points, strict=True)
+        style = {"color": f"C{2 + number}", "lw": 1, "ms": 4, "capsize": 2}
+        axis.errorbar(steps, means, deviations, fmt=".-", label=name, **style)
+    if found:
+        axis.lines[0].set_label(f"kernel, {split} images")
+        axis.set_title("accuracy, %", fontsize=8)
+        axis.legend(fontsize=6)
 
 
 def worth_figure(ladders: Mapping[str, Ladder]) -> Figure:
