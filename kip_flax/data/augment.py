@@ -19,6 +19,7 @@ from kip_flax.runtime.errors import UserError
 from kip_flax.runtime.fields import Section
 
 MAX_SHIFT = 1 / 8  # of the side
+MAX_NUDGE = 1 / 16
 MAX_ANGLE = 15.0  # degrees
 MAX_ZOOM = 1.2
 MAX_BRIGHTNESS = 0.5  # added or taken, of a standard deviation in the 'standard' space
@@ -125,7 +126,16 @@ def _flip(image: jax.Array, key: jax.Array) -> jax.Array:
 
 def _shift(image: jax.Array, key: jax.Array) -> jax.Array:
     """Moved by whole pixels, up to `MAX_SHIFT` of the side in each direction."""
-    reach = jnp.array([int(side * MAX_SHIFT) for side in image.shape[:2]])
+    return _moved(image, key, MAX_SHIFT)
+
+
+def _nudge(image: jax.Array, key: jax.Array) -> jax.Array:
+    """Moved by whole pixels, up to `MAX_NUDGE` of the side in each direction."""
+    return _moved(image, key, MAX_NUDGE)
+
+
+def _moved(image: jax.Array, key: jax.Array, most: float) -> jax.Array:
+    reach = jnp.array([int(side * most) for side in image.shape[:2]])
     return shifted(image, jax.random.randint(key, (2,), -reach, reach + 1))
 
 
@@ -255,6 +265,7 @@ def warped(image: jax.Array, matrix: jax.Array, offset: ArrayLike = 0.0) -> jax.
 _FUNCTIONS: dict[str, Callable[[jax.Array, jax.Array], jax.Array]] = {
     "flip": _flip,
     "shift": _shift,
+    "nudge": _nudge,
     "cutout": _cutout,
     "crop_rotate": _crop_rotate,
     "color": _color,

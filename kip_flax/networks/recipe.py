@@ -130,6 +130,8 @@ def make(
     if steps is not None and "warmup_steps" not in given:
         recipe = dataclasses.replace(recipe, warmup_steps=min(recipe.warmup_steps, steps // 2))
     recipe = dataclasses.replace(recipe, **_attributes(given))
+    if recipe.loss != "mse" and "label_scale" not in given:
+        recipe = dataclasses.replace(recipe, label_scale=1.0)
     if "choice_steps" not in given:
         recipe = dataclasses.replace(recipe, choice_steps=math.ceil(recipe.num_steps / 5))
     _check_recipe(recipe)
@@ -204,8 +206,9 @@ def _auto(size: int, channels: int, mirrorable: bool) -> Recipe:
         batch_size=500,
         width=128,
         average=0.99,
+        label_scale=8.0,
         scale_inputs=True,
-        augments=("flip", "shift") if mirrorable else ("shift",),
+        augments=_without_flip(("flip", "nudge"), mirrorable),
     )
 
 

@@ -91,6 +91,13 @@ def test_shift_is_numpys_up_to_an_eighth():
     assert {right for _, right in seen} == {-1, 0, 1}
 
 
+def test_nudge_is_numpys_up_to_a_sixteenth():
+    moves = [(down, 0) for down in range(-1, 2)]
+    for out, image in zip(run("nudge"), IMAGES, strict=True):
+        assert any(np.array_equal(out, numpy_shift(image, *m)) for m in moves)
+    assert len({out.tobytes() for out in run("nudge")}) > len(IMAGES) // 2
+
+
 @pytest.mark.parametrize("move", [(0, 0), (3, -2), (-16, 5)])
 def test_shifted(move):
     out = augment.shifted(jnp.asarray(IMAGES[0]), jnp.array(move))

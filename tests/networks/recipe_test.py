@@ -108,6 +108,8 @@ def test_auto_takes_half_of_frepos_steps_and_flips_what_may_be_flipped():
     auto = recipe.make("auto", 100, 3, True)
     assert (auto.num_steps, auto.batch_size, auto.width) == (1000, 500, 128)
     assert "flip" in auto.augments
+    assert auto.label_scale == 8
+    assert recipe.make("auto", 100, 3, True, {"loss": "cross_entropy"}).label_scale == 1
     assert "flip" not in recipe.make("auto", 100, 3, False).augments
 
 
@@ -129,7 +131,7 @@ FIELDS = {
     "warmup_steps": (7, "warmup_steps", 7),
     "end_rate": (0.5, "end_rate", 0.5),
     "average": (0.5, "average", 0.5),
-    "label_scale": (8.0, "label_scale", 8.0),
+    "label_scale": (2.0, "label_scale", 2.0),
     "centred": (True, "centred", True),
     "scale_inputs": (False, "scale_inputs", False),
     "choice_steps": (7, "choice_steps", 7),
@@ -145,6 +147,8 @@ def test_every_field_takes_the_place_of_the_recipes(name):
     if name == "lr_factor":
         assert changed.relative
         assert changed.optimizer == "sgd"
+    elif name == "loss":
+        assert changed.label_scale == 1  # Of probabilities.
     elif name not in ("num_steps", "choice_steps"):  # What follows from the number of steps.
         assert dataclasses.replace(changed, **{attribute: getattr(plain, attribute)}) == plain
 
