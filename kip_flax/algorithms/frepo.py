@@ -154,9 +154,7 @@ def make_step(problem: Problem) -> Step:
 def check_data(config: ConfigDict, dataset: Dataset) -> None:
     """Raises UserError if a batch is larger than the training set, or images are too small."""
     kip.check_data(config, dataset)
-    from kip_flax.networks import build  # Flax's modules take a second to load.
-
-    build.num_parameters(_make(config, dataset.image_shape, dataset.num_classes))
+    _make(config, dataset.image_shape, dataset.num_classes)
 
 
 def mirrored(support: Support) -> Support:
@@ -306,19 +304,14 @@ def _pooling(config: ConfigDict, shape: tuple[int, ...], classes: int) -> Poolin
 
 def _make(config: ConfigDict, shape: tuple[int, int, int], classes: int) -> Make:
     """What makes a network of the pool; UserError if images are too small for it."""
-    from kip_flax.networks import build, zoo
+    from kip_flax.networks import build, named
 
     options, kernel = config.frepo, config.kernel
-    spec = recipe.spec_of(options.network, kernel.architecture, kernel.depth)
-    if spec is None:
-        return functools.partial(zoo.make_network, options.network, shape, classes)
-    return functools.partial(
-        build.make_network,
-        spec,
-        shape,
-        classes,
-        width=options.width,
-        weights=build.Weights(kernel.w_std, kernel.b_std),
-        normalization=options.normalization,
-        growth=options.growth,
+    like = named.Described(
+        kernel.architecture,
+        kernel.depth,
+        options.width,
+        build.Weights(kernel.w_std, kernel.b_std),
+        build.Blocks(normalization=options.normalization, growth=options.growth),
     )
+    return named.maker(options.network, shape, classes, like)

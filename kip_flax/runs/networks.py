@@ -8,7 +8,6 @@ those of `--mode=transfer`, so that the figures are too.
 
 from __future__ import annotations
 
-import functools
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -164,7 +163,7 @@ def make_network_evaluate(
         dataset=dataset,
         fitted=fitted,
         mesh=Mesh(np.array(own), ("networks",)),
-        makers={name: _maker(config, name, dataset, recipe) for name in config.eval.networks},
+        makers=_makers(config, dataset, recipe.width),
         recipe=recipe,
         watched=watched,
         on=on,
@@ -187,18 +186,11 @@ def _watched(config: ConfigDict, dataset: Dataset, fitted: Preprocess) -> tuple[
     return Targets(preprocess.apply(fitted, pixels), labels, dataset.num_classes), on
 
 
-def _maker(config: ConfigDict, name: str, dataset: Dataset, recipe: Recipe) -> Make:
-    """What makes the network `name`; UserError if the images are too small for it."""
-    from kip_flax.networks import build, zoo
+def _makers(config: ConfigDict, dataset: Dataset, width: int) -> dict[str, Make]:
+    """What makes the networks; UserError if the images are too small for one."""
+    from kip_flax.networks import build, named
 
-    kernel, shape, classes = config.kernel, dataset.image_shape, dataset.num_classes
-    spec = recipes.spec_of(name, kernel.architecture, kernel.depth)
-    if spec is None:
-        make: Make = functools.partial(zoo.make_network, name, shape, classes)
-    else:
-        weights = build.Weights(kernel.w_std, kernel.b_std, config.transfer.parameterization)
-        make = functools.partial(
-            build.make_network, spec, shape, classes, width=recipe.width, weights=weights
-        )
-    build.num_parameters(make)  # Refuses what does not fit.
-    return make
+    kernel, shape = config.kernel, (dataset.image_shape, dataset.num_classes)
+    weights = build.Weights(kernel.w_std, kernel.b_std, config.transfer.parameterization)
+    like = named.Described(kernel.architecture, kernel.depth, width, weights)
+    return {name: named.maker(name, *shape, like) for name in config.eval.networks}

@@ -21,9 +21,10 @@ from kip_flax.modes.transfer import rows
 from kip_flax.modes.transfer.session import Session
 from kip_flax.modes.transfer.sets import ImageSet, RealImages
 from kip_flax.modes.transfer.table import Table, line
-from kip_flax.networks import build, train, zoo
+from kip_flax.networks import build, named, train
 from kip_flax.networks import recipe as recipes
-from kip_flax.networks.recipe import KRR, Recipe, is_kernel, spec_of
+from kip_flax.networks.named import Described
+from kip_flax.networks.recipe import KRR, Recipe, is_kernel
 from kip_flax.networks.trial import Diverged, Trial
 from kip_flax.runs import setup
 from kip_flax.runtime.console import Console, duration
@@ -207,7 +208,8 @@ def make_contest(
     names = config.transfer.networks
     recipe_of = make_recipes(config, dataset)
     width = recipe_of(1).width
-    makers = {name: _maker(config, name, dataset, width) for name in names if not is_kernel(name)}
+    shape, like = (dataset.image_shape, dataset.num_classes), _described(config, width)
+    makers = {name: named.maker(name, *shape, like) for name in names if not is_kernel(name)}
     asked = [name for name in names if is_kernel(name)]
     if "label_solve" in config.transfer.baselines and KRR not in asked:
         asked.append(KRR)
@@ -271,17 +273,7 @@ def _protocol(options: ConfigDict, recipe_of: Callable[[int], Recipe], key: jax.
     )
 
 
-def _maker(config: ConfigDict, name: str, dataset: Dataset, width: int) -> build.Make:
-    """What makes the network `name`; UserError if the images are too small for it."""
-    kernel, options = config.kernel, config.transfer
-    shape, classes = dataset.image_shape, dataset.num_classes
-    spec = spec_of(name, kernel.architecture, kernel.depth)
-    if spec is None:
-        make: build.Make = functools.partial(zoo.make_network, name, shape, classes)
-    else:
-        weights = build.Weights(kernel.w_std, kernel.b_std, options.parameterization)
-        make = functools.partial(
-            build.make_network, spec, shape, classes, width=width, weights=weights
-        )
-    build.num_parameters(make)  # Refuses what does not fit.
-    return make
+def _described(config: ConfigDict, width: int) -> Described:
+    kernel = config.kernel
+    weights = build.Weights(kernel.w_std, kernel.b_std, config.transfer.parameterization)
+    return Described(kernel.architecture, kernel.depth, width, weights)
