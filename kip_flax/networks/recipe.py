@@ -208,7 +208,8 @@ def _auto(size: int, channels: int, mirrorable: bool) -> Recipe:
         average=0.99,
         label_scale=8.0,
         scale_inputs=True,
-        augments=_without_flip(("flip", "nudge"), mirrorable),
+        augments=("flip", "nudge") if mirrorable else ("scale", "rotate"),
+        augment_draw="all" if mirrorable else "one",
     )
 
 

@@ -110,7 +110,8 @@ def test_auto_takes_half_of_frepos_steps_and_flips_what_may_be_flipped():
     assert "flip" in auto.augments
     assert auto.label_scale == 8
     assert recipe.make("auto", 100, 3, True, {"loss": "cross_entropy"}).label_scale == 1
-    assert "flip" not in recipe.make("auto", 100, 3, False).augments
+    digits = recipe.make("auto", 100, 1, False)
+    assert (digits.augments, digits.augment_draw) == (("scale", "rotate"), "one")
 
 
 # A value of each field of `transfer` that no recipe has, and the attribute that it is.
