@@ -88,9 +88,10 @@ class Recipe:
         one = "one of " if self.augment_draw == "one" and self.augments else ""
         augmented = f"augmented by {one}{', '.join(self.augments) or 'nothing'}"
         mean = f", mean of the weights {self.average:g}" if self.average else ""
+        scaled = f" times {self.label_scale:g}" if self.label_scale != 1 else ""
         return (
             f"{self.num_steps} steps of at most {self.batch_size} images, {self.loss} on "
-            f"{self.labels} labels, {self.optimizer} {rates}, L2 {l2s}, {augmented}{mean}"
+            f"{self.labels} labels{scaled}, {self.optimizer} {rates}, L2 {l2s}, {augmented}{mean}"
         )
 
     def choosing(self) -> "Recipe":
