@@ -115,7 +115,7 @@ def check_whole(workdir: Path) -> None:
     for file in workdir.glob("distilled/index.csv"):
         *rows, end = file.read_text().split("\n")
         assert end == "", file
-        assert {row.count(",") for row in rows} == {9}, file
+        assert {row.count(",") for row in rows} == {10}, file
 
 
 def differences(expected: dict[str, np.ndarray], got: dict[str, np.ndarray]) -> list[str]:
