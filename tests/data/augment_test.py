@@ -36,7 +36,7 @@ def blob(height: int, width: int, row: float, column: float) -> np.ndarray:
 def test_parse():
     assert augment.parse("") == ()
     assert augment.parse(" flip, crop_rotate ") == ("flip", "crop_rotate")
-    with pytest.raises(UserError, match=r"'mirror'.*flip, shift, cutout, crop_rotate"):
+    with pytest.raises(UserError, match=r"'mirror'.*flip, shift, nudge, cutout, crop_rotate"):
         augment.parse("flip,mirror")
     with pytest.raises(UserError, match="''"):
         augment.parse("flip,")
