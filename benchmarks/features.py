@@ -20,19 +20,10 @@ import time
 from collections.abc import Callable
 
 import jax
-import numpy as np
 from ml_collections import ConfigDict
 
-from kip_flax import data
-from kip_flax.algorithms.base import Problem
-from kip_flax.kernels import Kernel
-from kip_flax.kernels.sharded import shard_kernel
-from kip_flax.runs import setup
+from benchmarks.stepping import SHAPES, stepper
 from kip_flax.runtime import hardware, sharding
-from kip_flax.runtime.console import Console
-
-_SHAPES = {"digits": (8, 8, 1), "mnist": (28, 28, 1), "cifar10": (32, 32, 3)}
-_CLASSES = 10
 
 
 def main() -> None:
@@ -46,7 +37,10 @@ def main() -> None:
     print(f"{'images':>8}{'RFAD':>22}{'exact':>22}{'exact / RFAD':>16}")
     rows = []
     for size in args.sizes:
-        steps = {name: _stepper(_config(name, size, args), args) for name in ("rfad", "kip")}
+        steps = {
+            name: stepper(_config(name, size, args), SHAPES[args.dataset])
+            for name in ("rfad", "kip")
+        }
         rows.append({"images": size} | _measure(steps, args.repeats))
         print(_row(rows[-1]), flush=True)
     if args.json:
@@ -57,7 +51,7 @@ def main() -> None:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--dataset", default="cifar10", choices=sorted(_SHAPES))
+    parser.add_argument("--dataset", default="cifar10", choices=sorted(SHAPES))
     parser.add_argument("--sizes", type=int, nargs="+", default=[10, 100, 500])
     parser.add_argument("--targets", type=int, default=500)
     parser.add_argument("--networks", type=int, default=8)
@@ -76,32 +70,6 @@ def _config(algorithm: str, size: int, args: argparse.Namespace) -> ConfigDict:
     config.rfad.networks, config.rfad.width = args.networks, args.width
     config.optimizer.learning_rate = config.rfad.learning_rate
     return config
-
-
-def _stepper(config: ConfigDict, args: argparse.Namespace) -> Callable[[int], None]:
-    """step(number) takes the step, waits for it, and keeps the state."""
-    rng = np.random.default_rng(0)
-    count = max(config.batch_size, config.support.size)
-    images = rng.standard_normal((count, *_SHAPES[args.dataset]), np.float32)
-    targets = data.Targets(images, np.arange(count) % _CLASSES, _CLASSES)
-    mesh = sharding.make_mesh()
-    kernel: Kernel = _no_kernel
-    if config.algorithm == "kip":
-        kernel = shard_kernel(setup.make_kernel(config, Console()), mesh)
-    support = setup.first_support(config, targets, jax.random.key(0))
-    task = setup.make_distillation(
-        Problem(config, targets, kernel, mesh, jax.random.key(1)), support
-    )
-    kept = [task.start()]
-
-    def step(number: int) -> None:
-        kept[0] = jax.block_until_ready(task.step(kept[0], number)[0])
-
-    return step
-
-
-def _no_kernel(x1: jax.Array, x2: jax.Array) -> jax.Array:
-    raise AssertionError("RFAD asks for no kernel entry")
 
 
 def _measure(steps: dict[str, Callable[[int], None]], repeats: int) -> dict[str, float]:

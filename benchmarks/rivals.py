@@ -20,19 +20,10 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import numpy as np
 from ml_collections import ConfigDict
 
-from kip_flax import data
-from kip_flax.algorithms.base import Problem
-from kip_flax.kernels import Kernel
-from kip_flax.kernels.sharded import shard_kernel
-from kip_flax.runs import setup
+from benchmarks.stepping import CLASSES, SHAPES, stepper
 from kip_flax.runtime import hardware, sharding
-from kip_flax.runtime.console import Console
-
-_SHAPES = {"digits": (8, 8, 1), "mnist": (28, 28, 1), "cifar10": (32, 32, 3)}
-_CLASSES = 10
 
 
 def main() -> None:
@@ -41,15 +32,15 @@ def main() -> None:
     sharding.prepare_cpu_devices()
     jax.config.update("jax_num_cpu_devices", hardware.usable_cores())
     jax.config.update("jax_enable_x64", True)
-    size = _CLASSES * args.per_class
+    size = CLASSES * args.per_class
     print(f"{args.dataset}, S = {size}; {hardware.hardware()}")
     kip = _config("kip", args)
     kip.batch_size, kip.optimizer.learning_rate = args.targets, 1e-6
-    contenders = {"kip": _stepper(kip, args)}
+    contenders = {"kip": stepper(kip, SHAPES[args.dataset])}
     for name in ("dc", "dsa"):
         config = _config(name, args)
-        config.batch_size, config.optimizer.learning_rate = _CLASSES * args.real, 1e-6
-        contenders[name] = _stepper(config, args)
+        config.batch_size, config.optimizer.learning_rate = CLASSES * args.real, 1e-6
+        contenders[name] = stepper(config, SHAPES[args.dataset])
     outer = config.matching.outer_loops
     times = _measure(contenders, outer, args.repeats)
     rows = []
@@ -65,7 +56,7 @@ def main() -> None:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--dataset", default="digits", choices=sorted(_SHAPES))
+    parser.add_argument("--dataset", default="digits", choices=sorted(SHAPES))
     parser.add_argument("--per_class", type=int, default=1, choices=(1, 10, 20, 30, 40, 50))
     parser.add_argument("--real", type=int, default=256)
     parser.add_argument("--targets", type=int, default=500)
@@ -79,33 +70,8 @@ def _config(algorithm: str, args: argparse.Namespace) -> ConfigDict:
     if algorithm != "kip":
         return module.get_config(str(args.per_class))
     config = module.get_config()
-    config.support.size = _CLASSES * args.per_class
+    config.support.size = CLASSES * args.per_class
     return config
-
-
-def _stepper(config: ConfigDict, args: argparse.Namespace) -> Callable[[int], Any]:
-    """step(number) takes the step, waits for it, and keeps the state."""
-    rng = np.random.default_rng(0)
-    count = max(config.batch_size, config.support.size)
-    images = rng.standard_normal((count, *_SHAPES[args.dataset]), np.float32)
-    targets = data.Targets(images, np.arange(count) % _CLASSES, _CLASSES)
-    mesh = sharding.make_mesh()
-    kernel: Kernel = _no_kernel
-    if config.algorithm == "kip":
-        kernel = shard_kernel(setup.make_kernel(config, Console()), mesh)
-    support = setup.first_support(config, targets, jax.random.key(0))
-    problem = Problem(config, targets, kernel, mesh, jax.random.key(1))
-    task = setup.make_distillation(problem, support)
-    kept = [task.start()]
-
-    def step(number: int) -> None:
-        kept[0] = jax.block_until_ready(task.step(kept[0], number)[0])
-
-    return step
-
-
-def _no_kernel(x1: jax.Array, x2: jax.Array) -> jax.Array:
-    raise AssertionError("gradient matching asks for no kernel entry")
 
 
 def _measure(

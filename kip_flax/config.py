@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 from kip_flax import algorithms, architectures, data, kernels, preprocess
 from kip_flax.algorithms.base import SUPPORT_DRAWS
 from kip_flax.data import augment, datasets
-from kip_flax.networks import recipe
+from kip_flax.networks import named, recipe
 from kip_flax.runtime.errors import UserError
 from kip_flax.runtime.fields import Section
 
@@ -40,13 +40,13 @@ def _check(fields: Mapping[str, Any]) -> None:
     if any(not _is(step, int) or step < 0 for step in fields["eval.steps"]):
         raise UserError(f"eval.steps is {fields['eval.steps']}: write steps, such as (0, 10, 100).")
     for name in fields["eval.networks"]:
-        if recipe.is_kernel(str(name)):
+        if named.is_kernel(str(name)):
             raise UserError(
                 f"eval.networks names {name!r}, which is no network: the kernel is evaluated "
                 f"without that; take for example 'convnet_plain:3'."
             )
         try:
-            recipe.spec_of(str(name), fields["kernel.architecture"], fields["kernel.depth"])
+            named.spec_of(str(name), fields["kernel.architecture"], fields["kernel.depth"])
         except UserError as error:
             raise UserError(f"eval.networks: {error}") from None
 

@@ -13,7 +13,7 @@ from typing import Any
 from kip_flax import export
 from kip_flax.data import sets
 from kip_flax.modes.transfer.table import TABLE
-from kip_flax.networks import figures, recipe
+from kip_flax.networks import figures, named, recipe
 from results import record, run_all
 from results.experiments import Experiment, command
 from results.words import NETWORKS
@@ -68,7 +68,7 @@ def _row(row: dict[str, Any], recipe_words: str) -> figures.Row:
     name = row["network"]
     return {
         "network": name,
-        "width": WIDTH if recipe.spec_of(name, "fc", 1) is not None else None,
+        "width": WIDTH if named.spec_of(name, "fc", 1) is not None else None,
         "on": figures.TEST,
         "seeds": len(row["accuracies"]),
         "recipe": recipe_words,
@@ -79,8 +79,7 @@ def _row(row: dict[str, Any], recipe_words: str) -> figures.Row:
 
 def _recipe(distilled: export.Distilled, dataset: str) -> str:
     channels = distilled.images.shape[3]
-    mirrorable = sets.facts(dataset).mirrorable
-    flips = channels == 3 if mirrorable is None else mirrorable
+    flips = sets.facts(dataset).may_be_mirrored(channels)
     made = recipe.make(RECIPE, len(distilled.images), channels, flips, {"width": WIDTH})
     return f"{RECIPE}: {made.words}"
 

@@ -25,8 +25,8 @@ from kip_flax.algorithms import base, kip
 from kip_flax.algorithms.base import Facts, Problem, Step, Support
 from kip_flax.data import Dataset
 from kip_flax.krr import feature_kernel
-from kip_flax.networks import recipe
-from kip_flax.runtime import batching
+from kip_flax.networks import named
+from kip_flax.runtime import batching, sharding
 from kip_flax.runtime.errors import UserError
 from kip_flax.runtime.fields import Section
 
@@ -65,7 +65,7 @@ def _check_fields(fields: Any) -> None:
     decay = fields["frepo.average"]
     if not 0 <= decay < 1:
         raise UserError(f"frepo.average is {decay}: it must be at least 0 and below 1.")
-    recipe.spec_of(fields["frepo.network"], "fc", 1)
+    named.spec_of(fields["frepo.network"], "fc", 1)
 
 
 SECTION = Section(
@@ -145,7 +145,6 @@ def make_step(problem: Problem) -> Step:
         flip=config.frepo.flip,
         margin=config.frepo.margin,
         average=config.frepo.average,
-        devices=mesh.shape["data"],
         key=jax.random.fold_in(problem.key, 2),
     )
     return kip.on_batches(problem, method.over(mesh))
@@ -178,7 +177,6 @@ class _Method:
     flip: bool
     margin: bool
     average: float
-    devices: int
     key: jax.Array
 
     def over(self, mesh: Mesh) -> Callable[..., tuple[FrepoState, kip.Metrics]]:
@@ -239,21 +237,15 @@ class _Method:
     ) -> tuple[jax.Array, Callable[[jax.Array], jax.Array]]:
         """Features (n, F) of n images, and a function of their gradient: that of the images."""
         features = self.pooling.net.features
-        own = self._share(images)
+        own = sharding.own_share(images)
         f_own = feature_kernel.in_passes(features, network.params, network.other, own)
 
         def pull(cotangent: jax.Array) -> jax.Array:
             of_images = functools.partial(features, network.params, network.other)
-            grads = feature_kernel.image_gradient(of_images, own, self._share(cotangent))
+            grads = feature_kernel.image_gradient(of_images, own, sharding.own_share(cotangent))
             return jax.lax.all_gather(grads, "data", tiled=True)[: len(images)]
 
         return jax.lax.all_gather(f_own, "data", tiled=True)[: len(images)], pull
-
-    def _share(self, rows: jax.Array) -> jax.Array:
-        """This device's part of `rows` (n, ...), padded to the same number on every device."""
-        padded = batching.pad_rows(rows, self.devices)
-        size = len(padded) // self.devices
-        return jax.lax.dynamic_slice_in_dim(padded, jax.lax.axis_index("data") * size, size)
 
     def _network_gradient(
         self, state: FrepoState, key: jax.Array, network: Network
@@ -271,7 +263,7 @@ class _Method:
         weights = jnp.full(len(x), 1 / len(x), jnp.float32)
         if jax.tree.leaves(network.other):  # It normalises over the batch.
             return jax.grad(loss, has_aux=True)(network.params, x, y, weights)
-        own = [self._share(rows) for rows in (x, y, weights)]
+        own = [sharding.own_share(rows) for rows in (x, y, weights)]
         grads = batching.gradient_in_passes(lambda *a: loss(*a)[0], network.params, *own)
         return jax.lax.psum(grads, "data"), network.other
 
@@ -304,7 +296,7 @@ def _pooling(config: ConfigDict, shape: tuple[int, ...], classes: int) -> Poolin
 
 def _make(config: ConfigDict, shape: tuple[int, int, int], classes: int) -> Make:
     """What makes a network of the pool; UserError if images are too small for it."""
-    from kip_flax.networks import build, named
+    from kip_flax.networks import build
 
     options, kernel = config.frepo, config.kernel
     like = named.Described(

@@ -29,7 +29,7 @@ from kip_flax import architectures, krr
 from kip_flax.algorithms import kip
 from kip_flax.algorithms.base import Facts, Problem, Step, Support
 from kip_flax.krr import feature_kernel
-from kip_flax.runtime import batching
+from kip_flax.runtime import batching, sharding
 from kip_flax.runtime.fields import Section
 
 if TYPE_CHECKING:
@@ -240,7 +240,7 @@ def _gradient(
     support's features and in the solution, and those are pulled back to the images.
     """
     images, to_params = jax.vjp(transformed, state.params)
-    own_rows = _share(images)
+    own_rows = sharding.own_share(images)
     f_own = feature_kernel.of_networks(net.features, *networks, own_rows)
     f_s = jax.lax.all_gather(f_own, "data", axis=1, tiled=True)[:, : len(images)]
     y_s = state.params.get("labels", state.labels)
@@ -260,19 +260,11 @@ def _gradient(
     total, _ = jax.lax.scan(of_chunk, zeros, batching.split_rows(batch, size))
     (value, right), (d_features, d_alpha, d_scale) = jax.lax.psum(total, "data")
     d_solved, d_labels = to_features_and_labels(d_alpha)
-    d_own = _share((d_features + d_solved).swapaxes(0, 1)).swapaxes(0, 1)
+    d_own = sharding.own_share((d_features + d_solved).swapaxes(0, 1)).swapaxes(0, 1)
     d_images = feature_kernel.image_gradients(net.features, networks, own_rows, d_own)
     d_images = jax.lax.all_gather(d_images, "data", tiled=True)[: len(images)]
     grads = to_params(d_images)[0] | {"labels": d_labels, "log_scale": d_scale}
     return {name: grads[name] for name in state.params}, {"loss": value, "accuracy": right}
-
-
-def _share(rows: jax.Array) -> jax.Array:
-    """This device's share of rows (n, ...), padded with zeros to equal shares."""
-    devices = jax.lax.axis_size("data")
-    parts = batching.split_rows(rows, math.ceil(len(rows) / devices))
-    # Of few rows, the last devices have none.
-    return batching.pad_rows(parts, devices)[jax.lax.axis_index("data")]
 
 
 def _sums(

@@ -169,7 +169,6 @@ def _checked(name: str, source: Source, train: Part, test: Part) -> Dataset:
             f"{test[0].shape[1:]}."
         )
     train_labels, test_labels = train[1].astype(np.int32), test[1].astype(np.int32)
-    mirrorable = sets.facts(name).mirrorable
     return Dataset(
         name,
         train[0],
@@ -177,5 +176,5 @@ def _checked(name: str, source: Source, train: Part, test: Part) -> Dataset:
         test[0],
         test_labels,
         source.class_names,
-        mirrorable=train[0].shape[-1] == 3 if mirrorable is None else mirrorable,
+        mirrorable=sets.facts(name).may_be_mirrored(train[0].shape[-1]),
     )

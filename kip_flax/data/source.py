@@ -43,3 +43,7 @@ class Facts:
     field_moments: tuple[tuple[float, ...], tuple[float, ...]] | None = None
     preprocess_by: Mapping[str, str] = field(default_factory=dict)
     mirrorable: bool | None = None
+
+    def may_be_mirrored(self, channels: int) -> bool:
+        """`mirrorable`; where nothing is said, whether images of so many channels have colours."""
+        return channels == 3 if self.mirrorable is None else self.mirrorable

@@ -1,11 +1,18 @@
 """Networks by their names in `transfer.networks`: 'kernel', 'convnet:3', or one of the zoo."""
 
-import functools
-from dataclasses import dataclass, field
+from __future__ import annotations
 
-from kip_flax.networks import build, zoo
-from kip_flax.networks.build import Blocks, Make, Weights
-from kip_flax.networks.recipe import spec_of
+import functools
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from kip_flax import architectures
+from kip_flax.runtime.errors import UserError
+
+if TYPE_CHECKING:  # Flax's modules take a second to load.
+    from kip_flax.networks.build import Blocks, Make, Weights
+
+KRR = "krr"  # Stands among the networks for kernel ridge regression.
 
 
 @dataclass(frozen=True)
@@ -16,14 +23,56 @@ class Described:
         architecture, depth: of the description that 'kernel' stands for.
         width: channels or units of the first layers.
         weights: how they are drawn.
-        blocks: normalisation and growth.
+        blocks: normalisation and growth; None for those of `make_network` by default.
     """
 
     architecture: str
     depth: int
     width: int
     weights: Weights
-    blocks: Blocks = field(default_factory=Blocks)
+    blocks: Blocks | None = None
+
+
+def is_kernel(name: str) -> bool:
+    """Whether a name in `transfer.networks` is kernel ridge regression: 'krr', 'krr:fc:1' ..."""
+    return name.partition(":")[0] == KRR
+
+
+def spec_of(name: str, architecture: str, depth: int) -> architectures.Spec | None:
+    """The description that a name in `transfer.networks` stands for; None for one without.
+
+    'kernel' is the kernel's own (`architecture`, `depth`), 'convnet:3' any other. Those of the zoo
+    have none, nor have 'krr' and 'krr:fc:1', which are no networks.
+
+    Raises:
+        UserError: there is no such network.
+    """
+    kind, _, number = name.partition(":")
+    if is_kernel(name) and name != KRR:
+        _, _, name = name.partition(":")
+        kind, _, number = name.partition(":")
+        if _is_architecture(kind) and number.isdigit():
+            architectures.build(kind, int(number))
+            return None
+        raise UserError(
+            f"unknown kernel {KRR}:{name}: write {KRR}, or for example {KRR}:convnet:3 with one of "
+            f"{', '.join(architectures.ARCHITECTURES)} and its depth."
+        )
+    if name == "kernel":
+        return architectures.build(architecture, depth)
+    if _is_architecture(kind) and number.isdigit():
+        return architectures.build(kind, int(number))
+    if name == KRR:
+        return None
+    from kip_flax.networks import zoo
+
+    if name not in zoo.ZOO:
+        others = ", ".join(f"{kind}:DEPTH" for kind in architectures.ARCHITECTURES)
+        raise UserError(
+            f"unknown network {name!r}: transfer.networks takes {KRR}, kernel, {others}, "
+            f"{', '.join(zoo.ZOO)}."
+        )
+    return None
 
 
 def maker(name: str, image_shape: tuple[int, int, int], classes: int, like: Described) -> Make:
@@ -32,11 +81,19 @@ def maker(name: str, image_shape: tuple[int, int, int], classes: int, like: Desc
     Raises:
         UserError: there is no such network, or the images are too small for it.
     """
+    from kip_flax.networks import build, zoo
+
     spec = spec_of(name, like.architecture, like.depth)
     if spec is None:
         make: Make = functools.partial(zoo.make_network, name, image_shape, classes)
     else:
-        made = functools.partial(build.make_network, spec, image_shape, classes, **like.blocks)
+        made = functools.partial(
+            build.make_network, spec, image_shape, classes, **like.blocks or {}
+        )
         make = functools.partial(made, width=like.width, weights=like.weights)
     build.num_parameters(make)  # Refuses what does not fit.
     return make
+
+
+def _is_architecture(kind: str) -> bool:
+    return kind in architectures.ARCHITECTURES or "." in kind

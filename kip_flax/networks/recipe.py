@@ -11,15 +11,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from kip_flax import architectures, kernels
+from kip_flax import kernels
 from kip_flax.data import augment, coresets
+from kip_flax.networks import named
 from kip_flax.runtime.errors import UserError
 from kip_flax.runtime.fields import Section
 
 # Real images to compare a set with: those that it began with, with their own labels or with solved
 # ones; draws; coresets.
 BASELINES = ("initial", "label_solve", "random", *coresets.CORESETS)
-KRR = "krr"  # Stands among the networks for kernel ridge regression.
 RECIPES = ("auto", "kip", "dc", "frepo")
 OPTIMIZERS = ("sgd", "adam", "adabelief", "lamb")
 
@@ -291,51 +291,9 @@ def _between(points: tuple[tuple[int, int], ...], size: int) -> int:
     return points[-1][1]
 
 
-def is_kernel(name: str) -> bool:
-    """Whether a name in `transfer.networks` is kernel ridge regression: 'krr', 'krr:fc:1' ..."""
-    return name.partition(":")[0] == KRR
-
-
-def spec_of(name: str, architecture: str, depth: int) -> architectures.Spec | None:
-    """The description that a name in `transfer.networks` stands for; None for one without.
-
-    'kernel' is the kernel's own (`architecture`, `depth`), 'convnet:3' any other. Those of the zoo
-    have none, nor have 'krr' and 'krr:fc:1', which are no networks.
-
-    Raises:
-        UserError: there is no such network.
-    """
-    kind, _, number = name.partition(":")
-    if is_kernel(name) and name != KRR:
-        _, _, name = name.partition(":")
-        kind, _, number = name.partition(":")
-        if _is_architecture(kind) and number.isdigit():
-            architectures.build(kind, int(number))
-            return None
-        raise UserError(
-            f"unknown kernel {KRR}:{name}: write {KRR}, or for example {KRR}:convnet:3 with one of "
-            f"{', '.join(architectures.ARCHITECTURES)} and its depth."
-        )
-    if name == "kernel":
-        return architectures.build(architecture, depth)
-    if _is_architecture(kind) and number.isdigit():
-        return architectures.build(kind, int(number))
-    if name == KRR:
-        return None
-    from kip_flax.networks import zoo  # Flax's modules take a second to load.
-
-    if name not in zoo.ZOO:
-        others = ", ".join(f"{kind}:DEPTH" for kind in architectures.ARCHITECTURES)
-        raise UserError(
-            f"unknown network {name!r}: transfer.networks takes {KRR}, kernel, {others}, "
-            f"{', '.join(zoo.ZOO)}."
-        )
-    return None
-
-
 def _check(fields: Mapping[str, Any]) -> None:
     for name in fields["transfer.networks"]:
-        spec_of(str(name), fields["kernel.architecture"], fields["kernel.depth"])
+        named.spec_of(str(name), fields["kernel.architecture"], fields["kernel.depth"])
     if not fields["transfer.networks"]:
         raise UserError("transfer.networks is empty: name one network, such as ('kernel',).")
     for name, least in (
@@ -368,10 +326,6 @@ def _check(fields: Mapping[str, Any]) -> None:
         raise UserError(
             f"transfer.ladder is {fields['transfer.ladder']}: write sizes, such as (10, 100, 1000)."
         )
-
-
-def _is_architecture(kind: str) -> bool:
-    return kind in architectures.ARCHITECTURES or "." in kind
 
 
 def _number(value: Any) -> bool:

@@ -8,8 +8,9 @@ those of `--mode=transfer`, so that the figures are too.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import numpy as np
@@ -18,7 +19,7 @@ from ml_collections import ConfigDict
 
 from kip_flax import data, preprocess
 from kip_flax.data import Dataset, Targets
-from kip_flax.networks import figures
+from kip_flax.networks import figures, named
 from kip_flax.networks import recipe as recipes
 from kip_flax.networks.recipe import Recipe
 from kip_flax.preprocess import Preprocess
@@ -109,7 +110,7 @@ class NetworkEvaluate:
     def _is_described(self, name: str) -> bool:
         """Whether the network has the recipe's width: those of the zoo have their own."""
         kernel = self.config.kernel
-        return recipes.spec_of(name, kernel.architecture, kernel.depth) is not None
+        return named.spec_of(name, kernel.architecture, kernel.depth) is not None
 
     def _trial(self, name: str, tested: Targets, on: str) -> Any:
         from kip_flax.networks import build, train
@@ -125,7 +126,7 @@ class NetworkEvaluate:
             self.mesh,
             validation=self.watched,
             test=tested,
-            key=_keys(self.config.seed)[2],
+            key=keys(self.config.seed).networks,
             seeds=options.seeds if on == figures.TEST else self.config.eval.network_seeds,
             ntk_inputs=options.ntk_inputs,
             eval_batch=options.eval_batch_size,
@@ -153,9 +154,8 @@ def make_network_evaluate(
     """
     if not config.eval.networks:
         return None
-    options, channels = config.transfer.to_dict(), dataset.image_shape[2]
-    size = config.support.size
-    recipe = recipes.make(options["recipe"], size, channels, dataset.mirrorable, options)
+    recipe = make_recipes(config, dataset)(config.support.size)
+    like, shape = described(config, recipe.width), (dataset.image_shape, dataset.num_classes)
     watched, on = _watched(config, dataset, fitted)
     own = [device for device in mesh.devices.flat if device.process_index == jax.process_index()]
     return NetworkEvaluate(
@@ -163,34 +163,56 @@ def make_network_evaluate(
         dataset=dataset,
         fitted=fitted,
         mesh=Mesh(np.array(own), ("networks",)),
-        makers=_makers(config, dataset, recipe.width),
+        makers={name: named.maker(name, *shape, like) for name in config.eval.networks},
         recipe=recipe,
         watched=watched,
         on=on,
     )
 
 
-def _keys(seed: int) -> jax.Array:
-    """Of images held out, of random draws and of networks, as `--mode=transfer` has them."""
-    return jax.random.split(jax.random.key(seed), 3)
+class Keys(NamedTuple):
+    """Keys of images held out, of random draws, of networks."""
+
+    held_out: jax.Array
+    draws: jax.Array
+    networks: jax.Array
+
+
+def keys(seed: int) -> Keys:
+    """The keys that `seed` stands for, wherever networks are trained on sets."""
+    return Keys(*jax.random.split(jax.random.key(seed), 3))
+
+
+def make_recipes(config: ConfigDict, dataset: Dataset) -> Callable[[int], Recipe]:
+    """The recipe of `config.transfer` for sets of so many images."""
+    options, channels = config.transfer.to_dict(), dataset.image_shape[2]
+
+    def recipe_of(size: int) -> Recipe:
+        return recipes.make(options["recipe"], size, channels, dataset.mirrorable, options)
+
+    return recipe_of
+
+
+def described(config: ConfigDict, width: int) -> named.Described:
+    """How networks that are described are made."""
+    from kip_flax.networks import build
+
+    kernel = config.kernel
+    weights = build.Weights(kernel.w_std, kernel.b_std, config.transfer.parameterization)
+    return named.Described(kernel.architecture, kernel.depth, width, weights)
+
+
+def held_out_rows(labels: np.ndarray, classes: int, share: float, key: jax.Array) -> np.ndarray:
+    """Places of the training images that are held out, evenly over the classes, in order."""
+    count = max(1, round(share * len(labels)))
+    return np.sort(data.balanced_draw(labels, count, classes, key))
 
 
 def _watched(config: ConfigDict, dataset: Dataset, fitted: Preprocess) -> tuple[Targets, str]:
     if dataset.split == figures.VALIDATION:
         (pixels, labels), on = data.test_subset(dataset, config.eval.num_test), figures.VALIDATION
     else:
-        known, classes = dataset.train_labels, dataset.num_classes
-        count = max(1, round(config.transfer.held_out * len(known)))
-        rows = np.sort(data.balanced_draw(known, count, classes, _keys(config.seed)[0]))
+        known, key = dataset.train_labels, keys(config.seed).held_out
+        rows = held_out_rows(known, dataset.num_classes, config.transfer.held_out, key)
         (pixels, labels), on = (dataset.train_images[rows], known[rows]), figures.HELD_OUT
     return Targets(preprocess.apply(fitted, pixels), labels, dataset.num_classes), on
-
-
-def _makers(config: ConfigDict, dataset: Dataset, width: int) -> dict[str, Make]:
-    """What makes the networks; UserError if the images are too small for one."""
-    from kip_flax.networks import build, named
-
-    kernel, shape = config.kernel, (dataset.image_shape, dataset.num_classes)
-    weights = build.Weights(kernel.w_std, kernel.b_std, config.transfer.parameterization)
-    like = named.Described(kernel.architecture, kernel.depth, width, weights)
-    return {name: named.maker(name, *shape, like) for name in config.eval.networks}

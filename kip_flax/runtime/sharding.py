@@ -108,6 +108,17 @@ def put_targets(
     return put(images), put(labels), put(weights)
 
 
+def own_share(rows: jax.Array) -> jax.Array:
+    """Of rows (n, ...) that every device of 'data' has, this one's equal share; inside `shard_map`.
+
+    Zeros fill up the last shares.
+    """
+    devices = jax.lax.axis_size("data")
+    padded = batching.pad_rows(rows, devices)
+    size = len(padded) // devices
+    return jax.lax.dynamic_slice_in_dim(padded, jax.lax.axis_index("data") * size, size)
+
+
 def _put(mesh: Mesh, spec: P, array: np.ndarray) -> jax.Array:
     """`array`, which every process has, laid out over the mesh: each device gets its part."""
     sharding = NamedSharding(mesh, spec)

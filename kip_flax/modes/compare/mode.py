@@ -31,7 +31,7 @@ from kip_flax.modes.transfer.sets import ImageSet, RealImages
 from kip_flax.modes.transfer.table import Table
 from kip_flax.networks.recipe import Recipe
 from kip_flax.preprocess import Preprocess
-from kip_flax.runs import setup
+from kip_flax.runs import networks, setup
 from kip_flax.runtime import hardware, sharding, signals
 from kip_flax.runtime.console import Console
 from kip_flax.runtime.errors import UserError
@@ -79,7 +79,7 @@ def _compare(config: ConfigDict, paths: Sequence[str], workdir: str, watch: Watc
     compared = _entries(paths)
     groups = watch.wait("preparing the images", lambda: _groups(config, compared, dataset))
     table = Table(workdir, _identity(config, dataset), list(paths), FILE)
-    keys = sets.keys(config.seed)
+    keys = networks.keys(config.seed)
     contenders = watch.wait(
         "compiling the kernels",
         lambda: contest.make_contest(config, dataset, keys.networks, mesh, console),
@@ -123,7 +123,7 @@ def _compare(config: ConfigDict, paths: Sequence[str], workdir: str, watch: Watc
 
 
 def _prepared(
-    config: ConfigDict, group: Group, dataset: Dataset, keys: sets.Keys
+    config: ConfigDict, group: Group, dataset: Dataset, keys: networks.Keys
 ) -> tuple[RealImages, list[tuple[ImageSet, Made]]]:
     """Real images in the group's preprocessing, and what is measured."""
     held_out, num_test = config.transfer.held_out, config.eval.num_test
@@ -233,7 +233,7 @@ def _notes(config: ConfigDict, found: list[Line], dataset: Dataset) -> list[str]
     differs = data_note(dataset.name, config.dataset.data_dir)
     told = [differs] if differs else []
     options = config.transfer
-    recipe_of = contest.make_recipes(config, dataset)
+    recipe_of = networks.make_recipes(config, dataset)
     trained = [
         f"Networks on {size} images, width {recipe_of(size).width} where they are described: "
         f"{recipe_of(size).words}; {options.seeds} seeds."

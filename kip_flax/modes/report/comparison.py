@@ -53,15 +53,7 @@ def _accuracy(names: Sequence[str], runs: Sequence[RunFacts]) -> Chart:
         Curve(name, f"s{n % _COLOURS}", [(r["step"], r["accuracy"]) for r in run.evaluations], True)
         for n, (name, run) in enumerate(zip(names, runs, strict=True))
     ]
-    ends = [(curve.name, *curve.points[-1]) for curve in shown]
-    return Chart(
-        "all-accuracy",
-        "Accuracy of all runs over the steps",
-        "; ".join(f"{name} {100 * share:.2f} % at step {step:g}" for name, step, share in ends),
-        "steps (logarithmic in 1 + step)",
-        shown,
-        y_scale="percent",
-    )
+    return _over_steps("all-accuracy", "Accuracy of all runs over the steps", shown)
 
 
 def _by_networks(names: Sequence[str], runs: Sequence[RunFacts]) -> Chart:
@@ -72,10 +64,15 @@ def _by_networks(names: Sequence[str], runs: Sequence[RunFacts]) -> Chart:
             points = [(step, row["mean"]) for step, row in found.items() if row["mean"] is not None]
             if points:
                 shown.append(Curve(f"{name}, {network}", f"s{number % _COLOURS}", points, True))
+    title = "Accuracy of networks trained on the sets, over the steps"
+    return _over_steps("all-networks", title, shown)
+
+
+def _over_steps(name: str, title: str, shown: list[Curve]) -> Chart:
     ends = [(curve.name, *curve.points[-1]) for curve in shown]
     return Chart(
-        "all-networks",
-        "Accuracy of networks trained on the sets, over the steps",
+        name,
+        title,
         "; ".join(f"{name} {100 * share:.2f} % at step {step:g}" for name, step, share in ends),
         "steps (logarithmic in 1 + step)",
         shown,

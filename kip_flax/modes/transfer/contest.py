@@ -23,9 +23,10 @@ from kip_flax.modes.transfer.sets import ImageSet, RealImages
 from kip_flax.modes.transfer.table import Table, line
 from kip_flax.networks import build, named, train
 from kip_flax.networks import recipe as recipes
-from kip_flax.networks.named import Described
-from kip_flax.networks.recipe import KRR, Recipe, is_kernel
+from kip_flax.networks.named import KRR, is_kernel
+from kip_flax.networks.recipe import Recipe
 from kip_flax.networks.trial import Diverged, Trial
+from kip_flax.runs import networks as run_networks
 from kip_flax.runs import setup
 from kip_flax.runtime.console import Console, duration
 from kip_flax.runtime.waiting import Stopped
@@ -206,9 +207,9 @@ def make_contest(
         UserError: the images are too small for one of the contenders.
     """
     names = config.transfer.networks
-    recipe_of = make_recipes(config, dataset)
+    recipe_of = run_networks.make_recipes(config, dataset)
     width = recipe_of(1).width
-    shape, like = (dataset.image_shape, dataset.num_classes), _described(config, width)
+    shape, like = (dataset.image_shape, dataset.num_classes), run_networks.described(config, width)
     makers = {name: named.maker(name, *shape, like) for name in names if not is_kernel(name)}
     asked = [name for name in names if is_kernel(name)]
     if "label_solve" in config.transfer.baselines and KRR not in asked:
@@ -241,16 +242,6 @@ def deciding(config: ConfigDict) -> dict[str, Any]:
     return told | recipes.resolved(config.transfer.to_dict())
 
 
-def make_recipes(config: ConfigDict, dataset: Dataset) -> Callable[[int], Recipe]:
-    """The recipe for sets of so many images."""
-    options, channels = config.transfer.to_dict(), dataset.image_shape[2]
-
-    def recipe_of(size: int) -> Recipe:
-        return recipes.make(options["recipe"], size, channels, dataset.mirrorable, options)
-
-    return recipe_of
-
-
 def kernel_config(config: ConfigDict, name: str) -> ConfigDict:
     """The configuration with the kernel that 'krr' (its own) or 'krr:fc:1' stands for."""
     _, _, rest = name.partition(":")
@@ -271,9 +262,3 @@ def _protocol(options: ConfigDict, recipe_of: Callable[[int], Recipe], key: jax.
         eval_batch_size=options.eval_batch_size,
         every_steps=options.every_steps,
     )
-
-
-def _described(config: ConfigDict, width: int) -> Described:
-    kernel = config.kernel
-    weights = build.Weights(kernel.w_std, kernel.b_std, config.transfer.parameterization)
-    return Described(kernel.architecture, kernel.depth, width, weights)

@@ -18,8 +18,9 @@ from kip_flax.kernels import Kernel
 from kip_flax.modes.transfer import contest, session, sets
 from kip_flax.modes.transfer.sets import ImageSet, RealImages
 from kip_flax.modes.transfer.table import Table
-from kip_flax.networks.recipe import KRR, Recipe
-from kip_flax.runs import setup
+from kip_flax.networks.named import KRR
+from kip_flax.networks.recipe import Recipe
+from kip_flax.runs import networks, setup
 from kip_flax.runtime import hardware, sharding, signals
 from kip_flax.runtime.console import Console
 from kip_flax.runtime.waiting import Stopped, Watch, end_soon
@@ -60,7 +61,7 @@ def _transfer(
     export.check_fits(distilled, dataset, config.preprocess)
     table = Table(workdir, identity(config, distilled, dataset), path)
     tables.append(table)
-    keys = sets.keys(config.seed)
+    keys = networks.keys(config.seed)
     contenders = watch.wait(
         "compiling the kernels",
         lambda: contest.make_contest(config, dataset, keys.networks, mesh, console),
@@ -90,7 +91,7 @@ def _prepared(
     kernel: Kernel | None,
 ) -> tuple[RealImages, list[ImageSet]]:
     """Real images, and the sets that are measured."""
-    keys, size = sets.keys(config.seed), len(distilled.images)
+    keys, size = networks.keys(config.seed), len(distilled.images)
     fitted = setup.preprocessing_of(distilled, dataset, config.preprocess)
     held_out, num_test = config.transfer.held_out, config.eval.num_test
     real = sets.real_images(dataset, fitted, held_out, num_test, keys.held_out)

@@ -3,7 +3,6 @@
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +13,7 @@ from kip_flax.data import Dataset, Targets, coresets
 from kip_flax.kernels import Kernel
 from kip_flax.krr import label_solve
 from kip_flax.preprocess import Preprocess
+from kip_flax.runs import networks
 from kip_flax.runtime.errors import UserError
 
 _TILE = 500
@@ -48,19 +48,6 @@ class RealImages:
     test: Targets
 
 
-class Keys(NamedTuple):
-    """Keys of a transfer: of the images held out, of random draws, of networks."""
-
-    held_out: jax.Array
-    draws: jax.Array
-    networks: jax.Array
-
-
-def keys(seed: int) -> Keys:
-    """The keys that `seed` stands for."""
-    return Keys(*jax.random.split(jax.random.key(seed), 3))
-
-
 def real_images(
     dataset: Dataset, fitted: Preprocess, held_out: float, num_test: int, key: jax.Array
 ) -> RealImages:
@@ -82,8 +69,7 @@ def real_images(
 
 def hold_out(pool: Targets, share: float, key: jax.Array) -> tuple[Targets, Targets]:
     """Splits a pool into what baselines draw from and, evenly over the classes, a held-out part."""
-    count = max(1, round(share * len(pool.labels)))
-    rows = np.sort(data.balanced_draw(pool.labels, count, pool.num_classes, key))
+    rows = networks.held_out_rows(pool.labels, pool.num_classes, share, key)
     held = np.zeros(len(pool.labels), bool)
     held[rows] = True
     return tuple(  # type: ignore[return-value]

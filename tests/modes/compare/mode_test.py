@@ -18,7 +18,7 @@ from kip_flax.modes.compare.entries import Made
 from kip_flax.modes.compare.mode import compare
 from kip_flax.modes.train import mode as train
 from kip_flax.modes.transfer import contest, rows
-from kip_flax.networks.recipe import is_kernel
+from kip_flax.networks.named import is_kernel
 from kip_flax.runtime.errors import UserError
 
 NETWORKS = ("krr", "krr:fc:2", "fc:1")
