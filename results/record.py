@@ -81,9 +81,8 @@ def chosen_evaluation(
         facts: of the algorithm.
     """
     if facts.for_networks:
-        accuracies = {row["step"]: _by_networks(row) for row in rows}
-        known = [row for row in rows if accuracies[row["step"]] is not None]
-        return max(known, key=lambda row: accuracies[row["step"]], default=rows[-1])
+        judged = [(accuracy, row) for row in rows if (accuracy := _by_networks(row)) is not None]
+        return max(judged, key=lambda pair: pair[0])[1] if judged else rows[-1]
     if on == "test" or not facts.uses_kernel:
         return rows[-1]
     return min(rows, key=lambda row: row["mse"])
