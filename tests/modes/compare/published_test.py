@@ -17,6 +17,11 @@ TABLES = {
     ("DC", "cifar10", "network"): (28.3, 44.9, 53.9),
     ("DSA", "fashion_mnist", "network"): (70.6, 84.6, 88.7),
     ("DSA", "cifar10", "network"): (28.8, 52.1, 60.6),
+    ("RFAD", "cifar10", "network"): (53.6, 66.3, 71.1),
+    ("RFAD", "mnist", "network"): (94.4, 98.5, 98.8),
+    ("RFAD", "fashion_mnist", "network"): (78.6, 87.0, 88.8),
+    ("FRePo", "cifar10", "network"): (46.8, 65.5, 71.7),
+    ("FRePo", "mnist", "network"): (93.0, 98.6, 99.2),
 }
 
 
