@@ -75,14 +75,36 @@ class NetworkEvaluate:
         rows: list[figures.Row] = []
         stopped = False
         try:
-            rows += self._measured(images, labels, self.watched, self.on, watch)
-            if last and self.on == figures.HELD_OUT:
-                rows += self._measured(images, labels, self._test_images(), figures.TEST, watch)
+            for tested, on in self._parts(last):
+                rows += self._measured(images, labels, tested, on, watch)
         except Stopped:
             stopped = True
         if multihost.any_process(stopped):
             raise Stopped
         return rows
+
+    def seconds(self, images: np.ndarray, labels: np.ndarray, watch: Watch) -> tuple[float, float]:
+        """How long `measure` will take before the run's end and at it, without compiling.
+
+        A few steps of each network are timed, on a support like that of `measure`.
+
+        Raises:
+            Stopped: told to stop.
+        """
+        before_end, at_end = 0.0, 0.0
+        for name in self.makers:
+            trials = [self._trial(name, tested, on) for tested, on in self._parts(last=True)]
+            cost = trials[0].probe(images[None], labels[None], watch, name)
+            seconds = [trial.seconds(cost) for trial in trials]
+            before_end, at_end = before_end + seconds[0], at_end + sum(seconds)
+        return before_end, at_end
+
+    def _parts(self, last: bool) -> list[tuple[Targets, str]]:
+        """Images that networks are tested on, and what they are."""
+        parts = [(self.watched, self.on)]
+        if last and self.on == figures.HELD_OUT:
+            parts.append((self._test_images(), figures.TEST))
+        return parts
 
     def _measured(
         self, images: np.ndarray, labels: np.ndarray, tested: Targets, on: str, watch: Watch

@@ -17,6 +17,7 @@ from kip_flax.modes.plan import arithmetic, probe
 from kip_flax.modes.plan.mode import Forecast, plan_run
 from kip_flax.modes.plan.probe import LinearTime
 from kip_flax.modes.train import mode as train
+from kip_flax.networks.trial import Trial
 from kip_flax.runs import setup
 from kip_flax.runtime import sharding
 
@@ -52,6 +53,7 @@ def test_a_run_is_its_steps_and_evaluations_and_devices_share_what_grows():
     assert found.seconds_on(1) == found.seconds
     assert found.seconds_on(4) == pytest.approx(10 * 0.75 + 3 * 0.35)
     assert found.seconds_on(1e12) == pytest.approx(10 * 0.5 + 3 * 0.1)
+    assert dataclasses.replace(found, networks=7.0).seconds == pytest.approx(found.seconds + 7)
 
 
 def test_operations_of_a_pair_by_hand():
@@ -114,6 +116,29 @@ def test_what_a_plan_says(name, algorithm, monkeypatch, capsys):
     assert solved == (algorithm == "kip_solve")
     assert "estimates, by arithmetic" in said
     assert "NVIDIA H100 (SXM) at its float32 peak" in said
+
+
+def test_networks_that_judge_a_set_are_in_the_plan(monkeypatch, capsys):
+    """At three marks two networks, at the end three on the test images too: 9 trainings."""
+    quick.install(monkeypatch)
+    config = kip_digits.get_config()
+    config.update_from_flattened_dict({
+        "eval.steps": (30,), "eval.networks": ("fc:1",), "eval.network_seeds": 2,
+        "transfer.seeds": 3, "transfer.width": 64, "transfer.num_steps": 150,
+    })  # fmt: skip
+    asked = []
+
+    def seconds(trial, cost):
+        asked.append(trial.seeds)
+        return 100.0 * trial.seeds
+
+    monkeypatch.setattr(Trial, "seconds", seconds)
+    found = plan_run(config)
+    assert asked == [2, 3]
+    assert found.networks == 100 * (2 + 2 + (2 + 3))
+    said = capsys.readouterr().out
+    assert "networks   15 min 00 s for all trainings of fc:1 on the set" in said
+    assert found.seconds > 900
 
 
 @pytest.mark.parametrize("count", [7, 64, 200])

@@ -80,6 +80,21 @@ def test_the_test_figure_is_that_of_transfer(run, tmp_path):
     assert row["accuracies"] == result(run[0])["evaluations"][-1]["networks"][1]["accuracies"]
 
 
+def test_the_time_of_networks_is_that_of_their_trainings(digits, monkeypatch):
+    """Two networks before the end; with the test images three more, and more images."""
+    fitted = preprocess.fit("standard", digits.train_images)
+    mesh = train.sharding.make_mesh(1, 1)
+    found = networks.make_network_evaluate(judged(), digits, fitted, mesh)
+    cost = trial.Cost(compiling=9.0, step=0.1, image=0.01, once=0.0)
+    monkeypatch.setattr(trial.Trial, "probe", lambda *args: cost)
+    images, labels = digits.train_images[:10], np.zeros((10, 10), np.float32)
+    before_end, at_end = found.seconds(images, labels, watch=None)
+    held_out = len(found.watched.labels)
+    assert before_end == pytest.approx(2 * (150 * 0.1 + held_out * 0.01))
+    tested = 3 * (150 * 0.1 + found.config.eval.num_test * 0.01)
+    assert at_end == pytest.approx(before_end + tested)
+
+
 def test_held_out_images_are_training_images_evenly_over_the_classes(digits):
     fitted = preprocess.fit("standard", digits.train_images)
     mesh = train.sharding.make_mesh(1, 1)

@@ -17,9 +17,10 @@ from kip_flax.kernels.sharded import shard_kernel
 from kip_flax.modes.plan import arithmetic, probe
 from kip_flax.modes.plan.probe import LinearTime
 from kip_flax.runs import setup
-from kip_flax.runtime import hardware, sharding
+from kip_flax.runtime import hardware, sharding, signals
 from kip_flax.runtime.console import Console, count, duration
 from kip_flax.runtime.errors import UserError
+from kip_flax.runtime.waiting import Watch
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,7 @@ class Forecast:
         support: images S.
         step: time of a step, by its targets.
         evaluation: time of an evaluation, by its images (`evaluated`).
+        networks: seconds of all networks that evaluations train; more devices are no help to few.
     """
 
     steps: int
@@ -43,6 +45,7 @@ class Forecast:
     support: int
     step: LinearTime
     evaluation: LinearTime
+    networks: float = 0.0
 
     @property
     def evaluated(self) -> int:
@@ -58,7 +61,7 @@ class Forecast:
         """The same with the work on targets and test images spread over more devices."""
         step = self.step.at(self.targets / devices)
         evaluation = self.evaluation.at(self.evaluated / devices)
-        return self.steps * step + self.evaluations * evaluation
+        return self.steps * step + self.evaluations * evaluation + self.networks
 
 
 def plan_run(config: ConfigDict, console: Console | None = None) -> Forecast:
@@ -83,16 +86,20 @@ def plan_run(config: ConfigDict, console: Console | None = None) -> Forecast:
     tests = len(data.test_subset(dataset, config.eval.num_test)[1])
     labelled = setup.label_targets(config, train_size)
     total = setup.total_steps(config, train_size)
+    evaluations = len(setup.marks(config, total) | {0})
     probed = probe.Probe(config, dataset, kernel, mesh)
+    with signals.stop_signals() as stopping:
+        before_end, at_end = probed.networks(Watch(stopping, console))
     found = Forecast(
         steps=total,
-        evaluations=len(setup.marks(config, total) | {0}),
+        evaluations=evaluations,
         targets=targets,
         tests=tests,
         labelled=labelled,
         support=config.support.size,
         step=probe.fit(probed.step, targets),
         evaluation=probe.fit(probed.evaluation, tests + labelled),
+        networks=(evaluations - 1) * before_end + at_end,
     )
     console.outcome(_words(config, dataset, mesh, found))
     return found
@@ -116,6 +123,7 @@ def _words(config: ConfigDict, dataset: Dataset, mesh: Mesh, found: Forecast) ->
         f"{count(cost.flops_per_pair)}flop each, with the gradient where there is one",
         f"  step       {_time(one_step)}, {_time(found.step.fixed)} of them whatever the targets",
         f"  evaluation {_time(one_test)} on {tested}, {found.evaluations} times",
+        *_of_networks(config, found),
         f"  run        {found.steps} steps: {_time(found.seconds)}, and compiling at the start",
         f"  memory     {count(memory.host)}B of data on the host, "
         f"{count(memory.device)}B on each of {devices} devices",
@@ -130,6 +138,13 @@ def _words(config: ConfigDict, dataset: Dataset, mesh: Mesh, found: Forecast) ->
             f"  {name} at its float32 peak, never reached: {_time(seconds)} a step, {whole}"
         )
     return "\n".join(lines)
+
+
+def _of_networks(config: ConfigDict, found: Forecast) -> list[str]:
+    if not config.eval.networks:
+        return []
+    names = ", ".join(config.eval.networks)
+    return [f"  networks   {_time(found.networks)} for all trainings of {names} on the set"]
 
 
 def _time(seconds: float) -> str:

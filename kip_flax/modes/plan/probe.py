@@ -15,6 +15,8 @@ from kip_flax.algorithms.base import Problem
 from kip_flax.data import Dataset, Targets
 from kip_flax.kernels import Kernel
 from kip_flax.runs import evaluate, setup
+from kip_flax.runs.networks import make_network_evaluate
+from kip_flax.runtime.waiting import Watch
 
 _SECONDS = 4.0  # A probe with more targets than the first should take about so long.
 _FEW = 64  # Targets of the first probe.
@@ -58,8 +60,9 @@ class Probe:
         # Time does not depend on the pixels: whitening, which takes its own, is left out.
         rows = data.evenly(len(dataset.train_labels), _IMAGES)
         images, labels = dataset.train_images[rows], dataset.train_labels[rows]
-        fitted = preprocess.fit("standard", images)
-        self._targets = Targets(preprocess.apply(fitted, images), labels, dataset.num_classes)
+        self._fitted, self._dataset = preprocess.fit("standard", images), dataset
+        pixels = preprocess.apply(self._fitted, images)
+        self._targets = Targets(pixels, labels, dataset.num_classes)
         self._key = jax.random.key(config.seed)
 
     def step(self, count: int) -> float:
@@ -99,6 +102,15 @@ class Probe:
         )
         measure(images, labels)  # It compiles.
         return _median(lambda: measure(images, labels))
+
+    def networks(self, watch: Watch) -> tuple[float, float]:
+        """Seconds of the networks of an evaluation before the run's end and at it; 0 without."""
+        config = self._config
+        found = make_network_evaluate(config, self._dataset, self._fitted, self._mesh)
+        if found is None:
+            return 0.0, 0.0
+        images, labels = setup.first_support(config, self._targets, self._key)
+        return found.seconds(np.asarray(images), np.asarray(labels), watch)
 
     def _batches(self, count: int) -> Targets:
         """Whole batches of `count` targets, at least as many as the support has images."""
