@@ -57,13 +57,13 @@ def _measure(experiment: Experiment, data_dir: str, workdir: Path, results: Path
     rows = {row["network"]: row for row in content.get("rows", [])}
     if not set(NETWORKS) <= set(rows):
         raise KeyboardInterrupt  # It was told to stop.
-    recipe_words = _recipe(export.load_distilled(path), told["config"]["dataset"]["name"])
-    found = [_row(rows[name], recipe_words) for name in NETWORKS]
+    told_recipe = recipe_words(export.load_distilled(path), told["config"]["dataset"]["name"])
+    found = [figures_row(rows[name], told_recipe) for name in NETWORKS]
     record.write_networks(folder, found, {"hardware": content["hardware"]})
     return True
 
 
-def _row(row: dict[str, Any], recipe_words: str) -> figures.Row:
+def figures_row(row: dict[str, Any], words: str) -> figures.Row:
     """A row of a transfer as one of `networks.figures`."""
     name = row["network"]
     return {
@@ -71,13 +71,14 @@ def _row(row: dict[str, Any], recipe_words: str) -> figures.Row:
         "width": WIDTH if named.spec_of(name, "fc", 1) is not None else None,
         "on": figures.TEST,
         "seeds": len(row["accuracies"]),
-        "recipe": recipe_words,
+        "recipe": words,
         **{key: row[key] for key in ("mean", "std", "accuracies", "learning_rate", "l2")},
         "seconds": round(row["seconds"], 1),
     }
 
 
-def _recipe(distilled: export.Distilled, dataset: str) -> str:
+def recipe_words(distilled: export.Distilled, dataset: str) -> str:
+    """The recipe by which networks are trained on a set."""
     channels = distilled.images.shape[3]
     flips = sets.facts(dataset).may_be_mirrored(channels)
     made = recipe.make(RECIPE, len(distilled.images), channels, flips, {"width": WIDTH})

@@ -1,0 +1,81 @@
+"""What kernel and networks make of as many real images: random ones, and a coreset.
+
+  python -m results.coresets --data=data [--runs=runs/coresets]
+
+It is `--mode=transfer` as `results.networks` has it, with baselines, on a set of ten images of each
+data set; figures go into results/coresets.json. What is there is not measured again.
+"""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from kip_flax import export
+from kip_flax.modes.transfer.table import TABLE
+from kip_flax.runtime import files
+from results import networks, record, run_all
+from results.experiments import EXPERIMENTS, command
+from results.words import NETWORKS
+
+FILE = "coresets.json"
+SETS = ("random", "herding")
+EXPERIMENTS_OF_TEN = ("frepo_cifar10_10", "frepo_mnist_10")
+_KERNEL = "krr"
+
+
+def read(results: Path) -> list[dict[str, Any]]:
+    """Rows: 'dataset', 'size', 'set', 'krr' (0 to 1) and 'networks', by name."""
+    path = results / FILE
+    return json.loads(path.read_text()) if path.exists() else []
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Measures what is missing."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--data", default="", help="folder with the data sets' files")
+    parser.add_argument("--runs", default="runs/coresets", help="folder for the runs")
+    args = parser.parse_args(argv)
+    results = Path(__file__).resolve().parent
+    for experiment in EXPERIMENTS:
+        if experiment.name not in EXPERIMENTS_OF_TEN or not record.is_done(experiment, results):
+            continue
+        told = record.read(results / experiment.name)
+        dataset, size = told["config"]["dataset"]["name"], told["config"]["support"]["size"]
+        if any((row["dataset"], row["size"]) == (dataset, size) for row in read(results)):
+            continue
+        workdir = Path(args.runs).absolute() / experiment.name
+        fields = networks.FIELDS | {
+            "transfer.networks": (_KERNEL, *NETWORKS),
+            "transfer.baselines": SETS,
+        }
+        distilled = results / experiment.name / told["set"]
+        arguments = [
+            *command(experiment, 0, watched=False),
+            *(f"--config.{name}={value}".replace(" ", "") for name, value in fields.items()),
+            *run_all.data_field(args.data),
+            *("--mode=transfer", f"--distilled={distilled}", f"--workdir={workdir}"),
+        ]
+        run_all.program(arguments, workdir)
+        content = json.loads((workdir / TABLE).read_text())
+        recipe = networks.recipe_words(export.load_distilled(distilled), dataset)
+        shared = {"hardware": content["hardware"], "versions": content["versions"]}
+        rows = [
+            {"dataset": dataset, "size": size, **_row(content["rows"], name, recipe), **shared}
+            for name in SETS
+        ]
+        files.write_json(results / FILE, [*read(results), *rows])
+
+
+def _row(rows: list[dict[str, Any]], name: str, recipe: str) -> dict[str, Any]:
+    """What is kept of the rows of one set of a transfer."""
+    of_set = {row["network"]: row for row in rows if row["set"] == name}
+    return {
+        "set": name,
+        "krr": of_set[_KERNEL]["mean"],
+        "networks": {n: networks.figures_row(of_set[n], recipe) for n in NETWORKS},
+    }
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,160 @@
+"""Accuracy against core hours: the table in docs/rivals.md and its pictures, from all figures.
+
+python -m results.costs   writes both anew
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
+
+from kip_flax.modes.figures.draw import rendered
+from kip_flax.networks import figures
+from kip_flax.runtime import files
+from results import coresets, record, words
+from results.experiments import EXPERIMENTS
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGE = ROOT / "docs" / "rivals.md"
+DATASETS = ("cifar10", "mnist")
+_BEGIN, _END = "<!-- costs: written by python -m results.costs -->", "<!-- end of costs -->"
+_COLUMNS = ("Images", "Method", "Labels", "Core hours", "KRR", "Network", "Normalised")
+_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+
+
+@dataclass(frozen=True)
+class Cost:
+    """A set, what it took and what it reaches on all test images.
+
+    Attributes:
+        dataset: its name in configurations.
+        size: images of the set.
+        method, labels: in words.
+        core_hours: processor time from the real images on; None where nothing is computed.
+        krr: accuracy of kernel ridge regression, 0 to 1; None if not measured.
+        networks: rows of `networks.figures` by network; only those that were measured.
+    """
+
+    dataset: str
+    size: int
+    method: str
+    labels: str
+    core_hours: float | None
+    krr: float | None
+    networks: dict[str, figures.Row]
+
+
+def costs(results: Path, dataset: str) -> list[Cost]:
+    """Sets of a data set that networks were trained on, by their number of images and method."""
+    found = [
+        _cost(results / experiment.name)
+        for experiment in EXPERIMENTS
+        if record.is_done(experiment, results)
+    ]
+    found += [_coreset(row) for row in coresets.read(results)]
+    here = [one for one in found if one.dataset == dataset and one.networks]
+    return sorted(here, key=lambda one: (one.size, one.core_hours or 0.0))
+
+
+def _cost(folder: Path) -> Cost:
+    told = record.read(folder)
+    config = told["config"]
+    return Cost(
+        dataset=config["dataset"]["name"],
+        size=config["support"]["size"],
+        method=words.method(config),
+        labels=words.labels(config),
+        core_hours=_core_seconds(folder) / 3600,
+        krr=told["draws"][0]["final"]["accuracy"],
+        networks={row["network"]: row for row in told.get("network", [])},
+    )
+
+
+def _core_seconds(folder: Path) -> float:
+    """Of a row, and of the row whose set it went on from."""
+    told = record.read(folder)
+    start = Path(told["config"]["support"]["init"]).parent
+    before = _core_seconds(folder.parent / start.name) if start.name else 0.0
+    return before + float(told["draws"][0]["cpu_seconds"])
+
+
+def _coreset(row: dict[str, Any]) -> Cost:
+    return Cost(
+        dataset=row["dataset"],
+        size=row["size"],
+        method=f"{row['set']} real images",
+        labels="fixed",
+        core_hours=None,
+        krr=row["krr"],
+        networks=row["networks"],
+    )
+
+
+def table(found: list[Cost]) -> str:
+    """Markdown."""
+    lines = [f"| {' | '.join(_COLUMNS)} |", "|---" * len(_COLUMNS) + "|"]
+    for one in found:
+        hours = "" if one.core_hours is None else f"{one.core_hours:.2g}"
+        krr = "" if one.krr is None else f"{100 * one.krr:.2f}"
+        by_networks = words.by_networks({"network": list(one.networks.values())})
+        cells = (str(one.size), one.method, one.labels, hours, krr, *by_networks)
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def figure(found: list[Cost]) -> Figure:
+    """Accuracy of networks over core hours, a panel for each number of images."""
+    sizes = sorted({one.size for one in found if one.core_hours})
+    drawn = Figure(figsize=(4.6 * len(sizes), 3.6), layout="constrained")
+    axes = drawn.subplots(1, len(sizes), squeeze=False)[0]
+    for axis, size in zip(axes, sizes, strict=True):
+        of_size = [one for one in found if one.size == size and words.NETWORKS[0] in one.networks]
+        for number, one in enumerate(one for one in of_size if one.core_hours):
+            row = one.networks[words.NETWORKS[0]]
+            marker = _MARKERS[number % len(_MARKERS)]
+            style = {"fmt": marker, "ms": 5, "capsize": 2, "label": f"{one.method}, {one.labels}"}
+            axis.errorbar(one.core_hours, 100 * row["mean"], 100 * row["std"], **style)
+        for one in (one for one in of_size if not one.core_hours):
+            level = 100 * one.networks[words.NETWORKS[0]]["mean"]
+            axis.axhline(level, color="grey", lw=0.8, ls="--")
+            axis.annotate(
+                one.method, (0.99, level), ("axes fraction", "data"), fontsize=6, ha="right"
+            )
+        axis.set_xscale("log")
+        axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axis.set(xlabel="core hours", ylabel="test accuracy of networks, %", title=f"{size} images")
+        axis.grid(alpha=0.25)
+        axis.legend(fontsize=6)
+    return drawn
+
+
+def page(results: Path, text: str) -> str:
+    """The page `text` with the tables of all data sets between its two marks."""
+    head, rest = text.split(_BEGIN)
+    _, tail = rest.split(_END)
+    parts = []
+    for dataset in DATASETS:
+        found = costs(results, dataset)
+        name = words.dataset({"dataset": {"name": dataset}})
+        picture = f"![Accuracy of networks over core hours, {name}]({_picture(dataset)})"
+        parts.append(f"### {name}\n\n{table(found)}\n\n{picture}\n")
+    return f"{head}{_BEGIN}\n\n" + "\n".join(parts) + f"\n{_END}{tail}"
+
+
+def _picture(dataset: str) -> str:
+    return f"costs_{dataset}.png"
+
+
+def main() -> None:
+    """Writes the tables and draws the pictures."""
+    results = ROOT / "results"
+    files.write_bytes_atomic(PAGE, page(results, PAGE.read_text()).encode())
+    for dataset in DATASETS:
+        drawn = rendered(figure(costs(results, dataset)), "png")
+        files.write_bytes_atomic(PAGE.parent / _picture(dataset), drawn)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,105 @@
+"""Accuracy against core hours: the page is fresh, and the picture shows what the files say."""
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from results import coresets, costs, networks, record
+from results.words import NETWORKS
+
+RESULTS = Path(costs.__file__).parent
+
+
+def row(mean):
+    return {"network": NETWORKS[0], "mean": mean, "std": 0.01}
+
+
+def one(size, hours, mean, method="KIP"):
+    return costs.Cost("mnist", size, method, "fixed", hours, 0.9, {NETWORKS[0]: row(mean)})
+
+
+def test_the_page_is_what_the_figures_make_it():
+    text = costs.PAGE.read_text()
+    assert costs.page(RESULTS, text) == text
+    pictures = set(re.findall(r"\((costs_\w+\.png)\)", text))
+    assert pictures == {f"costs_{dataset}.png" for dataset in costs.DATASETS}
+    assert all((costs.PAGE.parent / name).exists() for name in pictures)
+
+
+@pytest.mark.parametrize("dataset", costs.DATASETS)
+def test_a_row_of_the_table_has_the_figures_of_its_files(dataset):
+    told = record.read(RESULTS / f"frepo_{dataset}_10")
+    by_name = {figure["network"]: figure["mean"] for figure in told["network"]}
+    (line,) = (
+        x
+        for x in costs.table(costs.costs(RESULTS, dataset)).splitlines()
+        if "| FRePo" in x and x.startswith("| 10 ")
+    )
+    cells = [cell.strip() for cell in line.strip("|").split("|")]
+    assert cells[3] == f"{told['draws'][0]['cpu_seconds'] / 3600:.2g}"
+    assert cells[4] == f"{100 * told['draws'][0]['final']['accuracy']:.2f}"
+    for cell, name in zip(cells[5:], NETWORKS, strict=True):
+        assert float(cell.split(" ± ")[0]) == pytest.approx(100 * by_name[name], abs=5e-3)
+
+
+def test_a_set_that_went_on_from_another_took_the_hours_of_both(tmp_path):
+    for name, init, seconds in (("first", "real", 100.0), ("then", "results/first/x.npz", 40.0)):
+        (tmp_path / name).mkdir()
+        told = {"config": {"support": {"init": init}}, "draws": [{"cpu_seconds": seconds}]}
+        (tmp_path / name / record.FIGURES).write_text(json.dumps(told))
+    assert costs._core_seconds(tmp_path / "first") == 100
+    assert costs._core_seconds(tmp_path / "then") == 140
+
+
+def test_the_picture_has_a_panel_for_each_size_and_a_point_for_each_set():
+    found = [
+        one(10, 0.1, 0.8),
+        one(10, 2.0, 0.9),
+        one(100, 1.0, 0.95),
+        one(10, None, 0.5, "random"),
+    ]
+    ten, hundred = costs.figure(found).axes
+    assert ten.get_title() == "10 images"
+    points = [container.lines[0].get_xydata()[0] for container in ten.containers]
+    np.testing.assert_allclose(points, [(0.1, 80), (2.0, 90)])
+    (point,) = (container.lines[0].get_xydata()[0] for container in hundred.containers)
+    np.testing.assert_allclose(point, (1.0, 95))
+    assert [text.get_text() for text in ten.texts] == ["random"]
+    assert ten.get_xscale() == "log"
+
+
+def test_coresets_are_measured_like_rows_and_once(tmp_path, monkeypatch):
+    """The program is replaced by one that writes the table that it would write."""
+    asked = []
+
+    def program(arguments, workdir):
+        asked.append(arguments)
+        workdir.mkdir(parents=True)
+        rows = [
+            {"set": name, "size": 10, "network": network, "accuracies": [0.5, 0.7], "mean": 0.6,
+             "std": 0.1, "learning_rate": 1e-3, "l2": 0.0, "seconds": 1.0}
+            for name in ("distilled", *coresets.SETS)
+            for network in ("krr", *NETWORKS)
+        ]  # fmt: skip
+        told = {"rows": rows, "hardware": "h", "versions": {}}
+        (workdir / coresets.TABLE).write_text(json.dumps(told))
+
+    monkeypatch.setattr(coresets.run_all, "program", program)
+    monkeypatch.setattr(coresets, "FILE", str(tmp_path / "coresets.json"))
+    for _ in range(2):
+        coresets.main(["--data=data", f"--runs={tmp_path / 'runs'}"])
+    assert len(asked) == len(coresets.EXPERIMENTS_OF_TEN)
+    assert "--config.transfer.baselines=('random','herding')" in asked[0]
+    for name, value in networks.FIELDS.items():
+        if name not in ("transfer.networks", "transfer.baselines"):
+            assert f"--config.{name}={value}".replace(" ", "") in asked[0]
+    kept = coresets.read(RESULTS)
+    assert [(r["dataset"], r["set"], r["krr"]) for r in kept] == [
+        ("cifar10", "random", 0.6), ("cifar10", "herding", 0.6),
+        ("mnist", "random", 0.6), ("mnist", "herding", 0.6),
+    ]  # fmt: skip
+    found = [one for one in costs.costs(RESULTS, "mnist") if one.core_hours is None]
+    assert [one.method for one in found] == ["random real images", "herding real images"]
