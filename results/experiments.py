@@ -204,7 +204,7 @@ def _frepo(dataset: str, size: int, steps: int) -> Experiment:
         "report.num_train": 0,
     }
     if size > 10:
-        fields |= {"eval.steps": (), "eval.networks": ()}
+        fields |= {"eval.steps": (0,), "eval.networks": ()}
     return Experiment(f"frepo_{dataset}_{size}", f"frepo_{dataset}", fields)
 
 
