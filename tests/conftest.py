@@ -2,9 +2,10 @@
 
 Most of the time goes into compiling programs that run once or twice. LLVM leaves out optimisations
 (here and in the processes that tests start), unless XLA_FLAGS says otherwise as in run_slow.sh; and
-runs of equal shape find what was compiled in a cache for the session.
+runs of equal shape find what was compiled in a cache for the session, which workers share.
 """
 
+import os
 import tempfile
 
 import jax
@@ -14,13 +15,16 @@ from kip_flax import architectures as arch
 from kip_flax import kernels
 from kip_flax.runtime import sharding
 
-_CACHE = tempfile.TemporaryDirectory(prefix="kip_flax_tests_")  # Removed when Python ends.
+_CACHE = "KIP_FLAX_TESTS_CACHE"
+if _CACHE not in os.environ:  # The first process; its workers inherit the name.
+    _FOLDER = tempfile.TemporaryDirectory(prefix="kip_flax_tests_")  # Removed when Python ends.
+    os.environ[_CACHE] = _FOLDER.name
 
 sharding.add_xla_flags({"xla_backend_optimization_level": 0})
 sharding.prepare_cpu_devices()
 jax.config.update("jax_num_cpu_devices", 4)
 jax.config.update("jax_enable_x64", True)
-jax.config.update("jax_compilation_cache_dir", _CACHE.name)
+jax.config.update("jax_compilation_cache_dir", os.environ[_CACHE])
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
 from made_transfers import files  # noqa: E402, F401
