@@ -97,10 +97,11 @@ def test_export_and_import(tmp_path):
     assert (tmp_path / "out" / "README.md").read_text().startswith("---\n")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changes",
     [
-        pytest.param((), marks=pytest.mark.slow, id="as it is"),
+        pytest.param((), id="as it is"),
         pytest.param(("--config.kernel.architecture=fc", "--config.kernel.depth=1"), id="fc"),
     ],
 )

@@ -51,6 +51,9 @@ def test_gradients_of_both_sets_and_more_rows_than_columns(implementation):
     check(implementation, arch.convnet_plain(1), x2, x1, wrt=(0, 1), w_std=1.2, b_std=0.3)
 
 
+@pytest.mark.parametrize(
+    "implementation", ["cpu", pytest.param("xla", marks=pytest.mark.slow)], indirect=True
+)
 def test_convnet_at_32x32x3(implementation):
     """CIFAR-10: the published network."""
     x1, x2 = image_sets(32, 3, ("1e-3", "ordinary"))

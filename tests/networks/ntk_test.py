@@ -38,7 +38,13 @@ SMALL = {
 }
 
 
-@pytest.mark.parametrize("name", arch.ARCHITECTURES)
+_SLOW = "myrtle"  # A quarter of a minute.
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=[pytest.mark.slow] if n == _SLOW else []) for n in arch.ARCHITECTURES],
+)
 def test_wide_networks_have_our_kernel(name):
     spec, shape = SMALL[name]
     # That compiles in a quarter of the time; kernels/build_test holds it against ours.
