@@ -2,10 +2,12 @@
 
   python -m results.networks --data=data [--runs=runs/networks] [--only=NAME,NAME]
 
-It is `--mode=transfer` by the recipe 'auto' on all test images, at low priority. The figures are
-kept in results/NAME/figures.json, and the table is made anew after every row.
+It is `--mode=transfer` by the recipe 'auto' on all test images, at low priority, for one network
+after the other. The figures are kept in results/NAME/figures.json, and the table is made anew after
+every row.
 """
 
+import functools
 import json
 from pathlib import Path
 from typing import Any
@@ -21,7 +23,6 @@ from results.words import NETWORKS
 RECIPE, WIDTH = "auto", 128
 SEEDS = 5
 FIELDS: dict[str, Any] = {
-    "transfer.networks": NETWORKS,
     "transfer.recipe": RECIPE,
     "transfer.width": WIDTH,
     "transfer.seeds": SEEDS,
@@ -34,32 +35,36 @@ FIELDS: dict[str, Any] = {
 
 def main(argv: list[str] | None = None) -> None:
     """Measures what is missing of all experiments, or of those that `--only` names."""
-    run_all.go_through(_measure, __doc__ or "", "runs/networks", argv)
+    for network in NETWORKS:
+        work = functools.partial(_measure, network)
+        run_all.go_through(work, __doc__ or "", "runs/networks", argv)
 
 
-def _measure(experiment: Experiment, data_dir: str, workdir: Path, results: Path) -> bool:
-    """Measures a row that is done and lacks the figures of some network."""
+def _measure(
+    network: str, experiment: Experiment, data_dir: str, workdir: Path, results: Path
+) -> bool:
+    """Measures a row that is done and lacks the figures of the network."""
     folder = results / experiment.name
     if not record.is_done(experiment, results):
         return False
     told = record.read(folder)
-    if {row["network"] for row in told.get("network", [])} >= set(NETWORKS):
+    if network in {row["network"] for row in told.get("network", [])}:
         return False
-    path = folder / told["set"]
+    path, workdir = folder / told["set"], workdir / network.replace(":", "_")
+    fields = FIELDS | {"transfer.networks": (network,)}
     arguments = [
         *command(experiment, told["draws"][0]["seed"], watched=False),
-        *(f"--config.{name}={value}".replace(" ", "") for name, value in FIELDS.items()),
+        *(f"--config.{name}={value}".replace(" ", "") for name, value in fields.items()),
         *run_all.data_field(data_dir),
         *("--mode=transfer", f"--distilled={path}", f"--workdir={workdir}"),
     ]
     run_all.program(arguments, workdir)
     content = json.loads((workdir / TABLE).read_text()) if (workdir / TABLE).exists() else {}
-    rows = {row["network"]: row for row in content.get("rows", [])}
-    if not set(NETWORKS) <= set(rows):
+    if not content.get("rows"):
         raise KeyboardInterrupt  # It was told to stop.
-    told_recipe = recipe_words(export.load_distilled(path), told["config"]["dataset"]["name"])
-    found = [figures_row(rows[name], told_recipe) for name in NETWORKS]
-    record.write_networks(folder, found, {"hardware": content["hardware"]})
+    (row,) = content["rows"]
+    by = recipe_words(export.load_distilled(path), told["config"]["dataset"]["name"])
+    record.add_network(folder, figures_row(row, by) | {"hardware": content["hardware"]})
     return True
 
 

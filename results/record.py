@@ -148,16 +148,16 @@ def is_done(experiment: Experiment, results: Path) -> bool:
     return seeds == list(experiment.seeds)
 
 
-def write_networks(folder: Path, rows: list[net_figures.Row], facts: dict[str, Any]) -> None:
-    """Adds to the figures in results/NAME what networks reach on its set.
+def add_network(folder: Path, row: net_figures.Row) -> None:
+    """Adds to the figures in results/NAME what a network reaches on its set.
 
     Args:
         folder: results/NAME.
-        rows: as in `networks.figures`, with `seeds`, how many were trained.
-        facts: how they were measured, JSON values.
+        row: as in `networks.figures`, with `seeds`, how many were trained, and how it was measured.
     """
-    told = {**facts, "commit": _commit(), "date": datetime.date.today().isoformat()}
-    files.write_json(folder / FIGURES, {**read(folder), "network": [row | told for row in rows]})
+    told = {**row, "commit": _commit(), "date": datetime.date.today().isoformat()}
+    before = read(folder)
+    files.write_json(folder / FIGURES, {**before, "network": [*before.get("network", []), told]})
 
 
 def is_stopped(workdir: Path) -> bool:

@@ -246,8 +246,9 @@ def test_networks_are_measured_once_and_told(tmp_path, monkeypatch):
     after = record.read(tmp_path / "kept" / name)
     rows = after.pop("network")
     assert after == told
-    measured = json.loads((tmp_path / "runs" / name / "transfer.json").read_text())["rows"]
-    for row, other in zip(rows, measured, strict=True):
+    for row, folder in zip(rows, ("convnet_plain_3", "convnet_in"), strict=True):
+        path = tmp_path / "runs" / name / folder / "transfer.json"
+        (other,) = json.loads(path.read_text())["rows"]
         assert row["network"] == other["network"]
         assert row["accuracies"] == other["accuracies"]
         assert (row["on"], row["seeds"]) == ("test", 2)
@@ -258,7 +259,7 @@ def test_networks_are_measured_once_and_told(tmp_path, monkeypatch):
     assert f"| 93.87 | - | {cells[0]} | {cells[1]} | 60 |" in text
     assert cells[0] in (tmp_path / "kept" / name / card.CARD).read_text()
     networks.main(arguments)
-    assert len(programs) == 1
+    assert len(programs) == 2
 
 
 def test_a_row_without_the_figures_of_networks_is_not_measured():
