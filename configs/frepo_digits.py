@@ -4,7 +4,9 @@ Setting: Zhou et al., NeurIPS 2022 (arXiv 2206.00719), with a ConvNet of two blo
 without normalisation.
 
 Expected: no figure is published.
-Measured: not yet.
+Measured: 58.50 -> 91.64 % by the kernel; `convnet_plain:2` of width 128 by the recipe 'auto'
+90.64 +- 0.85 % (five networks, all test images). 29 s with the networks, on two cores (Intel Xeon)
+that did other work.
 
 Run: python main.py --config=configs/frepo_digits.py --workdir=runs/frepo_digits
 """
