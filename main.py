@@ -3,6 +3,7 @@
   python main.py --config=configs/kip_digits.py --workdir=runs/digits [--config.FIELD=VALUE ...]
   python main.py --config=configs/kip_digits.py --mode=evaluate --distilled=FILE.npz
   python main.py --config=configs/kip_digits.py --mode=transfer --distilled=FILE.npz --workdir=DIR
+  python main.py --mode=predict --network=DIR --pictures=DIR --workdir=DIR
   python main.py --config=configs/kip_digits.py --mode=plan
   python main.py --config=configs/kip_digits.py --mode=compare --compare=DIR,FILE.npz --workdir=DIR
   python main.py --mode=export --distilled=FILE.npz --workdir=DIR
@@ -11,7 +12,8 @@
   python main.py --mode=figures --workdir=DIR[,DIR...]
 
 Exit code 0: finished, or stopped by SIGTERM or Ctrl-C with everything saved; 2: a mistake that one
-line on stderr explains; 3: one of several processes was lost, which a line explains too.
+line on stderr explains; 3: one of several processes was lost, which a line explains too; 4: some
+pictures could not be read (--mode=predict), a line for each, and the others have their rows.
 """
 
 import os
@@ -42,6 +44,8 @@ flags.DEFINE_integer("num_processes", None, "How many processes share the run.")
 flags.DEFINE_integer("process_id", None, "Which of them this is, from 0.")
 flags.DEFINE_string("distilled", None, "File with a distilled set (all modes but train and plan).")
 flags.DEFINE_list("compare", [], "Folders of runs and distilled files (--mode=compare).")
+flags.DEFINE_string("network", None, "Folder with a trained network (--mode=predict).")
+flags.DEFINE_string("pictures", None, "Folder with pictures (--mode=predict).")
 flags.DEFINE_string("layout", "auto", "Whose layout the file has (--mode=import).")
 
 
@@ -111,6 +115,8 @@ def _command(console: Console) -> modes.Command:
         FLAGS.distilled or "",
         tuple(FLAGS.compare),
         FLAGS.layout,
+        FLAGS.network or "",
+        FLAGS.pictures or "",
         console,
     )
 

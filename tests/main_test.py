@@ -20,7 +20,7 @@ from command import DIGITS, QUICK, ROOT, run
         ((DIGITS, "--workdri=x"), "Unknown command line flag 'workdri'. Did you mean: workdir"),
         (
             (DIGITS, "--mode=fly"),
-            "unknown mode 'fly': --mode is one of train, evaluate, transfer, plan",
+            "unknown mode 'fly': --mode is one of train, evaluate, transfer, predict, plan",
         ),
         ((DIGITS, "train"), "unknown argument 'train'"),
         ((DIGITS,), "--mode=train needs --workdir=PATH"),

@@ -201,18 +201,29 @@ def npz_part(
     return (images if images.ndim == 4 else images[..., None]), labels
 
 
-def read_picture(path: Path, size: int) -> np.ndarray:
+def read_picture(path: Path, size: int, grey: bool = False) -> np.ndarray:
     """A picture as uint8 (size, size, 3): upright, RGB, centre-cropped to a square, resized.
 
-    Transparency is dropped; 16-bit grey is scaled to 8 bits.
+    Transparency is dropped; 16-bit grey is scaled to 8 bits. If `grey`, it is (size, size, 1).
     """
     with _decoding(path, "picture"), Image.open(path) as opened:
         picture = ImageOps.exif_transpose(opened)
         if picture.mode.startswith("I"):
             # Pillow would clip these at 255 instead of scaling them.
             picture = Image.fromarray((np.asarray(picture) // 257).clip(0, 255).astype(np.uint8))
-        fitted = ImageOps.fit(picture.convert("RGB"), (size, size), Image.Resampling.BICUBIC)
-        return np.asarray(fitted)
+        colours = picture.convert("L" if grey else "RGB")
+        fitted = np.asarray(ImageOps.fit(colours, (size, size), Image.Resampling.BICUBIC))
+        return fitted[..., None] if grey else fitted
+
+
+def pictures_below(root: Path) -> list[Path]:
+    """Sorted paths of the pictures in `root` and in the folders below it."""
+    if not root.is_dir():
+        raise UserError(f"{root} is not a folder: name one with pictures.")
+    paths = sorted(p for p in root.rglob("*") if p.suffix.lower() in _PICTURES and p.is_file())
+    if not paths:
+        raise UserError(f"{root} holds no picture ({' '.join(_PICTURES)}): add some.")
+    return paths
 
 
 def class_folders(root: Path) -> tuple[str, ...]:

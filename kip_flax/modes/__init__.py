@@ -14,7 +14,7 @@ from kip_flax.runtime.errors import UserError
 __all__ = ["NAMES", "Command", "Mode", "find"]
 
 _ORDER = (
-    *("train", "evaluate", "transfer", "plan", "compare"),
+    *("train", "evaluate", "transfer", "predict", "plan", "compare"),
     *("export_set", "import_set", "report", "figures"),
 )
 # Packages by the name of their mode: `import` is no module's name, `import_set` is.

@@ -18,6 +18,7 @@ class Command:
         distilled: file of `--distilled`; "" if not given.
         compare: folders and files of `--compare`.
         layout: whose layout the file of `--distilled` has.
+        network, pictures: folders of `--network` and `--pictures`; "" if not given.
         console: what the mode says goes there.
     """
 
@@ -26,6 +27,8 @@ class Command:
     distilled: str
     compare: tuple[str, ...]
     layout: str
+    network: str
+    pictures: str
     console: Console
 
 

@@ -161,6 +161,22 @@ def make_trainer(net: Functions, recipe: Recipe, mesh: Mesh) -> Trainer:
     )
 
 
+def weights_of(recipe: Recipe, states: Tree, place: int) -> tuple[tuple[Tree, Tree], ...]:
+    """What one of the networks is judged by, in the host's memory.
+
+    Args:
+        recipe: how it was trained.
+        states: of all.
+        place: which of them.
+
+    Returns:
+        Its parameters and running averages; if `recipe.centred`, also those that it began with.
+    """
+    used = states["average"] if recipe.average else (states["params"], states["other"])
+    parts = [used, states["first"]] if recipe.centred else [used]
+    return tuple(jax.device_get(jax.tree.map(lambda leaf: leaf[place], part)) for part in parts)
+
+
 def share_of_rate(
     recipe: Recipe, step: ArrayLike, num_steps: ArrayLike, warmup: ArrayLike
 ) -> jax.Array:

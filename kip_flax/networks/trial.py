@@ -99,16 +99,34 @@ class Progress:
 
 
 @dataclass(frozen=True)
+class Trained:
+    """A network that a seed trained.
+
+    Attributes:
+        seed: of weights and batches.
+        held_out, test: accuracies on the images that choices are made on, and on the test images.
+        weights: reads its weights from the device, see `train.weights_of`.
+    """
+
+    seed: int
+    held_out: float
+    test: float
+    weights: Callable[[], Tree]
+
+
+@dataclass(frozen=True)
 class Kept:
     """What a trial goes on from, and what keeps it.
 
     Attributes:
         progress: where an earlier part of it ended, as `save` was given it.
         save: is called now and then, and when told to stop, with where the trial is.
+        trained: is called with every network that a seed trained; None: nothing is.
     """
 
     progress: Progress = field(default_factory=Progress)
     save: Callable[[Progress], None] = lambda _: None
+    trained: Callable[[Trained], None] | None = None
 
 
 @dataclass(frozen=True)
@@ -297,7 +315,7 @@ class _Work:
         kept: Kept,
     ):
         self.trial, self.watch, self.what, self.at = trial, watch, what, kept.progress
-        self.saver = _Saver(kept.save)
+        self.saver, self.trained = _Saver(kept.save), kept.trained
         self.images = drawn[0] * trial.scale
         self.labels = np.stack([train.training_labels(y, trial.recipe) for y in drawn[1]])
         self.evaluated: dict[bool, tuple[Any, Any]] = {}
@@ -375,10 +393,25 @@ class _Work:
         trainings = self._trainings(filled, largest)
         states = self._advance(states, trainings, recipe, told)
         accuracies = self._accuracies(states, recipe, jobs[0].choice, told)
+        if self.trained is not None and not jobs[0].choice:
+            self._hand_over(jobs, states, accuracies, told)
         return [
             Measured(**dataclasses.asdict(job), largest=rate, accuracy=accuracy)
             for job, rate, accuracy in zip(jobs, largest, accuracies, strict=False)
         ]
+
+    def _hand_over(
+        self, jobs: list[_Job], states: Tree, test: list[float | None], told: str
+    ) -> None:
+        """Gives every network that did not diverge to who asked for it."""
+        assert self.trained is not None
+        recipe = self.trial.recipe
+        held_out = self._accuracies(states, recipe, True, f"{told}, on held-out images")
+        for place, job in enumerate(jobs):
+            found, tested = held_out[place], test[place]
+            if found is not None and tested is not None:
+                weights = functools.partial(train.weights_of, recipe, states, place)
+                self.trained(Trained(job.seed, found, tested, weights))
 
     def _filled(self, jobs: list[_Job]) -> list[_Job]:
         """As many as there are devices: some are trained twice where there are fewer."""

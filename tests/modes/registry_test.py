@@ -82,7 +82,10 @@ def test_a_mode_of_ones_own_is_one_file(foreign):
 @pytest.mark.parametrize(
     ("name", "told"),
     [
-        ("fly", "unknown mode 'fly': --mode is one of train, evaluate, transfer, plan, compare, "),
+        (
+            "fly",
+            "unknown mode 'fly': --mode is one of train, evaluate, transfer, predict, plan, ",
+        ),
         ("my_modes.none", "mode is 'my_modes.none': take one of train, .* by its dotted name"),
         ("my_modes.empty", "--mode=my_modes.empty: the module has no MODE"),
     ],

@@ -1,11 +1,13 @@
 """The tutorial runs from top to bottom, as it stands, on pictures that it makes of real digits."""
 
+import csv
 import re
 import shlex
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -50,14 +52,18 @@ def test_the_tutorial_runs_from_top_to_bottom(folder, monkeypatch):
             )
             assert (done.returncode, done.stderr) == (0, ""), what
             said.append(done.stdout)
-    assert len(said) == 5
-    _, distilled, transferred, classified, exported = said
+    assert len(said) == 6
+    _, distilled, transferred, predicted, classified, exported = said
     before, after = re.search(r"accuracy +(\S+)% at step 0, (\S+)% at step 60", distilled).groups()
     assert float(before) < 75 < 95 < float(after)
     (learned,) = re.findall(r"^8 distilled +\S+ +(\S+) ±", transferred, re.MULTILINE)
     (real,) = re.findall(r"^8 random +\S+ ± \S+ +(\S+) ±", transferred, re.MULTILINE)
     assert float(learned) > float(real) + 10
-    assert classified == "zero\n"
+    assert re.search(r"720 pictures, .*/runs/mine_predictions/predictions\.csv$", predicted)
+    with open(folder / "runs" / "mine_predictions" / "predictions.csv", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert np.mean([row["file"].split("/")[0] == row["class"] for row in rows]) > 0.9
+    assert classified == "['zero']\n"
     assert "data-set card" in exported
     with Image.open(folder / "runs" / "mine" / "images.png") as picture:
         assert picture.width > 500

@@ -147,6 +147,8 @@ class Contest:
             images, labels = real.pool.take(np.resize(np.arange(len(real.pool.labels)), size))
             cost = trial.probe(images[None], labels[None], session.watch, f"{name} on {size}")
             seconds += count * trial.seconds(cost) + cost.once
+            if session.best is not None and size == session.best.size:
+                seconds += trial.rounds[1] * len(real.held_out.labels) * cost.image
             spent += cost.compiling
             trainings += count * trial.trainings
         if not trainings:

@@ -7,6 +7,7 @@ unfinished one in a checkpoint: the same command goes on from there.
 """
 
 import zlib
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -16,6 +17,7 @@ from kip_flax import export
 from kip_flax.data import Dataset
 from kip_flax.kernels import Kernel
 from kip_flax.modes.transfer import contest, session, sets
+from kip_flax.modes.transfer.best import FOLDER, BestNetwork
 from kip_flax.modes.transfer.sets import ImageSet, RealImages
 from kip_flax.modes.transfer.table import Table
 from kip_flax.networks.named import KRR
@@ -73,13 +75,21 @@ def _transfer(
     recipe = contenders.protocol.recipe_of(len(distilled.images))
     watch.say(_summary(config, path, len(distilled.images), real, workdir, recipe))
 
-    with session.open_session(workdir, watch) as opened:
+    best = BestNetwork(
+        folder=Path(workdir) / FOLDER,
+        like=networks.described(config, recipe.width),
+        dataset=dataset,
+        fitted=real.fitted,
+        facts={"dataset": dataset.name, "set": path, "images": len(distilled.images)},
+        size=len(distilled.images),
+    )
+    with session.open_session(workdir, watch, best) as opened:
         missing = contenders.missing(table, [(s.name, s.size) for s in measured])
         if told := contenders.forecast(missing, real, opened):
             watch.say(told)
         contenders.fill(table, measured, real, opened)
     session.discard(workdir)
-    console.outcome(table.finish(contenders.names, measured))
+    console.outcome("\n".join(filter(None, (table.finish(contenders.names, measured), best.words))))
     table.check_diverged(contenders.names, measured, contenders.protocol.recipe_of(1))
 
 
@@ -96,7 +106,7 @@ def _prepared(
     held_out, num_test = config.transfer.held_out, config.eval.num_test
     real = sets.real_images(dataset, fitted, held_out, num_test, keys.held_out)
     return real, [
-        sets.of_file("distilled", distilled),
+        sets.of_file(sets.DISTILLED, distilled),
         *_baselines(config, path, size, real, kernel),
         *_random_draws(config, size, real, keys.draws),
     ]

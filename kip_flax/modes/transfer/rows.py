@@ -10,7 +10,7 @@ from jax.sharding import Mesh
 from kip_flax.data import Targets
 from kip_flax.kernels import Kernel
 from kip_flax.modes.transfer.session import Session
-from kip_flax.modes.transfer.sets import ImageSet
+from kip_flax.modes.transfer.sets import DISTILLED, ImageSet
 from kip_flax.modes.transfer.table import summary
 from kip_flax.networks.trial import Kept, Outcome, Trial
 from kip_flax.runs import evaluate
@@ -66,13 +66,12 @@ def network_row(name: str, trial_of: Callable[[int], Trial], session: Session) -
         began = time.perf_counter()
         trial = trial_of(image_set.size)
         job = f"{name} on {image_set.size} {image_set.name}"
-        outcome = trial.run(
-            image_set.images,
-            image_set.labels,
-            session.watch,
-            job,
-            Kept(session.restore(job, trial.template), functools.partial(session.save, job)),
-        )
+        best, trained = session.best, None
+        if best is not None and image_set.name == DISTILLED:
+            trained = functools.partial(best.offer, name, trial)
+        save = functools.partial(session.save, job)
+        kept = Kept(session.restore(job, trial.template), save, trained)
+        outcome = trial.run(image_set.images, image_set.labels, session.watch, job, kept)
         return told(trial, outcome) | {"seconds": time.perf_counter() - began}
 
     return row

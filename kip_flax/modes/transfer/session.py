@@ -11,6 +11,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from kip_flax.modes.transfer.best import BestNetwork
 from kip_flax.networks.trial import Measured, Progress
 from kip_flax.runs import checkpoint
 from kip_flax.runtime.waiting import Watch
@@ -23,11 +24,12 @@ class Session:
 
     Attributes:
         watch: tells progress and stops the work.
+        best: keeps the best network on the distilled set; None: none is kept.
     """
 
-    def __init__(self, manager: ocp.CheckpointManager, watch: Watch):
+    def __init__(self, manager: ocp.CheckpointManager, watch: Watch, best: BestNetwork | None):
         self._manager = manager
-        self.watch = watch
+        self.watch, self.best = watch, best
 
     def save(self, job: str, progress: Progress) -> None:
         """Keeps where a trial is, in the place of what was kept before.
@@ -71,11 +73,11 @@ class Session:
 
 
 @contextlib.contextmanager
-def open_session(workdir: str, watch: Watch) -> Iterator[Session]:
+def open_session(workdir: str, watch: Watch, best: BestNetwork | None = None) -> Iterator[Session]:
     """A session whose checkpoint lies in `workdir`."""
     folder = os.path.join(workdir, _FOLDER)
     with checkpoint.open_manager(folder, keep=1) as manager:
-        yield Session(manager, watch)
+        yield Session(manager, watch, best)
 
 
 def discard(workdir: str) -> None:

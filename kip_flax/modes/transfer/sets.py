@@ -16,6 +16,7 @@ from kip_flax.preprocess import Preprocess
 from kip_flax.runs import networks
 from kip_flax.runtime.errors import UserError
 
+DISTILLED = "distilled"  # The set that a transfer is about.
 _TILE = 500
 
 
@@ -41,11 +42,13 @@ class RealImages:
         pool: training images that baselines draw from.
         held_out: training images that learning rate and L2 are chosen on.
         test: accuracies are measured on them.
+        fitted: how they are preprocessed.
     """
 
     pool: Targets
     held_out: Targets
     test: Targets
+    fitted: Preprocess
 
 
 def real_images(
@@ -64,7 +67,7 @@ def real_images(
     pool = Targets(training, dataset.train_labels, dataset.num_classes)
     images, labels = data.test_subset(dataset, num_test)
     test = Targets(preprocess.apply(fitted, images), labels, dataset.num_classes)
-    return RealImages(*hold_out(pool, held_out, key), test)
+    return RealImages(*hold_out(pool, held_out, key), test, fitted)
 
 
 def hold_out(pool: Targets, share: float, key: jax.Array) -> tuple[Targets, Targets]:

@@ -1,0 +1,96 @@
+"""`--mode=predict`: a trained network names the classes of the pictures in a folder."""
+
+import csv
+import io
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from kip_flax import networks
+from kip_flax.data import readers
+from kip_flax.networks.saved import Predictions, TrainedNetwork
+from kip_flax.runs.folder import RunFolder
+from kip_flax.runtime import files
+from kip_flax.runtime.console import Console, count
+from kip_flax.runtime.errors import UserError
+
+FILE = "predictions.csv"
+UNREADABLE = 4  # The exit code where some pictures could not be read.
+_PART = 1000  # Pictures that are held at once.
+
+
+def predict_pictures(
+    network: str, pictures: str, workdir: str, console: Console | None = None
+) -> int:
+    """Writes predictions.csv into `workdir`: file, class, and the score of every class.
+
+    Pictures lie in the folder `pictures` or in folders below it. They are made upright, cropped to
+    a square and resized like those of `dataset.name='folder'`; for a network of grey images they
+    are made grey. One that cannot be read is named, and left out.
+
+    Returns:
+        How many pictures have a row.
+
+    Raises:
+        UserError: there is no network, no picture, or none that can be read.
+        SystemExit: code `UNREADABLE` if some could not be read; the others have their rows.
+    """
+    console = console or Console()
+    found = networks.load(network)
+    root = Path(pictures).expanduser()
+    paths = readers.pictures_below(root)
+    folder = RunFolder.make(workdir)
+    rows: list[list[str]] = []
+    unreadable: list[str] = []
+    for start in range(0, len(paths), _PART):
+        read, images = _read(paths[start : start + _PART], found, unreadable)
+        if read:
+            names = [path.relative_to(root).as_posix() for path in read]
+            rows += _rows(names, found.predict(images))
+        console.progress(f"picture {min(len(paths), start + _PART)}/{len(paths)}")
+    for told in unreadable:
+        print(f"error: {told}", file=sys.stderr)
+    if not rows:
+        raise UserError(f"none of the {len(paths)} pictures in {root} can be read: see above.")
+    path = folder.path / FILE
+    files.write_bytes_atomic(path, _table(found.class_names, rows))
+    console.outcome(f"{count(len(rows))} pictures, {path}")
+    if unreadable:
+        sys.exit(UNREADABLE)
+    return len(rows)
+
+
+def _read(
+    paths: list[Path], network: TrainedNetwork, unreadable: list[str]
+) -> tuple[list[Path], np.ndarray]:
+    """Those that can be read, as the network takes them; a line on each that cannot."""
+    height, width, channels = network.image_shape
+    if height != width or channels not in (1, 3):
+        raise UserError(
+            f"the network takes images {network.image_shape}, which pictures are not made into: "
+            f"call kip_flax.networks.load(...).predict with arrays."
+        )
+    read, images = [], []
+    for path in paths:
+        try:
+            images.append(readers.read_picture(path, height, grey=channels == 1))
+            read.append(path)
+        except UserError as error:
+            unreadable.append(str(error))
+    return read, np.stack(images) if images else np.zeros((0, *network.image_shape), np.uint8)
+
+
+def _rows(names: list[str], predictions: Predictions) -> list[list[str]]:
+    return [
+        [name, said, *(f"{score:.6g}" for score in scores)]
+        for name, said, scores in zip(names, predictions.names, predictions.scores, strict=True)
+    ]
+
+
+def _table(class_names: tuple[str, ...], rows: list[list[str]]) -> bytes:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["file", "class", *(f"score of {name}" for name in class_names)])
+    writer.writerows(rows)
+    return text.getvalue().encode()

@@ -1,0 +1,80 @@
+"""The network of a transfer that does best on held-out images is kept, to be used."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import kip_flax
+from kip_flax.data import Dataset
+from kip_flax.networks import named, saved
+from kip_flax.networks.trial import Trained, Trial
+from kip_flax.preprocess import Preprocess
+from kip_flax.runtime.errors import UserError
+
+FOLDER = "network"
+
+
+@dataclass(eq=False)
+class BestNetwork:
+    """Keeps the best of the networks that are trained on the distilled set.
+
+    Attributes:
+        folder: where it lies.
+        like: how described networks are made.
+        dataset: tells shape and names.
+        fitted: what pictures go through.
+        facts: of all networks alike, JSON values.
+        size: images of the distilled set.
+        held_out: accuracy of the best so far on held-out images; None if there is none.
+    """
+
+    folder: Path
+    like: named.Described
+    dataset: Dataset
+    fitted: Preprocess
+    facts: dict[str, Any]
+    size: int
+    held_out: float | None = None
+
+    def __post_init__(self) -> None:
+        try:
+            self.held_out = saved.load(self.folder).facts["held_out"]
+        except UserError:  # An earlier part of the command has left none.
+            self.held_out = None
+
+    def offer(self, name: str, trial: Trial, one: Trained) -> None:
+        """Keeps a network called `name` if none before was better."""
+        if self.held_out is not None and self.held_out >= one.held_out:
+            return
+        facts = {
+            "held_out": one.held_out,
+            "test": one.test,
+            "seed": one.seed,
+            "recipe": trial.recipe.words,
+            "version": kip_flax.__version__,
+        }
+        network = saved.TrainedNetwork(
+            name=name,
+            like=self.like,
+            image_shape=self.dataset.image_shape,
+            class_names=self.dataset.class_names,
+            fitted=self.fitted,
+            scale=float(trial.scale),
+            weights=one.weights(),
+            facts=facts | self.facts,
+        )
+        saved.save(self.folder, network)
+        self.held_out = one.held_out
+
+    @property
+    def words(self) -> str:
+        """A line on what is kept; '' if nothing is."""
+        if self.held_out is None:
+            return ""
+        found = saved.load(self.folder)
+        return (
+            f"network {self.folder}: {found.name}, {found.facts['held_out']:.2%} of held-out and "
+            f"{found.facts['test']:.2%} of test images (--mode=predict uses it)"
+        )

@@ -1,0 +1,207 @@
+"""A trained network in a folder: weights, description, preprocessing and class names, to be used.
+
+network = kip_flax.networks.load("runs/mine_networks/network")
+names, scores = network.predict(pictures)[:2]
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from kip_flax import preprocess
+from kip_flax.networks import build, named
+from kip_flax.preprocess import Preprocess
+from kip_flax.runtime import files
+from kip_flax.runtime.batching import pad_rows
+from kip_flax.runtime.errors import UserError
+
+FORMAT = 1  # Of the file; a number for every change that older programs cannot read.
+FILE = "network.npz"
+_DESCRIPTION = "description"
+_WEIGHTS = "weights/"
+_PREPROCESS = "preprocess/"
+_BATCH = 100  # Images that a device sees at a time.
+
+Weights = tuple[tuple[Any, Any], ...]  # (parameters, running averages) of one network, or two.
+
+
+class Predictions(NamedTuple):
+    """What a network says of n pictures.
+
+    Attributes:
+        names: of the classes, (n,).
+        scores: (n, classes) float32, its outputs: the class with the largest is the one it names.
+            They are no probabilities.
+        classes: their numbers, (n,).
+    """
+
+    names: list[str]
+    scores: np.ndarray
+    classes: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class TrainedNetwork:
+    """A network with all that is needed to use it.
+
+    Attributes:
+        name: as in `transfer.networks`.
+        like: how described networks are made.
+        image_shape: (H, W, C) of the pictures.
+        class_names: one for each class.
+        fitted: what pictures go through first.
+        scale: what they are multiplied by then.
+        weights: those of the network; where it was trained on outputs less those that it began
+            with, followed by those that it began with.
+        facts: how it came about, JSON values; 'held_out' is its accuracy on held-out images.
+    """
+
+    name: str
+    like: named.Described
+    image_shape: tuple[int, int, int]
+    class_names: tuple[str, ...]
+    fitted: Preprocess
+    scale: float
+    weights: Weights
+    facts: dict[str, Any]
+
+    def predict(self, pictures: np.ndarray) -> Predictions:
+        """What the network says of uint8 pictures (n, H, W, C); (n, H, W) if they are grey.
+
+        Raises:
+            UserError: they are not uint8, or of another shape than the network was trained on.
+        """
+        pictures = self._checked(np.asarray(pictures))
+        count, size = len(pictures), _BATCH * len(jax.devices())
+        scores = np.zeros((count, len(self.class_names)), np.float32)
+        for start in range(0, count, size):
+            part = pictures[start : start + size]
+            images = np.float32(self.scale) * preprocess.apply(self.fitted, part)
+            # Few pictures are a smaller batch; of many the last one is filled up.
+            images = pad_rows(images, min(size, len(jax.devices()) * 8) if count < size else size)
+            scores[start : start + len(part)] = np.asarray(self._outputs(images))[: len(part)]
+        classes = scores.argmax(axis=1)
+        return Predictions([self.class_names[number] for number in classes], scores, classes)
+
+    def _checked(self, pictures: np.ndarray) -> np.ndarray:
+        if pictures.ndim == 3 and self.image_shape[2] == 1:
+            pictures = pictures[..., None]
+        if pictures.dtype != np.uint8 or pictures.shape[1:] != self.image_shape:
+            height, width, channels = self.image_shape
+            raise UserError(
+                f"pictures are {pictures.dtype} {pictures.shape}: the network takes uint8 "
+                f"(n, {height}, {width}, {channels}) from 0 to 255."
+            )
+        return pictures
+
+    @functools.cached_property
+    def _outputs(self) -> Any:
+        """Images, spread over the devices, -> outputs."""
+        mesh = Mesh(np.array(jax.devices()), ("images",))
+        weights = jax.device_put(self.weights, NamedSharding(mesh, P()))
+        apply = build.functions(self._make()).apply
+
+        @jax.jit
+        def outputs(weights: Weights, images: jax.Array) -> jax.Array:
+            found = apply(*weights[0], images)
+            return found - apply(*weights[1], images) if len(weights) > 1 else found
+
+        spread = NamedSharding(mesh, P("images"))
+        return lambda images: outputs(weights, jax.device_put(images, spread))
+
+    def _make(self) -> build.Make:
+        return named.maker(self.name, self.image_shape, len(self.class_names), self.like)
+
+
+def save(folder: str | os.PathLike[str], network: TrainedNetwork) -> Path:
+    """Writes a network into a folder, whole or not at all, and returns the file."""
+    described = {
+        "format": FORMAT,
+        "name": network.name,
+        "like": dataclasses.asdict(network.like),
+        "image_shape": network.image_shape,
+        "class_names": network.class_names,
+        "scale": network.scale,
+        "networks": len(network.weights),
+        "facts": network.facts,
+    }
+    text = json.dumps(described).encode()
+    arrays = {_DESCRIPTION: np.frombuffer(text, np.uint8)}
+    for name, array in preprocess.to_arrays(network.fitted).items():
+        arrays[f"{_PREPROCESS}{name}"] = array
+    for number, leaf in enumerate(jax.tree.leaves(network.weights)):
+        arrays[f"{_WEIGHTS}{number}"] = np.asarray(leaf)
+    path = Path(folder) / FILE
+    path.parent.mkdir(parents=True, exist_ok=True)
+    files.write_arrays(path, arrays)
+    return path
+
+
+def load(folder: str | os.PathLike[str]) -> TrainedNetwork:
+    """The network that `--mode=transfer` left in a folder.
+
+    Raises:
+        UserError: there is none, it is damaged, or another version of the program wrote it.
+    """
+    path = Path(folder).expanduser() / FILE
+    if not path.is_file():
+        raise UserError(
+            f"there is no network in {folder} ({FILE} is missing): --mode=transfer leaves one in "
+            f"the folder 'network' of its workdir."
+        )
+    arrays = files.read_arrays(path)
+    try:
+        described = json.loads(arrays[_DESCRIPTION].tobytes())
+        known = described["format"] == FORMAT
+    except (KeyError, ValueError, TypeError) as error:
+        raise UserError(f"{path} holds no network ({error}): train it again.") from None
+    if not known:
+        raise UserError(
+            f"{path} has the format {described['format']} and this program reads {FORMAT}: train "
+            f"the network again, or use the version that wrote it."
+        )
+    fitted = preprocess.from_arrays(_under(arrays, _PREPROCESS))
+    like = described["like"]
+    network = TrainedNetwork(
+        name=described["name"],
+        like=named.Described(**like | {"weights": build.Weights(**like["weights"])}),
+        image_shape=tuple(described["image_shape"]),
+        class_names=tuple(described["class_names"]),
+        fitted=fitted,
+        scale=described["scale"],
+        weights=(),
+        facts=described["facts"],
+    )
+    weights = _weights(path, network, _under(arrays, _WEIGHTS), described["networks"])
+    return dataclasses.replace(network, weights=weights)
+
+
+def _under(arrays: dict[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
+    return {n.removeprefix(prefix): a for n, a in arrays.items() if n.startswith(prefix)}
+
+
+def _weights(
+    path: Path, network: TrainedNetwork, leaves: dict[str, np.ndarray], networks: int
+) -> Weights:
+    """The trees that leaves by their numbers belong to."""
+    init = build.functions(network._make()).init
+    like = (jax.eval_shape(init, jax.random.key(0)),) * networks
+    shapes = [leaf.shape for leaf in jax.tree.leaves(like)]
+    found = [leaves.get(str(number)) for number in range(len(shapes))]
+    if len(leaves) != len(shapes) or [None if x is None else x.shape for x in found] != shapes:
+        raise UserError(
+            f"{path} holds weights of another network than {network.name} is in this version: "
+            f"train it again."
+        )
+    return jax.tree.unflatten(jax.tree.structure(like), found)
