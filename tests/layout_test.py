@@ -1,6 +1,8 @@
 """The layout: twelve entries, imports that point one way, functions of few parameters."""
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -90,8 +92,18 @@ def test_an_import_that_points_up_is_found(source):
     )
 
 
-def test_the_package_itself_imports_no_room():
-    assert imported((PACKAGE / "__init__.py").read_text(encoding="utf-8"), "kip_flax") == []
+def test_the_package_itself_imports_its_front_door_alone_and_late():
+    source = (PACKAGE / "__init__.py").read_text(encoding="utf-8")
+    assert imported(source, "kip_flax") == [
+        "kip_flax.export.Distilled",  # A type.
+        "kip_flax.modes.train.distil.distill",
+    ]
+    code = "import sys, kip_flax; print([name for name in sys.modules if 'jax' in name])"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT, check=True, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.stdout == "[]\n"
 
 
 @pytest.mark.parametrize("path", [m for m in MODULES if not m.startswith("kip_flax/kernels/cpu/")])

@@ -24,6 +24,7 @@ def test_a_notebook_runs(path, monkeypatch, capsys):
         exec(compile(source, f"{path.name}, cell {number}", "exec"), names)
     assert names["kernel_accuracy"]["distilled"] > names["kernel_accuracy"]["real"] + 0.1
     assert names["network_accuracy"]["distilled"] > names["network_accuracy"]["real"] + 0.05
+    assert names["used_accuracy"] == names["network"].facts["test"] > 0.6
     assert "distilled" in capsys.readouterr().out
     assert len(pictures.png_bytes(names["picture"])) > 1000
 

@@ -1,0 +1,121 @@
+"""The front door for notebooks: arrays, or a configuration, to a distilled set."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ml_collections import ConfigDict
+from numpy.typing import ArrayLike
+
+from kip_flax import config as config_lib
+from kip_flax import export
+from kip_flax.export import Distilled
+from kip_flax.modes.train import mode
+from kip_flax.runs.folder import RunFolder
+from kip_flax.runtime import files
+from kip_flax.runtime.errors import UserError
+
+_DEFAULT = "configs.default"  # In a copy of the repository, not in an installed package.
+
+
+def distill(
+    images: ArrayLike | None = None,
+    labels: ArrayLike | None = None,
+    test: tuple[ArrayLike, ArrayLike] | None = None,
+    config: ConfigDict | None = None,
+    fields: Mapping[str, Any] | None = None,
+    workdir: str | None = None,
+) -> Distilled:
+    """Distils labelled images, as `--mode=train` does, and returns the set of the last step.
+
+    Progress goes to stdout. Where JAX has float64 switched on (`jax_enable_x64`), solves use it.
+
+    Args:
+        images: uint8 (n, H, W) or (n, H, W, C), C = 1 or 3; None: those that `config` names.
+        labels: (n,), numbers from 0 or names of classes.
+        test: images and labels to test on; None: a fifth of each class, held out.
+        config: an experiment, such as `get_config()` of a file in configs/; None: the default, with
+            an image of each class and at most as many targets a step as there are images.
+        fields: fields of it to change by dotted name, such as {'num_steps': 100}.
+        workdir: folder for checkpoints, report and sets; the same call goes on there. None: nothing
+            is kept.
+
+    Raises:
+        UserError: images, labels and fields do not go together, or `train_and_evaluate` raises it.
+    """
+    if (images is None) != (labels is None):
+        raise UserError("images and labels go together: give both, or a config and neither.")
+    if images is None and config is None:
+        raise UserError("there is nothing to distil: give images and labels, or a config.")
+    arrays = None if images is None or labels is None else _arrays(images, labels, test)
+    experiment = _default(arrays) if config is None else config.copy_and_resolve_references()
+    _update(experiment, fields or {})
+    with _folder(workdir) as folder:
+        if arrays is not None:
+            path = Path(folder) / "images.npz"
+            files.write_arrays(path, arrays)
+            _update(experiment, {"dataset.name": "npz", "dataset.data_dir": str(path)})
+        config_lib.validate(experiment)
+        mode.train_and_evaluate(experiment, folder)
+        sets = RunFolder(folder).distilled()
+        return export.load_distilled(sets[max(sets)])
+
+
+def _arrays(
+    images: ArrayLike, labels: ArrayLike, test: tuple[ArrayLike, ArrayLike] | None
+) -> dict[str, np.ndarray]:
+    """As the data set 'npz' has them in a file."""
+    parts = [(np.asarray(images), np.asarray(labels).reshape(-1))]
+    parts += [] if test is None else [(np.asarray(test[0]), np.asarray(test[1]).reshape(-1))]
+    found: dict[str, np.ndarray] = {}
+    if any(part[1].dtype.kind in "UO" for part in parts):
+        names = np.unique(np.concatenate([part[1].astype(str) for part in parts]))
+        parts = [(x, np.searchsorted(names, y.astype(str))) for x, y in parts]
+        found["class_names"] = names
+    if test is None:
+        return found | {"images": parts[0][0], "labels": parts[0][1]}
+    for prefix, (x, y) in zip(("train_", "test_"), parts, strict=True):
+        found |= {f"{prefix}images": x, f"{prefix}labels": y}
+    return found
+
+
+def _default(arrays: dict[str, np.ndarray] | None) -> ConfigDict:
+    try:
+        experiment = importlib.import_module(_DEFAULT).get_config()
+    except ModuleNotFoundError:
+        raise UserError(
+            "there is no configs/default.py here, which lies in a copy of the repository: give a "
+            "config."
+        ) from None
+    if arrays is not None:
+        labels = arrays["labels"] if "labels" in arrays else arrays["train_labels"]
+        # A fifth of the images may be held out.
+        most = max(1, len(labels) * 4 // 5 if "labels" in arrays else len(labels))
+        experiment.support.size = len(np.unique(labels))
+        experiment.batch_size = min(experiment.batch_size, most)
+    return experiment
+
+
+def _update(experiment: ConfigDict, fields: Mapping[str, Any]) -> None:
+    if unknown := sorted(set(fields) - set(config_lib.flatten(experiment))):
+        raise UserError(f"fields: there is no {unknown[0]!r}: configs/default.py has them all.")
+    try:
+        experiment.update_from_flattened_dict(dict(fields))
+    except (KeyError, TypeError, ValueError) as error:
+        told = " ".join(str(error.args[0] if error.args else error).split())
+        raise UserError(f"fields: {told[:300]}") from None
+
+
+@contextlib.contextmanager
+def _folder(workdir: str | None) -> Iterator[str]:
+    if workdir is not None:
+        yield str(RunFolder.make(workdir).path)
+        return
+    with tempfile.TemporaryDirectory(prefix="kip_flax_") as folder:
+        yield folder

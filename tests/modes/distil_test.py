@@ -1,0 +1,94 @@
+"""`kip_flax.distill`: what the command line does with the same images, from arrays."""
+
+import numpy as np
+import pytest
+
+import kip_flax
+from configs import kip_digits
+from kip_flax import export
+from kip_flax.modes.train import distil
+from kip_flax.modes.train import mode as train
+from kip_flax.runtime.errors import UserError
+
+pytestmark = pytest.mark.usefixtures("quick_kernels")
+FEW = {"num_steps": 3, "eval.steps": (0,), "batch_size": 40, "report.num_train": 0}
+
+
+@pytest.fixture(scope="module")
+def arrays(digits):
+    return digits.train_images[:300], digits.train_labels[:300]
+
+
+def test_arrays_give_the_set_that_their_file_gives(arrays, digits, tmp_path):
+    test = digits.test_images[:50], digits.test_labels[:50]
+    found = kip_flax.distill(*arrays, test=test, fields=FEW)
+    named = dict(zip(("train_images", "train_labels"), arrays, strict=True))
+    np.savez(tmp_path / "mine.npz", **named, test_images=test[0], test_labels=test[1])
+    config = distil._default({"train_labels": arrays[1]})
+    config.update_from_flattened_dict(FEW)
+    config.dataset.name, config.dataset.data_dir = "npz", str(tmp_path / "mine.npz")
+    train.train_and_evaluate(config, str(tmp_path / "run"))
+    (path,) = (tmp_path / "run" / "distilled").glob("*_ckpt3.npz")
+    expected = export.load_distilled(path)
+    np.testing.assert_array_equal(found.images, expected.images)
+    np.testing.assert_array_equal(found.labels, expected.labels)
+    assert found.images.shape == (10, 8, 8, 1)
+    assert found.class_names == tuple("0123456789")
+    assert np.abs(found.pictures() - expected.pictures()).max() == 0
+
+
+def test_labels_may_be_names(arrays):
+    names = np.array(["b", "c", "a"])
+    rows = arrays[1] < 3
+    numbers = kip_flax.distill(arrays[0][rows], (arrays[1][rows] + 1) % 3, fields=FEW)
+    named = kip_flax.distill(arrays[0][rows][..., 0], names[arrays[1][rows]], fields=FEW)
+    assert named.class_names == ("a", "b", "c")
+    np.testing.assert_array_equal(named.images, numbers.images)
+    np.testing.assert_array_equal(named.labels, numbers.labels)
+    assert named.images.shape == (3, 8, 8, 1)
+
+
+def test_a_configuration_has_its_own_images_and_stays_as_it_is(tmp_path, capsys):
+    config = kip_digits.get_config()
+    before = config.to_dict()
+    found = kip_flax.distill(config=config, fields=FEW, workdir=str(tmp_path))
+    assert config.to_dict() == before
+    (path,) = (tmp_path / "distilled").glob("*_ckpt3.npz")
+    np.testing.assert_array_equal(found.images, export.load_distilled(path).images)
+    assert "step 3: test accuracy" in capsys.readouterr().out
+    again = kip_flax.distill(config=config, fields=FEW, workdir=str(tmp_path))
+    assert "nothing to do" in capsys.readouterr().out
+    np.testing.assert_array_equal(again.images, found.images)
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({}, "nothing to distil: give images and labels, or a config"),
+        ({"images": np.zeros((4, 8, 8), np.uint8)}, "images and labels go together"),
+        (
+            {"images": np.zeros((4, 8, 8)), "labels": [0, 1, 0, 1]},
+            r"holds images of float64 \(4, 8, 8\): uint8 \(n, H, W\)",
+        ),
+        (
+            {"images": np.zeros((4, 8, 8), np.uint8), "labels": [0, 1, 0]},
+            r"holds labels of int64 \(3,\) for 4 images",
+        ),
+        (
+            {"config": kip_digits.get_config(), "fields": {"steps": 3}},
+            "fields: there is no 'steps'",
+        ),
+        ({"config": kip_digits.get_config(), "fields": {"num_steps": "x"}}, "fields: .*"),
+        ({"config": kip_digits.get_config(), "fields": {"num_steps": -1}}, "num_steps is -1"),
+    ],
+)
+def test_mistakes_are_one_line(given, told):
+    with pytest.raises(UserError, match=told) as caught:
+        kip_flax.distill(**given)
+    assert "\n" not in str(caught.value)
+
+
+def test_without_the_repository_a_configuration_is_asked_for(arrays, monkeypatch):
+    monkeypatch.setattr(distil, "_DEFAULT", "configs.there_is_none")
+    with pytest.raises(UserError, match=r"no configs/default.py here.*give a config"):
+        kip_flax.distill(*arrays)
