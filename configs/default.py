@@ -141,6 +141,31 @@ def get_config() -> ConfigDict:
     # Decay of the exponential mean of the last sets, which is exported; 0: the last set.
     config.frepo.average = 0.98
 
+    # BPTT: networks whose training on the support is differentiated.
+    config.bptt = ConfigDict()
+    # One of transfer.networks: a description, or a network of the zoo.
+    config.bptt.network = "convnet_plain:3"
+    # Channels of a layer of a description.
+    config.bptt.width = 64
+    # Networks, of all ages.
+    config.bptt.pool = 10
+    # Of them, those that a step draws and trains; devices share them.
+    config.bptt.networks = 2
+    # Steps of a network's training that are differentiated, after which it goes back to the pool.
+    config.bptt.window = 30
+    # Steps of a network's training, after which it is drawn anew: those of transfer.recipe='auto'.
+    config.bptt.life = 500
+    # Of Adam, which trains the networks; it falls as a cosine to 0 over a life.
+    config.bptt.learning_rate = 1e-3
+    # Networks learn the labels times this.
+    config.bptt.label_scale = 8.0
+    # Augmentations of the support while networks train on it, as in transfer.augment.
+    config.bptt.augment = "flip,nudge"
+    # 'all' of them, or 'one', drawn for every batch.
+    config.bptt.augment_draw = "all"
+    # Decay of the exponential mean of the last sets, which is exported; 0: the last set.
+    config.bptt.average = 0.98
+
     # 'rfad', which takes none of the optimiser above: AdaBelief, and fresh networks every step, of
     # the kernel's architecture.
     config.rfad = ConfigDict()

@@ -208,6 +208,16 @@ def _frepo(dataset: str, size: int, steps: int) -> Experiment:
     return Experiment(f"frepo_{dataset}_{size}", f"frepo_{dataset}", fields)
 
 
+def _bptt(dataset: str, start: str) -> Experiment:
+    """Ten images by BPTT from those of FRePo, watched by networks on the images held out."""
+    fields = {
+        **_CHOSEN,
+        "support.init": f"results/frepo_{dataset}_10/{start}",
+        "report.num_train": 0,
+    }
+    return Experiment(f"bptt_{dataset}_10", f"bptt_{dataset}", fields)
+
+
 # `run_all` goes from top to bottom.
 EXPERIMENTS: tuple[Experiment, ...] = (
     Experiment("kip_digits_10", "kip_digits"),
@@ -276,6 +286,8 @@ EXPERIMENTS: tuple[Experiment, ...] = (
     _frepo("mnist", 100, 2000),
     _frepo("fashion_mnist", 10, 2000),
     _frepo("fashion_mnist", 100, 2000),
+    _bptt("mnist", "ConvNet_ssize10_nozca_l_noaug_ckpt2000.npz"),
+    _bptt("cifar10", "ConvNet_ssize10_zca_l_noaug_ckpt4000.npz"),
     _condensed("dc", "mnist"),
     _condensed("dc", "cifar10"),
     _condensed("dsa", "mnist"),

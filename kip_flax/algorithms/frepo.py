@@ -12,7 +12,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
@@ -22,6 +21,7 @@ from ml_collections import ConfigDict
 
 from kip_flax import krr
 from kip_flax.algorithms import base, kip
+from kip_flax.algorithms._pooled import PooledState
 from kip_flax.algorithms.base import Facts, Problem, Step, Support
 from kip_flax.data import Dataset
 from kip_flax.krr import feature_kernel
@@ -32,7 +32,7 @@ from kip_flax.runtime.fields import Section
 
 if TYPE_CHECKING:
     from kip_flax.networks.build import Make
-    from kip_flax.networks.pool import Network, Pool, Pooling
+    from kip_flax.networks.pool import Network, Pooling
 
 _RIDGE = 1e-6  # Of the mean diagonal of the features' kernel.
 _NETWORKS = 30  # Apart from the keys of a run, which follow from the same seed.
@@ -88,34 +88,7 @@ SECTION = Section(
 )
 
 
-class FrepoState(flax.struct.PyTreeNode):
-    """The learned support and the networks.
-
-    Attributes:
-        step: () int32, steps taken.
-        params: {'images': (S, H, W, C)} and, where labels are learned, 'labels': (S, classes).
-        labels: (S, classes), those in use unless they are learned.
-        opt_state: optax state of `params`.
-        average: like `params`: the exponential mean of the last sets, which is what there is to
-            use; () without one.
-        pool: the networks.
-    """
-
-    step: jax.Array
-    params: dict[str, jax.Array]
-    labels: jax.Array
-    opt_state: Any
-    average: Any
-    pool: Pool
-
-    @property
-    def support(self) -> Support:
-        """Support images (S, H, W, C) and labels (S, classes)."""
-        used = self.average or self.params
-        return used["images"], used.get("labels", self.labels)
-
-
-def init(config: ConfigDict, images: jax.Array, labels: jax.Array) -> FrepoState:
+def init(config: ConfigDict, images: jax.Array, labels: jax.Array) -> PooledState:
     """State before the first step: support images (S, H, W, C) and labels (S, classes)."""
     classes = labels.shape[1]
     labels = jnp.asarray(labels, jnp.float32)
@@ -125,7 +98,7 @@ def init(config: ConfigDict, images: jax.Array, labels: jax.Array) -> FrepoState
     if config.support.learn_labels:
         params["labels"] = labels
     pool = _pooling(config, images.shape[1:], classes).start()
-    return FrepoState(
+    return PooledState(
         step=jnp.zeros((), jnp.int32),
         params=params,
         labels=labels,
@@ -179,14 +152,14 @@ class _Method:
     average: float
     key: jax.Array
 
-    def over(self, mesh: Mesh) -> Callable[..., tuple[FrepoState, kip.Metrics]]:
+    def over(self, mesh: Mesh) -> Callable[..., tuple[PooledState, kip.Metrics]]:
         """`update(state, x_t, y_t, weights) -> (state, metrics)`; targets lie over 'data'."""
         specs = (P(), P("data"), P("data"), P("data"))
         return jax.shard_map(self._step, mesh=mesh, in_specs=specs, out_specs=P(), check_vma=False)
 
     def _step(
-        self, state: FrepoState, x_t: jax.Array, y_t: jax.Array, weights: jax.Array
-    ) -> tuple[FrepoState, kip.Metrics]:
+        self, state: PooledState, x_t: jax.Array, y_t: jax.Array, weights: jax.Array
+    ) -> tuple[PooledState, kip.Metrics]:
         draw_key, train_key = jax.random.split(jax.random.fold_in(self.key, state.step))
         number = jax.random.randint(draw_key, (), 0, self.pooling.size)
         network = self.pooling.network(state.pool, number)
@@ -200,17 +173,17 @@ class _Method:
             step=state.step + 1,
             params=params,
             opt_state=opt_state,
-            average=self._mean(state, params),
+            average=state.mean_with(params, self.average),
         )
         train = functools.partial(self._network_gradient, new, train_key)
         pool = self.pooling.put(state.pool, number, self.pooling.updated(network, train))
         return new.replace(pool=pool), metrics
 
     def _gradient(
-        self, state: FrepoState, network: Network, batch: feature_kernel.Batch
+        self, state: PooledState, network: Network, batch: feature_kernel.Batch
     ) -> tuple[dict[str, jax.Array], kip.Metrics]:
         """Gradient of the loss in `state.params`, and what the step measures."""
-        support = _current(state)
+        support = state.current
         (images, labels), fold = jax.vjp(mirrored if self.flip else lambda same: same, support)
         f_s, pull = self._features(network, images)
         count = jax.lax.psum(jnp.sum(batch.weights), "data")
@@ -248,10 +221,10 @@ class _Method:
         return jax.lax.all_gather(f_own, "data", tiled=True)[: len(images)], pull
 
     def _network_gradient(
-        self, state: FrepoState, key: jax.Array, network: Network
+        self, state: PooledState, key: jax.Array, network: Network
     ) -> tuple[Any, Any]:
         """Of the squared error on the support, as (parameters, running averages)."""
-        x, y = _current(state)
+        x, y = state.current
         if len(x) > _MOST_TRAINED:
             rows = jax.random.permutation(key, len(x))[:_MOST_TRAINED]
             x, y = x[rows], y[rows]
@@ -266,18 +239,6 @@ class _Method:
         own = [sharding.own_share(rows) for rows in (x, y, weights)]
         grads = batching.gradient_in_passes(lambda *a: loss(*a)[0], network.params, *own)
         return jax.lax.psum(grads, "data"), network.other
-
-    def _mean(self, state: FrepoState, params: dict[str, jax.Array]) -> Any:
-        """The exponential mean of the sets; over the first steps it forgets faster."""
-        if not state.average:
-            return ()
-        steps = state.step.astype(jnp.float32)
-        decay = jnp.minimum(self.average, (1 + steps) / (10 + steps))
-        return jax.tree.map(lambda old, new: old + (1 - decay) * (new - old), state.average, params)
-
-
-def _current(state: FrepoState) -> Support:
-    return state.params["images"], state.params.get("labels", state.labels)
 
 
 def _pooling(config: ConfigDict, shape: tuple[int, ...], classes: int) -> Pooling:

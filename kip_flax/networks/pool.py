@@ -69,9 +69,9 @@ class Pooling:
         """Network `number` of the pool."""
         return jax.tree.unflatten(self._structure(), [leaf[number] for leaf in pool.networks])
 
-    def put(self, pool: Pool, number: jax.Array, network: Network) -> Pool:
-        """The pool with `network`, one step older, in the place of the one called `number`."""
-        ended = pool.ages[number] + 1 >= self.life
+    def put(self, pool: Pool, number: jax.Array, network: Network, steps: int = 1) -> Pool:
+        """The pool with `network`, `steps` older, in the place of the one called `number`."""
+        ended = pool.ages[number] + steps >= self.life
         lives = pool.lives.at[number].add(ended)
         leaves = jax.lax.cond(
             ended,
@@ -80,7 +80,7 @@ class Pooling:
         )
         return Pool(
             tuple(old.at[number].set(new) for old, new in zip(pool.networks, leaves, strict=True)),
-            jnp.where(jnp.arange(self.size) == number, (pool.ages + 1) * ~ended, pool.ages),
+            jnp.where(jnp.arange(self.size) == number, (pool.ages + steps) * ~ended, pool.ages),
             lives,
         )
 

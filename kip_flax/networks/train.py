@@ -106,7 +106,7 @@ def make_trainer(net: Functions, recipe: Recipe, mesh: Mesh) -> Trainer:
         state, key, images, labels, rate, l2 = own
 
         def step(number: jax.Array, state: Tree) -> Tree:
-            x, y = _batch(recipe, images, labels, jax.random.fold_in(key, number))
+            x, y = batch(recipe, images, labels, jax.random.fold_in(key, number))
             grads, other = gradient(state, x, y)
             grads = jax.tree.map(lambda g, p: g + l2 * p, grads, state["params"])
             updates, optimizer = tx.update(grads, state["optimizer"], state["params"])
@@ -228,9 +228,10 @@ def _averaged(decay: float, mean: Tree, new: Tree, step: jax.Array) -> Tree:
     return jax.tree.map(lambda a, b: a + (share * (b - a)).astype(a.dtype), mean, new)
 
 
-def _batch(
+def batch(
     recipe: Recipe, images: jax.Array, labels: jax.Array, key: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
+    """Images and labels of a step: a draw of the set if it is large, augmented."""
     draw_key, augment_key = jax.random.split(key)
     if len(images) > recipe.batch_size:
         rows = jax.random.permutation(draw_key, len(images))[: recipe.batch_size]

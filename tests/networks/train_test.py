@@ -224,7 +224,7 @@ def test_one_augmentation_is_drawn_for_a_batch():
     one = recipe(augments=("cutout", "flip"), augment_draw="one")
     kinds = []
     for number in range(12):
-        x = np.asarray(train._batch(one, images[0], labels[0], jax.random.key(number))[0])
+        x = np.asarray(train.batch(one, images[0], labels[0], jax.random.key(number))[0])
         cut = (x == 0).any(axis=(1, 2, 3))
         assert cut.all() or not cut.any()
         kinds.append(bool(cut.all()))
@@ -234,7 +234,7 @@ def test_one_augmentation_is_drawn_for_a_batch():
 def test_batches_and_augmentations_are_drawn_anew_for_every_step():
     images, labels, keys = problem(n=50, seeds=4)
     one = recipe(batch_size=7, augments=("flip",))
-    drawn = [train._batch(one, images[0], labels[0], key)[0] for key in keys]
+    drawn = [train.batch(one, images[0], labels[0], key)[0] for key in keys]
     flat = [np.abs(np.asarray(x)).sum((2, 3)).round(4).tolist() for x in drawn]
     assert len({str(rows) for rows in flat}) == 4
     for rows in flat:

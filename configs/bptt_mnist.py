@@ -1,0 +1,25 @@
+r"""BPTT on MNIST: ten images for networks, by differentiating their training.
+
+Setting: after Feng, Vedantam and Kempe, ICLR 2024 (arXiv 2311.07025), with networks of width 64
+without normalisation from a pool. Best begun from a set of FRePo, see `support.init`.
+
+Expected: no figure of MNIST is published.
+Measured: not yet.
+
+Run: python main.py --config=configs/bptt_mnist.py --workdir=runs/bptt_mnist \
+    --config.dataset.data_dir=DIR --config.support.init=FILE
+"""
+
+from ml_collections import ConfigDict
+
+from configs import bptt_cifar10
+
+
+def get_config() -> ConfigDict:
+    """`bptt_cifar10` with what differs."""
+    config = bptt_cifar10.get_config()
+    config.dataset.name = "mnist"
+    config.preprocess = "standard"
+    config.bptt.augment = "scale,rotate"
+    config.bptt.augment_draw = "one"
+    return config

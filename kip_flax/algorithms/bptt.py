@@ -1,0 +1,329 @@
+"""Unrolled training: the support is moved by what networks trained on it get wrong.
+
+Feng, Vedantam, Kempe, *Embarrassingly Simple Dataset Distillation* (ICLR 2024, arXiv 2311.07025),
+train a network on the support for a random number of steps, and differentiate its loss on real
+images through the last of them. Here the networks come from a pool of all ages: a step draws some,
+trains each for a window of steps, and they stay in the pool as they then are. So no step is taken
+only to come to the window, as in FRePo.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh
+from jax.sharding import PartitionSpec as P
+from ml_collections import ConfigDict
+
+from kip_flax.algorithms import base, kip
+from kip_flax.algorithms._pooled import PooledState
+from kip_flax.algorithms.base import Facts, Problem, Step
+from kip_flax.data import Dataset, augment
+from kip_flax.networks import named
+from kip_flax.networks import recipe as recipes
+from kip_flax.networks.recipe import Recipe
+from kip_flax.runtime import batching, sharding
+from kip_flax.runtime.errors import UserError
+from kip_flax.runtime.fields import Section
+
+if TYPE_CHECKING:
+    from kip_flax.networks.build import Functions, Make, Tree
+    from kip_flax.networks.pool import Network, Pooling
+
+# Adam divides by sqrt(v + this): without it a gradient of zero has no derivative.
+_EPS_ROOT = 1e-10
+_NETWORKS = 31  # Apart from the keys of a run, which follow from the same seed.
+_BIBTEX = """@inproceedings{feng2024embarrassingly,
+  title     = {Embarrassingly Simple Dataset Distillation},
+  author    = {Feng, Yunzhen and Vedantam, Shanmukha Ramakrishna and Kempe, Julia},
+  booktitle = {International Conference on Learning Representations},
+  year      = {2024},
+  note      = {arXiv:2311.07025}
+}"""
+
+FACTS = Facts(
+    title="BPTT",
+    spelled_out="Backpropagation through truncated training (BPTT)",
+    for_networks=True,
+    tag="unrolled-training",
+    bibtex=_BIBTEX,
+    sections=("bptt", "optimizer"),
+)
+
+
+def _check_fields(fields: Any) -> None:
+    augment.parse(fields["bptt.augment"])
+    if fields["bptt.networks"] > fields["bptt.pool"]:
+        raise UserError(
+            f"bptt.networks is {fields['bptt.networks']} of a pool of {fields['bptt.pool']}: draw "
+            f"fewer, or take a larger bptt.pool."
+        )
+    if fields["bptt.window"] > fields["bptt.life"]:
+        raise UserError(
+            f"bptt.window is {fields['bptt.window']} and networks live for {fields['bptt.life']} "
+            f"steps: take a shorter window, or a longer bptt.life."
+        )
+    decay = fields["bptt.average"]
+    if not 0 <= decay < 1:
+        raise UserError(f"bptt.average is {decay}: it must be at least 0 and below 1.")
+    named.spec_of(fields["bptt.network"], "fc", 1)
+
+
+SECTION = Section(
+    {
+        "bptt.network": str,
+        "bptt.width": int,
+        "bptt.pool": int,
+        "bptt.networks": int,
+        "bptt.window": int,
+        "bptt.life": int,
+        "bptt.learning_rate": float,
+        "bptt.label_scale": float,
+        "bptt.augment": str,
+        "bptt.augment_draw": str,
+        "bptt.average": float,
+    },
+    choices={"bptt.augment_draw": ("all", "one")},
+    minima={
+        "bptt.width": 1,
+        "bptt.pool": 1,
+        "bptt.networks": 1,
+        "bptt.window": 1,
+        "bptt.life": 1,
+    },
+    above_zero=("bptt.learning_rate", "bptt.label_scale"),
+    check=_check_fields,
+)
+
+
+def init(config: ConfigDict, images: jax.Array, labels: jax.Array) -> PooledState:
+    """State before the first step: support images (S, H, W, C) and labels (S, classes)."""
+    labels = jnp.asarray(labels, jnp.float32)
+    params = {"images": jnp.asarray(images, jnp.float32)}
+    if config.support.learn_labels:
+        params["labels"] = labels
+    pool = _pooling(config, images.shape[1:], labels.shape[1]).start()
+    return PooledState(
+        step=jnp.zeros((), jnp.int32),
+        params=params,
+        labels=labels,
+        opt_state=base.make_optimizer(config).init(params),
+        average=dict(params) if config.bptt.average else (),
+        pool=pool.replace(ages=jnp.zeros_like(pool.ages)),  # Their schedule begins with them.
+    )
+
+
+def make_step(problem: Problem) -> Step:
+    """One update of the support and of some networks, on a batch of targets that is drawn anew."""
+    config, targets = problem.config, problem.targets
+    method = _Method(
+        pooling=_pooling(config, targets.images.shape[1:], targets.num_classes),
+        recipe=_recipe(config),
+        tx=base.make_optimizer(config),
+        networks=config.bptt.networks,
+        window=config.bptt.window,
+        average=config.bptt.average,
+        scale=float(1 / targets.images.std(dtype="float64")),
+        key=jax.random.fold_in(problem.key, 2),
+    )
+    return kip.on_batches(problem, method.over(problem.mesh))
+
+
+def check_data(config: ConfigDict, dataset: Dataset) -> None:
+    """Raises UserError if a batch is larger than the training set, or images are too small."""
+    kip.check_data(config, dataset)
+    _make(config, dataset.image_shape, dataset.num_classes)
+
+
+def trained(
+    net: Functions,
+    recipe: Recipe,
+    network: Network,
+    ages: jax.Array,
+    support: tuple[jax.Array, jax.Array],
+    key: jax.Array,
+) -> tuple[Tree, tuple[Tree, Any]]:
+    """A network after the steps at `ages` of its training on a support; it may be differentiated.
+
+    Args:
+        net, recipe: what it is and how it is trained: Adam on the squared error, see `Recipe`.
+        network: before them.
+        ages: (M,) int32, the steps that it has taken before each of them.
+        support: images (S, H, W, C), scaled, and labels (S, classes) as they are learned.
+        key: of batches and augmentations; each age has its own.
+
+    Returns:
+        The parameters, and (running averages, the optimiser's state).
+    """
+    from kip_flax.networks import train
+
+    tx, (images, labels) = _adam(), support
+
+    @jax.checkpoint
+    def step(network: Network, age: jax.Array) -> tuple[Network, None]:
+        x, y = train.batch(recipe, images, labels, jax.random.fold_in(key, age))
+
+        def loss(params: Tree) -> tuple[jax.Array, Tree]:
+            outputs, other = net.apply_train(params, network.other, x)
+            return jnp.mean(optax.l2_loss(outputs, recipe.label_scale * y)), other
+
+        grads, other = jax.grad(loss, has_aux=True)(network.params)
+        updates, optimizer = tx.update(grads, network.optimizer, network.params)
+        share = train.share_of_rate(recipe, age, recipe.num_steps, recipe.warmup_steps)
+        height = recipe.rates[0] * share
+        params = jax.tree.map(lambda p, u: p - height * u, network.params, updates)
+        return network._replace(params=params, other=other, optimizer=optimizer), None
+
+    after, _ = jax.lax.scan(step, network, ages)
+    return after.params, (after.other, after.optimizer)
+
+
+@dataclass(frozen=True, eq=False)
+class _Method:
+    """One step, on every device of a mesh; each unrolls a share of the networks."""
+
+    pooling: Pooling
+    recipe: Recipe
+    tx: optax.GradientTransformation
+    networks: int
+    window: int
+    average: float
+    scale: float
+    key: jax.Array
+
+    def over(self, mesh: Mesh) -> Callable[..., tuple[PooledState, kip.Metrics]]:
+        """`update(state, x_t, y_t, weights) -> (state, metrics)`; targets lie over 'data'."""
+        specs = (P(), P("data"), P("data"), P("data"))
+        return jax.shard_map(self._step, mesh=mesh, in_specs=specs, out_specs=P(), check_vma=False)
+
+    def _step(
+        self, state: PooledState, x_t: jax.Array, y_t: jax.Array, weights: jax.Array
+    ) -> tuple[PooledState, kip.Metrics]:
+        # Every network sees all targets: they are few beside the steps of its training.
+        batch = [jax.lax.all_gather(part, "data", tiled=True) for part in (x_t, y_t, weights)]
+        draw_key, train_key = jax.random.split(jax.random.fold_in(self.key, state.step))
+        drawn = jax.random.permutation(draw_key, self.pooling.size)[: self.networks]
+        counts = sharding.own_share(jnp.ones(self.networks))  # 0: it fills up a device's share.
+        unrolled = functools.partial(self._unrolled, state, train_key, batch)
+        leaves, found = jax.lax.map(unrolled, sharding.own_share(drawn))
+        summed = jax.tree.map(lambda each: jnp.tensordot(counts, each, 1), found)
+        grads, value, right = jax.tree.map(
+            lambda total: (jax.lax.psum(total, "data") / self.networks).astype(jnp.float32), summed
+        )
+        grads = {name: grads[name] for name in state.params}
+        updates, opt_state = self.tx.update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        gathered = [jax.lax.all_gather(leaf, "data", tiled=True) for leaf in leaves]
+        new = state.replace(
+            step=state.step + 1,
+            params=params,
+            opt_state=opt_state,
+            average=state.mean_with(params, self.average),
+            pool=self._put(state, drawn, gathered),
+        )
+        metrics = {"loss": value, "accuracy": right, "grad_norm": optax.tree.norm(grads)}
+        return new, metrics
+
+    def _unrolled(
+        self, state: PooledState, key: jax.Array, batch: list[jax.Array], number: jax.Array
+    ) -> tuple[tuple[jax.Array, ...], tuple[dict[str, jax.Array], jax.Array, jax.Array]]:
+        """Leaves of network `number` after its window, and gradient, loss and accuracy of it."""
+        network = self.pooling.network(state.pool, number)
+        ages = state.pool.ages[number] + jnp.arange(self.window, dtype=jnp.int32)
+        key = jax.random.fold_in(key, number)
+
+        def train(images: jax.Array, labels: jax.Array) -> tuple[Tree, tuple[Tree, Any]]:
+            support = (self.scale * images, labels)
+            return trained(self.pooling.net, self.recipe, network, ages, support, key)
+
+        params, pull, (other, optimizer) = jax.vjp(train, *state.current, has_aux=True)
+        value, right, cotangent = self._loss(params, other, *batch)
+        g_images, g_labels = pull(cotangent)
+        # A network that diverges teaches nothing, and is drawn anew at the end of its life.
+        fine = jnp.isfinite(value) & jnp.isfinite(g_images).all() & jnp.isfinite(g_labels).all()
+        grads = {"images": jnp.where(fine, g_images, 0), "labels": jnp.where(fine, g_labels, 0)}
+        after = network._replace(params=params, other=other, optimizer=optimizer)
+        return tuple(jax.tree.leaves(after)), (grads, jnp.where(fine, value, 0), right)
+
+    def _loss(
+        self, params: Tree, other: Tree, x: jax.Array, y: jax.Array, weights: jax.Array
+    ) -> tuple[jax.Array, jax.Array, Tree]:
+        """Cross-entropy on the targets, the share of right answers, and the loss's gradient."""
+        classes = y.shape[1]
+        apply, scale = self.pooling.net.apply, self.scale
+
+        def losses(params: Tree, x: jax.Array, y: jax.Array) -> tuple[jax.Array, jax.Array]:
+            outputs = apply(params, other, scale * x)
+            right = jnp.argmax(outputs, axis=1) == jnp.argmax(y, axis=1)
+            return optax.softmax_cross_entropy(outputs, y + 1 / classes), right
+
+        def of_pass(params: Tree, part: tuple[jax.Array, ...]) -> tuple[jax.Array, jax.Array]:
+            found, right = losses(params, part[0], part[1])
+            return part[2] @ found, part[2] @ right
+
+        weights = weights / jnp.sum(weights)
+        parts = batching.split_rows((x, y, weights), batching.images_per_pass(x.shape[1:], len(x)))
+
+        def add(total: Any, part: tuple[jax.Array, ...]) -> tuple[Any, None]:
+            found, grads = jax.value_and_grad(of_pass, has_aux=True)(params, part)
+            return jax.tree.map(jnp.add, total, (found, grads)), None
+
+        none = (jnp.zeros(()), jnp.zeros(()))
+        start = (none, jax.tree.map(jnp.zeros_like, params))
+        ((value, right), grads), _ = jax.lax.scan(add, start, parts)
+        return value, right, grads
+
+    def _put(self, state: PooledState, drawn: jax.Array, leaves: list[jax.Array]) -> Any:
+        pool = state.pool
+        structure = jax.tree.structure(self.pooling.network(pool, drawn[0]))
+        for place in range(self.networks):
+            network = jax.tree.unflatten(structure, [leaf[place] for leaf in leaves])
+            pool = self.pooling.put(pool, drawn[place], network, self.window)
+        return pool
+
+
+def _adam() -> optax.GradientTransformation:
+    return optax.scale_by_adam(eps_root=_EPS_ROOT)
+
+
+def _recipe(config: ConfigDict) -> Recipe:
+    """How the networks of the pool are trained: 'auto' with what the configuration says."""
+    options = config.bptt
+    return dataclasses.replace(
+        recipes.make("auto", config.support.size),
+        num_steps=options.life,
+        rates=(options.learning_rate,),
+        label_scale=options.label_scale,
+        augments=augment.parse(options.augment),
+        augment_draw=options.augment_draw,
+    )
+
+
+def _pooling(config: ConfigDict, shape: tuple[int, ...], classes: int) -> Pooling:
+    from kip_flax.networks import build, pool
+
+    height, width, channels = shape
+    return pool.Pooling(
+        net=build.functions(_make(config, (height, width, channels), classes)),
+        tx=_adam(),
+        size=config.bptt.pool,
+        life=config.bptt.life,
+        key=jax.random.fold_in(jax.random.key(config.seed), _NETWORKS),
+    )
+
+
+def _make(config: ConfigDict, shape: tuple[int, int, int], classes: int) -> Make:
+    """What makes a network of the pool; UserError if images are too small for it."""
+    from kip_flax.networks import build
+
+    options, kernel = config.bptt, config.kernel
+    weights = build.Weights(kernel.w_std, kernel.b_std)
+    like = named.Described(kernel.architecture, kernel.depth, options.width, weights)
+    return named.maker(options.network, shape, classes, like)
