@@ -79,6 +79,8 @@ def test_config_runs_two_steps_on_digits(name, tmp_path, monkeypatch):
         config.matching.network, config.matching.augment = "mlp", config.matching.augment[:10]
     if name.startswith("frepo_"):
         config.frepo.network, config.frepo.pool = "fc:1", 2
+    if name.startswith("bptt_"):
+        config.bptt.network, config.bptt.window = "fc:1", 2
     config.rfad.networks, config.rfad.width = 2, 8
     config.dataset.name, config.dataset.data_dir = "digits", ""
     config.support.size, config.batch_size, config.num_steps = 10, 20, 2
@@ -117,7 +119,8 @@ def test_every_default_is_commented():
         (
             "algorithm",
             "gan",
-            "algorithm is 'gan': take one of dc, dsa, frepo, kip, kip_newton, kip_solve, ls, rfad",
+            "algorithm is 'gan': take one of bptt, dc, dsa, frepo, kip, kip_newton, "
+            "kip_solve, ls, rfad",
         ),
         ("dataset__name", "imagenet", "dataset.name is 'imagenet': take one of digits, mnist"),
         ("kernel__architecture", "vgg", "kernel.architecture is 'vgg': take one of fc, conv"),
@@ -388,7 +391,7 @@ def test_every_field_has_one_owner():
         described = {*section.choices, *section.minima, *section.above_zero}
         assert described <= set(section.fields)
     optional = algorithms.sections()
-    assert sorted(optional) == ["frepo", "matching", "newton", "optimizer", "rfad"]
+    assert sorted(optional) == ["bptt", "frepo", "matching", "newton", "optimizer", "rfad"]
     for name, section in optional.items():
         assert all(field.startswith(f"{name}.") for field in section.fields)
 

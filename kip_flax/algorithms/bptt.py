@@ -48,6 +48,11 @@ _BIBTEX = """@inproceedings{feng2024embarrassingly,
   note      = {arXiv:2311.07025}
 }"""
 
+
+def _published_recipe(per_class: int) -> str:
+    return f"{per_class} per class: a fresh network for every step, a random window of its training"
+
+
 FACTS = Facts(
     title="BPTT",
     spelled_out="Backpropagation through truncated training (BPTT)",
@@ -55,6 +60,7 @@ FACTS = Facts(
     tag="unrolled-training",
     bibtex=_BIBTEX,
     sections=("bptt", "optimizer"),
+    published_recipe=_published_recipe,
 )
 
 

@@ -9,8 +9,11 @@ from configs import default
 from kip_flax import algorithms
 from kip_flax.algorithms import base
 
-SECTIONS = {"optimizer", "newton", "matching", "frepo", "rfad"}
-STARTS = ("Kernel Inducing", "Label Solve", "Dataset Condensation", "Neural", "Random Feature")
+SECTIONS = {"optimizer", "newton", "matching", "frepo", "rfad", "bptt"}
+STARTS = (
+    *("Kernel Inducing", "Label Solve", "Dataset Condensation", "Neural", "Random Feature"),
+    "Backpropagation",
+)
 
 
 @pytest.mark.parametrize("name", algorithms.NAMES)
@@ -25,6 +28,7 @@ def test_an_algorithm_states_its_facts(name):
     assert "10 per class" in facts.published_recipe(10) or facts.uses_kernel
     # Those that learn images by finite networks compute no kernel entries.
     by_networks = {
+        "bptt": "unrolled-training",
         "dc": "gradient-matching",
         "dsa": "gradient-matching",
         "frepo": "feature-regression",
@@ -36,7 +40,7 @@ def test_an_algorithm_states_its_facts(name):
 
 def test_sets_for_networks_are_told_apart_from_those_for_the_kernel():
     made = {name for name in algorithms.NAMES if algorithms.facts(name).for_networks}
-    assert made == {"dc", "dsa", "frepo", "rfad"}
+    assert made == {"bptt", "dc", "dsa", "frepo", "rfad"}
 
 
 def test_titles_and_variants_tell_the_algorithms_apart():
@@ -51,6 +55,7 @@ def test_titles_and_variants_tell_the_algorithms_apart():
 def test_labels_are_learned_fixed_or_solved():
     told = {name: [algorithms.labels(name, x) for x in (True, False)] for name in algorithms.NAMES}
     assert told == {
+        "bptt": ["learned", "fixed"],
         "dc": ["learned", "fixed"],
         "dsa": ["learned", "fixed"],
         "frepo": ["learned", "fixed"],

@@ -47,7 +47,7 @@ def test_the_distilled_file_in_four_lines(tmp_path, monkeypatch):
 
 def test_the_table_lists_every_configuration():
     experiments = {path.stem for path in (ROOT / "configs").glob("[!_]*.py")} - {"default"}
-    rows = re.findall(r"^\| `((?:kip|ls|dc|dsa|frepo|rfad)_\w+)` \|", README, re.MULTILINE)
+    rows = re.findall(r"^\| `((?:kip|ls|dc|dsa|frepo|bptt|rfad)_\w+)` \|", README, re.MULTILINE)
     assert sorted(rows) == sorted(experiments)
 
 

@@ -20,6 +20,7 @@ TABLES = {
     ("RFAD", "cifar10", "network"): (53.6, 66.3, 71.1),
     ("RFAD", "mnist", "network"): (94.4, 98.5, 98.8),
     ("RFAD", "fashion_mnist", "network"): (78.6, 87.0, 88.8),
+    ("BPTT", "cifar10", "network"): (53.2, 69.4, 75.3),
     ("FRePo", "cifar10", "network"): (46.8, 65.5, 71.7),
     ("FRePo", "mnist", "network"): (93.0, 98.6, 99.2),
 }
