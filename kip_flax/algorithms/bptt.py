@@ -265,14 +265,12 @@ class _Method:
         classes = y.shape[1]
         apply, scale = self.pooling.net.apply, self.scale
 
-        def losses(params: Tree, x: jax.Array, y: jax.Array) -> tuple[jax.Array, jax.Array]:
+        def of_pass(params: Tree, part: tuple[jax.Array, ...]) -> tuple[jax.Array, jax.Array]:
+            x, y, weights = part
             outputs = apply(params, other, scale * x)
             right = jnp.argmax(outputs, axis=1) == jnp.argmax(y, axis=1)
-            return optax.softmax_cross_entropy(outputs, y + 1 / classes), right
-
-        def of_pass(params: Tree, part: tuple[jax.Array, ...]) -> tuple[jax.Array, jax.Array]:
-            found, right = losses(params, part[0], part[1])
-            return part[2] @ found, part[2] @ right
+            losses = optax.softmax_cross_entropy(outputs, y + 1 / classes)  # y is centred.
+            return weights @ losses, weights @ right
 
         weights = weights / jnp.sum(weights)
         parts = batching.split_rows((x, y, weights), batching.images_per_pass(x.shape[1:], len(x)))
