@@ -4,7 +4,9 @@ Setting: after Feng, Vedantam and Kempe, ICLR 2024 (arXiv 2311.07025), with a Co
 of width 32 and a pool of networks.
 
 Expected: no figure is published.
-Measured: not yet.
+Measured: 58.50 -> 92.76 % by the kernel; `convnet_plain:2` of width 128 by the recipe 'auto'
+92.81 +- 0.67 % (five networks, all test images), where FRePo has 90.64. 94 s with the networks, on
+two cores (Intel Xeon) that did other work.
 
 Run: python main.py --config=configs/bptt_digits.py --workdir=runs/bptt_digits
 """
@@ -23,8 +25,8 @@ def get_config() -> ConfigDict:
     config.optimizer.learning_rate = 0.03
     config.optimizer.schedule = "cosine_tenth"
     config.batch_size = 200
-    config.num_steps = 800
-    config.eval.steps = (0, 400)
+    config.num_steps = 1200
+    config.eval.steps = (0, 400, 800)
     config.eval.networks = ("convnet_plain:2",)
     config.bptt.network = "convnet_plain:2"
     config.bptt.width = 32
