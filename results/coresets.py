@@ -11,11 +11,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from kip_flax import export
-from kip_flax.modes.transfer.table import TABLE
 from kip_flax.runtime import files
-from results import networks, record, run_all
-from results.experiments import EXPERIMENTS, command
+from results import networks, record
+from results.experiments import EXPERIMENTS
 from results.words import NETWORKS
 
 FILE = "coresets.json"
@@ -40,25 +38,15 @@ def main(argv: list[str] | None = None) -> None:
     for experiment in EXPERIMENTS:
         if experiment.name not in EXPERIMENTS_OF_TEN or not record.is_done(experiment, results):
             continue
-        told = record.read(results / experiment.name)
+        folder = results / experiment.name
+        told = record.read(folder)
         dataset, size = told["config"]["dataset"]["name"], told["config"]["support"]["size"]
         if any((row["dataset"], row["size"]) == (dataset, size) for row in read(results)):
             continue
         workdir = Path(args.runs).absolute() / experiment.name
-        fields = networks.FIELDS | {
-            "transfer.networks": (_KERNEL, *NETWORKS),
-            "transfer.baselines": SETS,
-        }
-        distilled = results / experiment.name / told["set"]
-        arguments = [
-            *command(experiment, 0, watched=False),
-            *(f"--config.{name}={value}".replace(" ", "") for name, value in fields.items()),
-            *run_all.data_field(args.data),
-            *("--mode=transfer", f"--distilled={distilled}", f"--workdir={workdir}"),
-        ]
-        run_all.program(arguments, workdir)
-        content = json.loads((workdir / TABLE).read_text())
-        recipe = networks.recipe_words(export.load_distilled(distilled), dataset)
+        fields = {"transfer.networks": (_KERNEL, *NETWORKS), "transfer.baselines": SETS}
+        content = networks.transfer(experiment, folder, args.data, workdir, fields)
+        recipe = networks.recipe_words(folder)
         shared = {"hardware": content["hardware"], "versions": content["versions"]}
         rows = [
             {"dataset": dataset, "size": size, **_row(content["rows"], name, recipe), **shared}

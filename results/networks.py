@@ -26,7 +26,6 @@ FIELDS: dict[str, Any] = {
     "transfer.recipe": RECIPE,
     "transfer.width": WIDTH,
     "transfer.seeds": SEEDS,
-    "transfer.baselines": (),
     "transfer.ladder": (),
     "dataset.validation": 0.0,
     "eval.num_test": 0,
@@ -50,22 +49,41 @@ def _measure(
     told = record.read(folder)
     if network in {row["network"] for row in told.get("network", [])}:
         return False
-    path, workdir = folder / told["set"], workdir / network.replace(":", "_")
-    fields = FIELDS | {"transfer.networks": (network,)}
-    arguments = [
-        *command(experiment, told["draws"][0]["seed"], watched=False),
-        *(f"--config.{name}={value}".replace(" ", "") for name, value in fields.items()),
-        *run_all.data_field(data_dir),
-        *("--mode=transfer", f"--distilled={path}", f"--workdir={workdir}"),
-    ]
-    run_all.program(arguments, workdir)
-    content = json.loads((workdir / TABLE).read_text()) if (workdir / TABLE).exists() else {}
+    fields = {"transfer.networks": (network,), "transfer.baselines": ()}
+    content = transfer(experiment, folder, data_dir, workdir / network.replace(":", "_"), fields)
     if not content.get("rows"):
         raise KeyboardInterrupt  # It was told to stop.
     (row,) = content["rows"]
-    by = recipe_words(export.load_distilled(path), told["config"]["dataset"]["name"])
-    record.add_network(folder, figures_row(row, by) | {"hardware": content["hardware"]})
+    row = figures_row(row, recipe_words(folder)) | {"hardware": content["hardware"]}
+    record.add_network(folder, row)
     return True
+
+
+def transfer(
+    experiment: Experiment, folder: Path, data_dir: str, workdir: Path, fields: dict[str, Any]
+) -> dict[str, Any]:
+    """What `--mode=transfer` of the set in results/NAME leaves in its table, JSON.
+
+    Args:
+        experiment: that the set is of.
+        folder: results/NAME.
+        data_dir: folder of the data set's files.
+        workdir: of the transfer, which goes on there.
+        fields: beside `FIELDS`, by dotted name: networks and baselines.
+
+    Returns:
+        The table as it is; {} where a signal stopped it before there was any.
+    """
+    told = record.read(folder)
+    arguments = [
+        *command(experiment, told["draws"][0]["seed"], watched=False),
+        *(f"--config.{n}={v}".replace(" ", "") for n, v in (FIELDS | fields).items()),
+        *run_all.data_field(data_dir),
+        *("--mode=transfer", f"--distilled={folder / told['set']}", f"--workdir={workdir}"),
+    ]
+    run_all.program(arguments, workdir)
+    table = workdir / TABLE
+    return json.loads(table.read_text()) if table.exists() else {}
 
 
 def figures_row(row: dict[str, Any], words: str) -> figures.Row:
@@ -82,8 +100,11 @@ def figures_row(row: dict[str, Any], words: str) -> figures.Row:
     }
 
 
-def recipe_words(distilled: export.Distilled, dataset: str) -> str:
-    """The recipe by which networks are trained on a set."""
+def recipe_words(folder: Path) -> str:
+    """The recipe by which networks are trained on the set in results/NAME."""
+    told = record.read(folder)
+    distilled = export.load_distilled(folder / told["set"])
+    dataset = told["config"]["dataset"]["name"]
     channels = distilled.images.shape[3]
     flips = sets.facts(dataset).may_be_mirrored(channels)
     made = recipe.make(RECIPE, len(distilled.images), channels, flips, {"width": WIDTH})

@@ -7,8 +7,12 @@ from typing import TYPE_CHECKING, Any
 import flax.struct
 import jax
 import jax.numpy as jnp
+import optax
+from ml_collections import ConfigDict
 
+from kip_flax.algorithms import base
 from kip_flax.algorithms.base import Support
+from kip_flax.runtime.errors import UserError
 
 if TYPE_CHECKING:
     from kip_flax.networks.pool import Pool
@@ -45,10 +49,51 @@ class PooledState(flax.struct.PyTreeNode):
         """The same without the mean over the last sets: what networks train on."""
         return self.params["images"], self.params.get("labels", self.labels)
 
-    def mean_with(self, params: dict[str, jax.Array], decay: float) -> Any:
-        """`average` after `params`; over the first steps it forgets faster."""
-        if not self.average:
-            return ()
-        steps = self.step.astype(jnp.float32)
-        share = 1 - jnp.minimum(decay, (1 + steps) / (10 + steps))
-        return jax.tree.map(lambda old, new: old + share * (new - old), self.average, params)
+    def moved(
+        self, tx: optax.GradientTransformation, grads: dict[str, jax.Array], decay: float
+    ) -> PooledState:
+        """The state after one update by `tx`; the pool stays as it is.
+
+        Args:
+            tx: the optimiser of `params`.
+            grads: like `params`.
+            decay: of the mean of the last sets, if there is one; over the first steps it forgets
+                faster.
+        """
+        updates, opt_state = tx.update(grads, self.opt_state, self.params)
+        params, average = optax.apply_updates(self.params, updates), ()
+        if self.average:
+            steps = self.step.astype(jnp.float32)
+            share = 1 - jnp.minimum(decay, (1 + steps) / (10 + steps))
+            average = jax.tree.map(lambda old, new: old + share * (new - old), self.average, params)
+        return self.replace(step=self.step + 1, params=params, opt_state=opt_state, average=average)
+
+
+def start(
+    config: ConfigDict, images: jax.Array, labels: jax.Array, average: float, pool: Pool
+) -> PooledState:
+    """State before the first step.
+
+    Args:
+        config: a valid configuration.
+        images, labels: the support (S, H, W, C), (S, classes).
+        average: decay of the mean of the last sets; 0: there is none.
+        pool: the networks.
+    """
+    params = {"images": jnp.asarray(images, jnp.float32)}
+    if config.support.learn_labels:
+        params["labels"] = labels
+    return PooledState(
+        step=jnp.zeros((), jnp.int32),
+        params=params,
+        labels=labels,
+        opt_state=base.make_optimizer(config).init(params),
+        average=dict(params) if average else (),
+        pool=pool,
+    )
+
+
+def check_average(name: str, decay: float) -> None:
+    """Raises UserError unless the field `name` is the decay of a mean."""
+    if not 0 <= decay < 1:
+        raise UserError(f"{name} is {decay}: it must be at least 0 and below 1.")

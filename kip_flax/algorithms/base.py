@@ -200,6 +200,16 @@ def optimizer(
     return {"adam": optax.adam, "lamb": optax.lamb}[name](rate)
 
 
+def over_targets(step: Callable[..., Any], mesh: Mesh) -> Callable[..., Any]:
+    """`step(state, x_t, y_t, weights)` on every device of a mesh; targets lie over 'data'.
+
+    State and metrics are the same on all devices: it is for `step` to sum what differs.
+    """
+    whole, spread = PartitionSpec(), PartitionSpec("data")
+    specs = (whole, spread, spread, spread)
+    return jax.shard_map(step, mesh=mesh, in_specs=specs, out_specs=whole, check_vma=False)
+
+
 def pinned(step: Callable[..., Any], mesh: Mesh) -> jax.stages.Wrapped:
     """`step` with all it returns on every device of `mesh`, as it got its state.
 

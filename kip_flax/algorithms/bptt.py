@@ -9,20 +9,16 @@ only to come to the window, as in FRePo.
 
 from __future__ import annotations
 
-import dataclasses
 import functools
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
 import optax
-from jax.sharding import Mesh
-from jax.sharding import PartitionSpec as P
 from ml_collections import ConfigDict
 
-from kip_flax.algorithms import base, kip
+from kip_flax.algorithms import _pooled, base, kip
 from kip_flax.algorithms._pooled import PooledState
 from kip_flax.algorithms.base import Facts, Problem, Step
 from kip_flax.data import Dataset, augment
@@ -35,7 +31,7 @@ from kip_flax.runtime.fields import Section
 
 if TYPE_CHECKING:
     from kip_flax.networks.build import Functions, Make, Tree
-    from kip_flax.networks.pool import Network, Pooling
+    from kip_flax.networks.pool import Network, Pool, Pooling
 
 # Adam divides by sqrt(v + this): without it a gradient of zero has no derivative.
 _EPS_ROOT = 1e-10
@@ -76,9 +72,7 @@ def _check_fields(fields: Any) -> None:
             f"bptt.window is {fields['bptt.window']} and networks live for {fields['bptt.life']} "
             f"steps: take a shorter window, or a longer bptt.life."
         )
-    decay = fields["bptt.average"]
-    if not 0 <= decay < 1:
-        raise UserError(f"bptt.average is {decay}: it must be at least 0 and below 1.")
+    _pooled.check_average("bptt.average", fields["bptt.average"])
     named.spec_of(fields["bptt.network"], "fc", 1)
 
 
@@ -112,18 +106,9 @@ SECTION = Section(
 def init(config: ConfigDict, images: jax.Array, labels: jax.Array) -> PooledState:
     """State before the first step: support images (S, H, W, C) and labels (S, classes)."""
     labels = jnp.asarray(labels, jnp.float32)
-    params = {"images": jnp.asarray(images, jnp.float32)}
-    if config.support.learn_labels:
-        params["labels"] = labels
     pool = _pooling(config, images.shape[1:], labels.shape[1]).start()
-    return PooledState(
-        step=jnp.zeros((), jnp.int32),
-        params=params,
-        labels=labels,
-        opt_state=base.make_optimizer(config).init(params),
-        average=dict(params) if config.bptt.average else (),
-        pool=pool.replace(ages=jnp.zeros_like(pool.ages)),  # Their schedule begins with them.
-    )
+    pool = pool.replace(ages=jnp.zeros_like(pool.ages))  # Their schedule begins with them.
+    return _pooled.start(config, images, labels, config.bptt.average, pool)
 
 
 def make_step(problem: Problem) -> Step:
@@ -139,7 +124,7 @@ def make_step(problem: Problem) -> Step:
         scale=float(1 / targets.images.std(dtype="float64")),
         key=jax.random.fold_in(problem.key, 2),
     )
-    return kip.on_batches(problem, method.over(problem.mesh))
+    return kip.on_batches(problem, base.over_targets(method.step, problem.mesh))
 
 
 def check_data(config: ConfigDict, dataset: Dataset) -> None:
@@ -204,12 +189,7 @@ class _Method:
     scale: float
     key: jax.Array
 
-    def over(self, mesh: Mesh) -> Callable[..., tuple[PooledState, kip.Metrics]]:
-        """`update(state, x_t, y_t, weights) -> (state, metrics)`; targets lie over 'data'."""
-        specs = (P(), P("data"), P("data"), P("data"))
-        return jax.shard_map(self._step, mesh=mesh, in_specs=specs, out_specs=P(), check_vma=False)
-
-    def _step(
+    def step(
         self, state: PooledState, x_t: jax.Array, y_t: jax.Array, weights: jax.Array
     ) -> tuple[PooledState, kip.Metrics]:
         # Every network sees all targets: they are few beside the steps of its training.
@@ -224,18 +204,10 @@ class _Method:
             lambda total: (jax.lax.psum(total, "data") / self.networks).astype(jnp.float32), summed
         )
         grads = {name: grads[name] for name in state.params}
-        updates, opt_state = self.tx.update(grads, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
         gathered = [jax.lax.all_gather(leaf, "data", tiled=True) for leaf in leaves]
-        new = state.replace(
-            step=state.step + 1,
-            params=params,
-            opt_state=opt_state,
-            average=state.mean_with(params, self.average),
-            pool=self._put(state, drawn, gathered),
-        )
+        new = state.moved(self.tx, grads, self.average)
         metrics = {"loss": value, "accuracy": right, "grad_norm": optax.tree.norm(grads)}
-        return new, metrics
+        return new.replace(pool=self._put(state.pool, drawn, gathered)), metrics
 
     def _unrolled(
         self, state: PooledState, key: jax.Array, batch: list[jax.Array], number: jax.Array
@@ -275,17 +247,12 @@ class _Method:
         weights = weights / jnp.sum(weights)
         parts = batching.split_rows((x, y, weights), batching.images_per_pass(x.shape[1:], len(x)))
 
-        def add(total: Any, part: tuple[jax.Array, ...]) -> tuple[Any, None]:
-            found, grads = jax.value_and_grad(of_pass, has_aux=True)(params, part)
-            return jax.tree.map(jnp.add, total, (found, grads)), None
-
-        none = (jnp.zeros(()), jnp.zeros(()))
-        start = (none, jax.tree.map(jnp.zeros_like, params))
-        ((value, right), grads), _ = jax.lax.scan(add, start, parts)
+        found = functools.partial(jax.value_and_grad(of_pass, has_aux=True), params)
+        (value, right), grads = batching.summed(found, parts)
         return value, right, grads
 
-    def _put(self, state: PooledState, drawn: jax.Array, leaves: list[jax.Array]) -> Any:
-        pool = state.pool
+    def _put(self, pool: Pool, drawn: jax.Array, leaves: list[jax.Array]) -> Pool:
+        """The pool with the networks `drawn` after their windows."""
         structure = jax.tree.structure(self.pooling.network(pool, drawn[0]))
         for place in range(self.networks):
             network = jax.tree.unflatten(structure, [leaf[place] for leaf in leaves])
@@ -300,14 +267,12 @@ def _adam() -> optax.GradientTransformation:
 def _recipe(config: ConfigDict) -> Recipe:
     """How the networks of the pool are trained: 'auto' with what the configuration says."""
     options = config.bptt
-    return dataclasses.replace(
-        recipes.make("auto", config.support.size),
-        num_steps=options.life,
-        rates=(options.learning_rate,),
-        label_scale=options.label_scale,
-        augments=augment.parse(options.augment),
-        augment_draw=options.augment_draw,
-    )
+    changes = {
+        "num_steps": options.life,
+        "learning_rate": (options.learning_rate,),
+        **{name: options[name] for name in ("label_scale", "augment", "augment_draw")},
+    }
+    return recipes.make("auto", config.support.size, changes=changes)
 
 
 def _pooling(config: ConfigDict, shape: tuple[int, ...], classes: int) -> Pooling:

@@ -15,19 +15,16 @@ from typing import TYPE_CHECKING, Any
 import jax
 import jax.numpy as jnp
 import optax
-from jax.sharding import Mesh
-from jax.sharding import PartitionSpec as P
 from ml_collections import ConfigDict
 
 from kip_flax import krr
-from kip_flax.algorithms import base, kip
+from kip_flax.algorithms import _pooled, base, kip
 from kip_flax.algorithms._pooled import PooledState
 from kip_flax.algorithms.base import Facts, Problem, Step, Support
 from kip_flax.data import Dataset
 from kip_flax.krr import feature_kernel
 from kip_flax.networks import named
 from kip_flax.runtime import batching, sharding
-from kip_flax.runtime.errors import UserError
 from kip_flax.runtime.fields import Section
 
 if TYPE_CHECKING:
@@ -62,9 +59,7 @@ FACTS = Facts(
 
 
 def _check_fields(fields: Any) -> None:
-    decay = fields["frepo.average"]
-    if not 0 <= decay < 1:
-        raise UserError(f"frepo.average is {decay}: it must be at least 0 and below 1.")
+    _pooled.check_average("frepo.average", fields["frepo.average"])
     named.spec_of(fields["frepo.network"], "fc", 1)
 
 
@@ -94,23 +89,13 @@ def init(config: ConfigDict, images: jax.Array, labels: jax.Array) -> PooledStat
     labels = jnp.asarray(labels, jnp.float32)
     if config.support.init in base.SUPPORT_DRAWS:
         labels = labels / (classes / 10) ** 0.5
-    params = {"images": jnp.asarray(images, jnp.float32)}
-    if config.support.learn_labels:
-        params["labels"] = labels
     pool = _pooling(config, images.shape[1:], classes).start()
-    return PooledState(
-        step=jnp.zeros((), jnp.int32),
-        params=params,
-        labels=labels,
-        opt_state=base.make_optimizer(config).init(params),
-        average=dict(params) if config.frepo.average else (),
-        pool=pool,
-    )
+    return _pooled.start(config, images, labels, config.frepo.average, pool)
 
 
 def make_step(problem: Problem) -> Step:
     """One update of the support and of a network, on a batch of targets that is drawn anew."""
-    config, targets, mesh = problem.config, problem.targets, problem.mesh
+    config, targets = problem.config, problem.targets
     pooling = _pooling(config, targets.images.shape[1:], targets.num_classes)
     method = _Method(
         pooling=pooling,
@@ -120,7 +105,7 @@ def make_step(problem: Problem) -> Step:
         average=config.frepo.average,
         key=jax.random.fold_in(problem.key, 2),
     )
-    return kip.on_batches(problem, method.over(mesh))
+    return kip.on_batches(problem, base.over_targets(method.step, problem.mesh))
 
 
 def check_data(config: ConfigDict, dataset: Dataset) -> None:
@@ -152,12 +137,7 @@ class _Method:
     average: float
     key: jax.Array
 
-    def over(self, mesh: Mesh) -> Callable[..., tuple[PooledState, kip.Metrics]]:
-        """`update(state, x_t, y_t, weights) -> (state, metrics)`; targets lie over 'data'."""
-        specs = (P(), P("data"), P("data"), P("data"))
-        return jax.shard_map(self._step, mesh=mesh, in_specs=specs, out_specs=P(), check_vma=False)
-
-    def _step(
+    def step(
         self, state: PooledState, x_t: jax.Array, y_t: jax.Array, weights: jax.Array
     ) -> tuple[PooledState, kip.Metrics]:
         draw_key, train_key = jax.random.split(jax.random.fold_in(self.key, state.step))
@@ -167,14 +147,7 @@ class _Method:
         f_t = feature_kernel.in_passes(features, network.params, network.other, x_t)
         batch = feature_kernel.Batch(f_t, y_t, weights)
         grads, metrics = self._gradient(state, network, batch)
-        updates, opt_state = self.tx.update(grads, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
-        new = state.replace(
-            step=state.step + 1,
-            params=params,
-            opt_state=opt_state,
-            average=state.mean_with(params, self.average),
-        )
+        new = state.moved(self.tx, grads, self.average)
         train = functools.partial(self._network_gradient, new, train_key)
         pool = self.pooling.put(state.pool, number, self.pooling.updated(network, train))
         return new.replace(pool=pool), metrics

@@ -22,11 +22,10 @@ import jax.numpy as jnp
 import optax
 from jax.lax import Precision
 from jax.sharding import Mesh
-from jax.sharding import PartitionSpec as P
 from ml_collections import ConfigDict
 
 from kip_flax import architectures, krr
-from kip_flax.algorithms import kip
+from kip_flax.algorithms import base, kip
 from kip_flax.algorithms.base import Facts, Problem, Step, Support
 from kip_flax.krr import feature_kernel
 from kip_flax.runtime import batching, sharding
@@ -218,8 +217,7 @@ def make_update(
         metrics["grad_norm"] = optax.tree.norm(grads)
         return state.replace(step=state.step + 1, params=params, opt_state=opt_state), metrics
 
-    specs = (P(), P("data"), P("data"), P("data"))
-    return jax.shard_map(local, mesh=mesh, in_specs=specs, out_specs=P(), check_vma=False)
+    return base.over_targets(local, mesh)
 
 
 def _optimizer() -> optax.GradientTransformation:

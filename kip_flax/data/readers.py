@@ -10,7 +10,7 @@ import io
 import math
 import pickle
 import struct
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -220,10 +220,15 @@ def pictures_below(root: Path) -> list[Path]:
     """Sorted paths of the pictures in `root` and in the folders below it."""
     if not root.is_dir():
         raise UserError(f"{root} is not a folder: name one with pictures.")
-    paths = sorted(p for p in root.rglob("*") if p.suffix.lower() in _PICTURES and p.is_file())
-    if not paths:
+    return _pictures(root, (path for path in root.rglob("*") if path.is_file()))
+
+
+def _pictures(root: Path, paths: Iterable[Path]) -> list[Path]:
+    """Those of `paths`, which lie below `root`, that are pictures, sorted; at least one."""
+    found = sorted(path for path in paths if path.suffix.lower() in _PICTURES)
+    if not found:
         raise UserError(f"{root} holds no picture ({' '.join(_PICTURES)}): add some.")
-    return paths
+    return found
 
 
 def class_folders(root: Path) -> tuple[str, ...]:
@@ -239,9 +244,7 @@ def read_pictures(root: Path, names: tuple[str, ...], size: int) -> tuple[np.nda
     """All pictures (n, size, size, 3) in the class folders `names` of `root`, and labels (n,)."""
     images, labels = [], []
     for label, name in enumerate(names):
-        paths = sorted(p for p in (root / name).iterdir() if p.suffix.lower() in _PICTURES)
-        if not paths:
-            raise UserError(f"{root / name} holds no picture ({' '.join(_PICTURES)}): add some.")
+        paths = _pictures(root / name, (root / name).iterdir())
         images += [read_picture(path, size) for path in paths]
         labels += [label] * len(paths)
     return np.stack(images), np.array(labels)

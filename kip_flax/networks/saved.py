@@ -83,13 +83,14 @@ class TrainedNetwork:
             UserError: they are not uint8, or of another shape than the network was trained on.
         """
         pictures = self._checked(np.asarray(pictures))
-        count, size = len(pictures), _BATCH * len(jax.devices())
+        count, devices = len(pictures), len(jax.devices())
+        size = _BATCH * devices
         scores = np.zeros((count, len(self.class_names)), np.float32)
         for start in range(0, count, size):
             part = pictures[start : start + size]
             images = np.float32(self.scale) * preprocess.apply(self.fitted, part)
             # Few pictures are a smaller batch; of many the last one is filled up.
-            images = pad_rows(images, min(size, len(jax.devices()) * 8) if count < size else size)
+            images = pad_rows(images, min(size, 8 * devices) if count < size else size)
             scores[start : start + len(part)] = np.asarray(self._outputs(images))[: len(part)]
         classes = scores.argmax(axis=1)
         return Predictions([self.class_names[number] for number in classes], scores, classes)

@@ -199,6 +199,10 @@ class Trial:
         steps = short + rounds * self.recipe.num_steps
         return steps * cost.step + images * cost.image
 
+    def seconds_to_hand_over(self, cost: Cost) -> float:
+        """How much longer it takes where `Kept.trained` asks for the networks of the seeds."""
+        return self.rounds[1] * len(self.validation.labels) * cost.image
+
     def run(
         self,
         images: np.ndarray,

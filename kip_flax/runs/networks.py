@@ -91,9 +91,9 @@ class NetworkEvaluate:
         Raises:
             Stopped: told to stop.
         """
-        before_end, at_end = 0.0, 0.0
+        before_end, at_end, parts = 0.0, 0.0, self._parts(last=True)
         for name in self.makers:
-            trials = [self._trial(name, tested, on) for tested, on in self._parts(last=True)]
+            trials = [self._trial(name, tested, on) for tested, on in parts]
             cost = trials[0].probe(images[None], labels[None], watch, name)
             seconds = [trial.seconds(cost) for trial in trials]
             before_end, at_end = before_end + seconds[0], at_end + sum(seconds)

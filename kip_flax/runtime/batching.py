@@ -61,7 +61,20 @@ def gradient_in_passes(
     passes = math.ceil(len(images) / images_per_pass(images.shape[1:], len(images)))
     parts = split_rows((images, labels, weights), math.ceil(len(images) / passes))
 
-    def add(total: Tree, part: tuple[jax.Array, ...]) -> tuple[Tree, None]:
-        return jax.tree.map(jnp.add, total, jax.grad(loss)(params, *part)), None
+    return summed(lambda part: jax.grad(loss)(params, *part), parts)
 
-    return jax.lax.scan(add, jax.tree.map(jnp.zeros_like, params), parts)[0]
+
+def summed(function: Callable[[Tree], Tree], parts: Tree) -> Tree:
+    """The sum of what `function` makes of each part, one after the other.
+
+    Args:
+        function: arrays of a part -> arrays.
+        parts: arrays (parts, ...), as `split_rows` gives them.
+    """
+
+    def add(total: Tree, part: Tree) -> tuple[Tree, None]:
+        return jax.tree.map(jnp.add, total, function(part)), None
+
+    like = jax.eval_shape(function, jax.tree.map(lambda array: array[0], parts))
+    zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), like)
+    return jax.lax.scan(add, zeros, parts)[0]

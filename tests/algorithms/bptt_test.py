@@ -3,7 +3,9 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pooled_steps
 import pytest
+from pooled_steps import CLASSES, SHAPE, S, T
 from whole_runs import assert_same, small
 
 from configs import bptt_digits
@@ -17,7 +19,6 @@ from kip_flax.networks import train as networks_train
 from kip_flax.runtime import batching, sharding
 from kip_flax.runtime.errors import UserError
 
-S, T, CLASSES, SHAPE = 6, 10, 3, (4, 4, 3)
 TINY = {
     "bptt.network": "fc:1",
     "bptt.width": 7,
@@ -40,36 +41,16 @@ TINY = {
 
 
 def settings(**fields):
-    config = bptt_digits.get_config()
-    changes = {name.replace("__", "."): value for name, value in fields.items()}
-    config.update_from_flattened_dict(TINY | changes)
-    return config
+    return pooled_steps.changed(bptt_digits.get_config(), TINY, fields)
 
 
 def targets():
-    rng = np.random.default_rng(0)
-    images = 3 * rng.normal(size=(T, *SHAPE)).astype(np.float32)
-    return Targets(images, np.arange(T) % CLASSES, CLASSES)
-
-
-def first(config, mesh):
-    rng = np.random.default_rng(1)
-    images = rng.normal(size=(S, *SHAPE)).astype(np.float32)
-    labels = np.eye(CLASSES, dtype=np.float32)[np.arange(S) % CLASSES] - 1 / CLASSES
-    state = bptt.init(config, jnp.asarray(images), jnp.asarray(labels))
-    return sharding.replicate(mesh, jax.tree.map(np.array, state))
+    return pooled_steps.targets(scale=3)
 
 
 def run(config, steps, devices=1):
     """States after 0, 1, ... steps, and what each step measured."""
-    mesh = sharding.make_mesh(devices, 1)
-    step = bptt.make_step(Problem(config, targets(), None, mesh, jax.random.key(3)))
-    states, told = [first(config, mesh)], []
-    for number in range(1, steps + 1):
-        state, metrics = step(jax.tree.map(jnp.copy, states[-1]), number)
-        states.append(state)
-        told.append(metrics)
-    return states, told
+    return pooled_steps.run(bptt, config, targets(), steps, devices)
 
 
 def layers_of(config, state, number):

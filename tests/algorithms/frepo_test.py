@@ -4,20 +4,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pooled_steps
 import pytest
+from pooled_steps import CLASSES, SHAPE, S, T, targets
 
 from configs import frepo_digits
 from kip_flax.algorithms import base, frepo
-from kip_flax.algorithms.base import Problem
-from kip_flax.data import Targets
-from kip_flax.runtime import batching, sharding
-
-S, T, CLASSES, SHAPE = 6, 10, 3, (4, 4, 3)
+from kip_flax.runtime import batching
 
 
 def settings(**fields):
-    config = frepo_digits.get_config()
-    fields = {
+    small = {
         "frepo.network": "convnet_plain:2",
         "frepo.width": 20,  # More features than images, or the kernel is singular.
         "frepo.growth": 2,
@@ -32,35 +29,13 @@ def settings(**fields):
         "optimizer.learning_rate": 1.0,
         "support.size": S,
         "batch_size": T,
-        **{name.replace("__", "."): value for name, value in fields.items()},
     }
-    config.update_from_flattened_dict(fields)
-    return config
-
-
-def targets():
-    rng = np.random.default_rng(0)
-    return Targets(rng.normal(size=(T, *SHAPE)).astype(np.float32), np.arange(T) % CLASSES, CLASSES)
-
-
-def first(config, mesh):
-    rng = np.random.default_rng(1)
-    images = rng.normal(size=(S, *SHAPE)).astype(np.float32)
-    labels = np.eye(CLASSES, dtype=np.float32)[np.arange(S) % CLASSES] - 1 / CLASSES
-    state = frepo.init(config, jnp.asarray(images), jnp.asarray(labels))
-    return sharding.replicate(mesh, jax.tree.map(np.array, state))
+    return pooled_steps.changed(frepo_digits.get_config(), small, fields)
 
 
 def run(config, steps, devices=1):
     """States after 0, 1, ... steps, and what each step measured."""
-    mesh = sharding.make_mesh(devices, 1)
-    step = frepo.make_step(Problem(config, targets(), None, mesh, jax.random.key(3)))
-    states, told = [first(config, mesh)], []
-    for number in range(1, steps + 1):
-        state, metrics = step(jax.tree.map(jnp.copy, states[-1]), number)
-        states.append(state)
-        told.append(metrics)
-    return states, told
+    return pooled_steps.run(frepo, config, targets(), steps, devices)
 
 
 def network_of(config, state, number):

@@ -85,9 +85,9 @@ def test_coresets_are_measured_like_rows_and_once(tmp_path, monkeypatch):
             for network in ("krr", *NETWORKS)
         ]  # fmt: skip
         told = {"rows": rows, "hardware": "h", "versions": {}}
-        (workdir / coresets.TABLE).write_text(json.dumps(told))
+        (workdir / networks.TABLE).write_text(json.dumps(told))
 
-    monkeypatch.setattr(coresets.run_all, "program", program)
+    monkeypatch.setattr(networks.run_all, "program", program)
     monkeypatch.setattr(coresets, "FILE", str(tmp_path / "coresets.json"))
     for _ in range(2):
         coresets.main(["--data=data", f"--runs={tmp_path / 'runs'}"])

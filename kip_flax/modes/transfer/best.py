@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import contextlib
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ class BestNetwork:
         fitted: what pictures go through.
         facts: of all networks alike, JSON values.
         size: images of the distilled set.
-        held_out: accuracy of the best so far on held-out images; None if there is none.
+        network: the best so far; None if there is none.
     """
 
     folder: Path
@@ -36,17 +37,15 @@ class BestNetwork:
     fitted: Preprocess
     facts: dict[str, Any]
     size: int
-    held_out: float | None = None
+    network: saved.TrainedNetwork | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
-        try:
-            self.held_out = saved.load(self.folder).facts["held_out"]
-        except UserError:  # An earlier part of the command has left none.
-            self.held_out = None
+        with contextlib.suppress(UserError):  # An earlier part of the command has left none.
+            self.network = saved.load(self.folder)
 
     def offer(self, name: str, trial: Trial, one: Trained) -> None:
         """Keeps a network called `name` if none before was better."""
-        if self.held_out is not None and self.held_out >= one.held_out:
+        if self.network is not None and self.network.facts["held_out"] >= one.held_out:
             return
         facts = {
             "held_out": one.held_out,
@@ -55,7 +54,7 @@ class BestNetwork:
             "recipe": trial.recipe.words,
             "version": kip_flax.__version__,
         }
-        network = saved.TrainedNetwork(
+        self.network = saved.TrainedNetwork(
             name=name,
             like=self.like,
             image_shape=self.dataset.image_shape,
@@ -65,16 +64,15 @@ class BestNetwork:
             weights=one.weights(),
             facts=facts | self.facts,
         )
-        saved.save(self.folder, network)
-        self.held_out = one.held_out
+        saved.save(self.folder, self.network)
 
     @property
     def words(self) -> str:
         """A line on what is kept; '' if nothing is."""
-        if self.held_out is None:
+        if self.network is None:
             return ""
-        found = saved.load(self.folder)
+        facts = self.network.facts
         return (
-            f"network {self.folder}: {found.name}, {found.facts['held_out']:.2%} of held-out and "
-            f"{found.facts['test']:.2%} of test images (--mode=predict uses it)"
+            f"network {self.folder}: {self.network.name}, {facts['held_out']:.2%} of held-out and "
+            f"{facts['test']:.2%} of test images (--mode=predict uses it)"
         )

@@ -148,7 +148,7 @@ class Contest:
             cost = trial.probe(images[None], labels[None], session.watch, f"{name} on {size}")
             seconds += count * trial.seconds(cost) + cost.once
             if session.best is not None and size == session.best.size:
-                seconds += trial.rounds[1] * len(real.held_out.labels) * cost.image
+                seconds += trial.seconds_to_hand_over(cost)
             spent += cost.compiling
             trainings += count * trial.trainings
         if not trainings:
