@@ -3,10 +3,10 @@
 There 1 - c is a small difference of float32 numbers and the gradient loses its digits (1 % at
 |x1 - x2|^2 about 1e-6 |x|^2). Such pairs are few: the diagonal of K_ss, and targets from which a
 support image was drawn. They are found by distance, gathered a chunk at a time and computed by the
-same code in float64; where JAX has no float64 they stay in float32.
+same code in float64, whether `jax_enable_x64` is on or not. Pairs that differ clearly in a few
+pixels (a cutout) are not near, and float32 is enough for them.
 
-What stays: two images that differ clearly somewhere (a cutout) and almost nowhere else. They are
-not near as a whole, and their float32 gradient can be off by some percent.
+A TPU has no float64: there such pairs stay in float32.
 """
 
 from collections.abc import Callable
@@ -17,6 +17,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.custom_derivatives import SymbolicZero
+
+from kip_flax.runtime.precision import has_float64, in_float64
 
 Paired = Callable[[jax.Array, jax.Array], jax.Array]
 
@@ -39,21 +41,26 @@ def corrected(paired: Paired, kernel: jax.Array, x1: jax.Array, x2: jax.Array) -
         paired: image by image kernel of (m, H, W, C) and (m, H, W, C): (m,); it need only be
             differentiable in its first argument, and symmetric.
     """
-    if not jax.config.read("jax_enable_x64"):
-        return kernel
-    mask = near(x1, x2)
+    mask = near(x1, x2) & has_float64()
     return jnp.where(mask, _near_values(paired, mask, x1, x2).astype(kernel.dtype), kernel)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _near_values(paired: Paired, mask: jax.Array, x1: jax.Array, x2: jax.Array) -> jax.Array:
-    """(n1, n2) float64: the kernel where `mask` is set, 0 elsewhere."""
+    """(n1, n2): the kernel where `mask` is set, 0 elsewhere."""
+    dtype = jax.dtypes.canonicalize_dtype(jnp.float64)
 
     def chunk(found: jax.Array, at: jax.Array, a: jax.Array, b: jax.Array) -> jax.Array:
         return found.at[at].set(paired(a, b), mode="drop")
 
-    found = _over_chunks(chunk, jnp.zeros(mask.size, jnp.float64), mask, x1, x2)
-    return found.reshape(mask.shape)
+    def exact(mask: jax.Array, x1: jax.Array, x2: jax.Array) -> jax.Array:
+        found = _over_chunks(chunk, jnp.zeros(mask.size, jnp.float64), mask, x1, x2)
+        return found.reshape(mask.shape).astype(dtype)
+
+    def nothing(mask: jax.Array, *_: jax.Array) -> jax.Array:
+        return jnp.zeros(mask.shape, dtype)
+
+    return in_float64(exact, nothing, mask, x1, x2)
 
 
 def _over_chunks(
@@ -98,14 +105,22 @@ def _gradient(
 ) -> jax.Array:
     """Gradient of sum(g * kernel) over the set pairs with respect to x1."""
 
-    def chunk(total: jax.Array, at: jax.Array, a: jax.Array, b: jax.Array) -> jax.Array:
-        weights = g.ravel().at[at].get(mode="fill", fill_value=0)
-        (grad,) = jax.vjp(lambda a: paired(a, b), a)[1](weights)
-        # The indices that fill an incomplete last chunk fall on a row past the end.
-        return total.at[at // mask.shape[1]].add(grad, mode="drop")
+    def exact(mask: jax.Array, x1: jax.Array, x2: jax.Array, g: jax.Array) -> jax.Array:
+        weights = g.ravel().astype(jnp.float64)
 
-    zeros = jnp.zeros(x1.shape, jnp.float64)
-    return _over_chunks(chunk, zeros, mask, x1, x2).astype(x1.dtype)
+        def chunk(total: jax.Array, at: jax.Array, a: jax.Array, b: jax.Array) -> jax.Array:
+            here = weights.at[at].get(mode="fill", fill_value=0)
+            (grad,) = jax.vjp(lambda a: paired(a, b), a)[1](here)
+            # The indices that fill an incomplete last chunk fall on a row past the end.
+            return total.at[at // mask.shape[1]].add(grad, mode="drop")
+
+        zeros = jnp.zeros(x1.shape, jnp.float64)
+        return _over_chunks(chunk, zeros, mask, x1, x2).astype(x1.dtype)
+
+    def nothing(_: jax.Array, x1: jax.Array, *__: jax.Array) -> jax.Array:
+        return jnp.zeros_like(x1)
+
+    return in_float64(exact, nothing, mask, x1, x2, g)
 
 
 _near_values.defvjp(_near_fwd, _near_bwd, symbolic_zeros=True)

@@ -3,21 +3,22 @@
 Nguyen, Chen, Lee, "Dataset Meta-Learning from Kernel Ridge-Regression", ICLR 2021 (KIP: eq. 1 and
 section 2). Shapes: S support images, T target images, C classes. Everything is differentiable.
 
-Solves run in float64 where JAX has it on (`jax_enable_x64`), else in float32; products always take
-the highest precision, because accelerators round float32 operands otherwise. There is one
-regularised solve: `solve` (KIP, evaluation) adds a ridge relative to the mean of the diagonal,
-`label_solve` an absolute one.
+Solves run in float64, on a TPU in pairs of float32. Their arguments and results are float64 where
+JAX has it on (`jax_enable_x64`), else float32. Products always take the highest precision, because
+accelerators round float32 operands otherwise. There is one regularised solve: `solve` (KIP,
+evaluation) adds a ridge relative to the mean of the diagonal, `label_solve` an absolute one.
 """
 
 import jax
 import jax.numpy as jnp
 import jax.scipy.linalg
 import numpy as np
-from jax import Array
+from jax import Array, lax
 from jax.lax import Precision
 from jax.typing import ArrayLike
 
 from kip_flax.runtime.errors import UserError
+from kip_flax.runtime.precision import in_float64, solve_in_pairs
 
 
 def solve_dtype() -> np.dtype:
@@ -42,8 +43,25 @@ def solve_positive_definite(k: Array, y: ArrayLike) -> Array:
 
     `k` (S, S) is symmetrised first, as float32 kernels are not quite symmetric.
     """
-    # The gradient is one more solve with the same factor; no Cholesky is differentiated.
-    return jax.scipy.linalg.solve((k + k.T) / 2, jnp.asarray(y, k.dtype), assume_a="pos")
+    k, y = (k + k.T) / 2, jnp.asarray(y, k.dtype)
+    if k.dtype == jnp.float64:
+        # The gradient is one more solve with the same factor; no Cholesky is differentiated.
+        return jax.scipy.linalg.solve(k, y, assume_a="pos")
+
+    def product(x: Array) -> Array:
+        return jnp.matmul(k, x, precision=Precision.HIGHEST)
+
+    return lax.custom_linear_solve(product, y, lambda _, b: _solve_float32(k, b), symmetric=True)
+
+
+def _solve_float32(k: Array, b: Array) -> Array:
+    """`k^-1 b` for float32 arrays, solved in float64 or, on a TPU, in pairs of float32."""
+
+    def cholesky(k: Array, b: Array) -> Array:
+        k, b = k.astype(jnp.float64), b.astype(jnp.float64)
+        return jax.scipy.linalg.solve(k, b, assume_a="pos").astype(jnp.float32)
+
+    return in_float64(cholesky, solve_in_pairs, k, b)
 
 
 def solve(k_ss: ArrayLike, y_s: ArrayLike, reg: float) -> Array:

@@ -12,8 +12,11 @@ import pytest
 from kernel_checks import (
     GRADIENTS,
     VALUES,
+    WIDTH,
+    WITHOUT_X64,
     check,
     image_sets,
+    near_images,
     relative,
     value_and_vjp,
 )
@@ -125,16 +128,35 @@ def test_gradients_are_finite_for_images_without_variance(implementation, name):
         np.testing.assert_allclose(np.diag(k), 4 * np.mean(x**2, axis=(1, 2, 3)), rtol=1e-5)
 
 
-def test_float32_alone(implementation):
-    """Without float64 in JAX, ordinary pairs are as exact as ever."""
-    x1, x2 = image_sets(8, 3, ("ordinary", "background"))
-    spec = arch.conv(1)
-    want = kernels.make_kernel(spec, implementation="neural_tangents")(
-        x1.astype(float), x2.astype(float)
-    )
-    with jax.enable_x64(False):
-        k = jax.jit(kernels.make_kernel(spec, implementation=implementation))(x1, x2)
-    np.testing.assert_allclose(k, want, rtol=VALUES)
+@pytest.mark.parametrize(
+    ("name", "depth", "options"),
+    [
+        ("fc", 3, {}),
+        ("fc", 1, {"parameterization": "standard"}),
+        ("conv", 3, {}),
+        ("convnet", 1, {"get": "nngp"}),
+        ("convnet_plain", 2, {}),
+    ],
+)
+def test_without_float64_in_jax(implementation, name, depth, options):
+    """Near-duplicates at every distance, and images that differ in a few pixels only."""
+    x = image_sets(8, 3)[0][:1]
+    spec = arch.build(name, depth)
+    options = {"width": WIDTH, **options}
+    ours = value_and_vjp(kernels.make_kernel(spec, implementation=implementation, **options), (0,))
+    theirs = kernels.make_kernel(spec, implementation="neural_tangents", **options)
+    exact = value_and_vjp(theirs, (0,))
+    wrong = {}
+    for kind, other in near_images(x[0]).items():
+        weights = np.ones((1, 1), np.float32)
+        with jax.enable_x64(False):
+            k, (gradient,) = ours(x, other[None], weights)
+        assert k.dtype == gradient.dtype == np.float32
+        want, (true,) = exact(x.astype(float), other[None].astype(float), weights)
+        errors = abs(k[0, 0] / want[0, 0] - 1), relative(gradient, true)[0]
+        if errors[0] > VALUES or errors[1] > WITHOUT_X64:
+            wrong[kind] = errors
+    assert wrong == {}
 
 
 @pytest.mark.parametrize("background", [0.7, -0.4, 0.0])

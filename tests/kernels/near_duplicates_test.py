@@ -90,8 +90,21 @@ def test_without_near_pairs_nothing_runs():
     np.testing.assert_array_equal(near_duplicates.corrected(nan, k, x1, x2[:2]), k)
 
 
-def test_without_float64_the_kernel_is_left_alone():
-    x1, _ = image_sets()
-    k = jnp.ones((3, 3), jnp.float32)
+def test_near_pairs_are_float64s_with_the_switch_off():
+    """Values and gradients are what they are with it on."""
+    x1, x2 = image_sets()
+    weights = np.random.default_rng(1).normal(size=(3, len(x2))).astype(np.float32)
+
+    def measured(x1, x2):
+        def value(x1):
+            k = near_duplicates.corrected(paired, jnp.zeros((3, len(x2)), jnp.float32), x1, x2)
+            return jnp.sum(weights * k), k
+
+        return jax.jit(jax.grad(value, has_aux=True))(x1)
+
+    on = measured(x1, x2)
     with jax.enable_x64(False):
-        assert near_duplicates.corrected(paired, k, x1, x1) is k
+        off = measured(x1, x2)
+    for a, b in zip(off, on, strict=True):
+        assert a.dtype == np.float32
+        np.testing.assert_array_equal(a, b)

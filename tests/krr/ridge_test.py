@@ -63,6 +63,27 @@ def test_float64_solves_an_ill_conditioned_float32_kernel():
     np.testing.assert_allclose(alpha, want, rtol=1e-8)
 
 
+@pytest.mark.parametrize("condition", [1e3, 1e6])
+def test_float32_arrays_are_solved_in_float64_without_the_switch(condition):
+    """And so is their gradient, which is one more solve."""
+    rng = np.random.default_rng(0)
+    basis = np.linalg.qr(rng.normal(size=(40, 40)))[0]
+    k = (basis * np.geomspace(1, 1 / condition, 40)) @ basis.T
+    k = ((k + k.T) / 2).astype(np.float32)
+    y, weights = rng.normal(size=(2, 40, C)).astype(np.float32)
+
+    def solved(y):
+        alpha = krr.solve_positive_definite(jnp.asarray(k), y)
+        return jnp.sum(weights * alpha), alpha
+
+    with jax.enable_x64(False):
+        gradient, alpha = jax.jit(jax.grad(solved, has_aux=True))(y)
+    assert alpha.dtype == np.float32
+    for found, b in ((alpha, y), (gradient, weights)):
+        want = np.linalg.solve(k.astype(float), b)
+        assert np.linalg.norm(found - want) / np.linalg.norm(want) < 1e-6
+
+
 @pytest.mark.parametrize("which", [0, 1, 2], ids=["k_ss", "k_ts", "y_s"])
 def test_gradient_is_a_finite_difference(which):
     k_ss, k_ts, y_s, labels = problem()

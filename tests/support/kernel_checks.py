@@ -6,6 +6,8 @@ import numpy as np
 from kip_flax import kernels
 
 VALUES, GRADIENTS = 1e-5, 1e-4  # Largest relative errors.
+# Gradients of pairs so near that neural_tangents in float64 itself has 1e-4 of error at 1e-6.
+WITHOUT_X64 = 1e-3
 WIDTH = 64  # Matters to 'standard'.
 
 
@@ -33,6 +35,20 @@ def image_sets(size, channels, kinds=("same", "1e-3", "1e-2", "5e-2", "ordinary"
     }
     x1 = np.stack([first, picture(rng, size, channels)])
     return x1.astype(np.float32), np.stack([made[kind] for kind in kinds]).astype(np.float32)
+
+
+def near_images(x):
+    """Images near to x (H, W, C) by kind: equal, with noise of every size, or changed in places."""
+    rng = np.random.default_rng(3)
+    made = {"equal": x.copy()}
+    for scale in (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6):
+        made[f"noise of {scale:g}"] = x + scale * rng.normal(size=x.shape)
+    for kind, corner, value in (("cutout", 4, 0), ("one pixel", 3, 0.7)):
+        made[kind] = x.copy()
+        made[kind][2:corner, 2:corner] = value
+    made["one pixel, slightly"] = x.copy()
+    made["one pixel, slightly"][2, 2] += 0.01
+    return {kind: image.astype(np.float32) for kind, image in made.items()}
 
 
 def value_and_vjp(kernel, wrt):

@@ -1,0 +1,84 @@
+"""Pairs of float32 against float64, and float64 with JAX's switch off."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import export
+
+from kip_flax.runtime import precision
+
+SIZE = 4000
+
+
+def numbers(seed):
+    """Pairs of float32 and the float64 numbers that they are."""
+    rng = np.random.default_rng(seed)
+    exact = rng.normal(size=SIZE) * 10 ** rng.uniform(-3, 3, SIZE)
+    high = exact.astype(np.float32)
+    low = (exact - high).astype(np.float32)
+    return (jnp.asarray(high), jnp.asarray(low)), high.astype(float) + low
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [
+        (precision.add, np.add),
+        (precision.subtract, np.subtract),
+        (precision.multiply, np.multiply),
+        (precision.divide, np.divide),
+    ],
+)
+def test_arithmetic_is_float64s(ours, theirs):
+    (a, x), (b, y) = numbers(1), numbers(2)
+    high, low = jax.jit(ours)(a, b)
+    assert high.dtype == low.dtype == np.float32
+    found = np.asarray(high, float) + np.asarray(low, float)
+    want = theirs(x, y)
+    sums = ours in (precision.add, precision.subtract)
+    scale = np.abs(x) + np.abs(y) if sums else np.abs(want)
+    assert np.max(np.abs(found - want) / scale) < 2**-44
+
+
+@pytest.mark.parametrize("condition", [1e2, 1e4, 1e6, 1e7])
+@pytest.mark.parametrize("size", [10, 100])
+def test_a_solve_in_pairs_is_float64s(condition, size):
+    rng = np.random.default_rng(size)
+    basis = np.linalg.qr(rng.normal(size=(size, size)))[0]
+    a = (basis * np.geomspace(1, 1 / condition, size)) @ basis.T
+    a = ((a + a.T) / 2).astype(np.float32)
+    b = rng.normal(size=(size, 3)).astype(np.float32)
+    want = np.linalg.solve(a.astype(float), b.astype(float))
+    with jax.enable_x64(False):
+        found = jax.jit(precision.solve_in_pairs)(a, b)
+    assert found.dtype == np.float32
+    assert np.linalg.norm(found - want) / np.linalg.norm(want) < 1e-5
+
+
+def test_a_matrix_that_is_not_positive_definite_gives_nan():
+    a = np.diag([1, -1, 2]).astype(np.float32)
+    assert np.isnan(precision.solve_in_pairs(a, np.ones((3, 1), np.float32))).any()
+
+
+def sine_of_a_small_difference(x):
+    """Zero in float32."""
+
+    def exact(x):
+        return jnp.sin((x.astype(jnp.float64) + 1e-9) - x).astype(jnp.float32)
+
+    return precision.in_float64(exact, jnp.zeros_like, x)
+
+
+def test_float64_does_not_depend_on_the_switch():
+    with jax.enable_x64(False):
+        found = jax.jit(sine_of_a_small_difference)(jnp.ones(3, jnp.float32))
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, 1e-9, rtol=1e-6)
+
+
+@pytest.mark.parametrize(("platform", "float64"), [("cuda", True), ("tpu", False)])
+def test_a_tpu_gets_no_float64(platform, float64):
+    with jax.enable_x64(False):
+        exported = export.export(jax.jit(sine_of_a_small_difference), platforms=[platform])
+        text = exported(jax.ShapeDtypeStruct((3,), np.float32)).mlir_module()
+    assert ("f64" in text) == float64
