@@ -24,6 +24,7 @@ from kip_flax.algorithms.base import Support
 from kip_flax.data import augment
 from kip_flax.runtime import batching
 from kip_flax.runtime.fields import Section
+from kip_flax.runtime.precision import product
 
 if TYPE_CHECKING:
     from kip_flax.networks.build import Functions
@@ -179,7 +180,8 @@ def make_step(
 
     def loss(network: Leaves, x: jax.Array, y: jax.Array, weights: jax.Array) -> jax.Array:
         outputs = net.apply_train(jax.tree.unflatten(structure, network), other, x)[0]
-        return weights @ optax.softmax_cross_entropy_with_integer_labels(outputs, y)
+        losses = optax.softmax_cross_entropy_with_integer_labels(outputs, y)
+        return product(weights, losses)
 
     def local(
         state: MatchingState, real: jax.Array, weights: jax.Array

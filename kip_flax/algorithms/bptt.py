@@ -28,6 +28,7 @@ from kip_flax.networks.recipe import Recipe
 from kip_flax.runtime import batching, sharding
 from kip_flax.runtime.errors import UserError
 from kip_flax.runtime.fields import Section
+from kip_flax.runtime.precision import product
 
 if TYPE_CHECKING:
     from kip_flax.networks.build import Functions, Make, Tree
@@ -242,7 +243,7 @@ class _Method:
             outputs = apply(params, other, scale * x)
             right = jnp.argmax(outputs, axis=1) == jnp.argmax(y, axis=1)
             losses = optax.softmax_cross_entropy(outputs, y + 1 / classes)  # y is centred.
-            return weights @ losses, weights @ right
+            return product(weights, losses), product(weights, right)
 
         weights = weights / jnp.sum(weights)
         parts = batching.split_rows((x, y, weights), batching.images_per_pass(x.shape[1:], len(x)))

@@ -26,6 +26,7 @@ from kip_flax.krr import feature_kernel
 from kip_flax.networks import named
 from kip_flax.runtime import batching, sharding
 from kip_flax.runtime.fields import Section
+from kip_flax.runtime.precision import product
 
 if TYPE_CHECKING:
     from kip_flax.networks.build import Make
@@ -166,7 +167,8 @@ class _Method:
             predictions = krr.predict(feature_kernel.linear(batch.features, f_s), alpha)
             errors = jnp.sum(optax.l2_loss(predictions, batch.y), axis=1)
             right = jnp.argmax(predictions, axis=1) == jnp.argmax(batch.y, axis=1)
-            return batch.weights @ errors / count, batch.weights @ right / count
+            errors, right = (product(batch.weights, each) / count for each in (errors, right))
+            return errors, right
 
         found = jax.value_and_grad(loss, (0, 1), has_aux=True)(f_s, labels)
         (value, right), (g_f, g_y) = jax.lax.psum(found, "data")
@@ -204,7 +206,7 @@ class _Method:
 
         def loss(params: Any, x: jax.Array, y: jax.Array, weights: jax.Array) -> Any:
             outputs, other = self.pooling.net.apply_train(params, network.other, x)
-            return weights @ jnp.sum(optax.l2_loss(outputs, y), axis=1), other
+            return product(weights, jnp.sum(optax.l2_loss(outputs, y), axis=1)), other
 
         weights = jnp.full(len(x), 1 / len(x), jnp.float32)
         if jax.tree.leaves(network.other):  # It normalises over the batch.

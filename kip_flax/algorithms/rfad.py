@@ -20,7 +20,6 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
-from jax.lax import Precision
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
@@ -30,6 +29,7 @@ from kip_flax.algorithms.base import Facts, Problem, Step, Support
 from kip_flax.krr import feature_kernel
 from kip_flax.runtime import batching, sharding
 from kip_flax.runtime.fields import Section
+from kip_flax.runtime.precision import product
 
 if TYPE_CHECKING:
     from kip_flax.networks.build import Functions
@@ -144,7 +144,7 @@ def transformed(params: Params) -> jax.Array:
     if "transform" not in params:
         return images
     rows = images.reshape(len(images), -1)
-    return jnp.matmul(rows, params["transform"], precision=Precision.HIGHEST).reshape(images.shape)
+    return product(rows, params["transform"]).reshape(images.shape)
 
 
 def init(config: ConfigDict, images: jax.Array, labels: jax.Array) -> RfadState:
@@ -279,4 +279,5 @@ def _sums(
     predictions = krr.predict(estimate.kernel(f_t, f_s), alpha)
     right = jnp.argmax(predictions, axis=1) == jnp.argmax(y, axis=1)
     losses = estimate.losses(predictions, y, log_scale)
-    return weights @ losses / count, weights @ right.astype(jnp.float32) / count
+    right = right.astype(jnp.float32)
+    return product(weights, losses) / count, product(weights, right) / count

@@ -253,7 +253,7 @@ def warped(image: jax.Array, matrix: jax.Array, offset: ArrayLike = 0.0) -> jax.
     """
     centre = (jnp.array(image.shape[:2]) - 1) / 2
     grid = jnp.stack(jnp.meshgrid(*map(jnp.arange, image.shape[:2]), indexing="ij"), -1)
-    source = centre + offset + jnp.einsum("hwi,ji->hwj", grid - centre, matrix)
+    source = centre + offset + jnp.einsum("hwi,ji->hwj", grid - centre, matrix, precision="highest")
     sample = jax.vmap(
         lambda channel: map_coordinates(channel, (source[..., 0], source[..., 1]), order=1),
         in_axes=-1,

@@ -16,8 +16,10 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.lax import Precision
 
 from kip_flax.krr.residuals import Model
+from kip_flax.runtime.precision import product
 
 DAMPINGS = tuple(10 ** (power / 4) for power in range(-20, 5))  # 1e-5 to 10
 LENGTHS = tuple(tenths / 10 for tenths in range(1, 11))
@@ -41,7 +43,8 @@ class RidgePath(NamedTuple):
 
     def solution(self, ridge: jax.Array) -> jax.Array:
         """d (S, P)."""
-        return jnp.tensordot(self.parts / (self.values + ridge), self.vectors, 1)
+        parts = self.parts / (self.values + ridge)
+        return jnp.tensordot(parts, self.vectors, 1, precision=Precision.HIGHEST)
 
     def gain(self, ridge: jax.Array, length: jax.Array | float = 1.0) -> jax.Array:
         """By how much |r + length A d|^2 is less than |r|^2."""
@@ -60,9 +63,10 @@ def explore(model: Model, residuals: jax.Array, iterations: int) -> RidgePath:
     def extend(i: jax.Array, carry: tuple) -> tuple:
         basis, products = carry
         bent = model.transpose(model.forward(basis[i].reshape(downhill.shape))).ravel()
-        row = basis @ bent
-        rest = bent - row @ basis
-        rest = rest - (basis @ rest) @ basis  # Rounding left a little of them the first time.
+        row = product(basis, bent)
+        rest = bent - product(row, basis)
+        # Rounding left a little of them the first time.
+        rest = rest - product(product(basis, rest), basis)
         basis = basis.at[i + 1].set(_unit(rest, jnp.linalg.norm(bent)), mode="drop")
         return basis, products.at[i].set(row)
 
@@ -73,7 +77,7 @@ def explore(model: Model, residuals: jax.Array, iterations: int) -> RidgePath:
     # Row i knows the vectors up to the i-th; the rest follows by symmetry.
     lower = jnp.tril(products)
     values, turn = jnp.linalg.eigh(lower + jnp.tril(products, -1).T)
-    vectors = (turn.T @ basis).reshape(iterations, *downhill.shape)
+    vectors = product(turn.T, basis).reshape(iterations, *downhill.shape)
     parts = jnp.linalg.norm(downhill) * turn[0]
     return RidgePath(vectors, jnp.maximum(values, 0), parts, jnp.sum(jnp.square(residuals)))
 

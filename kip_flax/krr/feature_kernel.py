@@ -16,12 +16,12 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.lax import Precision
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
 from kip_flax import krr
 from kip_flax.runtime import batching
+from kip_flax.runtime.precision import product
 
 Tree = Any
 # (parameters, other state, images (n, H, W, C)) -> (n, F): `networks.build.Functions.features`.
@@ -40,7 +40,7 @@ class Batch(NamedTuple):
 
 def linear(f1: jax.Array, f2: jax.Array) -> jax.Array:
     """The plain inner product (n1, n2), summed over networks: FRePo's kernel."""
-    products = jnp.matmul(f1, jnp.swapaxes(f2, -1, -2), precision=Precision.HIGHEST)
+    products = product(f1, jnp.swapaxes(f2, -1, -2))
     return products if f1.ndim == 2 else jnp.sum(products, axis=0)
 
 

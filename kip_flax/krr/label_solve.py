@@ -13,6 +13,7 @@ import jax.numpy as jnp
 
 from kip_flax import krr
 from kip_flax.kernels import Kernel
+from kip_flax.runtime.precision import product
 
 
 class Sums(NamedTuple):
@@ -42,9 +43,7 @@ def sum_targets(k_ts: jax.Array, y_t: jax.Array, weights: jax.Array) -> Sums:
     `weights` (T,) is 0 where a target is padding.
     """
     k_ts = k_ts.astype(krr.solve_dtype()) * weights[:, None]
-    product = jax.lax.Precision.HIGHEST
-    gram = jnp.matmul(k_ts.T, k_ts, precision=product)
-    return Sums(gram, jnp.matmul(k_ts.T, y_t.astype(k_ts.dtype), precision=product))
+    return Sums(product(k_ts.T, k_ts), product(k_ts.T, y_t.astype(k_ts.dtype)))
 
 
 def make_add_targets(kernel: Kernel) -> AddTargets:
@@ -87,4 +86,4 @@ def fitting_labels(k_ss: jax.Array, sums: Sums, reg: float) -> jax.Array:
 
 
 def _lifted(k_reg: jax.Array, alpha: jax.Array) -> jax.Array:
-    return jnp.matmul(k_reg, alpha, precision=jax.lax.Precision.HIGHEST).astype(jnp.float32)
+    return product(k_reg, alpha).astype(jnp.float32)

@@ -14,12 +14,12 @@ from typing import NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
-import jax.scipy.linalg
 
 from kip_flax import krr
 from kip_flax.kernels import Kernel
 from kip_flax.kernels.jacobian import Jacobian
 from kip_flax.krr import label_solve
+from kip_flax.runtime.precision import product
 
 
 class Batch(NamedTuple):
@@ -94,11 +94,9 @@ def with_solved_labels(kernel: Kernel, jacobian: Jacobian, reg: float) -> Residu
         del labels
         k_ts, dk = jacobian(batch.x, images)
         gram, alpha, fit = best(k_ts, batch)
-        factor = jnp.linalg.cholesky(krr.add_ridge((gram + gram.T) / 2, reg / len(gram)))
         weighted = k_ts.astype(gram.dtype) * batch.weights[:, None]
         # Of S columns, not of T: a solve for all targets would gather them from all devices.
-        inverse = jax.scipy.linalg.solve_triangular(factor, jnp.eye(len(gram)), lower=True)
-        basis = weighted @ inverse.T
+        basis = product(weighted, krr.inverse_factor(krr.add_ridge(gram, reg / len(gram))).T)
         return fit, SolvedModel(_flat(dk), _single(alpha), _single(basis), batch.weights)
 
     return Residuals(loss, linearise)
@@ -116,7 +114,7 @@ def with_fixed_labels(kernel: Kernel, jacobian: Jacobian, reg: float) -> Residua
         k_ss, dk_ss = jacobian(images, images)
         alpha = krr.solve(k_ss, labels, reg)
         inverse = krr.solve(k_ss, jnp.eye(len(k_ss)), reg)
-        reach = (k_ts @ inverse) * batch.weights[:, None]
+        reach = product(k_ts, inverse) * batch.weights[:, None]
         share = jnp.float32(reg / len(k_ss))
         derivatives = _flat(dk_ts), _flat(dk_ss)
         model = FixedModel(*derivatives, _single(alpha), _single(reach), batch.weights, share)
@@ -212,7 +210,7 @@ def _fit(k_ts: jax.Array, alpha: jax.Array, batch: Batch) -> Fit:
 def _diagonal(dk: jax.Array, alpha: jax.Array, weights: jax.Array) -> jax.Array:
     # Over an image's numbers first: XLA squares as it reads. Over the targets first, it writes a
     # second dk down (jaxlib 0.10, CPU).
-    squares = jnp.mean(jnp.square(dk), axis=2) @ weights
+    squares = product(jnp.mean(jnp.square(dk), axis=2), weights)
     return squares * jnp.sum(alpha**2, axis=1)
 
 

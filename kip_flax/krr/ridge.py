@@ -14,11 +14,15 @@ import jax.numpy as jnp
 import jax.scipy.linalg
 import numpy as np
 from jax import Array, lax
-from jax.lax import Precision
 from jax.typing import ArrayLike
 
 from kip_flax.runtime.errors import UserError
-from kip_flax.runtime.precision import in_float64, solve_in_pairs
+from kip_flax.runtime.precision import (
+    in_float64,
+    inverse_factor_in_pairs,
+    product,
+    solve_in_pairs,
+)
 
 
 def solve_dtype() -> np.dtype:
@@ -48,10 +52,10 @@ def solve_positive_definite(k: Array, y: ArrayLike) -> Array:
         # The gradient is one more solve with the same factor; no Cholesky is differentiated.
         return jax.scipy.linalg.solve(k, y, assume_a="pos")
 
-    def product(x: Array) -> Array:
-        return jnp.matmul(k, x, precision=Precision.HIGHEST)
+    def of_k(x: Array) -> Array:
+        return product(k, x)
 
-    return lax.custom_linear_solve(product, y, lambda _, b: _solve_float32(k, b), symmetric=True)
+    return lax.custom_linear_solve(of_k, y, lambda _, b: _solve_float32(k, b), symmetric=True)
 
 
 def _solve_float32(k: Array, b: Array) -> Array:
@@ -62,6 +66,19 @@ def _solve_float32(k: Array, b: Array) -> Array:
         return jax.scipy.linalg.solve(k, b, assume_a="pos").astype(jnp.float32)
 
     return in_float64(cholesky, solve_in_pairs, k, b)
+
+
+def inverse_factor(k: Array) -> Array:
+    """W (S, S) with W^T W = k^-1, in the precision of `k`; NaN if it is not positive definite."""
+
+    def cholesky(k: Array) -> Array:
+        factor = jnp.linalg.cholesky(k.astype(jnp.float64))
+        return jax.scipy.linalg.solve_triangular(factor, jnp.eye(len(k)), lower=True)
+
+    k = (k + k.T) / 2
+    if k.dtype == jnp.float64:
+        return cholesky(k)
+    return in_float64(lambda k: cholesky(k).astype(jnp.float32), inverse_factor_in_pairs, k)
 
 
 def solve(k_ss: ArrayLike, y_s: ArrayLike, reg: float) -> Array:
@@ -81,8 +98,7 @@ def solve(k_ss: ArrayLike, y_s: ArrayLike, reg: float) -> Array:
 
 def predict(k_ts: ArrayLike, alpha: Array) -> Array:
     """Predictions `k_ts @ alpha` for targets, float32 (T, C), from k_ts (T, S), alpha (S, C)."""
-    k = jnp.asarray(k_ts, alpha.dtype)
-    return jnp.matmul(k, alpha, precision=Precision.HIGHEST).astype(jnp.float32)
+    return product(jnp.asarray(k_ts, alpha.dtype), alpha).astype(jnp.float32)
 
 
 def loss(pred: Array, y_t: ArrayLike, weights: ArrayLike | None = None) -> Array:
@@ -101,12 +117,12 @@ def accuracy(pred: Array, labels: ArrayLike, weights: ArrayLike | None = None) -
 
 
 def check_positive_definite(k_ss: ArrayLike, reg: float) -> None:
-    """Host-side check that `solve` will succeed: a Cholesky of the (S, S) kernel in its precision.
+    """Host-side check that `solve` will succeed: a Cholesky of the (S, S) kernel in float64.
 
     Raises:
         UserError: the regularised kernel is not positive definite, or not finite.
     """
-    k = np.asarray(k_ss, solve_dtype())
+    k = np.asarray(k_ss, np.float64)
     if not np.isfinite(k).all():
         raise UserError(
             "the kernel of the support holds NaN or inf: lower optimizer.learning_rate, or start "
@@ -114,11 +130,11 @@ def check_positive_definite(k_ss: ArrayLike, reg: float) -> None:
         )
     ridge = reg * np.trace(k) / len(k)
     try:
-        np.linalg.cholesky((k + k.T) / 2 + ridge * np.eye(len(k), dtype=k.dtype))
+        np.linalg.cholesky((k + k.T) / 2 + ridge * np.eye(len(k)))
     except np.linalg.LinAlgError:
         raise UserError(
-            f"the kernel of the support is not positive definite with the regulariser reg={reg:g} "
-            f"(solved in {k.dtype}): raise it, for example --config.reg={max(10 * reg, 1e-6):g}."
+            f"the kernel of the support is not positive definite with the regulariser reg={reg:g}: "
+            f"raise it, for example --config.reg={max(10 * reg, 1e-6):g}."
         ) from None
 
 

@@ -22,6 +22,7 @@ from kip_flax.networks import ntk
 from kip_flax.networks.build import Functions, Tree
 from kip_flax.networks.recipe import Recipe
 from kip_flax.runtime import batching
+from kip_flax.runtime.precision import product
 
 
 class Trainings(NamedTuple):
@@ -92,7 +93,7 @@ def make_trainer(net: Functions, recipe: Recipe, mesh: Mesh) -> Trainer:
     def gradient(state: Tree, x: jax.Array, y: jax.Array) -> tuple[Tree, Tree]:
         def loss(p: Tree, x: jax.Array, y: jax.Array, weights: jax.Array) -> tuple[jax.Array, Tree]:
             found, after = outputs(state, p, state["other"], x)
-            return weights @ _LOSSES[recipe.loss](found, y), after
+            return product(weights, _LOSSES[recipe.loss](found, y)), after
 
         batch = (x, y, jnp.full(len(x), 1 / len(x), jnp.float32))
         if jax.tree.leaves(state["other"]):  # It normalises over the batch.

@@ -44,8 +44,13 @@ def has_float64() -> Array:
     )
 
 
+def product(a: Array, b: Array) -> Array:
+    """`a @ b` in the highest precision: accelerators round float32 operands otherwise."""
+    return jnp.matmul(a, b, precision=lax.Precision.HIGHEST)
+
+
 def solve_in_pairs(a: Array, b: Array) -> Array:
-    """`a^-1 b` in pairs of float32, by Gauss and Jordan's elimination without pivots.
+    """`a^-1 b` in pairs of float32.
 
     Args:
         a: (n, n) float32, symmetric and positive definite.
@@ -54,20 +59,40 @@ def solve_in_pairs(a: Array, b: Array) -> Array:
     Returns:
         (n, m) float32, to 1e-5 at condition numbers up to 1e7; NaN if a pivot is not positive.
     """
-    size = len(a)
-    start = jnp.concatenate([a, b], axis=1)
+    _, (high, low) = _eliminated(a, b, above=True)
+    return high + low
 
-    def eliminate(i: Array, rows: Pair) -> Pair:
-        high, low = rows
-        positive = jnp.where(high[i, i] > 0, high[i, i], jnp.nan)
-        pivot_row = divide((high[i][None], low[i][None]), (positive, low[i, i]))
+
+def inverse_factor_in_pairs(a: Array) -> Array:
+    """W (n, n) float32 with W^T W = a^-1, lower triangular; `a` as in `solve_in_pairs`."""
+    pivots, (high, low) = _eliminated(a, jnp.eye(len(a), dtype=a.dtype), above=False)
+    return (high + low) * lax.rsqrt(pivots)[:, None]
+
+
+def _eliminated(a: Array, b: Array, above: bool) -> tuple[Array, Pair]:
+    """The pivots (n,) of Gauss's elimination on `a`, and what it makes of `b`.
+
+    Without `above` that is L^-1 b for a = L diag(pivots) L^T, L with a unit diagonal. With it, rows
+    above a pivot are reduced too, and each is divided by its pivot (Jordan): a^-1 b.
+    """
+    size, width = len(a), len(a) + b.shape[1]
+    numbers = jnp.arange(size)[:, None]
+
+    def eliminate(i: Array, carry: tuple[Array, Pair]) -> tuple[Array, Pair]:
+        pivots, (high, low) = carry
+        pivot = jnp.where(high[i, i] > 0, high[i, i], jnp.nan), low[i, i]
+        scaled = divide((high[i][None], low[i][None]), pivot)
         column = (high[:, i][:, None], low[:, i][:, None])
-        reduced = subtract(rows, multiply(column, pivot_row))
-        here = (jnp.arange(size) == i)[:, None]
-        return jnp.where(here, pivot_row[0], reduced[0]), jnp.where(here, pivot_row[1], reduced[1])
+        reduced = subtract((high, low), multiply(column, scaled))
+        kept = (numbers == i) | (numbers < i if not above else False)
+        own = scaled if above else (high, low)
+        rows = tuple(jnp.where(kept, o, r) for o, r in zip(own, reduced, strict=True))
+        return pivots.at[i].set(pivot[0]), (rows[0], rows[1])
 
-    high, low = lax.fori_loop(0, size, eliminate, (start, jnp.zeros_like(start)))
-    return (high + low)[:, size:]
+    start = jnp.concatenate([a, b], axis=1)
+    carry = (jnp.zeros(size, a.dtype), (start, jnp.zeros((size, width), a.dtype)))
+    pivots, (high, low) = lax.fori_loop(0, size, eliminate, carry)
+    return pivots, (high[:, size:], low[:, size:])
 
 
 def add(a: Pair, b: Pair) -> Pair:

@@ -137,7 +137,7 @@ def test_loss_and_accuracy_ignore_padded_rows():
 
 def test_an_indefinite_kernel_is_refused_with_the_regulariser_named():
     k = np.diag([1.0, 1.0, -0.1])
-    with pytest.raises(UserError, match=r"regulariser reg=0\.001 .*--config\.reg=0\.01"):
+    with pytest.raises(UserError, match=r"regulariser reg=0\.001: .*--config\.reg=0\.01"):
         krr.check_positive_definite(k, 1e-3)
     assert np.isnan(krr.solve(k, np.ones((3, 1)), 1e-3)).all()
     krr.check_positive_definite(k, 1.0)

@@ -31,7 +31,7 @@ def images(n, shape, seed=0):
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("padding", [None, 0, 2])
 @pytest.mark.parametrize("channels", [3, 17])
-def test_convolution_is_xlas(size, stride, padding, channels):
+def test_convolution_is_xlas(size, stride, padding, channels, monkeypatch):
     x = images(2, (7, 10, channels))
     kernel = images(size, (size, channels, 4), seed=1)
     pads = "SAME" if padding is None else [(padding, padding)] * 2
@@ -41,6 +41,9 @@ def test_convolution_is_xlas(size, stride, padding, channels):
     np.testing.assert_allclose(
         layers.convolve(x, kernel, stride, padding), expected, rtol=1e-4, atol=1e-4
     )
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")  # Where XLA's own is taken.
+    there = layers.convolve(x, kernel, stride, padding)
+    np.testing.assert_allclose(there, expected, rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -40,24 +40,33 @@ def test_arithmetic_is_float64s(ours, theirs):
     assert np.max(np.abs(found - want) / scale) < 2**-44
 
 
+def matrix(size, condition):
+    """Symmetric, with these extremes of its spectrum."""
+    basis = np.linalg.qr(np.random.default_rng(size).normal(size=(size, size)))[0]
+    a = (basis * np.geomspace(1, 1 / condition, size)) @ basis.T
+    return ((a + a.T) / 2).astype(np.float32)
+
+
 @pytest.mark.parametrize("condition", [1e2, 1e4, 1e6, 1e7])
 @pytest.mark.parametrize("size", [10, 100])
-def test_a_solve_in_pairs_is_float64s(condition, size):
-    rng = np.random.default_rng(size)
-    basis = np.linalg.qr(rng.normal(size=(size, size)))[0]
-    a = (basis * np.geomspace(1, 1 / condition, size)) @ basis.T
-    a = ((a + a.T) / 2).astype(np.float32)
-    b = rng.normal(size=(size, 3)).astype(np.float32)
-    want = np.linalg.solve(a.astype(float), b.astype(float))
+def test_solves_in_pairs_are_float64s(condition, size):
+    a = matrix(size, condition)
+    b = np.random.default_rng(1).normal(size=(size, 3)).astype(np.float32)
+    inverse = np.linalg.inv(a.astype(float))
     with jax.enable_x64(False):
-        found = jax.jit(precision.solve_in_pairs)(a, b)
-    assert found.dtype == np.float32
-    assert np.linalg.norm(found - want) / np.linalg.norm(want) < 1e-5
+        solved = jax.jit(precision.solve_in_pairs)(a, b)
+        factor = jax.jit(precision.inverse_factor_in_pairs)(a)
+    assert solved.dtype == factor.dtype == np.float32
+    assert np.linalg.norm(solved - inverse @ b) / np.linalg.norm(inverse @ b) < 1e-5
+    np.testing.assert_array_equal(factor, np.tril(factor))
+    squared = np.asarray(factor, float).T @ np.asarray(factor, float)
+    assert np.linalg.norm(squared - inverse) / np.linalg.norm(inverse) < 1e-5
 
 
 def test_a_matrix_that_is_not_positive_definite_gives_nan():
     a = np.diag([1, -1, 2]).astype(np.float32)
     assert np.isnan(precision.solve_in_pairs(a, np.ones((3, 1), np.float32))).any()
+    assert np.isnan(precision.inverse_factor_in_pairs(a)).any()
 
 
 def sine_of_a_small_difference(x):
