@@ -17,6 +17,8 @@ IMPLEMENTATIONS = ("auto", "cpu", "xla", "neural_tangents")
 GETS = ("ntk", "nngp")
 PARAMETERIZATIONS = ("ntk", "standard")
 
+_PACKAGES = {"cpu": "numba", "neural_tangents": "neural_tangents"}  # That an implementation needs.
+
 
 def _check(fields: Mapping[str, Any]) -> None:
     arch.build(fields["kernel.architecture"], fields["kernel.depth"])
@@ -85,9 +87,15 @@ def resolve(implementation: str) -> str:
     That is 'cpu' where JAX computes on CPUs and numba can be imported, and 'xla' everywhere else.
 
     Raises:
-        UserError: a name that is not on offer.
+        UserError: a name that is not on offer, or whose package is not installed.
     """
     _check_choice("implementation", implementation, IMPLEMENTATIONS)
+    for name, package in _PACKAGES.items():
+        if implementation == name and importlib.util.find_spec(package) is None:
+            raise UserError(
+                f"kernel.implementation={name!r} needs the package {package}, which is not "
+                "installed: install requirements.txt, or take 'auto'."
+            )
     if implementation != "auto":
         return implementation
     compiled = jax.default_backend() == "cpu" and importlib.util.find_spec("numba") is not None

@@ -1,5 +1,7 @@
 """Options of a kernel: what is on offer, by name and in one value."""
 
+import importlib.util
+
 import numpy as np
 import pytest
 
@@ -11,6 +13,15 @@ from kip_flax.runtime.errors import UserError
 def test_auto_is_an_implementation_that_is_on_offer():
     assert kernels.resolve("auto") in kernels.IMPLEMENTATIONS
     assert kernels.resolve("neural_tangents") == "neural_tangents"
+
+
+@pytest.mark.parametrize("implementation", ["cpu", "neural_tangents"])
+def test_an_implementation_without_its_package(monkeypatch, implementation):
+    """requirements-light.txt leaves neural-tangents out."""
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"needs the package .* not installed: .*'auto'"):
+        kernels.resolve(implementation)
+    assert kernels.resolve("auto") == "xla"
 
 
 @pytest.mark.parametrize(

@@ -93,7 +93,7 @@ def accelerators():
         yield pytest.param(platform, devices, 3, marks=pytest.mark.slow)
 
 
-@pytest.mark.parametrize(("platform", "devices", "depth"), accelerators())
+@pytest.mark.parametrize(("platform", "devices", "depth"), list(accelerators()))
 @pytest.mark.parametrize("name", [*algorithms.NAMES, *MODES])
 def test_programs_of_an_accelerator(name, platform, devices, depth, monkeypatch):
     """They call no host, name no float64 on a TPU, fit the tile budget, and round no product."""
