@@ -2,7 +2,8 @@
 
 XLA's own cost analysis counts the body of a loop once; here it counts as often as it runs. Bytes
 are what the passes read and write: a fusion's operands and result, of a slice the slice. On a
-device whose cache holds a tile's planes less goes to memory.
+device whose cache holds a tile's planes less goes to memory. Nearly equal images are left out.
+--accelerator takes the layout of the fixed side that accelerators get.
 
 Run: python -m benchmarks.program_cost [--architecture=convnet --depth=3 --size=32 --channels=3]
 """
@@ -20,6 +21,9 @@ import jax
 import jax.numpy as jnp
 
 from kip_flax import architectures, kernels
+from kip_flax.kernels.plan import make_plan
+from kip_flax.kernels.xla import layout
+from kip_flax.kernels.xla.kernel import make_tile_kernel
 
 _COMPUTATION = re.compile(r"^(?:ENTRY )?%(?P<name>\S+) \(.*\{$")
 _LINE = re.compile(
@@ -188,10 +192,13 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=32)
     parser.add_argument("--channels", type=int, default=3)
     parser.add_argument("--lanes", type=int, default=32, help="targets of the one tile")
+    parser.add_argument("--accelerator", action="store_true")
     args = parser.parse_args()
-    spec = architectures.build(args.architecture, args.depth)
-    kernel = kernels.make_kernel(spec, implementation="xla")
+    if args.accelerator:
+        layout.repeats_lanes = lambda: False
     image = (args.size, args.size, args.channels)
+    options = kernels.KernelOptions(architectures.build(args.architecture, args.depth))
+    kernel = make_tile_kernel(make_plan(options, image), "ntk")
     support = jax.ShapeDtypeStruct((1, *image), jnp.float32)
     targets = jax.ShapeDtypeStruct((args.lanes, *image), jnp.float32)
 

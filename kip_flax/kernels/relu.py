@@ -43,27 +43,21 @@ def half_sine(c: jax.Array) -> jax.Array:
     return jnp.sqrt((1 - c) * (1 + c)) * jnp.asarray(_HALF_OVER_PI, c.dtype)
 
 
-def derivative_slope(c: jax.Array) -> jax.Array:
-    """dD/dc = 1 / (2 pi sqrt(1 - c^2)), and 0 where |c| is 1 up to rounding."""
-    equal = 1 - jnp.abs(c) < _EQUAL[np.dtype(c.dtype)]
-    sine_squared = jnp.where(equal, 1, (1 - c) * (1 + c))
-    slope = jax.lax.rsqrt(sine_squared) * jnp.asarray(_HALF_OVER_PI, c.dtype)
-    return jnp.where(equal, 0, slope)
+def derivative_slope(c: jax.Array, q: jax.Array) -> jax.Array:
+    """dD/db = 1 / (2 pi q sqrt(1 - c^2)) for b = c q; 0 where q is 0 or |c| is 1 up to rounding."""
+    none = (1 - jnp.abs(c) < _EQUAL[np.dtype(c.dtype)]) | (q == 0)
+    sine = jnp.sqrt(jnp.where(none, 1, (1 - c) * (1 + c)))
+    return jnp.where(none, 0, jnp.asarray(_HALF_OVER_PI, c.dtype) / jnp.where(none, 1, q * sine))
 
 
-def correlation(b: jax.Array, r: jax.Array) -> jax.Array:
-    """c = b * r in [-1, 1], 1 for equal patches; `r` is the inverse product of deviations.
+def correlation(b: jax.Array, q: jax.Array) -> jax.Array:
+    """c = b / q in [-1, 1], 1 for equal patches, 0 where q, the product of deviations, is 0.
 
     D falls like sqrt(1 - c) from c = 1: the rounding of c alone would cost it 1e-4 on every pixel
     of a background that two images share.
     """
-    c = jnp.clip(b * r, -1, 1)
+    c = jnp.clip(jnp.where(q > 0, b / jnp.where(q > 0, q, 1), 0), -1, 1)
     return jnp.where(1 - jnp.abs(c) < _EQUAL[np.dtype(c.dtype)], jnp.sign(c), c)
-
-
-def inverse(x: jax.Array) -> jax.Array:
-    """1 / x, and 0 where x is 0."""
-    return jnp.where(x > 0, 1 / jnp.where(x > 0, x, 1), 0)
 
 
 def deviation(v: jax.Array) -> jax.Array:
@@ -72,34 +66,33 @@ def deviation(v: jax.Array) -> jax.Array:
 
 
 @jax.custom_vjp
-def relu(b: jax.Array, u: jax.Array, q: jax.Array, r: jax.Array) -> tuple[jax.Array, jax.Array]:
+def relu(b: jax.Array, u: jax.Array, q: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Covariance and tangent kernel after a ReLU.
 
     Args:
         b: covariance of the pre-activations.
         u: tangent kernel before the ReLU.
         q: product of the standard deviations.
-        r: 1 / q, or 0 where q is 0. It carries no gradient of its own: q's includes it.
 
     Returns:
         K' and T', broadcast.
     """
-    return _relu_fwd(b, u, q, r)[0]
+    return _relu_fwd(b, u, q)[0]
 
 
-def _relu_fwd(b: jax.Array, u: jax.Array, q: jax.Array, r: jax.Array) -> tuple:
-    c = correlation(b, r)
+def _relu_fwd(b: jax.Array, u: jax.Array, q: jax.Array) -> tuple:
+    c = correlation(b, q)
     d = derivative_kernel(c)
-    return (q * (c * d + half_sine(c)), u * d), (c, d, u, r)
+    return (q * (c * d + half_sine(c)), u * d), (c, d, u, q)
 
 
 def _relu_bwd(residuals: tuple, cotangents: tuple) -> tuple:
-    c, d, u, r = residuals
+    c, d, u, q = residuals
     gk, gt = cotangents
-    slope = gt * u * derivative_slope(c) * r
+    slope = gt * u * derivative_slope(c, q)
     gb = gk * d + slope
     gq = gk * half_sine(c) - slope * c
-    return gb, gt * d, gq, jnp.zeros_like(r)
+    return gb, gt * d, gq
 
 
 relu.defvjp(_relu_fwd, _relu_bwd)

@@ -12,11 +12,10 @@ from kip_flax.kernels.xla.variances import variances
 
 def make_xla_kernel(plan: KernelPlan, get: str) -> Kernel:
     """`kernel(x1, x2)` (n1, n2), 'ntk' or 'nngp', with gradients in both."""
+    in_tiles = make_tile_kernel(plan, get)
 
     def kernel(x1: jax.Array, x2: jax.Array) -> jax.Array:
-        one, two = tiles.with_variances(plan, x1), tiles.with_variances(plan, x2)
-        k = tiles.pair_kernel(plan, get, one, two)
-        return near_duplicates.corrected(paired, k, x1, x2)
+        return near_duplicates.corrected(paired, in_tiles(x1, x2), x1, x2)
 
     def paired(x1: jax.Array, x2: jax.Array) -> jax.Array:
         """Image by image: (m, H, W, C), (m, H, W, C) -> (m,)."""
@@ -24,5 +23,15 @@ def make_xla_kernel(plan: KernelPlan, get: str) -> Kernel:
         fixed = lay_out(plan, x1, variances(plan, x1), lanes, moving=False)
         moving = lay_out(plan, x2, variances(plan, x2), lanes, moving=True)
         return tiles.tile(plan, get, lanes, fixed, jax.lax.stop_gradient(moving))
+
+    return kernel
+
+
+def make_tile_kernel(plan: KernelPlan, get: str) -> Kernel:
+    """As `make_xla_kernel`, with nearly equal images in their own precision."""
+
+    def kernel(x1: jax.Array, x2: jax.Array) -> jax.Array:
+        one, two = tiles.with_variances(plan, x1), tiles.with_variances(plan, x2)
+        return tiles.pair_kernel(plan, get, one, two)
 
     return kernel

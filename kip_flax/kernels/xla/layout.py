@@ -9,12 +9,11 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 
 from kip_flax import architectures as arch
 from kip_flax.kernels.head import PerRelu
 from kip_flax.kernels.plan import KernelLevel, KernelPlan, LinearOp
-from kip_flax.kernels.relu import deviation, inverse
+from kip_flax.kernels.relu import deviation
 
 Variances = tuple[tuple[PerRelu, ...], PerRelu]
 
@@ -23,15 +22,14 @@ class LevelSide(NamedTuple):
     """What one side brings to one level.
 
     Attributes:
-        image: (C, rows, columns * lanes) on the first level, None on the others.
-        deviations: for each ReLU of the level (rows, columns * lanes): the standard deviation of
-            every pixel's pre-activation; 0 outside the image.
-        inverses: 1 / deviations, and 0 outside; they carry no gradient of their own.
+        image: (C, rows, columns * n) on the first level, None on the others; n is the number of
+            lanes, or 1 where all lanes have the same image.
+        deviations: for each ReLU of the level (rows, columns * n): the standard deviation of every
+            pixel's pre-activation; 0 outside the image.
     """
 
     image: jax.Array | None
     deviations: PerRelu
-    inverses: PerRelu
 
 
 class LevelSides(NamedTuple):
@@ -72,7 +70,7 @@ def level_side(
         _spread(deviation(v), margin, band, lanes)
         for v, margin in zip(variances, relu_margins(level), strict=True)
     )
-    return LevelSide(image, deviations, lax.stop_gradient(tuple(inverse(s) for s in deviations)))
+    return LevelSide(image, deviations)
 
 
 def relu_margins(level: KernelLevel) -> list[int]:
@@ -86,11 +84,20 @@ def relu_margins(level: KernelLevel) -> list[int]:
     return margins
 
 
+def repeats_lanes() -> bool:
+    """Whether what all lanes share is written down for each: on CPUs.
+
+    A plane that is repeated as it is read is not read in vectors there.
+    """
+    return jax.default_backend() == "cpu"
+
+
 def _spread(maps: jax.Array, margin: int, band: tuple[int, int], lanes: int) -> jax.Array:
-    """(n, ..., H, W) to (..., rows, columns * lanes), with zeros of margin + band around."""
+    """(n, ..., H, W) to (..., rows, columns * n), with zeros of margin + band around."""
     rows, columns = margin + band[0], margin + band[1]
     maps = jnp.moveaxis(maps, 0, -1)
     edges = [(0, 0)] * (maps.ndim - 3) + [(rows, rows), (columns, columns), (0, 0)]
     maps = jnp.pad(maps, edges)
-    maps = jnp.broadcast_to(maps, (*maps.shape[:-1], lanes))
+    if repeats_lanes():
+        maps = jnp.broadcast_to(maps, (*maps.shape[:-1], lanes))
     return maps.reshape(*maps.shape[:-2], -1)

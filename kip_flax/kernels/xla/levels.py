@@ -8,7 +8,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 
 from kip_flax.kernels.head import KAndT
@@ -60,7 +59,7 @@ def level_backward(
         offset, slots, entering = x
 
         def through(entering: KAndT | None, image: jax.Array | None, deviations: PerRelu) -> KAndT:
-            side = LevelSide(image, deviations, fixed.inverses)
+            side = LevelSide(image, deviations)
             return plane(level, lanes, offset, entering, LevelSides(side, sides.moving))
 
         _, vjp = jax.vjp(through, entering, fixed.image, fixed.deviations)
@@ -71,8 +70,7 @@ def level_backward(
     zeros = jax.tree.map(jnp.zeros_like, [fixed.image, fixed.deviations])
     scanned = (level.offsets(), pools.slots(plan, i), entry)
     (image, deviations), entry_grads = lax.scan(one_plane, zeros, scanned)
-    unused = jax.tree.map(jnp.zeros_like, fixed.inverses)
-    return entry_grads, LevelSide(image, deviations, unused)
+    return entry_grads, LevelSide(image, deviations)
 
 
 def plane(
@@ -82,12 +80,14 @@ def plane(
     fixed, moving = sides
     always_true = offset[0] < level.height
     margin = level.margin
+    corner = (level.band[0] + offset[0], (level.band[1] + offset[1]) * lanes)
     t: jax.Array | None
     if entering is None:
         assert fixed.image is not None
         assert moving.image is not None
-        shifted = at_offset(moving.image, level, offset, margin, lanes)
-        k, t = planes.mean_product(always_true, fixed.image, shifted), None
+        shape = (*fixed.image.shape[:2], (level.width + 2 * margin) * lanes)
+        images = planes.Fixed(fixed.image), planes.Moving(moving.image, corner)
+        k, t = planes.mean_product(lanes, shape, always_true, *images), None
     else:
         rows, columns = _inside(level, offset, margin, lanes, entering[0].dtype)
         k, t = entering[0] * (rows * columns), entering[1] * (rows * columns)
@@ -98,26 +98,12 @@ def plane(
         if not rectified:
             k, t = planes.conv(op, lanes, k, t, rows * columns)
             continue
-        s2, r2 = (
-            at_offset(maps[relus], level, offset, margin, lanes)
-            for maps in (moving.deviations, moving.inverses)
-        )
-        q, r = fixed.deviations[relus] * s2, fixed.inverses[relus] * r2
-        pixels = planes.Pixels(q, r, rows, columns)
+        s1 = planes.Fixed(fixed.deviations[relus])
+        s2 = planes.Moving(moving.deviations[relus], corner)
+        pixels = planes.Pixels(s1, s2, rows, columns)
         k, t = planes.conv_relu(op, lanes, always_true, k, t, pixels)
         relus += 1
     return k, jnp.zeros_like(k) if t is None else t
-
-
-def at_offset(
-    maps: jax.Array, level: KernelLevel, offset: jax.Array, margin: int, lanes: int
-) -> jax.Array:
-    """The part of the moving side's maps that lies under the fixed side's pixels and `margin`."""
-    rows, columns = level.height + 2 * margin, (level.width + 2 * margin) * lanes
-    corner = (level.band[0] + offset[0], (level.band[1] + offset[1]) * lanes)
-    start: list[Any] = [*[np.int32(0)] * (maps.ndim - 2), *corner]
-    shape = (*maps.shape[:-2], rows, columns)
-    return lax.dynamic_slice(maps, start, shape, allow_negative_indices=False)
 
 
 def _inside(

@@ -13,26 +13,73 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from kip_flax.kernels import relu
 from kip_flax.kernels.plan import KernelLevel, LinearOp
 
 
+class Fixed(NamedTuple):
+    """A map of the fixed side, (..., rows, columns * lanes), or (..., rows, columns) for all lanes.
+
+    That for all lanes is repeated where it is used, and never written down.
+    """
+
+    map: jax.Array
+
+    def over(self, lanes: int, columns: int) -> jax.Array:
+        """(..., rows, columns): a value for every lane."""
+        if self.map.shape[-1] == columns:
+            return self.map
+        repeated = jnp.broadcast_to(self.map[..., None], (*self.map.shape, lanes))
+        return repeated.reshape(*self.map.shape[:-1], columns)
+
+    def gather(self, lanes: int, cotangent: jax.Array) -> jax.Array:
+        """The transpose of `over`."""
+        if self.map.shape == cotangent.shape:
+            return cotangent
+        return cotangent.reshape(*self.map.shape, lanes).sum(axis=-1)
+
+
+class Moving(NamedTuple):
+    """A map of the moving side, (..., rows, columns * lanes), and where a plane's part begins."""
+
+    map: jax.Array
+    corner: tuple[jax.Array, jax.Array]
+
+    def part(self, shape: tuple[int, ...]) -> jax.Array:
+        """The part of `shape`. Cut where it is used, it is never written down."""
+        return lax.dynamic_slice(self.map, self._start(), shape, allow_negative_indices=False)
+
+    def put(self, part: jax.Array) -> jax.Array:
+        """The transpose of `part`."""
+        zeros = jnp.zeros(self.map.shape, part.dtype)
+        return lax.dynamic_update_slice(zeros, part, self._start(), allow_negative_indices=False)
+
+    def _start(self) -> list[Any]:
+        return [*[np.int32(0)] * (self.map.ndim - 2), *self.corner]
+
+
 class Pixels(NamedTuple):
     """What a ReLU and the mask need to know of the pixel pairs of a plane.
 
     Attributes:
-        q: (rows, columns * lanes) product of standard deviations, 0 outside the images.
-        r: the same, inverse; 0 outside.
+        s1: standard deviations of the fixed side, 0 outside the images.
+        s2: those of the moving side.
         rows: (rows, 1) 1 inside both images, else 0.
         columns: (1, columns * lanes) likewise.
     """
 
-    q: jax.Array
-    r: jax.Array
+    s1: Fixed
+    s2: Moving
     rows: jax.Array
     columns: jax.Array
+
+    def deviations(self, lanes: int) -> tuple[jax.Array, jax.Array]:
+        """Both sides' deviations (rows, columns * lanes)."""
+        shape = (len(self.rows), self.columns.shape[1])
+        return self.s1.over(lanes, shape[1]), self.s2.part(shape)
 
 
 def box(plane: jax.Array, size: int, lanes: int) -> jax.Array:
@@ -87,59 +134,76 @@ def _conv_relu_forward(
     scale = op.weight / op.size**2
 
     def correlate(k: jax.Array, pixels: Pixels) -> tuple[jax.Array, jax.Array]:
-        c = relu.correlation(scale * box(k, op.size, lanes) + op.bias, pixels.r)
+        b = scale * box(k, op.size, lanes) + op.bias
+        s1, s2 = pixels.deviations(lanes)
+        c = relu.correlation(b, s1 * s2)
         return c, relu.derivative_kernel(c) * (pixels.rows * pixels.columns)
 
     def rectify(
-        t: jax.Array | None, c: jax.Array, d: jax.Array, q: jax.Array
+        t: jax.Array | None, c: jax.Array, d: jax.Array, pixels: Pixels
     ) -> tuple[jax.Array, jax.Array, jax.Array | None]:
+        s1, s2 = pixels.deviations(lanes)
+        q = s1 * s2
         u = op.alpha * (c * q) + op.beta
         if t is not None:
             u = u + scale * box(t, op.size, lanes)
         return q * (c * d + relu.half_sine(c)), u * d, u if keep else None
 
     c, d = as_one_block(always_true, correlate, k, pixels)
-    k_out, t_out, u = as_one_block(always_true, rectify, t, c, d, pixels.q)
+    k_out, t_out, u = as_one_block(always_true, rectify, t, c, d, pixels)
     return (k_out, t_out), (c, d, u)
 
 
-def _conv_relu_fwd(
-    op: LinearOp,
-    lanes: int,
-    always_true: jax.Array,
-    k: jax.Array,
-    t: jax.Array | None,
-    pixels: Pixels,
-) -> tuple:
+def _conv_relu_fwd(op: LinearOp, lanes: int, *args: Any) -> tuple:
+    always_true, k, t, pixels = jax.tree.map(lambda a: a.value, args, is_leaf=is_primal)
     out, saved = _conv_relu_forward(op, lanes, always_true, k, t, pixels, keep=True)
-    return out, (always_true, *saved, pixels, None if t is None else ())
+    # What wants a gradient travels as structure: () for yes, None for no.
+    asked = () if args[3].s2.map.perturbed else None
+    return out, (always_true, *saved, pixels, None if t is None else (), asked)
 
 
 def _conv_relu_bwd(op: LinearOp, lanes: int, residuals: tuple, cotangents: tuple) -> tuple:
-    always_true, c, d, u, pixels, had_t = residuals
+    always_true, c, d, u, pixels, had_t, asked = residuals
     scale = op.weight / op.size**2
 
     def rectify(
-        gk: jax.Array, gt: jax.Array, c: jax.Array, d: jax.Array, u: jax.Array, r: jax.Array
-    ) -> tuple[jax.Array, jax.Array, jax.Array]:
+        gk: jax.Array, gt: jax.Array, c: jax.Array, d: jax.Array, u: jax.Array, pixels: Pixels
+    ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array | None]:
+        s1, s2 = pixels.deviations(lanes)
         gu = gt * d
-        slope = gt * u * relu.derivative_slope(c) * r
+        slope = gt * u * relu.derivative_slope(c, s1 * s2)
         gb = gk * d + slope + op.alpha * gu
         gq = gk * relu.half_sine(c) - slope * c
-        return _surround(gb, op.size, lanes), _surround(gu, op.size, lanes), gq
+        of_s1 = pixels.s1.gather(lanes, gq * s2)
+        of_s2 = None if asked is None else gq * s1
+        return _surround(gb, op.size, lanes), _surround(gu, op.size, lanes), of_s1, of_s2
 
     def correlate(gb: jax.Array, gu: jax.Array) -> tuple[jax.Array, jax.Array | None]:
         return scale * box(gb, op.size, lanes), None if had_t is None else scale * box(
             gu, op.size, lanes
         )
 
-    gb, gu, gq = as_one_block(always_true, rectify, *cotangents, c, d, u, pixels.r)
+    gk, gt = (instantiated(g) for g in cotangents)
+    gb, gu, gs1, gs2 = as_one_block(always_true, rectify, gk, gt, c, d, u, pixels)
     gk, gt = as_one_block(always_true, correlate, gb, gu)
-    zeros = [jnp.zeros_like(x) for x in (pixels.r, pixels.rows, pixels.columns)]
-    return None, gk, gt, Pixels(gq, *zeros)
+    of_s2: Any = None if gs2 is None else pixels.s2.put(gs2)
+    none: Any = None
+    return none, gk, gt, Pixels(Fixed(gs1), Moving(of_s2, none), none, none)
 
 
-conv_relu.defvjp(_conv_relu_fwd, _conv_relu_bwd)
+conv_relu.defvjp(_conv_relu_fwd, _conv_relu_bwd, symbolic_zeros=True)
+
+
+def is_primal(x: Any) -> bool:
+    """Whether x is an argument as a custom gradient's forward pass gets it."""
+    return isinstance(x, jax.custom_derivatives.CustomVJPPrimal)
+
+
+def instantiated(g: Any) -> jax.Array:
+    """A cotangent that may be a symbolic zero."""
+    if isinstance(g, jax.custom_derivatives.SymbolicZero):
+        return jnp.zeros(g.shape, g.dtype)
+    return g
 
 
 def _surround(plane: jax.Array, size: int, lanes: int) -> jax.Array:
@@ -176,27 +240,36 @@ def from_windows(cells: jax.Array, level: KernelLevel) -> jax.Array:
     return jnp.pad(plane, ((0, edges[0]), (0, edges[1])))
 
 
-@jax.custom_vjp
-def mean_product(always_true: jax.Array, image1: jax.Array, image2: jax.Array) -> jax.Array:
-    """Mean over channels of image1 * image2, both (C, rows, columns * lanes)."""
+@partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def mean_product(
+    lanes: int, shape: tuple[int, ...], always_true: jax.Array, image1: Fixed, image2: Moving
+) -> jax.Array:
+    """Mean over channels of image1 times its part of image2, `shape` (C, rows, columns * lanes)."""
 
-    def mean(x: jax.Array, y: jax.Array) -> jax.Array:
+    def mean(image1: Fixed, image2: Moving) -> jax.Array:
         # A sum written out: XLA on CPUs does not vectorise a reduction over the first axis.
+        x, y = image1.over(lanes, shape[-1]), image2.part(shape)
         return functools.reduce(jnp.add, [a * b for a, b in zip(x, y, strict=True)]) / len(x)
 
     return as_one_block(always_true, mean, image1, image2)
 
 
-def _mean_product_fwd(always_true: jax.Array, image1: jax.Array, image2: jax.Array) -> tuple:
-    return mean_product(always_true, image1, image2), (image1, image2)
+def _mean_product_fwd(lanes: int, shape: tuple[int, ...], *args: Any) -> tuple:
+    always_true, image1, image2 = jax.tree.map(lambda a: a.value, args, is_leaf=is_primal)
+    asked = () if args[2].map.perturbed else None
+    return mean_product(lanes, shape, always_true, image1, image2), (image1, image2, asked)
 
 
-def _mean_product_bwd(images: tuple[jax.Array, jax.Array], g: jax.Array) -> tuple:
-    share = g / len(images[0])
-    return None, share * images[1], share * images[0]
+def _mean_product_bwd(lanes: int, shape: tuple[int, ...], residuals: tuple, g: Any) -> tuple:
+    image1, image2, asked = residuals
+    share = instantiated(g) / shape[0]
+    of_image1 = image1.gather(lanes, share * image2.part(shape))
+    none: Any = None
+    of_image2 = none if asked is None else image2.put(share * image1.over(lanes, shape[-1]))
+    return none, Fixed(of_image1), Moving(of_image2, none)
 
 
-mean_product.defvjp(_mean_product_fwd, _mean_product_bwd)
+mean_product.defvjp(_mean_product_fwd, _mean_product_bwd, symbolic_zeros=True)
 
 
 def conv(

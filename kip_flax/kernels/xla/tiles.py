@@ -17,6 +17,7 @@ from kip_flax.kernels.head import KAndT, head
 from kip_flax.kernels.plan import KernelPlan
 from kip_flax.kernels.xla.layout import LevelSides, Side, Variances, lay_out
 from kip_flax.kernels.xla.levels import level_backward, level_forward
+from kip_flax.kernels.xla.planes import is_primal
 from kip_flax.kernels.xla.variances import variances
 from kip_flax.runtime.batching import split_rows
 
@@ -104,10 +105,10 @@ def _one_against(plan: KernelPlan, get: str, lanes: int, fixed: Images, moving: 
 
 
 def _fwd(plan: KernelPlan, get: str, *sets: Images) -> tuple:
-    values = jax.tree.map(lambda a: a.value, sets, is_leaf=_is_primal)
+    values = jax.tree.map(lambda a: a.value, sets, is_leaf=is_primal)
     # Which set wants a gradient travels as structure: () for yes, None for no.
     asked = tuple(
-        () if any(a.perturbed for a in jax.tree.leaves(images, is_leaf=_is_primal)) else None
+        () if any(a.perturbed for a in jax.tree.leaves(images, is_leaf=is_primal)) else None
         for images in sets
     )
     return pair_kernel(plan, get, *values), (values, asked)
@@ -120,10 +121,6 @@ def _bwd(plan: KernelPlan, get: str, residuals: tuple, g: Any) -> tuple:
     first = None if asked[0] is None else fixed_gradient(plan, get, one, two, g)
     second = None if asked[1] is None else fixed_gradient(plan, get, two, one, g.T)
     return first, second
-
-
-def _is_primal(x: Any) -> bool:
-    return isinstance(x, jax.custom_derivatives.CustomVJPPrimal)
 
 
 pair_kernel.defvjp(_fwd, _bwd, symbolic_zeros=True)
