@@ -73,6 +73,8 @@ def get_config() -> ConfigDict:
     config.support.init = "real"
     # KIP: learn the labels along with the images.
     config.support.learn_labels = True
+    # 'kip' and 'kip_solve': share of every image's pixels that hold noise and are not learned.
+    config.support.frozen = 0.0
 
     config.optimizer = ConfigDict()
     # 'adam', 'lamb' or 'sgd'.

@@ -30,8 +30,19 @@ _FREE = (
     "dataset.data_dir",
 )
 
+# Fields that came later, with the value that runs from before had.
+_SINCE = {"support.frozen": 0.0}
+
 
 def _check(fields: Mapping[str, Any]) -> None:
+    frozen = fields["support.frozen"]
+    if frozen >= 1:
+        raise UserError(f"support.frozen is {frozen}: it is a share of the pixels, below 1.")
+    if frozen and not algorithms.facts(fields["algorithm"]).freezes_pixels:
+        raise UserError(
+            f"support.frozen is {frozen} and algorithm {fields['algorithm']!r} freezes no pixels: "
+            "take 0, or algorithm 'kip' or 'kip_solve'."
+        )
     if fields["support.init"] not in SUPPORT_DRAWS and not _is_file(fields["support.init"]):
         raise UserError(
             f"support.init is {fields['support.init']!r}: take one of {', '.join(SUPPORT_DRAWS)}, "
@@ -58,6 +69,7 @@ SECTION = Section(
         "support.size": int,
         "support.init": str,
         "support.learn_labels": bool,
+        "support.frozen": float,
         "batch_size": int,
         "num_steps": int,
         "reg": float,
@@ -81,6 +93,7 @@ SECTION = Section(
         "batch_size": 1,
         "num_steps": 0,
         "reg": 0,
+        "support.frozen": 0,
         "mesh.cpu_devices": 0,
         "checkpoint.every_steps": 1,
         "checkpoint.keep": 1,
@@ -143,7 +156,8 @@ def identity(config: ConfigDict | dict[str, Any]) -> dict[str, Any]:
     return {
         name: value
         for name, value in flat.items()
-        if not name.startswith((*_FREE, *idle)) or (cosine and name == "num_steps")
+        if (not name.startswith((*_FREE, *idle)) or (cosine and name == "num_steps"))
+        and (name not in _SINCE or value != _SINCE[name])
     }
 
 

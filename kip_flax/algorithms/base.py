@@ -80,6 +80,7 @@ class Facts:
         uses_kernel: whether its steps consist of kernel entries.
         differentiates: whether its steps take the kernel's gradient.
         for_networks: whether its sets are made for networks, by which they are chosen then.
+        freezes_pixels: whether its steps leave the pixels of `support.frozen` as they are.
         tag: of the data-set card: 'kernel-ridge-regression', 'gradient-matching',
             'feature-regression'.
         bibtex: entries of the papers to cite.
@@ -97,6 +98,7 @@ class Facts:
     uses_kernel: bool = False
     differentiates: bool = True
     for_networks: bool = False
+    freezes_pixels: bool = False
     tag: str = "kernel-ridge-regression"
     bibtex: str = KIP_BIBTEX
     sections: tuple[str, ...] = ("optimizer",)

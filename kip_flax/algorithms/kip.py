@@ -17,14 +17,18 @@ from ml_collections import ConfigDict
 
 from kip_flax import data, krr
 from kip_flax.algorithms.base import Facts, Problem, Step, Support, make_optimizer, pinned
-from kip_flax.data import Dataset, augment
+from kip_flax.data import Dataset, augment, frozen
 from kip_flax.kernels import Kernel
 from kip_flax.krr.residuals import Batch
 from kip_flax.runtime import sharding
 from kip_flax.runtime.errors import UserError
 
 FACTS = Facts(
-    title="KIP", spelled_out="Kernel Inducing Points (KIP)", krr_loss=True, uses_kernel=True
+    title="KIP",
+    spelled_out="Kernel Inducing Points (KIP)",
+    krr_loss=True,
+    uses_kernel=True,
+    freezes_pixels=True,
 )
 
 Metrics = dict[str, jax.Array]
@@ -77,7 +81,7 @@ def kip_loss(
 
 def init(config: ConfigDict, images: jax.Array, labels: jax.Array) -> KipState:
     """State before the first step: support images (S, H, W, C) and labels (S, classes)."""
-    return first_state(images, labels, make_optimizer(config), config.support.learn_labels)
+    return first_state(images, labels, optimizer(config), config.support.learn_labels)
 
 
 def first_state(
@@ -95,7 +99,12 @@ def make_step(problem: Problem) -> Step:
     """One step of the optimiser on a batch that is drawn anew, evenly over the classes."""
     config = problem.config
     loss = functools.partial(kip_loss, kernel=problem.kernel, reg=config.reg)
-    return on_batches(problem, make_update(loss, make_optimizer(config)))
+    return on_batches(problem, make_update(loss, optimizer(config)))
+
+
+def optimizer(config: ConfigDict) -> optax.GradientTransformation:
+    """What `config.optimizer` says, with the frozen pixels held."""
+    return frozen.held(make_optimizer(config), config.support.frozen, config.seed)
 
 
 def make_update(loss: Loss, tx: optax.GradientTransformation) -> Update:

@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 
 from kip_flax import data, krr
 from kip_flax.algorithms import kip, ls
-from kip_flax.algorithms.base import Problem, Step, Support, make_optimizer, pinned
+from kip_flax.algorithms.base import Problem, Step, Support, pinned
 from kip_flax.algorithms.kip import KipState
 from kip_flax.kernels import Kernel
 from kip_flax.krr import label_solve
@@ -46,14 +46,14 @@ def solved_loss(
 
 def init(config: ConfigDict, images: jax.Array, labels: jax.Array) -> KipState:
     """State before the first step: images (S, H, W, C); the labels (S, classes) are not used."""
-    return kip.first_state(images, labels, make_optimizer(config), learn_labels=False)
+    return kip.first_state(images, labels, kip.optimizer(config), learn_labels=False)
 
 
 def make_step(problem: Problem) -> Step:
     """One step of the optimiser on a batch that is drawn anew, evenly over the classes."""
     config = problem.config
     loss = functools.partial(solved_loss, kernel=problem.kernel, reg=config.reg)
-    return kip.on_batches(problem, kip.make_update(loss, make_optimizer(config)))
+    return kip.on_batches(problem, kip.make_update(loss, kip.optimizer(config)))
 
 
 def make_support(problem: Problem) -> Callable[[KipState], Support]:

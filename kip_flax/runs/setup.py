@@ -16,7 +16,7 @@ from kip_flax import algorithms, data, export, kernels, preprocess
 from kip_flax import config as config_lib
 from kip_flax.algorithms import base
 from kip_flax.algorithms.base import Problem, State, Step, Support
-from kip_flax.data import Dataset, Targets
+from kip_flax.data import Dataset, Targets, frozen
 from kip_flax.kernels import Kernel
 from kip_flax.preprocess import Preprocess
 from kip_flax.runs.folder import RunFolder
@@ -108,8 +108,10 @@ def first_support(config: ConfigDict, targets: Targets, key: jax.Array) -> Suppo
     """The support that a run starts from: a draw in the order of the classes, or that of a file."""
     if config_lib.from_a_file(config):
         start = export.load_distilled(config.support.init)
-        return jnp.asarray(start.images), jnp.asarray(start.labels)
-    return base.draw_support(targets, config.support.size, config.support.init, key)
+        images, labels = jnp.asarray(start.images), jnp.asarray(start.labels)
+    else:
+        images, labels = base.draw_support(targets, config.support.size, config.support.init, key)
+    return frozen.corrupted(images, config.support.frozen, config.seed), labels
 
 
 def _first_state(config: ConfigDict, images: jax.Array, labels: jax.Array) -> State:
