@@ -38,6 +38,8 @@ def get_config() -> ConfigDict:
     # Share of the training images, the same of every class, that takes the place of the test
     # images, so that settings are chosen without a look at those; 0: none.
     config.dataset.validation = 0.0
+    # Classes to take, by number or name, in the order that they are numbered in then; (): all.
+    config.dataset.classes = ()
 
     # 'none', 'standard', 'zca_normalize' (as published), 'zca' (RFAD's) or 'zca_center' (FRePo's);
     # fitted on the training images alone.

@@ -31,7 +31,7 @@ _FREE = (
 )
 
 # Fields that came later, with the value that runs from before had.
-_SINCE = {"support.frozen": 0.0}
+_SINCE: dict[str, Any] = {"support.frozen": 0.0, "dataset.classes": ()}
 
 
 def _check(fields: Mapping[str, Any]) -> None:

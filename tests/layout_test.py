@@ -130,6 +130,6 @@ def parameters(function):
 def test_folders_of_tests_are_those_of_the_package():
     """Others hold tests of the project's pages and benchmarks, faults, fixtures and helpers."""
     folders = {p.name for p in (ROOT / "tests").iterdir() if p.is_dir() and p.name != "__pycache__"}
-    others = {"project", "benchmarks", "faults", "fixtures", "support"}
+    others = {"project", "benchmarks", "examples", "faults", "fixtures", "support"}
     packages = {p.name for p in PACKAGE.iterdir() if p.is_dir() and p.name != "__pycache__"}
     assert folders - others == packages

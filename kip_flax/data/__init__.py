@@ -1,6 +1,6 @@
 """Labelled image sets: read, checked, drawn from, augmented."""
 
-from kip_flax.data.datasets import DATASETS, Dataset, hold_out, load_dataset
+from kip_flax.data.datasets import DATASETS, Dataset, hold_out, load_dataset, of_classes
 from kip_flax.data.sampling import balanced_batch, balanced_draw, evenly, test_subset
 from kip_flax.data.targets import Targets, centered_one_hot
 
@@ -14,5 +14,6 @@ __all__ = [
     "evenly",
     "hold_out",
     "load_dataset",
+    "of_classes",
     "test_subset",
 ]

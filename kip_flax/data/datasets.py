@@ -3,7 +3,7 @@
 Nothing is downloaded. The files are the publishers' own; the modules of `sets` read them.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,11 @@ def _check(fields: Mapping[str, Any]) -> None:
         raise UserError(f"dataset.test_fraction is {test}: it must lie between 0 and 1.")
     if not 0 <= validation < 1:
         raise UserError(f"dataset.validation is {validation}: it must be at least 0 and below 1.")
+    classes = fields["dataset.classes"]
+    if len(set(classes)) != len(classes) or len(classes) == 1:
+        raise UserError(
+            f"dataset.classes is {classes}: take two or more different classes, or () for all."
+        )
 
 
 SECTION = Section(
@@ -35,6 +40,7 @@ SECTION = Section(
         "dataset.image_size": int,
         "dataset.test_fraction": float,
         "dataset.validation": float,
+        "dataset.classes": tuple,
     },
     minima={"dataset.image_size": 1},
     check=_check,
@@ -52,6 +58,7 @@ class Dataset:
         class_names: one name per class.
         split: what the test images are: 'test', or 'validation' where they were training images.
         mirrorable: whether an image stays one of its class when left and right are swapped.
+        whole: whether it has all classes of its name.
     """
 
     name: str
@@ -62,6 +69,12 @@ class Dataset:
     class_names: tuple[str, ...]
     split: str = "test"
     mirrorable: bool = False
+    whole: bool = True
+
+    @property
+    def title(self) -> str:
+        """Its name, with the classes where it has some alone."""
+        return self.name if self.whole else f"{self.name} ({', '.join(self.class_names)})"
 
     @property
     def num_classes(self) -> int:
@@ -135,6 +148,37 @@ def hold_out(dataset: Dataset, fraction: float) -> Dataset:
         test_labels=held[1],
         split="validation",
     )
+
+
+def of_classes(dataset: Dataset, classes: Sequence[int | str]) -> Dataset:
+    """`dataset` with some of its classes alone, numbered anew from 0 in the order given.
+
+    Args:
+        classes: numbers from 0, or names.
+
+    Raises:
+        UserError: there is no such class, or one is named twice.
+    """
+    names = dataset.class_names
+    numbers = [names.index(str(one)) if str(one) in names else one for one in classes]
+    unknown = [one for one in numbers if one not in range(len(names))]
+    if unknown:
+        raise UserError(
+            f"dataset.classes names {unknown[0]!r}: {dataset.name} has the classes "
+            f"{', '.join(names)}, or 0 to {len(names) - 1}."
+        )
+    if len(set(numbers)) != len(numbers):
+        raise UserError(f"dataset.classes is {tuple(classes)}: it names a class twice.")
+    new = np.full(len(names), -1, np.int32)
+    new[numbers] = np.arange(len(numbers))
+    parts = {}
+    for part in ("train", "test"):
+        labels = new[getattr(dataset, f"{part}_labels")]
+        parts[f"{part}_images"] = getattr(dataset, f"{part}_images")[labels >= 0]
+        parts[f"{part}_labels"] = labels[labels >= 0]
+        if not len(parts[f"{part}_labels"]):
+            raise UserError(f"dataset.classes is {tuple(classes)}: there are no {part} images.")
+    return replace(dataset, class_names=tuple(names[i] for i in numbers), whole=False, **parts)
 
 
 def _split(

@@ -225,13 +225,15 @@ def check_fits(distilled: Distilled, dataset: Dataset, preprocess_name: str) -> 
     if distilled.labels.shape[1] != dataset.num_classes:
         raise UserError(
             f"{distilled.path} has labels for {distilled.labels.shape[1]} classes, {dataset.name} "
-            f"has {dataset.num_classes}: set --config.dataset.name to the set it was made from."
+            f"has {dataset.num_classes}: set --config.dataset.name and dataset.classes to what it "
+            "was made from."
         )
     names = (distilled.meta or {}).get("class_names")
     if names is not None and tuple(names) != tuple(dataset.class_names):
         raise UserError(
             f"{distilled.path} has classes {_few(names)}, {dataset.name} has "
-            f"{_few(dataset.class_names)}: set --config.dataset.name to the set it was made from."
+            f"{_few(dataset.class_names)}: set --config.dataset.name and dataset.classes to what "
+            "it was made from."
         )
     recorded = distilled.preprocess_name
     if recorded not in (None, preprocess_name):

@@ -146,6 +146,8 @@ def load(config: ConfigDict) -> Dataset:
             image_size=config.dataset.image_size,
             test_fraction=config.dataset.test_fraction,
         )
+        if config.dataset.classes:
+            dataset = data.of_classes(dataset, config.dataset.classes)
         share = config.dataset.validation
         return data.hold_out(dataset, share) if share else dataset
 

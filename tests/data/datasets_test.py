@@ -1,9 +1,11 @@
 """Data sets by name, and the split of those without a test part."""
 
 import numpy as np
+import pytest
 from dataset_checks import fails
 
-from kip_flax.data import DATASETS, hold_out, load_dataset
+from kip_flax.data import DATASETS, hold_out, load_dataset, of_classes
+from kip_flax.runtime.errors import UserError
 
 
 def test_unknown_name_and_missing_folder(tmp_path):
@@ -24,3 +26,32 @@ def test_validation_images_come_out_of_the_training_set_and_hide_the_test_set():
     share = np.bincount(data.test_labels) / np.bincount(whole.train_labels)
     np.testing.assert_allclose(share, 0.1, atol=0.005)
     np.testing.assert_array_equal(hold_out(whole, 0.1).test_labels, data.test_labels)
+
+
+@pytest.mark.parametrize("classes", [(3, 5), ("5", "3", "0"), (9, "1")])
+def test_some_classes_alone_in_the_order_given(classes):
+    whole = load_dataset("digits")
+    data = of_classes(whole, classes)
+    assert data.class_names == tuple(str(one) for one in classes)
+    assert data.title == f"digits ({', '.join(data.class_names)})"
+    for part in ("train", "test"):
+        labels, every = getattr(data, f"{part}_labels"), getattr(whole, f"{part}_labels")
+        wanted = [int(one) for one in classes]
+        rows = np.isin(every, wanted)
+        np.testing.assert_array_equal(np.array(wanted)[labels], every[rows])
+        images = getattr(whole, f"{part}_images")[rows]
+        np.testing.assert_array_equal(getattr(data, f"{part}_images"), images)
+    assert hold_out(data, 0.1).class_names == data.class_names
+
+
+@pytest.mark.parametrize(
+    ("classes", "told"),
+    [
+        ((3, 10), r"names 10: digits has the classes 0, 1, .*, or 0 to 9"),
+        (("three", 1), r"names 'three': digits has the classes"),
+        ((3, "3"), r"names a class twice"),
+    ],
+)
+def test_classes_that_are_not_there_are_told(classes, told):
+    with pytest.raises(UserError, match=told):
+        of_classes(load_dataset("digits"), classes)

@@ -110,13 +110,13 @@ def _compare(config: ConfigDict, paths: Sequence[str], workdir: str, watch: Watc
 
     names = contenders.names
     mark(found, names)
-    page.write(workdir, found, names, _notes(config, found, dataset), dataset.name)
+    page.write(workdir, found, names, _notes(config, found, dataset), dataset.title)
     if not done:
         console.outcome(STOPPED)
         end_soon()
         return found
     session.discard(workdir)
-    console.outcome(markdown(found, names, dataset.name))
+    console.outcome(markdown(found, names, dataset.title))
     console.say(f"written {', '.join(os.path.join(workdir, name) for name in page.FILES)}")
     table.check_diverged(names, asked, contenders.protocol.recipe_of(1))
     return found
@@ -240,7 +240,7 @@ def _notes(config: ConfigDict, found: list[Line], dataset: Dataset) -> list[str]
         for size in sorted({line.size for line in found})
     ]
     return [
-        *notes(found, dataset.name),
+        *notes(found, dataset.title),
         *told,
         *trained,
         f"Seconds are those of each run on its own machine; this comparison ran on "
@@ -260,7 +260,7 @@ def _summary(
     recipe = recipe_of(len(compared[0].distilled.images))
     return f"""comparison in {workdir}
 {told}
-  data      {dataset.name}, {len(dataset.test_labels)} test images
+  data      {dataset.title}, {len(dataset.test_labels)} test images
   measured  {", ".join(options.networks)}; width {recipe.width}, {options.seeds} seeds
   training  {options.recipe}: {recipe.words}
   devices   {hardware.hardware()}"""

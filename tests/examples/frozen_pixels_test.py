@@ -1,0 +1,48 @@
+"""The curve of frozen pixels on the digits, short."""
+
+import json
+
+import numpy as np
+import pytest
+
+from examples import frozen_pixels
+from kip_flax import export
+
+
+@pytest.fixture
+def short(monkeypatch):
+    monkeypatch.setattr(frozen_pixels, "SHARES", (0.0, 0.9))
+    monkeypatch.setattr(frozen_pixels, "SEEDS", (0, 1))
+    monkeypatch.setitem(frozen_pixels.SMALL, "num_steps", 20)
+
+
+def test_the_small_version_goes_through_and_goes_on(short, tmp_path, capsys):
+    arguments = ["--small", f"--runs={tmp_path}"]
+    assert frozen_pixels.main(arguments) == 0
+    printed = capsys.readouterr().out
+    figures = json.loads((tmp_path / "figures.json").read_text())
+    whole, corrupted = figures["points"]
+    # Learned pixels help; noise in nine of ten does harm to the images that nobody learned.
+    assert whole["after"] > whole["before"] + 5
+    assert corrupted["after"] > corrupted["before"] + 5
+    assert corrupted["before"] < whole["before"] - 5
+    assert f"| 90% | {corrupted['before']:.2f} | {corrupted['after']:.2f} ±" in printed
+    last = export.load_distilled(
+        next((tmp_path / "0.9_0" / "distilled").glob("*_ckpt20.npz"))
+    ).images
+    first = export.load_distilled(
+        next((tmp_path / "0.9_0" / "distilled").glob("*_ckpt0.npz"))
+    ).images
+    assert np.mean(first == last) == pytest.approx(58 / 64)  # 0.9 of 64 pixels, rounded.
+    assert all((tmp_path / name).stat().st_size > 1000 for name in ("curve.png", "images.png"))
+    # Once more: nothing is run again.
+    assert frozen_pixels.main(arguments) == 0
+    assert "step 20/20" in printed
+    assert "step 20/20" not in capsys.readouterr().out
+
+
+def test_missing_data_is_told_in_one_line(short, tmp_path, capsys):
+    assert frozen_pixels.main([f"--data={tmp_path}", f"--runs={tmp_path}/runs"]) == 2
+    told = capsys.readouterr().err
+    assert told.startswith("error: ")
+    assert told.count("\n") == 1
