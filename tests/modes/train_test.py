@@ -18,6 +18,7 @@ from whole_runs import (
 )
 
 from kip_flax import data, export, preprocess
+from kip_flax.modes.evaluate import mode as evaluate_mode
 from kip_flax.modes.train import mode as train
 from kip_flax.runs import evaluate
 from kip_flax.runtime.errors import UserError
@@ -142,3 +143,18 @@ def test_validation_images_take_the_place_of_the_test_images(tmp_path, monkeypat
     assert "test_accuracy" not in provenance
     with open(tmp_path / "distilled" / "index.csv", newline="") as file:
         assert [row["test_acc"] for row in csv.DictReader(file)] == ["", ""]
+
+
+def test_a_run_of_some_classes(tmp_path):
+    """Its set has these alone, and is refused where others are asked for."""
+    config = small(dataset__classes=(8, 3, 5), support__size=6)
+    train.train_and_evaluate(config, str(tmp_path))
+    path = str(next((tmp_path / "distilled").glob(f"*_ckpt{STEPS}.npz")))
+    distilled = export.load_distilled(path)
+    assert distilled.class_names == ("8", "3", "5")
+    assert distilled.labels.shape == (6, 3)
+    measured = evaluate_mode.evaluate_file(config, path)["accuracy"]
+    assert measured == pytest.approx(result(tmp_path)["evaluations"][-1]["accuracy"])
+    others = small(dataset__classes=(8, 3, 1), support__size=6)
+    with pytest.raises(UserError, match=r"classes 8, 3, 5, digits has 8, 3, 1: set .*classes"):
+        evaluate_mode.evaluate_file(others, path)

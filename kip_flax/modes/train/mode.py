@@ -182,7 +182,9 @@ def _summary(
     used = kernels.resolve(kernel.implementation)
     counts = len(dataset.train_labels), len(dataset.test_labels)
     images = f"{counts[0]} training, {counts[1]} {dataset.split} images"
-    told = f"{dataset.title}: {images} of {size}, {dataset.num_classes} classes; {config.preprocess}"
+    told = (
+        f"{dataset.title}: {images} of {size}, {dataset.num_classes} classes; {config.preprocess}"
+    )
     return f"kip_flax {__version__}: {config.algorithm} in {workdir}", [
         ("data", told),
         ("support", f"{config.support.size} images, labels {labels}"),
