@@ -1,13 +1,8 @@
 r"""DC (gradient matching) on CIFAR-100: one learned image per class.
 
-Setting: Zhao, Mopuri, Bilen, ICLR 2021 (arXiv 2006.05929), with what its published code takes:
-ConvNet-3 of width 128 with instance normalisation, images from noise, gradient descent 0.1 with
-momentum 0.5, 256 real images per class, 1,000 networks.
-
-`dc_cifar100.py:10` is for 10 images per class (also 20, 30, 40, 50), with the published loops.
-
-Expected: a ConvNet trained on the set reaches 12.8 / 25.2 % with 1 / 10 images per
-class. The kernel, by which a run is measured, has no published figure.
+Setting: Zhao, Mopuri, Bilen, ICLR 2021 (arXiv 2006.05929), as its code does. For 10 images per
+class pass `dc_cifar100.py:10` (also 20, 30, 40, 50).
+Expected: a ConvNet reaches 12.8 / 25.2 % with 1 / 10 images per class.
 Measured: not yet: the data was not at hand.
 
 Run: python main.py --config=configs/dc_cifar100.py --workdir=runs/dc_cifar100 \

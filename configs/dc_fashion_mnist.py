@@ -1,13 +1,8 @@
 r"""DC (gradient matching) on Fashion-MNIST: one learned image per class.
 
-Setting: Zhao, Mopuri, Bilen, ICLR 2021 (arXiv 2006.05929), with what its published code takes:
-ConvNet-3 of width 128 with instance normalisation, images from noise, gradient descent 0.1 with
-momentum 0.5, 256 real images per class, 1,000 networks.
-
-`dc_fashion_mnist.py:10` is for 10 images per class (also 20, 30, 40, 50), with the published loops.
-
-Expected: a ConvNet trained on the set reaches 70.5 / 82.3 / 83.6 % with 1 / 10 / 50 images per
-class. The kernel, by which a run is measured, has no published figure.
+Setting: Zhao, Mopuri, Bilen, ICLR 2021 (arXiv 2006.05929), as its code does. For 10 images per
+class pass `dc_fashion_mnist.py:10` (also 20, 30, 40, 50).
+Expected: a ConvNet reaches 70.5 / 82.3 / 83.6 % with 1 / 10 / 50 images per class.
 Measured: not yet.
 
 Run: python main.py --config=configs/dc_fashion_mnist.py --workdir=runs/dc_fashion_mnist \

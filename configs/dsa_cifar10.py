@@ -1,13 +1,8 @@
 r"""DSA (gradient matching, augmented) on CIFAR-10: one learned image per class.
 
-Setting: Zhao and Bilen, ICML 2021 (arXiv 2102.08259), with what its published code takes: as
-`dc_cifar10`, but images from real ones, and colour, crop, cutout, flip, scale and rotation,
-one of them for each class and step, the same for real and learned images.
-
-`dsa_cifar10.py:10` is for 10 images per class (also 20, 30, 40, 50), with the published loops.
-
-Expected: a ConvNet trained on the set reaches 28.8 / 52.1 / 60.6 % with 1 / 10 / 50 images per
-class. The kernel, by which a run is measured, has no published figure.
+Setting: Zhao and Bilen, ICML 2021 (arXiv 2102.08259), as its code does. For 10 images per
+class pass `dsa_cifar10.py:10` (also 20, 30, 40, 50).
+Expected: a ConvNet reaches 28.8 / 52.1 / 60.6 % with 1 / 10 / 50 images per class.
 Measured: not yet.
 
 Run: python main.py --config=configs/dsa_cifar10.py --workdir=runs/dsa_cifar10 \

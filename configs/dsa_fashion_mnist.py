@@ -1,14 +1,8 @@
 r"""DSA (gradient matching, augmented) on Fashion-MNIST: one learned image per class.
 
-Setting: Zhao and Bilen, ICML 2021 (arXiv 2102.08259), with what its published code takes: as
-`dc_fashion_mnist`, but images from real ones, and colour, crop, cutout, flip, scale and rotation,
-one of them for each class and step, the same for real and learned images.
-
-`dsa_fashion_mnist.py:10` is for 10 images per class (also 20, 30, 40, 50), with the
-published loops.
-
-Expected: a ConvNet trained on the set reaches 70.6 / 84.6 / 88.7 % with 1 / 10 / 50 images per
-class. The kernel, by which a run is measured, has no published figure.
+Setting: Zhao and Bilen, ICML 2021 (arXiv 2102.08259), as its code does. For 10 images per
+class pass `dsa_fashion_mnist.py:10` (also 20, 30, 40, 50).
+Expected: a ConvNet reaches 70.6 / 84.6 / 88.7 % with 1 / 10 / 50 images per class.
 Measured: not yet.
 
 Run: python main.py --config=configs/dsa_fashion_mnist.py --workdir=runs/dsa_fashion_mnist \

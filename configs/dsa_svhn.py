@@ -1,13 +1,8 @@
 r"""DSA (gradient matching, augmented) on SVHN: one learned image per class.
 
-Setting: Zhao and Bilen, ICML 2021 (arXiv 2102.08259), with what its published code takes: as
-`dc_svhn`, but images from real ones, and colour, crop, cutout, scale and rotation, no flip,
-one of them for each class and step, the same for real and learned images.
-
-`dsa_svhn.py:10` is for 10 images per class (also 20, 30, 40, 50), with the published loops.
-
-Expected: a ConvNet trained on the set reaches 27.5 / 79.2 / 84.4 % with 1 / 10 / 50 images per
-class. The kernel, by which a run is measured, has no published figure.
+Setting: Zhao and Bilen, ICML 2021 (arXiv 2102.08259), as its code does. For 10 images per
+class pass `dsa_svhn.py:10` (also 20, 30, 40, 50).
+Expected: a ConvNet reaches 27.5 / 79.2 / 84.4 % with 1 / 10 / 50 images per class.
 Measured: not yet: the data was not at hand.
 
 Run: python main.py --config=configs/dsa_svhn.py --workdir=runs/dsa_svhn \

@@ -1,10 +1,7 @@
 r"""KIP on CIFAR-10 with the Myrtle kernel of depth 5: ten images, labels learned.
 
-Setting: that of Nguyen et al., NeurIPS 2021 (arXiv 2107.13034) with Myrtle in the ConvNet's
-place. Global pooling needs every pair of pixels, so that a step costs several times a ConvNet's:
-200 targets a step, and a part of the test set.
-
-Expected: no published figure.
+Setting: as `kip_cifar10` with Myrtle-5, 200 targets a step and a part of the test set.
+Expected: no figure is published.
 Measured: not yet.
 
 Run: python main.py --config=configs/kip_cifar10_myrtle.py --workdir=runs/kip_cifar10_myrtle \

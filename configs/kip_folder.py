@@ -1,9 +1,7 @@
 r"""KIP on your own pictures: one learned image per class.
 
-Setting: that of Nguyen et al., NeurIPS 2021 (arXiv 2107.13034): ConvNet with the prepended
-layer, ZCA, Adam 0.04. DIR holds one sub-folder of pictures per class. Set `support.size` to the
-number of classes or a multiple of it, and `batch_size` to no more than there are pictures.
-
+Setting: as `kip_cifar10`. DIR has a folder of pictures per class; `support.size` is a multiple of
+the classes, `batch_size` at most the number of pictures.
 Expected: depends on the pictures.
 Measured: not yet.
 

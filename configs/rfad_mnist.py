@@ -1,13 +1,9 @@
 r"""RFAD (random feature approximation) on MNIST: ten images, labels learned.
 
-Setting: Loo et al., NeurIPS 2022 (arXiv 2210.12067): ConvNet-3 without a prepended layer, 8 fresh
-networks of width 256 and 5,120 targets a step, AdaBelief 1e-3 and a learned transform of the
-pixels. The squared error; for sets that networks learn from the paper takes cross-entropy:
---config.rfad.loss=platt. It draws its targets as they come; here every class has its share.
-
-Expected: 94.4 % by networks of width 1,024 are reported for one image per class, 98.5 and 98.8 %
-for 10 and 50 (second-hand), after as many steps as the validation loss falls in.
-Measured: nothing yet.
+Setting: Loo et al., NeurIPS 2022 (arXiv 2210.12067), squared error. For sets that networks learn
+from the paper takes cross-entropy: --config.rfad.loss=platt.
+Expected: 94.4 % by networks of width 1,024.
+Measured: not yet.
 
 Run: python main.py --config=configs/rfad_mnist.py --workdir=runs/rfad_mnist \
     --config.dataset.data_dir=DIR

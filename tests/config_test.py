@@ -63,6 +63,7 @@ def test_config_says_what_it_is_and_how_to_run_it(name):
     module = load(name)
     config_lib.validate(module.get_config())
     assert f"python main.py --config=configs/{name}.py --workdir=runs/" in module.__doc__
+    assert len(module.__doc__.strip().splitlines()) <= 10
     if name != "default":
         assert "\nSetting: " in module.__doc__
         assert "\nExpected: " in module.__doc__
