@@ -22,7 +22,7 @@ def get_config() -> ConfigDict:
     config.dataset.name = "cifar10"
     config.preprocess = "zca_center"
     config.optimizer.name = "adam"
-    config.optimizer.learning_rate = 0.03
+    config.optimizer.learning_rate = 0.003
     config.optimizer.schedule = "cosine_tenth"
     config.batch_size = 256
     config.num_steps = 600

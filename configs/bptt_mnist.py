@@ -20,6 +20,7 @@ def get_config() -> ConfigDict:
     config = bptt_cifar10.get_config()
     config.dataset.name = "mnist"
     config.preprocess = "standard"
+    config.optimizer.learning_rate = 0.03
     config.bptt.augment = "scale,rotate"
     config.bptt.augment_draw = "one"
     return config
