@@ -71,14 +71,16 @@ def main(argv: list[str]) -> None:
 
 
 def parse_flags(argv: list[str]) -> list[str]:
-    """absl's parser, except that a mistake is told in one line."""
+    """absl's parser, except that a mistake is one line."""
     try:
         rest = FLAGS(argv)
     except (flags.Error, *_CONFIG_ERRORS) as error:
-        told: BaseException = error
-        while told.args and isinstance(told.args[0], Exception):
-            told = told.args[0]
-        text = told.args[0] if isinstance(told, KeyError) else told  # A KeyError quotes its text.
+        cause: BaseException = error
+        while cause.args and isinstance(cause.args[0], Exception):
+            cause = cause.args[0]
+        text = (
+            cause.args[0] if isinstance(cause, KeyError) else cause
+        )  # A KeyError quotes its text.
         _exit_with(f"{' '.join(str(text).split())[:300]} (see python main.py --help)")
     if FLAGS["verbosity"].using_default_value:
         logging.set_verbosity(logging.WARNING)  # The libraries' chatter: --verbosity=0 shows it.

@@ -160,13 +160,15 @@ def of_classes(dataset: Dataset, classes: Sequence[int | str]) -> Dataset:
         UserError: there is no such class, or one is named twice.
     """
     names = dataset.class_names
-    numbers = [names.index(str(one)) if str(one) in names else one for one in classes]
-    unknown = [one for one in numbers if one not in range(len(names))]
-    if unknown:
-        raise UserError(
-            f"dataset.classes names {unknown[0]!r}: {dataset.name} has the classes "
-            f"{', '.join(names)}, or 0 to {len(names) - 1}."
-        )
+    numbers = []
+    for one in classes:
+        number = names.index(str(one)) if str(one) in names else one
+        if not isinstance(number, int) or number not in range(len(names)):
+            raise UserError(
+                f"dataset.classes names {one!r}: {dataset.name} has the classes "
+                f"{', '.join(names)}, or 0 to {len(names) - 1}."
+            )
+        numbers.append(number)
     if len(set(numbers)) != len(numbers):
         raise UserError(f"dataset.classes is {tuple(classes)}: it names a class twice.")
     new = np.full(len(names), -1, np.int32)

@@ -209,7 +209,7 @@ def _of_networks(rows: list[figures.Row]) -> str:
     """What networks reach, a line each, and how they were trained; '' where none were."""
     if not rows:
         return ""
-    lines = "\n".join(f"- {figures.told(row)}" for row in rows)
+    lines = "\n".join(f"- {figures.sentence(row)}" for row in rows)
     held_out = (
         "\n\nHeld-out images are training images, which the set may have learned from and the "
         "networks have not."
@@ -254,4 +254,4 @@ def citation(algorithm: str) -> str:
 def _chosen(provenance: dict[str, Any]) -> list[str]:
     if "test_accuracy" not in provenance:
         return []
-    return ["The step may have been chosen by the test accuracy that is told above."]
+    return ["The step may have been chosen by the test accuracy given above."]

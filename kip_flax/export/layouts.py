@@ -156,11 +156,11 @@ def _shape_hint(
 ) -> str:
     height, width, channels = image_shape
     sizes = ", ".join(map(str, expected))
-    told = f"{path}: images are of shape {shape}, those of layout {layout} of (S, {sizes})"
+    found = f"{path}: images are of shape {shape}, those of layout {layout} of (S, {sizes})"
     if shape[1:] == image_shape:
-        return f"{told}: their channels come last, take --layout=kip or frepo."
+        return f"{found}: their channels come last, take --layout=kip or frepo."
     if shape[1:] == (channels, height, width):
-        return f"{told}: their channels come first, take --layout=rfad."
+        return f"{found}: their channels come first, take --layout=rfad."
     if len(shape) == 2 and shape[1] == height * width * channels:
-        return f"{told}: they are flattened, reshape them and save them anew."
-    return f"{told}: set --config.dataset.name and dataset.image_size to what they were made from."
+        return f"{found}: they are flattened, reshape them and save them anew."
+    return f"{found}: set --config.dataset.name and dataset.image_size to what they were made from."

@@ -51,8 +51,8 @@ def write(
         "soft_label": _lists(np.asarray(labels, np.float32)),
         "array": _lists(np.asarray(images, np.float32)),
     }
-    told = {"info": {"features": _features(class_names)}}
-    table = pa.table(columns).replace_schema_metadata({"huggingface": json.dumps(told)})
+    metadata = {"info": {"features": _features(class_names)}}
+    table = pa.table(columns).replace_schema_metadata({"huggingface": json.dumps(metadata)})
     buffer = io.BytesIO()
     pyarrow.parquet.write_table(table, buffer, compression="zstd")
     write_bytes_atomic(path, buffer.getvalue())

@@ -17,7 +17,7 @@ from kip_flax.runtime.errors import UserError
 def warm_up(options: KernelOptions, say: Callable[[str], None]) -> None:
     """Compiles ahead what `make_kernel` of the same options would compile at its first call.
 
-    `say` is told if that takes long. 'xla' compiles with the step that calls it, not here.
+    `say` gets a line if that takes long. 'xla' compiles with the step that calls it, not here.
     """
     if not any(isinstance(layer, arch.Conv) for layer in options.spec):
         return

@@ -1,8 +1,8 @@
 """What `--mode` names: one package each, or any module by its dotted name.
 
 A mode describes itself as `MODE`, see `registry.Mode`. The packages here do so in their `__init__`,
-which imports nothing that takes time: a mistake in a command is told at once. The work is in the
-package's `mode`, loaded when the mode runs.
+which imports nothing that takes time: a mistake in a command is reported at once. The work is in
+the package's `mode`, loaded when the mode runs.
 """
 
 import importlib

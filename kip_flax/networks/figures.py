@@ -1,4 +1,4 @@
-"""What networks reach that were trained on a set: rows of figures, and how they are told.
+"""What networks reach that were trained on a set: rows of figures, and their words.
 
 A row has `network` (its name), `on` (the images that it is tested on: `VALIDATION`, `HELD_OUT` or
 `TEST`), `accuracies` (0 to 1) of the seeds with their `mean` and `std` (n - 1; None of a single
@@ -56,7 +56,7 @@ def spread(row: Row) -> str:
     return f"{100 * row['mean']:.2f}{deviation} %"
 
 
-def told(row: Row) -> str:
+def sentence(row: Row) -> str:
     """'40.12 ± 0.50 % of test images (5 x convnet_plain:3, width 128)'."""
     if row["mean"] is None:
         return f"{row['network']} diverged"

@@ -182,18 +182,18 @@ def resolved(fields: Mapping[str, Any]) -> dict[str, Any]:
         fields: of `transfer`, by their names there.
     """
     by_size = [make(fields["recipe"], size, changes=fields) for size in (10, 100, 10_000)]
-    told: dict[str, Any] = {}
+    settled: dict[str, Any] = {}
     for name in (field.name for field in dataclasses.fields(Recipe)):
         values = [getattr(one, name) for one in by_size]
-        told[name] = values[0] if all(v == values[0] for v in values) else values
-    told["lr_factor" if told.pop("relative") else "learning_rate"] = told.pop("rates")
-    told["l2"] = told.pop("l2s")
-    told["augment"] = told.pop("augments")
-    if fields["augment"] is None:  # The data decide, which are told apart.
-        told["augment"] = f"as {fields['recipe']} says"
+        settled[name] = values[0] if all(v == values[0] for v in values) else values
+    settled["lr_factor" if settled.pop("relative") else "learning_rate"] = settled.pop("rates")
+    settled["l2"] = settled.pop("l2s")
+    settled["augment"] = settled.pop("augments")
+    if fields["augment"] is None:  # The data decide, which are compared elsewhere.
+        settled["augment"] = f"as {fields['recipe']} says"
     if len(by_size[0].candidates) == 1:
-        del told["choice_steps"]
-    return {f"transfer.{name}": value for name, value in told.items()}
+        del settled["choice_steps"]
+    return {f"transfer.{name}": value for name, value in settled.items()}
 
 
 def _auto(size: int, channels: int, mirrorable: bool) -> Recipe:

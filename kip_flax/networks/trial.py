@@ -349,15 +349,15 @@ class _Work:
     def probe(self) -> Cost:
         """See `Trial.probe`."""
         trial, began = self.trial, time.monotonic()
-        told = f"{self.what}, timing a few steps"
+        label = f"{self.what}, timing a few steps"
         jobs = self._filled([_Job(0.0, 0.0, seed, False) for seed in range(trial.seeds)])
-        states = self._wait(told, lambda: self._start(jobs))
+        states = self._wait(label, lambda: self._start(jobs))
         trainings = self._trainings(jobs, [None] * len(jobs))
         recipe, advance = trial.recipe, trial.trainer.advance
-        step = self._timed(told, lambda n: advance(states, trainings, recipe, 0, n), 2**30)
+        step = self._timed(label, lambda n: advance(states, trainings, recipe, 0, n), 2**30)
         images, labels, _ = self._evaluated(False)
         count = trial.trainer.count_right
-        batch = self._timed(told, lambda n: count(states, images, labels, 0, n), len(labels))
+        batch = self._timed(label, lambda n: count(states, images, labels, 0, n), len(labels))
         once = 0.0
         if recipe.relative:
             inputs = min(trial.ntk_inputs, len(trial.validation.labels))
@@ -365,22 +365,22 @@ class _Work:
             once = trial.rounds[1] * _POWER_STEPS * batches * step
         return Cost(time.monotonic() - began, step, batch / labels.shape[1], once)
 
-    def _timed(self, told: str, repeat: Callable[[int], Any], most: int) -> float:
+    def _timed(self, label: str, repeat: Callable[[int], Any], most: int) -> float:
         """Seconds of one of the things that `repeat` does n times, at most so many."""
-        self._wait(told, lambda: repeat(1))
+        self._wait(label, lambda: repeat(1))
         number, seconds = 1, 0.0
         while True:
             began = time.monotonic()
-            self._wait(told, functools.partial(repeat, number))
+            self._wait(label, functools.partial(repeat, number))
             seconds = time.monotonic() - began
             if seconds > _PROBE or number == most:
                 return seconds / number
             number = min(most, 4 * number)
 
     def _measured(self, job: _Job) -> Measured | None:
-        told = dataclasses.asdict(job)
+        fields = dataclasses.asdict(job)
         for one in self.at.measured:
-            if told == {name: getattr(one, name) for name in told}:
+            if fields == {name: getattr(one, name) for name in fields}:
                 return one
         return None
 
@@ -389,28 +389,28 @@ class _Work:
         filled = self._filled(jobs)
         recipe = self.trial.recipe.choosing() if jobs[0].choice else self.trial.recipe
         kind = "choosing, " if jobs[0].choice else ""
-        told = f"{self.what}, {kind}{name}"
-        states = self._wait(f"{told}: drawing weights", lambda: self._start(filled))
-        largest = self._largest(filled, states, told)
+        label = f"{self.what}, {kind}{name}"
+        states = self._wait(f"{label}: drawing weights", lambda: self._start(filled))
+        largest = self._largest(filled, states, label)
         if self.at.states is not None:
             states = train.put_each(self.trial.mesh, self.at.states)
         trainings = self._trainings(filled, largest)
-        states = self._advance(states, trainings, recipe, told)
-        accuracies = self._accuracies(states, recipe, jobs[0].choice, told)
+        states = self._advance(states, trainings, recipe, label)
+        accuracies = self._accuracies(states, recipe, jobs[0].choice, label)
         if self.trained is not None and not jobs[0].choice:
-            self._hand_over(jobs, states, accuracies, told)
+            self._hand_over(jobs, states, accuracies, label)
         return [
             Measured(**dataclasses.asdict(job), largest=rate, accuracy=accuracy)
             for job, rate, accuracy in zip(jobs, largest, accuracies, strict=False)
         ]
 
     def _hand_over(
-        self, jobs: list[_Job], states: Tree, test: list[float | None], told: str
+        self, jobs: list[_Job], states: Tree, test: list[float | None], label: str
     ) -> None:
         """Gives every network that did not diverge to who asked for it."""
         assert self.trained is not None
         recipe = self.trial.recipe
-        held_out = self._accuracies(states, recipe, True, f"{told}, on held-out images")
+        held_out = self._accuracies(states, recipe, True, f"{label}, on held-out images")
         for place, job in enumerate(jobs):
             found, tested = held_out[place], test[place]
             if found is not None and tested is not None:
@@ -438,7 +438,7 @@ class _Work:
         )
         return train.Trainings(self.trial.keys(1, seeds), *train.put_each(self.trial.mesh, arrays))
 
-    def _largest(self, jobs: list[_Job], states: Tree, told: str) -> list[float | None]:
+    def _largest(self, jobs: list[_Job], states: Tree, label: str) -> list[float | None]:
         """The largest rates that the networks bear, where the recipe asks for them."""
         trial, known = self.trial, self.trial.largest
         if not trial.recipe.relative:
@@ -447,13 +447,15 @@ class _Work:
             inputs = trial.validation.images[: trial.ntk_inputs] * trial.scale
             put = train.put_all(trial.mesh, inputs)
             found = self._wait(
-                f"{told}: the largest rate", lambda: trial.trainer.largest_rate(states, put)
+                f"{label}: the largest rate", lambda: trial.trainer.largest_rate(states, put)
             )
             for job, rate in zip(jobs, np.asarray(found), strict=True):
                 known.setdefault(job.seed, float(rate))
         return [known[job.seed] for job in jobs]
 
-    def _advance(self, states: Tree, trainings: train.Trainings, recipe: Recipe, told: str) -> Tree:
+    def _advance(
+        self, states: Tree, trainings: train.Trainings, recipe: Recipe, label: str
+    ) -> Tree:
         """Trains to the last step, part by part; saves now and then, and when told to stop."""
         advance, at, last = self.trial.trainer.advance, self.at, recipe.num_steps
         at.states = states
@@ -461,13 +463,13 @@ class _Work:
             first, there = at.step, at.step + self.pace.part(last - at.step)
             began = time.monotonic()
             at.states = self._wait(
-                f"{told}: after step {first}/{last}",
+                f"{label}: after step {first}/{last}",
                 functools.partial(advance, at.states, trainings, recipe, first, there),
             )
             at.step = there
             self.pace.took(there - first, time.monotonic() - began)
             self.watch.progress(
-                f"{told}: step {there}/{last}",
+                f"{label}: step {there}/{last}",
                 f"{1e3 * self.pace.seconds:.1f} ms/step",
                 f"ETA {duration(self.pace.seconds * (last - there + self.rounds_left * last))}",
             )
@@ -475,7 +477,7 @@ class _Work:
         return at.states
 
     def _accuracies(
-        self, states: Tree, recipe: Recipe, choice: bool, told: str
+        self, states: Tree, recipe: Recipe, choice: bool, label: str
     ) -> list[float | None]:
         """Shares of right answers; None where a training diverged."""
         images, labels, count = self._evaluated(choice)
@@ -485,12 +487,12 @@ class _Work:
             first, there = done, done + self.eval_pace.part(len(labels) - done)
             began = time.monotonic()
             found = self._wait(
-                f"{told}: testing",
+                f"{label}: testing",
                 functools.partial(count_right, states, images, labels, first, there),
             )
             total, done = total + np.asarray(found, np.float64), there
             self.eval_pace.took(there - first, time.monotonic() - began)
-            self.watch.progress(f"{told}: tested {done / len(labels):.0%}")
+            self.watch.progress(f"{label}: tested {done / len(labels):.0%}")
         return [None if np.isnan(right) else float(right / count) for right in total]
 
     def _evaluated(self, choice: bool) -> tuple[Any, Any, int]:

@@ -193,8 +193,8 @@ def restore(manager: ocp.CheckpointManager, like: State) -> Restored | None:
 
 def checksum(tree: Any, meta: dict[str, Any]) -> int:
     """CRC-32 over `meta` and the names, dtypes, shapes and bytes of all arrays of a tree."""
-    told = {name: value for name, value in meta.items() if name != "checksum"}
-    crc = zlib.crc32(json.dumps(told, sort_keys=True).encode())
+    content = {name: value for name, value in meta.items() if name != "checksum"}
+    crc = zlib.crc32(json.dumps(content, sort_keys=True).encode())
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
         array = np.ascontiguousarray(leaf)
         label = f"{jax.tree_util.keystr(path)} {array.dtype} {np.shape(leaf)}"
@@ -203,7 +203,7 @@ def checksum(tree: Any, meta: dict[str, Any]) -> int:
 
 
 def _close_after_an_error(manager: ocp.CheckpointManager) -> None:
-    """The error on its way out is the one to be told."""
+    """The error on its way out is the one to report."""
     try:
         manager.close()
     except (OSError, ValueError) as error:

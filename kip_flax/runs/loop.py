@@ -122,15 +122,15 @@ class Training:
             rows = self.network_evaluate.measure(images, labels, last, watch)
         self.recorder.evaluation(step, (images, labels), measures, rows)
         split, accuracy = self.recorder.split, f"{measures['accuracy']:.2%}"
-        told = [
+        by_networks = [
             f"{row['network']} {network_figures.spread(row)}"
             for row in network_figures.watched_rows(rows)
         ]
         on = f" of {network_figures.words(rows[0]['on'])}" if rows else ""
         self.console.mark(
             f"step {step}: {split} accuracy {accuracy}, mse {measures['mse']:.5f}"
-            + "".join(f", {one}{on}" for one in told),
-            ", ".join([f"{split} {accuracy}", *told]),
+            + "".join(f", {one}{on}" for one in by_networks),
+            ", ".join([f"{split} {accuracy}", *by_networks]),
         )
 
     def _save(self, state: State, step: int) -> None:
@@ -198,7 +198,7 @@ def _of_networks(rows: list[network_figures.Row]) -> list[tuple[str, str]]:
     return [
         (
             "by networks",
-            network_figures.told(row),
+            network_figures.sentence(row),
         )
         for row in rows
     ]

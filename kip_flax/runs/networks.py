@@ -115,7 +115,7 @@ class NetworkEvaluate:
         for name in self.makers:
             trial = self._trial(name, tested, on)
             what = f"{name} for {figures.words(on)}"
-            told = {
+            shared = {
                 "network": name,
                 "on": on,
                 "recipe": f"{options.recipe}: {self.recipe.words}",
@@ -124,9 +124,9 @@ class NetworkEvaluate:
             try:
                 found = trial.run(images[None], labels[None], watch, what)
                 chosen = {"learning_rate": found.rate, "l2": found.l2}
-                rows.append(told | figures.summary(found.accuracies) | chosen)
+                rows.append(shared | figures.summary(found.accuracies) | chosen)
             except Diverged:
-                rows.append(told | figures.summary([]))
+                rows.append(shared | figures.summary([]))
         return rows
 
     def _is_described(self, name: str) -> bool:

@@ -93,7 +93,7 @@ class Console:
         self.end_line()
         width = max((len(name) for name, _ in rows), default=0)
         heading = f"{_BOLD}{text}{_PLAIN}" if rows and self._colour else text
-        lines = [heading] + [f"  {self._dim(name.ljust(width))}  {told}" for name, told in rows]
+        lines = [heading] + [f"  {self._dim(name.ljust(width))}  {value}" for name, value in rows]
         self._write("\n".join(lines) + "\n")
 
     def _dim(self, text: str) -> str:

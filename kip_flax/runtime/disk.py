@@ -39,8 +39,8 @@ def writing(folder: str) -> Iterator[None]:
         raise
     except (OSError, ValueError) as error:
         number = getattr(error, "errno", None)
-        if told := _OS_ERROR.search(str(error)):
-            number = int(told[1])
+        if found := _OS_ERROR.search(str(error)):
+            number = int(found[1])
         if number is None:
             raise
         raise _unwritable(folder, os.strerror(number)) from error
@@ -57,8 +57,8 @@ def quiet() -> Iterator[None]:
     def uncaught(kind: type[BaseException], error: BaseException | None, *rest: Any) -> None:
         absl_logging.info("in a thread: %s", error)
 
-    def unraisable(told: Any) -> None:
-        absl_logging.info("in a thread: %s", told.exc_value)
+    def unraisable(unraised: Any) -> None:
+        absl_logging.info("in a thread: %s", unraised.exc_value)
 
     asyncio = logging.getLogger("asyncio")
     before = asyncio.level, sys.excepthook, sys.unraisablehook

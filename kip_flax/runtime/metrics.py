@@ -74,9 +74,9 @@ def open_writer(folder: str, writes: bool = True) -> Iterator[Writer]:
 
 def _unwritable(folder: str, error: Exception) -> UserError:
     """The reason stands in TensorFlow's text behind the name of the file and a semicolon."""
-    told = str(error.__cause__ or error).splitlines()[0].split("; ")[-1][:200]
+    reason = str(error.__cause__ or error).splitlines()[0].split("; ")[-1][:200]
     return UserError(
-        f"cannot write metrics to {folder} ({told}): free space there; the same command goes on "
+        f"cannot write metrics to {folder} ({reason}): free space there; the same command goes on "
         f"from the last checkpoint."
     )
 

@@ -149,7 +149,7 @@ def raise_everywhere() -> Iterator[None]:
     finally:
         failed = any_process(not done)
         if done and failed:
-            raise UserError("another process of this run met an error: see what it told.")
+            raise UserError("another process of this run met an error: see its message.")
 
 
 def check_same(what: str, value: bytes) -> None:
@@ -204,8 +204,8 @@ def abort_on_error() -> Iterator[None]:
         reason = " ".join(str(error).split())[:200]
         number, count = jax.process_index(), jax.process_count()
         line = (
-            f"error: process {number} of {count} cannot go on ({reason}): see what the others "
-            f"told; started again, all go on from the last checkpoint."
+            f"error: process {number} of {count} cannot go on ({reason}): see the messages of "
+            f"the others; started again, all go on from the last checkpoint."
         )
         print(line, file=sys.stderr, flush=True)
         os._exit(LOST)

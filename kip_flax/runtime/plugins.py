@@ -17,7 +17,7 @@ def modules_in(folders: Iterable[str], order: Sequence[str]) -> list[ModuleInfo]
 
     Args:
         folders: the `__path__` of a package.
-        order: names, in which they are told to people. A module that is not listed is found too.
+        order: names, in which people see them. A module that is not listed is found too.
     """
 
     def place(module: ModuleInfo) -> tuple[int, str]:

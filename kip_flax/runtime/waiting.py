@@ -35,7 +35,7 @@ class Watch:
 
     Attributes:
         stopping: () -> whether a signal asked to stop.
-        console: is told of progress.
+        console: prints the progress.
     """
 
     stopping: Callable[[], bool]
@@ -45,7 +45,7 @@ class Watch:
     def wait(self, what: str, compute: Callable[[], Result]) -> Result:
         """What `compute` returns, its arrays computed.
 
-        Meanwhile a line is told now and then. It ends early when a signal asks to stop, unless
+        Meanwhile a line is printed now and then. It ends early when a signal asks to stop, unless
         the result is there within `GRACE` seconds.
 
         Args:
@@ -83,7 +83,7 @@ class Watch:
         self.console.say(text)
 
     def progress(self, text: str, *figures: str, last: bool = False) -> None:
-        """Tells progress, unless a line was told just now; the `last` one always."""
+        """Prints progress, unless a line was printed just now; the `last` one always."""
         if last or time.monotonic() - self._told > _BETWEEN:
             self.tell(text, *figures)
 

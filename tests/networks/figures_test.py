@@ -18,8 +18,8 @@ def test_a_row_in_words():
     row |= {"accuracies": [0.4, 0.4], "width": 128}
     assert figures.trained(row) == "2 x a, width 128"
     assert figures.trained(row | {"width": None}) == "2 x a"
-    assert figures.told(row) == "40.12 ± 0.50 % of held-out images (2 x a, width 128)"
-    assert figures.told(rows[2]) == "b diverged"
+    assert figures.sentence(row) == "40.12 ± 0.50 % of held-out images (2 x a, width 128)"
+    assert figures.sentence(rows[2]) == "b diverged"
 
 
 def test_a_summary_has_the_deviation_of_a_sample():

@@ -98,8 +98,8 @@ def _last_of(folder: Path) -> Path:
 
 def _seconds(file: Path, step: int) -> float | None:
     """What the result of the run says, if the set is the last that it tells of."""
-    told = RunFolder(file.parent.parent).earlier_result()
+    result = RunFolder(file.parent.parent).earlier_result()
     try:
-        return float(told["seconds"]) if told["evaluations"][-1]["step"] == step else None
+        return float(result["seconds"]) if result["evaluations"][-1]["step"] == step else None
     except (ValueError, KeyError, IndexError, TypeError):
         return None

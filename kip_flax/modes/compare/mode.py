@@ -99,8 +99,8 @@ def _compare(config: ConfigDict, paths: Sequence[str], workdir: str, watch: Watc
             try:
                 if number == 0:
                     missing = contenders.missing(table, _asked_for(config, groups))
-                    if told := contenders.forecast(missing, real, opened):
-                        watch.say(told)
+                    if line := contenders.forecast(missing, real, opened):
+                        watch.say(line)
                 contenders.fill(table, images, real, opened)
             except Stopped:
                 done = False
@@ -231,7 +231,7 @@ def _lines(
 
 def _notes(config: ConfigDict, found: list[Line], dataset: Dataset) -> list[str]:
     differs = data_note(dataset.name, config.dataset.data_dir)
-    told = [differs] if differs else []
+    on_data = [differs] if differs else []
     options = config.transfer
     recipe_of = networks.make_recipes(config, dataset)
     trained = [
@@ -241,7 +241,7 @@ def _notes(config: ConfigDict, found: list[Line], dataset: Dataset) -> list[str]
     ]
     return [
         *notes(found, dataset.title),
-        *told,
+        *on_data,
         *trained,
         f"Seconds are those of each run on its own machine; this comparison ran on "
         f"{hardware.hardware()}.",
@@ -256,10 +256,10 @@ def _summary(
     recipe_of: Callable[[int], Recipe],
 ) -> str:
     options = config.transfer
-    told = "\n".join(f"  set       {e.made.title}: {e.distilled.path}" for e in compared)
+    sets = "\n".join(f"  set       {e.made.title}: {e.distilled.path}" for e in compared)
     recipe = recipe_of(len(compared[0].distilled.images))
     return f"""comparison in {workdir}
-{told}
+{sets}
   data      {dataset.title}, {len(dataset.test_labels)} test images
   measured  {", ".join(options.networks)}; width {recipe.width}, {options.seeds} seeds
   training  {options.recipe}: {recipe.words}

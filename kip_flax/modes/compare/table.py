@@ -100,8 +100,8 @@ def per_class(line: Line) -> str:
 def published_words(line: Line, dataset: str) -> str:
     """'network 91.7, kernel 97.3*', or a dash."""
     found = published.accuracy(line.made.method, dataset, line.per_class)
-    told = [f"{f.measured_by} {value:g}{'' if f.first_hand else '*'}" for value, f in found]
-    return ", ".join(told) or _UNKNOWN
+    figures = [f"{f.measured_by} {value:g}{'' if f.first_hand else '*'}" for value, f in found]
+    return ", ".join(figures) or _UNKNOWN
 
 
 def columns(networks: Sequence[str]) -> tuple[str, ...]:
@@ -112,7 +112,7 @@ def columns(networks: Sequence[str]) -> tuple[str, ...]:
 
 def cells(line: Line, networks: Sequence[str], dataset: str) -> list[str]:
     """The table's words of one line, without marks."""
-    told = [accuracy(line, network) for network in networks]
+    accuracies = [accuracy(line, network) for network in networks]
     last = [
         published_words(line, dataset),
         line.made.budget or _UNKNOWN,
@@ -124,7 +124,7 @@ def cells(line: Line, networks: Sequence[str], dataset: str) -> list[str]:
         line.made.method,
         line.made.labels or _UNKNOWN,
         line.preprocess,
-        *told,
+        *accuracies,
         *last,
     ]
 
@@ -138,13 +138,13 @@ def markdown(lines: Sequence[Line], networks: Sequence[str], dataset: str) -> st
     """The table in markdown: **best**, ≈ tie."""
     rows = [columns(networks), ["---"] * len(columns(networks))]
     for line in ordered(lines):
-        told = cells(line, networks, dataset)
+        row = cells(line, networks, dataset)
         for place, network in enumerate(networks, 4):
             if line.marks.get(network) == BEST:
-                told[place] = f"**{told[place]}**"
+                row[place] = f"**{row[place]}**"
             elif line.marks.get(network) == TIE:
-                told[place] = f"≈ {told[place]}"
-        rows.append(told)
+                row[place] = f"≈ {row[place]}"
+        rows.append(row)
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
@@ -178,13 +178,13 @@ def comma_separated(lines: Sequence[Line], networks: Sequence[str]) -> str:
 
 def notes(lines: Sequence[Line], dataset: str) -> list[str]:
     """What makes the published figures beside ours hard to compare."""
-    told: list[str] = []
+    found: list[str] = []
     for line in ordered(lines):
         recipe = algorithms.facts(line.made.algorithm).published_recipe
         for _, one in published.accuracy(line.made.method, dataset, line.per_class):
             note = f"Published, {one.method}: {one.source}; {recipe(int(line.per_class))}."
-            if note not in told:
-                told.append(note)
+            if note not in found:
+                found.append(note)
     if any("*" in published_words(line, dataset) for line in lines):
-        told.append(SECOND_HAND)
-    return told
+        found.append(SECOND_HAND)
+    return found

@@ -192,10 +192,10 @@ def worth_figure(ladders: Mapping[str, Ladder]) -> Figure:
 
 def rendered(figure: Figure, kind: str) -> bytes:
     """'png' (200 dots an inch) or 'svg'; the same figure gives the same bytes."""
-    told: dict[str, dict[str, str | None]] = {"png": {"Software": None}, "svg": {"Date": None}}
+    metadata: dict[str, dict[str, str | None]] = {"png": {"Software": None}, "svg": {"Date": None}}
     buffer = io.BytesIO()
     with matplotlib.rc_context({"svg.hashsalt": "kip_flax"}):
-        figure.savefig(buffer, format=kind, dpi=200, metadata=told[kind], **_TIGHT)
+        figure.savefig(buffer, format=kind, dpi=200, metadata=metadata[kind], **_TIGHT)
     return buffer.getvalue()
 
 

@@ -103,21 +103,21 @@ def _check_values(path: str, images: np.ndarray, dataset: Dataset, fitted: Prepr
         raise UserError(f"{path}: no images, or images with NaN or inf: take another file.")
     typical = preprocess.apply(fitted, dataset.train_images[:_SAMPLE])
     low, high = float(images.min()), float(images.max())
-    told = f"{path}: pixel values from {low:.3g} to {high:.3g}"
+    finding = f"{path}: pixel values from {low:.3g} to {high:.3g}"
     if low >= 0 and high <= 1 and typical.min() < -0.1:
         raise UserError(
-            f"{told} look like pixels in [0, 1], not like preprocess={fitted.name}: put them "
+            f"{finding} look like pixels in [0, 1], not like preprocess={fitted.name}: put them "
             f"through it first, or take --config.preprocess=none with --layout=kip."
         )
     if low >= 0 and high > 20:
         raise UserError(
-            f"{told} look like pixels in 0..255, not like preprocess={fitted.name}: put them "
+            f"{finding} look like pixels in 0..255, not like preprocess={fitted.name}: put them "
             f"through it first."
         )
     size, usual = (float(np.sqrt(np.mean(np.square(values)))) for values in (images, typical))
     if not usual / _FAR < size < usual * _FAR:
         raise UserError(
-            f"{told}, root mean square {size:.3g}; {dataset.name} with preprocess={fitted.name} "
+            f"{finding}, root mean square {size:.3g}; {dataset.name} with preprocess={fitted.name} "
             f"has {usual:.3g}: take the --layout or the data set that the file was made with."
         )
 

@@ -49,8 +49,8 @@ def predict_pictures(
             names = [path.relative_to(root).as_posix() for path in read]
             rows += _rows(names, found.predict(images))
         console.progress(f"picture {min(len(paths), start + _PART)}/{len(paths)}")
-    for told in unreadable:
-        print(f"error: {told}", file=sys.stderr)
+    for message in unreadable:
+        print(f"error: {message}", file=sys.stderr)
     if not rows:
         raise UserError(f"none of the {len(paths)} pictures in {root} can be read: see above.")
     path = folder.path / FILE

@@ -99,14 +99,14 @@ def _figures(runs: Sequence[RunFacts]) -> Rows:
 def _networks(runs: Sequence[RunFacts]) -> Rows:
     """A row for each network that some run was judged by."""
     names = dict.fromkeys(row["network"] for run in runs for row in run.reached)
-    told = [
+    reached = [
         {
             row["network"]: f"{network_figures.spread(row)} of {network_figures.words(row['on'])}"
             for row in run.reached
         }
         for run in runs
     ]
-    return [[f"by {name}", *(found.get(name, NONE) for found in told)] for name in names]
+    return [[f"by {name}", *(found.get(name, NONE) for found in reached)] for name in names]
 
 
 def _label_solve(run: RunFacts) -> str:

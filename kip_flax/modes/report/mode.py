@@ -38,7 +38,7 @@ def write_reports(workdirs: str, given: ConfigDict | None, console: Console | No
     folders = [Path(os.path.abspath(os.path.expanduser(name))) for name in workdirs.split(",")]
     if len(set(folders)) < len(folders):
         raise UserError(f"--workdir={workdirs} names a folder twice: name each once.")
-    # Whatever is wrong is told before anything is computed.
+    # Whatever is wrong is reported before anything is computed.
     configs = [_config(folder, given) for folder in folders]
     frames: Frames = {}
     for folder, config in zip(folders, configs, strict=True):

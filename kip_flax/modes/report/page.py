@@ -111,8 +111,8 @@ def _reached(row: network_figures.Row) -> tuple[str, str, str]:
     if row["mean"] is None:
         return row["network"], "diverged", network_figures.words(row["on"])
     deviation = f"± {100 * row['std']:.2f}; " if row["std"] is not None else ""
-    told = f"{deviation}{network_figures.trained(row)}, {network_figures.words(row['on'])}"
-    return "By networks", pages.percent(row["mean"]), told
+    note = f"{deviation}{network_figures.trained(row)}, {network_figures.words(row['on'])}"
+    return "By networks", pages.percent(row["mean"]), note
 
 
 def _sections(run: RunFacts, uid: str) -> list[Section]:

@@ -108,8 +108,8 @@ def _update(experiment: ConfigDict, fields: Mapping[str, Any]) -> None:
     try:
         experiment.update_from_flattened_dict(dict(fields))
     except (KeyError, TypeError, ValueError) as error:
-        told = " ".join(str(error.args[0] if error.args else error).split())
-        raise UserError(f"fields: {told[:300]}") from None
+        message = " ".join(str(error.args[0] if error.args else error).split())
+        raise UserError(f"fields: {message[:300]}") from None
 
 
 @contextlib.contextmanager

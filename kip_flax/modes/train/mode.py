@@ -182,11 +182,11 @@ def _summary(
     used = kernels.resolve(kernel.implementation)
     counts = len(dataset.train_labels), len(dataset.test_labels)
     images = f"{counts[0]} training, {counts[1]} {dataset.split} images"
-    told = (
+    sizes = (
         f"{dataset.title}: {images} of {size}, {dataset.num_classes} classes; {config.preprocess}"
     )
     return f"kip_flax {__version__}: {config.algorithm} in {workdir}", [
-        ("data", told),
+        ("data", sizes),
         ("support", f"{config.support.size} images, labels {labels}"),
         ("kernel", f"{kernel.architecture}, depth {kernel.depth}, {kernel.kind}; {used}"),
         ("devices", f"{hardware.hardware()}; mesh {axes['data']} x {axes['support']}"),

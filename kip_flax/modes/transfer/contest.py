@@ -203,7 +203,7 @@ def make_contest(
         dataset: tells the shape of images and the number of classes.
         key: of the networks' weights and batches.
         mesh: the devices.
-        console: is told if compiling takes long.
+        console: gets a line if compiling takes long.
 
     Raises:
         UserError: the images are too small for one of the contenders.
@@ -240,8 +240,8 @@ def deciding(config: ConfigDict) -> dict[str, Any]:
     flat |= {name: config[name] for name in ("seed", "preprocess", "reg")}
     flat["eval.num_test"] = config.eval.num_test
     said = ("transfer.recipe", *(f"transfer.{name}" for name in recipes.OF_RECIPES))
-    told = {name: value for name, value in flat.items() if name not in (*_FREE, *said)}
-    return told | recipes.resolved(config.transfer.to_dict())
+    kept = {name: value for name, value in flat.items() if name not in (*_FREE, *said)}
+    return kept | recipes.resolved(config.transfer.to_dict())
 
 
 def kernel_config(config: ConfigDict, name: str) -> ConfigDict:

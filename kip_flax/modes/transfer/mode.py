@@ -85,8 +85,8 @@ def _transfer(
     )
     with session.open_session(workdir, watch, best) as opened:
         missing = contenders.missing(table, [(s.name, s.size) for s in measured])
-        if told := contenders.forecast(missing, real, opened):
-            watch.say(told)
+        if line := contenders.forecast(missing, real, opened):
+            watch.say(line)
         contenders.fill(table, measured, real, opened)
     session.discard(workdir)
     console.outcome("\n".join(filter(None, (table.finish(contenders.names, measured), best.words))))

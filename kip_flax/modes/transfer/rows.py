@@ -72,12 +72,12 @@ def network_row(name: str, trial_of: Callable[[int], Trial], session: Session) -
         save = functools.partial(session.save, job)
         kept = Kept(session.restore(job, trial.template), save, trained)
         outcome = trial.run(image_set.images, image_set.labels, session.watch, job, kept)
-        return told(trial, outcome) | {"seconds": time.perf_counter() - began}
+        return row_of(trial, outcome) | {"seconds": time.perf_counter() - began}
 
     return row
 
 
-def told(trial: Trial, outcome: Outcome) -> Row:
+def row_of(trial: Trial, outcome: Outcome) -> Row:
     """What a row says of a trial."""
     row = summary(outcome.accuracies)
     row["lr_factor" if trial.recipe.relative else "learning_rate"] = outcome.rate

@@ -114,13 +114,13 @@ class Table:
         lines = [["", *networks]]
         for name, s in zip(names, sets, strict=True):
             lines.append([name, *(self._cell(s, network) for network in networks)])
-        told = _aligned(lines)
+        text = _aligned(lines)
         if found := ladder.ladders(self.rows):
             self._content["worth"] = {n: ladder.crossing(one) for n, one in found.items()}
-            told += "".join(f"\n{n}: {ladder.words(one)}" for n, one in found.items())
-            told += f"\npicture {self._draw(found)}"
+            text += "".join(f"\n{n}: {ladder.words(one)}" for n, one in found.items())
+            text += f"\npicture {self._draw(found)}"
         self._write()
-        return f"{told}\nfigures {self._path}"
+        return f"{text}\nfigures {self._path}"
 
     def _draw(self, found: Mapping[str, ladder.Ladder]) -> str:
         from kip_flax.modes.figures import draw  # matplotlib takes half a second to import.
@@ -135,8 +135,8 @@ class Table:
         return _figure(row) if row else DIVERGED if self.diverged(*key) else ""
 
     def _write(self) -> None:
-        told = {"hardware": hardware.hardware(), "command": shlex.join(sys.argv)}
-        content = self._content | told | {"versions": hardware.versions()}
+        made = {"hardware": hardware.hardware(), "command": shlex.join(sys.argv)}
+        content = self._content | made | {"versions": hardware.versions()}
         files.write_json(self._path, content)
 
 

@@ -97,23 +97,23 @@ function place() {
 }
 
 function remember() {
-  const told = new URLSearchParams();
+  const state = new URLSearchParams();
   runs.forEach((run, n) => {
-    if (run && run.slider.value !== run.slider.max) told.set(`step${n}`, run.root.dataset.step);
+    if (run && run.slider.value !== run.slider.max) state.set(`step${n}`, run.root.dataset.step);
   });
   const open = [...document.querySelectorAll("details[open]")].map((fold) => fold.id);
-  if (open.length) told.set("open", open.join(" "));
-  history.replaceState(null, "", "#" + told);
+  if (open.length) state.set("open", open.join(" "));
+  history.replaceState(null, "", "#" + state);
 }
 
 function restore() {
-  const told = place();
-  for (const id of (told.get("open") || "").split(" ")) {
+  const state = place();
+  for (const id of (state.get("open") || "").split(" ")) {
     const fold = id && document.getElementById(id);
     if (fold) fold.open = true;
   }
   runs.forEach((run, n) => {
-    const at = run ? run.data.frames.findIndex((f) => String(f.step) === told.get(`step${n}`)) : -1;
+    const at = run ? run.data.frames.findIndex((f) => String(f.step) === state.get(`step${n}`)) : -1;
     if (at >= 0) { run.slider.value = at; show(run); }
   });
   for (const fold of document.querySelectorAll("details")) fold.addEventListener("toggle", remember);
