@@ -9,6 +9,7 @@ import pytest
 import yaml
 from PIL import Image
 
+from configs import default
 from kip_flax import export, preprocess
 from kip_flax.export import torch_files
 from kip_flax.modes.export_set.mode import PARQUET, export_file
@@ -228,6 +229,38 @@ def test_sets_without_preprocessing_are_refused(tmp_path):
     side.unlink()
     with pytest.raises(UserError, match=f"put the file {side.name}"):
         export_file(str(tmp_path / "ours.npz"), str(tmp_path / "out2"))
+
+
+def test_lost_whitening_matrices_are_computed_again_from_the_data(tmp_path):
+    rng = np.random.default_rng(0)
+    train = rng.integers(0, 256, (40, 16, 11, 3), np.uint8)
+    labels = np.arange(40) % 2
+    data_file = tmp_path / "data.npz"
+    np.savez(
+        data_file,
+        train_images=train,
+        train_labels=labels,
+        test_images=train[:4],
+        test_labels=labels[:4],
+        class_names=np.array(["a", "b"]),
+    )
+    fitted = preprocess.fit("zca_normalize", train)
+    path = tmp_path / "ours.npz"
+    described = export.Description(fitted, ("a", "b"), provenance={"dataset": "npz"})
+    export.write_distilled(path, preprocess.apply(fitted, train[:2]), np.eye(2), described)
+    export_file(str(path), str(tmp_path / "before"))
+    (side,) = tmp_path.glob("preprocess-*.npz")
+    side.unlink()
+    config = default.get_config()
+    config.dataset.name, config.dataset.data_dir = "npz", str(data_file)
+    with pytest.raises(UserError, match=r"made with preprocess=zca_normalize"):
+        export_file(str(path), str(tmp_path / "after"), config=config)
+    config.preprocess = "zca_normalize"
+    export_file(str(path), str(tmp_path / "after"), config=config)
+    names = [p.relative_to(tmp_path / "before") for p in (tmp_path / "before").rglob("*.*")]
+    assert len(names) > 5
+    for name in names:
+        assert (tmp_path / "after" / name).read_bytes() == (tmp_path / "before" / name).read_bytes()
 
 
 def test_a_card_says_which_images_its_figures_are_of(tmp_path):

@@ -6,7 +6,7 @@ from kip_flax.modes.registry import Command, Mode
 def _run(command: Command) -> None:
     from kip_flax.modes.export_set import mode
 
-    mode.export_file(command.distilled, command.workdir, command.console)
+    mode.export_file(command.distilled, command.workdir, command.console, command.config)
 
 
 MODE = Mode(

@@ -1,15 +1,19 @@
 """`--mode=export`: a distilled set as parquet with a card, PyTorch files, PNGs and npz."""
 
 import os
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from ml_collections import ConfigDict
 
+from kip_flax import config as config_lib
 from kip_flax import export, preprocess
 from kip_flax.data import sets
 from kip_flax.export import Distilled, card, parquet, pictures, torch_files
 from kip_flax.preprocess import Preprocess
+from kip_flax.runs import setup
 from kip_flax.runtime import files
 from kip_flax.runtime.console import Console
 from kip_flax.runtime.errors import UserError
@@ -18,8 +22,14 @@ PARQUET = "data/train-00000-of-00001.parquet"
 CARD = "README.md"
 
 
-def export_file(path: str, workdir: str, console: Console | None = None) -> list[str]:
+def export_file(
+    path: str, workdir: str, console: Console | None = None, config: ConfigDict | None = None
+) -> list[str]:
     """Writes the set in `path` in all forms below the folder `workdir`, and says where.
+
+    Args:
+        config: names the data that whitening matrices are computed from again, where `path` has
+            lost them; None: they must be there.
 
     Returns:
         The files written, relative to `workdir`.
@@ -28,10 +38,25 @@ def export_file(path: str, workdir: str, console: Console | None = None) -> list
         UserError: the file is broken or lacks its preprocessing, or the folder holds other files.
     """
     distilled = export.load_distilled(path)
-    fitted = _preprocessing(distilled)
-    written = _write(distilled, fitted, Path(workdir).expanduser())
+    with tempfile.TemporaryDirectory(prefix="kip_flax_") as folder:
+        if config is not None and distilled.meta is not None and distilled.preprocess is None:
+            distilled = _completed(distilled, config, Path(folder))
+        fitted = _preprocessing(distilled)
+        written = _write(distilled, fitted, Path(workdir).expanduser())
     (console or Console()).outcome(*_words(distilled, path, workdir))
     return written
+
+
+def _completed(distilled: Distilled, config: ConfigDict, folder: Path) -> Distilled:
+    """The same set with the preprocessing fitted again, in `folder`."""
+    config_lib.validate(config)
+    fitted = setup.preprocessing_of(distilled, setup.load(config), config.preprocess)
+    description = export.Description(
+        fitted, distilled.class_names, distilled.kernel, distilled.provenance
+    )
+    path = folder / distilled.path.name
+    export.write_distilled(path, distilled.images, distilled.labels, description)
+    return export.load_distilled(path)
 
 
 def _preprocessing(distilled: Distilled) -> Preprocess:
@@ -44,7 +69,8 @@ def _preprocessing(distilled: Distilled) -> Preprocess:
         side = distilled.meta.get("preprocess_file")
         raise UserError(
             f"{distilled.path} lacks its preprocessing: put the file {side}, which was written "
-            f"with it, beside it again."
+            f"with it, beside it again, or name the data by --config and "
+            f"--config.dataset.data_dir: it is fitted again."
         )
     return preprocess.from_arrays(distilled.preprocess)
 
