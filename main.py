@@ -78,9 +78,8 @@ def parse_flags(argv: list[str]) -> list[str]:
         cause: BaseException = error
         while cause.args and isinstance(cause.args[0], Exception):
             cause = cause.args[0]
-        text = (
-            cause.args[0] if isinstance(cause, KeyError) else cause
-        )  # A KeyError quotes its text.
+        # A KeyError quotes its text.
+        text = cause.args[0] if isinstance(cause, KeyError) else cause
         _exit_with(f"{' '.join(str(text).split())[:300]} (see python main.py --help)")
     if FLAGS["verbosity"].using_default_value:
         logging.set_verbosity(logging.WARNING)  # The libraries' chatter: --verbosity=0 shows it.
