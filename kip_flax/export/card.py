@@ -151,7 +151,8 @@ channels) |
 | `{files.whole}` | PyTorch: `images` (N, C, H, W) as learned, `labels` as learned, `classes` |
 | `{files.images}`, `{files.labels}` | PyTorch, for evaluators such as DD-Ranking's: images \
 normalised as they normalise {field_name(dataset)}, labels as learned |
-| `{files.result}` | the same images with class numbers, as DatasetCondensation saves its results |
+| `{files.result}` | the same images with class numbers, as DatasetCondensation saves its results: \
+learned labels are not in it |
 | `{files.npz}` | NumPy: `images`, `labels` as learned, with the preprocessing; what kip_flax \
 reads |"""
 

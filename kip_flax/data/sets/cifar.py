@@ -34,7 +34,7 @@ _FILES = {
 NAMES = tuple(_FILES)
 # VICO-UoE/DatasetCondensation, utils.py (get_dataset); MTT and DD-Ranking have the same. They are
 # not the deviations of the pixels (0.247, 0.243, 0.262), but what the evaluators feed their
-# networks with.
+# networks with. For CIFAR-100 the newest DatasetCondensation has others, MTT and DD-Ranking these.
 _MOMENTS = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
 FACTS = {
     "cifar10": Facts("CIFAR10", _MOMENTS, mirrorable=True),
