@@ -208,9 +208,10 @@ def _frepo(dataset: str, size: int, steps: int) -> Experiment:
     return Experiment(f"frepo_{dataset}_{size}", f"frepo_{dataset}", fields)
 
 
-def _bptt(dataset: str, start: str, name: str = "") -> Experiment:
+def _bptt(dataset: str, start: str, name: str = "", **changes: Any) -> Experiment:
     """Ten images by BPTT from those of another row, watched by networks on the images held out."""
     fields = {**_CHOSEN, "support.init": f"results/{start}", "report.num_train": 0}
+    fields |= {key.replace("__", "."): value for key, value in changes.items()}
     return Experiment(f"bptt_{dataset}_10{name}", f"bptt_{dataset}", fields)
 
 
@@ -283,7 +284,15 @@ EXPERIMENTS: tuple[Experiment, ...] = (
     _frepo("fashion_mnist", 10, 2000),
     _frepo("fashion_mnist", 100, 2000),
     _bptt("mnist", "frepo_mnist_10/ConvNet_ssize10_nozca_l_noaug_ckpt2000.npz"),
-    _bptt("mnist", "bptt_mnist_10/ConvNet_ssize10_nozca_l_noaug_ckpt600.npz", "_further"),
+    _bptt(
+        "mnist",
+        "bptt_mnist_10/ConvNet_ssize10_nozca_l_noaug_ckpt600.npz",
+        "_further",
+        seed=1,
+        num_steps=400,
+        optimizer__learning_rate=0.003,
+        eval__steps=(0, 200),
+    ),
     _bptt("cifar10", "frepo_cifar10_10/ConvNet_ssize10_zca_l_noaug_ckpt4000.npz"),
     _condensed("dc", "mnist"),
     _condensed("dc", "cifar10"),
