@@ -4,8 +4,7 @@ Setting: after Feng, Vedantam and Kempe, ICLR 2024 (arXiv 2311.07025), with netw
 without normalisation from a pool. Best begun from a set of FRePo, see `support.init`.
 
 Expected: 53.2 / 69.4 / 75.3 % by a ConvNet with 1 / 10 / 50 images per class.
-Measured: JPEG copy, network (width 128) 46.25 ± 1.24 % at step 400, FRePo's set 42.45; 0.67 core
-hours (Xeon).
+Measured: JPEG copy, network (width 128) 46.25 ± 1.24 % at step 400; 0.67 core hours (Xeon).
 
 Run: python main.py --config=configs/bptt_cifar10.py --workdir=runs/bptt_cifar10 \
     --config.dataset.data_dir=DIR --config.support.init=FILE
