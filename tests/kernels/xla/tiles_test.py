@@ -9,14 +9,15 @@ from kip_flax import architectures as arch
 from kip_flax import kernels
 from kip_flax.kernels import near_duplicates
 from kip_flax.kernels.plan import make_plan
-from kip_flax.kernels.xla import tiles
+from kip_flax.kernels.xla import layout, tiles
+from kip_flax.kernels.xla.kernel import make_tile_kernel
 
 SHAPE = (6, 6, 2)
 
 
 @pytest.fixture
 def x32():
-    """Without the float64 path, which compiles everything twice."""
+    """JAX's float64 off: images and cotangents stay float32."""
     with jax.enable_x64(False):
         yield
 
@@ -41,6 +42,27 @@ def test_the_width_of_a_tile_changes_nothing(x32, monkeypatch, lanes):
     in_tiles = jax.jit(lambda *x: run(*x))(x1, x2)
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), at_once, in_tiles
+    )
+
+
+@pytest.mark.parametrize("name", ["convnet", pytest.param("myrtle", marks=pytest.mark.slow)])
+def test_the_layout_of_accelerators_changes_nothing(x32, monkeypatch, name):
+    """What all lanes share is repeated as it is read there, and written down on CPUs."""
+    spec = arch.build(name, {"convnet": 1, "myrtle": 5}[name])
+    rng = np.random.default_rng(0)
+    x1, x2 = (rng.normal(size=(n, 8, 8, 2)).astype(np.float32) for n in (2, 5))
+    cotangents = rng.normal(size=(2, 5)).astype(np.float32)
+    kernel = make_tile_kernel(make_plan(kernels.KernelOptions(spec), (8, 8, 2)), "ntk")
+
+    def run(x1, x2):
+        k, vjp = jax.vjp(kernel, x1, x2)
+        return k, vjp(cotangents)
+
+    written = jax.jit(run)(x1, x2)
+    monkeypatch.setattr(layout, "repeats_lanes", lambda: False)
+    repeated = jax.jit(lambda *x: run(*x))(x1, x2)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-5, atol=2e-6), written, repeated
     )
 
 
