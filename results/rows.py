@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 from ml_collections import ConfigDict
 
+from configs import default
+from kip_flax import config as config_lib
 from kip_flax import data, export, preprocess
 from kip_flax.modes.figures.draw import ShownSet, rendered, rows_figure
 from kip_flax.runs import setup
@@ -39,8 +41,10 @@ def three(fixed: str, learned: str, data_dir: str = "") -> list[ShownSet]:
 
 
 def _natural(name: str, data_dir: str) -> ShownSet:
-    told = record.read(FOLDER / name)
-    config = ConfigDict(told["config"])
+    figures = record.read(FOLDER / name)
+    # Fields that came after the run have their defaults.
+    fields = config_lib.flatten(default.get_config()) | config_lib.flatten(figures["config"])
+    config = ConfigDict(config_lib.unflatten(fields))
     config.dataset.data_dir = data_dir
     dataset = setup.load(config)
     fitted = setup.preprocessing_of(_set(name), dataset, config.preprocess)
@@ -49,7 +53,7 @@ def _natural(name: str, data_dir: str) -> ShownSet:
     drawn = setup.first_support(config, targets, setup.keys(config)[0])
     images, labels = map(np.asarray, drawn)
     pictures = preprocess.invert(fitted, images)
-    accuracy = told["draws"][0]["initial"]["accuracy"]
+    accuracy = figures["draws"][0]["initial"]["accuracy"]
     return ShownSet("natural images", pictures, labels, accuracy, False, 0)
 
 
