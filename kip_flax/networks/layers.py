@@ -57,6 +57,8 @@ def convolve(
     size, _, channels, out = kernel.shape
     pads = [_padding(side, size, stride, padding) for side in x.shape[1:3]]
     if jax.default_backend() != "cpu":
+        common = jnp.result_type(x, kernel)  # A matrix product finds it by itself.
+        x, kernel = x.astype(common), kernel.astype(common)
         return jax.lax.conv_general_dilated(
             x, kernel, (stride, stride), pads, dimension_numbers=("NHWC", "HWIO", "NHWC")
         )

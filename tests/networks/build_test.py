@@ -44,6 +44,9 @@ def test_convolution_is_xlas(size, stride, padding, channels, monkeypatch):
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")  # Where XLA's own is taken.
     there = layers.convolve(x, kernel, stride, padding)
     np.testing.assert_allclose(there, expected, rtol=1e-6, atol=1e-6)
+    mixed = layers.convolve(x.astype(float), kernel, stride, padding)
+    assert mixed.dtype == np.float64
+    np.testing.assert_allclose(mixed, expected, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize(
