@@ -39,9 +39,10 @@ def _check(fields: Mapping[str, Any]) -> None:
     if frozen >= 1:
         raise UserError(f"support.frozen is {frozen}: it is a share of the pixels, below 1.")
     if frozen and not algorithms.facts(fields["algorithm"]).freezes_pixels:
+        able = [repr(name) for name in algorithms.NAMES if algorithms.facts(name).freezes_pixels]
         raise UserError(
             f"support.frozen is {frozen} and algorithm {fields['algorithm']!r} freezes no pixels: "
-            "take 0, or algorithm 'kip' or 'kip_solve'."
+            f"take 0, or algorithm {' or '.join(able)}."
         )
     if fields["support.init"] not in SUPPORT_DRAWS and not _is_file(fields["support.init"]):
         raise UserError(

@@ -21,7 +21,9 @@ SECTION = Section(
     minima={"newton.iterations": 1},
     above_zero=("newton.damping",),
 )
-FACTS = dataclasses.replace(kip.FACTS, variant="Gauss-Newton", sections=("newton",))
+FACTS = dataclasses.replace(
+    kip.FACTS, variant="Gauss-Newton", sections=("newton",), freezes_pixels=False
+)
 
 check_data = kip.check_data
 

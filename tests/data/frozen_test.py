@@ -8,8 +8,8 @@ import pytest
 from whole_runs import small
 
 from configs import default
+from kip_flax import algorithms, export
 from kip_flax import config as config_lib
-from kip_flax import export
 from kip_flax.data import frozen
 from kip_flax.modes.train import mode as train
 from kip_flax.runtime.errors import UserError
@@ -81,11 +81,17 @@ def test_a_run_ends_with_the_noise_that_it_began_with(algorithm, tmp_path, quick
     np.testing.assert_array_equal(same, frozen.frozen_pixels(place, before.shape, 0.75)[..., 0])
 
 
-def test_who_cannot_and_what_is_no_share_is_refused():
+@pytest.mark.parametrize("name", sorted({*algorithms.NAMES} - {"kip", "kip_solve"}))
+def test_who_cannot_freeze_pixels_refuses(name):
+    """Those that can are in the test above."""
     config = configuration(0.5)
-    config.algorithm = "frepo"
-    with pytest.raises(UserError, match=r"'frepo' freezes no pixels: take 0, or algorithm 'kip'"):
+    config.algorithm = name
+    told = f"'{name}' freezes no pixels: take 0, or algorithm 'kip' or 'kip_solve'"
+    with pytest.raises(UserError, match=told):
         config_lib.validate(config)
+
+
+def test_what_is_no_share_is_refused():
     with pytest.raises(UserError, match=r"support\.frozen is 1\.0: it is a share"):
         config_lib.validate(configuration(1.0))
     with pytest.raises(UserError, match=r"support\.frozen is -0\.1: it must be at least 0"):
