@@ -32,20 +32,19 @@ NETWORK = {
     "kernel.depth": 1,
     "report.num_train": 0,
     "augment": "",
+    "eval.steps": (0,),
 }
 FIELDS = NETWORK | {
     "support.size": 100,
     "num_steps": 600,
     "batch_size": 5000,
     "optimizer.learning_rate": 0.01,
-    "eval.steps": (0,),
 }
 SMALL = NETWORK | {
     "dataset.name": "digits",
     "support.size": 10,
     "num_steps": 60,
     "batch_size": 200,
-    "eval.steps": (0,),
 }
 
 

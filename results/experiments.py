@@ -1,5 +1,6 @@
 """What is measured: one record for each row of the table."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -73,8 +74,13 @@ def _label_solve(
     return Experiment(f"ls_{dataset}_{size}", "ls_mnist", more, published, tuple(range(draws)))
 
 
+def _dotted(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields by their names: 'eval.steps' for the keyword 'eval__steps'."""
+    return {key.replace("__", "."): value for key, value in fields.items()}
+
+
 def _kip(name: str, config: str, published: float | None, **fields: Any) -> Experiment:
-    more = {k.replace("__", "."): v for k, v in fields.items()}
+    more = _dotted(fields)
     return Experiment(name, config, {**_CHOSEN, "eval.steps": _CURVE} | more, published)
 
 
@@ -211,7 +217,7 @@ def _frepo(dataset: str, size: int, steps: int) -> Experiment:
 def _bptt(dataset: str, start: str, name: str = "", **changes: Any) -> Experiment:
     """Ten images by BPTT from those of another row, watched by networks on the images held out."""
     fields = {**_CHOSEN, "support.init": f"results/{start}", "report.num_train": 0}
-    fields |= {key.replace("__", "."): value for key, value in changes.items()}
+    fields |= _dotted(changes)
     return Experiment(f"bptt_{dataset}_10{name}", f"bptt_{dataset}", fields)
 
 

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from kip_flax.kernels import near_duplicates, relu
 from kip_flax.kernels.plan import KernelPlan, LinearOp, Op
 from kip_flax.kernels.relu import deviation
+from kip_flax.runtime.precision import product
 
 KAndT = tuple[jax.Array, jax.Array]  # Covariance and tangent kernel.
 PerRelu = tuple[jax.Array, ...]  # One array for each ReLU, in their order.
@@ -59,6 +60,6 @@ def dense_kernel(plan: KernelPlan, get: str, x1: jax.Array, x2: jax.Array) -> ja
         return ends(jnp.mean(a * b, axis=-1), a, b)
 
     flat1, flat2 = (x.reshape(len(x), -1) for x in (x1, x2))
-    k = jnp.matmul(flat1, flat2.T, precision=jax.lax.Precision.HIGHEST) / flat1.shape[1]
+    k = product(flat1, flat2.T) / flat1.shape[1]
     k = ends(k, flat1[:, None], flat2[None])
     return near_duplicates.corrected(paired, k, x1, x2)

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.custom_derivatives import SymbolicZero
 
-from kip_flax.runtime.precision import has_float64, in_float64
+from kip_flax.runtime.precision import has_float64, in_float64, product
 
 Paired = Callable[[jax.Array, jax.Array], jax.Array]
 
@@ -30,8 +30,7 @@ def near(x1: jax.Array, x2: jax.Array) -> jax.Array:
     """(n1, n2) bool: which images of x1 (n1, ...) and x2 (n2, ...) are nearly the same."""
     a, b = (lax.stop_gradient(x).reshape(len(x), -1) for x in (x1, x2))
     scale = jnp.sum(a * a, axis=1)[:, None] + jnp.sum(b * b, axis=1)[None]
-    product = jnp.matmul(a, b.T, precision=lax.Precision.HIGHEST)
-    return scale - 2 * product <= _NEAR * scale
+    return scale - 2 * product(a, b.T) <= _NEAR * scale
 
 
 def corrected(paired: Paired, kernel: jax.Array, x1: jax.Array, x2: jax.Array) -> jax.Array:

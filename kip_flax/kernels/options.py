@@ -90,16 +90,20 @@ def resolve(implementation: str) -> str:
         UserError: a name that is not on offer, or whose package is not installed.
     """
     _check_choice("implementation", implementation, IMPLEMENTATIONS)
-    for name, package in _PACKAGES.items():
-        if implementation == name and importlib.util.find_spec(package) is None:
-            raise UserError(
-                f"kernel.implementation={name!r} needs the package {package}, which is not "
-                "installed: install requirements.txt, or take 'auto'."
-            )
-    if implementation != "auto":
-        return implementation
-    compiled = jax.default_backend() == "cpu" and importlib.util.find_spec("numba") is not None
-    return "cpu" if compiled else "xla"
+    if implementation == "auto":
+        return "cpu" if jax.default_backend() == "cpu" and _installed("cpu") else "xla"
+    if not _installed(implementation):
+        raise UserError(
+            f"kernel.implementation={implementation!r} needs the package "
+            f"{_PACKAGES[implementation]}, which is not installed: install requirements.txt, or "
+            "take 'auto'."
+        )
+    return implementation
+
+
+def _installed(implementation: str) -> bool:
+    package = _PACKAGES.get(implementation)
+    return package is None or importlib.util.find_spec(package) is not None
 
 
 def _check_choice(name: str, value: str, allowed: tuple[str, ...]) -> None:

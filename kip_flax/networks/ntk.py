@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from kip_flax.networks.build import Tree
+from kip_flax.runtime.precision import product
 
 Outputs = Callable[[Tree, jax.Array], jax.Array]
 
@@ -23,8 +24,7 @@ def ntk(outputs: Outputs, params: Tree, x1: jax.Array, x2: jax.Array) -> jax.Arr
     """
     g1, g2 = (jax.tree.leaves(jax.jacrev(outputs)(params, x)) for x in (x1, x2))
     products = (
-        jnp.matmul(a.reshape(len(a), -1), b.reshape(len(b), -1).T, precision="highest")
-        for a, b in zip(g1, g2, strict=True)
+        product(a.reshape(len(a), -1), b.reshape(len(b), -1).T) for a, b in zip(g1, g2, strict=True)
     )
     return jnp.sum(jnp.stack(list(products)), axis=0)
 
