@@ -154,7 +154,8 @@ def _text(lowered: jax.stages.Lowered) -> str:
 
 
 def _targets(sizes: Sizes, mesh: Mesh, count: int) -> tuple[jax.Array, ...]:
-    return sharding.put_targets(mesh, *map(np.asarray, sizes.arrays(count)))
+    images, labels = map(np.asarray, sizes.arrays(count))
+    return sharding.put_targets(mesh, images, labels)
 
 
 def _kernel(sizes: Sizes, mesh: Mesh) -> kernels.Kernel:

@@ -19,7 +19,8 @@ def get_config() -> ConfigDict:
     # 'kip', by features of random networks. 'frepo': by those of networks that are being trained.
     # 'bptt': by what networks get wrong that were trained on the support.
     # 'ls' (Label Solve): solve for the labels only. 'dc', 'dsa': learn the images by matching
-    # gradients. Or a module of your own by its dotted name: see docs/adding-an-algorithm.md.
+    # gradients. 'dp_kip': as 'kip', with differential privacy. Or a module of your own by its
+    # dotted name: see docs/adding-an-algorithm.md.
     config.algorithm = "kip"
     # All random numbers of a run follow from this and from the number of the step.
     config.seed = 0
@@ -40,9 +41,12 @@ def get_config() -> ConfigDict:
     config.dataset.validation = 0.0
     # Classes to take, by number or name, in the order that they are numbered in then; (): all.
     config.dataset.classes = ()
+    # Another data set in data_dir, of images of the same shape: preprocessing is fitted on its
+    # training images; '': on those of dataset.name.
+    config.dataset.preprocess_from = ""
 
-    # 'none', 'standard', 'zca_normalize' (as published), 'zca' (RFAD's) or 'zca_center' (FRePo's);
-    # fitted on the training images alone.
+    # 'none' and 'centred' fit nothing. 'standard', 'zca_normalize' (as published), 'zca' (RFAD's)
+    # and 'zca_center' (FRePo's) are fitted on training images alone.
     config.preprocess = "standard"
     # Augmentations of the target batches, comma separated ('' for none): kip_flax/data/augment.py.
     config.augment = ""
@@ -145,6 +149,28 @@ def get_config() -> ConfigDict:
     config.frepo.margin = True
     # Decay of the exponential mean of the last sets, which is exported; 0: the last set.
     config.frepo.average = 0.98
+
+    # 'dp_kip': the privacy of the training images.
+    config.privacy = ConfigDict()
+    # What the whole run may spend, for sets that differ in one training image.
+    config.privacy.epsilon = 10.0
+    # Probability that is left out; below 1 / training images.
+    config.privacy.delta = 1e-5
+    # Largest norm of the gradient of one target, images and labels together.
+    config.privacy.clip = 0.1
+    # Deviation of the noise in units of the clip; the run ends when epsilon is spent. 0: the least
+    # with which num_steps steps spend epsilon.
+    config.privacy.noise_multiplier = 0.0
+    # Standard deviation of the noise that the images start as.
+    config.privacy.start_std = 0.3
+    # The images are learned in so many of the lowest frequencies of each side (cosine transform),
+    # so that there is less to add noise to; 0: in all.
+    config.privacy.frequencies = 0
+    # Decay of the exponential mean of the last sets, which is exported; 0: the last set.
+    config.privacy.average = 0.95
+    # -1: noise and draws come from the operating system. A number makes an experiment that can be
+    # repeated, and is not private.
+    config.privacy.noise_seed = -1
 
     # BPTT: networks whose training on the support is differentiated.
     config.bptt = ConfigDict()

@@ -31,7 +31,11 @@ _FREE = (
 )
 
 # Fields that came later, with the value that runs from before had.
-_SINCE: dict[str, Any] = {"support.frozen": 0.0, "dataset.classes": ()}
+_SINCE: dict[str, Any] = {
+    "support.frozen": 0.0,
+    "dataset.classes": (),
+    "dataset.preprocess_from": "",
+}
 
 
 def _check(fields: Mapping[str, Any]) -> None:
@@ -147,17 +151,19 @@ def unflatten(flat: dict[str, Any]) -> dict[str, Any]:
 def identity(config: ConfigDict | dict[str, Any]) -> dict[str, Any]:
     """The fields, with dotted names, that decide what is computed: all but the free ones.
 
-    A cosine schedule ends at `num_steps`, which belongs to them then. Optional sections that the
-    algorithm does not read decide nothing.
+    A cosine schedule ends at `num_steps`, which belongs to them then, as it does where the
+    algorithm says so. Optional sections that the algorithm does not read decide nothing.
     """
     flat = flatten(config)
-    read = algorithms.facts(flat["algorithm"]).sections
+    facts = algorithms.facts(flat["algorithm"])
+    read = facts.sections
     idle = tuple(f"{name}." for name in algorithms.sections() if name not in read)
     cosine = flat["optimizer.schedule"] != "constant" and "optimizer" in read
+    length_decides = cosine or facts.fixed_length
     return {
         name: value
         for name, value in flat.items()
-        if (not name.startswith((*_FREE, *idle)) or (cosine and name == "num_steps"))
+        if (not name.startswith((*_FREE, *idle)) or (length_decides and name == "num_steps"))
         and (name not in _SINCE or value != _SINCE[name])
     }
 

@@ -16,12 +16,14 @@ from kip_flax.runtime.fields import Section
 # Each with the arrays it has beside the channels' mean and standard deviation.
 _ARRAYS: dict[str, tuple[str, ...]] = {
     "none": (),
+    "centred": (),
     "standard": (),
     "zca_normalize": ("whiten", "unwhiten", "image_mean", "image_norm"),
     "zca": ("whiten", "unwhiten"),
     "zca_center": ("whiten", "unwhiten", "center"),
 }
 PREPROCESSES: tuple[str, ...] = tuple(_ARRAYS)
+CONSTANT = ("none", "centred")  # They fit nothing.
 
 SECTION = Section({"preprocess": str}, choices={"preprocess": PREPROCESSES})
 
@@ -39,7 +41,7 @@ class Preprocess:
 
     Attributes:
         name: one of `PREPROCESSES`.
-        mean, std: (C,), of pixels in [0, 1]; 0 and 1 for 'none'.
+        mean, std: (C,), of pixels in [0, 1]; 0 and 1 for 'none', 1/2 and 1/4 for 'centred'.
         whiten, unwhiten: (d, d), symmetric, inverse to each other; None without ZCA.
         image_mean, image_norm: (), what a training image typically (the median) had before its
             mean was subtracted and its norm divided out; 'zca_normalize' only.
@@ -59,8 +61,9 @@ class Preprocess:
 def fit(name: str, train_images: np.ndarray) -> Preprocess:
     """Fits a preprocessing.
 
-    'none' scales to [0, 1]. 'standard' also subtracts the mean and divides by the standard
-    deviation of each channel. 'zca_normalize' then subtracts each image's mean, divides by its L2
+    'none' scales to [0, 1]. 'centred' also subtracts 1/2 and divides by 1/4, the same for all data
+    sets. 'standard' subtracts the mean and divides by the standard deviation of each channel in
+    their place. 'zca_normalize' then subtracts each image's mean, divides by its L2
     norm, and whitens: with cov = X^T X / n + `ZCA_REG` * trace(X^T X / n) / d * I = U s U^T in
     float64, images are multiplied by U s^-1/2 U^T. A constant channel or image becomes zero. (The
     published code sets s to 1 beyond the n-th eigenvalue when n < d, as in none of its data sets;
@@ -82,6 +85,8 @@ def fit(name: str, train_images: np.ndarray) -> Preprocess:
     channels = train_images.shape[-1]
     if name == "none":
         return Preprocess(name, np.zeros(channels, np.float32), np.ones(channels, np.float32))
+    if name == "centred":
+        return Preprocess(name, *(np.full(channels, value, np.float32) for value in (0.5, 0.25)))
     standard = Preprocess("standard", *_channel_moments(train_images))
     return standard if name == "standard" else _fit_zca(name, standard, train_images)
 

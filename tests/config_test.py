@@ -120,7 +120,7 @@ def test_every_default_is_commented():
         (
             "algorithm",
             "gan",
-            "algorithm is 'gan': take one of bptt, dc, dsa, frepo, kip, kip_newton, "
+            "algorithm is 'gan': take one of bptt, dc, dp_kip, dsa, frepo, kip, kip_newton, "
             "kip_solve, ls, rfad",
         ),
         ("dataset__name", "imagenet", "dataset.name is 'imagenet': take one of digits, mnist"),
@@ -128,7 +128,7 @@ def test_every_default_is_commented():
         ("kernel__implementation", "cuda", "kernel.implementation is 'cuda': take one of auto"),
         ("kernel__kind", "rbf", "kernel.kind is 'rbf': take one of"),
         ("kernel__depth", 0, "kernel.depth"),
-        ("preprocess", "pca", "preprocess is 'pca': take one of none, standard"),
+        ("preprocess", "pca", "preprocess is 'pca': take one of none, centred, standard"),
         ("augment", "blur", "blur"),
         ("support__size", 0, "support.size is 0: it must be at least 1"),
         ("support__init", "zeros", "support.init is 'zeros': take one of real, noise, or"),
@@ -392,7 +392,8 @@ def test_every_field_has_one_owner():
         described = {*section.choices, *section.minima, *section.above_zero}
         assert described <= set(section.fields)
     optional = algorithms.sections()
-    assert sorted(optional) == ["bptt", "frepo", "matching", "newton", "optimizer", "rfad"]
+    names = ["bptt", "frepo", "matching", "newton", "optimizer", "privacy", "rfad"]
+    assert sorted(optional) == names
     for name, section in optional.items():
         assert all(field.startswith(f"{name}.") for field in section.fields)
 

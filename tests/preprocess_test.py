@@ -46,6 +46,14 @@ def test_none_scales_to_one():
     np.testing.assert_allclose(preprocess.invert(fitted, out), TEST / 255, rtol=1e-6)
 
 
+def test_centred_is_the_same_for_all_training_sets():
+    for train in (TRAIN, np.zeros_like(TRAIN)):
+        fitted = preprocess.fit("centred", train)
+        out = preprocess.apply(fitted, TEST)
+        np.testing.assert_allclose(out, (TEST / 255 - 0.5) / 0.25, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(preprocess.invert(fitted, out), TEST / 255, atol=1e-6)
+
+
 def test_standard_uses_the_training_set_alone():
     fitted = preprocess.fit("standard", TRAIN)
     out = preprocess.apply(fitted, TEST)
@@ -112,13 +120,14 @@ def test_constant_channels_and_images_become_zero(name):
     train[..., 1] = 77
     train[:3] = 77
     fitted = preprocess.fit(name, train)
-    assert fitted.std[1] == 1
+    assert fitted.std[1] == (0.25 if name == "centred" else 1)
     blank = np.broadcast_to(np.rint(fitted.mean * 255).astype(np.uint8), (2, 6, 5, 3))
     for images in (train, TEST, blank):
         assert np.isfinite(preprocess.apply(fitted, images)).all()
     one_colour = preprocess.fit(name, np.full((9, 6, 5, 1), 200, np.uint8))
     out = preprocess.apply(one_colour, np.full((2, 6, 5, 1), 200, np.uint8))
-    np.testing.assert_allclose(out, 200 / 255 if name == "none" else 0, atol=1e-6)
+    constants = {"none": 200 / 255, "centred": (200 / 255 - 0.5) / 0.25}
+    np.testing.assert_allclose(out, constants.get(name, 0), rtol=1e-6, atol=1e-6)
     np.testing.assert_allclose(preprocess.invert(one_colour, out), 200 / 255, atol=1e-6)
 
 
@@ -154,7 +163,7 @@ def test_storage_keeps_every_bit(tmp_path, name):
 
 
 def test_errors_say_what_is_wrong():
-    with pytest.raises(UserError, match=r"'pca'.*none, standard, zca_normalize"):
+    with pytest.raises(UserError, match=r"'pca'.*none, centred, standard, zca_normalize"):
         preprocess.fit("pca", TRAIN)
     fitted = preprocess.fit("zca_normalize", TRAIN)
     with pytest.raises(UserError, match="3 channels and 30 pixels"):

@@ -70,6 +70,15 @@ def kept_gradients(config: ConfigDict) -> int:
     return _hook(config.algorithm, "kept_gradients", lambda config: 0)(config)
 
 
+def declared(config: ConfigDict, train_size: int, step: int) -> dict[str, Any]:
+    """What a set after `step` steps states about the privacy of its training images.
+
+    {} unless the algorithm protects them; else 'epsilon' (None: unbounded), 'delta', 'steps',
+    'sampling_rate', 'noise_multiplier', 'clip', 'neighbours', 'accountant' and 'not_covered'.
+    """
+    return _hook(config.algorithm, "declared", lambda *_: {})(config, train_size, step)
+
+
 def sections() -> dict[str, Section]:
     """The sections of the configuration that only some algorithms read, by the names in `Facts`.
 

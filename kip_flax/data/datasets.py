@@ -21,6 +21,8 @@ _SPLIT_SEED = 0  # of the split of data that come without a test set: the same f
 
 def _check(fields: Mapping[str, Any]) -> None:
     sets.find(fields["dataset.name"])
+    if fields["dataset.preprocess_from"]:
+        sets.find(fields["dataset.preprocess_from"])
     test, validation = fields["dataset.test_fraction"], fields["dataset.validation"]
     if not 0 < test < 1:
         raise UserError(f"dataset.test_fraction is {test}: it must lie between 0 and 1.")
@@ -41,6 +43,7 @@ SECTION = Section(
         "dataset.test_fraction": float,
         "dataset.validation": float,
         "dataset.classes": tuple,
+        "dataset.preprocess_from": str,
     },
     minima={"dataset.image_size": 1},
     check=_check,

@@ -21,6 +21,7 @@ _LEARNED = {
 }
 _SPACES = {
     "none": "Pixels in [0, 1].",
+    "centred": "Pixels in [0, 1] minus 1/2, divided by 1/4: constants, fitted on nothing.",
     "standard": "Pixels in [0, 1] minus the mean, divided by the standard deviation of each "
     "channel of the training images.",
     "zca_normalize": "Pixels in [0, 1] standardised channel by channel; each image minus its mean, "
@@ -68,6 +69,7 @@ def write_card(distilled: Distilled, dataset: str, files: Files) -> str:
         _loading(files.npz),
         "## Preprocessing\n\n" + preprocessing(distilled),
         "## Figures\n\n" + _figures(provenance, distilled.kernel),
+        *([f"## Privacy\n\n{stated}"] if (stated := privacy(distilled)) else []),
         f"## Licence\n\n{licence(dataset)} Put its licence into the header before you publish.",
         "## Limits\n\n" + limits(distilled, *_chosen(provenance)),
         "## Citation\n\n" + citation(algorithm),
@@ -220,6 +222,34 @@ def _of_networks(rows: list[figures.Row]) -> str:
     return f"Networks trained on it ({rows[0]['recipe']}) reach:\n\n{lines}{held_out}"
 
 
+def privacy(distilled: Distilled) -> str:
+    """What the set states about the privacy of its training images; '' where nothing."""
+    stated = distilled.provenance.get("privacy")
+    if not stated:
+        return ""
+    epsilon = stated["epsilon"]
+    guarantee = (
+        "The noise can be repeated, so the set is **not private**"
+        if epsilon is None
+        else f"The set is differentially private: epsilon {epsilon:.4g}, delta {stated['delta']:g}"
+    )
+    rows = "\n".join(
+        f"| {name} | {value} |"
+        for name, value in (
+            ("data sets that cannot be told apart", stated["neighbours"]),
+            ("published", f"all sets up to step {stated['steps']}"),
+            ("sampling", f"each image with probability {stated['sampling_rate']:.6g} a step"),
+            ("clipping", f"gradient of each image to norm {stated['clip']:g}"),
+            ("noise multiplier", f"{stated['noise_multiplier']:.6g}"),
+            ("accountant", stated["accountant"]),
+        )
+    )
+    return (
+        f"{guarantee}.\n\n| | |\n|---|---|\n{rows}\n\nNot covered: "
+        f"{'; '.join(stated['not_covered'])}."
+    )
+
+
 def licence(dataset: str) -> str:
     """Whose terms hold."""
     return f"The images were made from training images of {dataset}: its terms hold for them."
@@ -232,8 +262,9 @@ def limits(distilled: Distilled, *more: str) -> str:
         f"The set was optimised for one {'network' if maker.for_networks else 'kernel'} and one "
         f"preprocessing; elsewhere it is worth less.",
         "PNGs have 8 bits and are clipped to [0, 1]: train on the images as learned, not on them.",
-        "Learned images can show training images: a set from private data is private.",
     ]
+    if not distilled.provenance.get("privacy"):
+        lines.append("Learned images can show training images: a set from private data is private.")
     if (distilled.preprocess_name or "").startswith("zca"):
         lines.insert(
             2,

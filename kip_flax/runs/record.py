@@ -118,9 +118,16 @@ class Exporter:
             f"{split}_accuracy": measures["accuracy"],
             f"{split}_mse": measures["mse"],
             **of_networks,
+            **self.privacy(step),
             "config": config_lib.identity(self.config),
             "versions": hardware.versions(),
         }
+
+    def privacy(self, step: int) -> dict[str, Any]:
+        """{'privacy': what the set after `step` steps states about it}; {} where nothing."""
+        train_size = len(self.dataset.train_labels)
+        declared = algorithms.declared(self.config, train_size, step)
+        return {"privacy": declared} if declared else {}
 
     def _index_row(
         self, step: int, measures: Mapping[str, float], rows: Sequence[network_figures.Row]
@@ -255,6 +262,7 @@ class Recorder:
             "status": status,
             "evaluated_on": self.split,
             "evaluations": self._evaluations,
+            **self._privacy(),
             "seconds": round(seconds, 3),
             **{name: round(figures[name], 3) for name in _SPEED if figures},
             "data": self._data,
@@ -269,6 +277,10 @@ class Recorder:
                 analysed = self.exporter.config.report.num_train > 0
                 self._write_report(self.folder, status == "finished" and analysed)
         return content
+
+    def _privacy(self) -> dict[str, Any]:
+        """That of the last set, whose steps include those of all others."""
+        return self.exporter.privacy(self._evaluations[-1]["step"]) if self._evaluations else {}
 
     def _write_history(self) -> None:
         if self._writes:

@@ -140,16 +140,38 @@ def own_folder(workdir: str) -> Iterator[str]:
 def load(config: ConfigDict) -> Dataset:
     """The data set that `config` names."""
     with multihost.raise_everywhere():
-        dataset = data.load_dataset(
-            config.dataset.name,
-            config.dataset.data_dir,
-            image_size=config.dataset.image_size,
-            test_fraction=config.dataset.test_fraction,
-        )
+        dataset = _read(config, config.dataset.name)
         if config.dataset.classes:
             dataset = data.of_classes(dataset, config.dataset.classes)
         share = config.dataset.validation
         return data.hold_out(dataset, share) if share else dataset
+
+
+def _read(config: ConfigDict, name: str) -> Dataset:
+    return data.load_dataset(
+        name,
+        config.dataset.data_dir,
+        image_size=config.dataset.image_size,
+        test_fraction=config.dataset.test_fraction,
+    )
+
+
+def _images_to_fit(config: ConfigDict, dataset: Dataset) -> np.ndarray:
+    """Images (n, H, W, C) that preprocessing is fitted on.
+
+    Raises:
+        UserError: those of `dataset.preprocess_from` have another shape.
+    """
+    name = config.dataset.preprocess_from
+    if not name:
+        return dataset.known_images
+    images = _read(config, name).train_images
+    if images.shape[1:] != dataset.image_shape:
+        raise UserError(
+            f"dataset.preprocess_from is {name!r}, whose images are {images.shape[1:]}, and those "
+            f"of {dataset.name} are {dataset.image_shape}: take a data set of the same shape."
+        )
+    return images
 
 
 def fingerprint(dataset: Dataset) -> int:
@@ -170,7 +192,7 @@ def kept_preprocessing(
         start = start_of(config, dataset)
         if multihost.is_first() and not (resumed and folder.preprocessing_file.exists()):
             if start is None:
-                fitted = preprocess.fit(config.preprocess, dataset.known_images)
+                fitted = preprocess.fit(config.preprocess, _images_to_fit(config, dataset))
             else:
                 fitted = preprocessing_of(start, dataset, config.preprocess)
             folder.write_preprocessing(fitted)

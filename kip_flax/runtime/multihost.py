@@ -161,6 +161,13 @@ def check_same(what: str, value: bytes) -> None:
         raise UserError(f"{what} differs between the processes of this run: give all the same.")
 
 
+def of_first(array: np.ndarray) -> np.ndarray:
+    """The `array` of the first process, at all of them; all call it."""
+    if jax.process_count() == 1:
+        return array
+    return np.asarray(multihost_utils.broadcast_one_to_all(array))
+
+
 def agreed(flag: Callable[[], bool]) -> Callable[[], bool]:
     """A function like `flag` that becomes true in the same call at all processes.
 

@@ -5,6 +5,7 @@ matrix K(targets, support) is laid out over both axes (`kernels.sharded`). Batch
 divide are padded with zero images of weight 0.
 """
 
+import math
 import os
 import platform
 from collections.abc import Mapping
@@ -87,7 +88,7 @@ def replicate(mesh: Mesh, tree: Tree) -> Tree:
 
 
 def put_targets(
-    mesh: Mesh, images: np.ndarray, labels: np.ndarray
+    mesh: Mesh, images: np.ndarray, labels: np.ndarray, multiple: int = 1
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Targets, their labels and weights, sharded over 'data'.
 
@@ -95,15 +96,17 @@ def put_targets(
 
     Args:
         images: (T, H, W, C). labels: (T, ...).
+        multiple: of which the padded T is one.
 
     Returns:
         images, labels and weights (float32: 1 for a target, 0 for padding), each with its first
-        axis padded to a multiple of the 'data' axis.
+        axis padded to a multiple of `multiple` and of the 'data' axis.
     """
+    padded = math.lcm(multiple, mesh.shape["data"])
     weights = np.ones(len(images), np.float32)
 
     def put(array: np.ndarray) -> jax.Array:
-        return _put(mesh, P("data"), batching.pad_rows(np.asarray(array), mesh.shape["data"]))
+        return _put(mesh, P("data"), batching.pad_rows(np.asarray(array), padded))
 
     return put(images), put(labels), put(weights)
 

@@ -9,10 +9,10 @@ from configs import default
 from kip_flax import algorithms
 from kip_flax.algorithms import base
 
-SECTIONS = {"optimizer", "newton", "matching", "frepo", "rfad", "bptt"}
+SECTIONS = {"optimizer", "newton", "matching", "frepo", "rfad", "bptt", "privacy"}
 STARTS = (
     *("Kernel Inducing", "Label Solve", "Dataset Condensation", "Neural", "Random Feature"),
-    "Backpropagation",
+    *("Backpropagation", "Differentially Private"),
 )
 
 
@@ -22,7 +22,7 @@ def test_an_algorithm_states_its_facts(name):
     assert facts is algorithms.find(name).FACTS
     assert facts.title != name
     assert facts.full_title.startswith(STARTS)
-    assert facts.bibtex.startswith("@inproceedings")
+    assert facts.bibtex.startswith(("@inproceedings", "@misc"))
     assert facts.sections
     assert set(facts.sections) <= SECTIONS
     assert "10 per class" in facts.published_recipe(10) or facts.uses_kernel
@@ -57,6 +57,7 @@ def test_labels_are_learned_fixed_or_solved():
     assert told == {
         "bptt": ["learned", "fixed"],
         "dc": ["learned", "fixed"],
+        "dp_kip": ["learned", "fixed"],
         "dsa": ["learned", "fixed"],
         "frepo": ["learned", "fixed"],
         "kip": ["learned", "fixed"],

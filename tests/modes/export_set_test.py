@@ -172,6 +172,40 @@ def test_the_card_tells_what_networks_reach(tmp_path):
     assert "optimised for one kernel" in text
 
 
+PRIVACY = {
+    "epsilon": 9.998765,
+    "delta": 1e-5,
+    "steps": 12,
+    "sampling_rate": 0.0125,
+    "noise_multiplier": 1.25,
+    "clip": 0.05,
+    "neighbours": "one training image added or removed",
+    "accountant": "dp-accounting 0.6.0, privacy loss distributions",
+    "not_covered": ["this", "and that"],
+}
+
+
+@pytest.mark.parametrize(
+    ("epsilon", "words"),
+    [
+        (9.998765, "The set is differentially private: epsilon 9.999, delta 1e-05."),
+        (None, "The noise can be repeated, so the set is **not private**."),
+    ],
+)
+def test_the_card_of_a_private_set_says_what_is_promised(tmp_path, epsilon, words):
+    config = {**PROVENANCE["config"], "algorithm": "dp_kip"}
+    stated = {"privacy": {**PRIVACY, "epsilon": epsilon}, "config": config}
+    a_set(tmp_path, "centred", provenance=PROVENANCE | stated)
+    export_file(str(tmp_path / "set.npz"), str(tmp_path / "out"))
+    _, card = card_of(tmp_path / "out")
+    assert f"## Privacy\n\n{words}" in card
+    for value in ("all sets up to step 12", "0.0125", "norm 0.05", "| 1.25 |", "this; and that."):
+        assert value in card
+    assert "Vinaroz" in card
+    assert "`centred`: Pixels in [0, 1] minus 1/2" in card
+    assert "a set from private data is private" not in card
+
+
 def test_the_card_of_a_rival_names_and_cites_the_rival(tmp_path):
     config = {"algorithm": "dsa", "support.learn_labels": False, "seed": 7}
     _, distilled = a_set(tmp_path, "standard", provenance={"dataset": "x", "config": config})

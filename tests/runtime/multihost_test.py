@@ -100,6 +100,34 @@ def test_two_processes_are_one_run_and_go_on_as_one(tmp_path):
     assert_close(sets(tmp_path / "two"), sets(tmp_path / "one"))
 
 
+PRIVATE = {
+    "algorithm": "dp_kip",
+    "preprocess": "none",
+    "support__init": "noise",
+    "report__num_train": 0,
+    "privacy__delta": 1e-4,
+    "optimizer__learning_rate": 0.1,
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("noise_seed", [3, -1])
+def test_two_processes_have_one_secret(tmp_path, noise_seed):
+    """Their draws and noise are those of one process, and both hold the same key."""
+    fields = PRIVATE | {**short(6), "privacy__noise_seed": noise_seed, "num_steps": 6}
+    two = jobs.start(
+        tmp_path / "two", *SGD, *flags(**fields, eval__steps="(0,)"), processes=2, devices=2
+    )
+    ends = jobs.finish(two, 300)
+    assert [code for code, _, _ in ends] == [0, 0], ends
+    fields |= {"eval__steps": (0,)}
+    again = train.train_and_evaluate(config(**fields), str(tmp_path / "two"))
+    if noise_seed >= 0:
+        alone = train.train_and_evaluate(config(**fields), str(tmp_path / "one"))
+        for one, other in zip(jax.tree.leaves(alone), jax.tree.leaves(again), strict=True):
+            np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-5)
+
+
 def test_from_four_devices_to_two_and_back(tmp_path):
     whole = train.train_and_evaluate(config(**short(15)), str(tmp_path / "whole"))
     for steps, devices in ((5, 4), (10, 2), (15, 4)):
@@ -156,6 +184,8 @@ def test_agreements_of_one_process_cost_nothing():
     assert [asked(), asked()] == [False, True]
     assert multihost.any_process(True)
     multihost.check_same("anything", b"value")
+    secret = np.array([1, 2], np.uint32)
+    assert multihost.of_first(secret) is secret
     with pytest.raises(ZeroDivisionError), multihost.raise_everywhere():
         raise ZeroDivisionError
 

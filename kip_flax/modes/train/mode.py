@@ -191,4 +191,19 @@ def _summary(
         ("kernel", f"{kernel.architecture}, depth {kernel.depth}, {kernel.kind}; {used}"),
         ("devices", f"{hardware.hardware()}; mesh {axes['data']} x {axes['support']}"),
         ("steps", f"{distillation.total}{pairs}"),
+        *_privacy(config, dataset, distillation.total),
     ]
+
+
+def _privacy(config: ConfigDict, dataset: Dataset, total: int) -> list[tuple[str, str]]:
+    """A line on what the run will have spent, where the algorithm protects training images."""
+    stated = algorithms.declared(config, len(dataset.train_labels), total)
+    if not stated:
+        return []
+    epsilon = stated["epsilon"]
+    spent = (
+        "none: the noise can be repeated"
+        if epsilon is None
+        else f"epsilon {epsilon:.4g}, delta {stated['delta']:g}"
+    )
+    return [("privacy", f"{spent}; noise multiplier {stated['noise_multiplier']:.4g}")]

@@ -1,0 +1,337 @@
+"""DP-KIP: differentially private descent on the KIP loss (Vinaroz and Park, arXiv 2301.13389).
+
+A step draws every target with the same probability. It clips the gradient of each target's loss in
+the images and labels, sums the gradients, adds normal noise, and hands the sum to the optimiser.
+What follows from that sum costs no privacy: so the average over the steps is exported.
+
+The set starts as noise. Preprocessing, report and evaluation use no private training image. The
+random key of draws and noise comes from the operating system, and is in the checkpoints alone.
+"""
+
+import dataclasses
+import math
+import os
+from collections.abc import Callable
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from ml_collections import ConfigDict
+from scipy.fft import dct
+
+from kip_flax.algorithms import _privacy, kip
+from kip_flax.algorithms.base import Problem, Step, Support, kernel_options, make_optimizer, pinned
+from kip_flax.kernels import jacobian
+from kip_flax.kernels.sharded import shard_jacobian
+from kip_flax.krr import per_target
+from kip_flax.krr.per_target import Sums
+from kip_flax.krr.residuals import Batch
+from kip_flax.preprocess import CONSTANT
+from kip_flax.runtime import multihost, sharding
+from kip_flax.runtime.errors import UserError
+from kip_flax.runtime.fields import Section
+from kip_flax.runtime.precision import product
+
+_BIBTEX = """@misc{vinaroz2023differentially,
+  title  = {Differentially Private Kernel Inducing Points (DP-KIP) for Privacy-preserving Data
+            Distillation},
+  author = {Vinaroz, Margarita and Park, Mi Jung},
+  year   = {2023},
+  note   = {arXiv:2301.13389}
+}"""
+
+
+def _published_recipe(per_class: int) -> str:
+    return f"{per_class} per class: 10 epochs of batches of 50, gradients clipped to 1e-6"
+
+
+def _check(fields: Any) -> None:
+    if not fields["privacy.delta"] < 1:
+        raise UserError(
+            f"privacy.delta is {fields['privacy.delta']}: it must be below 1, and should be below "
+            f"1 / training images."
+        )
+    if not 0 <= fields["privacy.average"] < 1:
+        raise UserError(
+            f"privacy.average is {fields['privacy.average']}: it must be at least 0 and below 1."
+        )
+
+
+SECTION = Section(
+    {
+        "privacy.epsilon": float,
+        "privacy.delta": float,
+        "privacy.clip": float,
+        "privacy.noise_multiplier": float,
+        "privacy.start_std": float,
+        "privacy.frequencies": int,
+        "privacy.average": float,
+        "privacy.noise_seed": int,
+    },
+    minima={
+        "privacy.noise_multiplier": 0,
+        "privacy.noise_seed": -1,
+        "privacy.frequencies": 0,
+    },
+    above_zero=("privacy.epsilon", "privacy.delta", "privacy.clip", "privacy.start_std"),
+    check=_check,
+)
+FACTS = dataclasses.replace(
+    kip.FACTS,
+    title="DP-KIP",
+    spelled_out="Differentially Private Kernel Inducing Points (DP-KIP)",
+    freezes_pixels=False,
+    fixed_length=True,
+    bibtex="\n".join([_BIBTEX, kip.FACTS.bibtex]),
+    sections=("optimizer", "privacy"),
+    published_recipe=_published_recipe,
+)
+
+check_data = kip.check_data
+pairs = kip.pairs
+
+_DEVIATIONS = 3  # By which a drawn batch may be larger than expected and still be one call.
+
+Metrics = dict[str, jax.Array]
+
+
+class DpState(flax.struct.PyTreeNode):
+    """The learned support, its optimiser, and the random key.
+
+    Attributes:
+        step: () int32, steps taken.
+        params: {'images': (S, H, W, C)} and, where labels are learned, 'labels': (S, classes).
+        labels: (S, classes), those in use unless they are learned.
+        opt_state: optax state of `params`.
+        average: like `params`: the exponential mean of the last sets, which is exported.
+        secret: (2,) uint32, the key of all draws and of all noise.
+    """
+
+    step: jax.Array
+    params: dict[str, jax.Array]
+    labels: jax.Array
+    opt_state: Any
+    average: dict[str, jax.Array]
+    secret: jax.Array
+
+    @property
+    def support(self) -> Support:
+        """Support images (S, H, W, C) and labels (S, classes)."""
+        return self.average["images"], self.average.get("labels", self.labels)
+
+
+def check(config: ConfigDict) -> None:
+    """Raises UserError where something else than the noisy sums would see training images."""
+    experiment = config.privacy.noise_seed >= 0
+    for wrong, message in (
+        (config.support.init != "noise", "support.init: take 'noise'"),
+        (
+            config.preprocess not in CONSTANT and not config.dataset.preprocess_from,
+            f"preprocess: take {' or '.join(map(repr, CONSTANT))}, or fit it on public images "
+            f"(dataset.preprocess_from)",
+        ),
+        (config.report.num_train, "report.num_train: take 0, as neighbours are training images"),
+        (config.eval.networks, "eval.networks: take (), and --mode=transfer afterwards"),
+        (config.augment, "augment: take ''"),
+        (
+            config.dataset.validation and not experiment,
+            "dataset.validation: take 0, or an experiment that is not private "
+            "(privacy.noise_seed=0)",
+        ),
+    ):
+        if wrong:
+            raise UserError(f"dp_kip keeps the training images private. {message}.")
+
+
+def total_steps(config: ConfigDict, train_size: int) -> int:
+    """`num_steps`; with a noise multiplier of its own, as many of them as the budget allows."""
+    privacy, rate = config.privacy, _rate(config, train_size)
+    within, beyond = 0, config.num_steps + 1
+    if not privacy.noise_multiplier or not config.num_steps:
+        return config.num_steps
+    while beyond - within > 1:
+        middle = (within + beyond) // 2
+        spent = _privacy.epsilon(rate, privacy.noise_multiplier, middle, privacy.delta)
+        within, beyond = (middle, beyond) if spent <= privacy.epsilon else (within, middle)
+    return within
+
+
+def declared(config: ConfigDict, train_size: int, step: int) -> dict[str, Any]:
+    """What a set after `step` steps must state about privacy."""
+    return _privacy.statement(
+        _rate(config, train_size),
+        _noise(config, train_size),
+        step,
+        {"delta": config.privacy.delta, "clip": config.privacy.clip},
+        secret=config.privacy.noise_seed < 0,
+    )
+
+
+def init(config: ConfigDict, images: jax.Array, labels: jax.Array) -> DpState:
+    """State before the first step, from standard normal images and labels (S, classes)."""
+    rows = jnp.asarray(images, jnp.float32).reshape(len(images), -1)
+    basis = _basis(config, images.shape[1:])
+    smooth = rows if basis is None else product(product(rows, basis.T), basis)
+    params = {"images": config.privacy.start_std * smooth.reshape(images.shape)}
+    if config.support.learn_labels:
+        params["labels"] = jnp.asarray(labels, jnp.float32)
+    return DpState(
+        step=jnp.zeros((), jnp.int32),
+        params=params,
+        labels=jnp.asarray(labels, jnp.float32),
+        opt_state=make_optimizer(config).init(params),
+        average=dict(params),
+        secret=_secret(config.privacy.noise_seed, shape_only=isinstance(images, jax.core.Tracer)),
+    )
+
+
+def prepare(config: ConfigDict, say: Callable[[str], None]) -> None:
+    """Compiles ahead what the steps need besides the kernel."""
+    jacobian.warm_up(kernel_options(config), say)
+
+
+def make_step(problem: Problem) -> Step:
+    """One step of the optimiser on the noisy sum of the clipped gradients of drawn targets."""
+    config, targets, mesh = problem.config, problem.targets, problem.mesh
+    count = len(targets.labels)
+    rate = _rate(config, count)
+    add = pinned(make_add(problem), mesh)
+    image_shape = targets.images.shape[1:]
+    basis = _basis(config, image_shape)
+    dimensions = math.prod(image_shape) if basis is None else len(basis)
+    move = pinned(make_move(config, _noise(config, count), basis), mesh)
+    piece = _piece(config.batch_size)
+
+    def step(state: DpState, number: int) -> tuple[DpState, Metrics]:
+        key_rows, key_noise = step_keys(state, number)
+        rows = poisson_draw(count, rate, key_rows)
+        images, labels = moved(state)
+        shapes = (len(images), dimensions), labels.shape
+        sums = sharding.replicate(mesh, Sums(*(jnp.zeros(s, jnp.float32) for s in shapes)))
+        for start in range(0, len(rows), piece):
+            x, y = targets.take(rows[start : start + piece])
+            batch = sharding.put_targets(mesh, x, y, piece)
+            sums = add(sums, images, labels, *batch)
+        noise_key = sharding.replicate(mesh, jax.random.key_data(key_noise))
+        return move(state, sums, noise_key)
+
+    return step
+
+
+def moved(state: DpState) -> Support:
+    """The set that steps move, images and labels, without the average."""
+    return state.params["images"], state.params.get("labels", state.labels)
+
+
+def step_keys(state: DpState, number: int) -> tuple[jax.Array, jax.Array]:
+    """The keys of the draw and of the noise of step `number`, for this process alone."""
+    secret = jnp.asarray(np.asarray(state.secret))
+    key = jax.random.fold_in(jax.random.wrap_key_data(secret), number)
+    key_rows, key_noise = jax.random.split(key)
+    return key_rows, key_noise
+
+
+def poisson_draw(count: int, rate: float, key: jax.Array) -> np.ndarray:
+    """Numbers below `count`, each taken with probability `rate`, independently of the others."""
+    return np.flatnonzero(np.asarray(jax.random.uniform(key, (count,)) < rate))
+
+
+def make_add(problem: Problem) -> Callable[..., Sums]:
+    """`add(sums, images, labels, x_t, y_t, weights)`: the sums with the targets' clipped gradients.
+
+    The weight of padding is 0.
+    """
+    config = problem.config
+    of_pairs = shard_jacobian(jacobian.make_jacobian(kernel_options(config)), problem.mesh)
+    basis = _basis(config, problem.targets.images.shape[1:])
+    gradients = per_target.make_gradients(of_pairs, config.reg, basis)
+    clip, learned = config.privacy.clip, config.support.learn_labels
+
+    def add(sums: Sums, images: jax.Array, labels: jax.Array, *batch: jax.Array) -> Sums:
+        found = gradients(images, labels, Batch(*batch))
+        if not learned:
+            found = found._replace(labels=jnp.zeros_like(found.labels))
+        more = per_target.clipped_sum(found, batch[-1], clip)
+        return Sums(sums.images + more.images, sums.labels + more.labels)
+
+    return add
+
+
+def make_move(
+    config: ConfigDict, noise_multiplier: float, basis: jax.Array | None = None
+) -> Callable[[DpState, Sums, jax.Array], tuple[DpState, Metrics]]:
+    """`move(state, sums, key)`: one step of the optimiser, and the norm of what it was given.
+
+    The optimiser is given the mean over the expected number of targets in units of the clip.
+    """
+    tx = make_optimizer(config)
+    clip, expected, decay = config.privacy.clip, config.batch_size, config.privacy.average
+
+    def noisy(total: jax.Array, key: jax.Array) -> jax.Array:
+        noise = jax.random.normal(key, total.shape, jnp.float32)
+        return (total / clip + noise_multiplier * noise) / expected
+
+    def move(state: DpState, sums: Sums, key: jax.Array) -> tuple[DpState, Metrics]:
+        keys = jax.random.split(jax.random.wrap_key_data(key))
+        rows = noisy(sums.images, keys[0])
+        rows = rows if basis is None else product(rows, basis)
+        grads = {"images": rows.reshape(state.params["images"].shape)}
+        if "labels" in state.params:
+            grads["labels"] = noisy(sums.labels, keys[1])
+        updates, opt_state = tx.update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        steps = state.step.astype(jnp.float32)
+        share = 1 - jnp.minimum(decay, (1 + steps) / (10 + steps))
+        average = jax.tree.map(lambda old, new: old + share * (new - old), state.average, params)
+        state = state.replace(
+            step=state.step + 1, params=params, opt_state=opt_state, average=average
+        )
+        return state, {"grad_norm": optax.tree.norm(grads)}
+
+    return move
+
+
+def low_frequencies(image_shape: tuple[int, int, int], count: int) -> np.ndarray:
+    """(K, H W C): orthonormal, the lowest `count` frequencies of each side of each channel.
+
+    They are those of the discrete cosine transform.
+    """
+    height, width, channels = image_shape
+    rows, columns = (dct(np.eye(side), axis=0, norm="ortho")[:count] for side in (height, width))
+    waves = np.einsum("ah,bw,cd->abchwd", rows, columns, np.eye(channels))
+    return waves.reshape(-1, height * width * channels).astype(np.float32)
+
+
+def _basis(config: ConfigDict, image_shape: tuple[int, ...]) -> jax.Array | None:
+    """What images are learned in the space of; None: that of all pixels."""
+    if not config.privacy.frequencies:
+        return None
+    height, width, channels = image_shape
+    return jnp.asarray(low_frequencies((height, width, channels), config.privacy.frequencies))
+
+
+def _rate(config: ConfigDict, train_size: int) -> float:
+    return config.batch_size / train_size
+
+
+def _noise(config: ConfigDict, train_size: int) -> float:
+    """The noise multiplier: the one given, or the least within the budget."""
+    privacy = config.privacy
+    return privacy.noise_multiplier or _privacy.noise_multiplier(
+        _rate(config, train_size), config.num_steps, privacy.epsilon, privacy.delta
+    )
+
+
+def _secret(seed: int, shape_only: bool) -> jax.Array:
+    """(2,) uint32, the same at all processes: from the operating system, or from a seed."""
+    if seed >= 0 or shape_only:
+        return jax.random.key_data(jax.random.key(max(0, seed)))
+    return jnp.asarray(multihost.of_first(np.frombuffer(os.urandom(8), np.uint32)))
+
+
+def _piece(batch_size: int) -> int:
+    """Targets of a call, which is padded: nearly all drawn batches are one."""
+    return math.ceil(batch_size + _DEVIATIONS * math.sqrt(batch_size))

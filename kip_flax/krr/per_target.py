@@ -1,0 +1,109 @@
+"""The gradient of the KRR loss for every target apart, clipped and summed.
+
+The norm of what one target adds is bounded. That is what differential privacy needs (Abadi et al.,
+CCS 2016, Algorithm 1). Shapes: S support images, T targets, C classes, P numbers an image.
+
+A target's loss depends on the images through its own row of K_ts and through K_ss, which all
+targets share. So the pairwise gradients of K_ts and of K_ss give every target's gradient.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from kip_flax import krr
+from kip_flax.kernels.jacobian import Jacobian
+from kip_flax.krr.residuals import Batch
+from kip_flax.runtime.precision import product
+
+_ROUNDING = 1e-5  # A clipped gradient stays below the clip by this share, however sums round.
+
+
+class Gradients(NamedTuple):
+    """Of every target: images (T, S, P) and labels (T, S, C)."""
+
+    images: jax.Array
+    labels: jax.Array
+
+
+class Sums(NamedTuple):
+    """Over the targets: images (S, P) and labels (S, C)."""
+
+    images: jax.Array
+    labels: jax.Array
+
+
+# Support images (S, H, W, C), labels (S, C) and a batch to the gradients of its targets.
+OfTargets = Callable[[jax.Array, jax.Array, Batch], Gradients]
+
+
+def make_gradients(jacobian: Jacobian, reg: float, basis: jax.Array | None = None) -> OfTargets:
+    """Gradients of `krr.loss` of one target at a time, for all targets of a batch.
+
+    Args:
+        jacobian: the kernel with its gradients, as `kernels.jacobian.make_jacobian` gives it.
+        reg: relative to the mean of the diagonal of K_ss.
+        basis: (K, P), orthonormal rows: gradients have K numbers an image, along them; None: the
+            P pixels.
+    """
+
+    def flat(derivatives: jax.Array) -> jax.Array:
+        rows = derivatives.reshape(*derivatives.shape[:2], -1)
+        return rows if basis is None else product(rows, basis.T)
+
+    def gradients(images: jax.Array, labels: jax.Array, batch: Batch) -> Gradients:
+        size, classes = labels.shape
+        k_ts, dk_ts = jacobian(batch.x, images)
+        k_ss, dk_ss = jacobian(images, images)
+        alpha = krr.solve(k_ss, labels, reg)
+        inverse = krr.solve(k_ss, jnp.eye(size), reg)
+        residuals = (krr.predict(k_ts, alpha) - batch.y) / classes
+        reach = product(k_ts, inverse).astype(jnp.float32)  # (T, S), K_ts K_ss^-1.
+
+        back = product(residuals, alpha.T.astype(jnp.float32))  # (T, S), the loss by K_ts.
+        by_k_ss = _symmetric(back, reach)  # (T, S, S), the loss by K_ss, with its sign changed.
+        ridge = reg / size * jnp.trace(by_k_ss, axis1=1, axis2=2)
+        by_k_ss = by_k_ss + ridge[:, None, None] * jnp.eye(size, dtype=jnp.float32)
+
+        own = back[:, :, None] * jnp.swapaxes(flat(dk_ts), 0, 1)
+        highest = jax.lax.Precision.HIGHEST
+        shared = jnp.einsum("tsi,sip->tsp", by_k_ss, flat(dk_ss), precision=highest)
+        return Gradients(own - shared, reach[:, :, None] * residuals[:, None, :])
+
+    return gradients
+
+
+def clipped_sum(gradients: Gradients, weights: jax.Array, clip: float) -> Sums:
+    """The sum of the gradients, each scaled down to a norm of at most `clip`.
+
+    The norm is that of images and labels together. A gradient that is not finite counts as 0, so
+    no target adds more than `clip`.
+
+    Args:
+        gradients: of the targets.
+        weights: (T,), 1, or 0 where a target is padding.
+        clip: above 0.
+    """
+    norms = jnp.sqrt(_squares(gradients.images) + _squares(gradients.labels))
+    finite = jnp.isfinite(norms)
+    scale = jnp.minimum(1.0, clip / jnp.maximum(norms, jnp.finfo(norms.dtype).tiny))
+    scale = jnp.where(finite, weights * scale * (1 - _ROUNDING), 0.0)
+
+    def total(of_targets: jax.Array) -> jax.Array:
+        kept = jnp.where(finite[:, None, None], of_targets, 0.0)
+        highest = jax.lax.Precision.HIGHEST
+        return jnp.einsum("t,tsp->sp", scale, kept, precision=highest)
+
+    return Sums(total(gradients.images), total(gradients.labels))
+
+
+def _symmetric(back: jax.Array, reach: jax.Array) -> jax.Array:
+    """(T, S, S): back reach' + reach back' of every target."""
+    outer = back[:, :, None] * reach[:, None, :]
+    return outer + jnp.swapaxes(outer, 1, 2)
+
+
+def _squares(of_targets: jax.Array) -> jax.Array:
+    return jnp.sum(jnp.square(of_targets), axis=(1, 2))

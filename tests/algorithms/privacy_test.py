@@ -1,0 +1,48 @@
+"""The account of a private run, against the exact curve of the Gaussian mechanism."""
+
+import numpy as np
+import pytest
+from scipy.stats import norm
+
+from kip_flax.algorithms import _privacy
+from kip_flax.runtime.errors import UserError
+
+
+def delta_of(epsilon, noise):
+    """Exact for one step without sampling (Balle and Wang, ICML 2018, theorem 8)."""
+    upper = norm.cdf(1 / (2 * noise) - epsilon * noise)
+    return upper - np.exp(epsilon) * norm.cdf(-1 / (2 * noise) - epsilon * noise)
+
+
+@pytest.mark.parametrize(("noise", "steps"), [(0.7, 1), (2.0, 1), (5.0, 9), (10.0, 100)])
+def test_without_sampling_it_is_the_gaussian_mechanism(noise, steps):
+    """`steps` steps are one with the noise divided by their root."""
+    spent = _privacy.epsilon(1.0, noise, steps, 1e-5)
+    alone = noise / np.sqrt(steps)
+    assert delta_of(spent, alone) <= 1e-5
+    assert delta_of(0.995 * spent, alone) > 1e-5
+
+
+def test_sampling_costs_less_than_the_bound_of_renyi_and_more_than_nothing():
+    import dp_accounting
+    from dp_accounting import rdp
+
+    event = dp_accounting.PoissonSampledDpEvent(0.01, dp_accounting.GaussianDpEvent(1.0))
+    accountant = rdp.RdpAccountant()
+    accountant.compose(dp_accounting.SelfComposedDpEvent(event, 200))
+    spent = _privacy.epsilon(0.01, 1.0, 200, 1e-5)
+    assert 0.5 * accountant.get_epsilon(1e-5) < spent < accountant.get_epsilon(1e-5)
+    assert spent < _privacy.epsilon(0.02, 1.0, 200, 1e-5) < _privacy.epsilon(0.02, 1.0, 400, 1e-5)
+    assert _privacy.epsilon(0.01, 1.0, 0, 1e-5) == 0
+
+
+@pytest.mark.parametrize("budget", [0.5, 8.0])
+def test_the_least_noise_within_a_budget(budget):
+    noise = _privacy.noise_multiplier(0.05, 60, budget, 1e-5)
+    assert _privacy.epsilon(0.05, noise, 60, 1e-5) <= budget
+    assert _privacy.epsilon(0.05, 0.99 * noise, 60, 1e-5) > budget
+
+
+def test_a_budget_that_no_noise_keeps():
+    with pytest.raises(UserError, match=r"no noise keeps 60 steps within privacy.epsilon=1e-09"):
+        _privacy.noise_multiplier(1.0, 60, 1e-9, 1e-12)

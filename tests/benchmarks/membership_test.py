@@ -1,0 +1,46 @@
+"""The attack on distilled sets: its parts against scikit-learn and closed forms, and the whole."""
+
+import numpy as np
+import pytest
+from scipy.stats import norm
+from sklearn.metrics import roc_auc_score
+
+from benchmarks import membership
+
+
+def test_the_area_is_that_of_scikit_learn():
+    rng = np.random.default_rng(0)
+    members = rng.random(50) < 0.4
+    scores = np.round(rng.standard_normal(50) + members, 1)  # With ties.
+    assert membership.area(scores, members) == pytest.approx(roc_auc_score(members, scores))
+
+
+def test_the_attack_finds_what_two_normal_distributions_give_away():
+    """Losses that are smaller by one deviation inside: the area is Phi(1 / sqrt(2))."""
+    rng = np.random.default_rng(1)
+    members = rng.random((60, 400)) < 0.5
+    losses = rng.standard_normal((60, 400)) - members + rng.standard_normal(400)
+    ratios = membership.likelihood_ratios(losses, members)
+    found = np.mean([membership.area(*pair) for pair in zip(ratios, members, strict=True)])
+    assert found == pytest.approx(norm.cdf(1 / np.sqrt(2)), abs=0.03)
+    nothing = membership.likelihood_ratios(losses + members, members)
+    found = np.mean([membership.area(*pair) for pair in zip(nothing, members, strict=True)])
+    assert found == pytest.approx(0.5, abs=0.02)
+
+
+@pytest.mark.parametrize("epsilon", [0.0, 0.5, 3.0])
+def test_the_largest_area_without_delta(epsilon):
+    """Two straight lines, of slopes e^epsilon and e^-epsilon, that meet at 1 / (1 + e^epsilon)."""
+    knee = 1 / (1 + np.exp(epsilon))
+    power = 1 - knee
+    exact = knee * power / 2 + (1 - knee) * (power + 1) / 2
+    assert membership.largest_area(epsilon, 0.0) == pytest.approx(exact)
+    assert membership.largest_area(epsilon, 0.1) > exact
+
+
+@pytest.mark.slow
+def test_sets_give_their_images_away_unless_they_are_private():
+    open_, private = membership.attack(None, 12), membership.attack(1.0, 12)
+    assert open_.area > 0.8
+    assert private.area < membership.largest_area(1.0, 1e-3) < open_.area
+    assert private.area == pytest.approx(0.5, abs=4 * private.error)
