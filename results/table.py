@@ -25,7 +25,7 @@ Gauss-Newton steps with labels solved anew. ± is the standard deviation over dr
 [0, 1], not with standardised ones: each of ten draws is better so, by 2.33 ± 1.65 points.
 Rows `kip_newton_*` on other data than the digits are older than the criterion by which Gauss-Newton
 steps are chosen now, and than the mean of images that is a set now (`figures.json` has the commit,
-docs/method.md what it makes of 100 images), except `kip_newton_mnist_500`, those that go on from
+docs/what-was-tried.md what it makes of 100), except `kip_newton_mnist_500`, those that go on from
 the set of another, and with labels fixed `kip_newton_fashion_mnist_10_fixed`,
 `kip_newton_cifar10_10_fixed` and `kip_newton_cifar10_10_fixed_ridge`.
 *Published*: Nguyen et al., NeurIPS 2021, on the original data; for KIP the best variant,

@@ -197,7 +197,7 @@ def resolved(fields: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _auto(size: int, channels: int, mirrorable: bool) -> Recipe:
-    """Found on held-out training images of CIFAR-10 and MNIST, see docs/transfer.md."""
+    """Found on held-out training images of CIFAR-10 and MNIST, see docs/what-was-tried.md."""
     return Recipe(
         loss="mse",
         labels="soft",

@@ -81,6 +81,19 @@ def test_every_page_is_in_the_navigation():
     assert sorted(re.findall(r": ([\w-]+\.md)$", listed, re.MULTILINE)) == [p.name for p in PAGES]
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.stem)
+def test_a_page_says_first_for_whom_it_is(page):
+    title, paragraph = page.read_text(encoding="utf-8").split("\n\n")[:2]
+    assert title.startswith("# ")
+    assert paragraph.startswith("For readers ")
+
+
+def test_the_navigation_has_the_four_kinds_of_pages():
+    listed = (ROOT / "docs" / "site" / "mkdocs.yml").read_text(encoding="utf-8")
+    kinds = re.findall(r"^  - ([\w-]+):$", listed.partition("nav:\n")[2], re.MULTILINE)
+    assert kinds == ["Tutorials", "How-to", "Explanation", "Reference"]
+
+
 COMMANDS = [block for page in PAGES for block in blocks(page, "bash")]
 
 
