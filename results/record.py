@@ -22,7 +22,7 @@ from results.experiments import Experiment
 FIGURES = "figures.json"
 PICTURE = "images.png"
 CURVE = "curve.png"
-_SHOWN = 20  # images in the picture
+SHOWN = 20  # images in the picture
 _CPU = "cpu_seconds.json"
 
 
@@ -182,10 +182,10 @@ def _write_picture(path: Path, first: Path, best: Path) -> None:
         raise UserError(f"{best} has lost its preprocessing: run the experiment again.")
     fitted = preprocess.from_arrays(after.preprocess)
     grid = pictures.draw_image_grid(
-        preprocess.invert(fitted, before.images[:_SHOWN]),
-        preprocess.invert(fitted, after.images[:_SHOWN]),
-        before.labels[:_SHOWN],
-        after.labels[:_SHOWN],
+        preprocess.invert(fitted, before.images[:SHOWN]),
+        preprocess.invert(fitted, after.images[:SHOWN]),
+        before.labels[:SHOWN],
+        after.labels[:SHOWN],
         after.meta["class_names"],
     )
     pictures.write_png(path, grid)

@@ -10,7 +10,7 @@ from kip_flax.networks import figures
 from results.experiments import Experiment, command
 
 NETWORKS = ("convnet_plain:3", "convnet_in")  # By which every set is measured.
-_NAMES = {
+DATASETS = {  # In the order of the pages.
     "digits": "Digits 8x8",
     "mnist": "MNIST",
     "fashion_mnist": "Fashion-MNIST",
@@ -21,7 +21,7 @@ _PREPROCESSING = {"zca_normalize": ", zca", "none": ", not standardised"}
 
 def dataset(config: dict[str, Any]) -> str:
     """The data set, and what is particular about the copy."""
-    return _NAMES[config["dataset"]["name"]]
+    return DATASETS[config["dataset"]["name"]]
 
 
 def is_embedded(config: dict[str, Any]) -> bool:

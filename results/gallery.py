@@ -1,0 +1,97 @@
+"""docs/gallery.md: every set with its picture, its figures and the line that loads it.
+
+python -m results.gallery   writes it anew
+"""
+
+from collections.abc import Iterator
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from kip_flax.runtime import files
+from results import card, record, words
+from results.experiments import EXPERIMENTS
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGE = ROOT / "docs" / "gallery.md"
+_HEAD = """# Gallery
+
+For readers who look for a set to use. Each section is a set in `results/`: above the images that it began with, below those that were
+learned (at most {shown}), each with its class and the value of that label. Sets are sorted by data set, number of images, and accuracy.
+Written by `python -m results.gallery`.
+
+Test accuracy is in %. *Kernel*: of kernel ridge regression. *Networks*: of five ConvNet-3 of width 128 trained on the set, without and
+with instance normalisation ([how](transfer.md)); a row that is missing was not measured. *Hours*: wall time on two cores without an
+accelerator, and in brackets core hours. ± is a deviation over draws or networks.
+
+```python
+from kip_flax import export
+
+file = export.load_distilled("results/kip_digits_10/ConvNetPre2_ssize10_nozca_l_noaug_ckpt60.npz")
+images, labels = file.images, file.labels  # (10, 8, 8, 1) and (10, 10): train on these
+```
+
+The card of a set, linked from its name, has its preprocessing, its licence, and the commands that measure it and make it again.
+"""
+_ROWS = ("Kernel, at the start", "Kernel", "Networks", "Networks, normalised", "Hours")
+
+
+def render(results: Path) -> str:
+    """The page, from the folder `results`."""
+    parts = [_HEAD.format(shown=record.SHOWN)]
+    for dataset, group in groupby(_sets(results), key=lambda told: words.dataset(told["config"])):
+        parts += [f"\n## {dataset}\n", *(_section(told) for told in group)]
+    return "".join(parts)
+
+
+def _sets(results: Path) -> Iterator[dict[str, Any]]:
+    """The figures of all that are done, in the order of the page."""
+    found = [record.read(results / e.name) for e in EXPERIMENTS if record.is_done(e, results)]
+    order = list(words.DATASETS)
+
+    def place(told: dict[str, Any]) -> tuple[int, int, float]:
+        config = told["config"]
+        accuracy = told["draws"][0]["final"]["accuracy"]
+        return order.index(config["dataset"]["name"]), config["support"]["size"], -accuracy
+
+    yield from sorted(found, key=place)
+
+
+def _section(told: dict[str, Any]) -> str:
+    config, draws, name = told["config"], told["draws"], told["name"]
+    wall, busy = words.hours(draws)
+    cells = (
+        record.percent([draw["initial"]["accuracy"] for draw in draws]),
+        record.percent([draw["final"]["accuracy"] for draw in draws]),
+        *words.by_networks(told),
+        f"{wall} ({busy})",
+    )
+    table = "\n".join(f"| {row} | {cell} |" for row, cell in zip(_ROWS, cells, strict=True) if cell)
+    return f"""
+### [{name}](../results/{name}/{card.CARD})
+
+{config["support"]["size"]} images. {words.method(config)}; labels {words.labels(config)}.{_start(config)}
+
+![Images at the start and learned, {name}](../results/{name}/{record.PICTURE})
+
+| | |
+|---|---|
+{table}
+
+```python
+file = export.load_distilled("results/{name}/{told["set"]}")
+```
+"""
+
+
+def _start(config: dict[str, Any]) -> str:
+    """What the set began with, where that is not real images with their labels."""
+    init = config["support"]["init"]
+    if init == "real":
+        return " Labels are solved at the start, too." if words.began(config) else ""
+    row = Path(init).parent.name
+    return f" Goes on from [{row}](#{row})." if row else f" Begins as {init}."
+
+
+if __name__ == "__main__":
+    files.write_bytes_atomic(PAGE, render(ROOT / "results").encode())
