@@ -1,5 +1,6 @@
 """The pages against the program: links, commands, and the lines of errors; the site builds."""
 
+import html
 import inspect
 import re
 import shlex
@@ -27,6 +28,7 @@ from kip_flax.runtime.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted((ROOT / "docs").glob("*.md"))
+OTHERS = [ROOT / "README.md", *sorted((ROOT / "results").rglob("*.md"))]
 
 
 def blocks(path, language):
@@ -38,20 +40,39 @@ def blocks(path, language):
 def anchors(path):
     """As the site makes them out of headings."""
     titles = re.findall(r"^#+ (.*)$", path.read_text(encoding="utf-8"), re.MULTILINE)
+    titles = [re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", title) for title in titles]
     plain = (re.sub(r"[^\w\s-]", "", title).strip().lower() for title in titles)
     return {re.sub(r"[\s-]+", "-", title) for title in plain}
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.stem)
-def test_links_lead_somewhere(page):
+def dead_links(page):
+    """Relative links of a page that lead to no file, folder or heading of the repository."""
     text = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.M | re.S)
+    found = []
     for link in re.findall(r"\]\(([^)\s]+)\)", text):
         if link.startswith("http"):
             continue
         name, _, anchor = link.partition("#")
         target = page.parent / name if name else page
-        assert target.is_file(), link
-        assert not anchor or anchor in anchors(target), link
+        if not target.exists() or (anchor and anchor not in anchors(target)):
+            found.append(link)
+    return found
+
+
+@pytest.mark.parametrize(
+    "page", [*PAGES, *OTHERS], ids=lambda path: path.relative_to(ROOT).as_posix()
+)
+def test_links_lead_somewhere(page):
+    assert dead_links(page) == []
+
+
+def test_a_dead_link_is_found(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text(
+        "# One `two`\n[a](page.md#one-two) [b](#one) [c](gone.md) ![d](gone.png) [e](http://x)\n"
+        "```\n[f](no-link.md)\n```\n"
+    )
+    assert dead_links(page) == ["#one", "gone.md", "gone.png"]
 
 
 def named_files(page):
@@ -220,10 +241,42 @@ def test_the_errors_are_the_programs_own(tmp_path, monkeypatch, quick_kernels):
 # The site.
 
 
+def dead_links_of_site(site):
+    """Addresses in the pages of a built site that lead to none of its files or ids."""
+    pages = {path: path.read_text(encoding="utf-8") for path in site.rglob("*.html")}
+    ids = {path: set(re.findall(r'\bid="([^"]*)"', text)) for path, text in pages.items()}
+    found = []
+    for path, text in pages.items():
+        if path.name == "404.html":  # Its addresses count from the root of a server.
+            continue
+        for address in re.findall(r'<(?:a|img|link|script)\b[^>]*?(?:href|src)="([^"]*)"', text):
+            name, _, anchor = html.unescape(address).partition("#")
+            if re.match(r"[a-z]+:", name):
+                continue
+            target = (path.parent / name).resolve() if name else path
+            target = target / "index.html" if target.is_dir() else target
+            known = ids.get(target, {anchor})
+            if not target.is_file() or (anchor and anchor not in known):
+                found.append(f"{path.relative_to(site)}: {address}")
+    return found
+
+
+def test_a_dead_link_of_a_site_is_found(tmp_path):
+    (tmp_path / "other.html").write_text('<p id="here"></p>')
+    (tmp_path / "page.html").write_text(
+        '<a href="other.html#here"><a class="x" href="other.html#gone"><img src="gone.png">'
+        '<a href="https://example.org/gone">'
+    )
+    assert dead_links_of_site(tmp_path) == [
+        "page.html: other.html#gone",
+        "page.html: gone.png",
+    ]
+
+
 def test_the_site_builds_without_a_warning_and_opens_offline(tmp_path):
-    done = subprocess.run(
+    done = subprocess.run(  # Not --quiet: it would silence the warnings that --strict counts.
         [
-            *(sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet"),
+            *(sys.executable, "-m", "mkdocs", "build", "--strict"),
             *("-f", "docs/site/mkdocs.yml", "-d", str(tmp_path / "site")),
         ],
         cwd=ROOT,
@@ -232,6 +285,7 @@ def test_the_site_builds_without_a_warning_and_opens_offline(tmp_path):
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
+    assert dead_links_of_site(tmp_path / "site") == []
     for page in PAGES:
         built = (tmp_path / "site" / page.with_suffix(".html").name).read_text(encoding="utf-8")
         fetched = re.findall(r'<(?:script|img|link)[^>]*(?:src|href)="(https?:[^"]*)"', built)

@@ -80,3 +80,9 @@ def test_links_lead_to_files():
     links = re.findall(r"\]\(([^)]+)\)", README)
     assert "docs/digits.png" in links
     assert [link for link in links if not (ROOT / link).is_file()] == []
+
+
+def test_ci_checks_the_spelling():
+    assert '"$VENV/bin/codespell"' in CI.splitlines()
+    tools = (ROOT / "tests" / "requirements.txt").read_text(encoding="utf-8")
+    assert re.search(r"^codespell==", tools, re.MULTILINE)
