@@ -16,13 +16,15 @@ ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "gallery.md"
 _HEAD = """# Gallery
 
-For readers who look for a set to use. Each section is a set in `results/`: above the images that it began with, below those that were
-learned (at most {shown}), each with its class and the value of that label. Sets are sorted by data set, number of images, and accuracy.
-Written by `python -m results.gallery`.
+For readers who look for a set to use. Each section is a set in `results/`: above the images that it
+began with, below those that were learned (at most {shown}), each with its class and the value of
+that label. Sets are sorted by data set, number of images, and accuracy. Written by `python -m
+results.gallery`.
 
-Test accuracy is in %. *Kernel*: of kernel ridge regression. *Networks*: of five ConvNet-3 of width 128 trained on the set, without and
-with instance normalisation ([how](transfer.md)); a row that is missing was not measured. *Hours*: wall time on two cores without an
-accelerator, and in brackets core hours. ± is a deviation over draws or networks.
+Test accuracy is in %. *Kernel*: of kernel ridge regression. *Networks*: of five ConvNet-3 of width
+128 trained on the set, without and with instance normalisation ([how](transfer.md)); a row that is
+missing was not measured. *Hours*: wall time on two cores without an accelerator, and in brackets
+core hours. ± is a deviation over draws or networks.
 
 ```python
 from kip_flax import export
@@ -31,7 +33,8 @@ file = export.load_distilled("results/kip_digits_10/ConvNetPre2_ssize10_nozca_l_
 images, labels = file.images, file.labels  # (10, 8, 8, 1) and (10, 10): train on these
 ```
 
-The card of a set, linked from its name, has its preprocessing, its licence, and the commands that measure it and make it again.
+The card of a set, linked from its name, has its preprocessing, its licence, and the commands that
+measure it and make it again.
 """
 _ROWS = ("Kernel, at the start", "Kernel", "Networks", "Networks, normalised", "Hours")
 
@@ -70,7 +73,7 @@ def _section(told: dict[str, Any]) -> str:
     return f"""
 ### [{name}](../results/{name}/{card.CARD})
 
-{config["support"]["size"]} images. {words.method(config)}; labels {words.labels(config)}.{_start(config)}
+{_what(config)}
 
 ![Images at the start and learned, {name}](../results/{name}/{record.PICTURE})
 
@@ -82,6 +85,11 @@ def _section(told: dict[str, Any]) -> str:
 file = export.load_distilled("results/{name}/{told["set"]}")
 ```
 """
+
+
+def _what(config: dict[str, Any]) -> str:
+    size, method, labels = config["support"]["size"], words.method(config), words.labels(config)
+    return f"{size} images. {method}; labels {labels}.{_start(config)}"
 
 
 def _start(config: dict[str, Any]) -> str:

@@ -45,8 +45,11 @@ first one's set. `python -m results.networks --data=DIR` measures what is missin
 Each folder holds the set (`.npz`), its card, a picture, the curve where there is one, and
 `figures.json` with the curve, the command, versions, hardware and wall time.
 `python -m results.run_all --data=DIR` makes what is missing; `python -m results.table` writes this
-page and the cards, `python -m results.rows --data=DIR` the figure
-[docs/mnist_rows.png](../docs/mnist_rows.png): natural, labels fixed, labels learned.
+page and the cards, `python -m results.gallery` [docs/gallery.md](../docs/gallery.md),
+`python -m results.configurations` [docs/configurations.md](../docs/configurations.md),
+`python -m results.costs` the tables in [docs/rivals.md](../docs/rivals.md), `python -m results.rows
+--data=DIR` the figure [docs/mnist_rows.png](../docs/mnist_rows.png): natural, labels fixed, labels
+learned.
 [ablations.md](ablations.md) has what single settings do, on held-out images.
 
 """

@@ -1,4 +1,4 @@
-"""What the site needs besides docs/: results/ among its pages, formulas as MathML, lazy pictures."""
+"""What the site does with pages: adds those of results/, shows formulas, loads pictures late."""
 
 import html
 import re

@@ -1,0 +1,183 @@
+"""docs/configurations.md: each file in configs/ with what its docstring and results/ say of it.
+
+python -m results.configurations   writes it anew
+"""
+
+import importlib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kip_flax import algorithms
+from kip_flax import config as config_lib
+from kip_flax.runtime import files
+from results import record, words
+from results.experiments import EXPERIMENTS, Experiment
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGE = ROOT / "docs" / "configurations.md"
+_HEAD = """# Configurations
+
+For readers who look for a run to start from, and what it reaches. One file in `configs/` is one
+experiment; `configs/default.py` has every field with a comment. A field is set on the command line:
+`--config.support.size=100`.
+
+A row with a name is a file: what its docstring says. Rows below it are the same file with other
+fields, measured once, each linked to its set in the [gallery](gallery.md); the set's card has the
+whole command. Accuracies are of all test images in %, by kernel ridge regression, from the start to
+the set, unless a network's is said. Published ones are the papers', on original data; the CIFAR-10
+here is a JPEG copy. Core hours are of two cores without an accelerator. Written by
+`python -m results.configurations`.
+
+## Which of three ways
+
+`kip`, `kip_solve` and `kip_newton` minimise the same loss ([The method](method.md)). `kip` takes
+gradient steps on images and labels, as the papers do. `kip_solve` solves for the labels at every
+step. `kip_newton` does that too and takes few, large Gauss-Newton steps on the images; with
+`support.learn_labels=False` it keeps the labels. Ten images:
+
+"""
+_COLUMNS = ("Name", "What", "Published", "Measured")
+_THREE = ("kip", "kip_solve", "kip_newton")
+_ORDER = ("kip", "kip_newton", "dp_kip", "ls", "rfad", "frepo", "bptt", "dc", "dsa")  # Others come after.
+# Fields that change what a run is watched by, or which of several draws it is, not what it does.
+_WATCHING = ("eval.", "dataset.validation", "checkpoint.", "report.", "log.", "seed")
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """A file in configs/.
+
+    Attributes:
+        name: of the file, without .py.
+        what, expected, measured: from its docstring.
+        fields: all fields with their values, by dotted name.
+    """
+
+    name: str
+    what: str
+    expected: str
+    measured: str
+    fields: Mapping[str, Any]
+
+
+def read() -> list[Configuration]:
+    """All experiments in configs/, sorted by algorithm, data set and name."""
+    names = sorted(path.stem for path in (ROOT / "configs").glob("[!_]*.py"))
+    found = [_read(name) for name in names if name != "default"]
+    order = [*_ORDER, *sorted({one.fields["algorithm"] for one in found} - {*_ORDER})]
+    datasets = list(words.DATASETS)
+
+    def place(one: Configuration) -> tuple[int, int, str]:
+        name = one.fields["dataset.name"]
+        dataset = datasets.index(name) if name in datasets else len(datasets)
+        return order.index(one.fields["algorithm"]), dataset, one.name
+
+    return sorted(found, key=place)
+
+
+def _read(name: str) -> Configuration:
+    module = importlib.import_module(f"configs.{name}")
+    text = module.__doc__ or ""
+    told = re.search(r"^Expected: (.*?)^Measured: (.*?)^$", text, re.MULTILINE | re.DOTALL)
+    if told is None:
+        raise ValueError(f"the docstring of configs/{name}.py lacks 'Expected:' or 'Measured:'")
+    expected, measured = (" ".join(part.split()) for part in told.groups())
+    fields = config_lib.flatten(module.get_config())
+    return Configuration(name, text.splitlines()[0].rstrip("."), expected, measured, fields)
+
+
+def render(results: Path) -> str:
+    """The page, from configs/ and the folder `results`."""
+    found = read()
+    text = _HEAD + _three(results)
+    for algorithm in dict.fromkeys(one.fields["algorithm"] for one in found):
+        facts = algorithms.facts(algorithm)
+        text += f"\n## {', '.join(filter(None, (facts.title, facts.variant)))}\n\n"
+        text += f"| {' | '.join(_COLUMNS)} |\n{'|---' * len(_COLUMNS)}|\n"
+        for one in found:
+            if one.fields["algorithm"] == algorithm:
+                told = (f"`{one.name}`", one.what, one.expected, one.measured)
+                text += _line(*told) + "".join(_changes(one, results))
+    return text
+
+
+def _line(*cells: str) -> str:
+    return f"| {' | '.join(_cell(text) for text in cells)} |\n"
+
+
+def _cell(text: str) -> str:
+    """A docstring's words as they read in a table of this page."""
+    for said, here in (
+        ("->", "to"),
+        (" (docs/configurations.md)", ""),
+        ("docs/configurations.md", "below"),
+    ):
+        text = text.replace(said, here)
+    return text
+
+
+def _changes(one: Configuration, results: Path) -> list[str]:
+    """Lines of the experiments that took a configuration."""
+    return [
+        _line("", _changed(one, experiment), _published(experiment), _measured(told))
+        for experiment in EXPERIMENTS
+        if experiment.config == one.name and record.is_done(experiment, results)
+        for told in [record.read(results / experiment.name)]
+    ]
+
+
+def _changed(one: Configuration, experiment: Experiment) -> str:
+    """The fields of an experiment that are not those of its configuration."""
+    changed = [
+        f"on from `{Path(value).parent.name}`"
+        if name == "support.init" and str(value).startswith("results/")
+        else f"`{name}={value}`".replace(" ", "")
+        for name, value in experiment.fields.items()
+        if not name.startswith(_WATCHING) and value != one.fields[name]
+    ]
+    draws = f"{len(experiment.seeds)} draws" if len(experiment.seeds) > 1 else ""
+    return ", ".join(filter(None, (*changed, draws))) or "as it is"
+
+
+def _published(experiment: Experiment) -> str:
+    return "" if experiment.published is None else f"{experiment.published:g}"
+
+
+def _measured(told: dict[str, Any]) -> str:
+    """'39.96 to 93.42, networks 90.00 ± 1.00; 0.60 core hours', linked to the gallery."""
+    draws = told["draws"]
+    before, after = (
+        record.percent([draw[part]["accuracy"] for draw in draws]) for part in ("initial", "final")
+    )
+    plain, normalised = words.by_networks(told)
+    networks = f", networks {plain}" if plain else ""
+    networks += f", normalised {normalised}" if normalised else ""
+    _, busy = words.hours(draws)
+    return f"[{before} to {after}](gallery.md#{told['name']}){networks}; {busy} core hours"
+
+
+def _three(results: Path) -> str:
+    """Three algorithms on ten images of two data sets."""
+    lines = ["| | Data | Accuracy | Steps | Core hours | Published |", "|---|---|---|---|---|---|"]
+    for dataset in ("mnist", "cifar10"):
+        for name in _THREE:
+            told = record.read(results / f"{name}_{dataset}_10")
+            (draw,) = told["draws"]
+            _, busy = words.hours([draw])
+            cells = (
+                f"`{name}`",
+                words.dataset(told["config"]),
+                record.percent([draw["final"]["accuracy"]]),
+                str(draw["step"]),
+                busy,
+                f"{told['published']:g}",
+            )
+            lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    files.write_bytes_atomic(PAGE, render(ROOT / "results").encode())
