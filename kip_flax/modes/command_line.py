@@ -1,0 +1,165 @@
+"""The command line: distils a data set as a configuration says.
+
+  python main.py --config=configs/kip_digits.py --workdir=runs/digits [--config.FIELD=VALUE ...]
+  python main.py --config=configs/kip_digits.py --mode=evaluate --distilled=FILE.npz
+  python main.py --config=configs/kip_digits.py --mode=transfer --distilled=FILE.npz --workdir=DIR
+  python main.py --mode=predict --network=DIR --pictures=DIR --workdir=DIR
+  python main.py --config=configs/kip_digits.py --mode=plan
+  python main.py --config=configs/kip_digits.py --mode=compare --compare=DIR,FILE.npz --workdir=DIR
+  python main.py --mode=export --distilled=FILE.npz --workdir=DIR
+  python main.py --config=configs/kip_digits.py --mode=import --distilled=FILE --workdir=DIR
+  python main.py --mode=report --workdir=DIR[,DIR...]
+  python main.py --mode=figures --workdir=DIR[,DIR...]
+
+Exit code 0: finished, or stopped by SIGTERM or Ctrl-C with everything saved; 2: a mistake that one
+line on stderr explains; 3: one of several processes was lost, which a line explains too; 4: some
+pictures could not be read (--mode=predict), a line for each, and the others have their rows.
+
+Where kip_flax is installed by pip, `kip_flax` is the same command as `python main.py`.
+"""
+
+import os
+import sys
+from typing import NoReturn
+
+from absl import app, flags, logging
+from ml_collections import config_flags
+
+from kip_flax import modes
+from kip_flax.runtime.console import Console
+from kip_flax.runtime.errors import UserError
+
+# What a file with an experiment, or a field set on the command line, may raise.
+_CONFIG_ERRORS = (
+    *(OSError, ImportError, SyntaxError, NameError),
+    *(AttributeError, LookupError, TypeError, ValueError),
+)
+
+FLAGS = flags.FLAGS
+
+config_flags.DEFINE_config_file("config", None, "File with the experiment, such as configs/*.py.")
+flags.DEFINE_string("workdir", None, "Folder for what the mode writes (--mode=evaluate: optional).")
+flags.DEFINE_bool("quiet", False, "Say nothing but the outcome.")
+flags.DEFINE_string("mode", "train", f"One of {', '.join(modes.NAMES)}, or a module of your own.")
+flags.DEFINE_string("coordinator_address", None, "HOST:PORT of process 0 of several.")
+flags.DEFINE_integer("num_processes", None, "How many processes share the run.")
+flags.DEFINE_integer("process_id", None, "Which of them this is, from 0.")
+flags.DEFINE_string("distilled", None, "File with a distilled set (all modes but train and plan).")
+flags.DEFINE_list("compare", [], "Folders of runs and distilled files (--mode=compare).")
+flags.DEFINE_string("network", None, "Folder with a trained network (--mode=predict).")
+flags.DEFINE_string("pictures", None, "Folder with pictures (--mode=predict).")
+flags.DEFINE_string("layout", "auto", "Whose layout the file has (--mode=import).")
+
+
+def main(argv: list[str]) -> None:
+    """Checks the command, sets JAX up and runs the mode."""
+    try:
+        mode = _checked_mode(argv)
+        if not mode.uses_devices:
+            mode.run(_command(Console(quiet=FLAGS.quiet)))
+            return
+        # JAX and all that comes with it are loaded only for a command that makes sense.
+        from kip_flax import config as config_lib
+        from kip_flax.runtime import multihost
+
+        if FLAGS.config is not None:
+            config_lib.validate(FLAGS.config)
+        _set_up_jax(0 if FLAGS.config is None else FLAGS.config.mesh.cpu_devices)
+        console = Console(quiet=FLAGS.quiet, silent=not multihost.is_first())
+        with multihost.abort_on_error(), console:
+            mode.run(_command(console))
+    except UserError as error:
+        _exit_with(str(error))
+
+
+def parse_flags(argv: list[str]) -> list[str]:
+    """absl's parser, except that a mistake is one line."""
+    try:
+        rest = FLAGS(argv)
+    except (flags.Error, *_CONFIG_ERRORS) as error:
+        cause: BaseException = error
+        while cause.args and isinstance(cause.args[0], Exception):
+            cause = cause.args[0]
+        # A KeyError quotes its text.
+        text = cause.args[0] if isinstance(cause, KeyError) else cause
+        _exit_with(f"{' '.join(str(text).split())[:300]} (see {_program()} --help)")
+    if FLAGS["verbosity"].using_default_value:
+        logging.set_verbosity(logging.WARNING)  # The libraries' chatter: --verbosity=0 shows it.
+    return rest
+
+
+def _checked_mode(argv: list[str]) -> modes.Mode:
+    if len(argv) > 1:
+        raise UserError(f"unknown argument {argv[1]!r}: options are written --name=value.")
+    mode = modes.find(FLAGS.mode)
+    _check_config(mode)
+    if mode.one_process and FLAGS.num_processes not in (None, 1):
+        raise UserError(f"--mode={FLAGS.mode} runs in one process: leave --num_processes out.")
+    for needed in mode.needs:
+        if not FLAGS[needed].value:
+            raise UserError(f"--mode={FLAGS.mode} needs --{needed}=PATH.")
+    return mode
+
+
+def _check_config(mode: modes.Mode) -> None:
+    if FLAGS.config is None:
+        if not mode.wants_config:
+            return
+        raise UserError("no experiment: name one, for example --config=configs/kip_digits.py.")
+    path = config_flags.get_config_filename(FLAGS["config"]).split(":")[0]
+    if not os.path.isfile(path):
+        raise UserError(f"there is no file {path}: --config names one, such as those in configs/.")
+
+
+def _command(console: Console) -> modes.Command:
+    return modes.Command(
+        FLAGS.config,
+        FLAGS.workdir or "",
+        FLAGS.distilled or "",
+        tuple(FLAGS.compare),
+        FLAGS.layout,
+        FLAGS.network or "",
+        FLAGS.pictures or "",
+        console,
+    )
+
+
+def _set_up_jax(cpu_devices: int) -> None:
+    """One CPU device per core (or as many as asked for), float64 where the hardware has it.
+
+    Compiled programs are kept in the user's cache folder: a resumed run starts in seconds.
+    """
+    import jax
+
+    from kip_flax.runtime import hardware, multihost, sharding
+
+    sharding.prepare_cpu_devices()
+    multihost.start(FLAGS.coordinator_address, FLAGS.num_processes, FLAGS.process_id)
+    jax.config.update("jax_num_cpu_devices", cpu_devices or hardware.usable_cores())
+    jax.config.update("jax_enable_x64", jax.default_backend() != "tpu")
+    jax.config.update("jax_compilation_cache_dir", str(hardware.cache_folder()))
+
+
+def _exit_with(message: str) -> NoReturn:
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(2)
+
+
+def _program() -> str:
+    """What the user typed: 'python main.py', or the name of the installed script."""
+    name = os.path.basename(sys.argv[0])
+    return f"python {name}" if name.endswith(".py") else name
+
+
+def run() -> None:
+    """Runs the command in `sys.argv`."""
+    sys.modules["__main__"].__doc__ = __doc__  # --help begins with it.
+    for flag in FLAGS.get_key_flags_for_module(__name__):
+        FLAGS.register_key_flag_for_module(sys.argv[0], flag)  # --help lists those of the script.
+    app.run(main, flags_parser=parse_flags)
+
+
+def run_installed() -> None:
+    """The script that pip installs: `run`, and modules in the working folder are found."""
+    sys.path.insert(0, os.getcwd())
+    run()
