@@ -1,4 +1,4 @@
-"""Networks as data: a tuple of layer records that every other room reads.
+"""Networks as data: a tuple of layer records that every other package reads.
 
 The same description becomes an infinitely wide kernel (`kernels`), and a neural_tangents network
 (`kernels.reference`). Adding an architecture is one function here and one entry in
@@ -105,7 +105,7 @@ class Architecture:
     """A family of descriptions.
 
     Attributes:
-        build: depth -> description; raises UserError for a depth that there is not.
+        build: depth -> description; raises UserError for a depth that does not exist.
         published: depth -> the name in the files of distilled sets.
     """
 

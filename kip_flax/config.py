@@ -137,7 +137,7 @@ def flatten(config: ConfigDict | dict[str, Any]) -> dict[str, Any]:
 
 
 def unflatten(flat: dict[str, Any]) -> dict[str, Any]:
-    """What `flatten` was given, as nested dicts."""
+    """The inverse of `flatten`: nested dicts."""
     nested: dict[str, Any] = {}
     for name, value in flat.items():
         *folders, leaf = name.split(".")
@@ -176,7 +176,7 @@ def from_a_file(config: ConfigDict) -> bool:
 def hyper_parameters(config: ConfigDict | dict[str, Any]) -> dict[str, int | float | str]:
     """The fields that decide what is computed, as values that TensorBoard can compare.
 
-    What names no value (an empty text) and sequences become words.
+    Empty texts and sequences become words.
     """
     return {
         name: value if isinstance(value, int | float) else str(value) or "none"

@@ -1,4 +1,4 @@
-"""From stored pixels to what the kernel sees, and back for display.
+"""From stored pixels to the inputs of the kernel, and back for display.
 
 Fitted on training images only. Source: Nguyen et al., *Dataset Distillation with Infinitely Wide
 Convolutional Networks* (NeurIPS 2021), section 3, after Lee et al., *Finite Versus Infinite Neural

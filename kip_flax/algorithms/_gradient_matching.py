@@ -63,7 +63,7 @@ SECTION = Section(
 
 
 def published_recipe(per_class: int) -> str:
-    """How the published figures for so many images per class were made."""
+    """The recipe of the published figures, by images per class."""
     outer, inner = LOOPS[per_class]
     epochs = "1 epoch" if inner == 1 else f"{inner} epochs"
     return (
@@ -270,7 +270,7 @@ def _make_training(
     """`train(network, key) -> network` after `inner_loops` epochs on the synthetic images."""
     size = min(training.batch_train, len(images))
     batches = -(-len(images) // size)
-    share = -(-size // devices)  # Of a batch, for this device; what is too much has weight 0.
+    share = -(-size // devices)  # This device's part of a batch; surplus rows have weight 0.
 
     def train(network: Leaves, key: jax.Array) -> Leaves:
         def step(number: jax.Array, network: Leaves) -> Leaves:

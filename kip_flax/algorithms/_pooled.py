@@ -1,4 +1,4 @@
-"""What algorithms share that learn a support beside a pool of networks trained on it."""
+"""Shared parts of algorithms that learn a support together with a pool of networks."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ class PooledState(flax.struct.PyTreeNode):
         params: {'images': (S, H, W, C)} and, where labels are learned, 'labels': (S, classes).
         labels: (S, classes), those in use unless they are learned.
         opt_state: optax state of `params`.
-        average: like `params`: the exponential mean of the last sets, which is what there is to
-            use; () without one.
+        average: like `params`: the exponential mean of the last sets, which is exported; () without
+            one.
         pool: the networks.
     """
 
@@ -46,7 +46,7 @@ class PooledState(flax.struct.PyTreeNode):
 
     @property
     def current(self) -> Support:
-        """The same without the mean over the last sets: what networks train on."""
+        """The support without the mean over the last sets: networks train on it."""
         return self.params["images"], self.params.get("labels", self.labels)
 
     def moved(

@@ -1,4 +1,4 @@
-"""What algorithms are made from, and what they may state about themselves."""
+"""The parts of an algorithm, and the facts that it may state about itself."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -115,7 +115,7 @@ class Facts:
 
 @dataclass(frozen=True, eq=False)
 class Problem:
-    """What an algorithm makes its step from.
+    """The inputs from which an algorithm makes its step.
 
     Attributes:
         config: a valid configuration.
@@ -176,7 +176,7 @@ def kernel_options(config: ConfigDict) -> KernelOptions:
 
 
 def make_optimizer(config: ConfigDict) -> optax.GradientTransformation:
-    """What `config.optimizer` says, for a run of `config.num_steps`."""
+    """The optimiser of `config.optimizer`, for a run of `config.num_steps`."""
     return optimizer(**config.optimizer, num_steps=config.num_steps)
 
 
@@ -208,7 +208,7 @@ def optimizer(
 def over_targets(step: Callable[..., Any], mesh: Mesh) -> Callable[..., Any]:
     """`step(state, x_t, y_t, weights)` on every device of a mesh; targets lie over 'data'.
 
-    State and metrics are the same on all devices: it is for `step` to sum what differs.
+    State and metrics are the same on all devices: `step` sums over the devices what differs.
     """
     whole, spread = PartitionSpec(), PartitionSpec("data")
     specs = (whole, spread, spread, spread)
@@ -218,8 +218,8 @@ def over_targets(step: Callable[..., Any], mesh: Mesh) -> Callable[..., Any]:
 def pinned(step: Callable[..., Any], mesh: Mesh) -> jax.stages.Wrapped:
     """`step` with all it returns on every device of `mesh`, as it got its state.
 
-    Left to choose, the compiler spreads parts of the state over the devices; the second step is
-    then another program than the first, and the first one after a resume too.
+    Otherwise the compiler spreads parts of the state over the devices. The second step, and the
+    first after a resume, would then be another program than the first.
     """
     whole = NamedSharding(mesh, PartitionSpec())
     return jax.jit(step, donate_argnums=0, out_shardings=whole)

@@ -1,10 +1,10 @@
-"""Unrolled training: the support is moved by what networks trained on it get wrong.
+"""Unrolled training: differentiate the loss of networks that were trained on the support.
 
 Feng, Vedantam, Kempe, *Embarrassingly Simple Dataset Distillation* (ICLR 2024, arXiv 2311.07025),
 train a network on the support for a random number of steps, and differentiate its loss on real
 images through the last of them. Here the networks come from a pool of all ages: a step draws some,
-trains each for a window of steps, and they stay in the pool as they then are. So no step is taken
-only to come to the window, as in FRePo.
+trains each for a window of steps, and puts them back. So no step is spent on reaching the window,
+as in FRePo.
 """
 
 from __future__ import annotations
@@ -197,7 +197,7 @@ class _Method:
         batch = [jax.lax.all_gather(part, "data", tiled=True) for part in (x_t, y_t, weights)]
         draw_key, train_key = jax.random.split(jax.random.fold_in(self.key, state.step))
         drawn = jax.random.permutation(draw_key, self.pooling.size)[: self.networks]
-        counts = sharding.own_share(jnp.ones(self.networks))  # 0: it fills up a device's share.
+        counts = sharding.own_share(jnp.ones(self.networks))  # Weight 0: padding of a share.
         unrolled = functools.partial(self._unrolled, state, train_key, batch)
         leaves, found = jax.lax.map(unrolled, sharding.own_share(drawn))
         summed = jax.tree.map(lambda each: jnp.tensordot(counts, each, 1), found)
@@ -225,7 +225,7 @@ class _Method:
         params, pull, (other, optimizer) = jax.vjp(train, *state.current, has_aux=True)
         value, right, cotangent = self._loss(params, other, *batch)
         g_images, g_labels = pull(cotangent)
-        # A network that diverges teaches nothing, and is drawn anew at the end of its life.
+        # A network that diverges moves nothing, and is drawn anew at the end of its life.
         fine = jnp.isfinite(value) & jnp.isfinite(g_images).all() & jnp.isfinite(g_labels).all()
         grads = {"images": jnp.where(fine, g_images, 0), "labels": jnp.where(fine, g_labels, 0)}
         after = network._replace(params=params, other=other, optimizer=optimizer)
@@ -290,7 +290,7 @@ def _pooling(config: ConfigDict, shape: tuple[int, ...], classes: int) -> Poolin
 
 
 def _make(config: ConfigDict, shape: tuple[int, int, int], classes: int) -> Make:
-    """What makes a network of the pool; UserError if images are too small for it."""
+    """A function that makes a network of the pool; UserError if images are too small for it."""
     from kip_flax.networks import build
 
     options, kernel = config.bptt, config.kernel

@@ -77,7 +77,7 @@ def make_step(problem: Problem) -> Step:
 
 
 def check(config: ConfigDict) -> None:
-    """Raises UserError if labels are to be learned, or what is not augmented is to be."""
+    """Raises UserError if labels are to be learned, or `matching.augment` is set."""
     check_fixed(config)
     if config.matching.augment:
         raise UserError(

@@ -231,7 +231,7 @@ def _pooling(config: ConfigDict, shape: tuple[int, ...], classes: int) -> Poolin
 
 
 def _make(config: ConfigDict, shape: tuple[int, int, int], classes: int) -> Make:
-    """What makes a network of the pool; UserError if images are too small for it."""
+    """A function that makes a network of the pool; UserError if images are too small for it."""
     from kip_flax.networks import build
 
     options, kernel = config.frepo, config.kernel

@@ -91,7 +91,7 @@ def first_state(
     params = {"images": jnp.asarray(images, jnp.float32)}
     labels = jnp.asarray(labels, jnp.float32)
     if learn_labels:
-        params["labels"] = jnp.array(labels)  # A copy: a step takes over the memory of its state.
+        params["labels"] = jnp.array(labels)  # A copy: a step reuses the memory of its state.
     return KipState(jnp.zeros((), jnp.int32), params, labels, tx.init(params))
 
 
@@ -140,15 +140,14 @@ def make_update(loss: Loss, tx: optax.GradientTransformation) -> Update:
 def drawn_anew(
     labels: np.ndarray, size: int, num_classes: int, key: jax.Array, number: int
 ) -> np.ndarray:
-    """`data.balanced_draw` of its own for every step `number`."""
+    """A balanced draw for each step `number`, independent of the others."""
     return data.balanced_draw(labels, size, num_classes, jax.random.fold_in(key, number))
 
 
 def on_batches(
     problem: Problem, update: Callable[..., tuple[Any, Metrics]], draw: Draw = drawn_anew
 ) -> Step:
-    """Gives `update`, such as an `Update`, a batch of targets for every step, augmented where that
-    is asked for."""
+    """A step that gives `update` its batch of targets, augmented as `config.augment` says."""
     config, targets, mesh = problem.config, problem.targets, problem.mesh
     key_draw, key_augment = jax.random.split(problem.key)
     names = augment.parse(config.augment)

@@ -49,12 +49,12 @@ def _iterate(state: KipState) -> Iterate:
 
 
 def averaged(state: KipState) -> KipState:
-    """The state with the average of its images in their place: what there is to use."""
+    """The state with the average of its images in their place, which is exported."""
     return state.replace(params={"images": state.opt_state["average"]})
 
 
 def prepare(config: ConfigDict, say: Callable[[str], None]) -> None:
-    """Compiles ahead what the steps need besides the kernel."""
+    """Compiles the steps' own functions before the clock runs."""
     jacobian.warm_up(kernel_options(config), say)
 
 

@@ -1,6 +1,6 @@
 """Augmentations of target images: pure functions of a key, inside or outside jit.
 
-They act on preprocessed images, and what moves in from outside the frame is 0: the training mean
+They act on preprocessed images. Pixels that move in from outside the frame are 0: the training mean
 in the 'standard' and 'zca_normalize' spaces, black in 'none'. `augment` applies all that are named.
 `siamese` and `one_of` draw one of them for a whole batch, as Zhao and Bilen do, *Dataset
 Condensation with Differentiable Siamese Augmentation* (ICML 2021, arXiv 2102.08259), section 3.2;

@@ -31,7 +31,7 @@ def find(root: Path, folders: Sequence[str], files: Sequence[str], suffix: str =
     places = (root, *(root / folder for folder in folders))
     names = [(file, file + suffix) for file in files]
     found = [[p / a if (p / a).is_file() else p / b for a, b in names] for p in places]
-    # Where some are missing, the folder that has the most is the one to speak of.
+    # Where some are missing, the message names the folder that has the most.
     best = max(found, key=lambda paths: sum(path.is_file() for path in paths))
     missing = [path.name for path in best if not path.is_file()]
     if len(missing) == len(files):

@@ -1,4 +1,4 @@
-"""What the module of a data set gives: its images and labels, and facts about it."""
+"""The images and labels that a data set's module reads, and facts about it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

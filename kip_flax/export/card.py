@@ -251,12 +251,12 @@ def privacy(distilled: Distilled) -> str:
 
 
 def licence(dataset: str) -> str:
-    """Whose terms hold."""
+    """The licence note: whose terms hold."""
     return f"The images were made from training images of {dataset}: its terms hold for them."
 
 
 def limits(distilled: Distilled, *more: str) -> str:
-    """What not to expect of the set, and not to do with it: a list, with `more` at its end."""
+    """The limits of the set, as a list with `more` at its end."""
     maker = algorithms.facts(_algorithm(distilled))
     lines = [
         f"The set was optimised for one {'network' if maker.for_networks else 'kernel'} and one "

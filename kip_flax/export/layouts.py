@@ -1,4 +1,4 @@
-"""Whose file this is: the layouts in which others save distilled sets, known by what is in them.
+"""Layouts in which other projects save distilled sets, recognised by their content.
 
 kip    Nguyen et al. 2021, as published: npz of `images` (S, H, W, channels) and `labels`.
 rfad   Loo et al. 2022, yolky/RFAD: npz of `images` (S, channels, H, W), `labels`, `k`, `jit`.

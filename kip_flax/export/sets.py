@@ -1,8 +1,8 @@
 """The one writer, and the reader, of distilled sets and their index.
 
 Distilled sets have the published form (Nguyen et al., NeurIPS 2021): an npz with `images` and
-`labels`, named by `distilled_name`, listed in an index csv. Ours hold more under further keys, so
-that readers of the published form need not care.
+`labels`, named by `distilled_name`, listed in an index csv. Ours hold more under further keys,
+which readers of the published form ignore.
 """
 
 import csv
@@ -209,7 +209,7 @@ def load_distilled(path: str | os.PathLike[str]) -> Distilled:
 
 
 def check_fits(distilled: Distilled, dataset: Dataset, preprocess_name: str) -> None:
-    """Checks that a distilled set belongs to a data set and a preprocessing.
+    """Raises UserError unless a distilled set fits a data set and a preprocessing.
 
     Call it with the config's name before fitting or reading a preprocessing.
 

@@ -1,6 +1,6 @@
 """Files of `torch.save`, written and read without torch.
 
-Reading runs nothing of what a file holds. Both forms are read: the zip archive (PyTorch 1.6 and
+Reading runs no code of a file. Both forms are read: the zip archive (PyTorch 1.6 and
 later) and the stream of pickles before it. The unpickler knows the few names that tensors need.
 NumPy's, by which others' files keep accuracies beside their tensors, are passed over; any other
 name is refused.

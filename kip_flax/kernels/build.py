@@ -1,4 +1,4 @@
-"""From a description of a network to its kernel, by the implementation that is asked for."""
+"""The kernel of a network's description, by the implementation of choice."""
 
 from collections.abc import Callable
 from typing import Any
@@ -15,7 +15,7 @@ from kip_flax.runtime.errors import UserError
 
 
 def warm_up(options: KernelOptions, say: Callable[[str], None]) -> None:
-    """Compiles ahead what `make_kernel` of the same options would compile at its first call.
+    """Compiles what `make_kernel` of the same options would compile at its first call.
 
     `say` gets a line if that takes long. 'xla' compiles with the step that calls it, not here.
     """

@@ -1,4 +1,4 @@
-"""Solutions of a damped least-squares problem for every damping at once, and which of them to take.
+"""Solve a damped least-squares problem for every damping at once, and choose among the solutions.
 
 A batch is a sample of the targets, and the step that fits it best fits its noise too. Generalised
 cross-validation (GCV) predicts from the batch alone what that costs on other targets, so no target
@@ -23,7 +23,7 @@ from kip_flax.runtime.precision import product
 
 DAMPINGS = tuple(10 ** (power / 4) for power in range(-20, 5))  # 1e-5 to 10
 LENGTHS = tuple(tenths / 10 for tenths in range(1, 11))
-_MOST_NOISE = 0.9  # A step that takes away more leaves little but rounding to judge by.
+_MOST_NOISE = 0.9  # A step that fits more noise leaves little but rounding to judge by.
 
 
 class RidgePath(NamedTuple):
@@ -87,7 +87,7 @@ def paths(
 ) -> tuple[RidgePath, RidgePath]:
     """The path of the residuals, and that of noise like theirs: targets with random signs.
 
-    Of the noise, what labels take away is left out, as it is missing from the residuals.
+    The part of the noise that labels fit is left out, as it is missing from the residuals.
     """
     signs = jax.random.rademacher(key, (len(residuals), 1), residuals.dtype)
     both = jnp.stack([residuals, model.free(residuals * signs)])
@@ -98,7 +98,7 @@ def paths(
 
 
 class Choice(NamedTuple):
-    """A step, and what it is expected to do. All scalars.
+    """A step with its expected outcome. All scalars.
 
     Attributes:
         damping: in units of the mean of `Model.diagonal`.
@@ -114,11 +114,12 @@ class Choice(NamedTuple):
 
 
 def gcv_loss(loss: jax.Array, noise: jax.Array) -> jax.Array:
-    """The loss that other targets will see of a step that leaves `loss` in its batch.
+    """The loss that other targets will see after a step that leaves `loss` in its batch.
 
-    Generalised cross-validation: more by 1 / (1 - h)^2, h the share `noise` of noise taken away, of
-    what labels leave. It holds where images have more numbers than the batch has residuals and
-    almost all could be fitted. What labels take costs others before the step as much as after it.
+    Generalised cross-validation: `loss` / (1 - h)^2, with h = `noise`, the share of the noise that
+    labels leave and the step fits. It holds where images have more numbers than the batch has
+    residuals, so that a step could fit almost all. The noise that labels fit costs other targets
+    the same before and after the step.
     """
     return jnp.where(noise < _MOST_NOISE, loss / (1 - noise) ** 2, jnp.inf)
 

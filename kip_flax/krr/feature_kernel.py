@@ -1,9 +1,9 @@
-"""Kernels of what finite networks make of images, and kernel ridge regression with them.
+"""Kernels of the features of finite networks, and kernel ridge regression with them.
 
-The features of an image are what enters a network's last dense layer. Their inner product estimates
-the NNGP kernel (RFAD: Loo et al., NeurIPS 2022, arXiv 2210.12067), or is itself the kernel of a
-network that is being trained (FRePo: Zhou, Nezhadarya, Ba, NeurIPS 2022, arXiv 2206.00719). The
-cost grows with the number of images, not of pairs.
+The features of an image are the inputs of a network's last dense layer. Their inner product
+estimates the NNGP kernel (RFAD: Loo et al., NeurIPS 2022, arXiv 2210.12067), or is itself the
+kernel of a network that is being trained (FRePo: Zhou, Nezhadarya, Ba, NeurIPS 2022, arXiv
+2206.00719). The cost grows with the number of images, not of pairs.
 
 Shapes: n images, F features of a network, N networks; features are (n, F), or (N, n, F) of several
 networks. S support images, T targets, C classes.

@@ -26,7 +26,7 @@ Metrics = dict[str, jax.Array]
 
 _TRIALS = 6  # Steps of a batch that may be refused, each with more damping.
 _LEAST_GAIN = 1e-5  # As a share of the loss; less is not told from rounding.
-_POWER = 3  # Of a step's number, its images' weight in the average.
+_POWER = 3  # Exponent: the images of step n weigh about n^3 in the average.
 _REFUSED, _POOR, _GOOD = 4.0, 2.5, 1 / 3  # What the damping is multiplied by.
 
 
@@ -38,7 +38,7 @@ class Iterate(NamedTuple):
         images: (S, H, W, C), the support.
         labels: (S, classes), its labels, which steps do not change.
         damping: (), the least damping of the next step.
-        average: (S, H, W, C), the average of the images of the steps: what there is to use.
+        average: (S, H, W, C), the average of the images of the steps, which is exported.
     """
 
     number: jax.Array
@@ -90,8 +90,8 @@ def make_step(residuals: Residuals, iterations: int, key: jax.Array) -> Step:
         iterations: directions that a step is made of.
         key: of the signs that say what fitting noise looks like.
 
-    A step is tried again with more damping while the GCV loss does not fall. It is left out after
-    six trials, or where no gain is predicted. Metrics are the loss and accuracy before it, the norm
+    Retry with more damping while the GCV loss does not fall. Skip the step after six trials, or
+    where no gain is predicted. Metrics are the loss and accuracy before it, the norm
     of the gradient, the damping and length (share of the way) of the step, and its gain in the GCV
     loss as a share of the predicted one (0 where no step was taken).
     """
@@ -149,7 +149,7 @@ def _averaged(average: jax.Array, images: jax.Array, number: jax.Array) -> jax.A
 def _next_least(
     least: jax.Array, tried: jax.Array, ratio: jax.Array, taken: jax.Array, hopeless: jax.Array
 ) -> jax.Array:
-    """Less damping where the model held, more than the `tried` one where it did not."""
+    """Lower the damping floor after a good gain ratio, raise it above `tried` after a poor one."""
     dared = jnp.maximum(_GOOD * least, damping.DAMPINGS[0])
     careful = tried * jnp.where(taken, _POOR, _REFUSED)
     careful = jnp.minimum(careful, damping.DAMPINGS[-1])

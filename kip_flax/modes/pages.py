@@ -1,4 +1,4 @@
-"""HTML pages that need nothing but themselves: templates, and the filters that they use.
+"""Self-contained HTML pages: templates, and the filters that they use.
 
 A package keeps its templates in its folder `templates`; those beside this file are for all: the
 frame of a page, its style sheet (`base.css`) and parts such as a table. Values are escaped.
@@ -105,5 +105,5 @@ def shortened(text: str, most: int) -> str:
 
 
 def data_url(png: bytes) -> Markup:
-    """A PNG as an address that holds it; nothing in base64 wants to be escaped."""
+    """A PNG as a data URL; base64 needs no escaping."""
     return Markup("data:image/png;base64," + base64.b64encode(png).decode())

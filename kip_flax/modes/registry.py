@@ -1,4 +1,4 @@
-"""What a mode says of itself to the command line, and what the command line says to it."""
+"""How a mode describes itself to the command line, and the command that it gets."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -34,7 +34,7 @@ class Command:
 
 @dataclass(frozen=True)
 class Mode:
-    """What a mode is called, what it needs, and what it does.
+    """A mode's name, its needs, and its function.
 
     Attributes:
         name: as `--mode` names it.

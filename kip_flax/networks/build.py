@@ -47,7 +47,7 @@ class Weights:
 
 
 class Blocks(TypedDict, total=False):
-    """What a finite network may have and an infinitely wide one has not.
+    """Parts of a finite network that an infinitely wide one lacks.
 
     Attributes:
         normalization: one of `NORMALIZATIONS`, before every convolution but the first, where FRePo

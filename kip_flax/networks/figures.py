@@ -1,4 +1,4 @@
-"""What networks reach that were trained on a set: rows of figures, and their words.
+"""Accuracies of networks that were trained on a set: rows of figures, and their words.
 
 A row has `network` (its name), `on` (the images that it is tested on: `VALIDATION`, `HELD_OUT` or
 `TEST`), `accuracies` (0 to 1) of the seeds with their `mean` and `std` (n - 1; None of a single

@@ -17,7 +17,7 @@ KRR = "krr"  # Stands among the networks for kernel ridge regression.
 
 @dataclass(frozen=True)
 class Described:
-    """What makes a finite network of a description; those of the zoo have all of it already.
+    """How finite networks are built from descriptions; those of the zoo have settings of their own.
 
     Attributes:
         architecture, depth: of the description that 'kernel' stands for.

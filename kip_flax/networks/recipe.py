@@ -17,8 +17,8 @@ from kip_flax.networks import named
 from kip_flax.runtime.errors import UserError
 from kip_flax.runtime.fields import Section
 
-# Real images to compare a set with: those that it began with, with their own labels or with solved
-# ones; draws; coresets.
+# Baselines of the same size: the images that a set began with, with their own labels or with solved
+# ones; random draws; coresets.
 BASELINES = ("initial", "label_solve", "random", *coresets.CORESETS)
 RECIPES = ("auto", "kip", "dc", "frepo")
 OPTIMIZERS = ("sgd", "adam", "adabelief", "lamb")
@@ -81,7 +81,7 @@ class Recipe:
 
     @property
     def words(self) -> str:
-        """What a person asks first."""
+        """The recipe in words, the most important first."""
         unit = " of the largest rate" if self.relative else ""
         rates = " or ".join(f"{rate:g}" for rate in self.rates) + unit
         l2s = " or ".join(f"{l2:g}" for l2 in self.l2s)

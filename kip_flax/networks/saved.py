@@ -108,7 +108,7 @@ class TrainedNetwork:
 
     @functools.cached_property
     def _outputs(self) -> Any:
-        """Images, spread over the devices, -> outputs."""
+        """A function from images, spread over the devices, to outputs."""
         mesh = Mesh(np.array(jax.devices()), ("images",))
         weights = jax.device_put(self.weights, NamedSharding(mesh, P()))
         apply = build.functions(self._make()).apply

@@ -163,7 +163,7 @@ def make_trainer(net: Functions, recipe: Recipe, mesh: Mesh) -> Trainer:
 
 
 def weights_of(recipe: Recipe, states: Tree, place: int) -> tuple[tuple[Tree, Tree], ...]:
-    """What one of the networks is judged by, in the host's memory.
+    """The weights by which one of the networks is tested, in the host's memory.
 
     Args:
         recipe: how it was trained.

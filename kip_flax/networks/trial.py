@@ -86,7 +86,7 @@ class Outcome:
 
 @dataclass
 class Progress:
-    """Where a trial is: all that it needs to go on from there.
+    """The state of a trial: all that it needs to go on.
 
     Attributes:
         measured: trainings that are finished.
@@ -116,7 +116,7 @@ class Trained:
 
 @dataclass(frozen=True)
 class Kept:
-    """What a trial goes on from, and what keeps it.
+    """The progress that a trial goes on from, and the functions that keep it.
 
     Attributes:
         progress: where an earlier part of it ended, as `save` was given it.
@@ -301,7 +301,7 @@ class _Pace:
         return min(size, left)
 
     def took(self, steps: int, seconds: float) -> None:
-        """A part of so many steps took so long; the first of all also compiles."""
+        """Records the seconds of a part; the first part also compiles."""
         self.seconds = seconds / steps
         fitting = max(1, int(PART / max(self.seconds, 1e-9)))
         self._size = min(fitting, _GROWTH * steps)
@@ -328,7 +328,7 @@ class _Work:
         self.rounds_left = 0
 
     def do(self, jobs: list[_Job]) -> list[Measured]:
-        """What the jobs give; those that are measured are not trained again.
+        """The results of the jobs; measured ones are not trained again.
 
         Where a seed diverged the seeds after it are left out.
         """
@@ -519,5 +519,5 @@ class _Work:
         self.saver.now_and_then(self._held())
 
     def _held(self) -> Progress:
-        """Where the trial is, in the host's memory: devices may still be at work."""
+        """The trial's progress, in the host's memory: devices may still be at work."""
         return dataclasses.replace(self.at, states=jax.device_get(self.at.states))

@@ -1,6 +1,6 @@
-"""What a distilled set does, measured once at the end of a run.
+"""The analysis of a run's last set: mistakes, neighbours, spectrum. Computed once, at the end.
 
-Needs data and kernel, as the report does not. S support images, T test images, C classes. The
+It needs data and kernel, which the report does not. S support images, T test images, C classes. The
 kernel space is the feature space of the kernel; nearness there is the cosine
 k(x, y) / sqrt(k(x, x) k(y, y)), which does not favour images of small norm as distance does.
 """

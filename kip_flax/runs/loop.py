@@ -25,7 +25,7 @@ from kip_flax.runtime.console import Console, clock, count, duration
 from kip_flax.runtime.errors import UserError
 from kip_flax.runtime.waiting import Stopped, Watch
 
-_WORTH_TELLING = 60  # Seconds: of shorter runs nobody asks when they end.
+_WORTH_TELLING = 60  # Seconds: shorter runs do not tell when they will end.
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,7 +53,7 @@ class Training:
     def run(self, state: State, step: int) -> State:
         """Goes from `step` to the end or a signal; what is due at a step is done before the next.
 
-        That of `step` itself is made up for where an earlier part of the run did not come to it.
+        What is due at `step` itself is done first, if an earlier part of the run did not do it.
 
         Raises:
             UserError: the loss is not finite, or a file cannot be written.
@@ -116,7 +116,7 @@ class Training:
         measures, rows = self.measure(*support), []
         images, labels = map(np.asarray, support)
         if self.network_evaluate is not None:
-            self._save(state, step)  # They take their time; nothing is lost if they are stopped.
+            self._save(state, step)  # Networks may take minutes; a stop loses nothing.
             watch = Watch(signalled, self.console)
             last = step == self.distillation.total
             rows = self.network_evaluate.measure(images, labels, last, watch)

@@ -1,4 +1,4 @@
-"""What networks reach that are trained on the set of a run, beside what the kernel does.
+"""The accuracy of networks that are trained on the set of a run.
 
 While a set is made, networks are tested on images that decide nothing in the end: the validation
 images of the run, or training images held out. The test images are read once, after the last step,
@@ -59,7 +59,7 @@ class NetworkEvaluate:
     def measure(
         self, images: np.ndarray, labels: np.ndarray, last: bool, watch: Watch
     ) -> list[figures.Row]:
-        """What the networks reach; every process of a run calls it and trains them all.
+        """Trains and tests the networks; every process of a run calls it and trains them all.
 
         Args:
             images, labels: the support (S, H, W, channels), (S, classes).

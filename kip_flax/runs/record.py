@@ -1,4 +1,4 @@
-"""What a run leaves in its folder: distilled sets with index and picture, figures, report.
+"""The files of a run: distilled sets with index and picture, figures, report.
 
 All processes of a run call the methods alike; the first one writes.
 """
@@ -225,7 +225,7 @@ class Recorder:
     def progress(
         self, step: int, measured: Mapping[str, float], figures: Mapping[str, float]
     ) -> None:
-        """Keeps what step `step` measured, and the `figures` of the stopwatch."""
+        """Keeps the metrics of step `step`, and the `figures` of the stopwatch."""
         speed = {name: figures[name] for name in _SPEED if name in figures}
         self._history.append({"step": step, **measured, **speed})
         with multihost.raise_everywhere():
@@ -288,7 +288,7 @@ class Recorder:
 
 
 def _sizes(dataset: Dataset, num_test: int) -> dict[str, Any]:
-    """What a reader of the figures wants to know of the data; `tested` is how many are tested."""
+    """The sizes of the data, for a reader of the figures; `tested` is the number of test images."""
     return {
         "name": dataset.name,
         "train": len(dataset.train_labels),

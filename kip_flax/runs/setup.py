@@ -1,4 +1,4 @@
-"""What a run is put together from: folder, data, preprocessing, kernel, support and steps."""
+"""The parts of a run: folder, data, preprocessing, kernel, support and steps."""
 
 import contextlib
 import functools
@@ -84,7 +84,7 @@ def label_targets(config: ConfigDict, train_size: int) -> int:
 
 
 def compile_steps(config: ConfigDict, say: Callable[[str], None]) -> None:
-    """Compiles ahead what the algorithm's steps need besides the kernel."""
+    """Compiles the functions that the algorithm's steps need besides the kernel."""
     _hook(config, "prepare", lambda config, say: None)(config, say)
 
 

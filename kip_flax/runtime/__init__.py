@@ -1,1 +1,1 @@
-"""What every program needs and no experiment knows: errors, files, devices, processes, metrics."""
+"""Errors, files, devices, processes and metrics: nothing here knows an experiment."""

@@ -1,4 +1,4 @@
-"""What a command says to the person who started it, at a terminal or in a log file.
+"""The messages of a command to the person who started it, at a terminal or in a log file.
 
 At a terminal one line of progress is rewritten in place, and headings are bold. Elsewhere (a file,
 a pipe, TERM=dumb) every line is plain and stays. NO_COLOR (no-color.org) leaves out the bold.
@@ -21,7 +21,7 @@ class Console:
     Args:
         stream: where to; None is stdout.
         quiet: says outcomes alone.
-        silent: says nothing, as the processes that leave speaking to another.
+        silent: says nothing: another process speaks.
         environment: has TERM and NO_COLOR.
     """
 

@@ -1,4 +1,4 @@
-"""Full and unwritable disks: what libraries raise and log becomes one line for the user."""
+"""Full and unwritable disks: turn what libraries raise and log into one message."""
 
 import contextlib
 import logging
@@ -22,7 +22,7 @@ _OVERHEAD = 1 << 18
 def check_space(folder: str, size: int) -> None:
     """Raises UserError unless a checkpoint with arrays of `size` bytes has room in `folder`.
 
-    A save that fails prints errors from several threads; better not to begin it.
+    A save that fails would print errors from several threads.
     """
     needed = size + _OVERHEAD
     left = shutil.disk_usage(folder).free
@@ -48,7 +48,7 @@ def writing(folder: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Silences the errors of Orbax's threads: the next call of Orbax raises them as well.
+    """Silences Orbax's duplicate thread errors; the next call re-raises them.
 
     The threads log an error through absl and asyncio. TensorStore's callbacks, and coroutines that
     never run, hand it to Python's hooks for uncaught errors.

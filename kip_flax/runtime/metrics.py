@@ -1,4 +1,4 @@
-"""What a run measures of itself: clu's writers and the stopwatch."""
+"""The metrics of a run: clu's writers and the stopwatch."""
 
 import contextlib
 import os
@@ -22,7 +22,7 @@ class Writer(Protocol):
 
 
 class Silent:
-    """The writer of the processes that leave writing to another."""
+    """Writes nothing, for all processes but the first."""
 
     def write_scalars(self, step: int, scalars: Mapping[str, Any]) -> None:
         """Writes nothing."""

@@ -1,7 +1,7 @@
 """Several processes, one run: how they start, agree and end.
 
-Every process runs the same program on its own devices. What concerns all (a signal, an error while
-one of them writes) is agreed on by a collective, so that all take the same turn at the same step.
+Every process runs the same program on its own devices. They agree by a collective on what
+concerns all (a signal, an error while one writes), so that all act at the same step.
 In a run of one process nothing here has an effect, or costs anything.
 """
 

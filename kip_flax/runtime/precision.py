@@ -1,4 +1,4 @@
-"""More than float32 where it is needed: float64, and pairs of float32 where there is none.
+"""Higher precision than float32: float64, or pairs of float32 where there is no float64.
 
 `jax_enable_x64` is off by default, and TPUs have no float64. Code that needs more digits calls
 `in_float64`, which does not depend on that switch and says what a TPU computes in its place.

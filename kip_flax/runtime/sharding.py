@@ -76,7 +76,7 @@ def prepare_cpu_devices() -> None:
 
 
 def add_xla_flags(flags: Mapping[str, int | str]) -> None:
-    """Adds to XLA_FLAGS what it does not set yet. Call it before JAX's first device."""
+    """Appends to XLA_FLAGS; existing flags win. Call it before JAX's first device."""
     given = os.environ.get("XLA_FLAGS", "")
     added = [f"--{name}={value}" for name, value in flags.items() if name not in given]
     os.environ["XLA_FLAGS"] = " ".join([given, *added]).strip()

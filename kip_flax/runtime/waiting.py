@@ -1,4 +1,4 @@
-"""Long computations that tell how long they have taken, and that a signal to stop leaves behind.
+"""Wait for long computations: print their time, and stop waiting at a signal.
 
 A compiled program, or the compiler, may take minutes in one call, in which Python hears no signal.
 `Watch.wait` runs it in a thread of its own and looks around meanwhile.
@@ -78,7 +78,7 @@ class Watch:
         return result
 
     def say(self, text: str) -> None:
-        """Says what stays."""
+        """Prints lines that stay."""
         self._told = time.monotonic()
         self.console.say(text)
 
@@ -99,7 +99,7 @@ class Watch:
 
 
 def end_soon() -> None:
-    """Spares Python its search for garbage at the end: seconds, on a busy machine."""
+    """Skips Python's last garbage collection, which takes seconds on a busy machine."""
     gc.freeze()
 
 

@@ -1,4 +1,4 @@
-"""The data sets by name: each module here has those of one source, a user's own are modules too.
+"""The data sets by name: a module for each source, here or a user's own.
 
 A module has
 

@@ -14,8 +14,8 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 _numba: Any = numba  # Its types know neither the option nor what a decorator returns.
 
-# None of these makes arrays, so none has to count references to them (`_nrt`): each call would
-# otherwise cost as much as a row of numbers.
+# None of these makes arrays, so none counts references to them (`_nrt`): counting would cost each
+# call as much as a row of numbers.
 inlined: Callable[[F], F] = _numba.njit(_nrt=False, forceinline=True)
 # A loop of its own: in the middle of a larger function its constants do not stay in registers.
 loop: Callable[[F], F] = _numba.njit(_nrt=False, forceinline=False)
@@ -46,7 +46,7 @@ def _entry(function: F, fastmath: bool) -> F:
 def code_folder() -> str:
     """Folder of the compiled code of this version of the sources.
 
-    numba looks at the file of the entry function alone; a change to what it calls must count too.
+    numba checks the file of the entry function alone; this name changes with every source.
     """
     digest = hashlib.sha256()
     for path in sorted(pathlib.Path(__file__).parent.glob("*.py")):

@@ -1,8 +1,8 @@
 """A call of Python from compiled JAX, with NumPy arrays.
 
-`jax.pure_callback` makes JAX arrays of the arguments first and so waits for a thread of the pool
-that its caller may have filled: on one core, or with a device a core, it waited for ever. This is
-the same lowering without that.
+`jax.pure_callback` makes JAX arrays of the arguments first, for which it waits for a thread of a
+pool that its caller may have filled: on one core, or with a device a core, it waits for ever. This
+lowering hands over NumPy arrays.
 """
 
 from collections.abc import Callable, Hashable

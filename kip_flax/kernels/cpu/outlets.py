@@ -115,7 +115,7 @@ def _take(half: Half, m: int) -> Any:
     return k, t
 
 
-# What is None stays out of the code.
+# Code for None is left out at compilation.
 
 
 def row_or_none(array: Any, index: int) -> Any:

@@ -23,7 +23,7 @@ _NEAR = 1e-2  # |x1 - x2|^2 relative to |x1|^2 + |x2|^2
 
 @dataclass(frozen=True)
 class Programs:
-    """What compiled code needs to know of a kernel.
+    """A kernel as compiled code reads it.
 
     Attributes:
         pair, variance: programs of a pair, and of an image with itself.

@@ -1,4 +1,4 @@
-"""What becomes of a finished plane: pooled sums for the next level, or a mean at the end.
+"""Add a finished plane to the pooled sums of the next level, or to the mean at the end.
 
 The sums of a level are the planes that enter the next one, K or T, (row offsets, column offsets,
 rows, columns * lanes), with the next level's margin around each plane and one spare offset around

@@ -1,4 +1,4 @@
-"""What is compared: distilled files, and what is known of how each was made."""
+"""The entries of a comparison: distilled files, and how each was made."""
 
 import re
 import zlib

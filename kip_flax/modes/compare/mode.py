@@ -176,7 +176,7 @@ def _identity(config: ConfigDict, dataset: Dataset) -> dict[str, Any]:
 def _sets(
     config: ConfigDict, group: Group, pool: Targets, key: jax.Array
 ) -> list[tuple[ImageSet, Made]]:
-    """The group's sets, and real images of as many."""
+    """The group's sets, and real images of the same number."""
     found = [(sets.of_file(e.key, e.distilled), e.made) for e in group.entries]
     for name, label, size in _drawn(config, group):
         if name == "random":

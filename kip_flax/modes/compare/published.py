@@ -1,4 +1,4 @@
-"""Published test accuracies (%), to be held beside ours."""
+"""Published test accuracies (%), for comparison with ours."""
 
 import functools
 import json
@@ -48,7 +48,7 @@ def _by_count(
 
 
 def accuracy(method: str, dataset: str, per_class: float) -> list[tuple[float, Published]]:
-    """What is published for a method, a data set and a number of images per class."""
+    """The published accuracy of a method, a data set and a number of images per class."""
     found = [one for one in figures() if one.method == method]
     return [
         (one.accuracies[dataset][per_class], one)

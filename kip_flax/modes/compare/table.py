@@ -1,4 +1,4 @@
-"""The table of a comparison: its lines, what is best in it and what is a tie, as text."""
+"""The table of a comparison: its lines, the best of each column and its ties, as text."""
 
 import csv
 import io
@@ -61,7 +61,7 @@ def deviation(row: dict[str, Any], num_test: int) -> float:
 
 
 def mark(lines: Sequence[Line], networks: Sequence[str]) -> None:
-    """Marks the best line of every column, and its ties, among those of as many images."""
+    """Marks the best line of every column, and its ties, among sets of the same size."""
     for size in {line.size for line in lines}:
         for network in networks:
             there = [x for x in lines if x.size == size and network in x.figures]
@@ -177,7 +177,7 @@ def comma_separated(lines: Sequence[Line], networks: Sequence[str]) -> str:
 
 
 def notes(lines: Sequence[Line], dataset: str) -> list[str]:
-    """What makes the published figures beside ours hard to compare."""
+    """Differences that make published figures hard to compare with ours."""
     found: list[str] = []
     for line in ordered(lines):
         recipe = algorithms.facts(line.made.algorithm).published_recipe

@@ -1,4 +1,4 @@
-"""`--mode=figures`: what can be drawn of runs and transfers."""
+"""`--mode=figures`: figures of runs and transfers for papers."""
 
 from kip_flax.modes.registry import Command, Mode
 

@@ -1,4 +1,4 @@
-"""What the steps of a run cost by arithmetic: pairs, operations, memory, published peaks."""
+"""The cost of a run's steps by arithmetic: pairs, operations, memory, published peaks."""
 
 import contextlib
 import os
@@ -92,7 +92,7 @@ def memory(
 
 
 def warnings(needed: Memory) -> list[str]:
-    """One line where the memory of the host or of a device will not do, none where it will."""
+    """A line for each memory, of the host or of a device, that is too small."""
     found = []
     host = free_memory()
     device = jax.local_devices()[0]

@@ -2,7 +2,7 @@
 
 The probe takes real steps of the configuration with few targets and with more, and a straight line
 through both gives the time of a whole step: fixed part (the support with itself, the solve) plus
-targets. What is said of other devices is arithmetic on that, and labelled as an estimate.
+targets. Figures for other devices are arithmetic on that, and labelled as estimates.
 """
 
 from dataclasses import dataclass

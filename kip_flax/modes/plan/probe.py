@@ -1,4 +1,4 @@
-"""The time of steps and evaluations, from short ones that are really taken."""
+"""The time of steps and evaluations, measured on short ones."""
 
 import statistics
 import time
@@ -18,7 +18,7 @@ from kip_flax.runs import evaluate, setup
 from kip_flax.runs.networks import make_network_evaluate
 from kip_flax.runtime.waiting import Watch
 
-_SECONDS = 4.0  # A probe with more targets than the first should take about so long.
+_SECONDS = 4.0  # Seconds that a probe with more targets than the first should take.
 _FEW = 64  # Targets of the first probe.
 _IMAGES = 2000  # Training images that probes draw from.
 

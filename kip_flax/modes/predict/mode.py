@@ -83,8 +83,10 @@ def _read(
 
 def _rows(names: list[str], predictions: Predictions) -> list[list[str]]:
     return [
-        [name, said, *(f"{score:.6g}" for score in scores)]
-        for name, said, scores in zip(names, predictions.names, predictions.scores, strict=True)
+        [name, predicted, *(f"{score:.6g}" for score in scores)]
+        for name, predicted, scores in zip(
+            names, predictions.names, predictions.scores, strict=True
+        )
     ]
 
 

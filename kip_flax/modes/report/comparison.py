@@ -1,4 +1,4 @@
-"""What a report of several runs tells of all of them: one table of figures, and one chart."""
+"""A report of several runs: one table of figures, and one chart."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

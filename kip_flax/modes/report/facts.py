@@ -1,4 +1,4 @@
-"""What a report tells of a run, gathered from the files in its folder; neither data nor kernel."""
+"""The facts of a run's report, from the files in its folder alone: no data, no kernel."""
 
 import importlib
 import math

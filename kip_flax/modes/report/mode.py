@@ -1,6 +1,6 @@
 """`--mode=report`: the page of a run made again, or one page on several runs.
 
-What is missing of a run's analysis is made up for, where its data can be found.
+A missing analysis of a run is computed, where its data can be found.
 """
 
 import os

@@ -1,7 +1,7 @@
-"""The page: what was learned, how well, from what and at what cost; then everything behind it.
+"""The page of a run: the learned images, their accuracy and cost first, then the details.
 
-It is made from the files of a run's folder alone, so that it can be made again anywhere. What takes
-data and kernel is computed once, at the end of a run (`runs.analysis`).
+It is made from the files of a run's folder alone, so it can be made again anywhere. Figures that
+need data and kernel are computed once, at the end of a run (`runs.analysis`).
 """
 
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""What a report tells of a run's results: curves, mistakes, spectrum."""
+"""The results in a run's report: curves, mistakes, spectrum."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -228,21 +228,23 @@ def mistakes(run: RunFacts, uid: str) -> Mistakes:
 def _matrix(counts: np.ndarray, shares: np.ndarray) -> tuple[tuple[Cell, ...], ...]:
     """Shades are shares of the row; mistakes, which are fewer, are three times as dark."""
 
-    def cell(true: int, said: int) -> Cell:
-        count, share = int(counts[true, said]), float(shares[true, said])
-        if true == said:
+    def cell(true: int, predicted: int) -> Cell:
+        count, share = int(counts[true, predicted]), float(shares[true, predicted])
+        if true == predicted:
             return Cell("right", share, count)
         return Cell("wrong" if count else "none", min(1, 3 * share), count)
 
     classes = range(len(counts))
-    return tuple(tuple(cell(true, said) for said in classes) for true in classes)
+    return tuple(tuple(cell(true, predicted) for predicted in classes) for true in classes)
 
 
 def _frequent(names: tuple[str, ...], counts: np.ndarray) -> tuple[tuple[str, str, int], ...]:
     wrong = counts - np.diag(np.diag(counts))
     order = np.argsort(-wrong, axis=None, kind="stable")[:10]
     pairs = [divmod(int(flat), len(counts)) for flat in order if wrong.flat[flat]]
-    return tuple((names[true], names[said], int(wrong[true, said])) for true, said in pairs)
+    return tuple(
+        (names[true], names[predicted], int(wrong[true, predicted])) for true, predicted in pairs
+    )
 
 
 def _per_class(run: RunFacts, found: dict[str, Any], uid: str) -> ClassBars:

@@ -90,7 +90,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str, console: Console | None
                 console.say(f"going on from the checkpoint of step {restored.step}")
                 state = training.run(sharding.replicate(mesh, restored.state), restored.step)
 
-        # All is saved: what follows can be made up for (--mode=report).
+        # All is saved: --mode=report can do the rest later.
         if recorder.finished:
             with signals.stop_signals():  # A first signal lets it come to its end.
                 analysis.analyse_run(folder, config, dataset, fitted, kernel, mesh)

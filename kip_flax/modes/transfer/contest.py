@@ -1,4 +1,4 @@
-"""What sets are measured with: networks and kernels by their names in `transfer.networks`."""
+"""The networks and kernels that sets are measured by, named in `transfer.networks`."""
 
 import dataclasses
 import functools
@@ -84,7 +84,7 @@ class Contest:
     _largest: WeakKeyDictionary = field(default_factory=WeakKeyDictionary)
 
     def contender(self, name: str, real: RealImages, session: Session) -> rows.Contender:
-        """What computes the rows of `name`; nothing is computed before it is asked."""
+        """A function that computes the rows of `name`; it starts nothing before it is called."""
         if name in self.kernels:
             return rows.krr_row(
                 real.test,

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 
 class Rung(NamedTuple):
-    """So many real images; their test accuracy (0 to 1) and its deviation over draws."""
+    """A number of real images, their test accuracy (0 to 1) and its deviation over draws."""
 
     size: int
     accuracy: float
@@ -25,7 +25,7 @@ class Ladder:
 
 
 def ladders(rows: Sequence[dict[str, Any]]) -> dict[str, Ladder]:
-    """By network, those that have a distilled set and two numbers of random images to hold it to.
+    """By network, those with a distilled set and at least two numbers of random images.
 
     Args:
         rows: of a transfer: `set`, `size`, `network`, `mean`, `std` (None for a single seed).

@@ -1,4 +1,4 @@
-"""Trainings that may be stopped: a checkpoint keeps the one at work, which goes on from there."""
+"""Trainings that can be stopped: a checkpoint keeps the current one, which goes on from there."""
 
 import contextlib
 import dataclasses
@@ -49,7 +49,7 @@ class Session:
         checkpoint.save(self._manager, number, leaves or [np.zeros(1)], meta)
 
     def restore(self, job: str, like: Any) -> Progress:
-        """Where `save` left the trial for `job`; the beginning, if it kept that of another.
+        """The progress that `save` kept for `job`; the beginning if it kept another job's.
 
         Args:
             job: names the row.
