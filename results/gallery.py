@@ -82,9 +82,15 @@ def _section(told: dict[str, Any]) -> str:
 {table}
 
 ```python
-file = export.load_distilled("results/{name}/{told["set"]}")
+{_loading(f"results/{name}/{told['set']}")}
 ```
 """
+
+
+def _loading(path: str) -> str:
+    """The line that loads a set, as ruff formats it."""
+    line = f'file = export.load_distilled("{path}")'
+    return line if len(line) <= 100 else f'file = export.load_distilled(\n    "{path}"\n)'
 
 
 def _what(config: dict[str, Any]) -> str:
