@@ -41,7 +41,17 @@ step. `kip_newton` does that too and takes few, large Gauss-Newton steps on the 
 """
 _COLUMNS = ("Name", "What", "Published", "Measured")
 _THREE = ("kip", "kip_solve", "kip_newton")
-_ORDER = ("kip", "kip_newton", "dp_kip", "ls", "rfad", "frepo", "bptt", "dc", "dsa")  # Others come after.
+_ORDER = (
+    "kip",
+    "kip_newton",
+    "dp_kip",
+    "ls",
+    "rfad",
+    "frepo",
+    "bptt",
+    "dc",
+    "dsa",
+)  # Others come after.
 # Fields that change what a run is watched by, or which of several draws it is, not what it does.
 _WATCHING = ("eval.", "dataset.validation", "checkpoint.", "report.", "log.", "seed")
 

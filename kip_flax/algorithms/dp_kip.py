@@ -125,25 +125,24 @@ class DpState(flax.struct.PyTreeNode):
 
 def check(config: ConfigDict) -> None:
     """Raises UserError where something else than the noisy sums would see training images."""
-    experiment = config.privacy.noise_seed >= 0
-    for wrong, message in (
-        (config.support.init != "noise", "support.init: take 'noise'"),
+    if config.augment:
+        raise UserError(f"augment is {config.augment!r} and dp_kip augments nothing: take ''.")
+    constant = " or ".join(map(repr, CONSTANT))
+    fitted = config.preprocess not in CONSTANT and not config.dataset.preprocess_from
+    secret = config.privacy.noise_seed < 0
+    for name, wrong, advice in (
+        ("support.init", config.support.init != "noise", "take 'noise'"),
+        ("preprocess", fitted, f"take {constant}, or fit it on others (dataset.preprocess_from)"),
+        ("report.num_train", config.report.num_train, "take 0: neighbours are training images"),
+        ("eval.networks", config.eval.networks, "take (), and --mode=transfer afterwards"),
         (
-            config.preprocess not in CONSTANT and not config.dataset.preprocess_from,
-            f"preprocess: take {' or '.join(map(repr, CONSTANT))}, or fit it on public images "
-            f"(dataset.preprocess_from)",
-        ),
-        (config.report.num_train, "report.num_train: take 0, as neighbours are training images"),
-        (config.eval.networks, "eval.networks: take (), and --mode=transfer afterwards"),
-        (config.augment, "augment: take ''"),
-        (
-            config.dataset.validation and not experiment,
-            "dataset.validation: take 0, or an experiment that is not private "
-            "(privacy.noise_seed=0)",
+            "dataset.validation",
+            config.dataset.validation and secret,
+            "take 0, or an experiment that is not private (privacy.noise_seed=0)",
         ),
     ):
         if wrong:
-            raise UserError(f"dp_kip keeps the training images private. {message}.")
+            raise UserError(f"{name} must not use training images in dp_kip: {advice}.")
 
 
 def total_steps(config: ConfigDict, train_size: int) -> int:

@@ -204,13 +204,19 @@ def test_the_secret_comes_from_the_operating_system_unless_it_is_given():
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"support__init": "real"}, "support.init: take 'noise'."),
-        ({"support__init": "set.npz"}, "support.init: take 'noise'."),
-        ({"preprocess": "standard"}, "preprocess: take 'none' or 'centred', or fit it on public"),
-        ({"report__num_train": 5}, "report.num_train: take 0"),
-        ({"eval__networks": ("fc:1",)}, r"eval.networks: take \(\), and --mode=transfer"),
-        ({"augment": "shift"}, "augment: take ''."),
-        ({"dataset__validation": 0.1, "privacy__noise_seed": -1}, "dataset.validation: take 0"),
+        ({"support__init": "real"}, "support.init must not use .*: take 'noise'."),
+        ({"support__init": "set.npz"}, "support.init must not use .*: take 'noise'."),
+        (
+            {"preprocess": "standard"},
+            "preprocess must not use .*: take 'none' or 'centred', or fit",
+        ),
+        ({"report__num_train": 5}, "report.num_train must not use .*: take 0"),
+        ({"eval__networks": ("fc:1",)}, r"eval.networks must not use .*: take \(\), and --mode="),
+        ({"augment": "shift"}, "augment is 'shift' and dp_kip augments nothing: take ''."),
+        (
+            {"dataset__validation": 0.1, "privacy__noise_seed": -1},
+            "dataset.validation must not use .*: take 0, or an experiment",
+        ),
         ({"support__frozen": 0.5}, "freezes no pixels"),
         ({"privacy__delta": 1.0}, "privacy.delta is 1.0: it must be below 1"),
         ({"privacy__average": 1.0}, "privacy.average is 1.0: it must be at least 0 and below 1"),
