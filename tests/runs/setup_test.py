@@ -54,6 +54,45 @@ def test_a_run_that_goes_on_keeps_the_preprocessing_that_it_began_with(digits, t
     np.testing.assert_allclose(preprocess.apply(again, digits.test_images[:5]), ours)
 
 
+PUBLIC = """
+from pathlib import Path
+
+import numpy as np
+
+from kip_flax.data.source import Source
+
+NEEDS_FILES = False
+
+
+def read(name, root, image_size):
+    images = np.random.default_rng(1).integers(90, 110, (50, SIDE, SIDE, 1), dtype=np.uint8)
+    part = images, np.arange(50) % 2
+    return Source((Path("train"), Path("test")), part, part, ("one", "two"))
+"""
+
+
+def test_preprocessing_is_fitted_on_public_images_where_they_are_named(
+    digits, tmp_path, own_module
+):
+    config = kip_digits.get_config()
+    config.dataset.preprocess_from = own_module("public", PUBLIC.replace("SIDE", "8"))
+    theirs = kip_digits.get_config()
+    theirs.dataset.name = config.dataset.preprocess_from
+    public = setup.load(theirs)
+    fitted = setup.kept_preprocessing(config, digits, str(tmp_path), resumed=False)
+    pixels = public.train_images / 255
+    np.testing.assert_allclose(fitted.mean, pixels.mean(), rtol=1e-5)
+    np.testing.assert_allclose(fitted.std, pixels.std(), rtol=1e-5)
+    darker = dataclasses.replace(digits, train_images=digits.train_images // 2)
+    again = setup.kept_preprocessing(config, darker, str(tmp_path), resumed=False)
+    np.testing.assert_array_equal(again.mean, fitted.mean)
+    config.dataset.preprocess_from = own_module("large", PUBLIC.replace("SIDE", "9"))
+    with pytest.raises(
+        UserError, match=r"whose images are \(9, 9, 1\).* of digits are \(8, 8, 1\)"
+    ):
+        setup.kept_preprocessing(config, digits, str(tmp_path), resumed=False)
+
+
 def test_a_set_to_begin_with_fits_the_run(digits, tmp_path):
     images, labels = np.zeros((10, 8, 8, 1), np.float32), np.zeros((10, 10), np.float32)
     path = tmp_path / "FC1_ssize10_nozca_l_noaug_ckpt1.npz"
