@@ -92,7 +92,13 @@ def fit(name: str, train_images: np.ndarray) -> Preprocess:
 
 
 def apply(preprocess: Preprocess, images: np.ndarray) -> np.ndarray:
-    """Preprocesses uint8 images (n, H, W, C) to float32 of the same shape, chunk by chunk."""
+    """Preprocesses images (n, H, W, C) to float32 of the same shape, chunk by chunk.
+
+    Args:
+        preprocess: a fitted preprocessing.
+        images: uint8, or floats in about [0, 1] as `invert` gives them: so a set that was learned
+            in the space of one preprocessing comes into that of another.
+    """
     _check_shape(preprocess, images)
     out = np.empty(images.shape, np.float32)
     for part in _chunks(len(images)):
@@ -208,7 +214,8 @@ def _before_whitening(preprocess: Preprocess, rows: np.ndarray) -> np.ndarray:
 def _standardise(preprocess: Preprocess, images: np.ndarray) -> np.ndarray:
     """float64 rows (n, d)."""
     mean, std = preprocess.mean.astype(np.float64), preprocess.std.astype(np.float64)
-    return ((images / 255 - mean) / std).reshape(len(images), -1)
+    pixels = images.astype(np.float64) if images.dtype.kind == "f" else images / 255
+    return ((pixels - mean) / std).reshape(len(images), -1)
 
 
 def _normalise(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -62,6 +62,17 @@ def test_standard_uses_the_training_set_alone():
     np.testing.assert_allclose(preprocess.invert(fitted, out), TEST / 255, atol=1e-6)
 
 
+@pytest.mark.parametrize("name", ["none", "standard", "zca", "zca_center"])
+def test_pixels_as_invert_gives_them_come_back(name):
+    fitted, other = preprocess.fit(name, TRAIN), preprocess.fit("standard", TEST)
+    learned = RNG.normal(size=(4, *TRAIN.shape[1:])).astype(np.float32)
+    pixels = preprocess.invert(fitted, learned)
+    np.testing.assert_allclose(preprocess.apply(fitted, pixels), learned, atol=1e-4)
+    np.testing.assert_allclose(
+        preprocess.apply(other, TEST / 255), preprocess.apply(other, TEST), rtol=1e-6
+    )
+
+
 @pytest.mark.parametrize("chunk", [64, 2048])
 def test_zca_matches_float64(monkeypatch, chunk):
     monkeypatch.setattr(preprocess, "_CHUNK", chunk)

@@ -1,0 +1,1 @@
+"""Class-incremental learning from a memory of real or distilled images."""

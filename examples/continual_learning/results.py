@@ -1,0 +1,158 @@
+"""What was measured: a file for each cell, all figures in one, a table and a picture."""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from examples.continual_learning.stream import CLASSES_A_STEP
+from kip_flax import config as config_lib
+from kip_flax.runtime import files
+from kip_flax.runtime.errors import UserError
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One learner, on one memory, in one class order."""
+
+    memory: str
+    per_class: int
+    learner: str
+    order: int
+
+    @property
+    def file(self) -> str:
+        """The name of its file."""
+        return f"{self.memory}_{self.per_class}_{self.learner}_order{self.order}.json"
+
+
+@dataclass(frozen=True)
+class Cells:
+    """The finished cells in a folder."""
+
+    folder: Path
+
+    def accuracies(self, cell: Cell, deciding: Mapping[str, Any]) -> list[float] | None:
+        """What an earlier call measured after each step, 0 to 1; None if it is not there.
+
+        Args:
+            cell: the cell.
+            deciding: by dotted name what the figures depend on beside the cell.
+
+        Raises:
+            UserError: it was measured with other settings, or the file is broken.
+        """
+        path = self.folder / cell.file
+        if not path.exists():
+            return None
+        try:
+            kept = json.loads(path.read_text(encoding="utf-8"))
+            old, found = kept["deciding"], [float(value) for value in kept["accuracies"]]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise UserError(f"cannot read {path} ({error}): move it away.") from None
+        config_lib.check_same(old, _as_stored(deciding), "experiment", str(path))
+        return found
+
+    def keep(
+        self, cell: Cell, deciding: Mapping[str, Any], accuracies: list[float], seconds: float
+    ) -> None:
+        """Writes a finished cell."""
+        content = {
+            **asdict(cell),
+            "accuracies": accuracies,
+            "seconds": round(seconds, 1),
+            "deciding": _as_stored(deciding),
+        }
+        files.write_json(self.folder / cell.file, content)
+
+
+def _as_stored(deciding: Mapping[str, Any]) -> dict[str, Any]:
+    return json.loads(json.dumps(dict(deciding)))  # Lists in the place of tuples.
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Accuracy by step: a memory and a learner over the class orders.
+
+    Attributes:
+        memory, per_class, learner: as of `Cell`.
+        accuracies: in %, a row for each order, a column for each step.
+    """
+
+    memory: str
+    per_class: int
+    learner: str
+    accuracies: list[list[float]]
+
+    @property
+    def mean(self) -> list[float]:
+        """Over the orders."""
+        return [float(value) for value in np.mean(self.accuracies, axis=0)]
+
+    @property
+    def deviation(self) -> list[float | None]:
+        """Over the orders (n - 1); None of a single one."""
+        if len(self.accuracies) < 2:
+            return [None] * len(self.mean)
+        return [float(value) for value in np.std(self.accuracies, axis=0, ddof=1)]
+
+    @property
+    def entries(self) -> list[str]:
+        """'91.20 ± 0.53' for each step."""
+        pairs = zip(self.mean, self.deviation, strict=True)
+        return [f"{m:.2f}" + ("" if d is None else f" ± {d:.2f}") for m, d in pairs]
+
+
+def curves(found: Mapping[Cell, list[float]]) -> list[Curve]:
+    """The cells by memory, number of images and learner, in the order that they come in."""
+    rows: dict[tuple[int, str, str], list[list[float]]] = {}
+    for cell, accuracies in found.items():
+        key = (cell.per_class, cell.learner, cell.memory)
+        rows.setdefault(key, []).append([100 * value for value in accuracies])
+    return [
+        Curve(memory, size, learner, rows[size, learner, memory]) for size, learner, memory in rows
+    ]
+
+
+def table(found: Iterable[Curve]) -> str:
+    """The curves as a table of markdown."""
+    found = list(found)
+    steps = max((len(curve.mean) for curve in found), default=0)
+    seen = [f"{CLASSES_A_STEP * step} classes" for step in range(1, steps + 1)]
+    head = ["images per class", "learner", "memory", *seen, "orders"]
+    rows = [
+        [str(c.per_class), c.learner, c.memory, *c.entries, str(len(c.accuracies))] for c in found
+    ]
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def write(found: list[Curve], settings: Mapping[str, Any], folder: Path) -> None:
+    """Writes figures.json and curves.png."""
+    rows = [asdict(c) | {"mean": c.mean, "deviation": c.deviation} for c in found]
+    files.write_json(folder / "figures.json", {"settings": dict(settings), "curves": rows})
+    _draw(found, folder / "curves.png")
+
+
+def _draw(found: list[Curve], path: Path) -> None:
+    """A panel for each learner and number of images, a line for each memory."""
+    from matplotlib.figure import Figure
+
+    panels = list(dict.fromkeys((curve.per_class, curve.learner) for curve in found))
+    figure = Figure(figsize=(4.2 * len(panels), 3.4), layout="constrained")
+    grid = figure.subplots(1, len(panels), squeeze=False)[0]
+    for axes, (size, learner) in zip(grid, panels, strict=True):
+        for curve in found:
+            if (curve.per_class, curve.learner) == (size, learner):
+                seen = CLASSES_A_STEP * np.arange(1, len(curve.mean) + 1)
+                spread = [value or 0.0 for value in curve.deviation]
+                axes.errorbar(seen, curve.mean, spread, marker="o", capsize=3, label=curve.memory)
+        axes.set_title(f"{learner}, {size} images per class", fontsize="medium")
+        axes.set_xlabel("classes so far")
+        axes.set_ylabel("test accuracy, %")
+        axes.set_xticks(seen)
+        axes.legend()
+    figure.savefig(path, dpi=120)

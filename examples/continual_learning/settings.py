@@ -1,0 +1,118 @@
+"""What is measured on each data set: how many images, which networks, how sets are distilled."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from configs import (
+    dsa_cifar10,
+    dsa_digits,
+    dsa_mnist,
+    frepo_cifar10,
+    frepo_digits,
+    frepo_mnist,
+    kip_newton_cifar10,
+    kip_newton_digits,
+    kip_newton_mnist,
+)
+
+Fields = Mapping[str, Any]
+
+# Of every distillation. Labels stay those of the classes: a label that was learned among two
+# classes says nothing of the other eight.
+_SHARED: Fields = {
+    "support.learn_labels": False,
+    "eval.steps": (0,),
+    "eval.num_test": 200,
+    "eval.networks": (),
+    "report.num_train": 0,
+}
+
+
+@dataclass(frozen=True)
+class Method:
+    """How two classes are distilled.
+
+    Attributes:
+        get_config: gives the experiment.
+        fields: of it that differ, by dotted name.
+    """
+
+    get_config: Callable[[], ConfigDict]
+    fields: Fields
+
+    @property
+    def changes(self) -> dict[str, Any]:
+        """All fields that differ from the experiment's."""
+        return {**_SHARED, **self.fields}
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One data set.
+
+    Attributes:
+        dataset: its name.
+        methods: by the name of the memory.
+        preprocess: of the learners, one of `preprocess.PREPROCESSES`.
+        depth: blocks of ConvNet, whose kernel and network learn.
+        reg: of kernel ridge regression, as in `krr.solve`.
+        network: what differs from the recipe 'auto', as in `recipe.make`.
+        per_class, orders: images of a class in the memory, and class orders, if nothing is said.
+    """
+
+    dataset: str
+    methods: Mapping[str, Method]
+    preprocess: str = "standard"
+    depth: int = 3
+    reg: float = 1e-6
+    network: Fields = field(default_factory=lambda: {"width": 32})
+    per_class: tuple[int, ...] = (10, 20)
+    orders: int = 5
+
+
+_DSA: Fields = {
+    "batch_size": 128,
+    "num_steps": 100,
+    "matching.outer_loops": 10,
+    "matching.inner_loops": 5,
+}
+MNIST = Setting(
+    dataset="mnist",
+    methods={
+        "kip": Method(kip_newton_mnist.get_config, {"batch_size": 400, "num_steps": 6, "reg": 0.1}),
+        "frepo": Method(frepo_mnist.get_config, {"batch_size": 256, "num_steps": 300}),
+        "dsa": Method(dsa_mnist.get_config, _DSA),
+    },
+)
+CIFAR10 = Setting(
+    dataset="cifar10",
+    methods={
+        "kip": Method(
+            kip_newton_cifar10.get_config,
+            {"batch_size": 400, "num_steps": 6, "reg": 0.1, "preprocess": "zca_center"},
+        ),
+        "frepo": Method(frepo_cifar10.get_config, {"batch_size": 256, "num_steps": 300}),
+        "dsa": Method(dsa_cifar10.get_config, _DSA),
+    },
+    preprocess="zca_center",
+)
+DIGITS = Setting(
+    dataset="digits",
+    methods={
+        "kip": Method(kip_newton_digits.get_config, {"batch_size": 100, "num_steps": 6}),
+        "frepo": Method(
+            frepo_digits.get_config, {"batch_size": 100, "num_steps": 100, "frepo.width": 16}
+        ),
+        "dsa": Method(dsa_digits.get_config, {"batch_size": 64, "num_steps": 30}),
+    },
+    depth=2,
+    network={"width": 16, "num_steps": 100},
+    per_class=(2,),
+    orders=2,
+)
+SETTINGS: Mapping[str, Setting] = {s.dataset: s for s in (MNIST, CIFAR10, DIGITS)}
+REAL = ("random", "herding")
+MEMORIES = (*REAL, *MNIST.methods)
