@@ -143,7 +143,7 @@ class Networks:
 
 def make_networks(setting: Setting) -> Learner:
     """See `Networks`."""
-    return Networks(setting, Mesh(np.array(jax.local_devices()), ("networks",)))
+    return Networks(setting, Mesh(np.array(jax.local_devices()[:NETWORKS]), ("networks",)))
 
 
 LEARNERS: dict[str, Callable[[Setting], Learner]] = {"krr": make_krr, "network": make_networks}
