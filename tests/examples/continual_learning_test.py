@@ -134,6 +134,7 @@ def test_krr_learns_each_step_as_if_from_scratch(lesson):
     assert found[-1] > 0.5
 
 
+@pytest.mark.slow
 def test_networks_learn_more_than_chance(lesson):
     setting = dataclasses.replace(settings.DIGITS, network={"width": 16, "num_steps": 100})
     learner = learners.make_networks(setting)
@@ -189,6 +190,7 @@ def test_the_small_version_goes_through_and_goes_on(short, tmp_path, capsys):
     assert told.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_what_is_stopped_goes_on(short, tmp_path, capsys, monkeypatch):
     arguments = ["--small", f"--runs={tmp_path}", "--orders=1", "--memories=random,kip"]
     arguments.append("--learners=krr")
