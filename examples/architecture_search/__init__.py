@@ -1,0 +1,1 @@
+"""The best of many networks, found by training each on ten distilled images (see `__main__`)."""

@@ -1,0 +1,127 @@
+"""The images of a search, by what they are for, and the sets that stand for the whole."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from examples.architecture_search.clock import core_seconds
+from examples.architecture_search.kept import Kept
+from examples.architecture_search.space import Search
+from kip_flax import data, distill, export, preprocess
+from kip_flax.data import Dataset, Targets
+from kip_flax.export import Distilled
+from kip_flax.modes.transfer import sets
+from kip_flax.modes.transfer.sets import ImageSet
+from kip_flax.preprocess import Preprocess
+from kip_flax.runs import setup
+
+PROXIES = ("distilled", "random", "herding")
+WHOLE = "whole"
+
+Loaded = tuple[Dataset, Dataset]  # A data set, and with held-out images in the place of test ones.
+
+
+@dataclass(frozen=True, eq=False)
+class Images:
+    """Real images in the space of a distilled set.
+
+    Attributes:
+        whole: training images.
+        held_out: training images by which the best network is chosen.
+        test: their order of the networks is what all others are compared with.
+        mirrorable: see `Dataset`.
+    """
+
+    whole: Targets
+    held_out: Targets
+    test: Targets
+    mirrorable: bool
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(H, W, C)."""
+        height, width, channels = self.whole.images.shape[1:]
+        return height, width, channels
+
+
+def load(search: Search, data_dir: str) -> Loaded:
+    """The data set, as it is and with its held-out images in the place of the test images.
+
+    Raises:
+        UserError: its files are missing or damaged.
+    """
+    dataset = data.load_dataset(search.dataset, data_dir)
+    return dataset, data.hold_out(dataset, search.held_out)
+
+
+def made(search: Search, kind: str, data_dir: str, workdir: Path) -> tuple[Distilled, float]:
+    """A set for `kind` of networks that has not seen the held-out images, and its core seconds.
+
+    Its run goes on in `workdir`, if it was begun there.
+
+    Raises:
+        UserError: see `distill`.
+    """
+    how = search.sets[kind]
+    fields = how.fields | {
+        "dataset.data_dir": data_dir,
+        "dataset.validation": search.held_out,
+        "eval.networks": (),
+        "eval.steps": (0,),
+        "report.num_train": 0,
+    }
+    distilled, took = core_seconds(
+        lambda: distill(config=how.get_config(), fields=fields, workdir=str(workdir))
+    )
+    kept = Kept(workdir / "core_seconds.json", {})  # Of a set that is finished nothing is made.
+    return distilled, kept.row(kind, lambda: {"core_seconds": took})["core_seconds"]
+
+
+def prepared(search: Search, loaded: Loaded, distilled: Distilled) -> Images:
+    """The images, preprocessed as those of the set were.
+
+    Raises:
+        UserError: the set is of other data.
+    """
+    dataset, halved = loaded
+    fitted = setup.preprocessing_of(distilled, dataset, distilled.preprocess_name or "standard")
+    keys = jax.random.split(jax.random.key(0))
+    parts = (
+        (halved.train_images, halved.train_labels, search.whole, keys[0]),
+        (halved.test_images, halved.test_labels, search.chosen_on, keys[1]),
+        (dataset.test_images, dataset.test_labels, 0, keys[0]),
+    )
+    found = (_drawn(fitted, dataset.num_classes, *part) for part in parts)
+    return Images(*found, mirrorable=dataset.mirrorable)
+
+
+def proxies(distilled: Distilled, images: Images, draws: int) -> dict[str, ImageSet]:
+    """By name: the distilled set, and as many real images: `draws` random draws, and herding's."""
+    size = len(distilled.images)
+    return {
+        "distilled": sets.of_file("distilled", distilled),
+        "random": sets.random_draws(images.whole, size, draws, jax.random.key(1)),
+        "herding": sets.chosen("herding", images.whole, size),
+    }
+
+
+def some(targets: Targets, size: int, key: jax.Array) -> Targets:
+    """`size` of them, evenly over the classes; all if there are no more, or size is 0."""
+    if not 0 < size < len(targets.labels):
+        return targets
+    rows = data.balanced_draw(targets.labels, size, targets.num_classes, key)
+    return Targets(targets.images[rows], targets.labels[rows], targets.num_classes)
+
+
+def _drawn(
+    fitted: Preprocess,
+    classes: int,
+    pixels: np.ndarray,
+    labels: np.ndarray,
+    size: int,
+    key: jax.Array,
+) -> Targets:
+    raw = some(Targets(pixels, labels, classes), size, key)
+    return Targets(preprocess.apply(fitted, raw.images), raw.labels, classes)

@@ -1,0 +1,149 @@
+"""What is searched: finite networks, infinite ones, and how a search goes on each data set."""
+
+import itertools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from configs import bptt_digits, frepo_digits, frepo_mnist, kip_newton_digits, kip_newton_mnist
+from kip_flax import architectures
+from kip_flax.kernels import KernelOptions
+from kip_flax.networks.zoo import ConvNet
+
+
+@dataclass(frozen=True)
+class Infinite:
+    """An infinitely wide network.
+
+    Attributes:
+        architecture, depth: its description, in `architectures`.
+        get: 'ntk' (all layers are trained) or 'nngp' (the last one is).
+        b_std: deviation of the biases.
+    """
+
+    architecture: str
+    depth: int
+    get: str
+    b_std: float
+
+    @property
+    def options(self) -> KernelOptions:
+        """Its kernel."""
+        spec = architectures.build(self.architecture, self.depth)
+        return KernelOptions(spec, get=self.get, b_std=self.b_std)
+
+
+def name(design: ConvNet | Infinite) -> str:
+    """'3 x 16 relu instance avg', 'convnet:3 ntk 0.1'."""
+    if isinstance(design, Infinite):
+        return f"{design.architecture}:{design.depth} {design.get} {design.b_std:g}"
+    words = (design.activation, f"norm {design.norm}", f"pool {design.pool}")
+    return f"{design.depth} x {design.width} {' '.join(words)}"
+
+
+def finite_grid(
+    depths: tuple[int, ...], widths: tuple[int, ...], pools: tuple[str, ...]
+) -> tuple[ConvNet, ...]:
+    """ConvNets of every combination, with and without instance norm, by ReLU and by sigmoid."""
+    rest = (("relu", "sigmoid"), ("none", "instance"), pools)
+    return tuple(ConvNet(*one) for one in itertools.product(depths, widths, *rest))
+
+
+def infinite_grid(b_stds: tuple[float, ...]) -> tuple[Infinite, ...]:
+    """Networks of all families that images of eight pixels a side have room for."""
+    kinds = [(kind, depth) for kind in ("fc", "conv") for depth in (1, 2, 3, 4)]
+    kinds += [(kind, depth) for kind in ("convnet", "convnet_plain") for depth in (1, 2, 3)]
+    kinds += [("myrtle", 5)]
+    rest = (("ntk", "nngp"), b_stds)
+    return tuple(Infinite(*kind, *one) for kind in kinds for one in itertools.product(*rest))
+
+
+@dataclass(frozen=True)
+class Distillation:
+    """How a set is made where none is given: a configuration, and fields that are changed."""
+
+    get_config: Callable[[], ConfigDict]
+    fields: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Search:
+    """A search.
+
+    Attributes:
+        dataset: its name.
+        finite, infinite: what is searched.
+        sets: how the distilled sets for either are made.
+        held_out: share of the training images that no network is trained on.
+        chosen_on: images of those by which the best is chosen.
+        whole: training images of the whole; 0: all that are not held out.
+        real: of those, images that the kernels regress on.
+        tested: test images of the kernels; 0: all. Networks are tested on all.
+        seeds: networks of a design.
+        steps: of a training on the whole, of `batch` images each. Few images are trained on for as
+            many as the recipe says.
+    """
+
+    dataset: str
+    finite: tuple[ConvNet, ...]
+    infinite: tuple[Infinite, ...]
+    sets: Mapping[str, Distillation]
+    held_out: float
+    chosen_on: int
+    whole: int
+    real: int
+    tested: int
+    seeds: int
+    steps: int
+    batch: int
+
+
+DIGITS = Search(
+    dataset="digits",
+    finite=finite_grid((1, 2, 3), (4, 16), ("none", "avg", "max")),
+    infinite=infinite_grid((0.1, 1.0)),
+    sets={
+        "finite": Distillation(bptt_digits.get_config),
+        "infinite": Distillation(kip_newton_digits.get_config),
+    },
+    held_out=0.2,
+    chosen_on=0,
+    whole=0,
+    real=0,
+    tested=0,
+    seeds=2,
+    steps=1000,
+    batch=100,
+)
+MNIST = Search(
+    dataset="mnist",
+    finite=finite_grid((1, 2, 3), (4, 16), ("avg", "max")),
+    infinite=infinite_grid((0.1,)),
+    sets={
+        "finite": Distillation(frepo_mnist.get_config),
+        "infinite": Distillation(kip_newton_mnist.get_config),
+    },
+    held_out=0.1,
+    chosen_on=2000,
+    whole=10_000,
+    real=1000,
+    tested=1000,
+    seeds=2,
+    steps=500,
+    batch=50,
+)
+SEARCHES = {search.dataset: search for search in (DIGITS, MNIST)}
+# In about a minute: six networks and six kernels, sets of a few steps.
+SMALL = replace(
+    DIGITS,
+    finite=finite_grid((1,), (2, 8), ("none", "avg"))[::2],
+    infinite=infinite_grid((0.1,))[::6],
+    sets={
+        "finite": Distillation(frepo_digits.get_config, {"num_steps": 100}),
+        "infinite": Distillation(kip_newton_digits.get_config, {"num_steps": 5}),
+    },
+    real=200,
+    steps=100,
+)
