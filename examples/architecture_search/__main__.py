@@ -128,7 +128,7 @@ def _search(args: argparse.Namespace, search: Search, runs: Path) -> None:
     print(*tables, sep="\n\n")
     files.write_bytes_atomic(runs / "tables.md", ("\n\n".join(tables) + "\n").encode())
     figures: dict[str, Any] = {"hardware": hardware.hardware()}
-    for (title, rows), space in zip(found.items(), spaces, strict=True):
+    for rows, space in zip(found.values(), spaces, strict=True):
         rankings = [vars(one) for one in ranks.rankings(rows)]
         figures[space.kind] = {"set": space.words, "rankings": rankings, "networks": rows}
     files.write_json(runs / "figures.json", figures)

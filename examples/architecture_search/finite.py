@@ -1,7 +1,6 @@
 """A finite network, trained on each set: what it reaches, and what that takes."""
 
 import functools
-from typing import Any
 
 import jax
 import numpy as np
@@ -37,8 +36,7 @@ def measure(
     parts = images.whole.take(slice(None))
     whole = ImageSet(WHOLE, *(part[None] for part in parts))
     row[WHOLE], trained = work.on_held_out(whole, search.steps)
-    test = work.batches(images.test)
-    row[WHOLE]["test"] = work.mean_accuracy(trained, test)
+    row[WHOLE]["test"] = work.mean_accuracy(trained, images.test)
     return row | {"compiling": work.compiling}
 
 
@@ -57,8 +55,15 @@ class _Work:
         net = build.functions(make)
         self.trainer = train.make_trainer(net, self.recipe_of(size=1, changes=changes), self.mesh)
         self.scale = np.float32(1 / np.std(images.held_out.images, dtype=np.float64))
-        self.held_out = self.batches(images.held_out)
         self.compiling = 0.0
+        # Batches of held-out and of test images as one array: what counts is compiled once.
+        self.parts = (images.held_out, images.test)
+        pairs = [
+            train.batches(part.images * self.scale, part.labels, _PER_PASS) for part in self.parts
+        ]
+        self.batches = [len(labels) for _, labels in pairs]
+        tested = tuple(np.concatenate(arrays) for arrays in zip(*pairs, strict=True))
+        self.tested = train.put_all(self.mesh, tested)
 
     def on_held_out(self, image_set: ImageSet, steps: int | None) -> tuple[Row, list[Tree]]:
         """What the seeds reach that are trained on a set, and their states, round by round.
@@ -69,24 +74,24 @@ class _Work:
         """
         trained = [self._trained(image_set, steps, seeds) for seeds in self._rounds()]
         states, seconds = zip(*trained, strict=True)
-        accuracy, testing = core_seconds(lambda: self.mean_accuracy(list(states), self.held_out))
+        accuracy, testing = core_seconds(lambda: self.mean_accuracy(list(states), self.parts[0]))
         return {"held_out": accuracy, "seconds": sum(seconds) + testing}, list(states)
 
-    def mean_accuracy(self, states: list[Tree], batches: tuple[Any, Any]) -> float:
-        """Share of right answers, mean over the seeds; one that diverged has none."""
-        images, labels = batches
+    def mean_accuracy(self, states: list[Tree], targets: Targets) -> float:
+        """Share of right answers, mean over the seeds; one that diverged has none.
+
+        Args:
+            states: of the seeds, round by round.
+            targets: the held-out images or the test images.
+        """
+        held_out = self.batches[0]
+        first, last = (0, held_out) if targets is self.parts[0] else (held_out, sum(self.batches))
         shares: dict[int, float] = {}
         for seeds, state in zip(self._rounds(), states, strict=True):
-            right = self.trainer.count_right(state, images, labels, 0, len(labels))
-            found = np.nan_to_num(np.asarray(right, np.float64)) / np.sum(np.asarray(labels) >= 0)
+            right = self.trainer.count_right(state, *self.tested, first, last)
+            found = np.nan_to_num(np.asarray(right, np.float64)) / len(targets.labels)
             shares |= dict(zip(seeds, found.tolist(), strict=True))
         return float(np.mean(list(shares.values())))
-
-    def batches(self, targets: Targets) -> tuple[Any, Any]:
-        """Images to test on, on all devices."""
-        return train.put_all(
-            self.mesh, train.batches(targets.images * self.scale, targets.labels, _PER_PASS)
-        )
 
     def _trained(
         self, image_set: ImageSet, steps: int | None, seeds: list[int]
@@ -114,7 +119,7 @@ class _Work:
             return trainer.advance(states, trainings, recipe, 0, last)
 
         def compile_all() -> None:
-            jax.block_until_ready(trainer.count_right(to(0), *self.held_out, 0, 0))
+            jax.block_until_ready(trainer.count_right(to(0), *self.tested, 0, 0))
 
         self.compiling += core_seconds(compile_all)[1]
         return core_seconds(lambda: to(recipe.num_steps))

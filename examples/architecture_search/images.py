@@ -9,7 +9,7 @@ import numpy as np
 from examples.architecture_search.clock import core_seconds
 from examples.architecture_search.kept import Kept
 from examples.architecture_search.space import Search
-from kip_flax import data, distill, export, preprocess
+from kip_flax import data, distill, preprocess
 from kip_flax.data import Dataset, Targets
 from kip_flax.export import Distilled
 from kip_flax.modes.transfer import sets

@@ -83,14 +83,14 @@ def convnet(
     Raises:
         UserError: the images are too small for its pools.
     """
-    activation, norm, pool = (
-        known[name]
-        for known, name in (
-            (ACTIVATIONS, design.activation),
-            (NORMS, design.norm),
-            (POOLS, design.pool),
+    activation = ACTIVATIONS[design.activation]
+    norm, pool = NORMS[design.norm], POOLS[design.pool]
+    side = 32 if shape[:2] == (28, 28) else min(shape[:2])
+    if pool and side < 2**design.depth:
+        raise UserError(
+            f"images of {shape[0]}x{shape[1]} pixels are too small for {design.depth} pools: take "
+            f"a smaller depth, or larger images."
         )
-    )
     made: list[Layer] = []
     channels = shape[2]
     for block in range(design.depth):

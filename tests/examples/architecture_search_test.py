@@ -1,0 +1,214 @@
+"""The search of architectures: ranks by hand, rows that are kept, and the small version."""
+
+import dataclasses
+import json
+from collections import Counter
+
+import jax
+import numpy as np
+import pytest
+
+from configs import frepo_digits
+from examples.architecture_search import __main__ as command
+from examples.architecture_search import finite, images, infinite, ranks, space
+from examples.architecture_search.kept import Kept
+from examples.architecture_search.space import Distillation, Infinite
+from kip_flax import export, kernels, preprocess
+from kip_flax.networks.zoo import ConvNet
+from kip_flax.runtime.errors import UserError
+
+SHORT = dataclasses.replace(
+    space.SMALL,
+    finite=(ConvNet(1, 2, "relu", "none", "avg"), ConvNet(1, 8, "relu", "none", "avg")),
+    infinite=tuple(Infinite("fc", depth, get, 0.1) for depth, get in ((1, "ntk"), (2, "nngp"))),
+    sets=space.SMALL.sets | {"finite": Distillation(frepo_digits.get_config, {"num_steps": 30})},
+)
+
+
+def made_rows(held_out, test):
+    """Rows of networks with these accuracies on each set, and on the test images."""
+    names = (*images.PROXIES, images.WHOLE)
+    rows = {}
+    for number, accuracies in enumerate(zip(*(held_out[name] for name in names), strict=True)):
+        row = {n: {"held_out": a, "seconds": 2.0} for n, a in zip(names, accuracies, strict=True)}
+        row["whole"]["test"] = test[number]
+        rows[f"network {number}"] = row | {"compiling": 1.0}
+    return rows
+
+
+def test_ranks_are_those_that_a_hand_computes():
+    held_out = {
+        "distilled": [0.1, 0.2, 0.3, 0.5, 0.4],  # One pair is the wrong way round.
+        "random": [0.5, 0.4, 0.3, 0.2, 0.1],
+        "herding": [0.1, 0.3, 0.2, 0.5, 0.4],
+        "whole": [0.1, 0.2, 0.3, 0.4, 0.4],
+    }
+    rows = made_rows(held_out, test=[0.90, 0.91, 0.92, 0.93, 0.94])
+    found = {one.by: one for one in ranks.rankings(rows)}
+    # 1 - 6 sum d^2 / (n (n^2 - 1)): of one pair sum d^2 is 2, of two 4, of all reversed 40.
+    expected = {"distilled": 0.9, "random": -1.0, "herding": 0.8, "whole": 9.5 / np.sqrt(95)}
+    assert {by: one.spearman for by, one in found.items()} == pytest.approx(expected)
+    # The best is the best on held-out images, and its test accuracy comes from the whole.
+    assert (found["distilled"].best, found["distilled"].test) == ("network 3", pytest.approx(93))
+    assert found["random"].test == pytest.approx(90)
+    assert found["random"].seconds == 10
+    lines = ranks.table("Made", rows).splitlines()
+    assert lines[2] == "| distilled | 0.90 | network 3 | 93.00 | 10 |"
+    assert "90.00 to 94.00 (network 4), mean 92.00" in lines[-1]
+
+
+def test_what_is_kept_is_not_computed_again(tmp_path):
+    path, counted = tmp_path / "rows.json", Counter()
+
+    def compute():
+        counted["calls"] += 1
+        return {"accuracy": 0.5}
+
+    for _ in range(2):
+        assert Kept(path, {"steps": (1, 2)}).row("a", compute) == {"accuracy": 0.5}
+    assert counted["calls"] == 1
+    with pytest.raises(UserError, match=r"another search \(steps differ\)"):
+        Kept(path, {"steps": (1, 3)})
+    path.write_text('{"rows": {')
+    with pytest.raises(UserError, match="holds no results"):
+        Kept(path, {"steps": (1, 2)})
+
+
+@pytest.fixture(scope="module")
+def real():
+    """The digits as a search has them, with random images as the distilled set."""
+    loaded = images.load(SHORT, "")
+    fitted = preprocess.fit("standard", loaded[0].known_images)
+    x = preprocess.apply(fitted, loaded[1].train_images[:40])
+    y = np.eye(10, dtype=np.float32)[loaded[1].train_labels[:40]] - 0.1
+    distilled = export.Distilled("made.npz", x, y, None, preprocess.to_arrays(fitted))
+    return images.prepared(SHORT, loaded, distilled), distilled
+
+
+def test_images_are_apart_and_sets_of_one_size(real):
+    found, distilled = real
+    assert len(found.whole.labels) + len(found.held_out.labels) + len(found.test.labels) == 1797
+    known = {image.tobytes() for image in found.whole.images}
+    assert not known & {image.tobytes() for image in found.held_out.images}
+    assert not known & {image.tobytes() for image in found.test.images}
+    sets = images.proxies(distilled, found, draws=3)
+    assert {name: one.images.shape[:2] for name, one in sets.items()} == {
+        "distilled": (1, 40), "random": (3, 40), "herding": (1, 40)
+    }  # fmt: skip
+    for name in ("random", "herding"):
+        assert all(image.tobytes() in known for image in sets[name].images[0])
+        assert np.bincount(sets[name].labels[0].argmax(axis=1)).tolist() == [4] * 10
+
+
+def test_kernels_reach_what_a_plain_solve_reaches(real):
+    found, distilled = real
+    design = Infinite("fc", 2, "nngp", 0.5)
+    sets = {"distilled": images.proxies(distilled, found, 1)["distilled"]}
+    row = infinite.measure(design, sets, found, SHORT)
+    kernel = kernels.make_kernel(design.options)
+
+    def share(support, labels, targets):
+        k = np.asarray(kernel(support, support), np.float64)
+        alpha = np.linalg.solve(k + 1e-6 * np.trace(k) / len(k) * np.eye(len(k)), labels)
+        predicted = np.asarray(kernel(targets.images, support)) @ alpha
+        return np.mean(predicted.argmax(axis=1) == targets.labels)
+
+    expected = share(distilled.images, distilled.labels, found.held_out)
+    assert row["distilled"]["held_out"] == pytest.approx(expected, abs=0.004)  # One image.
+    x, y = images.some(found.whole, SHORT.real, jax.random.key(2)).take(slice(None))
+    assert row["whole"]["held_out"] == pytest.approx(share(x, y, found.held_out), abs=0.004)
+    assert row["whole"]["test"] == pytest.approx(share(x, y, found.test), abs=0.004)
+    assert row["whole"]["seconds"] > 0
+
+
+def test_the_small_version_goes_through_and_trains_nothing_twice(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(command, "SMALL", SHORT)
+    arguments = ["--small", f"--runs={tmp_path}"]
+    assert command.main(arguments) == 0
+    printed = capsys.readouterr().out
+    figures = json.loads((tmp_path / "figures.json").read_text())
+    assert (tmp_path / "tables.md").read_text() in printed
+    assert (tmp_path / "ranks.png").stat().st_size > 10_000
+    for kind in ("finite", "infinite"):
+        networks = figures[kind]["networks"]
+        assert list(networks) == [space.name(one) for one in getattr(SHORT, kind)]
+        for row in networks.values():
+            # Chance is a tenth; all real images are worth more than ten of them.
+            assert row["whole"]["test"] > row["random"]["held_out"] > 0.15
+            assert row["compiling"] > 0
+        by = {one["by"]: one for one in figures[kind]["rankings"]}
+        best = max(networks, key=lambda name: networks[name]["distilled"]["held_out"])
+        assert by["distilled"]["best"] == best
+        assert by["distilled"]["test"] == 100 * networks[best]["whole"]["test"]
+    # Eight channels learn more of the whole than two.
+    narrow, wide = figures["finite"]["networks"].values()
+    assert wide["whole"]["held_out"] > narrow["whole"]["held_out"]
+    assert wide["distilled"]["held_out"] > wide["random"]["held_out"]
+
+    def refuse(*_):
+        raise AssertionError("it was trained before")
+
+    again = {kind: (title, refuse) for kind, (title, _) in command.KINDS.items()}
+    monkeypatch.setattr(command, "KINDS", again)
+    (tmp_path / "figures.json").unlink()
+    assert command.main(arguments) == 0
+    assert json.loads((tmp_path / "figures.json").read_text()) == figures
+    # A grid that grows trains what is new.
+    larger = dataclasses.replace(SHORT, infinite=(*SHORT.infinite, Infinite("fc", 3, "ntk", 0.1)))
+    monkeypatch.setattr(command, "SMALL", larger)
+    with pytest.raises(AssertionError, match="trained before"):
+        command.main(arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--dataset=cifar10"], "argument --dataset: invalid choice: 'cifar10'"),
+        (["--fast"], "unrecognized arguments: --fast"),
+        (["--dataset=mnist", "--data=none"], "none"),
+        (["--set=none.npz"], "none.npz does not exist"),
+        (["--set=results/kip_mnist_10_of_others"], "does not exist"),
+    ],
+)
+def test_mistakes_are_told_in_one_line(arguments, told, tmp_path, capsys):
+    assert command.main([*arguments, f"--runs={tmp_path}"]) == 2
+    line = capsys.readouterr().err
+    assert line.startswith("error: ")
+    assert told in line
+    assert line.count("\n") == 1
+
+
+def test_a_set_of_other_data_is_refused_before_anything_is_trained(tmp_path, capsys):
+    shape = (28, 28, 1)
+    fitted = preprocess.fit("standard", np.arange(784, dtype=np.uint8).reshape(1, *shape))
+    images_, labels = np.zeros((10, *shape), np.float32), np.eye(10, dtype=np.float32)
+    description = export.Description(fitted, tuple("0123456789"))
+    export.write_distilled(tmp_path / "mnist.npz", images_, labels, description)
+    assert command.main([f"--set={tmp_path}/mnist.npz", f"--runs={tmp_path}/runs"]) == 2
+    line = capsys.readouterr().err
+    assert "28x28x1" in line
+    assert line.count("\n") == 1
+    assert not (tmp_path / "runs").exists()
+
+
+def test_the_grids_have_at_least_48_different_networks():
+    for search in space.SEARCHES.values():
+        names = [space.name(design) for design in search.finite]
+        assert len(set(names)) == len(names) >= 48
+        kernels_ = [space.name(design) for design in search.infinite]
+        assert len(set(kernels_)) == len(kernels_) >= 30
+
+
+def test_a_network_that_diverges_counts_nothing(real, monkeypatch):
+    found, _ = real
+    work = finite._Work(SHORT.finite[0], found, SHORT)
+    asked = []
+
+    def count_right(states, images, labels, first, last):
+        asked.append((first, last))
+        return np.array([np.nan, 72.0])
+
+    monkeypatch.setattr(work, "trainer", dataclasses.replace(work.trainer, count_right=count_right))
+    assert work.mean_accuracy([None], found.held_out) == pytest.approx(0.5 * 72 / 288, rel=0.01)
+    assert work.mean_accuracy([None], found.test) == pytest.approx(0.5 * 72 / 360, rel=0.01)
+    assert asked == [(0, 3), (3, 7)]  # Batches of a hundred: none of one part counts for the other.
