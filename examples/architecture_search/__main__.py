@@ -19,7 +19,6 @@ import argparse
 import functools
 import sys
 import zlib
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -32,15 +31,13 @@ from examples.architecture_search.kept import Kept, Row
 from examples.architecture_search.space import SEARCHES, SMALL, Search, name
 from kip_flax import export
 from kip_flax.export import Distilled
-from kip_flax.modes.transfer.sets import ImageSet
 from kip_flax.runs import setup
 from kip_flax.runtime import files, hardware, sharding
 from kip_flax.runtime.errors import UserError
 
-Measure = Callable[[Any, dict[str, ImageSet], Images, Search], Row]
-KINDS: dict[str, tuple[str, Measure]] = {
-    "finite": ("Finite networks", finite.measure),
-    "infinite": ("Infinite networks", infinite.measure),
+KINDS = {
+    "finite": ("Finite networks", finite.Networks),
+    "infinite": ("Infinite networks", infinite.Kernels),
 }
 
 
@@ -64,13 +61,14 @@ class Space:
 
     def explored(self, search: Search) -> dict[str, Row]:
         """A row for each network: those that are not kept are trained."""
-        title, measure = KINDS[self.kind]
+        title, make = KINDS[self.kind]
         proxies = images.proxies(self.distilled, self.images, search.seeds)
+        networks = make(proxies, self.images, search)
         designs = getattr(search, self.kind)
         rows = {}
         for number, design in enumerate(designs, 1):
-            own = functools.partial(measure, design, proxies, self.images, search)
-            rows[name(design)] = row = self.kept.row(name(design), own)
+            row = self.kept.row(name(design), functools.partial(networks.measure, design))
+            rows[name(design)] = row
             print(f"{title} {number}/{len(designs)}: {name(design)}: {_words(row)}", flush=True)
         return rows
 

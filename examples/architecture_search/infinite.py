@@ -1,5 +1,6 @@
-"""An infinitely wide network, regressed on each set: what it reaches, and what that takes."""
+"""Infinitely wide networks, regressed on each set: what they reach, and what that takes."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -21,21 +22,27 @@ _REG = 1e-6  # Of `krr.solve`.
 _PER_PASS = 500  # Images that are tested at a time.
 
 
-def measure(design: Infinite, proxies: dict[str, ImageSet], images: Images, search: Search) -> Row:
-    """Kernel ridge regression on the proxies and on real images; a row as of `finite.measure`."""
-    work = _Work(design)
-    row: Row = {}
-    for name, image_set in proxies.items():
-        row[name] = work.on_held_out(image_set, images.held_out)[0]
-    real = some(images.whole, search.real, jax.random.key(2)).take(slice(None))
-    whole = ImageSet(WHOLE, *(part[None] for part in real))
-    row[WHOLE], (alpha,) = work.on_held_out(whole, images.held_out)
-    test = some(images.test, search.tested, jax.random.key(3))
-    row[WHOLE]["test"] = work.accuracy(whole.images[0], alpha, test)[0]
-    return row | {"compiling": work.compiling}
+class Kernels:
+    """Regresses with kernels on sets; arguments as of `finite.Networks`."""
+
+    def __init__(self, proxies: Mapping[str, ImageSet], images: Images, search: Search):
+        self._proxies, self._held_out = proxies, images.held_out
+        real = some(images.whole, search.real, jax.random.key(2)).take(slice(None))
+        self._whole = ImageSet(WHOLE, *(part[None] for part in real))
+        self._test = some(images.test, search.tested, jax.random.key(3))
+
+    def measure(self, design: Infinite) -> Row:
+        """Kernel ridge regression on the proxies and on real images; see `Networks.measure`."""
+        work = _Kernel(design)
+        row: Row = {}
+        for name, image_set in self._proxies.items():
+            row[name] = work.on_held_out(image_set, self._held_out)[0]
+        row[WHOLE], (alpha,) = work.on_held_out(self._whole, self._held_out)
+        row[WHOLE]["test"] = work.accuracy(self._whole.images[0], alpha, self._test)[0]
+        return row | {"compiling": work.compiling}
 
 
-class _Work:
+class _Kernel:
     """The regressions of one kernel."""
 
     def __init__(self, design: Infinite):

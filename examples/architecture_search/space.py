@@ -10,7 +10,30 @@ from ml_collections import ConfigDict
 from configs import bptt_digits, frepo_digits, frepo_mnist, kip_newton_digits, kip_newton_mnist
 from kip_flax import architectures
 from kip_flax.kernels import KernelOptions
-from kip_flax.networks.zoo import ConvNet
+
+
+@dataclass(frozen=True)
+class ConvNet:
+    """A ConvNet of the space that DC searches (Zhao, Mopuri, Bilen, ICLR 2021).
+
+    Attributes:
+        depth: blocks of convolution, normalisation, activation and pooling.
+        width: channels of a block.
+        activation: one of `ACTIVATIONS`.
+        norm: one of `NORMS`.
+        pool: one of `POOLS`, 2x2.
+    """
+
+    depth: int
+    width: int
+    activation: str = "relu"
+    norm: str = "instance"
+    pool: str = "avg"
+
+
+ACTIVATIONS = ("relu", "leaky_relu", "sigmoid")
+NORMS = ("none", "instance")
+POOLS = ("avg", "max")
 
 
 @dataclass(frozen=True)
@@ -36,19 +59,17 @@ class Infinite:
 
 
 def name(design: ConvNet | Infinite) -> str:
-    """'3 x 16 relu instance avg', 'convnet:3 ntk 0.1'."""
+    """'3 x 16, relu, instance norm, avg pool', 'convnet:3 ntk 0.1'."""
     if isinstance(design, Infinite):
         return f"{design.architecture}:{design.depth} {design.get} {design.b_std:g}"
-    words = (design.activation, f"norm {design.norm}", f"pool {design.pool}")
-    return f"{design.depth} x {design.width} {' '.join(words)}"
+    size = f"{design.depth} x {design.width}"
+    return f"{size}, {design.activation}, {design.norm} norm, {design.pool} pool"
 
 
-def finite_grid(
-    depths: tuple[int, ...], widths: tuple[int, ...], pools: tuple[str, ...]
-) -> tuple[ConvNet, ...]:
-    """ConvNets of every combination, with and without instance norm, by ReLU and by sigmoid."""
-    rest = (("relu", "sigmoid"), ("none", "instance"), pools)
-    return tuple(ConvNet(*one) for one in itertools.product(depths, widths, *rest))
+def finite_grid(depths: tuple[int, ...], widths: tuple[int, ...]) -> tuple[ConvNet, ...]:
+    """ConvNets of every combination; those of one depth and width are one compiled program."""
+    every = itertools.product(depths, widths, ACTIVATIONS, NORMS, POOLS)
+    return tuple(ConvNet(*one) for one in every)
 
 
 def infinite_grid(b_stds: tuple[float, ...]) -> tuple[Infinite, ...]:
@@ -102,8 +123,8 @@ class Search:
 
 DIGITS = Search(
     dataset="digits",
-    finite=finite_grid((1, 2, 3), (4, 16), ("none", "avg", "max")),
-    infinite=infinite_grid((0.1, 1.0)),
+    finite=finite_grid((1, 2, 3), (4, 16)),
+    infinite=infinite_grid((0.1,)),
     sets={
         "finite": Distillation(bptt_digits.get_config),
         "infinite": Distillation(kip_newton_digits.get_config),
@@ -114,12 +135,12 @@ DIGITS = Search(
     real=0,
     tested=0,
     seeds=2,
-    steps=1000,
+    steps=600,
     batch=100,
 )
 MNIST = Search(
     dataset="mnist",
-    finite=finite_grid((1, 2, 3), (4, 16), ("avg", "max")),
+    finite=finite_grid((1, 2, 3), (4, 16)),
     infinite=infinite_grid((0.1,)),
     sets={
         "finite": Distillation(frepo_mnist.get_config),
@@ -138,7 +159,7 @@ SEARCHES = {search.dataset: search for search in (DIGITS, MNIST)}
 # In about a minute: six networks and six kernels, sets of a few steps.
 SMALL = replace(
     DIGITS,
-    finite=finite_grid((1,), (2, 8), ("none", "avg"))[::2],
+    finite=finite_grid((1,), (8,))[::2],
     infinite=infinite_grid((0.1,))[::6],
     sets={
         "finite": Distillation(frepo_digits.get_config, {"num_steps": 100}),

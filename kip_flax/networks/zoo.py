@@ -10,7 +10,6 @@ convolution to 32x32 where theirs are.
 import functools
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
@@ -41,64 +40,16 @@ def mlp(shape: Shape, classes: int, rngs: nnx.Rngs, width: int = 128) -> nnx.Seq
     return nnx.Sequential(flatten, first, jax.nn.relu, second, jax.nn.relu, last)
 
 
-@dataclass(frozen=True)
-class ConvNet:
-    """One of the ConvNets that DC searches for the best (Zhao et al., ICLR 2021, appendix).
-
-    Attributes:
-        depth: blocks of convolution, normalisation, activation and pooling.
-        width: channels of a block.
-        activation: one of `ACTIVATIONS`.
-        norm: one of `NORMS`.
-        pool: one of `POOLS`, 2x2.
-    """
-
-    depth: int = 3
-    width: int = 128
-    activation: str = "relu"
-    norm: str = "instance"
-    pool: str = "avg"
-
-
-ACTIVATIONS: dict[str, Layer] = {
-    "relu": jax.nn.relu,
-    "leaky_relu": jax.nn.leaky_relu,
-    "sigmoid": jax.nn.sigmoid,
-}
-NORMS: dict[str, Norm | None] = {"none": None, "instance": instance_norm, "batch": batch_norm}
-POOLS: dict[str, Layer | None] = {"none": None, "avg": avg_pool, "max": max_pool}
-
-
 def convnet(
-    shape: Shape, classes: int, rngs: nnx.Rngs, design: ConvNet = ConvNet()
+    shape: Shape, classes: int, rngs: nnx.Rngs, width: int = 128, depth: int = 3
 ) -> nnx.Sequential:
-    """ConvNet-3: three blocks of convolution, instance norm, ReLU, average pooling; width 128.
-
-    Args:
-        shape: (H, W, C) of the images.
-        classes: outputs.
-        rngs: the random numbers of the weights.
-        design: another ConvNet.
-
-    Raises:
-        UserError: the images are too small for its pools.
-    """
-    activation = ACTIVATIONS[design.activation]
-    norm, pool = NORMS[design.norm], POOLS[design.pool]
-    side = 32 if shape[:2] == (28, 28) else min(shape[:2])
-    if pool and side < 2**design.depth:
-        raise UserError(
-            f"images of {shape[0]}x{shape[1]} pixels are too small for {design.depth} pools: take "
-            f"a smaller depth, or larger images."
-        )
+    """ConvNet-3: three blocks of convolution, instance norm, ReLU, average pooling; width 128."""
     made: list[Layer] = []
     channels = shape[2]
-    for block in range(design.depth):
-        padding = _first_padding(shape, block, 1)
-        made.append(_affine(rngs, channels, design.width, 3, padding=padding))
-        made += [norm(design.width, rngs)] if norm else []
-        made += [activation, pool] if pool else [activation]
-        channels = design.width
+    for block in range(depth):
+        conv = _affine(rngs, channels, width, 3, padding=_first_padding(shape, block, 1))
+        made += [conv, instance_norm(width, rngs), jax.nn.relu, avg_pool]
+        channels = width
     return _with_readout(made, shape, classes, rngs)
 
 
@@ -215,7 +166,7 @@ Build = Callable[[Shape, int, nnx.Rngs], nnx.Sequential]
 _ZOO: dict[str, tuple[Build, int]] = {
     "mlp": (mlp, 1),
     "convnet_in": (convnet, 8),
-    "convnet2_in": (functools.partial(convnet, design=ConvNet(depth=2)), 4),
+    "convnet2_in": (functools.partial(convnet, depth=2), 4),
     "lenet": (lenet, 16),
     "alexnet": (alexnet, 8),
     "vgg11_in": (functools.partial(vgg11, norm=instance_norm), 32),

@@ -1,25 +1,30 @@
 """The search of architectures: ranks by hand, rows that are kept, and the small version."""
 
 import dataclasses
+import functools
 import json
 from collections import Counter
+from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
 from configs import frepo_digits
 from examples.architecture_search import __main__ as command
 from examples.architecture_search import finite, images, infinite, ranks, space
+from examples.architecture_search.convnets import ConvNets, choose
 from examples.architecture_search.kept import Kept
-from examples.architecture_search.space import Distillation, Infinite
+from examples.architecture_search.space import ConvNet, Distillation, Infinite
 from kip_flax import export, kernels, preprocess
-from kip_flax.networks.zoo import ConvNet
+from kip_flax.networks import build, train
 from kip_flax.runtime.errors import UserError
 
 SHORT = dataclasses.replace(
     space.SMALL,
-    finite=(ConvNet(1, 2, "relu", "none", "avg"), ConvNet(1, 8, "relu", "none", "avg")),
+    finite=(ConvNet(1, 8, "sigmoid", "none", "avg"), ConvNet(1, 8, "relu", "none", "max")),
     infinite=tuple(Infinite("fc", depth, get, 0.1) for depth, get in ((1, "ntk"), (2, "nngp"))),
     sets=space.SMALL.sets | {"finite": Distillation(frepo_digits.get_config, {"num_steps": 30})},
 )
@@ -81,7 +86,7 @@ def real():
     fitted = preprocess.fit("standard", loaded[0].known_images)
     x = preprocess.apply(fitted, loaded[1].train_images[:40])
     y = np.eye(10, dtype=np.float32)[loaded[1].train_labels[:40]] - 0.1
-    distilled = export.Distilled("made.npz", x, y, None, preprocess.to_arrays(fitted))
+    distilled = export.Distilled(Path("made.npz"), x, y, None, preprocess.to_arrays(fitted))
     return images.prepared(SHORT, loaded, distilled), distilled
 
 
@@ -104,7 +109,7 @@ def test_kernels_reach_what_a_plain_solve_reaches(real):
     found, distilled = real
     design = Infinite("fc", 2, "nngp", 0.5)
     sets = {"distilled": images.proxies(distilled, found, 1)["distilled"]}
-    row = infinite.measure(design, sets, found, SHORT)
+    row = infinite.Kernels(sets, found, SHORT).measure(design)
     kernel = kernels.make_kernel(design.options)
 
     def share(support, labels, targets):
@@ -135,20 +140,25 @@ def test_the_small_version_goes_through_and_trains_nothing_twice(monkeypatch, tm
         for row in networks.values():
             # Chance is a tenth; all real images are worth more than ten of them.
             assert row["whole"]["test"] > row["random"]["held_out"] > 0.15
-            assert row["compiling"] > 0
+            assert row["whole"]["seconds"] > 0
         by = {one["by"]: one for one in figures[kind]["rankings"]}
         best = max(networks, key=lambda name: networks[name]["distilled"]["held_out"])
         assert by["distilled"]["best"] == best
         assert by["distilled"]["test"] == 100 * networks[best]["whole"]["test"]
-    # Eight channels learn more of the whole than two.
-    narrow, wide = figures["finite"]["networks"].values()
-    assert wide["whole"]["held_out"] > narrow["whole"]["held_out"]
-    assert wide["distilled"]["held_out"] > wide["random"]["held_out"]
+    # Sigmoid takes longer to learn than ReLU, and the second network finds all compiled.
+    slow, fast = figures["finite"]["networks"].values()
+    assert fast["whole"]["held_out"] > slow["whole"]["held_out"] + 0.1
+    assert fast["distilled"]["held_out"] > fast["random"]["held_out"]
+    assert slow["compiling"] > 10 * fast["compiling"]
 
-    def refuse(*_):
-        raise AssertionError("it was trained before")
+    class Refusing:
+        def __init__(self, *_):
+            pass
 
-    again = {kind: (title, refuse) for kind, (title, _) in command.KINDS.items()}
+        def measure(self, design):
+            raise AssertionError(f"{design} is trained")
+
+    again = {kind: (title, Refusing) for kind, (title, _) in command.KINDS.items()}
     monkeypatch.setattr(command, "KINDS", again)
     (tmp_path / "figures.json").unlink()
     assert command.main(arguments) == 0
@@ -156,7 +166,7 @@ def test_the_small_version_goes_through_and_trains_nothing_twice(monkeypatch, tm
     # A grid that grows trains what is new.
     larger = dataclasses.replace(SHORT, infinite=(*SHORT.infinite, Infinite("fc", 3, "ntk", 0.1)))
     monkeypatch.setattr(command, "SMALL", larger)
-    with pytest.raises(AssertionError, match="trained before"):
+    with pytest.raises(AssertionError, match=r"depth=3.* is trained"):
         command.main(arguments)
 
 
@@ -199,16 +209,46 @@ def test_the_grids_have_at_least_48_different_networks():
         assert len(set(kernels_)) == len(kernels_) >= 30
 
 
-def test_a_network_that_diverges_counts_nothing(real, monkeypatch):
+def test_a_network_that_diverges_counts_nothing(real):
     found, _ = real
-    work = finite._Work(SHORT.finite[0], found, SHORT)
-    asked = []
+    networks, asked, design = finite.Networks({}, found, SHORT), [], SHORT.finite[0]
 
     def count_right(states, images, labels, first, last):
         asked.append((first, last))
         return np.array([np.nan, 72.0])
 
-    monkeypatch.setattr(work, "trainer", dataclasses.replace(work.trainer, count_right=count_right))
-    assert work.mean_accuracy([None], found.held_out) == pytest.approx(0.5 * 72 / 288, rel=0.01)
-    assert work.mean_accuracy([None], found.test) == pytest.approx(0.5 * 72 / 360, rel=0.01)
-    assert asked == [(0, 3), (3, 7)]  # Batches of a hundred: none of one part counts for the other.
+    networks._trainers[design.depth, design.width] = train.Trainer(None, None, None, count_right)
+    held_out, test = len(found.held_out.labels), len(found.test.labels)
+    assert networks._accuracy([None], design) == pytest.approx(0.5 * 72 / held_out)
+    assert networks._accuracy([None], design, test=True) == pytest.approx(0.5 * 72 / test)
+    assert asked == [(0, 3), (3, 7)]  # Hundreds: no batch holds images of both.
+
+
+@pytest.mark.parametrize(
+    "design", [ConvNet(2, 3, "sigmoid", "none", "max"), ConvNet(1, 4, "leaky_relu", "instance")]
+)
+def test_a_network_that_is_chosen_is_its_layers_by_hand(design):
+    make = functools.partial(ConvNets, (8, 8, 1), 4, depth=design.depth, width=design.width)
+    net = build.functions(make)
+    params, other = net.init(jax.random.key(0))
+    x = jax.random.normal(jax.random.key(1), (5, 8, 8, 1))
+    found = jax.jit(net.apply)(params, choose(other, design), x)
+
+    flat = jax.tree.leaves(params)
+    module = make(nnx.Rngs(jax.random.key(0)))
+    affine = [layer for layer in module.layers if hasattr(layer, "kernel")]
+    assert len(flat) == 2 * len(affine) + 2 * design.depth  # Scale and shift of the norms.
+    for layer in affine[:-1]:
+        x = jax.lax.conv_general_dilated(
+            x, layer.kernel[...], (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+        )
+        x = x + layer.bias[...]
+        if design.norm == "instance":
+            mean, variance = x.mean((1, 2), keepdims=True), x.var((1, 2), keepdims=True)
+            x = (x - mean) / jnp.sqrt(variance + 1e-5)
+        sigmoid = 1 / (1 + jnp.exp(-x))
+        x = sigmoid if design.activation == "sigmoid" else jnp.where(x > 0, x, 0.01 * x)
+        pool = nnx.max_pool if design.pool == "max" else nnx.avg_pool
+        x = pool(x, (2, 2), (2, 2))
+    expected = x.reshape(5, -1) @ affine[-1].kernel[...] + affine[-1].bias[...]
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)

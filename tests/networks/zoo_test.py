@@ -138,45 +138,6 @@ def test_initial_weights_are_uniform_in_the_fan_in():
     assert float(layer.kernel[...].std()) == pytest.approx(reach / np.sqrt(3), rel=0.01)
 
 
-def test_another_convnet_is_its_layers_by_hand():
-    design = zoo.ConvNet(depth=2, width=3, activation="sigmoid", norm="none", pool="max")
-    net = zoo.convnet((8, 8, 2), 4, nnx.Rngs(0), design)
-    first, second, last = (net.layers[i] for i in (0, 3, 7))
-    x = jax.random.normal(jax.random.key(0), (5, 8, 8, 2), jnp.float32)
-    expected = x
-    for layer in (first, second):
-        arguments = (layer.kernel[...], (1, 1), "SAME")
-        expected = jax.lax.conv_general_dilated(
-            expected, *arguments, dimension_numbers=("NHWC", "HWIO", "NHWC")
-        )
-        expected = 1 / (1 + jnp.exp(-(expected + layer.bias[...])))
-        expected = nnx.max_pool(expected, (2, 2), (2, 2))
-    expected = expected.reshape(5, 12) @ last.kernel[...] + last.bias[...]
-    np.testing.assert_allclose(net(x), expected, rtol=1e-5, atol=1e-6)
-
-
-@pytest.mark.parametrize(
-    ("design", "count"),
-    [
-        (zoo.ConvNet(1, 4, "relu", "none", "none"), conv(3, 1, 4) + dense(64 * 4, 10)),
-        (
-            zoo.ConvNet(3, 4, "leaky_relu", "batch", "avg"),
-            conv(3, 1, 4) + 2 * conv(3, 4, 4) + 3 * norm(4) + dense(4, 10),
-        ),
-    ],
-)
-def test_parameters_of_other_convnets(design, count):
-    assert build.num_parameters(lambda rngs: zoo.convnet((8, 8, 1), 10, rngs, design)) == count
-
-
-def test_a_convnet_with_more_pools_than_pixels_is_refused():
-    zoo.convnet((8, 8, 1), 10, nnx.Rngs(0), zoo.ConvNet(depth=4, width=2, pool="none"))
-    with pytest.raises(
-        UserError, match="8x8 pixels are too small for 4 pools: take a smaller depth"
-    ):
-        zoo.convnet((8, 8, 1), 10, nnx.Rngs(0), zoo.ConvNet(depth=4, width=2))
-
-
 @pytest.mark.parametrize(
     ("name", "side"), [("convnet_in", 7), ("lenet", 15), ("vgg11_bn", 31), ("resnet18_in", 8)]
 )
