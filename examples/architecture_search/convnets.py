@@ -16,11 +16,7 @@ from kip_flax.networks import layers, zoo
 from kip_flax.networks.build import Tree
 
 Layer = Callable[[jax.Array], jax.Array]
-_ACTIVATIONS: dict[str, Layer] = {
-    "relu": jax.nn.relu,
-    "leaky_relu": jax.nn.leaky_relu,
-    "sigmoid": jax.nn.sigmoid,
-}
+_ACTIVATIONS: dict[str, Layer] = {"relu": jax.nn.relu, "sigmoid": jax.nn.sigmoid}
 _POOLS: dict[str, Layer] = {"avg": layers.avg_pool, "max": layers.max_pool}
 
 

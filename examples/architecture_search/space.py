@@ -7,7 +7,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from configs import bptt_digits, frepo_digits, frepo_mnist, kip_newton_digits, kip_newton_mnist
+from configs import frepo_digits, frepo_mnist, kip_newton_digits, kip_newton_mnist
 from kip_flax import architectures
 from kip_flax.kernels import KernelOptions
 
@@ -31,7 +31,7 @@ class ConvNet:
     pool: str = "avg"
 
 
-ACTIVATIONS = ("relu", "leaky_relu", "sigmoid")
+ACTIVATIONS = ("relu", "sigmoid")
 NORMS = ("none", "instance")
 POOLS = ("avg", "max")
 
@@ -126,7 +126,7 @@ DIGITS = Search(
     finite=finite_grid((1, 2, 3), (4, 16)),
     infinite=infinite_grid((0.1,)),
     sets={
-        "finite": Distillation(bptt_digits.get_config),
+        "finite": Distillation(frepo_digits.get_config),
         "infinite": Distillation(kip_newton_digits.get_config),
     },
     held_out=0.2,
@@ -135,7 +135,7 @@ DIGITS = Search(
     real=0,
     tested=0,
     seeds=2,
-    steps=600,
+    steps=500,
     batch=100,
 )
 MNIST = Search(
@@ -159,7 +159,7 @@ SEARCHES = {search.dataset: search for search in (DIGITS, MNIST)}
 # In about a minute: six networks and six kernels, sets of a few steps.
 SMALL = replace(
     DIGITS,
-    finite=finite_grid((1,), (8,))[::2],
+    finite=finite_grid((1,), (8,))[:6],
     infinite=infinite_grid((0.1,))[::6],
     sets={
         "finite": Distillation(frepo_digits.get_config, {"num_steps": 100}),
