@@ -19,9 +19,10 @@ import argparse
 import functools
 import sys
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Protocol
 
 import jax
 
@@ -31,11 +32,21 @@ from examples.architecture_search.kept import Kept, Row
 from examples.architecture_search.space import SEARCHES, SMALL, Search, name
 from kip_flax import export
 from kip_flax.export import Distilled
+from kip_flax.modes.transfer.sets import ImageSet
 from kip_flax.runs import setup
 from kip_flax.runtime import files, hardware, sharding
 from kip_flax.runtime.errors import UserError
 
-KINDS = {
+
+class Measures(Protocol):
+    """What measures one network after the other."""
+
+    def measure(self, design: Any) -> Row:
+        """A row, see `finite.Networks`."""
+
+
+Make = Callable[[dict[str, ImageSet], Images, Search], Measures]
+KINDS: dict[str, tuple[str, Make]] = {
     "finite": ("Finite networks", finite.Networks),
     "infinite": ("Infinite networks", infinite.Kernels),
 }
@@ -89,6 +100,8 @@ def main(argv: list[str] | None = None) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("stopped: the same command goes on from there")
     return 0
 
 
@@ -112,11 +125,13 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
 
 def _search(args: argparse.Namespace, search: Search, runs: Path) -> None:
     loaded = images.load(search, args.data)
-    # Both sets first: a mistake is told before networks are trained.
-    spaces = [
-        _space(kind, given, args.data, search, loaded, runs)
-        for kind, given in (("finite", args.set), ("infinite", args.kernel_set))
-    ]
+    given = {"finite": args.set, "infinite": args.kernel_set}
+    # Files first, and both sets before networks: a mistake is told before the work begins.
+    by_kind = {
+        kind: _space(kind, given[kind], args.data, search, loaded, runs)
+        for kind in sorted(given, key=lambda kind: not given[kind])
+    }
+    spaces = [by_kind[kind] for kind in given]
     print(f"{search.dataset} on {hardware.hardware()}", flush=True)
     found = {KINDS[space.kind][0]: space.explored(search) for space in spaces}
     tables = [
@@ -162,4 +177,5 @@ def _words(row: Row) -> str:
 if __name__ == "__main__":
     sharding.prepare_cpu_devices()
     jax.config.update("jax_num_cpu_devices", hardware.usable_cores())
+    jax.config.update("jax_compilation_cache_dir", str(hardware.cache_folder()))
     sys.exit(main())

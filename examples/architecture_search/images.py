@@ -1,5 +1,6 @@
 """The images of a search, by what they are for, and the sets that stand for the whole."""
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,10 +60,11 @@ def load(search: Search, data_dir: str) -> Loaded:
 def made(search: Search, kind: str, data_dir: str, workdir: Path) -> tuple[Distilled, float]:
     """A set for `kind` of networks that has not seen the held-out images, and its core seconds.
 
-    Its run goes on in `workdir`, if it was begun there.
+    Its run goes on in `workdir`, if it was begun there; the seconds are those of its last part.
 
     Raises:
         UserError: see `distill`.
+        KeyboardInterrupt: the run was told to stop.
     """
     how = search.sets[kind]
     fields = how.fields | {
@@ -75,6 +77,8 @@ def made(search: Search, kind: str, data_dir: str, workdir: Path) -> tuple[Disti
     distilled, took = core_seconds(
         lambda: distill(config=how.get_config(), fields=fields, workdir=str(workdir))
     )
+    if json.loads((workdir / "result.json").read_text())["status"] != "finished":
+        raise KeyboardInterrupt
     kept = Kept(workdir / "core_seconds.json", {})  # Of a set that is finished nothing is made.
     return distilled, kept.row(kind, lambda: {"core_seconds": took})["core_seconds"]
 
