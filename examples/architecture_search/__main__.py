@@ -4,15 +4,15 @@
         [--set=FILE] [--kernel-set=FILE] [--small]
 
 Each network of a grid is trained on a distilled set, on as many random and herding images, and on
-the whole (Zhao, Mopuri, Bilen, ICLR 2021, section 4.2). Infinite networks are ranked too, by
-kernel ridge regression. The question is how far each set orders the networks as the whole does.
+the whole (Zhao, Mopuri, Bilen, ICLR 2021, section 4.2). Infinite networks, NTKs and NNGPs, are
+ranked by kernel ridge regression. The question is how far each set orders them as the whole does.
 The best is chosen on held-out training images; the test images order those trained on the whole.
 
 --dataset is digits, which needs no data, or mnist. --set and --kernel-set take distilled sets for
 the finite and the infinite networks; without them the sets are distilled first. A network that is
-finished is kept in RUNS/finite.json or RUNS/infinite.json and not trained again. The figures go to
-RUNS/figures.json, the tables to RUNS/tables.md, the picture to RUNS/ranks.png. --small takes the
-digits, few networks and few steps.
+finished is kept in RUNS/KIND.json and not trained again. The figures go to RUNS/figures.json, the
+tables to RUNS/tables.md, the picture to RUNS/ranks.png. --small takes the digits, few networks and
+few steps.
 """
 
 import argparse
@@ -48,13 +48,14 @@ class Measures(Protocol):
 Make = Callable[[dict[str, ImageSet], Images, Search], Measures]
 KINDS: dict[str, tuple[str, Make]] = {
     "finite": ("Finite networks", finite.Networks),
-    "infinite": ("Infinite networks", infinite.Kernels),
+    "ntk": ("NTKs", infinite.Kernels),
+    "nngp": ("NNGPs", infinite.Kernels),
 }
 
 
 @dataclass(frozen=True, eq=False)
 class Space:
-    """Networks of one kind, finite or infinite, and what they are ranked by.
+    """Networks of one kind, and what they are ranked by.
 
     Attributes:
         kind: one of `KINDS`.
@@ -75,7 +76,7 @@ class Space:
         title, make = KINDS[self.kind]
         proxies = images.proxies(self.distilled, self.images, search.seeds)
         networks = make(proxies, self.images, search)
-        designs = getattr(search, self.kind)
+        designs = search.grids[self.kind]
         rows = {}
         for number, design in enumerate(designs, 1):
             row = self.kept.row(name(design), functools.partial(networks.measure, design))
@@ -125,7 +126,7 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
 
 def _search(args: argparse.Namespace, search: Search, runs: Path) -> None:
     loaded = images.load(search, args.data)
-    given = {"finite": args.set, "infinite": args.kernel_set}
+    given = {"finite": args.set, "ntk": args.kernel_set, "nngp": args.kernel_set}
     # Files first, and both sets before networks: a mistake is told before the work begins.
     by_kind = {
         kind: _space(kind, given[kind], args.data, search, loaded, runs)
@@ -161,7 +162,7 @@ def _space(
     settings = {
         field: value
         for field, value in vars(search).items()
-        if field not in ("finite", "infinite", "sets")  # A grid may grow.
+        if field not in ("grids", "sets")  # A grid may grow.
     }
     crc = zlib.crc32(distilled.images.tobytes(), zlib.crc32(distilled.labels.tobytes()))
     settings |= {"set": crc, "data": setup.fingerprint(loaded[0])}

@@ -50,9 +50,9 @@ class Networks:
 
         Returns:
             By the name of the set its accuracy on the `held_out` images, 0 to 1, mean over the
-            seeds, and the core `seconds` of training and testing it. With the whole also its
-            accuracy on the `test` images. Apart, the core seconds of `compiling`: 0 where an
-            earlier network has done so.
+            seeds, the `score` that ranks it, which is the same here, and the core `seconds` of
+            training and testing it. With the whole also `test` and `test_score`, those on test
+            images. Apart, the core seconds of `compiling`, which an earlier network may have done.
         """
         row: Row = {"compiling": 0.0}
         for name, image_set in self._proxies.items():
@@ -60,15 +60,17 @@ class Networks:
         whole = self._images.whole.take(slice(None))
         image_set = ImageSet(WHOLE, *(part[None] for part in whole))
         row[WHOLE], states = self._on(image_set, design, row)
-        row[WHOLE]["test"] = self._accuracy(states, design, test=True)
+        accuracy = self._accuracy(states, design, test=True)
+        row[WHOLE] |= {"test": accuracy, "test_score": accuracy}
         return row
 
-    def _on(self, image_set: ImageSet, design: ConvNet, row: Row) -> tuple[Row, list[Tree]]:
+    def _on(self, image_set: ImageSet, design: ConvNet, whole: Row) -> tuple[Row, list[Tree]]:
         """What the seeds reach on held-out images, and their states, round by round."""
-        row["compiling"] += core_seconds(lambda: self._trained(image_set, design, most=0))[1]
+        whole["compiling"] += core_seconds(lambda: self._trained(image_set, design, most=0))[1]
         states, training = core_seconds(lambda: self._trained(image_set, design))
         accuracy, testing = core_seconds(lambda: self._accuracy(states, design))
-        return {"held_out": accuracy, "seconds": training + testing}, states
+        row = {"held_out": accuracy, "score": accuracy, "seconds": training + testing}
+        return row, states
 
     def _trained(self, image_set: ImageSet, design: ConvNet, most: int | None = None) -> list[Tree]:
         """States after the last step, or after `most` steps; those are ready to be tested."""
@@ -105,7 +107,11 @@ class Networks:
             image_set.size,
             self._images.shape[2],
             self._images.mirrorable,
-            {"batch_size": self._search.batch, "num_steps": steps},
+            {
+                "batch_size": self._search.batch,
+                "num_steps": steps,
+                "learning_rate": (self._search.rate,),
+            },
         )
 
     def _trainer(self, design: ConvNet, recipe: Recipe) -> Trainer:

@@ -1,7 +1,10 @@
-"""One picture: each network by a proxy and by the whole."""
+"""One picture: the rank of each network by a proxy and by the whole."""
 
 from collections.abc import Mapping
 from pathlib import Path
+
+import numpy as np
+from scipy import stats
 
 from examples.architecture_search.images import PROXIES, WHOLE
 from examples.architecture_search.kept import Row
@@ -12,14 +15,18 @@ def draw(spaces: Mapping[str, Mapping[str, Row]], path: Path) -> None:
     """A row of panels for each space of networks (title -> rows), a panel for each proxy."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(8, 2.6 * len(spaces)), layout="constrained")
+    figure = Figure(figsize=(7.5, 2.4 * len(spaces)), layout="constrained")
     panels = figure.subplots(len(spaces), len(PROXIES), sharey="row", squeeze=False)
     for line, (title, rows) in zip(panels, spaces.items(), strict=True):
-        whole = [100 * row[WHOLE]["test"] for row in rows.values()]
+        whole = _ranks([row[WHOLE]["test_score"] for row in rows.values()])
         for axes, proxy, ranking in zip(line, PROXIES, rankings(rows), strict=False):
-            axes.scatter([100 * row[proxy]["held_out"] for row in rows.values()], whole, s=9)
+            axes.scatter(_ranks([row[proxy]["score"] for row in rows.values()]), whole, s=9)
             axes.set_title(f"{proxy}: {ranking.spearman:.2f}", fontsize=10)
-        line[0].set_ylabel(f"{title}:\ntest accuracy, whole, %", fontsize=9)
+        line[0].set_ylabel(f"{title}:\nrank by the whole", fontsize=9)
     for axes in panels[-1]:
-        axes.set_xlabel("held-out accuracy, this set, %", fontsize=9)
+        axes.set_xlabel("rank by this set, 1 is best", fontsize=9)
     figure.savefig(path, dpi=150)
+
+
+def _ranks(scores: list[float]) -> np.ndarray:
+    return stats.rankdata([-score for score in scores])

@@ -16,15 +16,17 @@ class Ranking:
 
     Attributes:
         by: name of the set.
-        spearman: correlation of the ranks: accuracy on held-out images of those trained on this
-            set, on test images of those trained on the whole; NaN where one is constant.
-        best: the network that is best on held-out images.
+        spearman: correlation of the ranks: scores on held-out images of those trained on this set,
+            on test images of those trained on the whole; NaN where one is constant.
+        of_accuracies: the same of accuracies in the place of scores.
+        best: the network with the best score on held-out images.
         test: test accuracy of the best when trained on the whole, in percent.
         seconds: core seconds of all trainings and their tests.
     """
 
     by: str
     spearman: float
+    of_accuracies: float
     best: str
     test: float
     seconds: float
@@ -32,21 +34,35 @@ class Ranking:
 
 def rankings(rows: Mapping[str, Row]) -> list[Ranking]:
     """One for each set, the whole last."""
-    reference = [row[WHOLE]["test"] for row in rows.values()]
-    names = list(rows)
+    names, tested = list(rows), _column(rows, WHOLE, "test")
     found = []
     for by in (*PROXIES, WHOLE):
-        accuracies = [row[by]["held_out"] for row in rows.values()]
-        best = int(np.argmax(accuracies))
-        spearman = float(stats.spearmanr(accuracies, reference).statistic)
-        seconds = sum(row[by]["seconds"] for row in rows.values())
-        found.append(Ranking(by, spearman, names[best], 100 * reference[best], seconds))
+        scores = _column(rows, by, "score")
+        best = int(np.argmax(scores))
+        found.append(
+            Ranking(
+                by=by,
+                spearman=_spearman(scores, _column(rows, WHOLE, "test_score")),
+                of_accuracies=_spearman(_column(rows, by, "held_out"), tested),
+                best=names[best],
+                test=100 * tested[best],
+                seconds=sum(_column(rows, by, "seconds")),
+            )
+        )
     return found
+
+
+def _column(rows: Mapping[str, Row], by: str, figure: str) -> list[float]:
+    return [row[by][figure] for row in rows.values()]
+
+
+def _spearman(first: list[float], second: list[float]) -> float:
+    return float(stats.spearmanr(first, second).statistic)
 
 
 def table(title: str, rows: Mapping[str, Row]) -> str:
     """The rankings as a table of markdown, and a line on the best, the mean and compiling."""
-    reference = [100 * row[WHOLE]["test"] for row in rows.values()]
+    reference = [100 * accuracy for accuracy in _column(rows, WHOLE, "test")]
     lines = [
         f"| {title}, ranked by | Spearman | best found | its test accuracy | core seconds |",
         "|---|---|---|---|---|",

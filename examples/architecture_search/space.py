@@ -1,7 +1,7 @@
 """What is searched: finite networks, infinite ones, and how a search goes on each data set."""
 
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -72,13 +72,12 @@ def finite_grid(depths: tuple[int, ...], widths: tuple[int, ...]) -> tuple[ConvN
     return tuple(ConvNet(*one) for one in every)
 
 
-def infinite_grid(b_stds: tuple[float, ...]) -> tuple[Infinite, ...]:
-    """Networks of all families that images of eight pixels a side have room for."""
+def infinite_grid(get: str, b_stds: tuple[float, ...]) -> tuple[Infinite, ...]:
+    """Kernels of all families that images of eight pixels a side have room for."""
     kinds = [(kind, depth) for kind in ("fc", "conv") for depth in (1, 2, 3, 4)]
     kinds += [(kind, depth) for kind in ("convnet", "convnet_plain") for depth in (1, 2, 3)]
     kinds += [("myrtle", 5)]
-    rest = (("ntk", "nngp"), b_stds)
-    return tuple(Infinite(*kind, *one) for kind in kinds for one in itertools.product(*rest))
+    return tuple(Infinite(*kind, get, b_std) for kind in kinds for b_std in b_stds)
 
 
 @dataclass(frozen=True)
@@ -95,8 +94,8 @@ class Search:
 
     Attributes:
         dataset: its name.
-        finite, infinite: what is searched.
-        sets: how the distilled sets for either are made.
+        grids: the networks by kind: 'finite', 'ntk', 'nngp'.
+        sets: how the distilled set for each kind is made.
         held_out: share of the training images that no network is trained on.
         chosen_on: images of those by which the best is chosen.
         whole: training images of the whole; 0: all that are not held out.
@@ -105,11 +104,11 @@ class Search:
         seeds: networks of a design.
         steps: of a training on the whole, of `batch` images each. Few images are trained on for as
             many as the recipe says.
+        rate: of Adam.
     """
 
     dataset: str
-    finite: tuple[ConvNet, ...]
-    infinite: tuple[Infinite, ...]
+    grids: Mapping[str, Sequence[ConvNet] | Sequence[Infinite]]
     sets: Mapping[str, Distillation]
     held_out: float
     chosen_on: int
@@ -119,15 +118,20 @@ class Search:
     seeds: int
     steps: int
     batch: int
+    rate: float
 
 
 DIGITS = Search(
     dataset="digits",
-    finite=finite_grid((1, 2, 3), (4, 16)),
-    infinite=infinite_grid((0.1,)),
+    grids={
+        "finite": finite_grid((1, 2, 3), (4, 16)),
+        "ntk": infinite_grid("ntk", (0.1, 1.0)),
+        "nngp": infinite_grid("nngp", (0.1, 1.0)),
+    },
     sets={
         "finite": Distillation(frepo_digits.get_config),
-        "infinite": Distillation(kip_newton_digits.get_config),
+        "ntk": Distillation(kip_newton_digits.get_config),
+        "nngp": Distillation(kip_newton_digits.get_config, {"kernel.kind": "nngp"}),
     },
     held_out=0.2,
     chosen_on=0,
@@ -135,16 +139,21 @@ DIGITS = Search(
     real=0,
     tested=0,
     seeds=2,
-    steps=500,
+    steps=1000,
     batch=100,
+    rate=5e-3,
 )
 MNIST = Search(
     dataset="mnist",
-    finite=finite_grid((1, 2, 3), (4, 16)),
-    infinite=infinite_grid((0.1,)),
+    grids={
+        "finite": finite_grid((1, 2, 3), (4, 16)),
+        "ntk": infinite_grid("ntk", (0.1,)),
+        "nngp": infinite_grid("nngp", (0.1,)),
+    },
     sets={
         "finite": Distillation(frepo_mnist.get_config),
-        "infinite": Distillation(kip_newton_mnist.get_config),
+        "ntk": Distillation(kip_newton_mnist.get_config),
+        "nngp": Distillation(kip_newton_mnist.get_config, {"kernel.kind": "nngp"}),
     },
     held_out=0.1,
     chosen_on=2000,
@@ -154,16 +163,21 @@ MNIST = Search(
     seeds=2,
     steps=500,
     batch=50,
+    rate=5e-3,
 )
 SEARCHES = {search.dataset: search for search in (DIGITS, MNIST)}
-# In about a minute: six networks and six kernels, sets of a few steps.
+# In about a minute: six networks and eight kernels, sets of a few steps.
 SMALL = replace(
     DIGITS,
-    finite=finite_grid((1,), (8,))[:6],
-    infinite=infinite_grid((0.1,))[::6],
+    grids={
+        "finite": finite_grid((1,), (8,))[:6],
+        "ntk": infinite_grid("ntk", (0.1,))[::4],
+        "nngp": infinite_grid("nngp", (0.1,))[::4],
+    },
     sets={
         "finite": Distillation(frepo_digits.get_config, {"num_steps": 100}),
-        "infinite": Distillation(kip_newton_digits.get_config, {"num_steps": 5}),
+        "ntk": Distillation(kip_newton_digits.get_config, {"num_steps": 5}),
+        "nngp": Distillation(kip_newton_digits.get_config, {"num_steps": 5, "kernel.kind": "nngp"}),
     },
     real=200,
     steps=100,
