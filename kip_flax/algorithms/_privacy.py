@@ -94,7 +94,8 @@ def statement(
 
 
 NOT_COVERED = (
-    "the number of training images, and the choice of the settings",
+    "other runs on the same images, whose epsilons add up, and the choice of the settings",
+    "the number of training images",
     "the test images and the accuracies on them",
     "checkpoints, which hold the random key, and the times of steps",
     "attacks on the rounding of float32 noise (Mironov, CCS 2012), or on JAX's generator, which "

@@ -146,7 +146,11 @@ def check(config: ConfigDict) -> None:
 
 
 def total_steps(config: ConfigDict, train_size: int) -> int:
-    """`num_steps`; with a noise multiplier of its own, as many of them as the budget allows."""
+    """`num_steps`; with a noise multiplier of its own, as many of them as the budget allows.
+
+    Raises:
+        UserError: it allows none.
+    """
     privacy, rate = config.privacy, _rate(config, train_size)
     within, beyond = 0, config.num_steps + 1
     if not privacy.noise_multiplier or not config.num_steps:
@@ -155,6 +159,11 @@ def total_steps(config: ConfigDict, train_size: int) -> int:
         middle = (within + beyond) // 2
         spent = _privacy.epsilon(rate, privacy.noise_multiplier, middle, privacy.delta)
         within, beyond = (middle, beyond) if spent <= privacy.epsilon else (within, middle)
+    if not within:
+        raise UserError(
+            f"privacy.noise_multiplier is {privacy.noise_multiplier}: the first step spends more "
+            f"than privacy.epsilon={privacy.epsilon:g}; take more noise, or 0, which finds it."
+        )
     return within
 
 
