@@ -94,6 +94,7 @@ check_data = kip.check_data
 pairs = kip.pairs
 
 _DEVIATIONS = 3  # By which a drawn batch may be larger than expected and still be one call.
+_MOST = 2**28  # Bytes of the gradients of a call's targets; a few such arrays are in memory.
 
 Metrics = dict[str, jax.Array]
 
@@ -211,7 +212,7 @@ def make_step(problem: Problem) -> Step:
     basis = _basis(config, image_shape)
     dimensions = math.prod(image_shape) if basis is None else len(basis)
     move = pinned(make_move(config, _noise(config, count), basis), mesh)
-    piece = _piece(config.batch_size)
+    piece = _piece(config.batch_size, 4 * config.support.size * math.prod(image_shape))
 
     def step(state: DpState, number: int) -> tuple[DpState, Metrics]:
         key_rows, key_noise = step_keys(state, number)
@@ -340,6 +341,7 @@ def _secret(seed: int, shape_only: bool) -> jax.Array:
     return jnp.asarray(multihost.of_first(np.frombuffer(os.urandom(8), np.uint32)))
 
 
-def _piece(batch_size: int) -> int:
-    """Targets of a call, which is padded: nearly all drawn batches are one."""
-    return math.ceil(batch_size + _DEVIATIONS * math.sqrt(batch_size))
+def _piece(batch_size: int, target_bytes: int) -> int:
+    """Targets of a call, which is padded: nearly all drawn batches are one, if memory allows."""
+    likely = math.ceil(batch_size + _DEVIATIONS * math.sqrt(batch_size))
+    return min(likely, max(1, _MOST // target_bytes))

@@ -18,7 +18,7 @@ from kip_flax.runtime import sharding
 
 IMAGE, CLASSES, SUPPORT = (32, 32, 3), 10, 20
 # Their steps consist of kernel entries and of linear algebra: bfloat16 would spoil either.
-KERNEL_PROGRAMS = ("kip", "kip_solve", "kip_newton", "ls", "evaluation")
+KERNEL_PROGRAMS = ("kip", "kip_solve", "kip_newton", "dp_kip", "ls", "evaluation")
 
 
 def targets(count):
