@@ -64,7 +64,7 @@ def start(config, problem):
     return sharding.replicate(problem.mesh, state)
 
 
-@pytest.mark.parametrize("devices", [1, 2])
+@pytest.mark.parametrize("devices", [1, pytest.param(2, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("learned", [True, False])
 def test_all_targets_without_noise_and_clipping_are_a_step_of_descent(devices, learned):
     """Against JAX's gradient of the KIP loss. All targets are drawn."""

@@ -165,6 +165,7 @@ def short(monkeypatch):
     monkeypatch.setattr(command, "SETTINGS", {**settings.SETTINGS, "digits": SHORT})
 
 
+@pytest.mark.slow
 def test_the_small_version_goes_through_and_goes_on(short, tmp_path, capsys):
     arguments = ["--small", f"--runs={tmp_path}", "--orders=1", "--memories=random,kip"]
     assert command.main(arguments) == 0

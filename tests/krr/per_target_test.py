@@ -45,7 +45,7 @@ def one_at_a_time(kernel, images, labels, batch):
     ("spec", "implementation"),
     [
         (architectures.fc(2), "xla"),
-        (architectures.convnet(1), "xla"),
+        pytest.param(architectures.convnet(1), "xla", marks=pytest.mark.slow),
         (architectures.convnet(1), "cpu"),
     ],
 )
