@@ -29,7 +29,7 @@ class ConvNets(nnx.Sequential):
 
     def __init__(self, shape: zoo.Shape, classes: int, rngs: nnx.Rngs, *, depth: int, width: int):
         super().__init__(*zoo.convnet(shape, classes, rngs, width, depth).layers)
-        self.choice = Choice(jnp.zeros(3))
+        self.choice = Choice(jnp.zeros(3, jnp.float32))
 
     def __call__(self, x: jax.Array) -> jax.Array:
         *blocks, flatten, readout = self.layers

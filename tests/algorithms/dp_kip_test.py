@@ -243,8 +243,8 @@ def test_a_noise_multiplier_ends_the_run_when_the_budget_is_spent():
     assert spent[0] <= 3 < spent[1]
     config.num_steps = total - 1
     assert dp_kip.total_steps(config, 1000) == total - 1
-    config.privacy.noise_multiplier = 0.1
-    with pytest.raises(UserError, match=r"the first step spends more than privacy.epsilon=3"):
+    config.privacy.epsilon = 1e-3
+    with pytest.raises(UserError, match=r"first step spends more than privacy.epsilon=0.001"):
         dp_kip.total_steps(config, 1000)
 
 
