@@ -57,6 +57,8 @@ def _column(rows: Mapping[str, Row], by: str, figure: str) -> list[float]:
 
 
 def _spearman(first: list[float], second: list[float]) -> float:
+    if min(len(set(first)), len(set(second))) < 2:
+        return float("nan")
     return float(stats.spearmanr(first, second).statistic)
 
 
