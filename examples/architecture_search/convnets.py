@@ -31,7 +31,7 @@ class ConvNets(nnx.Sequential):
         super().__init__(*zoo.convnet(shape, classes, rngs, width, depth).layers)
         self.choice = Choice(jnp.zeros(3, jnp.float32))
 
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: jax.Array) -> jax.Array:  # type: ignore[override]  # Of images alone.
         *blocks, flatten, readout = self.layers
         activation, norm, pool = jnp.round(self.choice[...]).astype(jnp.int32)
         for convolution, normalise in zip(blocks[::4], blocks[1::4], strict=True):
@@ -50,4 +50,4 @@ def choose(other: Tree, design: ConvNet) -> Tree:
         NORMS.index(design.norm),
         POOLS.index(design.pool),
     )
-    return jax.tree.map(lambda leaf: jnp.zeros_like(leaf) + np.float32(places), other)
+    return jax.tree.map(lambda leaf: jnp.zeros_like(leaf) + np.array(places, np.float32), other)

@@ -119,9 +119,10 @@ class Networks:
         key = (design.depth, design.width)
         if key not in self._trainers:
             shape, classes = self._images.shape, self._images.test.num_classes
-            sizes = {"depth": design.depth, "width": design.width}
-            net = build.functions(functools.partial(ConvNets, shape, classes, **sizes))
-            self._trainers[key] = train.make_trainer(net, recipe, self._mesh)
+            make = functools.partial(
+                ConvNets, shape, classes, depth=design.depth, width=design.width
+            )
+            self._trainers[key] = train.make_trainer(build.functions(make), recipe, self._mesh)
         return self._trainers[key]
 
     def _trainings(self, image_set: ImageSet, recipe: Recipe, seeds: list[int]) -> train.Trainings:

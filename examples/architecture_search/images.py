@@ -97,8 +97,8 @@ def prepared(search: Search, loaded: Loaded, distilled: Distilled) -> Images:
         (halved.test_images, halved.test_labels, search.chosen_on, keys[1]),
         (dataset.test_images, dataset.test_labels, 0, keys[0]),
     )
-    found = (_drawn(fitted, dataset.num_classes, *part) for part in parts)
-    return Images(*found, mirrorable=dataset.mirrorable)
+    whole, held_out, test = (_drawn(fitted, dataset.num_classes, *part) for part in parts)
+    return Images(whole, held_out, test, dataset.mirrorable)
 
 
 def proxies(distilled: Distilled, images: Images, draws: int) -> dict[str, ImageSet]:

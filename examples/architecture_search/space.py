@@ -108,7 +108,7 @@ class Search:
     """
 
     dataset: str
-    grids: Mapping[str, Sequence[ConvNet] | Sequence[Infinite]]
+    grids: Mapping[str, Sequence[ConvNet | Infinite]]
     sets: Mapping[str, Distillation]
     held_out: float
     chosen_on: int
