@@ -26,7 +26,7 @@ from scipy.integrate import quad
 from scipy.stats import norm
 
 from configs import default
-from kip_flax import algorithms, data, kernels, krr
+from kip_flax import algorithms, data, kernels, krr, preprocess
 from kip_flax.algorithms import base, dp_kip
 from kip_flax.algorithms.base import Support
 from kip_flax.data import Targets
@@ -142,10 +142,8 @@ def _problem(epsilon: float | None) -> tuple[base.Problem, Targets]:
     config.privacy.clip = 1e3 if epsilon is None else 0.05  # The former clips nothing.
     config.privacy.epsilon = epsilon or 1.0
     digits = data.load_dataset("digits")
-
-    def centred(images: np.ndarray) -> np.ndarray:
-        return ((images / 255 - 0.5) / 0.25).astype(np.float32)
-
+    fitted = preprocess.fit("centred", digits.train_images)
+    centred = functools.partial(preprocess.apply, fitted)
     rows = data.balanced_draw(digits.train_labels, IMAGES, 10, jax.random.key(0))
     targets = Targets(centred(digits.train_images[rows]), digits.train_labels[rows], 10)
     test = Targets(centred(digits.test_images), digits.test_labels, 10)
@@ -176,7 +174,7 @@ def _distil(
     )
     for number in range(STEPS):
         drawn = members & (rng.random(members.shape) < RATE)
-        sums = add(zeros, *dp_kip.moved(states), x, y, drawn.astype(np.float32))
+        sums = add(zeros, *states.current, x, y, drawn.astype(np.float32))
         step_keys = jax.vmap(functools.partial(jax.random.fold_in, data=number))(keys)
         states, _ = move(states, sums, jax.random.key_data(step_keys))
     return states.support

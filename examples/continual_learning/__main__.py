@@ -256,16 +256,7 @@ def _listed(
     return found
 
 
-def _set_up_jax() -> None:
-    """As `main.py` does: a device per core, float64, programs kept from one call to the next."""
-    import jax
-
-    sharding.prepare_cpu_devices()
-    jax.config.update("jax_num_cpu_devices", hardware.usable_cores())
-    jax.config.update("jax_enable_x64", jax.default_backend() != "tpu")
-    jax.config.update("jax_compilation_cache_dir", str(hardware.cache_folder()))
-
-
 if __name__ == "__main__":
-    _set_up_jax()
+    sharding.prepare_cpu_devices()
+    sharding.configure_jax()
     sys.exit(main())

@@ -69,24 +69,23 @@ def noise_multiplier(rate: float, steps: int, budget: float, delta: float) -> fl
 
 
 def statement(
-    rate: float, noise: float, steps: int, privacy: dict[str, Any], secret: bool
+    rate: float, noise: float, steps: int, delta: float, clip: float, secret: bool
 ) -> dict[str, Any]:
     """What the file and the card of a set say about it.
 
     Args:
-        rate, noise, steps: as for `epsilon`.
-        privacy: `delta` and `clip`.
+        rate, noise, steps, delta: as for `epsilon`.
+        clip: the largest norm of a target's gradient.
         secret: whether the noise came from the operating system. If it did not, epsilon is
             infinite: whoever knows the seed can take the noise away.
     """
-    delta = privacy["delta"]
     return {
         "epsilon": epsilon(rate, noise, steps, delta) if secret else None,
         "delta": delta,
         "steps": steps,
         "sampling_rate": rate,
         "noise_multiplier": noise,
-        "clip": privacy["clip"],
+        "clip": clip,
         "neighbours": "one training image added or removed",
         "accountant": f"{_PACKAGE} {metadata.version(_PACKAGE)}, privacy loss distributions",
         "not_covered": [*NOT_COVERED, *([] if secret else [_NO_SECRET])],

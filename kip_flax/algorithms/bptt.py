@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
-from kip_flax.algorithms import _pooled, base, kip
+from kip_flax.algorithms import _averaged, _pooled, base, kip
 from kip_flax.algorithms._pooled import PooledState
 from kip_flax.algorithms.base import Facts, Problem, Step
 from kip_flax.data import Dataset, augment
@@ -73,7 +73,7 @@ def _check_fields(fields: Any) -> None:
             f"bptt.window is {fields['bptt.window']} and networks live for {fields['bptt.life']} "
             f"steps: take a shorter window, or a longer bptt.life."
         )
-    _pooled.check_average("bptt.average", fields["bptt.average"])
+    _averaged.check_average("bptt.average", fields["bptt.average"])
     named.spec_of(fields["bptt.network"], "fc", 1)
 
 

@@ -14,7 +14,6 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -22,8 +21,9 @@ import optax
 from ml_collections import ConfigDict
 from scipy.fft import dct
 
-from kip_flax.algorithms import _privacy, kip
-from kip_flax.algorithms.base import Problem, Step, Support, kernel_options, make_optimizer, pinned
+from kip_flax.algorithms import _averaged, _privacy, kip
+from kip_flax.algorithms._averaged import AveragedState
+from kip_flax.algorithms.base import Problem, Step, kernel_options, make_optimizer, pinned
 from kip_flax.kernels import jacobian
 from kip_flax.kernels.sharded import shard_jacobian
 from kip_flax.krr import per_target
@@ -54,10 +54,7 @@ def _check(fields: Any) -> None:
             f"privacy.delta is {fields['privacy.delta']}: it must be below 1, and should be below "
             f"1 / training images."
         )
-    if not 0 <= fields["privacy.average"] < 1:
-        raise UserError(
-            f"privacy.average is {fields['privacy.average']}: it must be at least 0 and below 1."
-        )
+    _averaged.check_average("privacy.average", fields["privacy.average"])
 
 
 SECTION = Section(
@@ -99,29 +96,14 @@ _MOST = 2**28  # Bytes of the gradients of a call's targets; a few such arrays a
 Metrics = dict[str, jax.Array]
 
 
-class DpState(flax.struct.PyTreeNode):
+class DpState(AveragedState):
     """The learned support, its optimiser, and the random key.
 
     Attributes:
-        step: () int32, steps taken.
-        params: {'images': (S, H, W, C)} and, where labels are learned, 'labels': (S, classes).
-        labels: (S, classes), those in use unless they are learned.
-        opt_state: optax state of `params`.
-        average: like `params`: the exponential mean of the last sets, which is exported.
         secret: (2,) uint32, the key of all draws and of all noise.
     """
 
-    step: jax.Array
-    params: dict[str, jax.Array]
-    labels: jax.Array
-    opt_state: Any
-    average: dict[str, jax.Array]
     secret: jax.Array
-
-    @property
-    def support(self) -> Support:
-        """Support images (S, H, W, C) and labels (S, classes)."""
-        return self.average["images"], self.average.get("labels", self.labels)
 
 
 def check(config: ConfigDict) -> None:
@@ -174,7 +156,8 @@ def declared(config: ConfigDict, train_size: int, step: int) -> dict[str, Any]:
         _rate(config, train_size),
         _noise(config, train_size),
         step,
-        {"delta": config.privacy.delta, "clip": config.privacy.clip},
+        config.privacy.delta,
+        config.privacy.clip,
         secret=config.privacy.noise_seed < 0,
     )
 
@@ -184,17 +167,10 @@ def init(config: ConfigDict, images: jax.Array, labels: jax.Array) -> DpState:
     rows = jnp.asarray(images, jnp.float32).reshape(len(images), -1)
     basis = _basis(config, images.shape[1:])
     smooth = rows if basis is None else product(product(rows, basis.T), basis)
-    params = {"images": config.privacy.start_std * smooth.reshape(images.shape)}
-    if config.support.learn_labels:
-        params["labels"] = jnp.asarray(labels, jnp.float32)
-    return DpState(
-        step=jnp.zeros((), jnp.int32),
-        params=params,
-        labels=jnp.asarray(labels, jnp.float32),
-        opt_state=make_optimizer(config).init(params),
-        average=dict(params),
-        secret=_secret(config.privacy.noise_seed, shape_only=isinstance(images, jax.core.Tracer)),
-    )
+    start = config.privacy.start_std * smooth.reshape(images.shape)
+    secret = _secret(config.privacy.noise_seed, shape_only=isinstance(images, jax.core.Tracer))
+    fields = _averaged.first_fields(config, start, labels, config.privacy.average)
+    return DpState(**fields, secret=secret)
 
 
 def prepare(config: ConfigDict, say: Callable[[str], None]) -> None:
@@ -217,7 +193,7 @@ def make_step(problem: Problem) -> Step:
     def step(state: DpState, number: int) -> tuple[DpState, Metrics]:
         key_rows, key_noise = step_keys(state, number)
         rows = poisson_draw(count, rate, key_rows)
-        images, labels = moved(state)
+        images, labels = state.current
         shapes = (len(images), dimensions), labels.shape
         sums = sharding.replicate(mesh, Sums(*(jnp.zeros(s, jnp.float32) for s in shapes)))
         for start in range(0, len(rows), piece):
@@ -228,11 +204,6 @@ def make_step(problem: Problem) -> Step:
         return move(state, sums, noise_key)
 
     return step
-
-
-def moved(state: DpState) -> Support:
-    """The set that steps move, images and labels, without the average."""
-    return state.params["images"], state.params.get("labels", state.labels)
 
 
 def step_keys(state: DpState, number: int) -> tuple[jax.Array, jax.Array]:
@@ -290,15 +261,7 @@ def make_move(
         grads = {"images": rows.reshape(state.params["images"].shape)}
         if "labels" in state.params:
             grads["labels"] = noisy(sums.labels, keys[1])
-        updates, opt_state = tx.update(grads, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
-        steps = state.step.astype(jnp.float32)
-        share = 1 - jnp.minimum(decay, (1 + steps) / (10 + steps))
-        average = jax.tree.map(lambda old, new: old + share * (new - old), state.average, params)
-        state = state.replace(
-            step=state.step + 1, params=params, opt_state=opt_state, average=average
-        )
-        return state, {"grad_norm": optax.tree.norm(grads)}
+        return state.moved(tx, grads, decay), {"grad_norm": optax.tree.norm(grads)}
 
     return move
 

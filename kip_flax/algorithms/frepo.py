@@ -18,7 +18,7 @@ import optax
 from ml_collections import ConfigDict
 
 from kip_flax import krr
-from kip_flax.algorithms import _pooled, base, kip
+from kip_flax.algorithms import _averaged, _pooled, base, kip
 from kip_flax.algorithms._pooled import PooledState
 from kip_flax.algorithms.base import Facts, Problem, Step, Support
 from kip_flax.data import Dataset
@@ -60,7 +60,7 @@ FACTS = Facts(
 
 
 def _check_fields(fields: Any) -> None:
-    _pooled.check_average("frepo.average", fields["frepo.average"])
+    _averaged.check_average("frepo.average", fields["frepo.average"])
     named.spec_of(fields["frepo.network"], "fc", 1)
 
 

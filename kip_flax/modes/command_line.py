@@ -125,19 +125,12 @@ def _command(console: Console) -> modes.Command:
 
 
 def _set_up_jax(cpu_devices: int) -> None:
-    """One CPU device per core (or as many as asked for), float64 where the hardware has it.
-
-    Compiled programs are kept in the user's cache folder: a resumed run starts in seconds.
-    """
-    import jax
-
-    from kip_flax.runtime import hardware, multihost, sharding
+    """Joins the other processes, if there are any, and configures JAX."""
+    from kip_flax.runtime import multihost, sharding
 
     sharding.prepare_cpu_devices()
     multihost.start(FLAGS.coordinator_address, FLAGS.num_processes, FLAGS.process_id)
-    jax.config.update("jax_num_cpu_devices", cpu_devices or hardware.usable_cores())
-    jax.config.update("jax_enable_x64", jax.default_backend() != "tpu")
-    jax.config.update("jax_compilation_cache_dir", str(hardware.cache_folder()))
+    sharding.configure_jax(cpu_devices)
 
 
 def _exit_with(message: str) -> NoReturn:

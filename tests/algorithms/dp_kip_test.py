@@ -74,7 +74,7 @@ def test_all_targets_without_noise_and_clipping_are_a_step_of_descent(devices, l
     )
     problem = make_problem(config, devices)
     state = start(config, problem)
-    images, labels = (jnp.asarray(np.asarray(part)) for part in dp_kip.moved(state))
+    images, labels = (jnp.asarray(np.asarray(part)) for part in state.current)
     x, y = problem.targets.take(np.arange(COUNT))
 
     def loss(images, labels):
@@ -83,7 +83,7 @@ def test_all_targets_without_noise_and_clipping_are_a_step_of_descent(devices, l
 
     gradients = jax.grad(loss, argnums=(0, 1))(images, labels)
     after, _ = dp_kip.make_step(problem)(state, 1)
-    moved = dp_kip.moved(after)
+    moved = after.current
     for new, old, gradient in zip(moved, (images, labels), gradients, strict=True):
         expected = -gradient if learned or new is moved[0] else 0 * gradient
         largest = np.abs(gradient).max()
@@ -98,7 +98,7 @@ def test_a_run_with_a_target_less_differs_by_the_clip_at_most():
     problem = make_problem(config)
     state = start(config, problem)
     add = jax.jit(dp_kip.make_add(problem))
-    images, labels = dp_kip.moved(state)
+    images, labels = state.current
     x, y = problem.targets.take(np.arange(COUNT))
 
     def total(weights):
