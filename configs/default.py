@@ -126,6 +126,9 @@ def get_config() -> ConfigDict:
     config.newton.damping = 0.1
     # Directions that a step is made of.
     config.newton.iterations = 100
+    # Images that a step moves, in turn, a divisor of support.size; labels are solved for with all.
+    # Memory and gradients follow it. 0: all.
+    config.newton.block = 0
 
     # FRePo: networks that are trained on the support, and whose last features regress the targets.
     config.frepo = ConfigDict()

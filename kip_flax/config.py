@@ -35,6 +35,7 @@ _SINCE: dict[str, Any] = {
     "support.frozen": 0.0,
     "dataset.classes": (),
     "dataset.preprocess_from": "",
+    "newton.block": 0,
 }
 
 

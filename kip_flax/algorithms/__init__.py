@@ -12,7 +12,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from kip_flax.algorithms.base import SECTION, Facts
+from kip_flax.algorithms.base import SECTION, Facts, KeptGradients
 from kip_flax.runtime import plugins
 from kip_flax.runtime.fields import Section
 
@@ -62,12 +62,9 @@ def published_step(name: str, step: int) -> int:
     return _hook(name, "published_step", _published_step)(step)
 
 
-def kept_gradients(config: ConfigDict) -> int:
-    """How many directions in the support images a step keeps with the gradients of all pairs.
-
-    0 for a step that keeps no more than the sum of the gradients.
-    """
-    return _hook(config.algorithm, "kept_gradients", lambda config: 0)(config)
+def kept_gradients(config: ConfigDict) -> KeptGradients:
+    """What a step keeps of the gradients of all pairs; zeros where it keeps only their sum."""
+    return _hook(config.algorithm, "kept_gradients", lambda config: KeptGradients(0, 0))(config)
 
 
 def declared(config: ConfigDict, train_size: int, step: int) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -36,6 +36,15 @@ SECTION = Section(
     minima={"optimizer.warmup_steps": 0, "optimizer.momentum": 0},
     above_zero=("optimizer.learning_rate",),
 )
+
+
+class KeptGradients(NamedTuple):
+    """Of a step that keeps the gradients of all pairs: in how many images, and how many directions
+    in those images beside them."""
+
+    images: int
+    directions: int
+
 
 State = Any  # An algorithm's own pytree, with `step` and, in most, `support`.
 Step = Callable[[Any, int], tuple[Any, dict[str, jax.Array]]]

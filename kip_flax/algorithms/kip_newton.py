@@ -8,17 +8,18 @@ from ml_collections import ConfigDict
 
 from kip_flax import data
 from kip_flax.algorithms import kip, kip_solve
-from kip_flax.algorithms.base import Problem, Step, Support, kernel_options
+from kip_flax.algorithms.base import KeptGradients, Problem, Step, Support, kernel_options
 from kip_flax.algorithms.kip import KipState, Metrics
 from kip_flax.kernels import jacobian
 from kip_flax.kernels.sharded import shard_jacobian
 from kip_flax.krr import gauss_newton, residuals
 from kip_flax.krr.gauss_newton import Iterate
+from kip_flax.runtime.errors import UserError
 from kip_flax.runtime.fields import Section
 
 SECTION = Section(
-    {"newton.damping": float, "newton.iterations": int},
-    minima={"newton.iterations": 1},
+    {"newton.damping": float, "newton.iterations": int, "newton.block": int},
+    minima={"newton.iterations": 1, "newton.block": 0},
     above_zero=("newton.damping",),
 )
 FACTS = dataclasses.replace(
@@ -29,9 +30,17 @@ check_data = kip.check_data
 
 
 def check(config: ConfigDict) -> None:
-    """Raises UserError if labels that are solved for fit all of a batch."""
+    """Raises UserError if labels that are solved for fit all of a batch, or blocks do not fit."""
     if config.support.learn_labels:
         kip_solve.check_targets(config)
+    size, block = config.support.size, config.newton.block
+    if block and size % block:
+        divisors = (n for n in range(1, size + 1) if size % n == 0)
+        near = min(divisors, key=lambda n: abs(n - block))
+        raise UserError(
+            f"newton.block is {block} and support.size {size}: blocks must divide the images: "
+            f"take {near}, or 0 for all."
+        )
 
 
 def init(config: ConfigDict, images: jax.Array, labels: jax.Array) -> KipState:
@@ -72,7 +81,7 @@ def make_step(problem: Problem) -> Step:
     make = residuals.with_solved_labels if learned else residuals.with_fixed_labels
     of_batch = make(problem.kernel, of_pairs, config.reg)
     key = jax.random.fold_in(problem.key, 1)
-    step = gauss_newton.make_step(of_batch, config.newton.iterations, key)
+    step = gauss_newton.make_step(of_batch, config.newton.iterations, key, config.newton.block)
 
     def update(
         state: KipState, x_t: jax.Array, y_t: jax.Array, weights: jax.Array
@@ -97,7 +106,7 @@ def label_targets(config: ConfigDict, train_size: int) -> int:
 
 
 def pairs(config: ConfigDict, train_size: int) -> int:
-    """Kernel entries with their gradients of a step."""
+    """Kernel entries of a step."""
     del train_size
     size = config.support.size
     return size * (config.batch_size + (0 if config.support.learn_labels else size))
@@ -108,6 +117,6 @@ def labels(learn_labels: bool) -> str:
     return "solved" if learn_labels else "fixed"
 
 
-def kept_gradients(config: ConfigDict) -> int:
-    """Directions in the support images that the linear solver of a step keeps."""
-    return config.newton.iterations
+def kept_gradients(config: ConfigDict) -> KeptGradients:
+    """The gradients in the images that a step moves, and the directions of its linear solver."""
+    return KeptGradients(config.newton.block or config.support.size, config.newton.iterations)

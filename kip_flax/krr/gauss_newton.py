@@ -11,6 +11,9 @@ Marquardt; More, 1978, for the ratio of gains). And the batch is a sample of the
 A step fits some of the noise of its batch. The noise averages out over steps, so the images to use
 are an average over the steps (Polyak and Juditsky, SIAM J. Control Optim. 1992), weighted by the
 cube of the step's number (polynomial-decay averaging: Shamir and Zhang, ICML 2013).
+
+A step may move a block of the images, drawn in turn (block coordinate descent). Its gradients take
+the memory of the block, and the batch can be as much larger.
 """
 
 from collections.abc import Callable
@@ -52,10 +55,10 @@ Step = Callable[[Iterate, jax.Array, jax.Array, jax.Array], tuple[Iterate, Metri
 
 
 class Trial(NamedTuple):
-    """A step that was tried.
+    """A step that was tried. B images of the S move.
 
     Attributes:
-        images: (S, H, W, C), after the step, or as they were if it was refused.
+        images: (B, H, W, C), after the step, or as they were if it was refused.
         ratio: (), its gain as a share of the predicted one; 0 if it was refused.
         damping, length: (), those of the step.
         least: (), the least damping of the next trial, or of the next step.
@@ -82,13 +85,14 @@ def init(images: jax.Array, labels: jax.Array, least_damping: float) -> Iterate:
     )
 
 
-def make_step(residuals: Residuals, iterations: int, key: jax.Array) -> Step:
+def make_step(residuals: Residuals, iterations: int, key: jax.Array, block: int = 0) -> Step:
     """`step(iterate, x_t, y_t, weights) -> (iterate, metrics)`, compiled.
 
     Args:
         residuals: those of solved or of fixed labels; on a mesh where wanted.
         iterations: directions that a step is made of.
-        key: of the signs that say what fitting noise looks like.
+        key: of the blocks, and of the signs that say what fitting noise looks like.
+        block: images that a step moves, a divisor of their number; 0: all.
 
     Retry with more damping while the GCV loss does not fall. Skip the step after six trials, or
     where no gain is predicted. Metrics are the loss and accuracy before it, the norm
@@ -99,8 +103,11 @@ def make_step(residuals: Residuals, iterations: int, key: jax.Array) -> Step:
     def step(
         iterate: Iterate, x_t: jax.Array, y_t: jax.Array, weights: jax.Array
     ) -> tuple[Iterate, Metrics]:
-        images, labels, batch = iterate.images, iterate.labels, Batch(x_t, y_t, weights)
-        now, model = residuals.linearise(images, labels, batch)
+        moving = block or len(iterate.images)
+        order = _moving_first(len(iterate.images), moving, iterate.number, key)
+        images, labels = iterate.images[order], iterate.labels[order]
+        now, model, loss = residuals(images, labels, Batch(x_t, y_t, weights), moving)
+        images = images[:moving]
         entries = jnp.sum(weights) * y_t.shape[1]
         signs = jax.random.fold_in(key, iterate.number)
         path, noise = damping.paths(model, now.residuals, signs, iterations)
@@ -110,7 +117,7 @@ def make_step(residuals: Residuals, iterations: int, key: jax.Array) -> Step:
             choice = damping.choose(path, noise, mean, carry.least)
             way = choice.length * path.solution(choice.damping * mean)
             moved = images + way.reshape(images.shape)
-            left = residuals.loss(moved, labels, batch) / now.loss
+            left = loss(moved) / now.loss
             gain = 1 - damping.gcv_loss(left, choice.noise)
             hopeless = 1 - choice.predicted_loss < _LEAST_GAIN
             taken = (gain > 0) & ~hopeless  # False where it is not finite.
@@ -135,10 +142,23 @@ def make_step(residuals: Residuals, iterations: int, key: jax.Array) -> Step:
             "gain_ratio": end.ratio,
         }
         number = iterate.number + 1
-        average = _averaged(iterate.average, end.images, number)
-        return Iterate(number, end.images, labels, end.least, average), metrics
+        images = iterate.images.at[order[:moving]].set(end.images)
+        average = _averaged(iterate.average, images, number)
+        return Iterate(number, images, iterate.labels, end.least, average), metrics
 
     return jax.jit(step, donate_argnums=0)
+
+
+def _moving_first(size: int, moving: int, number: jax.Array, key: jax.Array) -> jax.Array:
+    """(size,), the images with those that step `number` moves ahead of the others.
+
+    Every image moves once before one moves again.
+    """
+    if moving == size:
+        return jnp.arange(size)
+    steps = size // moving  # Of one pass over the images.
+    order = jax.random.permutation(jax.random.fold_in(key, number // steps), size)
+    return jnp.roll(order, -moving * (number % steps))
 
 
 def _averaged(average: jax.Array, images: jax.Array, number: jax.Array) -> jax.Array:

@@ -5,8 +5,11 @@ stay. Each kind gives the loss of some images, and the linear model of the resid
 Gauss-Newton step needs.
 
 Solved labels: Golub and Pereyra (SIAM J. Numer. Anal. 1973), in the form of Kaufman (BIT 1975),
-which leaves out the second derivative. Shapes: S support images, T targets, C classes, P numbers an
-image.
+which leaves out the second derivative.
+
+A step moves the first B of the support images. Those that stay need their kernel entries alone, so
+gradients and their memory follow B. Labels are solved for with all images.
+Shapes: S support images, T targets, C classes, P numbers an image.
 """
 
 from collections.abc import Callable
@@ -45,16 +48,16 @@ class Fit(NamedTuple):
 
 
 class Model(Protocol):
-    """The residuals as a linear function of the images."""
+    """The residuals as a linear function of the images that move."""
 
     def forward(self, direction: jax.Array) -> jax.Array:
-        """The change (T, C) of the residuals along a direction (S, P)."""
+        """The change (T, C) of the residuals along a direction (B, P)."""
 
     def transpose(self, residuals: jax.Array) -> jax.Array:
-        """The transpose of `forward`: (T, C) to (S, P)."""
+        """The transpose of `forward`: (T, C) to (B, P)."""
 
     def diagonal(self) -> jax.Array:
-        """(S,), about the diagonal of `transpose` after `forward`, with alpha held.
+        """(B,), about the diagonal of `transpose` after `forward`, with alpha held.
 
         Each entry is the mean over an image's numbers.
         """
@@ -63,16 +66,22 @@ class Model(Protocol):
         """The part of residuals (T, C) that no labels can take away."""
 
 
-class Residuals(NamedTuple):
-    """Functions of support images (S, H, W, C), labels (S, C) and a batch.
+class Around(NamedTuple):
+    """The residuals around some images.
 
     Attributes:
-        loss: the KIP loss alone.
-        linearise: the fit, and the model around it.
+        fit: what the images predict.
+        model: how the residuals change as the first B images move.
+        loss: the KIP loss () with other images (B, H, W, C) in the place of the first B.
     """
 
-    loss: Callable[[jax.Array, jax.Array, Batch], jax.Array]
-    linearise: Callable[[jax.Array, jax.Array, Batch], tuple[Fit, Model]]
+    fit: Fit
+    model: Model
+    loss: Callable[[jax.Array], jax.Array]
+
+
+# Support images (S, H, W, C), labels (S, C), a batch and B to the residuals around the images.
+Residuals = Callable[[jax.Array, jax.Array, Batch, int], Around]
 
 
 def with_solved_labels(kernel: Kernel, jacobian: Jacobian, reg: float) -> Residuals:
@@ -86,49 +95,60 @@ def with_solved_labels(kernel: Kernel, jacobian: Jacobian, reg: float) -> Residu
         alpha = label_solve.solution(sums, reg)
         return sums.gram, alpha, _fit(k_ts, alpha, batch)
 
-    def loss(images: jax.Array, labels: jax.Array, batch: Batch) -> jax.Array:
+    def around(images: jax.Array, labels: jax.Array, batch: Batch, moving: int) -> Around:
         del labels
-        return best(kernel(batch.x, images), batch)[2].loss
-
-    def linearise(images: jax.Array, labels: jax.Array, batch: Batch) -> tuple[Fit, Model]:
-        del labels
-        k_ts, dk = jacobian(batch.x, images)
+        moved, dk = jacobian(batch.x, images[:moving])
+        stay = _columns(kernel, batch.x, images[moving:])
+        k_ts = _beside(moved, stay)
         gram, alpha, fit = best(k_ts, batch)
         weighted = k_ts.astype(gram.dtype) * batch.weights[:, None]
         # Of S columns, not of T: a solve for all targets would gather them from all devices.
         basis = product(weighted, krr.inverse_factor(krr.add_ridge(gram, reg / len(gram))).T)
-        return fit, SolvedModel(_flat(dk), _single(alpha), _single(basis), batch.weights)
+        alpha = _single(alpha[:moving])
+        model = SolvedModel(_flat(dk), alpha, _single(basis), batch.weights)
 
-    return Residuals(loss, linearise)
+        def loss(others: jax.Array) -> jax.Array:
+            return best(_beside(kernel(batch.x, others), stay), batch)[2].loss
+
+        return Around(fit, model, loss)
+
+    return around
 
 
 def with_fixed_labels(kernel: Kernel, jacobian: Jacobian, reg: float) -> Residuals:
     """Residuals with the labels given. `reg` is relative to the mean of the diagonal of K_ss."""
 
-    def loss(images: jax.Array, labels: jax.Array, batch: Batch) -> jax.Array:
-        alpha = krr.solve(kernel(images, images), labels, reg)
-        return _fit(kernel(batch.x, images), alpha, batch).loss
-
-    def linearise(images: jax.Array, labels: jax.Array, batch: Batch) -> tuple[Fit, Model]:
-        k_ts, dk_ts = jacobian(batch.x, images)
-        k_ss, dk_ss = jacobian(images, images)
+    def around(images: jax.Array, labels: jax.Array, batch: Batch, moving: int) -> Around:
+        resting = images[moving:]
+        moved_ts, dk_ts = jacobian(batch.x, images[:moving])
+        moved_ss, dk_ss = jacobian(images, images[:moving])
+        stay_ts = _columns(kernel, batch.x, resting)
+        stay_ss = kernel(resting, resting) if len(resting) else None
+        k_ts, k_ss = _beside(moved_ts, stay_ts), _bordered(moved_ss, stay_ss)
         alpha = krr.solve(k_ss, labels, reg)
         inverse = krr.solve(k_ss, jnp.eye(len(k_ss)), reg)
         reach = product(k_ts, inverse) * batch.weights[:, None]
         share = jnp.float32(reg / len(k_ss))
         derivatives = _flat(dk_ts), _flat(dk_ss)
         model = FixedModel(*derivatives, _single(alpha), _single(reach), batch.weights, share)
-        return _fit(k_ts, alpha, batch), model
 
-    return Residuals(loss, linearise)
+        def loss(others: jax.Array) -> jax.Array:
+            own = kernel(others, others)
+            columns = jnp.concatenate([own, kernel(resting, others)]) if len(resting) else own
+            alpha = krr.solve(_bordered(columns, stay_ss), labels, reg)
+            return _fit(_beside(kernel(batch.x, others), stay_ts), alpha, batch).loss
+
+        return Around(_fit(k_ts, alpha, batch), model, loss)
+
+    return around
 
 
 class SolvedModel(NamedTuple):
     """The linear model with solved labels.
 
     Attributes:
-        dk: (S, T, P), the derivative of K_ts in the images.
-        alpha: (S, C): predictions are K_ts alpha.
+        dk: (B, T, P), the derivative of K_ts in the images that move.
+        alpha: (B, C): predictions are K_ts alpha, here of those images.
         basis: (T, S), orthonormal columns that span those of K_ts.
         weights: (T,), 0 where a target is padding.
     """
@@ -159,8 +179,8 @@ class FixedModel(NamedTuple):
     """The linear model with fixed labels: K_ss and its ridge move with the images.
 
     Attributes:
-        dk: (S, T, P), the derivative of K_ts in the images.
-        dk_ss: (S, S, P); [s, i] is that of k(x_i, x_s) in x_s, x_i held.
+        dk: (B, T, P), the derivative of K_ts in the images that move.
+        dk_ss: (B, S, P); [s, i] is that of k(x_i, x_s) in x_s, x_i held.
         alpha: (S, C): predictions are K_ts alpha.
         reach: (T, S), K_ts K_ss^-1.
         weights: (T,), 0 where a target is padding.
@@ -177,17 +197,20 @@ class FixedModel(NamedTuple):
     def forward(self, direction: jax.Array) -> jax.Array:
         moved = _product("stp,sp->ts", self.dk, direction) * self.weights[:, None]
         half = _product("sip,sp->is", self.dk_ss, direction)
-        moved = moved - _product("ti,is->ts", self.reach, self._whole(half))
-        return _product("ts,sc->tc", moved, self.alpha)
+        half = jnp.pad(half, ((0, 0), (0, len(half) - len(self.dk))))
+        bent = _product("ti,is->ts", self.reach, self._whole(half))
+        moved = _product("ts,sc->tc", moved, self.alpha[: len(self.dk)])
+        return moved - _product("ts,sc->tc", bent, self.alpha)
 
     def transpose(self, residuals: jax.Array) -> jax.Array:
+        moving = len(self.dk)
         back = _product("tc,sc->st", residuals, self.alpha)
         half = _product("st,ti->si", back, self.reach)
-        moved = _product("st,stp->sp", back * self.weights, self.dk)
-        return moved - _product("si,sip->sp", self._whole(half), self.dk_ss)
+        moved = _product("st,stp->sp", back[:moving] * self.weights, self.dk)
+        return moved - _product("si,sip->sp", self._whole(half)[:moving], self.dk_ss)
 
     def diagonal(self) -> jax.Array:
-        return _diagonal(self.dk, self.alpha, self.weights)
+        return _diagonal(self.dk, self.alpha[: len(self.dk)], self.weights)
 
     def free(self, residuals: jax.Array) -> jax.Array:
         return residuals
@@ -212,6 +235,24 @@ def _diagonal(dk: jax.Array, alpha: jax.Array, weights: jax.Array) -> jax.Array:
     # second dk down (jaxlib 0.10, CPU).
     squares = product(jnp.mean(jnp.square(dk), axis=2), weights)
     return squares * jnp.sum(alpha**2, axis=1)
+
+
+def _columns(kernel: Kernel, x: jax.Array, images: jax.Array) -> jax.Array | None:
+    """The kernel of x with the images that stay; None where all move."""
+    return kernel(x, images) if len(images) else None
+
+
+def _beside(moved: jax.Array, stay: jax.Array | None) -> jax.Array:
+    """K_ts (T, S) from its columns of the images that move, and of those that stay."""
+    return moved if stay is None else jnp.concatenate([moved, stay], axis=1)
+
+
+def _bordered(moved: jax.Array, stay: jax.Array | None) -> jax.Array:
+    """K_ss from its columns (S, B) of the images that move, and K of those that stay."""
+    if stay is None:
+        return moved
+    moving = moved.shape[1]
+    return jnp.block([[moved[:moving], moved[moving:].T], [moved[moving:], stay]])
 
 
 def _flat(dk: jax.Array) -> jax.Array:

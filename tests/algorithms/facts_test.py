@@ -79,9 +79,11 @@ def test_label_solve_changes_labels_in_one_published_step():
 
 def test_gauss_newton_keeps_gradients():
     config = default.get_config()
-    assert algorithms.kept_gradients(config) == 0
+    assert algorithms.kept_gradients(config) == (0, 0)
     config.algorithm = "kip_newton"
-    assert algorithms.kept_gradients(config) == config.newton.iterations
+    assert algorithms.kept_gradients(config) == (config.support.size, config.newton.iterations)
+    config.newton.block = 2
+    assert algorithms.kept_gradients(config) == (2, config.newton.iterations)
 
 
 @pytest.mark.parametrize("name", ["", "mine", "mine.none", "json", "antigravity.no"])

@@ -8,6 +8,7 @@ from kip_flax import algorithms, export, krr
 from kip_flax import config as config_lib
 from kip_flax.algorithms import kip_newton
 from kip_flax.modes.train import mode as train
+from kip_flax.runtime.errors import UserError
 
 
 def newton(**changes):
@@ -33,12 +34,14 @@ def check_images(workdir, state):
     assert np.abs(found - state.support[0]).max() > 1e-3
 
 
-def test_a_run_goes_on_to_the_same_bits(quick_kernels, tmp_path, monkeypatch):
-    whole = train.train_and_evaluate(newton(), str(tmp_path / "whole"))
+@pytest.mark.parametrize("block", [pytest.param(0, marks=pytest.mark.slow), 2])
+def test_a_run_goes_on_to_the_same_bits(quick_kernels, tmp_path, monkeypatch, block):
+    config = newton(newton__block=block)
+    whole = train.train_and_evaluate(config, str(tmp_path / "whole"))
     with monkeypatch.context() as patch:
         stop_at(patch, 2)
-        train.train_and_evaluate(newton(), str(tmp_path / "parts"))
-    parts = train.train_and_evaluate(newton(), str(tmp_path / "parts"))
+        train.train_and_evaluate(config, str(tmp_path / "parts"))
+    parts = train.train_and_evaluate(config, str(tmp_path / "parts"))
     assert_same(parts, whole)
     assert artefacts(tmp_path / "parts") == artefacts(tmp_path / "whole")
     check_images(tmp_path / "whole", whole)
@@ -55,6 +58,12 @@ def test_fixed_labels_stay_and_the_set_says_so(quick_kernels, tmp_path):
         "fixed",
         "solved",
     ]
+
+
+def test_blocks_that_do_not_divide_the_images_are_refused():
+    with pytest.raises(UserError, match="take 5, or 0 for all"):
+        config_lib.validate(newton(newton__block=4))
+    config_lib.validate(newton(newton__block=5))
 
 
 def test_its_fields_decide_nothing_elsewhere_and_the_optimiser_nothing_here():

@@ -12,9 +12,9 @@ from kip_flax.krr import damping, gauss_newton
 from kip_flax.runtime import sharding
 
 
-def stepper(kind, kernel=KERNEL, jacobian=JACOBIAN):
+def stepper(kind, kernel=KERNEL, jacobian=JACOBIAN, block=0):
     residuals = residuals_of(kind, kernel, jacobian)
-    return gauss_newton.make_step(residuals, iterations=50, key=jax.random.key(0))
+    return gauss_newton.make_step(residuals, iterations=50, key=jax.random.key(0), block=block)
 
 
 def first(images, labels):
@@ -70,6 +70,26 @@ def test_a_batch_of_noise_is_left_out_and_changes_nothing():
         state, metrics = step(state, *batch)
     assert float(metrics["gain_ratio"]) == 0
     assert float(state.damping) <= damping.DAMPINGS[-1]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_blocks_move_in_turn_and_lower_the_loss_elsewhere(kind):
+    batches, others = learnable()
+    images, labels = batches[0].x[:4], batches[0].y[:4]
+    state, step, moved = first(images, labels), stepper(kind, block=2), []
+    begin = losses[kind](images, labels, others)
+    for batch in batches:
+        before = np.array(state.images)
+        state, metrics = step(state, *batch)
+        changed = np.any(before != np.array(state.images), axis=(1, 2, 3))
+        moved.append(set(np.flatnonzero(changed)))
+        expected = losses[kind](before, labels, batch)
+        assert float(metrics["loss"]) == pytest.approx(expected, rel=1e-4)
+    assert all(len(each) == 2 for each in moved)
+    assert all(one | other == {0, 1, 2, 3} for one, other in zip(*[iter(moved)] * 2, strict=True))
+    assert len({tuple(sorted(each)) for each in moved}) > 2  # Drawn anew for every pass.
+    assert losses[kind](np.array(state.images), labels, others) < 0.8 * begin
+    np.testing.assert_array_equal(state.labels, labels)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -11,6 +11,7 @@ import quick
 from configs import kip_digits
 from kip_flax import architectures as arch
 from kip_flax import data
+from kip_flax.algorithms.base import KeptGradients
 from kip_flax.kernels import KernelOptions
 from kip_flax.kernels.plan import make_plan
 from kip_flax.modes.plan import arithmetic, probe
@@ -74,16 +75,19 @@ def test_pairs_of_a_step():
     assert kip.pairs == len({(i, j) for i in range(10) for j in range(210) if j >= i})
     assert ls.pairs == 2000
     assert kip.flops_per_pair == 4 * ls.flops_per_pair
+    block = arithmetic.cost(spec, shape, support=10, targets=200, gradient=True, moving=2)
+    assert block.pairs == kip.pairs
+    assert block.flops_per_pair == pytest.approx((0.2 * 4 + 0.8) * ls.flops_per_pair)
 
 
 def test_gradients_of_pairs_kept_apart_are_counted():
     images = np.zeros((300, 8, 8, 1), np.uint8)
     dataset = data.Dataset("some", images, np.zeros(300, int), images, np.zeros(300, int), ())
     summed, apart = (
-        arithmetic.memory(arch.conv(1), dataset, 10, 200, devices=2, directions=directions)
-        for directions in (0, 30)
+        arithmetic.memory(arch.conv(1), dataset, 10, 200, 2, KeptGradients(*kept))
+        for kept in ((0, 0), (5, 30))
     )
-    gradients, basis = (np.zeros((10, n, 8, 8, 1), np.float32) for n in (100, 30))
+    gradients, basis = (np.zeros((5, n, 8, 8, 1), np.float32) for n in (100, 30))
     assert apart.device - summed.device == gradients.nbytes + 4 * basis.nbytes
     assert apart.host == summed.host
 

@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from kip_flax import architectures as arch
+from kip_flax.algorithms.base import KeptGradients
 from kip_flax.data import Dataset
 from kip_flax.kernels import KernelOptions
 from kip_flax.kernels.plan import KernelPlan, make_plan
@@ -45,13 +46,23 @@ class Memory:
 
 
 def cost(
-    spec: arch.Spec, image_shape: tuple[int, int, int], support: int, targets: int, gradient: bool
+    spec: arch.Spec,
+    image_shape: tuple[int, int, int],
+    support: int,
+    targets: int,
+    gradient: bool,
+    moving: int = 0,
 ) -> Cost:
-    """Of one step: `support` x `targets` pairs and, with `gradient`, half of support x support."""
+    """Of one step: `support` x `targets` pairs and, with `gradient`, half of support x support.
+
+    `moving`: images of the support that a step differentiates, where it is not all of them.
+    """
     flops = pair_flops(make_plan(KernelOptions(spec), image_shape), image_shape[2])
     if not gradient:
         return Cost(support * targets, flops)
-    return Cost(support * targets + support * (support + 1) // 2, _WITH_GRADIENT * flops)
+    share = (moving or support) / support
+    flops *= share * _WITH_GRADIENT + 1 - share
+    return Cost(support * targets + support * (support + 1) // 2, flops)
 
 
 def pair_flops(plan: KernelPlan, channels: int) -> float:
@@ -73,12 +84,17 @@ def pair_flops(plan: KernelPlan, channels: int) -> float:
 
 
 def memory(
-    spec: arch.Spec, dataset: Dataset, support: int, targets: int, devices: int, directions: int
+    spec: arch.Spec,
+    dataset: Dataset,
+    support: int,
+    targets: int,
+    devices: int,
+    kept: KeptGradients,
 ) -> Memory:
     """The data set twice, as bytes and preprocessed; what a device holds in a step.
 
-    `directions`: what a Gauss-Newton step is made of, for which the gradients of all pairs are kept
-    as well as two bases, each with its rotation; 0 where only the sum of gradients is kept.
+    `kept`: of a Gauss-Newton step, which keeps the gradients of all pairs, and of its directions
+    two bases, each with its rotation; zeros where only the sum of gradients is kept.
     """
     image = int(np.prod(dataset.image_shape))
     train, test = len(dataset.train_labels), len(dataset.test_labels)
@@ -87,7 +103,7 @@ def memory(
     tile = tiles.bytes_per_lane(plan) * tiles.lanes_for(plan, share) if plan.convolutional else 0
     state = 4 * 4 * support * image  # Images, gradient, and the optimiser's two.
     held = state + 4 * share * image + 4 * 8 * share * support + 8 * support**2
-    apart = 4 * (share + 4 * directions) * support * image if directions else 0
+    apart = 4 * (share + 4 * kept.directions) * kept.images * image
     return Memory(5 * (train + test) * image, held + tile + apart)
 
 

@@ -108,10 +108,11 @@ def plan_run(config: ConfigDict, console: Console | None = None) -> Forecast:
 def _words(config: ConfigDict, dataset: Dataset, mesh: Mesh, found: Forecast) -> str:
     spec = architectures.build(config.kernel.architecture, config.kernel.depth)
     differentiates = algorithms.facts(config.algorithm).differentiates
-    cost = arithmetic.cost(spec, dataset.image_shape, found.support, found.targets, differentiates)
+    shape, kept = dataset.image_shape, algorithms.kept_gradients(config)
+    sizes = found.support, found.targets
+    cost = arithmetic.cost(spec, shape, *sizes, differentiates, kept.images)
     devices = mesh.shape["data"] * mesh.shape["support"]
-    directions = algorithms.kept_gradients(config)
-    memory = arithmetic.memory(spec, dataset, found.support, found.targets, devices, directions)
+    memory = arithmetic.memory(spec, dataset, *sizes, devices, kept)
     one_step, one_test = found.step.at(found.targets), found.evaluation.at(found.evaluated)
     tested = f"{found.tests} test images"
     if found.labelled:
