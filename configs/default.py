@@ -99,6 +99,9 @@ def get_config() -> ConfigDict:
     config.batch_size = 500
     # KIP: updates of the support; DC, DSA: of the images. LS makes one pass over the training set.
     config.num_steps = 1000
+    # Hours after which a run ends, evaluated and exported, if num_steps come no sooner; all its
+    # parts together, without loading data. Schedules end then too. 0: no limit.
+    config.time_limit = 0.0
     # Regulariser of kernel ridge regression, in units of the kernel's mean diagonal. LS solves for
     # the labels with the same number as an absolute one, as published: leave it small there.
     config.reg = 1e-6
@@ -126,8 +129,8 @@ def get_config() -> ConfigDict:
     config.newton.damping = 0.1
     # Directions that a step is made of.
     config.newton.iterations = 100
-    # Images that a step moves, in turn, a divisor of support.size; labels are solved for with all.
-    # Memory and gradients follow it. 0: all.
+    # Images that move at once, a divisor of support.size: a step takes one block after the other.
+    # The memory of gradients follows it. 0: all.
     config.newton.block = 0
 
     # FRePo: networks that are trained on the support, and whose last features regress the targets.

@@ -20,6 +20,7 @@ from kip_flax.runtime.fields import Section
 # what is computed. A name that ends in a dot stands for all fields below it.
 _FREE = (
     "num_steps",
+    "time_limit",
     "mesh.",
     "checkpoint.",
     "eval.",
@@ -78,6 +79,7 @@ SECTION = Section(
         "support.frozen": float,
         "batch_size": int,
         "num_steps": int,
+        "time_limit": float,
         "reg": float,
         "mesh.data": int,
         "mesh.support": int,
@@ -98,6 +100,7 @@ SECTION = Section(
         "support.size": 1,
         "batch_size": 1,
         "num_steps": 0,
+        "time_limit": 0,
         "reg": 0,
         "support.frozen": 0,
         "mesh.cpu_devices": 0,
@@ -159,14 +162,21 @@ def identity(config: ConfigDict | dict[str, Any]) -> dict[str, Any]:
     facts = algorithms.facts(flat["algorithm"])
     read = facts.sections
     idle = tuple(f"{name}." for name in algorithms.sections() if name not in read)
-    cosine = flat["optimizer.schedule"] != "constant" and "optimizer" in read
-    length_decides = cosine or facts.fixed_length
+    length = length_decides(flat)
     return {
         name: value
         for name, value in flat.items()
-        if (not name.startswith((*_FREE, *idle)) or (length_decides and name == "num_steps"))
+        if (not name.startswith((*_FREE, *idle)) or (length and name == "num_steps"))
         and (name not in _SINCE or value != _SINCE[name])
     }
+
+
+def length_decides(config: ConfigDict | dict[str, Any]) -> bool:
+    """Whether steps depend on `num_steps`: a schedule ends there, or the algorithm says so."""
+    flat = flatten(config)
+    facts = algorithms.facts(flat["algorithm"])
+    cosine = flat["optimizer.schedule"] != "constant" and "optimizer" in facts.sections
+    return cosine or facts.fixed_length
 
 
 def from_a_file(config: ConfigDict) -> bool:

@@ -139,7 +139,12 @@ def pairs(config: ConfigDict, train_size: int) -> int:
 
 
 def check(config: ConfigDict) -> None:
-    """Raises UserError if the configuration augments."""
+    """Raises UserError if the configuration augments or limits the time."""
+    if config.time_limit:
+        raise UserError(
+            f"time_limit is {config.time_limit:g} and ls makes one pass over the training images, "
+            f"with the labels at its end: take 0; a stopped run goes on by the same command."
+        )
     if config.augment:
         raise UserError(
             f"augment is {config.augment!r}: Label Solve does not augment: leave it empty."

@@ -12,8 +12,8 @@ A step fits some of the noise of its batch. The noise averages out over steps, s
 are an average over the steps (Polyak and Juditsky, SIAM J. Control Optim. 1992), weighted by the
 cube of the step's number (polynomial-decay averaging: Shamir and Zhang, ICML 2013).
 
-A step may move a block of the images, drawn in turn (block coordinate descent). Its gradients take
-the memory of the block, and the batch can be as much larger.
+A step may move the images block by block, each block with the others where they are by then
+(Gauss-Seidel). The gradients take the memory of a block, and the batch can be as much larger.
 """
 
 from collections.abc import Callable
@@ -23,7 +23,7 @@ import jax
 import jax.numpy as jnp
 
 from kip_flax.krr import damping
-from kip_flax.krr.residuals import Batch, Residuals
+from kip_flax.krr.residuals import Batch, Entries, Residuals
 
 Metrics = dict[str, jax.Array]
 
@@ -55,10 +55,11 @@ Step = Callable[[Iterate, jax.Array, jax.Array, jax.Array], tuple[Iterate, Metri
 
 
 class Trial(NamedTuple):
-    """A step that was tried. B images of the S move.
+    """A step of a block that was tried.
 
     Attributes:
         images: (B, H, W, C), after the step, or as they were if it was refused.
+        entries: of the kernel, with those images.
         ratio: (), its gain as a share of the predicted one; 0 if it was refused.
         damping, length: (), those of the step.
         least: (), the least damping of the next trial, or of the next step.
@@ -66,11 +67,28 @@ class Trial(NamedTuple):
     """
 
     images: jax.Array
+    entries: Entries
     ratio: jax.Array
     damping: jax.Array
     length: jax.Array
     least: jax.Array
     number: jax.Array
+
+
+class Support(NamedTuple):
+    """The support between the blocks of a step; the block that moves next comes first.
+
+    Attributes:
+        images: (S, H, W, C).
+        labels: (S, C).
+        entries: of the kernel; None where all images move at once.
+        least: (), the least damping of the next block.
+    """
+
+    images: jax.Array
+    labels: jax.Array
+    entries: Entries | None
+    least: jax.Array
 
 
 def init(images: jax.Array, labels: jax.Array, least_damping: float) -> Iterate:
@@ -90,75 +108,108 @@ def make_step(residuals: Residuals, iterations: int, key: jax.Array, block: int 
 
     Args:
         residuals: those of solved or of fixed labels; on a mesh where wanted.
-        iterations: directions that a step is made of.
+        iterations: directions that the step of a block is made of.
         key: of the blocks, and of the signs that say what fitting noise looks like.
-        block: images that a step moves, a divisor of their number; 0: all.
+        block: images that move at once, a divisor of their number; 0: all.
 
-    Retry with more damping while the GCV loss does not fall. Skip the step after six trials, or
-    where no gain is predicted. Metrics are the loss and accuracy before it, the norm
-    of the gradient, the damping and length (share of the way) of the step, and its gain in the GCV
-    loss as a share of the predicted one (0 where no step was taken).
+    Retry with more damping while the GCV loss does not fall. Skip the block after six trials, or
+    where no gain is predicted. Metrics are the loss and accuracy before the step, the norm of the
+    gradient, and means over the blocks: damping and length (share of the way) of the step, and its
+    gain in the GCV loss as a share of the predicted one (0 where no step was taken).
     """
 
     def step(
         iterate: Iterate, x_t: jax.Array, y_t: jax.Array, weights: jax.Array
     ) -> tuple[Iterate, Metrics]:
-        moving = block or len(iterate.images)
-        order = _moving_first(len(iterate.images), moving, iterate.number, key)
-        images, labels = iterate.images[order], iterate.labels[order]
-        now, model, loss = residuals(images, labels, Batch(x_t, y_t, weights), moving)
-        images = images[:moving]
-        entries = jnp.sum(weights) * y_t.shape[1]
-        signs = jax.random.fold_in(key, iterate.number)
-        path, noise = damping.paths(model, now.residuals, signs, iterations)
-        mean = jnp.mean(model.diagonal())
+        size, batch = len(iterate.images), Batch(x_t, y_t, weights)
+        own_key = jax.random.fold_in(key, iterate.number)
+        moving = block or size
+        order = jax.random.permutation(own_key, size) if moving < size else jnp.arange(size)
+        images = iterate.images[order]
+        entries = residuals.entries(images, batch) if moving < size else None
+        support = Support(images, iterate.labels[order], entries, iterate.damping)
 
-        def attempt(carry: Trial) -> Trial:
-            choice = damping.choose(path, noise, mean, carry.least)
-            way = choice.length * path.solution(choice.damping * mean)
-            moved = images + way.reshape(images.shape)
-            left = loss(moved) / now.loss
-            gain = 1 - damping.gcv_loss(left, choice.noise)
-            hopeless = 1 - choice.predicted_loss < _LEAST_GAIN
-            taken = (gain > 0) & ~hopeless  # False where it is not finite.
-            ratio = jnp.where(taken, gain / (1 - choice.predicted_loss), 0)
-            least = _next_least(carry.least, choice.damping, ratio, taken, hopeless)
-            moved = jnp.where(taken, moved, images)
-            number = jnp.where(hopeless, _TRIALS, carry.number + 1)
-            return Trial(moved, ratio, choice.damping, choice.length, least, number)
+        def of_block(support: Support, number: jax.Array) -> tuple[Support, Metrics]:
+            signs = own_key if moving == size else jax.random.fold_in(own_key, number)
+            moved, metrics = _move_first(residuals, iterations, signs, support, batch, moving)
+            return _next_first(moved, moving), metrics
 
-        def refused(carry: Trial) -> jax.Array:
-            return (carry.ratio <= 0) & (carry.number < _TRIALS)
-
-        none = jnp.zeros_like(now.loss)
-        start = Trial(images, none, none, none, iterate.damping, jnp.int32(0))
-        end = jax.lax.while_loop(refused, attempt, start)
-        metrics = {
-            "loss": now.loss,
-            "accuracy": now.accuracy,
-            "grad_norm": jnp.linalg.norm(path.parts) / entries,
-            "damping": end.damping,
-            "length": end.length,
-            "gain_ratio": end.ratio,
-        }
+        support, metrics = jax.lax.scan(of_block, support, jnp.arange(size // moving))
         number = iterate.number + 1
-        images = iterate.images.at[order[:moving]].set(end.images)
+        images = iterate.images.at[order].set(support.images)
         average = _averaged(iterate.average, images, number)
-        return Iterate(number, images, iterate.labels, end.least, average), metrics
+        moved = Iterate(number, images, iterate.labels, support.least, average)
+        return moved, _summary(metrics)
 
     return jax.jit(step, donate_argnums=0)
 
 
-def _moving_first(size: int, moving: int, number: jax.Array, key: jax.Array) -> jax.Array:
-    """(size,), the images with those that step `number` moves ahead of the others.
+def _move_first(
+    residuals: Residuals,
+    iterations: int,
+    signs: jax.Array,
+    support: Support,
+    batch: Batch,
+    moving: int,
+) -> tuple[Support, Metrics]:
+    """A step of the first `moving` images of the support, and what it measured."""
+    images, labels, known, least = support
+    now, model, entries, tried = residuals.around(images, labels, batch, moving, known)
+    first = images[:moving]
+    path, noise = damping.paths(model, now.residuals, signs, iterations)
+    mean = jnp.mean(model.diagonal())
 
-    Every image moves once before one moves again.
-    """
-    if moving == size:
-        return jnp.arange(size)
-    steps = size // moving  # Of one pass over the images.
-    order = jax.random.permutation(jax.random.fold_in(key, number // steps), size)
-    return jnp.roll(order, -moving * (number % steps))
+    def attempt(carry: Trial) -> Trial:
+        choice = damping.choose(path, noise, mean, carry.least)
+        way = choice.length * path.solution(choice.damping * mean)
+        moved = first + way.reshape(first.shape)
+        loss, with_moved = tried(moved)
+        gain = 1 - damping.gcv_loss(loss / now.loss, choice.noise)
+        hopeless = 1 - choice.predicted_loss < _LEAST_GAIN
+        taken = (gain > 0) & ~hopeless  # False where it is not finite.
+        ratio = jnp.where(taken, gain / (1 - choice.predicted_loss), 0)
+        least = _next_least(carry.least, choice.damping, ratio, taken, hopeless)
+        moved = jnp.where(taken, moved, first)
+        after = jax.tree.map(lambda new, old: jnp.where(taken, new, old), with_moved, entries)
+        number = jnp.where(hopeless, _TRIALS, carry.number + 1)
+        return Trial(moved, after, ratio, choice.damping, choice.length, least, number)
+
+    def refused(carry: Trial) -> jax.Array:
+        return (carry.ratio <= 0) & (carry.number < _TRIALS)
+
+    none = jnp.zeros_like(now.loss)
+    start = Trial(first, entries, none, none, none, least, jnp.int32(0))
+    end = jax.lax.while_loop(refused, attempt, start)
+    metrics = {
+        "loss": now.loss,
+        "accuracy": now.accuracy,
+        "grad_norm": jnp.linalg.norm(path.parts) / (jnp.sum(batch.weights) * batch.y.shape[1]),
+        "damping": end.damping,
+        "length": end.length,
+        "gain_ratio": end.ratio,
+    }
+    images = images.at[:moving].set(end.images)
+    return Support(images, labels, None if known is None else end.entries, end.least), metrics
+
+
+def _next_first(support: Support, moving: int) -> Support:
+    """The support with the images that follow the first `moving` ones ahead of all."""
+
+    def turned(array: jax.Array, axes: tuple[int, ...]) -> jax.Array:
+        return jnp.roll(array, (-moving,) * len(axes), axes)
+
+    images, labels, entries, least = support
+    if entries is not None:
+        ss = None if entries.ss is None else turned(entries.ss, (0, 1))
+        entries = Entries(turned(entries.ts, (1,)), ss)
+    return Support(turned(images, (0,)), turned(labels, (0,)), entries, least)
+
+
+def _summary(metrics: Metrics) -> Metrics:
+    """Of a step, from those of its blocks (blocks,): the first one saw all images as they were."""
+    found = {name: jnp.mean(value) for name, value in metrics.items()}
+    found["grad_norm"] = jnp.linalg.norm(metrics["grad_norm"])
+    return found | {name: metrics[name][0] for name in ("loss", "accuracy")}
 
 
 def _averaged(average: jax.Array, images: jax.Array, number: jax.Array) -> jax.Array:

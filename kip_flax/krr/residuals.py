@@ -7,8 +7,8 @@ Gauss-Newton step needs.
 Solved labels: Golub and Pereyra (SIAM J. Numer. Anal. 1973), in the form of Kaufman (BIT 1975),
 which leaves out the second derivative.
 
-A step moves the first B of the support images. Those that stay need their kernel entries alone, so
-gradients and their memory follow B. Labels are solved for with all images.
+The first B of the support images move. Those that stay need their kernel entries alone, so the
+memory of gradients follows B. Labels are solved for with all images.
 Shapes: S support images, T targets, C classes, P numbers an image.
 """
 
@@ -66,22 +66,41 @@ class Model(Protocol):
         """The part of residuals (T, C) that no labels can take away."""
 
 
+class Entries(NamedTuple):
+    """Kernel entries: K_ts (T, S), and K_ss (S, S) where the residuals need it."""
+
+    ts: jax.Array
+    ss: jax.Array | None
+
+
 class Around(NamedTuple):
     """The residuals around some images.
 
     Attributes:
         fit: what the images predict.
         model: how the residuals change as the first B images move.
-        loss: the KIP loss () with other images (B, H, W, C) in the place of the first B.
+        entries: of the images.
+        tried: the KIP loss () and the entries with other images (B, H, W, C) in the place of the
+            first B.
     """
 
     fit: Fit
     model: Model
-    loss: Callable[[jax.Array], jax.Array]
+    entries: Entries
+    tried: Callable[[jax.Array], tuple[jax.Array, Entries]]
 
 
-# Support images (S, H, W, C), labels (S, C), a batch and B to the residuals around the images.
-Residuals = Callable[[jax.Array, jax.Array, Batch, int], Around]
+class Residuals(NamedTuple):
+    """Functions of support images (S, H, W, C) and a batch.
+
+    Attributes:
+        entries: the kernel entries alone.
+        around: (images, labels (S, C), batch, B, entries) to the residuals around the images. The
+            entries are those of the images; None where all images move.
+    """
+
+    entries: Callable[[jax.Array, Batch], Entries]
+    around: Callable[[jax.Array, jax.Array, Batch, int, Entries | None], Around]
 
 
 def with_solved_labels(kernel: Kernel, jacobian: Jacobian, reg: float) -> Residuals:
@@ -95,36 +114,47 @@ def with_solved_labels(kernel: Kernel, jacobian: Jacobian, reg: float) -> Residu
         alpha = label_solve.solution(sums, reg)
         return sums.gram, alpha, _fit(k_ts, alpha, batch)
 
-    def around(images: jax.Array, labels: jax.Array, batch: Batch, moving: int) -> Around:
+    def entries(images: jax.Array, batch: Batch) -> Entries:
+        return Entries(kernel(batch.x, images), None)
+
+    def around(
+        images: jax.Array, labels: jax.Array, batch: Batch, moving: int, known: Entries | None
+    ) -> Around:
         del labels
-        moved, dk = jacobian(batch.x, images[:moving])
-        stay = _columns(kernel, batch.x, images[moving:])
-        k_ts = _beside(moved, stay)
+        columns, dk = jacobian(batch.x, images[:moving])
+        stay = None if known is None else known.ts[:, moving:]
+        k_ts = _beside(columns, stay)
         gram, alpha, fit = best(k_ts, batch)
         weighted = k_ts.astype(gram.dtype) * batch.weights[:, None]
         # Of S columns, not of T: a solve for all targets would gather them from all devices.
         basis = product(weighted, krr.inverse_factor(krr.add_ridge(gram, reg / len(gram))).T)
-        alpha = _single(alpha[:moving])
-        model = SolvedModel(_flat(dk), alpha, _single(basis), batch.weights)
+        model = SolvedModel(_flat(dk), _single(alpha[:moving]), _single(basis), batch.weights)
 
-        def loss(others: jax.Array) -> jax.Array:
-            return best(_beside(kernel(batch.x, others), stay), batch)[2].loss
+        def tried(others: jax.Array) -> tuple[jax.Array, Entries]:
+            k_ts = _beside(kernel(batch.x, others), stay)
+            return best(k_ts, batch)[2].loss, Entries(k_ts, None)
 
-        return Around(fit, model, loss)
+        return Around(fit, model, Entries(k_ts, None), tried)
 
-    return around
+    return Residuals(entries, around)
 
 
 def with_fixed_labels(kernel: Kernel, jacobian: Jacobian, reg: float) -> Residuals:
     """Residuals with the labels given. `reg` is relative to the mean of the diagonal of K_ss."""
 
-    def around(images: jax.Array, labels: jax.Array, batch: Batch, moving: int) -> Around:
+    def entries(images: jax.Array, batch: Batch) -> Entries:
+        return Entries(kernel(batch.x, images), kernel(images, images))
+
+    def around(
+        images: jax.Array, labels: jax.Array, batch: Batch, moving: int, known: Entries | None
+    ) -> Around:
         resting = images[moving:]
-        moved_ts, dk_ts = jacobian(batch.x, images[:moving])
-        moved_ss, dk_ss = jacobian(images, images[:moving])
-        stay_ts = _columns(kernel, batch.x, resting)
-        stay_ss = kernel(resting, resting) if len(resting) else None
-        k_ts, k_ss = _beside(moved_ts, stay_ts), _bordered(moved_ss, stay_ss)
+        columns_ts, dk_ts = jacobian(batch.x, images[:moving])
+        columns_ss, dk_ss = jacobian(images, images[:moving])
+        known_ts, known_ss = (None, None) if known is None else known
+        stay_ts = None if known_ts is None else known_ts[:, moving:]
+        stay_ss = None if known_ss is None else known_ss[moving:, moving:]
+        k_ts, k_ss = _beside(columns_ts, stay_ts), _bordered(columns_ss, stay_ss)
         alpha = krr.solve(k_ss, labels, reg)
         inverse = krr.solve(k_ss, jnp.eye(len(k_ss)), reg)
         reach = product(k_ts, inverse) * batch.weights[:, None]
@@ -132,15 +162,17 @@ def with_fixed_labels(kernel: Kernel, jacobian: Jacobian, reg: float) -> Residua
         derivatives = _flat(dk_ts), _flat(dk_ss)
         model = FixedModel(*derivatives, _single(alpha), _single(reach), batch.weights, share)
 
-        def loss(others: jax.Array) -> jax.Array:
+        def tried(others: jax.Array) -> tuple[jax.Array, Entries]:
             own = kernel(others, others)
             columns = jnp.concatenate([own, kernel(resting, others)]) if len(resting) else own
-            alpha = krr.solve(_bordered(columns, stay_ss), labels, reg)
-            return _fit(_beside(kernel(batch.x, others), stay_ts), alpha, batch).loss
+            k_ss = _bordered(columns, stay_ss)
+            k_ts = _beside(kernel(batch.x, others), stay_ts)
+            alpha = krr.solve(k_ss, labels, reg)
+            return _fit(k_ts, alpha, batch).loss, Entries(k_ts, k_ss)
 
-        return Around(_fit(k_ts, alpha, batch), model, loss)
+        return Around(_fit(k_ts, alpha, batch), model, Entries(k_ts, k_ss), tried)
 
-    return around
+    return Residuals(entries, around)
 
 
 class SolvedModel(NamedTuple):
@@ -235,11 +267,6 @@ def _diagonal(dk: jax.Array, alpha: jax.Array, weights: jax.Array) -> jax.Array:
     # second dk down (jaxlib 0.10, CPU).
     squares = product(jnp.mean(jnp.square(dk), axis=2), weights)
     return squares * jnp.sum(alpha**2, axis=1)
-
-
-def _columns(kernel: Kernel, x: jax.Array, images: jax.Array) -> jax.Array | None:
-    """The kernel of x with the images that stay; None where all move."""
-    return kernel(x, images) if len(images) else None
 
 
 def _beside(moved: jax.Array, stay: jax.Array | None) -> jax.Array:

@@ -5,9 +5,10 @@ the checkpoint that implies it, and written again it comes out the same. So a ru
 at any moment goes on from its last checkpoint to the same bits as one that never was.
 """
 
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +17,7 @@ import numpy as np
 from kip_flax.algorithms.base import State
 from kip_flax.networks import figures as network_figures
 from kip_flax.runs.checkpoint import Saver
+from kip_flax.runs.deadline import Deadline
 from kip_flax.runs.evaluate import Evaluate
 from kip_flax.runs.networks import NetworkEvaluate
 from kip_flax.runs.record import Recorder
@@ -26,6 +28,22 @@ from kip_flax.runtime.errors import UserError
 from kip_flax.runtime.waiting import Stopped, Watch
 
 _WORTH_TELLING = 60  # Seconds: shorter runs do not tell when they will end.
+
+
+class Due(NamedTuple):
+    """What is due at a step beside its evaluation, and what may cut that short.
+
+    Attributes:
+        save: a checkpoint.
+        end: the run ends here.
+        deadline: of the run.
+        signalled: whether the run was told to stop.
+    """
+
+    save: bool
+    end: bool
+    deadline: Deadline
+    signalled: Callable[[], bool]
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,6 +58,7 @@ class Training:
         console: what it says goes there.
         log_every: steps from one line of progress to the next.
         network_evaluate: what trains networks on a support, if any are.
+        time_limit: hours of the whole run, all its parts together, after which it ends; 0: none.
     """
 
     distillation: Distillation
@@ -49,29 +68,39 @@ class Training:
     console: Console
     log_every: int
     network_evaluate: NetworkEvaluate | None = None
+    time_limit: float = 0.0
 
     def run(self, state: State, step: int) -> State:
         """Goes from `step` to the end or a signal; what is due at a step is done before the next.
 
-        What is due at `step` itself is done first, if an earlier part of the run did not do it.
+        What is due at `step` itself is done first, if an earlier part of the run did not do it. The
+        end is the last step, or the one after which the time limit leaves no time for another.
 
         Raises:
             UserError: the loss is not finite, or a file cannot be written.
         """
         distillation, total = self.distillation, self.distillation.total
         begun = checked = step
-        last, figures = step == total, dict[str, float]()
+        figures = dict[str, float]()
+        deadline = Deadline(3600 * self.time_limit, lambda: self.recorder.seconds)
+        last = end = step == total or deadline.passed()
         with signals.stop_signals() as signalled:
+            due = Due(self.saver.newest is None, end, deadline, signalled)
             stopping = multihost.agreed(signalled)
-            settled = self._settle(state, step, figures, self.saver.newest is None, signalled)
+            settled = self._settle(state, step, figures, due)
             stopwatch = metrics.Stopwatch(step, total, distillation.pairs)
             while settled and not last:
                 step += 1
+                began = time.perf_counter()
                 state, measured = distillation.step(state, step)
                 if step == begun + 1:  # It was compiled first, which the figures are not to show.
                     jax.block_until_ready(state)
                     stopwatch.look(step)
-                last = step == total or stopping()
+                elif deadline.is_set:
+                    jax.block_until_ready(state)
+                    deadline.took(time.perf_counter() - began)
+                end = step == total or deadline.reached()
+                last = end or stopping()
                 log, save = step % self.log_every == 0, self.saver.is_due(step)
                 if not (last or log or save or step in distillation.marks):
                     continue
@@ -80,46 +109,41 @@ class Training:
                 last = last or stopping()  # The step has run only now; another may take minutes.
                 if log or last:
                     first, figures = not figures, stopwatch.look(step)
+                    figures = figures | {"eta_s": deadline.eta(figures["eta_s"])}
                     if first:
                         self._tell_end(figures["eta_s"])
                     self._tell(step, measured, figures)
                 with stopwatch.paused():
-                    settled = self._settle(state, step, figures, save or last, signalled)
+                    due = due._replace(save=save or last, end=end)
+                    settled = self._settle(state, step, figures, due)
         self.saver.wait()
-        if not settled or step < total:
+        if not (settled and end):
             self._stop(step, figures)
         return state
 
-    def _settle(
-        self,
-        state: State,
-        step: int,
-        figures: Mapping[str, float],
-        save: bool,
-        signalled: Callable[[], bool],
-    ) -> bool:
+    def _settle(self, state: State, step: int, figures: Mapping[str, float], due: Due) -> bool:
         """Does what is due at `step`; False where a signal stopped its evaluation: it is saved."""
-        marked = step == 0 or step in self.distillation.marks
+        marked = step == 0 or step in self.distillation.marks or due.end
         if marked and not self.recorder.has(step):
             try:
-                self._evaluate(state, step, signalled)
+                with due.deadline.evaluation():
+                    self._evaluate(state, step, due)
             except Stopped:
                 return False
-        if step == self.distillation.total:
-            self._finish(figures)
-        if save:
+        if due.end:
+            self._finish(step, figures)
+        if due.save:
             self._save(state, step)
         return True
 
-    def _evaluate(self, state: State, step: int, signalled: Callable[[], bool]) -> None:
+    def _evaluate(self, state: State, step: int, due: Due) -> None:
         support = self.distillation.support(state)
         measures, rows = self.measure(*support), []
         images, labels = map(np.asarray, support)
         if self.network_evaluate is not None:
             self._save(state, step)  # Networks may take minutes; a stop loses nothing.
-            watch = Watch(signalled, self.console)
-            last = step == self.distillation.total
-            rows = self.network_evaluate.measure(images, labels, last, watch)
+            watch = Watch(due.signalled, self.console)
+            rows = self.network_evaluate.measure(images, labels, due.end, watch)
         self.recorder.evaluation(step, (images, labels), measures, rows)
         split, accuracy = self.recorder.split, f"{measures['accuracy']:.2%}"
         by_networks = [
@@ -164,16 +188,21 @@ class Training:
                 f"{self.saver.newest} is kept."
             )
 
-    def _finish(self, figures: Mapping[str, float]) -> None:
+    def _finish(self, step: int, figures: Mapping[str, float]) -> None:
         recorder, split = self.recorder, self.recorder.split
-        result = recorder.end("finished", figures)
+        early = step < self.distillation.total
+        limit = self.time_limit if early else None
+        result = recorder.end("finished", figures, limit)
         first, last = result["evaluations"][0], result["evaluations"][-1]
+        total = self.distillation.total
+        by_limit = f", by time_limit, at step {step} of {total}" if early else ""
         self.console.outcome(
-            f"finished in {duration(result['seconds'])}",
+            f"finished in {duration(result['seconds'])}{by_limit}",
             [
                 (f"{split} accuracy", _from_to("{:.2%}", first, last, "accuracy")),
                 (f"{split} mse", _from_to("{:.5f}", first, last, "mse")),
                 *_of_networks(last.get("networks", [])),
+                *_of_best(result),
                 ("distilled set", str(recorder.exporter.path(last["step"]))),
                 ("picture", str(recorder.folder.picture)),
                 ("figures", str(recorder.folder.result_file)),
@@ -191,6 +220,14 @@ class Training:
 def _is_finite(state: State) -> jax.Array:
     """A loss that is not finite leaves a state that is not: its gradient is NaN in every entry."""
     return jnp.array([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(state)]).all()
+
+
+def _of_best(result: dict[str, Any]) -> list[tuple[str, str]]:
+    """A line on the best set, where validation images say which it is."""
+    best = result.get("best")
+    if best is None or best["step"] == result["evaluations"][-1]["step"]:
+        return []
+    return [("best set", f"step {best['step']}, {best['accuracy']:.2%}: {best['set']}")]
 
 
 def _of_networks(rows: list[network_figures.Row]) -> list[tuple[str, str]]:

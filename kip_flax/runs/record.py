@@ -188,6 +188,11 @@ class Recorder:
         """Whether the run has come to its end."""
         return self._status == "finished"
 
+    @property
+    def seconds(self) -> float:
+        """Of the run so far, all its parts together, each without its start."""
+        return self._seconds + time.perf_counter() - self._began
+
     def has(self, step: int) -> bool:
         """Whether there is an evaluation after `step` steps."""
         return any(row["step"] == step for row in self._evaluations)
@@ -236,18 +241,21 @@ class Recorder:
         with multihost.raise_everywhere():
             self._write_history()
 
-    def end(self, status: str, figures: Mapping[str, float]) -> dict[str, Any]:
+    def end(
+        self, status: str, figures: Mapping[str, float], time_limit: float | None = None
+    ) -> dict[str, Any]:
         """Writes the result with `status`, 'stopped' or 'finished', history and report.
 
         Args:
             status: how the run ends.
             figures: of the stopwatch; none where no step was taken.
+            time_limit: hours, where they end the run before its last step.
 
         Returns:
             What result.json holds.
         """
         with multihost.raise_everywhere():
-            return self._write_result(status, figures)
+            return self._write_result(status, figures, time_limit)
 
     def report(self) -> None:
         """Writes the report of a finished run from all that lies in the folder."""
@@ -255,15 +263,18 @@ class Recorder:
             if self._writes:
                 self._write_report(self.folder, False)
 
-    def _write_result(self, status: str, figures: Mapping[str, float]) -> dict[str, Any]:
+    def _write_result(
+        self, status: str, figures: Mapping[str, float], time_limit: float | None = None
+    ) -> dict[str, Any]:
         self._status = status
-        seconds = self._seconds + time.perf_counter() - self._began
         content = {
             "status": status,
+            **({} if time_limit is None else {"ended_by_time_limit": time_limit}),
             "evaluated_on": self.split,
             "evaluations": self._evaluations,
+            **self._best(),
             **self._privacy(),
-            "seconds": round(seconds, 3),
+            "seconds": round(self.seconds, 3),
             **{name: round(figures[name], 3) for name in _SPEED if figures},
             "data": self._data,
             "hardware": hardware.hardware(),
@@ -277,6 +288,15 @@ class Recorder:
                 analysed = self.exporter.config.report.num_train > 0
                 self._write_report(self.folder, status == "finished" and analysed)
         return content
+
+    def _best(self) -> dict[str, Any]:
+        """The evaluation with the highest accuracy, where the images that say so are held out for
+        choices; the earliest of several."""
+        if self.split == "test" or not self._evaluations:
+            return {}
+        best = max(self._evaluations, key=lambda row: row["accuracy"])
+        chosen = {name: best[name] for name in ("step", "accuracy")}
+        return {"best": {**chosen, "set": self.exporter.path(best["step"]).name}}
 
     def _privacy(self) -> dict[str, Any]:
         """That of the last set, whose steps include those of all others."""

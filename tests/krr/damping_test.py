@@ -15,7 +15,7 @@ from kip_flax.krr import damping
 @functools.cache
 def explored(kind, iterations):
     images, labels, batch = problem()
-    fit, model, _ = residuals_of(kind)(images, labels, batch, 4)
+    fit, model, *_ = residuals_of(kind).around(images, labels, batch, 4, None)
     path = damping.explore(model, fit.residuals, iterations)
     return dense(model, 4, 9).astype(float), np.asarray(fit.residuals).ravel().astype(float), path
 
@@ -94,7 +94,7 @@ def test_noise_overlaps_as_much_as_the_hat_matrix_says():
     blocks = hat.reshape(30, 3, 30, 3)
     expected = sum(r[3 * t : 3 * t + 3] @ blocks[t, :, t] @ r[3 * t : 3 * t + 3] for t in range(30))
     images, labels, batch = problem()
-    fit, model, _ = residuals_of("solved")(images, labels, batch, 4)
+    fit, model, *_ = residuals_of("solved").around(images, labels, batch, 4, None)
 
     def overlap(key):
         return damping.paths(model, fit.residuals, key, 36)[1].overlap(jnp.float32(ridge))
@@ -191,7 +191,7 @@ def _choose(model, residuals, key):
 
 def test_no_damping_below_the_least_is_chosen():
     images, labels, batch = problem()
-    fit, model, _ = residuals_of("solved")(images, labels, batch, 4)
+    fit, model, *_ = residuals_of("solved").around(images, labels, batch, 4, None)
     path, noise = damping.paths(model, fit.residuals, jax.random.key(0), 36)
     mean = jnp.mean(model.diagonal())
 

@@ -54,7 +54,24 @@ def test_a_run_is_its_steps_and_evaluations_and_devices_share_what_grows():
     assert found.seconds_on(1) == found.seconds
     assert found.seconds_on(4) == pytest.approx(10 * 0.75 + 3 * 0.35)
     assert found.seconds_on(1e12) == pytest.approx(10 * 0.5 + 3 * 0.1)
-    assert dataclasses.replace(found, networks=7.0).seconds == pytest.approx(found.seconds + 7)
+    trained = dataclasses.replace(found, networks_before=2.0, networks_after=3.0)
+    assert trained.seconds == pytest.approx(found.seconds + 2 * 2 + 3)
+
+
+@pytest.mark.parametrize("seconds", [0, 1, 4.9, 5.7, 20, 31, 1e6])
+def test_the_most_steps_that_fit_by_trying_all(seconds):
+    config = kip_digits.get_config()
+    config.eval.steps = (0, 2, 4, 8)
+    found = Forecast(
+        steps=40, evaluations=5, targets=100, tests=30, labelled=20, support=5,
+        step=LinearTime(0.25, 0.005), evaluation=LinearTime(0.1, 0.02),
+    )  # fmt: skip
+
+    def of_run(steps):
+        return 0.75 * steps + 1.1 * len({0, steps, *(n for n in (2, 4, 8) if n <= steps)})
+
+    fitting = [steps for steps in range(41) if of_run(steps) <= seconds]
+    assert found.steps_within(seconds, config) == max(fitting, default=0)
 
 
 def test_operations_of_a_pair_by_hand():
@@ -75,9 +92,9 @@ def test_pairs_of_a_step():
     assert kip.pairs == len({(i, j) for i in range(10) for j in range(210) if j >= i})
     assert ls.pairs == 2000
     assert kip.flops_per_pair == 4 * ls.flops_per_pair
-    block = arithmetic.cost(spec, shape, support=10, targets=200, gradient=True, moving=2)
-    assert block.pairs == kip.pairs
-    assert block.flops_per_pair == pytest.approx((0.2 * 4 + 0.8) * ls.flops_per_pair)
+    by_blocks = arithmetic.cost(spec, shape, support=10, targets=200, gradient=True, blocks=True)
+    assert by_blocks.pairs == kip.pairs
+    assert by_blocks.flops_per_pair == 5 * ls.flops_per_pair
 
 
 def test_gradients_of_pairs_kept_apart_are_counted():
@@ -120,6 +137,7 @@ def test_what_a_plan_says(name, algorithm, monkeypatch, capsys):
     assert solved == (algorithm == "kip_solve")
     assert "estimates, by arithmetic" in said
     assert "NVIDIA H100 (SXM) at its float32 peak" in said
+    assert ("our run kip_digits_10 (10 images, 200 targets a step" in said) == (algorithm == "kip")
 
 
 def test_networks_that_judge_a_set_are_in_the_plan(monkeypatch, capsys):

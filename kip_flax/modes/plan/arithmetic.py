@@ -51,17 +51,16 @@ def cost(
     support: int,
     targets: int,
     gradient: bool,
-    moving: int = 0,
+    blocks: bool = False,
 ) -> Cost:
     """Of one step: `support` x `targets` pairs and, with `gradient`, half of support x support.
 
-    `moving`: images of the support that a step differentiates, where it is not all of them.
+    `blocks`: the images move block by block, which takes all entries without gradient first.
     """
     flops = pair_flops(make_plan(KernelOptions(spec), image_shape), image_shape[2])
     if not gradient:
         return Cost(support * targets, flops)
-    share = (moving or support) / support
-    flops *= share * _WITH_GRADIENT + 1 - share
+    flops *= _WITH_GRADIENT + blocks
     return Cost(support * targets + support * (support + 1) // 2, flops)
 
 

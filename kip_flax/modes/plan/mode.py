@@ -5,6 +5,8 @@ through both gives the time of a whole step: fixed part (the support with itself
 targets. Figures for other devices are arithmetic on that, and labelled as estimates.
 """
 
+import bisect
+import dataclasses
 from dataclasses import dataclass
 
 from jax.sharding import Mesh
@@ -13,8 +15,9 @@ from ml_collections import ConfigDict
 from kip_flax import algorithms, architectures, data, kernels
 from kip_flax import config as config_lib
 from kip_flax.data import Dataset
+from kip_flax.kernels import Kernel
 from kip_flax.kernels.sharded import shard_kernel
-from kip_flax.modes.plan import arithmetic, probe
+from kip_flax.modes.plan import arithmetic, curves, probe
 from kip_flax.modes.plan.probe import LinearTime
 from kip_flax.runs import setup
 from kip_flax.runtime import hardware, sharding, signals
@@ -34,7 +37,8 @@ class Forecast:
         support: images S.
         step: time of a step, by its targets.
         evaluation: time of an evaluation, by its images (`evaluated`).
-        networks: seconds of all networks that evaluations train; more devices are no help to few.
+        networks_before, networks_after: seconds of the networks that an evaluation trains, before
+            the last step and after it; more devices are no help to few.
     """
 
     steps: int
@@ -45,7 +49,13 @@ class Forecast:
     support: int
     step: LinearTime
     evaluation: LinearTime
-    networks: float = 0.0
+    networks_before: float = 0.0
+    networks_after: float = 0.0
+
+    @property
+    def networks(self) -> float:
+        """Seconds of all networks that evaluations train."""
+        return (self.evaluations - 1) * self.networks_before + self.networks_after
 
     @property
     def evaluated(self) -> int:
@@ -62,6 +72,16 @@ class Forecast:
         step = self.step.at(self.targets / devices)
         evaluation = self.evaluation.at(self.evaluated / devices)
         return self.steps * step + self.evaluations * evaluation + self.networks
+
+    def steps_within(self, seconds: float, config: ConfigDict) -> int:
+        """The most steps, of those of `config`, whose run takes no more than so many seconds."""
+
+        def of_run(steps: int) -> float:
+            evaluations = len(setup.marks(config, steps) | {0, steps})
+            return dataclasses.replace(self, steps=steps, evaluations=evaluations).seconds
+
+        every = range(self.steps + 1)
+        return max(0, bisect.bisect_right(every, seconds, key=of_run) - 1)
 
 
 def plan_run(config: ConfigDict, console: Console | None = None) -> Forecast:
@@ -81,6 +101,18 @@ def plan_run(config: ConfigDict, console: Console | None = None) -> Forecast:
     config_lib.check_data(config, dataset)
     setup.start_of(config, dataset)
     kernel = shard_kernel(setup.make_kernel(config, console), mesh)
+    found = forecast(config, dataset, kernel, mesh, console)
+    console.outcome(_words(config, dataset, mesh, found))
+    return found
+
+
+def forecast(
+    config: ConfigDict, dataset: Dataset, kernel: Kernel, mesh: Mesh, console: Console
+) -> Forecast:
+    """Measures a probe of the run that `config` describes, on a mesh.
+
+    Steps of algorithms that use no kernel are measured whole.
+    """
     train_size = len(dataset.train_labels)
     targets = min(config.batch_size, train_size)
     tests = len(data.test_subset(dataset, config.eval.num_test)[1])
@@ -90,19 +122,22 @@ def plan_run(config: ConfigDict, console: Console | None = None) -> Forecast:
     probed = probe.Probe(config, dataset, kernel, mesh)
     with signals.stop_signals() as stopping:
         before_end, at_end = probed.networks(Watch(stopping, console))
-    found = Forecast(
+    if algorithms.facts(config.algorithm).uses_kernel:
+        step = probe.fit(probed.step, targets)
+    else:
+        step = LinearTime(0.0, probed.step(targets) / targets)
+    return Forecast(
         steps=total,
         evaluations=evaluations,
         targets=targets,
         tests=tests,
         labelled=labelled,
         support=config.support.size,
-        step=probe.fit(probed.step, targets),
+        step=step,
         evaluation=probe.fit(probed.evaluation, tests + labelled),
-        networks=(evaluations - 1) * before_end + at_end,
+        networks_before=before_end,
+        networks_after=at_end,
     )
-    console.outcome(_words(config, dataset, mesh, found))
-    return found
 
 
 def _words(config: ConfigDict, dataset: Dataset, mesh: Mesh, found: Forecast) -> str:
@@ -110,7 +145,8 @@ def _words(config: ConfigDict, dataset: Dataset, mesh: Mesh, found: Forecast) ->
     differentiates = algorithms.facts(config.algorithm).differentiates
     shape, kept = dataset.image_shape, algorithms.kept_gradients(config)
     sizes = found.support, found.targets
-    cost = arithmetic.cost(spec, shape, *sizes, differentiates, kept.images)
+    blocks = 0 < kept.images < found.support
+    cost = arithmetic.cost(spec, shape, *sizes, differentiates, blocks)
     devices = mesh.shape["data"] * mesh.shape["support"]
     memory = arithmetic.memory(spec, dataset, *sizes, devices, kept)
     one_step, one_test = found.step.at(found.targets), found.evaluation.at(found.evaluated)
@@ -129,6 +165,7 @@ def _words(config: ConfigDict, dataset: Dataset, mesh: Mesh, found: Forecast) ->
         f"  memory     {count(memory.host)}B of data on the host, "
         f"{count(memory.device)}B on each of {devices} devices",
         *arithmetic.warnings(memory),
+        *_of_curve(config, found, one_step),
         "estimates, by arithmetic from the above; nothing of it was run:",
     ]
     for more in (2, 8, 64):
@@ -139,6 +176,20 @@ def _words(config: ConfigDict, dataset: Dataset, mesh: Mesh, found: Forecast) ->
             f"  {name} at its float32 peak, never reached: {_time(seconds)} a step, {whole}"
         )
     return "\n".join(lines)
+
+
+def _of_curve(config: ConfigDict, found: Forecast, step_seconds: float) -> list[str]:
+    """What accuracies are likely to cost, where a run of the kind was measured."""
+    planned = config.algorithm, config.dataset.name, found.support, found.targets
+    curve = curves.nearest(curves.measured(), *planned)
+    if curve is None:
+        return []
+    reached = curves.milestones(curve, found.targets, step_seconds)
+    return [
+        f"  accuracy   no promise: by the curve of our run {curve.row} ({curve.size} images, "
+        f"{curve.targets} targets a step, held-out images), scaled to this step:",
+        *(f"    {one.accuracy:6.1%} {one.steps:6d} steps, {_time(one.seconds)}" for one in reached),
+    ]
 
 
 def _of_networks(config: ConfigDict, found: Forecast) -> list[str]:

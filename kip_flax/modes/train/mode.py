@@ -6,6 +6,7 @@ What is computed where: the module of the algorithm has the steps, `runs.loop` g
 import contextlib
 import json
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import orbax.checkpoint as ocp
@@ -18,6 +19,7 @@ from kip_flax.algorithms.base import Problem, State
 from kip_flax.data import Dataset
 from kip_flax.kernels import Kernel
 from kip_flax.kernels.sharded import shard_kernel
+from kip_flax.modes.plan.mode import forecast
 from kip_flax.modes.report import page as report
 from kip_flax.modes.report.facts import Frames
 from kip_flax.preprocess import Preprocess
@@ -27,7 +29,7 @@ from kip_flax.runs.loop import Training
 from kip_flax.runs.record import Exporter, Recorder, Support, WriteReport
 from kip_flax.runs.setup import Distillation
 from kip_flax.runtime import hardware, metrics, multihost, sharding, signals
-from kip_flax.runtime.console import Console, count
+from kip_flax.runtime.console import Console, count, duration
 from kip_flax.runtime.errors import UserError
 
 
@@ -58,12 +60,17 @@ def train_and_evaluate(config: ConfigDict, workdir: str, console: Console | None
         folder = RunFolder(workdir)
 
         # The data, and the state that an earlier part of the run has left.
-        _check_experiment(config, manager, workdir)
+        saved = checkpoint.restore_meta(manager)
+        if saved is not None:
+            config = _with_kept_length(config, saved["config"], workdir)
+            config_lib.check_same_experiment(saved["config"], config, workdir)
         dataset = _load_data(config)
+        if saved is None and config.time_limit and config_lib.length_decides(config):
+            config = _with_length_that_fits(config, dataset, mesh, console)
         total = setup.total_steps(config, len(dataset.train_labels))
         meta = {"config": config.to_dict(), "data": _shared_fingerprint(dataset)}
         restored = _restore(config, dataset, manager, meta["data"])
-        if restored is not None and _is_finished(restored.step, total, folder):
+        if restored is not None and _is_finished(restored.step, total, folder, config.time_limit):
             console.outcome(f"finished at step {restored.step}: nothing to do in {workdir}")
             return restored.state
 
@@ -83,7 +90,8 @@ def train_and_evaluate(config: ConfigDict, workdir: str, console: Console | None
         resumed = None if restored is None else restored.step
         with _open_recorder(exporter, resumed) as recorder:
             every = config.log.every_steps
-            training = Training(distillation, measure, recorder, saver, console, every, of_networks)
+            parts = (distillation, measure, recorder, saver, console, every, of_networks)
+            training = Training(*parts, config.time_limit)
             if restored is None:
                 state = training.run(distillation.start(), 0)
             else:
@@ -99,16 +107,50 @@ def train_and_evaluate(config: ConfigDict, workdir: str, console: Console | None
         return state
 
 
-def _is_finished(step: int, total: int, folder: RunFolder) -> bool:
+def _is_finished(step: int, total: int, folder: RunFolder, time_limit: float) -> bool:
     """Whether nothing is left to do: of the last step its evaluation may be."""
-    return step > total or (step == total and folder.earlier_result().get("status") == "finished")
+    result = folder.earlier_result()
+    limit = result.get("ended_by_time_limit")
+    ended = step == total or (limit is not None and limit == time_limit)
+    return step > total or (ended and result.get("status") == "finished")
 
 
-def _check_experiment(config: ConfigDict, manager: ocp.CheckpointManager, workdir: str) -> None:
-    """Raises UserError if the folder holds another experiment."""
-    saved = checkpoint.restore_meta(manager)
-    if saved is not None:
-        config_lib.check_same_experiment(saved["config"], config, workdir)
+def _with_kept_length(config: ConfigDict, saved: dict[str, Any], workdir: str) -> ConfigDict:
+    """`config` with the length that `_with_length_that_fits` gave the run when it began.
+
+    Raises:
+        UserError: the run began with another time limit, which its schedule was laid out for.
+    """
+    earlier = saved.get("time_limit", 0.0)
+    if not config_lib.length_decides(config) or not (earlier or config.time_limit):
+        return config
+    if earlier != config.time_limit:
+        raise UserError(
+            f"the schedule of {workdir} was laid out for time_limit={earlier:g} and it is now "
+            f"{config.time_limit:g}: take another --workdir, or {earlier:g} to go on."
+        )
+    return _with_steps(config, saved["num_steps"])
+
+
+def _with_length_that_fits(
+    config: ConfigDict, dataset: Dataset, mesh: Mesh, console: Console
+) -> ConfigDict:
+    """`config` with so many steps that they fit the time limit, `num_steps` at most.
+
+    A schedule ends at the last step, so it has to know them: a probe measures a step.
+    """
+    console.say("measuring a step, to lay the schedule out for time_limit")
+    kernel = shard_kernel(setup.make_kernel(config, console), mesh)
+    found = forecast(config, dataset, kernel, mesh, console)
+    steps = int(multihost.of_first(np.array(found.steps_within(3600 * config.time_limit, config))))
+    console.say(f"{steps} steps are expected to fit {duration(3600 * config.time_limit)}")
+    return _with_steps(config, steps)
+
+
+def _with_steps(config: ConfigDict, steps: int) -> ConfigDict:
+    config = config.copy_and_resolve_references()
+    config.num_steps = steps
+    return config
 
 
 def _load_data(config: ConfigDict) -> Dataset:

@@ -1,0 +1,79 @@
+"""What an accuracy is likely to cost: the curve of a measured run, scaled to the planned one.
+
+`curves.json` holds the accuracies that the runs in results/ reached on held-out images on their
+way; `python -m results.curves` writes it.
+"""
+
+import json
+import math
+from dataclasses import dataclass
+from importlib import resources
+from typing import NamedTuple
+
+FILE = "curves.json"
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A measured run that began with real images.
+
+    Attributes:
+        row: its name in results/.
+        algorithm, dataset: as in a configuration.
+        size, targets: images of the support; targets of a step.
+        points: (steps, accuracy 0 to 1), ascending.
+    """
+
+    row: str
+    algorithm: str
+    dataset: str
+    size: int
+    targets: int
+    points: tuple[tuple[int, float], ...]
+
+
+class Milestone(NamedTuple):
+    """An accuracy (0 to 1), and the steps and seconds that it is likely to take."""
+
+    accuracy: float
+    steps: int
+    seconds: float
+
+
+def measured() -> tuple[Curve, ...]:
+    """All curves of `curves.json`."""
+    text = resources.files(__package__).joinpath(FILE).read_text(encoding="utf-8")
+    return tuple(
+        Curve(**(row | {"points": tuple(map(tuple, row["points"]))})) for row in json.loads(text)
+    )
+
+
+def nearest(
+    curves: tuple[Curve, ...], algorithm: str, dataset: str, size: int, targets: int
+) -> Curve | None:
+    """That of the same algorithm and data set with the most similar support, and then targets."""
+    alike = [one for one in curves if (one.algorithm, one.dataset) == (algorithm, dataset)]
+
+    def distance(one: Curve) -> tuple[float, float]:
+        return abs(math.log(one.size / size)), abs(math.log(one.targets / targets))
+
+    return min(alike, key=distance, default=None)
+
+
+def milestones(
+    curve: Curve, targets: int, step_seconds: float, most: int = 5
+) -> tuple[Milestone, ...]:
+    """Accuracies of the curve, each the highest so far, `most` of them, with the last.
+
+    The planned run is assumed to need as many targets as the measured one, whatever they make a
+    step. Its step has the measured time `step_seconds`, which follows its own support and targets.
+    """
+    found: list[Milestone] = []
+    for step, accuracy in curve.points:
+        if step and (not found or accuracy > found[-1].accuracy):
+            steps = math.ceil(step * curve.targets / targets)
+            found.append(Milestone(accuracy, steps, steps * step_seconds))
+    if len(found) <= most:
+        return tuple(found)
+    places = [round(i * (len(found) - 1) / (most - 1)) for i in range(most)]
+    return tuple(found[place] for place in places)

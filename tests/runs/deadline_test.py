@@ -1,0 +1,136 @@
+"""Time limits: the clock that says when to end, and whole runs that end by it."""
+
+import contextlib
+import json
+
+import pytest
+from whole_runs import assert_same, result, small, stop_at
+
+from kip_flax import config as config_lib
+from kip_flax.modes.plan.mode import Forecast
+from kip_flax.modes.train import mode as train
+from kip_flax.runs.deadline import Deadline
+from kip_flax.runs.record import Recorder
+from kip_flax.runtime.errors import UserError
+
+
+class Clock:
+    """Seconds that the test sets."""
+
+    def __init__(self):
+        self.now = 0.0
+
+    def __call__(self):
+        return self.now
+
+
+def test_a_run_ends_where_a_step_and_an_evaluation_would_not_fit(monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr("time.perf_counter", clock)
+    deadline = Deadline(100, clock)
+    with deadline.evaluation():
+        clock.now = 10  # It took 10 s.
+    for seconds in (5, 20, 7):
+        deadline.took(seconds)
+    reached = []
+    for clock.now in (50, 69.9, 70.1, 99):
+        reached.append(deadline.reached())
+    assert reached == [False, False, True, True]
+    assert not deadline.passed()
+    assert deadline.eta(0.5) == 0.5
+    assert deadline.eta(30) == pytest.approx(1)
+    clock.now = 101
+    assert deadline.passed()
+    assert deadline.eta(30) == 0
+
+
+def test_without_a_limit_a_run_goes_on():
+    deadline = Deadline(0, lambda: 1e9)
+    deadline.took(1e9)
+    assert not deadline.is_set
+    assert not deadline.reached()
+    assert not deadline.passed()
+    assert deadline.eta(7) == 7
+
+
+@pytest.fixture
+def ten_seconds_a_line(quick_kernels, monkeypatch):
+    """A run counts ten seconds for every line of progress, and steps and evaluations as none."""
+    seconds = property(lambda recorder: 10.0 * len(recorder._history))
+    monkeypatch.setattr(Recorder, "seconds", seconds)
+    monkeypatch.setattr(Deadline, "took", lambda self, seconds: None)
+    monkeypatch.setattr(Deadline, "evaluation", lambda self: contextlib.nullcontext())
+
+
+def limited(**fields):
+    return small(log__every_steps=1, time_limit=35 / 3600, **fields)
+
+
+def test_a_run_that_time_ends_is_that_of_fewer_steps_and_can_go_on(
+    ten_seconds_a_line, tmp_path, capsys
+):
+    state = train.train_and_evaluate(limited(), str(tmp_path / "limited"))
+    said = capsys.readouterr().out
+    ended = int(state.step)
+    assert 3 <= ended <= 5
+    assert f"by time_limit, at step {ended} of 12" in said
+    fewer = train.train_and_evaluate(small(num_steps=ended), str(tmp_path / "fewer"))
+    assert_same(state, fewer)
+    content = result(tmp_path / "limited")
+    assert content["status"] == "finished"
+    assert content["ended_by_time_limit"] == 35 / 3600
+    rows = content["evaluations"], result(tmp_path / "fewer")["evaluations"]
+    assert rows[0][-1] == rows[1][-1]
+
+    train.train_and_evaluate(limited(), str(tmp_path / "limited"))
+    assert "nothing to do" in capsys.readouterr().out
+
+    more = limited()
+    more.time_limit = 1.0
+    state = train.train_and_evaluate(more, str(tmp_path / "limited"))
+    assert_same(state, train.train_and_evaluate(small(), str(tmp_path / "whole")))
+    assert "ended_by_time_limit" not in result(tmp_path / "limited")
+
+
+def test_a_schedule_is_laid_out_for_the_steps_that_fit_and_keeps_its_length(
+    quick_kernels, tmp_path, monkeypatch, capsys
+):
+    asked = []
+
+    def six_fit(self, seconds, config):
+        asked.append(seconds)
+        return 6
+
+    monkeypatch.setattr(Forecast, "steps_within", six_fit)
+    fields = {"optimizer__schedule": "cosine", "log__every_steps": 1, "time_limit": 2.0}
+    with monkeypatch.context() as patch:
+        stop_at(patch, 3)
+        train.train_and_evaluate(small(**fields), str(tmp_path / "limited"))
+    state = train.train_and_evaluate(small(**fields), str(tmp_path / "limited"))
+    assert asked == [7200]  # Once: going on asks the checkpoint.
+    assert "6 steps are expected to fit 2 h 00 min" in capsys.readouterr().out
+    assert json.loads((tmp_path / "limited" / "config.json").read_text())["num_steps"] == 6
+    whole = small(optimizer__schedule="cosine", num_steps=6)
+    assert_same(state, train.train_and_evaluate(whole, str(tmp_path / "whole")))
+    with pytest.raises(UserError, match=r"laid out for time_limit=2 and it is now 3"):
+        train.train_and_evaluate(small(**(fields | {"time_limit": 3.0})), str(tmp_path / "limited"))
+
+
+def test_the_best_set_is_named_where_held_out_images_tell(quick_kernels, tmp_path):
+    train.train_and_evaluate(small(dataset__validation=0.1), str(tmp_path / "held_out"))
+    content = result(tmp_path / "held_out")
+    best = max(content["evaluations"], key=lambda row: row["accuracy"])
+    assert {name: content["best"][name] for name in ("step", "accuracy")} == {
+        name: best[name] for name in ("step", "accuracy")
+    }
+    assert (tmp_path / "held_out" / "distilled" / content["best"]["set"]).is_file()
+    train.train_and_evaluate(small(), str(tmp_path / "tested"))
+    assert "best" not in result(tmp_path / "tested")
+
+
+def test_one_pass_has_no_limit():
+    with pytest.raises(UserError, match="ls makes one pass"):
+        config_lib.validate(small(algorithm="ls", time_limit=1.0))
+    with pytest.raises(UserError, match=r"time_limit is -1\.0: it must be at least 0"):
+        config_lib.validate(small(time_limit=-1.0))
+    assert "time_limit" not in config_lib.identity(small(time_limit=1.0))
