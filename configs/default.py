@@ -132,6 +132,9 @@ def get_config() -> ConfigDict:
     # Images that move at once, a divisor of support.size: a step takes one block after the other.
     # The memory of gradients follows it. 0: all.
     config.newton.block = 0
+    # Targets of the last steps, in multiples of batch_size, a power of 2: batches double on the way
+    # to num_steps, each size for about as many targets in all. 1: batches stay.
+    config.newton.growth = 1
 
     # FRePo: networks that are trained on the support, and whose last features regress the targets.
     config.frepo = ConfigDict()

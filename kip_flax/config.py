@@ -37,6 +37,7 @@ _SINCE: dict[str, Any] = {
     "dataset.classes": (),
     "dataset.preprocess_from": "",
     "newton.block": 0,
+    "newton.growth": 1,
 }
 
 
@@ -172,11 +173,8 @@ def identity(config: ConfigDict | dict[str, Any]) -> dict[str, Any]:
 
 
 def length_decides(config: ConfigDict | dict[str, Any]) -> bool:
-    """Whether steps depend on `num_steps`: a schedule ends there, or the algorithm says so."""
-    flat = flatten(config)
-    facts = algorithms.facts(flat["algorithm"])
-    cosine = flat["optimizer.schedule"] != "constant" and "optimizer" in facts.sections
-    return cosine or facts.fixed_length
+    """Whether steps depend on `num_steps`: a schedule ends there."""
+    return algorithms.length_decides(flatten(config))
 
 
 def from_a_file(config: ConfigDict) -> bool:

@@ -7,6 +7,7 @@ functions here ask it for besides; docs/adding-an-algorithm.md says what.
 
 import pkgutil
 import sys
+from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
 
@@ -65,6 +66,23 @@ def published_step(name: str, step: int) -> int:
 def kept_gradients(config: ConfigDict) -> KeptGradients:
     """What a step keeps of the gradients of all pairs; zeros where it keeps only their sum."""
     return _hook(config.algorithm, "kept_gradients", lambda config: KeptGradients(0, 0))(config)
+
+
+def length_decides(fields: Mapping[str, Any]) -> bool:
+    """Whether steps depend on `num_steps`, so that a run cannot be taken further.
+
+    `fields`: a configuration with dotted names; those that came later may be missing.
+    """
+    name = fields["algorithm"]
+    cosine = fields["optimizer.schedule"] != "constant" and "optimizer" in facts(name).sections
+    return cosine or _hook(name, "length_decides", lambda fields: False)(fields)
+
+
+def batch_size(config: ConfigDict, number: int) -> int:
+    """Targets of step `number`, from 1."""
+    return _hook(config.algorithm, "batch_size", lambda config, _: config.batch_size)(
+        config, number
+    )
 
 
 def declared(config: ConfigDict, train_size: int, step: int) -> dict[str, Any]:

@@ -90,8 +90,6 @@ class Facts:
         differentiates: whether its steps take the kernel's gradient.
         for_networks: whether its sets are made for networks, by which they are chosen then.
         freezes_pixels: whether its steps leave the pixels of `support.frozen` as they are.
-        fixed_length: whether every step depends on `num_steps`, so that a run cannot be taken
-            further.
         tag: of the data-set card: 'kernel-ridge-regression', 'gradient-matching',
             'feature-regression'.
         bibtex: entries of the papers to cite.
@@ -110,7 +108,6 @@ class Facts:
     differentiates: bool = True
     for_networks: bool = False
     freezes_pixels: bool = False
-    fixed_length: bool = False
     tag: str = "kernel-ridge-regression"
     bibtex: str = KIP_BIBTEX
     sections: tuple[str, ...] = ("optimizer",)

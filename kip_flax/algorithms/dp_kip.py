@@ -11,7 +11,7 @@ random key of draws and noise comes from the operating system, and is in the che
 import dataclasses
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -81,7 +81,6 @@ FACTS = dataclasses.replace(
     title="DP-KIP",
     spelled_out="Differentially Private Kernel Inducing Points (DP-KIP)",
     freezes_pixels=False,
-    fixed_length=True,
     bibtex="\n".join([_BIBTEX, kip.FACTS.bibtex]),
     sections=("optimizer", "privacy"),
     published_recipe=_published_recipe,
@@ -126,6 +125,12 @@ def check(config: ConfigDict) -> None:
     ):
         if wrong:
             raise UserError(f"{name} must not use training images in dp_kip: {advice}.")
+
+
+def length_decides(fields: Mapping[str, Any]) -> bool:
+    """The noise of every step depends on how many there are."""
+    del fields
+    return True
 
 
 def total_steps(config: ConfigDict, train_size: int) -> int:

@@ -1,15 +1,18 @@
 """KIP by Gauss-Newton steps: few steps, each worth many of descent's."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 from ml_collections import ConfigDict
 
 from kip_flax import data
 from kip_flax.algorithms import kip, kip_solve
 from kip_flax.algorithms.base import KeptGradients, Problem, Step, Support, kernel_options
 from kip_flax.algorithms.kip import KipState, Metrics
+from kip_flax.data import Dataset
 from kip_flax.kernels import jacobian
 from kip_flax.kernels.sharded import shard_jacobian
 from kip_flax.krr import gauss_newton, residuals
@@ -18,21 +21,84 @@ from kip_flax.runtime.errors import UserError
 from kip_flax.runtime.fields import Section
 
 SECTION = Section(
-    {"newton.damping": float, "newton.iterations": int, "newton.block": int},
-    minima={"newton.iterations": 1, "newton.block": 0},
+    {
+        "newton.damping": float,
+        "newton.iterations": int,
+        "newton.block": int,
+        "newton.growth": int,
+    },
+    minima={"newton.iterations": 1, "newton.block": 0, "newton.growth": 1},
     above_zero=("newton.damping",),
 )
 FACTS = dataclasses.replace(
     kip.FACTS, variant="Gauss-Newton", sections=("newton",), freezes_pixels=False
 )
 
-check_data = kip.check_data
+
+class Level(NamedTuple):
+    """Steps whose batches are of one size.
+
+    Attributes:
+        times: the size, in multiples of `batch_size`.
+        begin: steps taken before.
+        end: steps taken after the last of them.
+    """
+
+    times: int
+    begin: int
+    end: int
+
+
+def levels(num_steps: int, growth: int) -> tuple[Level, ...]:
+    """Batches of 1, 2, 4, ..., `growth` times the size, with about as many targets in each level.
+
+    Early steps gain most with few targets. The gains of late ones drown in the noise of few.
+    """
+    found, begin = [], 0
+    for doublings in range(growth.bit_length()):
+        times = 2**doublings
+        # Levels have shares 1, 1/2, 1/4, ... of the steps.
+        end = round(num_steps * (2 - 1 / times) / (2 - 1 / growth))
+        found.append(Level(times, begin, end))
+        begin = end
+    return tuple(found)
+
+
+def _level(config: ConfigDict, number: int) -> Level:
+    """That of step `number`."""
+    every = levels(config.num_steps, config.newton.growth)
+    return next((level for level in every if number <= level.end), every[-1])
+
+
+def batch_size(config: ConfigDict, number: int) -> int:
+    """Targets of step `number`, from 1."""
+    return config.batch_size * _level(config, number).times
+
+
+def length_decides(fields: Mapping[str, Any]) -> bool:
+    """Batches that grow reach their size at the last step."""
+    return fields.get("newton.growth", 1) > 1
+
+
+def check_data(config: ConfigDict, dataset: Dataset) -> None:
+    """Raises UserError if a batch is larger than the training set."""
+    kip.check_data(config, dataset)
+    train, most = len(dataset.train_labels), batch_size(config, config.num_steps)
+    if most > train:
+        raise UserError(
+            f"newton.growth is {config.newton.growth} and batch_size {config.batch_size}, which "
+            f"makes {most} targets, and {dataset.name} has {train} training images: lower one."
+        )
 
 
 def check(config: ConfigDict) -> None:
     """Raises UserError if labels that are solved for fit all of a batch, or blocks do not fit."""
     if config.support.learn_labels:
         kip_solve.check_targets(config)
+    growth = config.newton.growth
+    if growth.bit_count() != 1:
+        near = 2 ** (growth.bit_length() - 1)
+        raise UserError(f"newton.growth is {growth}: batches double: take a power of 2, as {near}.")
     size, block = config.support.size, config.newton.block
     if block and size % block:
         divisors = (n for n in range(1, size + 1) if size % n == 0)
@@ -89,7 +155,15 @@ def make_step(problem: Problem) -> Step:
         iterate, metrics = step(_iterate(state), x_t, y_t, weights)
         return _state(iterate), metrics
 
-    return kip.on_batches(problem, update, data.balanced_batch)
+    def draw(
+        labels: np.ndarray, size: int, num_classes: int, key: jax.Array, number: int
+    ) -> np.ndarray:
+        level = _level(config, number)
+        key = key if level.times == 1 else jax.random.fold_in(key, level.times)
+        own = number - level.begin
+        return data.balanced_batch(labels, size * level.times, num_classes, key, own)
+
+    return kip.on_batches(problem, update, draw)
 
 
 def make_support(problem: Problem) -> Callable[[KipState], Support]:
@@ -106,10 +180,13 @@ def label_targets(config: ConfigDict, train_size: int) -> int:
 
 
 def pairs(config: ConfigDict, train_size: int) -> int:
-    """Kernel entries of a step."""
+    """Kernel entries of a step, on average."""
     del train_size
-    size = config.support.size
-    return size * (config.batch_size + (0 if config.support.learn_labels else size))
+    size, steps = config.support.size, config.num_steps
+    every = levels(steps, config.newton.growth)
+    targets = sum((level.end - level.begin) * level.times for level in every) / max(1, steps)
+    own = 0 if config.support.learn_labels else size
+    return round(size * (config.batch_size * targets + own))
 
 
 def labels(learn_labels: bool) -> str:

@@ -1,18 +1,22 @@
 """Whole runs by Gauss-Newton steps."""
 
+import jax
 import numpy as np
 import pytest
+import quick
 from whole_runs import artefacts, assert_same, result, small, stop_at
 
-from kip_flax import algorithms, export, krr
+from kip_flax import algorithms, data, export, krr
 from kip_flax import config as config_lib
 from kip_flax.algorithms import kip_newton
+from kip_flax.algorithms.base import Problem
 from kip_flax.modes.train import mode as train
+from kip_flax.runtime import sharding
 from kip_flax.runtime.errors import UserError
 
 
 def newton(**changes):
-    return small(algorithm="kip_newton", num_steps=6, eval__steps=(3,), **changes)
+    return small(**({"algorithm": "kip_newton", "num_steps": 6, "eval__steps": (3,)} | changes))
 
 
 @pytest.mark.slow
@@ -34,9 +38,12 @@ def check_images(workdir, state):
     assert np.abs(found - state.support[0]).max() > 1e-3
 
 
-@pytest.mark.parametrize("block", [pytest.param(0, marks=pytest.mark.slow), 2])
-def test_a_run_goes_on_to_the_same_bits(quick_kernels, tmp_path, monkeypatch, block):
-    config = newton(newton__block=block)
+@pytest.mark.parametrize(
+    "fields",
+    [pytest.param({}, marks=pytest.mark.slow), {"newton__block": 2, "newton__growth": 2}],
+)
+def test_a_run_goes_on_to_the_same_bits(quick_kernels, tmp_path, monkeypatch, fields):
+    config = newton(**fields)
     whole = train.train_and_evaluate(config, str(tmp_path / "whole"))
     with monkeypatch.context() as patch:
         stop_at(patch, 2)
@@ -58,6 +65,47 @@ def test_fixed_labels_stay_and_the_set_says_so(quick_kernels, tmp_path):
         "fixed",
         "solved",
     ]
+
+
+def test_batches_double_and_each_size_sees_about_as_many_targets():
+    assert kip_newton.levels(30, 8) == ((1, 0, 16), (2, 16, 24), (4, 24, 28), (8, 28, 30))
+    assert kip_newton.levels(6, 2) == ((1, 0, 4), (2, 4, 6))
+    assert kip_newton.levels(7, 1) == ((1, 0, 7),)
+    config = newton(newton__growth=4, num_steps=7)
+    sizes = [kip_newton.batch_size(config, number) for number in range(1, 8)]
+    assert sizes == [30] * 4 + [60] * 2 + [120]
+    assert algorithms.batch_size(newton(), 5) == algorithms.batch_size(small(), 5) == 30
+    assert kip_newton.pairs(config, 1000) == round(10 * sum(sizes) / 7)
+
+
+def test_the_targets_of_a_growing_run_are_drawn_in_passes_of_their_size(monkeypatch):
+    """No target comes twice within a size's pass, and the batches are balanced."""
+    drawn = []
+
+    def on_batches(problem, update, draw):
+        labels = np.repeat(np.arange(10), 40)
+        for number in range(1, 8):
+            drawn.append(draw(labels, 30, 10, jax.random.key(0), number))
+        return labels
+
+    monkeypatch.setattr(kip_newton.kip, "on_batches", on_batches)
+    config = newton(newton__growth=4, num_steps=7)
+    kernel, mesh = quick.quick_kernel(None), sharding.make_mesh()
+    kip_newton.make_step(Problem(config, None, kernel, mesh, jax.random.key(1)))
+    assert [len(rows) for rows in drawn] == [30] * 4 + [60] * 2 + [120]
+    assert len({*np.concatenate(drawn[:4])}) == 120
+    assert len({*np.concatenate(drawn[4:6])}) == 120
+    assert all(len(set(np.bincount(rows // 40))) == 1 for rows in drawn)
+
+
+def test_growth_is_checked():
+    with pytest.raises(UserError, match=r"batches double: take a power of 2, as 4\."):
+        config_lib.validate(newton(newton__growth=6))
+    config = newton(newton__growth=64, num_steps=200)
+    with pytest.raises(UserError, match="makes 1920 targets, and digits has 1438 training"):
+        config_lib.check_data(config, data.load_dataset("digits"))
+    assert "num_steps" in config_lib.identity(newton(newton__growth=2))
+    assert "newton.growth" not in config_lib.identity(newton())
 
 
 def test_blocks_that_do_not_divide_the_images_are_refused():

@@ -47,7 +47,7 @@ def test_noise_makes_no_negative_times():
 
 def test_a_run_is_its_steps_and_evaluations_and_devices_share_what_grows():
     found = Forecast(
-        steps=10, evaluations=3, targets=100, tests=30, labelled=20, support=5,
+        steps=10, evaluations=3, targets=100, most_targets=100, tests=30, labelled=20, support=5,
         step=LinearTime(0.5, 0.01), evaluation=LinearTime(0.1, 0.02),
     )  # fmt: skip
     assert found.seconds == pytest.approx(10 * 1.5 + 3 * 1.1)
@@ -63,7 +63,7 @@ def test_the_most_steps_that_fit_by_trying_all(seconds):
     config = kip_digits.get_config()
     config.eval.steps = (0, 2, 4, 8)
     found = Forecast(
-        steps=40, evaluations=5, targets=100, tests=30, labelled=20, support=5,
+        steps=40, evaluations=5, targets=100, most_targets=100, tests=30, labelled=20, support=5,
         step=LinearTime(0.25, 0.005), evaluation=LinearTime(0.1, 0.02),
     )  # fmt: skip
 
@@ -107,6 +107,16 @@ def test_gradients_of_pairs_kept_apart_are_counted():
     gradients, basis = (np.zeros((5, n, 8, 8, 1), np.float32) for n in (100, 30))
     assert apart.device - summed.device == gradients.nbytes + 4 * basis.nbytes
     assert apart.host == summed.host
+
+
+def test_a_plan_counts_batches_that_grow(monkeypatch):
+    quick.install(monkeypatch)
+    config = importlib.import_module("configs.kip_newton_digits").get_config()
+    config.update_from_flattened_dict({
+        "batch_size": 100, "num_steps": 7, "newton.growth": 4, "newton.iterations": 10,
+    })  # fmt: skip
+    found = plan_run(config)
+    assert (found.targets, found.most_targets) == (round((4 * 100 + 2 * 200 + 400) / 7), 400)
 
 
 def test_a_host_that_is_too_small_is_warned_of(monkeypatch):

@@ -9,6 +9,7 @@ import bisect
 import dataclasses
 from dataclasses import dataclass
 
+import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
@@ -32,7 +33,8 @@ class Forecast:
 
     Attributes:
         steps, evaluations: how many the run has.
-        targets: of a step.
+        targets: of a step, on average.
+        most_targets: of a step.
         tests, labelled: images of an evaluation, for testing and for solving for the labels.
         support: images S.
         step: time of a step, by its targets.
@@ -44,6 +46,7 @@ class Forecast:
     steps: int
     evaluations: int
     targets: int
+    most_targets: int
     tests: int
     labelled: int
     support: int
@@ -114,10 +117,11 @@ def forecast(
     Steps of algorithms that use no kernel are measured whole.
     """
     train_size = len(dataset.train_labels)
-    targets = min(config.batch_size, train_size)
     tests = len(data.test_subset(dataset, config.eval.num_test)[1])
     labelled = setup.label_targets(config, train_size)
     total = setup.total_steps(config, train_size)
+    sizes = [algorithms.batch_size(config, number) for number in range(1, max(1, total) + 1)]
+    targets, most_targets = (min(round(n), train_size) for n in (np.mean(sizes), max(sizes)))
     evaluations = len(setup.marks(config, total) | {0})
     probed = probe.Probe(config, dataset, kernel, mesh)
     with signals.stop_signals() as stopping:
@@ -130,6 +134,7 @@ def forecast(
         steps=total,
         evaluations=evaluations,
         targets=targets,
+        most_targets=most_targets,
         tests=tests,
         labelled=labelled,
         support=config.support.size,
@@ -148,7 +153,8 @@ def _words(config: ConfigDict, dataset: Dataset, mesh: Mesh, found: Forecast) ->
     blocks = 0 < kept.images < found.support
     cost = arithmetic.cost(spec, shape, *sizes, differentiates, blocks)
     devices = mesh.shape["data"] * mesh.shape["support"]
-    memory = arithmetic.memory(spec, dataset, *sizes, devices, kept)
+    most = found.support, found.most_targets
+    memory = arithmetic.memory(spec, dataset, *most, devices, kept)
     one_step, one_test = found.step.at(found.targets), found.evaluation.at(found.evaluated)
     tested = f"{found.tests} test images"
     if found.labelled:
