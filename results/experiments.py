@@ -290,6 +290,7 @@ EXPERIMENTS: tuple[Experiment, ...] = (
     _frepo("fashion_mnist", 10, 2000),
     _frepo("fashion_mnist", 100, 2000),
     _bptt("mnist", "frepo_mnist_10/ConvNet_ssize10_nozca_l_noaug_ckpt2000.npz"),
+    _bptt("fashion_mnist", "frepo_fashion_mnist_10/ConvNet_ssize10_nozca_l_noaug_ckpt2000.npz"),
     _bptt(
         "mnist",
         "bptt_mnist_10/ConvNet_ssize10_nozca_l_noaug_ckpt600.npz",

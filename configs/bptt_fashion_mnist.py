@@ -1,0 +1,24 @@
+r"""BPTT on Fashion-MNIST: ten images for networks, by differentiating their training.
+
+Setting: as `bptt_mnist`; networks train with flips and moves, as `auto` trains them on clothes.
+Best begun from a set of FRePo, see `support.init`.
+
+Expected: no figure of Fashion-MNIST is published.
+Measured: not yet.
+
+Run: python main.py --config=configs/bptt_fashion_mnist.py --workdir=runs/bptt_fashion_mnist \
+    --config.dataset.data_dir=DIR --config.support.init=FILE
+"""
+
+from ml_collections import ConfigDict
+
+from configs import bptt_cifar10
+
+
+def get_config() -> ConfigDict:
+    """`bptt_cifar10` with what differs."""
+    config = bptt_cifar10.get_config()
+    config.dataset.name = "fashion_mnist"
+    config.preprocess = "standard"
+    config.optimizer.learning_rate = 0.01
+    return config
