@@ -125,8 +125,8 @@ def pairs(implementation: str, size: int, targets: int) -> dict[str, dict[str, f
         memory = compiled.memory_analysis()
         rows[name] = {"ms": 1e3 * seconds / (10 * targets)}
         rows[name] |= {"mib": memory.temp_size_in_bytes / 2**20 if memory else float("nan")}
-        told = f"{rows[name]['ms']:.4f} ms a pair, {rows[name]['mib']:.0f} MiB"
-        print(f"kernel, {name:14s} {told}")
+        text = f"{rows[name]['ms']:.4f} ms a pair, {rows[name]['mib']:.0f} MiB"
+        print(f"kernel, {name:14s} {text}")
     return rows
 
 

@@ -181,10 +181,10 @@ def main() -> None:
     for name, program in STEPS.items():
         for targets in map(int, options.targets.split(",")):
             found = collectives(program(sizes, mesh, targets))
-            told = ", ".join(
+            described = ", ".join(
                 f"{c.op} {c.size:,}{' (looped)' if c.looped else ''}" for c in sorted(found)
             )
-            print(f"| {name} | {targets} | {told} | {sum(c.size for c in found):,} |")
+            print(f"| {name} | {targets} | {described} | {sum(c.size for c in found):,} |")
 
 
 if __name__ == "__main__":

@@ -207,10 +207,10 @@ def main() -> None:
 
     for name, function in (("forward", kernel), ("gradient", jax.value_and_grad(total))):
         compiled = jax.jit(function).lower(support, targets).compile()
-        _tell(name, compiled.as_text() or "", args.lanes)
+        _print_cost(name, compiled.as_text() or "", args.lanes)
 
 
-def _tell(name: str, text: str, lanes: int) -> None:
+def _print_cost(name: str, text: str, lanes: int) -> None:
     cost = program_cost(text)
     size, flops = cost.size / lanes, cost.flops / lanes
     print(f"{name}: {size / 2**20:.2f} MiB and {flops / 1e6:.1f} M operations a pair")

@@ -4,7 +4,7 @@
 
 Pixels are standard normal, of the data set's shape. DC and DSA: one update of the images (an outer
 step), matched on `--real` images of every class, then the published epochs on the learned images,
-which the last update of a network's life goes without; the mean over a life is told too. KIP: one
+which the last update of a network's life goes without; the mean over a life is given too. KIP: one
 update of images and labels against `--targets` images, by the configuration's kernel. All take
 turns; compiling is left out.
 """

@@ -121,8 +121,8 @@ def _measured(options: argparse.Namespace, kind: str, count: int, targets: int) 
                 text=True,
             )
         )
-    told = [process.communicate()[0] for process in started]
-    return min(json.loads(told[0].splitlines()[-1]))
+    outputs = [process.communicate()[0] for process in started]
+    return min(json.loads(outputs[0].splitlines()[-1]))
 
 
 def _work(options: argparse.Namespace) -> None:

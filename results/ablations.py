@@ -183,8 +183,8 @@ def write() -> None:
     files.write_bytes_atomic(FOLDER / _PAGE, render().encode())
 
 
-def _line(told: str, entries: int, runs: dict[str, Any], base: dict[str, Any]) -> str:
-    head = f"| {told} | {entries / 1000:,.0f} |"
+def _line(label: str, entries: int, runs: dict[str, Any], base: dict[str, Any]) -> str:
+    head = f"| {label} | {entries / 1000:,.0f} |"
     if not runs:
         return f"{head} not measured | |"
     accuracies = {seed: run["accuracy"] for seed, run in runs.items()}

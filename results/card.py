@@ -14,18 +14,18 @@ CARD = "README.md"
 
 def render(experiment: Experiment, folder: Path) -> str:
     """The text of the card of an experiment that is done; `folder` holds set and figures."""
-    told = record.read(folder)
-    config = told["config"]
-    distilled = export.load_distilled(folder / told["set"])
+    entry = record.read(folder)
+    config = entry["config"]
+    distilled = export.load_distilled(folder / entry["set"])
     dataset = words.dataset(config)
     sections = (
         card.opening(distilled, dataset),
-        f"## Figures\n\n{_figures(told)}",
+        f"## Figures\n\n{_figures(entry)}",
         _pictures(folder),
-        f"## Load\n\n{_loading(told, distilled.preprocess is not None)}",
+        f"## Load\n\n{_loading(entry, distilled.preprocess is not None)}",
         f"## Preprocessing\n\n{card.preprocessing(distilled)}",
-        f"## Measure again\n\n```bash\n{words.evaluation(experiment, told)}\n```",
-        f"## Make again\n\n{_made(told)}",
+        f"## Measure again\n\n```bash\n{words.evaluation(experiment, entry)}\n```",
+        f"## Make again\n\n{_made(entry)}",
         f"## Licence\n\n{card.licence(dataset)}",
         f"## Limits\n\n{card.limits(distilled)}",
         f"## Citation\n\n{card.citation(config['algorithm'])}",
@@ -33,8 +33,8 @@ def render(experiment: Experiment, folder: Path) -> str:
     return "\n\n".join(sections) + "\n"
 
 
-def _figures(told: dict[str, Any]) -> str:
-    config, draws = told["config"], told["draws"]
+def _figures(entry: dict[str, Any]) -> str:
+    config, draws = entry["config"], entry["draws"]
     kernel = ", ".join(str(config["kernel"][key]) for key in ("architecture", "depth", "kind"))
     before = f"What it was made from{words.began(config)}"
     rows = [(before, draws[0]["initial"]), ("This set", draws[0]["final"])]
@@ -44,11 +44,11 @@ def _figures(told: dict[str, Any]) -> str:
     if len(draws) > 1:
         accuracies = record.percent([draw["final"]["accuracy"] for draw in draws])
         lines.append(f"| Mean of {len(draws)} draws | {accuracies} | |")
-    for row in told.get("network", []):
+    for row in entry.get("network", []):
         name = f"This set, by networks ({net_figures.trained(row)})"
         lines.append(f"| {name} | {net_figures.spread(row).removesuffix(' %')} | |")
-    if told["published"] is not None:
-        lines.append(f"| Published, on the original data | {told['published']:g} | |")
+    if entry["published"] is not None:
+        lines.append(f"| Published, on the original data | {entry['published']:g} | |")
     return (
         f"Kernel ridge regression ({kernel}; reg {config['reg']:g}) on all test images:\n\n"
         "| | Accuracy, % | Half the mean squared error |\n|---|---|---|\n"
@@ -58,18 +58,18 @@ def _figures(told: dict[str, Any]) -> str:
 
 
 def _pictures(folder: Path) -> str:
-    told = f"![Images before and after]({record.PICTURE})"
+    text = f"![Images before and after]({record.PICTURE})"
     if (folder / record.CURVE).exists():
-        told += (
+        text += (
             f"\n\n![Accuracy and error over the steps]({record.CURVE})\n\n"
             "*Over the steps; the circle is the set that was taken.*"
         )
-    return told
+    return text
 
 
-def _loading(told: dict[str, Any], whole: bool) -> str:
+def _loading(entry: dict[str, Any], whole: bool) -> str:
     """Python that reads the set; not `whole`: its preprocessing is left out of the folder."""
-    dataset, name = told["config"]["dataset"]["name"], told["config"]["preprocess"]
+    dataset, name = entry["config"]["dataset"]["name"], entry["config"]["preprocess"]
     imported, fitted, note = "", "preprocess.from_arrays(file.preprocess)", ""
     if not whole:
         imported = "data, "
@@ -81,23 +81,23 @@ def _loading(told: dict[str, Any], whole: bool) -> str:
     return f"""```python
 from kip_flax import {imported}export, preprocess
 
-folder = "results/{told["name"]}"
-file = export.load_distilled(f"{{folder}}/{told["set"]}")
+folder = "results/{entry["name"]}"
+file = export.load_distilled(f"{{folder}}/{entry["set"]}")
 images, labels = file.images, file.labels
 fitted = {fitted}
 pictures = preprocess.invert(fitted, images)  # about [0, 1]
 ```{note}"""
 
 
-def _made(told: dict[str, Any]) -> str:
-    versions = ", ".join(f"{name} {version}" for name, version in told["versions"].items())
-    wall, busy = words.hours(told["draws"])
-    data = "" if words.is_embedded(told["config"]) else "--data=data "
-    again = f"python -m results.run_all {data}--results=again --only={told['name']}"
+def _made(entry: dict[str, Any]) -> str:
+    versions = ", ".join(f"{name} {version}" for name, version in entry["versions"].items())
+    wall, busy = words.hours(entry["draws"])
+    data = "" if words.is_embedded(entry["config"]) else "--data=data "
+    again = f"python -m results.run_all {data}--results=again --only={entry['name']}"
     return f"""```bash
-{told["command"]}
+{entry["command"]}
 ```
 
-It took {wall} hours ({busy} core hours) on {told["hardware"]}, on {told["date"]} at commit \
-{told["commit"]}, with {versions}. `{again}` gives it its data, chooses the set and measures it \
+It took {wall} hours ({busy} core hours) on {entry["hardware"]}, on {entry["date"]} at commit \
+{entry["commit"]}, with {versions}. `{again}` gives it its data, chooses the set and measures it \
 on the test images."""

@@ -91,10 +91,10 @@ def read() -> list[Configuration]:
 def _read(name: str) -> Configuration:
     module = importlib.import_module(f"configs.{name}")
     text = module.__doc__ or ""
-    told = re.search(r"^Expected: (.*?)^Measured: (.*?)^$", text, re.MULTILINE | re.DOTALL)
-    if told is None:
+    match = re.search(r"^Expected: (.*?)^Measured: (.*?)^$", text, re.MULTILINE | re.DOTALL)
+    if match is None:
         raise ValueError(f"the docstring of configs/{name}.py lacks 'Expected:' or 'Measured:'")
-    expected, measured = (" ".join(part.split()) for part in told.groups())
+    expected, measured = (" ".join(part.split()) for part in match.groups())
     fields = config_lib.flatten(module.get_config())
     return Configuration(name, text.splitlines()[0].rstrip("."), expected, measured, fields)
 
@@ -109,8 +109,8 @@ def render(results: Path) -> str:
         text += f"| {' | '.join(_COLUMNS)} |\n{'|---' * len(_COLUMNS)}|\n"
         for one in found:
             if one.fields["algorithm"] == algorithm:
-                told = (f"`{one.name}`", one.what, one.expected, one.measured)
-                text += _line(*told) + "".join(_changes(one, results))
+                cells = (f"`{one.name}`", one.what, one.expected, one.measured)
+                text += _line(*cells) + "".join(_changes(one, results))
     return text
 
 
@@ -132,10 +132,10 @@ def _cell(text: str) -> str:
 def _changes(one: Configuration, results: Path) -> list[str]:
     """Lines of the experiments that took a configuration."""
     return [
-        _line("", _changed(one, experiment), _published(experiment), _measured(told))
+        _line("", _changed(one, experiment), _published(experiment), _measured(entry))
         for experiment in EXPERIMENTS
         if experiment.config == one.name and record.is_done(experiment, results)
-        for told in [record.read(results / experiment.name)]
+        for entry in [record.read(results / experiment.name)]
     ]
 
 
@@ -156,17 +156,17 @@ def _published(experiment: Experiment) -> str:
     return "" if experiment.published is None else f"{experiment.published:g}"
 
 
-def _measured(told: dict[str, Any]) -> str:
+def _measured(entry: dict[str, Any]) -> str:
     """'39.96 to 93.42, networks 90.00 ± 1.00; 0.60 core hours', linked to the gallery."""
-    draws = told["draws"]
+    draws = entry["draws"]
     before, after = (
         record.percent([draw[part]["accuracy"] for draw in draws]) for part in ("initial", "final")
     )
-    plain, normalised = words.by_networks(told)
+    plain, normalised = words.by_networks(entry)
     networks = f", networks {plain}" if plain else ""
     networks += f", normalised {normalised}" if normalised else ""
     _, busy = words.hours(draws)
-    return f"[{before} to {after}](gallery.md#{told['name']}){networks}; {busy} core hours"
+    return f"[{before} to {after}](gallery.md#{entry['name']}){networks}; {busy} core hours"
 
 
 def _three(results: Path) -> str:
@@ -174,16 +174,16 @@ def _three(results: Path) -> str:
     lines = ["| | Data | Accuracy | Steps | Core hours | Published |", "|---|---|---|---|---|---|"]
     for dataset in ("mnist", "cifar10"):
         for name in _THREE:
-            told = record.read(results / f"{name}_{dataset}_10")
-            (draw,) = told["draws"]
+            entry = record.read(results / f"{name}_{dataset}_10")
+            (draw,) = entry["draws"]
             _, busy = words.hours([draw])
             cells = (
                 f"`{name}`",
-                words.dataset(told["config"]),
+                words.dataset(entry["config"]),
                 record.percent([draw["final"]["accuracy"]]),
                 str(draw["step"]),
                 busy,
-                f"{told['published']:g}",
+                f"{entry['published']:g}",
             )
             lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"

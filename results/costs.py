@@ -59,25 +59,25 @@ def costs(results: Path, dataset: str) -> list[Cost]:
 
 
 def _cost(folder: Path) -> Cost:
-    told = record.read(folder)
-    config = told["config"]
+    entry = record.read(folder)
+    config = entry["config"]
     return Cost(
         dataset=config["dataset"]["name"],
         size=config["support"]["size"],
         method=words.method(config),
         labels=words.labels(config),
         core_hours=_core_seconds(folder) / 3600,
-        krr=told["draws"][0]["final"]["accuracy"],
-        networks={row["network"]: row for row in told.get("network", [])},
+        krr=entry["draws"][0]["final"]["accuracy"],
+        networks={row["network"]: row for row in entry.get("network", [])},
     )
 
 
 def _core_seconds(folder: Path) -> float:
     """Of a row, and of the row whose set it went on from."""
-    told = record.read(folder)
-    start = Path(told["config"]["support"]["init"]).parent
+    entry = record.read(folder)
+    start = Path(entry["config"]["support"]["init"]).parent
     before = _core_seconds(folder.parent / start.name) if start.name else 0.0
-    return before + float(told["draws"][0]["cpu_seconds"])
+    return before + float(entry["draws"][0]["cpu_seconds"])
 
 
 def _coreset(row: dict[str, Any]) -> Cost:

@@ -42,8 +42,8 @@ _ROWS = ("Kernel, at the start", "Kernel", "Networks", "Networks, normalised", "
 def render(results: Path) -> str:
     """The page, from the folder `results`."""
     parts = [_HEAD.format(shown=record.SHOWN)]
-    for dataset, group in groupby(_sets(results), key=lambda told: words.dataset(told["config"])):
-        parts += [f"\n## {dataset}\n", *(_section(told) for told in group)]
+    for dataset, group in groupby(_sets(results), key=lambda entry: words.dataset(entry["config"])):
+        parts += [f"\n## {dataset}\n", *(_section(entry) for entry in group)]
     return "".join(parts)
 
 
@@ -52,21 +52,21 @@ def _sets(results: Path) -> Iterator[dict[str, Any]]:
     found = [record.read(results / e.name) for e in EXPERIMENTS if record.is_done(e, results)]
     order = list(words.DATASETS)
 
-    def place(told: dict[str, Any]) -> tuple[int, int, float]:
-        config = told["config"]
-        accuracy = told["draws"][0]["final"]["accuracy"]
+    def place(entry: dict[str, Any]) -> tuple[int, int, float]:
+        config = entry["config"]
+        accuracy = entry["draws"][0]["final"]["accuracy"]
         return order.index(config["dataset"]["name"]), config["support"]["size"], -accuracy
 
     yield from sorted(found, key=place)
 
 
-def _section(told: dict[str, Any]) -> str:
-    config, draws, name = told["config"], told["draws"], told["name"]
+def _section(entry: dict[str, Any]) -> str:
+    config, draws, name = entry["config"], entry["draws"], entry["name"]
     wall, busy = words.hours(draws)
     cells = (
         record.percent([draw["initial"]["accuracy"] for draw in draws]),
         record.percent([draw["final"]["accuracy"] for draw in draws]),
-        *words.by_networks(told),
+        *words.by_networks(entry),
         f"{wall} ({busy})",
     )
     table = "\n".join(f"| {row} | {cell} |" for row, cell in zip(_ROWS, cells, strict=True) if cell)
@@ -82,7 +82,7 @@ def _section(told: dict[str, Any]) -> str:
 {table}
 
 ```python
-{_loading(f"results/{name}/{told['set']}")}
+{_loading(f"results/{name}/{entry['set']}")}
 ```
 """
 

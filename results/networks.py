@@ -46,8 +46,8 @@ def _measure(
     folder = results / experiment.name
     if not record.is_done(experiment, results):
         return False
-    told = record.read(folder)
-    if network in {row["network"] for row in told.get("network", [])}:
+    entry = record.read(folder)
+    if network in {row["network"] for row in entry.get("network", [])}:
         return False
     fields = {"transfer.networks": (network,), "transfer.baselines": ()}
     content = transfer(experiment, folder, data_dir, workdir / network.replace(":", "_"), fields)
@@ -74,12 +74,12 @@ def transfer(
     Returns:
         The table as it is; {} where a signal stopped it before there was any.
     """
-    told = record.read(folder)
+    entry = record.read(folder)
     arguments = [
-        *command(experiment, told["draws"][0]["seed"], watched=False),
+        *command(experiment, entry["draws"][0]["seed"], watched=False),
         *(f"--config.{n}={v}".replace(" ", "") for n, v in (FIELDS | fields).items()),
         *run_all.data_field(data_dir),
-        *("--mode=transfer", f"--distilled={folder / told['set']}", f"--workdir={workdir}"),
+        *("--mode=transfer", f"--distilled={folder / entry['set']}", f"--workdir={workdir}"),
     ]
     run_all.program(arguments, workdir)
     table = workdir / TABLE
@@ -102,9 +102,9 @@ def figures_row(row: dict[str, Any], words: str) -> figures.Row:
 
 def recipe_words(folder: Path) -> str:
     """The recipe by which networks are trained on the set in results/NAME."""
-    told = record.read(folder)
-    distilled = export.load_distilled(folder / told["set"])
-    dataset = told["config"]["dataset"]["name"]
+    entry = record.read(folder)
+    distilled = export.load_distilled(folder / entry["set"])
+    dataset = entry["config"]["dataset"]["name"]
     channels = distilled.images.shape[3]
     flips = sets.facts(dataset).may_be_mirrored(channels)
     made = recipe.make(RECIPE, len(distilled.images), channels, flips, {"width": WIDTH})

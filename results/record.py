@@ -155,9 +155,9 @@ def add_network(folder: Path, row: net_figures.Row) -> None:
         folder: results/NAME.
         row: as in `networks.figures`, with `seeds`, how many were trained, and how it was measured.
     """
-    told = {**row, "commit": _commit(), "date": datetime.date.today().isoformat()}
+    entry = {**row, "commit": _commit(), "date": datetime.date.today().isoformat()}
     before = read(folder)
-    files.write_json(folder / FIGURES, {**before, "network": [*before.get("network", []), told]})
+    files.write_json(folder / FIGURES, {**before, "network": [*before.get("network", []), entry]})
 
 
 def is_stopped(workdir: Path) -> bool:
@@ -210,10 +210,10 @@ def _commit(repository: Path = Path(__file__).parent.parent) -> str:
     """The commit checked out, '-dirty' if files of it differ; the table does after every row."""
 
     def git(*words: str) -> str:
-        told = subprocess.run(
+        process = subprocess.run(
             ["git", *words], cwd=repository, capture_output=True, text=True, check=False
         )
-        return told.stdout.strip()
+        return process.stdout.strip()
 
     name = git("describe", "--always")
     changed = git("status", "--porcelain", "-uno", "--", ".", ":!results/README.md")

@@ -60,18 +60,18 @@ def hours(draws: list[dict[str, Any]]) -> tuple[str, str]:
     return _mean_hours(wall), _mean_hours(busy)
 
 
-def by_networks(told: dict[str, Any]) -> tuple[str, ...]:
+def by_networks(entry: dict[str, Any]) -> tuple[str, ...]:
     """What the networks of `NETWORKS` reach on the row's set; '' of one that was not measured."""
-    found = {row["network"]: row for row in told.get("network", [])}
+    found = {row["network"]: row for row in entry.get("network", [])}
     return tuple(
         figures.spread(found[name]).removesuffix(" %") if name in found else "" for name in NETWORKS
     )
 
 
-def evaluation(experiment: Experiment, told: dict[str, Any]) -> str:
-    """The command that measures the row's set on the test images; `told`: its figures."""
-    data = [] if is_embedded(told["config"]) else ["--config.dataset.data_dir=data"]
-    path = f"results/{experiment.name}/{told['set']}"
+def evaluation(experiment: Experiment, entry: dict[str, Any]) -> str:
+    """The command that measures the row's set on the test images; `entry`: its figures."""
+    data = [] if is_embedded(entry["config"]) else ["--config.dataset.data_dir=data"]
+    path = f"results/{experiment.name}/{entry['set']}"
     spoken = command(experiment, 0, watched=False)
     return shlex.join(["python", *spoken, *data, "--mode=evaluate", f"--distilled={path}"])
 

@@ -127,7 +127,7 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
 def _search(args: argparse.Namespace, search: Search, runs: Path) -> None:
     loaded = images.load(search, args.data)
     given = {"finite": args.set, "ntk": args.kernel_set, "nngp": args.kernel_set}
-    # Files first, and both sets before networks: a mistake is told before the work begins.
+    # Files first, and both sets before networks: a mistake is reported before the work begins.
     by_kind = {
         kind: _space(kind, given[kind], args.data, search, loaded, runs)
         for kind in sorted(given, key=lambda kind: not given[kind])

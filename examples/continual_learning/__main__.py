@@ -103,7 +103,7 @@ class Bench:
     Args:
         options: what there is to measure.
         dataset: with all its classes.
-        watch: tells progress and stops.
+        watch: reports progress and stops.
     """
 
     def __init__(self, options: Options, dataset: Dataset, watch: Watch):
@@ -199,7 +199,7 @@ class Bench:
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message}; --help tells the options.")
+        raise UserError(f"{message}; --help lists the options.")
 
 
 def _options(argv: list[str] | None) -> Options:

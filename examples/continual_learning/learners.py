@@ -34,7 +34,7 @@ class Lesson:
         images: of the memory, preprocessed.
         memory: the same as pixels, with labels.
         test: images of all classes, preprocessed.
-        watch: tells progress and stops.
+        watch: reports progress and stops.
     """
 
     stream: Stream

@@ -216,7 +216,7 @@ class Trial:
         Args:
             images: (D, n, H, W, C): D draws of it, which the seeds take in turn.
             labels: (D, n, classes), centred.
-            watch: tells progress and stops it.
+            watch: reports progress and stops it.
             what: names the trial in lines of progress.
             kept: keeps it; None: nothing does, and it begins anew.
 

@@ -27,7 +27,7 @@ from kip_flax.runtime.console import Console, clock, count, duration
 from kip_flax.runtime.errors import UserError
 from kip_flax.runtime.waiting import Stopped, Watch
 
-_WORTH_TELLING = 60  # Seconds: shorter runs do not tell when they will end.
+_LONG = 60  # Seconds: shorter runs do not say when they will end.
 
 
 class Due(NamedTuple):
@@ -111,8 +111,8 @@ class Training:
                     first, figures = not figures, stopwatch.look(step)
                     figures = figures | {"eta_s": deadline.eta(figures["eta_s"])}
                     if first:
-                        self._tell_end(figures["eta_s"])
-                    self._tell(step, measured, figures)
+                        self._announce_end(figures["eta_s"])
+                    self._report_progress(step, measured, figures)
                 with stopwatch.paused():
                     due = due._replace(save=save or last, end=end)
                     settled = self._settle(state, step, figures, due)
@@ -161,7 +161,7 @@ class Training:
         self.recorder.write_history()
         self.saver.save(step, state)
 
-    def _tell(
+    def _report_progress(
         self, step: int, measured: Mapping[str, jax.Array], figures: Mapping[str, float]
     ) -> None:
         scalars = {name: float(value) for name, value in measured.items()}
@@ -175,9 +175,9 @@ class Training:
             f"ETA {duration(figures['eta_s'])}",
         )
 
-    def _tell_end(self, seconds: float) -> None:
+    def _announce_end(self, seconds: float) -> None:
         """When the run will be over, where that is worth waiting for."""
-        if seconds >= _WORTH_TELLING:
+        if seconds >= _LONG:
             self.console.say(f"expected to end at {clock(seconds)}, in {duration(seconds)}")
 
     def _check_finite(self, state: State, before: int, step: int) -> None:

@@ -64,7 +64,7 @@ class NetworkEvaluate:
         Args:
             images, labels: the support (S, H, W, channels), (S, classes).
             last: whether the run is at its end, where they read the test images too.
-            watch: tells progress and stops it, at this process alone.
+            watch: reports progress and stops it, at this process alone.
 
         Returns:
             A row for each name, see `networks.figures`; at the end again for the test images.

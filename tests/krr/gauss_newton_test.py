@@ -1,5 +1,8 @@
 """Gauss-Newton steps against NumPy's dense algebra and losses in float64."""
 
+import subprocess
+import sys
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -167,3 +170,45 @@ def test_a_mesh_takes_the_same_step(kind, shape):
     found, same = step(sharding.replicate(mesh, first(images, labels)), *targets)
     np.testing.assert_allclose(found.images, expected.images, atol=2e-3)
     assert float(same["loss"]) == pytest.approx(float(metrics["loss"]), rel=1e-6)
+
+
+PEAK = """
+import resource
+import sys
+
+import subprocess
+import sys
+
+import jax
+import numpy as np
+
+from kip_flax import architectures as arch
+from kip_flax.kernels import KernelOptions, make_kernel
+from kip_flax.kernels.jacobian import make_jacobian
+from kip_flax.krr import gauss_newton, residuals
+
+options = KernelOptions(arch.conv(1), implementation="cpu")
+kernel, jacobian = make_kernel(options), make_jacobian(options)
+rng = np.random.default_rng(0)
+x = rng.normal(size=(1200, 16, 16, 3)).astype(np.float32)
+y = np.eye(10, dtype=np.float32)[rng.integers(10, size=1200)] - 0.1
+step = gauss_newton.make_step(
+    residuals.with_solved_labels(kernel, jacobian, 1e-6), 3, jax.random.key(0), int(sys.argv[1])
+)
+state = gauss_newton.init(x[:200], y[:200], 0.1)
+targets = x[200:], y[200:], np.ones(1000, np.float32)
+compiled = step.lower(state, *targets).compile()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+jax.block_until_ready(compiled(state, *targets))
+print(1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before))
+"""
+
+
+@pytest.mark.slow
+def test_the_memory_of_a_step_follows_the_block():
+    """Gradients of all pairs take 614 MB, those of a block 61."""
+    code = [sys.executable, "-c", PEAK]
+    runs = [subprocess.run([*code, block], capture_output=True, text=True) for block in ("0", "20")]
+    whole, block = (int(run.stdout) for run in runs)
+    assert whole > 614e6
+    assert block < 0.4 * whole

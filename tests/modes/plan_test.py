@@ -14,13 +14,14 @@ from kip_flax import data
 from kip_flax.algorithms.base import KeptGradients
 from kip_flax.kernels import KernelOptions
 from kip_flax.kernels.plan import make_plan
-from kip_flax.modes.plan import arithmetic, probe
+from kip_flax.modes.plan import arithmetic, mode, probe
 from kip_flax.modes.plan.mode import Forecast, plan_run
 from kip_flax.modes.plan.probe import LinearTime
 from kip_flax.modes.train import mode as train
 from kip_flax.networks.trial import Trial
 from kip_flax.runs import setup
 from kip_flax.runtime import sharding
+from kip_flax.runtime.console import duration
 
 
 @pytest.mark.parametrize("most", [10, 64, 100, 5000])
@@ -145,9 +146,24 @@ def test_what_a_plan_says(name, algorithm, monkeypatch, capsys):
     assert found.seconds > 0
     solved = "359 test images, labels solved for 1438 targets" in said
     assert solved == (algorithm == "kip_solve")
-    assert "estimates, by arithmetic" in said
-    assert "NVIDIA H100 (SXM) at its float32 peak" in said
+    assert ("estimates, by arithmetic" in said) == (found.seconds >= 60)
     assert ("our run kip_digits_10 (10 images, 200 targets a step" in said) == (algorithm == "kip")
+
+
+def test_other_devices_are_estimated_for_long_runs_alone():
+    cost = arithmetic.Cost(pairs=20_000, flops_per_pair=1e6)
+    long = Forecast(
+        steps=100, evaluations=3, targets=100, most_targets=100, tests=30, labelled=20, support=5,
+        step=LinearTime(0.5, 0.01), evaluation=LinearTime(0.1, 0.02),
+    )  # fmt: skip
+    assert long.seconds > 150
+    head, *lines = mode._estimates(long, cost)
+    assert head.startswith("estimates, by arithmetic")
+    assert lines[0] == f"    2 times these devices: {duration(long.seconds_on(2))}"
+    assert lines[-1] == (
+        "  NVIDIA H100 (SXM) at its float32 peak, never reached: 0.000299 s a step, 0.0299 s"
+    )
+    assert mode._estimates(dataclasses.replace(long, steps=10), cost) == []
 
 
 def test_networks_that_judge_a_set_are_in_the_plan(monkeypatch, capsys):

@@ -6,9 +6,9 @@ from kip_flax.runs.loop import Training
 from kip_flax.runtime.console import Console
 
 
-def test_the_end_is_told_once_where_it_is_far(capsys):
+def test_the_end_is_announced_once_where_it_is_far(capsys):
     training = Training(None, None, None, None, Console(), log_every=1)
     for seconds in (59, 3700):
-        training._tell_end(seconds)
+        training._announce_end(seconds)
     (line,) = capsys.readouterr().out.splitlines()
     assert re.fullmatch(r"expected to end at (.{10} )?\d\d:\d\d, in 1 h 01 min", line)

@@ -97,7 +97,7 @@ def _last_of(folder: Path) -> Path:
 
 
 def _seconds(file: Path, step: int) -> float | None:
-    """What the result of the run says, if the set is the last that it tells of."""
+    """What the result of the run says, if the set is the last one in it."""
     result = RunFolder(file.parent.parent).earlier_result()
     try:
         return float(result["seconds"]) if result["evaluations"][-1]["step"] == step else None

@@ -45,7 +45,7 @@ class ShownRun:
 
 
 def write_figures(workdirs: str, console: Console | None = None) -> list[Path]:
-    """Writes what can be drawn of each folder into its `figures`, and tells the paths.
+    """Writes what can be drawn of each folder into its `figures`, and prints the paths.
 
     Of a run: `images` (the last set), `rows` (natural images above learned ones, one per class),
     `learning.gif` and, of three evaluations or more, `curve`; of a transfer with a ladder: `worth`.

@@ -26,6 +26,8 @@ from kip_flax.runtime.console import Console, count, duration
 from kip_flax.runtime.errors import UserError
 from kip_flax.runtime.waiting import Watch
 
+_LONG = 60  # Seconds: a shorter run needs no other devices.
+
 
 @dataclass(frozen=True)
 class Forecast:
@@ -172,8 +174,16 @@ def _words(config: ConfigDict, dataset: Dataset, mesh: Mesh, found: Forecast) ->
         f"{count(memory.device)}B on each of {devices} devices",
         *arithmetic.warnings(memory),
         *_of_curve(config, found, one_step),
-        "estimates, by arithmetic from the above; nothing of it was run:",
+        *_estimates(found, cost),
     ]
+    return "\n".join(lines)
+
+
+def _estimates(found: Forecast, cost: arithmetic.Cost) -> list[str]:
+    """The run on other devices, where it is long enough for others to be worth a thought."""
+    if found.seconds < _LONG:
+        return []
+    lines = ["estimates, by arithmetic from the above; nothing of it was run:"]
     for more in (2, 8, 64):
         lines.append(f"  {more:3d} times these devices: {_time(found.seconds_on(more))}")
     for name, seconds in arithmetic.at_peak(cost.pairs * cost.flops_per_pair):
@@ -181,7 +191,7 @@ def _words(config: ConfigDict, dataset: Dataset, mesh: Mesh, found: Forecast) ->
         lines.append(
             f"  {name} at its float32 peak, never reached: {_time(seconds)} a step, {whole}"
         )
-    return "\n".join(lines)
+    return lines
 
 
 def _of_curve(config: ConfigDict, found: Forecast, step_seconds: float) -> list[str]:

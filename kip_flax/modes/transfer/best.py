@@ -24,7 +24,7 @@ class BestNetwork:
     Attributes:
         folder: where it lies.
         like: how described networks are made.
-        dataset: tells shape and names.
+        dataset: gives shape and names.
         fitted: what pictures go through.
         facts: of all networks alike, JSON values.
         size: images of the distilled set.

@@ -200,7 +200,7 @@ def make_contest(
 
     Args:
         config: the configuration.
-        dataset: tells the shape of images and the number of classes.
+        dataset: gives the shape of images and the number of classes.
         key: of the networks' weights and batches.
         mesh: the devices.
         console: gets a line if compiling takes long.

@@ -35,7 +35,7 @@ def krr_row(
         test: images that accuracies are measured on.
         kernel: over the mesh already.
         reg, batch_size, mesh: as in `evaluate.make_evaluate`.
-        session: tells progress and stops it.
+        session: reports progress and stops it.
     """
     measure = evaluate.make_evaluate(
         kernel, test.images, test.labels, reg=reg, batch_size=batch_size, mesh=mesh
@@ -59,7 +59,7 @@ def network_row(name: str, trial_of: Callable[[int], Trial], session: Session) -
     Args:
         name: of the network.
         trial_of: the trial for sets of so many images.
-        session: keeps what is not finished, tells progress and stops it.
+        session: keeps what is not finished, reports progress and stops it.
     """
 
     def row(image_set: ImageSet) -> Row:

@@ -23,7 +23,7 @@ class Session:
     """One call of the command; what it leaves unfinished, the next call finishes.
 
     Attributes:
-        watch: tells progress and stops the work.
+        watch: reports progress and stops the work.
         best: keeps the best network on the distilled set; None: none is kept.
     """
 
