@@ -52,7 +52,7 @@ class Level(NamedTuple):
 def levels(num_steps: int, growth: int) -> tuple[Level, ...]:
     """Batches of 1, 2, 4, ..., `growth` times the size, with about as many targets in each level.
 
-    Early steps gain most with few targets. The gains of late ones drown in the noise of few.
+    Early steps gain as much a target with few; the gains of late ones drown in the noise of few.
     """
     found, begin = [], 0
     for doublings in range(growth.bit_length()):
