@@ -15,7 +15,7 @@ from kip_flax.runtime.errors import UserError
 
 
 def warm_up(options: KernelOptions, say: Callable[[str], None]) -> None:
-    """Compiles what `make_kernel` of the same options would compile at its first call.
+    """Compiles the code of `make_kernel` ahead of its first call, for the same options.
 
     `say` gets a line if that takes long. 'xla' compiles with the step that calls it, not here.
     """

@@ -48,7 +48,7 @@ def make_jacobian(options: KernelOptions) -> Jacobian:
 
 
 def warm_up(options: KernelOptions, say: Callable[[str], None]) -> None:
-    """Compiles ahead what `make_jacobian` of the same options would compile at its first call."""
+    """Compiles the code of `make_jacobian` ahead of its first call, for the same options."""
     convolutional = any(isinstance(layer, arch.Conv) for layer in options.spec)
     if convolutional and resolve(options.implementation) == "cpu":
         from kip_flax.kernels.cpu.warm_up import warm_up_jacobian

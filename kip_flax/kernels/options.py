@@ -1,4 +1,4 @@
-"""Which kernel: of what network, in what parameterisation, computed by what."""
+"""Which kernel: its network, its parameterisation, its implementation."""
 
 import importlib.util
 from collections.abc import Callable, Mapping

@@ -1,4 +1,4 @@
-"""The plan of a kernel: which pixel pairs it needs, level by level, and what happens to them.
+"""The plan of a kernel: the pixel pairs that it needs, level by level, and their operations.
 
 A pixel pair is its offset (oh, ow) = (h' - h, w' - w) and its pixel (h, w). Convolution and ReLU
 keep the offset; `size` x `size` pooling reads, for offset d, the offsets size*d - (size-1) ...

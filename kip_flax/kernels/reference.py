@@ -69,7 +69,7 @@ def _layer(nt: Any, layer: arch.Layer, width: int, affine: dict[str, Any]) -> An
 
 @contextlib.contextmanager
 def _names_of_older_jax() -> Iterator[None]:
-    """Puts back what neural_tangents takes from JAX, and a stub for its TensorFlow part."""
+    """Restores names of JAX that neural_tangents imports, and stubs its TensorFlow part."""
     util = types.ModuleType("jax.util")
     util.safe_map, util.safe_zip = _safe_map, _safe_zip  # type: ignore[attr-defined]
     experimental = types.ModuleType("neural_tangents.experimental")

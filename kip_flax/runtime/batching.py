@@ -65,7 +65,7 @@ def gradient_in_passes(
 
 
 def summed(function: Callable[[Tree], Tree], parts: Tree) -> Tree:
-    """The sum of what `function` makes of each part, one after the other.
+    """The sum of `function` over the parts, one after the other.
 
     Args:
         function: arrays of a part -> arrays.

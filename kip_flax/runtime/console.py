@@ -1,10 +1,12 @@
 """The messages of a command to the person who started it, at a terminal or in a log file.
 
 At a terminal one line of progress is rewritten in place, and headings are bold. Elsewhere (a file,
-a pipe, TERM=dumb) every line is plain and stays. NO_COLOR (no-color.org) leaves out the bold.
+a pipe, TERM=dumb) every line is plain and stays. NO_COLOR (no-color.org) leaves out the bold. Paths
+below the current folder are given from there.
 """
 
 import os
+import re
 import shutil
 import sys
 import time
@@ -44,7 +46,7 @@ class Console:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Ends the line of progress: what comes next, such as an error, has its own."""
+        """Ends the line of progress, so that an error after it has a line of its own."""
         self.end_line()
 
     def say(self, text: str, rows: Sequence[tuple[str, str]] = ()) -> None:
@@ -58,7 +60,7 @@ class Console:
             self._block(text, rows)
 
     def mark(self, text: str, short: str) -> None:
-        """Tells an event: as `text` in a log, as `short` in the line of progress at a terminal."""
+        """Reports an event: as `text` in a log, as `short` in a terminal's line of progress."""
         self._mark = short
         if self._open:
             self.progress(*self._shown)
@@ -100,8 +102,14 @@ class Console:
         return f"{_DIM}{text}{_PLAIN}" if self._colour else text
 
     def _write(self, text: str) -> None:
-        self._stream.write(text)
+        self._stream.write(_from_here(text))
         self._stream.flush()
+
+
+def _from_here(text: str) -> str:
+    """Paths below the current folder without that folder."""
+    here = os.path.join(os.getcwd(), "")
+    return text if here == os.sep else re.sub(rf"(?<![\w.~-]){re.escape(here)}(?=\S)", "", text)
 
 
 def _fitting(parts: Sequence[str], columns: int) -> str:

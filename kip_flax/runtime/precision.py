@@ -70,7 +70,7 @@ def inverse_factor_in_pairs(a: Array) -> Array:
 
 
 def _eliminated(a: Array, b: Array, above: bool) -> tuple[Array, Pair]:
-    """The pivots (n,) of Gauss's elimination on `a`, and what it makes of `b`.
+    """The pivots (n,) of Gauss's elimination on `a`, and the eliminated `b`.
 
     Without `above` that is L^-1 b for a = L diag(pivots) L^T, L with a unit diagonal. With it, rows
     above a pivot are reduced too, and each is divided by its pivot (Jordan): a^-1 b.
@@ -127,14 +127,14 @@ def divide(a: Pair, b: Pair) -> Pair:
 
 
 def _exact_sum(a: Array, b: Array) -> Pair:
-    """The float32 sum and what it lacks."""
+    """The float32 sum and its rounding error."""
     total = a + b
     rest = total - a
     return total, (a - (total - rest)) + (b - rest)
 
 
 def _exact_product(a: Array, b: Array) -> Pair:
-    """The float32 product and what it lacks, from four products of 12 bits by 12."""
+    """The float32 product and its rounding error, from four products of 12 bits by 12."""
     (a1, a2), (b1, b2) = _halves(a), _halves(b)
     high, low = _exact_sum(a1 * b1, a1 * b2)
     high, more = _exact_sum(high, a2 * b1)

@@ -84,6 +84,21 @@ def test_elsewhere_lines_are_plain_and_stay(capsys):
     ]
 
 
+def test_paths_are_given_from_the_current_folder(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Console().say(
+        f"in {tmp_path}/runs/one", [("set", f"{tmp_path}/a.npz"), ("home", str(tmp_path))]
+    )
+    Console().progress(f"/elsewhere{tmp_path}/b and {tmp_path.parent}/c")
+    assert capsys.readouterr().out == (
+        f"in runs/one\n  set   a.npz\n  home  {tmp_path}\n"
+        f"/elsewhere{tmp_path}/b and {tmp_path.parent}/c\n"
+    )
+    monkeypatch.chdir("/")
+    Console().say(f"in {tmp_path}")
+    assert capsys.readouterr().out == f"in {tmp_path}\n"
+
+
 @pytest.mark.parametrize("stream", [io.StringIO, Terminal])
 def test_quiet_leaves_outcomes_and_silent_nothing(stream):
     told = {}

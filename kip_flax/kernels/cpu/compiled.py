@@ -24,7 +24,7 @@ rare: Callable[[F], F] = _numba.njit
 
 
 def entry(function: F) -> F:
-    """Compiles what Python calls: without the GIL, and kept on disk for the next process."""
+    """Compiles functions that Python calls: without the GIL, and cached on disk."""
     return _entry(function, fastmath=False)
 
 

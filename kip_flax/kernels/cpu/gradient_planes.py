@@ -30,7 +30,7 @@ from kip_flax.kernels.cpu.vectors import row_at
 def backward_plane(
     program: Any, plane: Plane, sides: Sides, work: Work, gradients: Gradients, tangent: bool
 ) -> None:
-    """Takes the cotangents of one plane to what entered its level and to the fixed side."""
+    """Takes the cotangents of one plane to the level's input and to the fixed side."""
     level = program.levels[plane.level]
     rings, g_rings = work.rings, work.g_rings
     for array in (rings.k, rings.t, g_rings.k, g_rings.t):

@@ -1,4 +1,4 @@
-"""The backward pass of one row of a plane: recomputed with what it keeps, then transposed.
+"""The backward pass of one row of a plane: recompute it and its operands, then transpose.
 
 The names are those of `rows`; `g` is a cotangent. Four numbers a pixel pair are kept from the
 recomputation: the correlation c, D(c) with the factor of the result, sqrt(1 - c^2), and the slope
@@ -46,7 +46,7 @@ def add_image_gradient(around: Any, image2: Any, channels: int, out: Any, count:
 
 @loop
 def summed(around: Any, out: Any, count: int) -> None:
-    """The sums of windows, written down: the transpose of what a convolution reads."""
+    """The sums of windows: the transpose of a convolution's reads."""
     stay_apart()
     a, b = column(around, -1), column(around, 0)
     for i in range(0, count, 2):

@@ -48,7 +48,7 @@ class Work(NamedTuple):
 
 @inlined
 def kept_rows(stage: Any, work: Work, h: int) -> Any:
-    """The four rows in which a stage keeps what row `h` of its derivative needs."""
+    """The four rows in which a stage keeps the operands of row `h` of its derivative."""
     length = work.rings.length
     at = (stage.first_kept + h % stage.kept) * 4 * length
     return (
@@ -95,7 +95,7 @@ def turn(
     gradients: Gradients,
     tangent: bool,
 ) -> None:
-    """Row `h` through the last stage of a level and back at once, from what has `arrived`."""
+    """Row `h` through the last stage of a level and back at once, from the rows that `arrived`."""
     rings, width = work.rings, plane.width
     coefficients = coefficients_of(stage)
     deviations = deviations_at(program, stage, plane, h, sides)
@@ -163,7 +163,7 @@ def retreat(
     gradients: Gradients,
     tangent: bool,
 ) -> None:
-    """Row `h` backward through a stage, from the cotangents of what stage `after` read."""
+    """Row `h` backward through a stage, from the cotangents of the input of stage `after`."""
     g_rings, height = work.g_rings, plane.height
     if after.size == 3:
         around_k, around_t = around(g_rings, after, h, height)
@@ -214,7 +214,7 @@ def leave(
     gradients: Gradients,
     tangent: bool,
 ) -> None:
-    """Row `h` of the cotangents of what entered the level, from those of its first stage."""
+    """Row `h` of the cotangents of the level's input, from those of its first stage."""
     g_rings, height = work.g_rings, plane.height
     if stage.size == 3:
         around_k, around_t = around(g_rings, stage, h, height)

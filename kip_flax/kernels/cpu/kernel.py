@@ -44,7 +44,7 @@ def make_compiled_kernel(
 
 
 class _Hashed:
-    """Programs that compare by what they were made from, so that JAX finds what it compiled."""
+    """Programs that compare equal if made from equal parts, so that JAX compiles them once."""
 
     def __init__(self, programs: Programs, key: tuple):
         self.programs, self._key = programs, key

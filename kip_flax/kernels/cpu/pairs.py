@@ -70,7 +70,7 @@ def variances(
 def variances_gradient(
     programs: Programs, x: np.ndarray, found: np.ndarray, g: np.ndarray, g_ends: np.ndarray
 ) -> np.ndarray:
-    """float64 gradient of images x from the cotangents of what `variances` returned."""
+    """float64 gradient of images x from the cotangents of the result of `variances`."""
     x, found, g, g_ends = (as_input(a, np.float64) for a in (x, found, g, g_ends))
     grad = np.zeros_like(x)
 

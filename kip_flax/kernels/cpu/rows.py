@@ -273,7 +273,7 @@ def _sines(kept, c):  # type: ignore[no-untyped-def]
 
 
 def keep(kept: Any, i: int, c: Any, d: Any, sine: Any, slope: Any) -> None:
-    """Writes what the derivatives need, where something is kept."""
+    """Writes the operands of the derivatives, where they are kept."""
     raise NotImplementedError
 
 

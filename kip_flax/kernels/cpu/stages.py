@@ -1,4 +1,4 @@
-"""One row through one stage of a level, forward: from its ring to what comes after it."""
+"""One row through one stage of a level, forward: from its ring to the next stage."""
 
 from typing import Any
 
@@ -25,7 +25,7 @@ def enter(
     t: Any,
     tangent: bool,
 ) -> None:
-    """Row `h` of what enters a level: the images' own covariance, or pooled planes."""
+    """Row `h` of a level's input: the covariance of the images, or pooled planes."""
     if plane.level == 0:
         p1, p2 = pixel(program, plane, h)
         image1 = row_at(sides.image1, p1 * program.channels)
@@ -40,7 +40,7 @@ def enter(
 
 @inlined
 def enters_together(program: Any, index: int, tangent: bool) -> bool:
-    """Whether the first stage of a network, which is not its level's last, makes what it reads."""
+    """Whether this is the first stage of a network, not its level's last: it computes its input."""
     if index != 0 or not tangent or program.channels not in (1, 3):
         return False
     if program.levels[0].stages < 2:
@@ -53,7 +53,7 @@ def enters_together(program: Any, index: int, tangent: bool) -> bool:
 def enter_and_pass(
     program: Any, stage: Any, plane: Plane, h: int, sides: Sides, rings: Rings, out: Rows, kept: Any
 ) -> None:
-    """Row `h` through the first stage of a network, and row `h + 1` of what enters it."""
+    """Row `h` through the first stage of a network, and row `h + 1` of its input."""
     coefficients = coefficients_of(stage)
     deviations = deviations_at(program, stage, plane, h, sides)
     (above, here, below), _ = around(rings, stage, h, plane.height)

@@ -192,7 +192,7 @@ def pairs_backward(
 
 @loop
 def _add_through_deviations(starts: Any, numbers: Any, through: Any, gradients: Gradients) -> None:
-    """Adds to the image's gradients what comes from those of its deviations."""
+    """Adds the part through the deviations to the image's gradients."""
     image = row_at(gradients.image, 0)
     s = row_at(gradients.s, 0)
     for m in range(len(starts) - 1):

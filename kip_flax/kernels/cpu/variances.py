@@ -53,7 +53,7 @@ def variances_forward(program: Any, x: Any, variances: Any, ends: Any) -> None:
 def variances_backward(
     program: Any, x: Any, variances: Any, g_variances: Any, g_ends: Any, grad_x: Any
 ) -> None:
-    """Gradient (m, ...) of the images from the cotangents of what `variances_forward` made.
+    """Gradient (m, ...) of the images from the cotangents of the result of `variances_forward`.
 
     Planes that no cotangent comes back through are left out: those of the last level that has any,
     and of those behind it.
@@ -132,7 +132,7 @@ def _level_forward(program: Any, index: int, sides: Any, planes: Any, variances:
 
 @rare
 def _level_backward(program: Any, index: int, sides: Any, g_variances: Any, gs: Any) -> Any:
-    """The cotangent (pixels, LANES) of what entered a level at offset 0, as far as it comes through
+    """The cotangent (pixels, LANES) of a level's input at offset 0, as far as it comes through
     the level's variances."""
     level = program.levels[index]
     own = aligned(sides.image2, level.height * level.width)
@@ -151,7 +151,7 @@ def _level_backward(program: Any, index: int, sides: Any, g_variances: Any, gs: 
 
 @rare
 def _entering(program: Any, index: int, sides: Any, planes: Any) -> Any:
-    """Offset 0 of what enters a level, (pixels, LANES)."""
+    """Offset 0 of a level's input, (pixels, LANES)."""
     level = program.levels[index]
     own = aligned(sides.image2, level.height * level.width)
     if index:

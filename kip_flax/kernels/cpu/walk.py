@@ -15,7 +15,7 @@ from kip_flax.kernels.cpu.vectors import LANES
 
 @rare
 def room_for_planes(program: Any, like: Any) -> Any:
-    """K and T of what enters the levels but the first."""
+    """K and T of the inputs of all levels but the first."""
     return aligned(like, program.cells), aligned(like, program.cells)
 
 
@@ -37,7 +37,7 @@ def make_rings(program: Any, like: Any) -> Rings:
 
 @rare
 def make_kept(program: Any, like: Any, rings: Rings) -> Any:
-    """Rows for what backward keeps."""
+    """Rows that the backward pass keeps."""
     count = 0
     for stage in program.stages:
         count = max(count, stage.first_kept + stage.kept)

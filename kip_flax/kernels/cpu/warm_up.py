@@ -1,4 +1,4 @@
-"""Compiling ahead, so that a run can say what it waits for.
+"""Compile ahead, so that a run can say why it waits.
 
 numba compiles on one core in a process. What float32 images need and what their near-duplicates
 need in float64 have little in common: the second half is compiled by a process of its own.

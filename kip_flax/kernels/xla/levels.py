@@ -51,7 +51,7 @@ def level_backward(
     lanes: int,
     cotangents: KAndT,
 ) -> tuple[KAndT | None, LevelSide]:
-    """Cotangents of `entry` and of the fixed side, from those of what `level_forward` returns."""
+    """Cotangents of `entry` and of the fixed side, from those of the result of `level_forward`."""
     level, fixed = plan.levels[i], sides.fixed
     upstream = tuple(pools.begin(plan, i, g) for g in cotangents)
 

@@ -130,7 +130,7 @@ def _conv_relu_forward(
     pixels: Pixels,
     keep: bool,
 ) -> tuple:
-    """The planes after the ReLU, and what the backward pass keeps: c, D and u."""
+    """The planes after the ReLU, and c, D and u, which the backward pass keeps."""
     scale = op.weight / op.size**2
 
     def correlate(k: jax.Array, pixels: Pixels) -> tuple[jax.Array, jax.Array]:

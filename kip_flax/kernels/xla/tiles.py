@@ -170,7 +170,7 @@ def backward(plan: KernelPlan, fixed: Side, moving: Side, lanes: int, cotangents
 
 
 def _walk(plan: KernelPlan, fixed: Side, moving: Side, lanes: int) -> list:
-    """What enters each level, and last what leaves the planes: K and T (lanes,)."""
+    """The input of each level, and last the output of the planes: K and T (lanes,)."""
     entries: list[KAndT | None] = [None]
     for i in range(len(plan.levels)):
         sides = LevelSides(fixed.levels[i], moving.levels[i])
