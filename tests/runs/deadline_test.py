@@ -107,8 +107,8 @@ def test_a_schedule_is_laid_out_for_the_steps_that_fit_and_keeps_its_length(
         stop_at(patch, 3)
         train.train_and_evaluate(small(**fields), str(tmp_path / "limited"))
     state = train.train_and_evaluate(small(**fields), str(tmp_path / "limited"))
-    assert asked == [7200]  # Once: going on asks the checkpoint.
-    assert "6 steps are expected to fit 2 h 00 min" in capsys.readouterr().out
+    assert asked == [0.9 * 7200]  # Once: going on asks the checkpoint.
+    assert "6 steps are expected to take 1 h 48 min of the time" in capsys.readouterr().out
     assert json.loads((tmp_path / "limited" / "config.json").read_text())["num_steps"] == 6
     whole = small(optimizer__schedule="cosine", num_steps=6)
     assert_same(state, train.train_and_evaluate(whole, str(tmp_path / "whole")))
