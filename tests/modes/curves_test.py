@@ -10,7 +10,7 @@ POINTS = ((0, 0.2), (1, 0.4), (5, 0.5), (10, 0.49), (20, 0.55), (40, 0.6))
 
 
 def curve(size=10, targets=2000, algorithm="kip_newton", dataset="mnist"):
-    return Curve(f"row_{size}_{targets}", algorithm, dataset, size, targets, POINTS)
+    return Curve(f"row_{size}_{targets}", algorithm, dataset, "convnet", size, targets, POINTS)
 
 
 def test_steps_follow_the_targets_and_seconds_the_planned_step():
@@ -25,10 +25,12 @@ def test_steps_follow_the_targets_and_seconds_the_planned_step():
 def test_the_nearest_run_has_the_same_data_and_a_similar_support():
     every = tuple(curve(size, targets) for size in (10, 100, 500) for targets in (2000, 5000))
     every += (curve(50, dataset="cifar10"), curve(50, algorithm="kip"))
-    assert curves.nearest(every, "kip_newton", "mnist", 60, 4000).row == "row_100_5000"
-    assert curves.nearest(every, "kip_newton", "mnist", 20, 100).row == "row_10_2000"
-    assert curves.nearest(every, "kip_newton", "svhn", 20, 100) is None
-    assert curves.nearest((), "kip_newton", "mnist", 20, 100) is None
+    setting = ("kip_newton", "mnist", "convnet")
+    assert curves.nearest(every, setting, 60, 4000).row == "row_100_5000"
+    assert curves.nearest(every, setting, 20, 100).row == "row_10_2000"
+    for other in (("kip_newton", "svhn", "convnet"), ("kip_newton", "mnist", "fc")):
+        assert curves.nearest(every, other, 20, 100) is None
+    assert curves.nearest((), setting, 20, 100) is None
 
 
 def test_the_packaged_curves_are_those_of_the_rows():

@@ -19,7 +19,7 @@ class Curve:
 
     Attributes:
         row: its name in results/.
-        algorithm, dataset: as in a configuration.
+        algorithm, dataset, architecture: as in a configuration; labels were learned.
         size, targets: images of the support; targets of a step.
         points: (steps, accuracy 0 to 1), ascending.
     """
@@ -27,6 +27,7 @@ class Curve:
     row: str
     algorithm: str
     dataset: str
+    architecture: str
     size: int
     targets: int
     points: tuple[tuple[int, float], ...]
@@ -49,10 +50,13 @@ def measured() -> tuple[Curve, ...]:
 
 
 def nearest(
-    curves: tuple[Curve, ...], algorithm: str, dataset: str, size: int, targets: int
+    curves: tuple[Curve, ...], setting: tuple[str, str, str], size: int, targets: int
 ) -> Curve | None:
-    """That of the same algorithm and data set with the most similar support, and then targets."""
-    alike = [one for one in curves if (one.algorithm, one.dataset) == (algorithm, dataset)]
+    """That of the same setting with the most similar support, and then targets.
+
+    `setting`: algorithm, data set and architecture.
+    """
+    alike = [one for one in curves if (one.algorithm, one.dataset, one.architecture) == setting]
 
     def distance(one: Curve) -> tuple[float, float]:
         return abs(math.log(one.size / size)), abs(math.log(one.targets / targets))

@@ -196,9 +196,9 @@ def _estimates(found: Forecast, cost: arithmetic.Cost) -> list[str]:
 
 def _of_curve(config: ConfigDict, found: Forecast, step_seconds: float) -> list[str]:
     """What accuracies are likely to cost, where a run of the kind was measured."""
-    planned = config.algorithm, config.dataset.name, found.support, found.targets
-    curve = curves.nearest(curves.measured(), *planned)
-    if curve is None:
+    setting = config.algorithm, config.dataset.name, config.kernel.architecture
+    curve = curves.nearest(curves.measured(), setting, found.support, found.targets)
+    if curve is None or not config.support.learn_labels:
         return []
     reached = curves.milestones(curve, found.targets, step_seconds)
     return [

@@ -10,7 +10,7 @@ import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from kip_flax import data, preprocess
+from kip_flax import algorithms, data, preprocess
 from kip_flax.algorithms.base import Problem
 from kip_flax.data import Dataset, Targets
 from kip_flax.kernels import Kernel
@@ -75,12 +75,14 @@ class Probe:
         task = setup.make_distillation(problem, support)
         state = task.start()
 
+        # A run may be shorter than the probe, and its batches may grow.
+        numbers = [n for n in range(1, task.total + 1) if algorithms.batch_size(config, n) == count]
+
         def some(steps: int) -> None:
             """As a run takes them: the next one is made ready while one is computed."""
             nonlocal state
             for number in range(steps):
-                # A run may be shorter than the probe.
-                state, _ = task.step(state, 1 + number % max(1, task.total))
+                state, _ = task.step(state, numbers[number % len(numbers)] if numbers else 1)
             jax.block_until_ready(state)
 
         some(1)  # It compiles.
