@@ -40,7 +40,7 @@ class Watch:
 
     stopping: Callable[[], bool]
     console: Console
-    _told: float = field(default_factory=time.monotonic)
+    _last_shown: float = field(default_factory=time.monotonic)
 
     def wait(self, what: str, compute: Callable[[], Result]) -> Result:
         """What `compute` returns, its arrays computed.
@@ -67,7 +67,7 @@ class Watch:
                     asked = now
                 if asked is not None and now - asked > GRACE:
                     raise Stopped
-                if now - self._told > SILENCE:
+                if now - self._last_shown > SILENCE:
                     self.tell(f"{what}: {duration(now - began)} so far")
         except (Stopped, KeyboardInterrupt) as reason:
             atexit.register(_leave_behind, thread, 0 if isinstance(reason, Stopped) else 130)
@@ -79,17 +79,17 @@ class Watch:
 
     def say(self, text: str) -> None:
         """Prints lines that stay."""
-        self._told = time.monotonic()
+        self._last_shown = time.monotonic()
         self.console.say(text)
 
     def progress(self, text: str, *figures: str, last: bool = False) -> None:
         """Prints progress, unless a line was printed just now; the `last` one always."""
-        if last or time.monotonic() - self._told > _BETWEEN:
+        if last or time.monotonic() - self._last_shown > _BETWEEN:
             self.tell(text, *figures)
 
     def tell(self, text: str, *figures: str) -> None:
         """Tells progress."""
-        self._told = time.monotonic()
+        self._last_shown = time.monotonic()
         self.console.progress(text, *figures)
 
     def check(self) -> None:

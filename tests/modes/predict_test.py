@@ -12,7 +12,7 @@ from PIL import Image
 from kip_flax import data, networks
 from kip_flax.modes.predict import mode as predict
 from kip_flax.modes.transfer.mode import transfer_file
-from kip_flax.networks import saved, trial
+from kip_flax.networks import rounds, saved
 from kip_flax.runtime.errors import UserError
 
 pytestmark = pytest.mark.usefixtures("quick_kernels")
@@ -57,7 +57,7 @@ def test_the_network_that_is_kept_has_the_accuracy_that_transfer_told(transferre
 
 def test_it_is_the_best_on_held_out_images(files, tmp_path, monkeypatch):
     offered = []
-    hand_over = trial._Work._hand_over
+    hand_over = rounds.Rounds._hand_over
 
     def watching(work, *arguments):
         trained = work.trained
@@ -70,7 +70,7 @@ def test_it_is_the_best_on_held_out_images(files, tmp_path, monkeypatch):
         hand_over(work, *arguments)
         work.trained = trained
 
-    monkeypatch.setattr(trial._Work, "_hand_over", watching)
+    monkeypatch.setattr(rounds.Rounds, "_hand_over", watching)
     config = make_config(recipe="auto", networks=("fc:1", "mlp"), baselines=("random",))
     transfer_file(config, files, str(tmp_path))
     assert len(offered) == 2 * 3  # Of the distilled set alone.

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from kip_flax.data import Targets
-from kip_flax.networks import recipe, train, trial
-from kip_flax.networks.trial import Kept, Measured, Progress
+from kip_flax.networks import recipe, rounds, train, trial
+from kip_flax.networks.progress import Kept, Measured, Progress
 from kip_flax.runtime import sharding, waiting
 from kip_flax.runtime.console import Console
 
@@ -23,7 +23,7 @@ class Clock:
 
     def __init__(self, monkeypatch):
         self.now = 0.0
-        monkeypatch.setattr(trial, "time", types.SimpleNamespace(monotonic=lambda: self.now))
+        monkeypatch.setattr(rounds, "time", types.SimpleNamespace(monotonic=lambda: self.now))
 
     def sleep(self, seconds):
         self.now += seconds

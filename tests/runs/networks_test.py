@@ -14,7 +14,7 @@ from whole_runs import STEPS, artefacts, assert_same, result, small
 from kip_flax import data, export, preprocess
 from kip_flax.modes.train import mode as train
 from kip_flax.modes.transfer import mode as transfer
-from kip_flax.networks import figures, trial
+from kip_flax.networks import figures, progress, rounds, trial
 from kip_flax.runs import networks
 from kip_flax.runs.folder import RunFolder
 from kip_flax.runtime.errors import UserError
@@ -85,7 +85,7 @@ def test_the_time_of_networks_is_that_of_their_trainings(digits, monkeypatch):
     fitted = preprocess.fit("standard", digits.train_images)
     mesh = train.sharding.make_mesh(1, 1)
     found = networks.make_network_evaluate(judged(), digits, fitted, mesh)
-    cost = trial.Cost(compiling=9.0, step=0.1, image=0.01, once=0.0)
+    cost = progress.Cost(compiling=9.0, step=0.1, image=0.01, once=0.0)
     monkeypatch.setattr(trial.Trial, "probe", lambda *args: cost)
     images, labels = digits.train_images[:10], np.zeros((10, 10), np.float32)
     before_end, at_end = found.seconds(images, labels, watch=None)
@@ -148,7 +148,7 @@ def test_the_figures_are_in_index_history_tensorboard_and_file(run):
 @pytest.mark.parametrize("step", [0, 5, STEPS])
 def test_an_evaluation_that_was_stopped_is_made_again(run, tmp_path, monkeypatch, capsys, step):
     workdir, expected = run
-    measure, advance, begun = networks.NetworkEvaluate.measure, trial._Work._advance, []
+    measure, advance, begun = networks.NetworkEvaluate.measure, rounds.Rounds._advance, []
 
     def counted(evaluate, *args):
         begun.append(args)
@@ -161,7 +161,7 @@ def test_an_evaluation_that_was_stopped_is_made_again(run, tmp_path, monkeypatch
 
     with monkeypatch.context() as patch:
         patch.setattr(networks.NetworkEvaluate, "measure", counted)
-        patch.setattr(trial._Work, "_advance", signalled)
+        patch.setattr(rounds.Rounds, "_advance", signalled)
         state = train.train_and_evaluate(judged(), str(tmp_path))
     assert state.step == step
     told = result(tmp_path)

@@ -10,7 +10,7 @@ from configs import kip_digits
 from kip_flax import config as config_lib
 from kip_flax import export, krr, preprocess
 from kip_flax.data import coresets
-from kip_flax.networks import train, trial
+from kip_flax.networks import progress, rounds, train, trial
 from kip_flax.runtime import signals
 
 NAME = "FC1_ssize10_nozca_l_noaug_ckpt{}.npz"
@@ -33,7 +33,7 @@ def make_config(**changes):
     return config
 
 
-class EvenPace(trial._Pace):
+class EvenPace(rounds.Pace):
     """Parts as long as they may be, whatever they took."""
 
     def __init__(self, most):
@@ -65,8 +65,8 @@ class Stop:
             return dataclasses.replace(trainer, advance=advance)
 
         monkeypatch.setattr(train, "make_trainer", counting)
-        monkeypatch.setattr(trial, "_Pace", EvenPace)
-        monkeypatch.setattr(trial.Trial, "probe", lambda *_: trial.Cost(0, 0, 0, 0))
+        monkeypatch.setattr(rounds, "Pace", EvenPace)
+        monkeypatch.setattr(trial.Trial, "probe", lambda *_: progress.Cost(0, 0, 0, 0))
         monkeypatch.setattr(signals, "stop_signals", self._signals)
 
     @contextlib.contextmanager

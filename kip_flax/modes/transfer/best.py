@@ -10,7 +10,8 @@ from typing import Any
 import kip_flax
 from kip_flax.data import Dataset
 from kip_flax.networks import named, saved
-from kip_flax.networks.trial import Trained, Trial
+from kip_flax.networks.progress import Trained
+from kip_flax.networks.trial import Trial
 from kip_flax.preprocess import Preprocess
 from kip_flax.runtime.errors import UserError
 

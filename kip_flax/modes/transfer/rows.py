@@ -12,7 +12,8 @@ from kip_flax.kernels import Kernel
 from kip_flax.modes.transfer.session import Session
 from kip_flax.modes.transfer.sets import DISTILLED, ImageSet
 from kip_flax.modes.transfer.table import summary
-from kip_flax.networks.trial import Kept, Outcome, Trial
+from kip_flax.networks.progress import Kept, Outcome
+from kip_flax.networks.trial import Trial
 from kip_flax.runs import evaluate
 from kip_flax.runtime import sharding
 

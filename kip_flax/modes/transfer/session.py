@@ -12,7 +12,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from kip_flax.modes.transfer.best import BestNetwork
-from kip_flax.networks.trial import Measured, Progress
+from kip_flax.networks.progress import Measured, Progress
 from kip_flax.runs import checkpoint
 from kip_flax.runtime.waiting import Watch
 

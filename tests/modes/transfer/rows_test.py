@@ -9,7 +9,7 @@ from made_transfers import Stop, make_config
 
 from kip_flax.modes.transfer import rows, session
 from kip_flax.modes.transfer.mode import transfer_file
-from kip_flax.networks import train, trial
+from kip_flax.networks import progress, train, trial
 from kip_flax.runs import setup
 from kip_flax.runtime import waiting
 from kip_flax.runtime.console import Console
@@ -108,7 +108,7 @@ def test_choices_are_made_by_one_seed_and_few_steps(files, tmp_path, monkeypatch
         return dataclasses.replace(trainer, advance=advance, count_right=count_right)
 
     monkeypatch.setattr(train, "make_trainer", counting)
-    monkeypatch.setattr(trial.Trial, "probe", lambda *_: trial.Cost(0, 0, 0, 0))
+    monkeypatch.setattr(trial.Trial, "probe", lambda *_: progress.Cost(0, 0, 0, 0))
     config = make_config(networks=("fc:1",), lr_factor=(1e4, 0.3, 1e-4), choice_steps=60, seeds=4)
     (row,) = transfer_file(config, files, str(tmp_path / "three"))
     assert row["lr_factor"] == 0.3
@@ -128,16 +128,16 @@ def test_choices_are_made_by_one_seed_and_few_steps(files, tmp_path, monkeypatch
 
 def test_a_checkpoint_of_another_row_is_left_alone(tmp_path):
     watch = waiting.Watch(lambda: False, Console())
-    kept = trial.Measured(0.3, 0.0, 2, None, False, 0.5)
+    kept = progress.Measured(0.3, 0.0, 2, None, False, 0.5)
     with session.open_session(str(tmp_path), watch) as opened:
-        opened.save("x", trial.Progress([kept], {"a": np.ones((2, 3), np.float32)}, 4))
+        opened.save("x", progress.Progress([kept], {"a": np.ones((2, 3), np.float32)}, 4))
     like = {"a": np.zeros((2, 3), np.float32)}
     with session.open_session(str(tmp_path), watch) as opened:
-        assert opened.restore("y", like) == trial.Progress()
+        assert opened.restore("y", like) == progress.Progress()
         found = opened.restore("x", like)
         assert (found.step, found.measured) == (4, [kept])
         assert found.states["a"].tolist() == [[1, 1, 1], [1, 1, 1]]
-        assert opened.restore("x", {"a": np.zeros((4, 3))}) == trial.Progress([kept])
-        opened.save("x", trial.Progress([kept, kept]))
+        assert opened.restore("x", {"a": np.zeros((4, 3))}) == progress.Progress([kept])
+        opened.save("x", progress.Progress([kept, kept]))
     with session.open_session(str(tmp_path), watch) as opened:
-        assert opened.restore("x", like) == trial.Progress([kept, kept])
+        assert opened.restore("x", like) == progress.Progress([kept, kept])
