@@ -4,7 +4,7 @@ Setting: as `bptt_mnist`; networks train with flips and moves, as `auto` trains 
 Best begun from a set of FRePo, see `support.init`.
 
 Expected: no figure of Fashion-MNIST is published.
-Measured: not yet.
+Measured: network (width 128) 73.58 ± 0.63 %, FRePo's set 69.98; 0.59 core hours (Xeon).
 
 Run: python main.py --config=configs/bptt_fashion_mnist.py --workdir=runs/bptt_fashion_mnist \
     --config.dataset.data_dir=DIR --config.support.init=FILE
