@@ -248,6 +248,7 @@ def test_a_noise_multiplier_ends_the_run_when_the_budget_is_spent():
         dp_kip.total_steps(config, 1000)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick_kernels")
 def test_a_resumed_run_is_the_same_and_spends_the_same(tmp_path, monkeypatch):
     whole = train.train_and_evaluate(private(), str(tmp_path / "whole"))

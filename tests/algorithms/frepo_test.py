@@ -81,8 +81,15 @@ def drawn_network(before, after):
     return int(number)
 
 
-@pytest.mark.parametrize("flip", [True, False])
-@pytest.mark.parametrize("margin", [True, False])
+@pytest.mark.parametrize(
+    ("flip", "margin"),
+    [
+        (True, True),
+        (False, False),
+        pytest.param(True, False, marks=pytest.mark.slow),
+        pytest.param(False, True, marks=pytest.mark.slow),
+    ],
+)
 def test_a_step_of_descent_is_the_papers_gradient(flip, margin):
     config = settings(frepo__flip=flip, frepo__margin=margin)
     (before, after), (told,) = run(config, 1)

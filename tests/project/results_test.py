@@ -117,6 +117,7 @@ TINY = Experiment(
 )
 
 
+@pytest.mark.slow
 def test_a_runner_that_is_stopped_goes_on_and_does_nothing_twice(tmp_path, monkeypatch):
     results, runs = tmp_path / "kept", tmp_path / "runs"
     for module in (run_all, table):
