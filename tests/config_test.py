@@ -71,7 +71,11 @@ def test_config_says_what_it_is_and_how_to_run_it(name):
         assert config_lib.flatten(module.get_config()) != config_lib.flatten(default.get_config())
 
 
-@pytest.mark.parametrize("name", NAMES)
+# Finding the noise takes half a minute; dp_kip_digits finds it too.
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=[pytest.mark.slow] if n == "dp_kip_mnist" else []) for n in NAMES],
+)
 def test_config_runs_two_steps_on_digits(name, tmp_path, monkeypatch):
     config = load(name).get_config()
     if config.kernel.architecture != "fc":  # A minute to compile; the kernels' own tests do.

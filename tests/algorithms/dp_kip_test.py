@@ -65,7 +65,7 @@ def start(config, problem):
 
 
 @pytest.mark.parametrize("devices", [1, pytest.param(2, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("learned", [True, False])
+@pytest.mark.parametrize("learned", [pytest.param(True, marks=pytest.mark.slow), False])
 def test_all_targets_without_noise_and_clipping_are_a_step_of_descent(devices, learned):
     """Against JAX's gradient of the KIP loss. All targets are drawn."""
     clip = 1e4
@@ -235,6 +235,7 @@ def test_what_is_private_is_accepted():
     config_lib.validate(private(preprocess="zca", dataset__preprocess_from="mnist"))
 
 
+@pytest.mark.slow
 def test_a_noise_multiplier_ends_the_run_when_the_budget_is_spent():
     config = private(privacy__noise_multiplier=1.0, privacy__epsilon=3.0, num_steps=500)
     total = dp_kip.total_steps(config, 1000)

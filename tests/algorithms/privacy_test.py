@@ -36,7 +36,7 @@ def test_sampling_costs_less_than_the_bound_of_renyi_and_more_than_nothing():
     assert _privacy.epsilon(0.01, 1.0, 0, 1e-5) == 0
 
 
-@pytest.mark.parametrize("budget", [0.5, 8.0])
+@pytest.mark.parametrize("budget", [0.5, pytest.param(8.0, marks=pytest.mark.slow)])
 def test_the_least_noise_within_a_budget(budget):
     noise = _privacy.noise_multiplier(0.05, 60, budget, 1e-5)
     assert _privacy.epsilon(0.05, noise, 60, 1e-5) <= budget

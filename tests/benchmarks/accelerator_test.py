@@ -42,6 +42,7 @@ def test_a_wrong_kernel_is_told(monkeypatch, mistake, right):
     assert set(rows) == {"ordinary", "equal", "noise of 0.1", "noise of 0.01", "noise of 0.001"}
 
 
+@pytest.mark.slow
 def test_the_whole_of_it(monkeypatch, tmp_path, capsys):
     """On the machine at hand; the JSON holds what is printed."""
     monkeypatch.setattr(accelerator, "STEPS", ("frepo",))

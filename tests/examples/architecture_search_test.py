@@ -112,6 +112,7 @@ def test_images_are_apart_and_sets_of_one_size(real):
         assert np.bincount(sets[name].labels[0].argmax(axis=1)).tolist() == [4] * 10
 
 
+@pytest.mark.slow
 def test_kernels_reach_what_a_plain_solve_reaches(real):
     found, distilled = real
     design = Infinite("fc", 2, "nngp", 0.5)

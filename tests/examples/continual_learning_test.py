@@ -120,6 +120,7 @@ def lesson(first):
     return learners.make_lesson(first, kept, test, Watch(lambda: False, Console(silent=True)))
 
 
+@pytest.mark.slow
 def test_krr_learns_each_step_as_if_from_scratch(lesson):
     found = learners.make_krr(settings.DIGITS)(lesson)
     kernel = kernels.make_kernel(architectures.convnet(2))

@@ -16,6 +16,7 @@ def short(monkeypatch):
     monkeypatch.setitem(frozen_pixels.SMALL, "num_steps", 20)
 
 
+@pytest.mark.slow
 def test_the_small_version_goes_through_and_goes_on(short, tmp_path, capsys):
     arguments = ["--small", f"--runs={tmp_path}"]
     assert frozen_pixels.main(arguments) == 0

@@ -63,12 +63,18 @@ def test_convnet_at_32x32x3(implementation):
     check(implementation, arch.convnet(3), x1[:1], x2)
 
 
+@pytest.mark.parametrize(
+    "implementation", ["cpu", pytest.param("xla", marks=pytest.mark.slow)], indirect=True
+)
 def test_convnet_at_28x28x1(implementation):
     """MNIST: 28 -> 14 -> 7 -> 3, the last pool drops a row and a column."""
     x1, x2 = image_sets(28, 1, ("same", "1e-3", "background"))
     check(implementation, arch.convnet(3), x1, x2, wrt=())
 
 
+@pytest.mark.parametrize(
+    "implementation", ["cpu", pytest.param("xla", marks=pytest.mark.slow)], indirect=True
+)
 def test_myrtle_on_rectangles(implementation):
     x1, x2 = image_sets(9, 1)
     check(implementation, arch.myrtle(5), x1[:, :4], x2[:, :4], wrt=())
@@ -135,7 +141,7 @@ def test_gradients_are_finite_for_images_without_variance(implementation, name):
         ("fc", 1, {"parameterization": "standard"}),
         ("conv", 3, {}),
         ("convnet", 1, {"get": "nngp"}),
-        ("convnet_plain", 2, {}),
+        pytest.param("convnet_plain", 2, {}, marks=pytest.mark.slow),
     ],
 )
 def test_without_float64_in_jax(implementation, name, depth, options):

@@ -38,12 +38,12 @@ SMALL = {
 }
 
 
-_SLOW = "myrtle"  # A quarter of a minute.
+_SLOW = ("myrtle", "convnet_plain")  # A quarter of a minute each.
 
 
 @pytest.mark.parametrize(
     "name",
-    [pytest.param(n, marks=[pytest.mark.slow] if n == _SLOW else []) for n in arch.ARCHITECTURES],
+    [pytest.param(n, marks=[pytest.mark.slow] if n in _SLOW else []) for n in arch.ARCHITECTURES],
 )
 def test_wide_networks_have_our_kernel(name):
     spec, shape = SMALL[name]

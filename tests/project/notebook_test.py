@@ -16,7 +16,13 @@ def cells(path, kind):
     return ["".join(c["source"]) for c in content["cells"] if c["cell_type"] == kind]
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path",
+    [
+        pytest.param(path, id=path.stem, marks=[pytest.mark.slow] * (path.stem == "transfer"))
+        for path in NOTEBOOKS
+    ],
+)
 def test_a_notebook_runs(path, monkeypatch, capsys):
     monkeypatch.chdir(path.parent)
     names = {}

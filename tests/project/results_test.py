@@ -233,6 +233,7 @@ def test_networks_choose_among_sets_for_networks_on_validation_images():
     assert chosen(two) == 2
 
 
+@pytest.mark.slow
 def test_networks_are_measured_once_and_told(tmp_path, monkeypatch):
     name = "kip_digits_10"
     (experiment,) = (e for e in EXPERIMENTS if e.name == name)

@@ -125,7 +125,9 @@ def test_other_data_in_the_folder_are_refused(undisturbed, monkeypatch):
 @pytest.mark.parametrize(
     "fields",
     [
-        {"optimizer__name": "sgd", "optimizer__learning_rate": 40.0},
+        pytest.param(
+            {"optimizer__name": "sgd", "optimizer__learning_rate": 40.0}, marks=pytest.mark.slow
+        ),
         {"algorithm": "ls", "batch_size": 500},
     ],
 )

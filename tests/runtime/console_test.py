@@ -151,6 +151,7 @@ QUICK = (
 )
 
 
+@pytest.mark.slow
 def test_a_run_at_a_terminal_rewrites_one_line_and_quiet_none(tmp_path):
     text, code = on_a_terminal(*QUICK, f"--workdir={tmp_path}/run")
     assert code == 0

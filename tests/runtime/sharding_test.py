@@ -99,7 +99,7 @@ HASTY = " ".join(
     ("seconds", "flags", "outcome"),
     [
         (9, HASTY, "aborted"),
-        (9, "", "1.0"),
+        pytest.param(9, "", "1.0", marks=pytest.mark.slow),
         pytest.param(50, "", "1.0", marks=pytest.mark.slow),
     ],
 )
