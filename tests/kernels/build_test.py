@@ -42,7 +42,9 @@ def implementation(request):
         ("fc", 1, 8, 1, {"parameterization": "standard", "get": "nngp"}),
         ("conv", 2, 8, 3, {}),
         ("convnet", 1, 8, 1, {"get": "nngp"}),
-        ("convnet_plain", 2, 9, 3, {"parameterization": "standard"}),
+        pytest.param(
+            *("convnet_plain", 2, 9, 3, {"parameterization": "standard"}), marks=pytest.mark.slow
+        ),
     ],
 )
 def test_small_images(implementation, name, depth, size, channels, options):

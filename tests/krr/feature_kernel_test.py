@@ -41,9 +41,8 @@ def stacked(net, networks, x):
     return jax.jit(jax.vmap(net.features, (0, 0, None)))(*networks, x)
 
 
-@pytest.mark.parametrize(
-    "spec", [arch.convnet_plain(2), pytest.param(arch.fc(2), marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("spec", [arch.convnet_plain(2), arch.fc(2)])
 def test_more_and_wider_networks_come_to_the_exact_kernel(spec):
     """Within four standard errors each time, and the error falls as the root of their number."""
     x = images(3)

@@ -58,9 +58,8 @@ class Transfer:
         return max(b - a for a, b in itertools.pairwise(times))
 
 
-@pytest.mark.parametrize(
-    "sent", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_stops_it_and_the_same_command_goes_on(sent, files, tmp_path):
     arguments = (f"--distilled={files}", f"--workdir={tmp_path}", *SMALL)
     long = Transfer(*arguments, "--config.transfer.num_steps=200000")
