@@ -28,8 +28,8 @@ def of_rows() -> list[Curve]:
     for experiment in EXPERIMENTS:
         if not record.is_done(experiment, _RESULTS):
             continue
-        content = record.read(_RESULTS / experiment.name)
-        config, draw = content["config"], content["draws"][0]
+        entry = record.read(_RESULTS / experiment.name)
+        config, draw = entry["config"], entry["draws"][0]
         rows = (draw.get("watched") or {}).get("evaluations", [])
         support, facts = config["support"], algorithms.facts(config["algorithm"])
         from_scratch = support["init"] in SUPPORT_DRAWS and support["learn_labels"]

@@ -189,12 +189,10 @@ class Training:
             )
 
     def _finish(self, step: int, figures: Mapping[str, float]) -> None:
-        recorder, split = self.recorder, self.recorder.split
-        early = step < self.distillation.total
-        limit = self.time_limit if early else None
-        result = recorder.end("finished", figures, limit)
+        recorder, split, total = self.recorder, self.recorder.split, self.distillation.total
+        early = step < total
+        result = recorder.end("finished", figures, self.time_limit if early else None)
         first, last = result["evaluations"][0], result["evaluations"][-1]
-        total = self.distillation.total
         by_limit = f", by time_limit, at step {step} of {total}" if early else ""
         self.console.outcome(
             f"finished in {duration(result['seconds'])}{by_limit}",

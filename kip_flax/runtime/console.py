@@ -108,7 +108,10 @@ class Console:
 
 def _from_here(text: str) -> str:
     """Paths below the current folder without that folder."""
-    here = os.path.join(os.getcwd(), "")
+    try:
+        here = os.path.join(os.getcwd(), "")
+    except FileNotFoundError:  # Somebody removed it.
+        return text
     return text if here == os.sep else re.sub(rf"(?<![\w.~-]){re.escape(here)}(?=\S)", "", text)
 
 

@@ -1,4 +1,4 @@
-"""Whole runs on the digits, with a kernel that compiles at once (`config_test` takes real ones)."""
+"""Whole runs on the digits; the kernel compiles at once (`configs_test` takes real ones)."""
 
 import csv
 import dataclasses

@@ -2,11 +2,9 @@
 
 import re
 import shlex
-import subprocess
-import sys
 
 import pytest
-from command import ROOT
+from command import ROOT, linked, python
 
 PAGE = (ROOT / "docs" / "first-run.md").read_text(encoding="utf-8")
 
@@ -46,12 +44,8 @@ def test_the_page_shows_a_whole_run():
 
 @pytest.mark.slow
 def test_the_first_run_says_what_the_page_shows(tmp_path):
-    for name in ("main.py", "configs", "kip_flax"):
-        (tmp_path / name).symlink_to(ROOT / name)
     command, lines = recorded()
-    done = subprocess.run(
-        [sys.executable, *command[1:]], cwd=tmp_path, capture_output=True, text=True, check=False
-    )
+    done = python(linked(tmp_path), *command[1:])
     assert (done.returncode, done.stderr) == (0, "")
     said = done.stdout.splitlines()
     assert events(said) == events(lines)

@@ -3,15 +3,12 @@
 import csv
 import re
 import shlex
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
+from command import ROOT, linked, python
 from PIL import Image
 
-ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "tutorial.md").read_text(encoding="utf-8")
 SETUP = "python3 -m venv"
 PYTHON = ".venv/bin/python"
@@ -32,9 +29,7 @@ def steps():
 @pytest.fixture
 def folder(tmp_path):
     """What the commands name, as in a copy of the repository."""
-    for name in ("main.py", "configs", "kip_flax"):
-        (tmp_path / name).symlink_to(ROOT / name)
-    return tmp_path
+    return linked(tmp_path)
 
 
 @pytest.mark.slow
@@ -47,9 +42,7 @@ def test_the_tutorial_runs_from_top_to_bottom(folder, monkeypatch):
         elif not what.startswith(SETUP):
             program, *rest = shlex.split(what)
             assert program == PYTHON
-            done = subprocess.run(
-                [sys.executable, *rest], cwd=folder, capture_output=True, text=True, check=False
-            )
+            done = python(folder, *rest)
             assert (done.returncode, done.stderr) == (0, ""), what
             said.append(done.stdout)
     assert len(said) == 6
@@ -59,7 +52,7 @@ def test_the_tutorial_runs_from_top_to_bottom(folder, monkeypatch):
     (learned,) = re.findall(r"^8 distilled +\S+ +(\S+) ±", transferred, re.MULTILINE)
     (real,) = re.findall(r"^8 random +\S+ ± \S+ +(\S+) ±", transferred, re.MULTILINE)
     assert float(learned) > float(real) + 10
-    assert re.search(r"720 pictures, .*/runs/mine_predictions/predictions\.csv$", predicted)
+    assert re.search(r"720 pictures, runs/mine_predictions/predictions\.csv$", predicted)
     with open(folder / "runs" / "mine_predictions" / "predictions.csv", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert np.mean([row["file"].split("/")[0] == row["class"] for row in rows]) > 0.9

@@ -94,6 +94,12 @@ def test_paths_are_given_from_the_current_folder(tmp_path, monkeypatch, capsys):
         f"in runs/one\n  set   a.npz\n  home  {tmp_path}\n"
         f"/elsewhere{tmp_path}/b and {tmp_path.parent}/c\n"
     )
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    Console().say(f"in {tmp_path}")
+    assert capsys.readouterr().out == f"in {tmp_path}\n"
     monkeypatch.chdir("/")
     Console().say(f"in {tmp_path}")
     assert capsys.readouterr().out == f"in {tmp_path}\n"

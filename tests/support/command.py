@@ -13,6 +13,20 @@ QUICK = (
 )
 
 
+def linked(folder):
+    """`folder` with the files that commands name, as in a copy of the repository."""
+    for name in ("main.py", "configs", "kip_flax"):
+        (folder / name).symlink_to(ROOT / name)
+    return folder
+
+
+def python(folder, *arguments):
+    """Python in `folder`, with the environment of the test."""
+    return subprocess.run(
+        [sys.executable, *arguments], cwd=folder, capture_output=True, text=True, check=False
+    )
+
+
 def run(*arguments):
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("JAX_", "TF_"))}
     return subprocess.run(

@@ -27,6 +27,7 @@ from kip_flax.runtime.errors import UserError
 from kip_flax.runtime.waiting import Watch
 
 _LONG = 60  # Seconds: a shorter run needs no other devices.
+_SEEN = 1000  # Steps of a run whose batches are looked at.
 
 
 @dataclass(frozen=True)
@@ -122,7 +123,8 @@ def forecast(
     tests = len(data.test_subset(dataset, config.eval.num_test)[1])
     labelled = setup.label_targets(config, train_size)
     total = setup.total_steps(config, train_size)
-    sizes = [algorithms.batch_size(config, number) for number in range(1, max(1, total) + 1)]
+    numbers = 1 + data.evenly(max(1, total), _SEEN)  # The sizes of all steps would take seconds.
+    sizes = [algorithms.batch_size(config, int(number)) for number in numbers]
     targets, most_targets = (min(round(n), train_size) for n in (np.mean(sizes), max(sizes)))
     evaluations = len(setup.marks(config, total) | {0})
     probed = probe.Probe(config, dataset, kernel, mesh)

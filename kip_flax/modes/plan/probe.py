@@ -20,6 +20,7 @@ from kip_flax.runtime.waiting import Watch
 
 _SECONDS = 4.0  # Seconds that a probe with more targets than the first should take.
 _FEW = 64  # Targets of the first probe.
+_STEPS = 10  # Steps of a probe, at most.
 _IMAGES = 2000  # Training images that probes draw from.
 
 
@@ -76,7 +77,8 @@ class Probe:
         state = task.start()
 
         # A run may be shorter than the probe, and its batches may grow.
-        numbers = [n for n in range(1, task.total + 1) if algorithms.batch_size(config, n) == count]
+        first = range(1, min(task.total, _STEPS) + 1)
+        numbers = [n for n in first if algorithms.batch_size(config, n) == count]
 
         def some(steps: int) -> None:
             """As a run takes them: the next one is made ready while one is computed."""
@@ -87,7 +89,7 @@ class Probe:
 
         some(1)  # It compiles.
         once = _median(lambda: some(1))
-        steps = max(1, min(10, int(_SECONDS / 4 / once)))
+        steps = max(1, min(_STEPS, int(_SECONDS / 4 / once)))
         return _median(lambda: some(steps)) / steps if steps > 1 else once
 
     def evaluation(self, count: int) -> float:
