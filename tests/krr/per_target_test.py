@@ -33,10 +33,8 @@ def one_at_a_time(kernel, images, labels, batch):
         alpha = krr.solve(kernel(images, images), labels, REG)
         return krr.loss(krr.predict(kernel(x[None], images), alpha), y[None])
 
-    found = [
-        jax.grad(loss, argnums=(0, 1))(images, labels, x, y)
-        for x, y in zip(batch.x, batch.y, strict=True)
-    ]
+    gradient = jax.jit(jax.grad(loss, argnums=(0, 1)))
+    found = [gradient(images, labels, x, y) for x, y in zip(batch.x, batch.y, strict=True)]
     flat = [np.asarray(images).reshape(SUPPORT, -1) for images, _ in found]
     return Gradients(np.stack(flat), np.stack([labels for _, labels in found]))
 
@@ -64,9 +62,9 @@ def test_along_a_basis_they_are_the_products_with_its_rows():
     images, labels, batch = problem()
     basis = np.linalg.qr(np.random.default_rng(2).standard_normal((36, 5)))[0].T
     of_pairs = jacobian.make_jacobian(KernelOptions(architectures.fc(1), implementation="xla"))
-    whole = per_target.make_gradients(of_pairs, REG)(images, labels, batch)
+    whole = jax.jit(per_target.make_gradients(of_pairs, REG))(images, labels, batch)
     basis = jnp.asarray(basis, jnp.float32)
-    part = per_target.make_gradients(of_pairs, REG, basis)(images, labels, batch)
+    part = jax.jit(per_target.make_gradients(of_pairs, REG, basis))(images, labels, batch)
     largest = np.abs(whole.images).max()
     np.testing.assert_allclose(part.images, whole.images @ basis.T, atol=1e-5 * largest)
     np.testing.assert_array_equal(part.labels, whole.labels)
