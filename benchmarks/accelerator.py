@@ -29,13 +29,13 @@ from kip_flax.runtime import hardware, sharding
 from kip_flax.runtime.precision import has_float64
 
 SPEC = architectures.convnet(3)
-# Largest relative errors of values and gradients; a TPU has near-duplicates in float32.
+# Largest relative errors allowed; without float64 (TPU) gradients of near-duplicates are coarse.
 VALUE, GRADIENT, NEAR_WITHOUT_FLOAT64 = 1e-5, 1e-3, 0.5
 STEPS = ("kip", "frepo", "bptt")
 
 
 def main() -> int:
-    """Measures and prints all; 1 if the kernel is wrong here."""
+    """Measures and prints everything; 1 if the kernel is wrong on this machine."""
     args = _arguments()
     sharding.prepare_cpu_devices()
     jax.config.update("jax_enable_x64", jax.default_backend() != "tpu")
@@ -69,7 +69,7 @@ def _arguments() -> argparse.Namespace:
 
 
 def errors(implementation: str) -> dict[str, dict[str, Any]]:
-    """Of small images: relative errors of value and gradient, for each kind of pair."""
+    """Relative errors of value and gradient on small images, for each kind of pair."""
     rng = np.random.default_rng(0)
     x = rng.standard_normal((1, 16, 16, 3), np.float32)
     others = {"ordinary": rng.standard_normal(x.shape, np.float32), "equal": x}
@@ -106,7 +106,7 @@ def _distance(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def pairs(implementation: str, size: int, targets: int) -> dict[str, dict[str, float]]:
-    """Milliseconds a pair of ten images and the targets, and bytes that the programs take."""
+    """Milliseconds per pair of ten images and the targets, and MiB that the programs take."""
     rng = np.random.default_rng(0)
     mesh = sharding.make_mesh()
     kernel = shard_kernel(kernels.make_kernel(SPEC, implementation=implementation), mesh)
@@ -131,7 +131,7 @@ def pairs(implementation: str, size: int, targets: int) -> dict[str, dict[str, f
 
 
 def steps(implementation: str, size: int, targets: int) -> dict[str, float]:
-    """Seconds of a step with ten images, after the compilation."""
+    """Seconds of a step with ten images, without compiling, for each of `STEPS`."""
     rows = {}
     for name in STEPS:
         config = default.get_config()
@@ -144,7 +144,7 @@ def steps(implementation: str, size: int, targets: int) -> dict[str, float]:
 
 
 def _seconds(run: Callable[[], Any]) -> float:
-    """The median of three, after one that compiles."""
+    """Median seconds of three runs, after one that compiles."""
     found = []
     for _ in range(4):
         began = time.perf_counter()
@@ -154,7 +154,7 @@ def _seconds(run: Callable[[], Any]) -> float:
 
 
 def exchanges(size: int, targets: int) -> dict[str, int]:
-    """Bytes that a KIP step exchanges, with the targets and with four times as many."""
+    """Bytes that devices exchange in a KIP step, with the targets and with four times as many."""
     if jax.device_count() == 1:
         print("one device: nothing is exchanged")
         return {}

@@ -86,7 +86,7 @@ def _devices(line: str) -> int:
 
 @dataclass(frozen=True)
 class Sizes:
-    """What a step is made of: network, images (height, width, channels), support, classes."""
+    """Sizes of a step: network, image (height, width, channels), support images, classes."""
 
     spec: architectures.Spec
     image: tuple[int, int, int]
@@ -94,7 +94,7 @@ class Sizes:
     classes: int
 
     def arrays(self, count: int) -> tuple[jax.Array, jax.Array]:
-        """Random images and labels."""
+        """Random images (count, height, width, channels) and labels (count, classes)."""
         rng = np.random.default_rng(0)
         images = rng.standard_normal((count, *self.image), np.float32)
         labels = rng.standard_normal((count, self.classes), np.float32)

@@ -63,7 +63,7 @@ def _arguments() -> argparse.Namespace:
 
 
 def _config(algorithm: str, size: int, args: argparse.Namespace) -> ConfigDict:
-    """RFAD's configuration, for 'kip' with another algorithm."""
+    """RFAD's configuration with `algorithm` in it, 'rfad' or 'kip'."""
     config: ConfigDict = importlib.import_module(f"configs.rfad_{args.dataset}").get_config()
     config.algorithm, config.kernel.kind = algorithm, args.kind
     config.support.size, config.batch_size = size, args.targets
@@ -73,7 +73,7 @@ def _config(algorithm: str, size: int, args: argparse.Namespace) -> ConfigDict:
 
 
 def _measure(steps: dict[str, Callable[[int], None]], repeats: int) -> dict[str, float]:
-    """Medians over turns after one that compiles: {'rfad_s': ..., 'rfad_core_s': ...}."""
+    """Median seconds over turns, after one that compiles: {'rfad_s': ..., 'rfad_core_s': ...}."""
     clocks = {"s": time.perf_counter, "core_s": time.process_time}
     found: dict[str, list[float]] = {f"{name}_{unit}": [] for name in steps for unit in clocks}
     for turn in range(repeats + 1):

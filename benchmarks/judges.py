@@ -27,12 +27,12 @@ _MOMENTS = {
     "CIFAR10": ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)),
     "MNIST": ((0.1307,), (0.3081,)),
 }
-# What their README gives to --dsa_strategy: all six, and for digits no flip.
+# --dsa_strategy in their README: all six, without the flip for digits.
 _STRATEGIES = {
     "CIFAR10": "color_crop_cutout_flip_scale_rotate",
     "MNIST": "color_crop_cutout_scale_rotate",
 }
-# DD-Ranking's for DSA, configs/Demo_LRS_Hard_Label.yaml.
+# DD-Ranking's parameters for DSA, from configs/Demo_LRS_Hard_Label.yaml.
 _DSA = {
     "flip": 0.5,
     "rotate": 15.0,
@@ -46,7 +46,7 @@ _DSA = {
 
 
 def main() -> None:
-    """Judges and prints one line of JSON."""
+    """Evaluates the set and prints one line of JSON."""
     args = _arguments()
     torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)
@@ -82,7 +82,7 @@ def _dc(args: argparse.Namespace, dataset: str, result: Path) -> dict[str, Any]:
     for number in range(args.runs):
         shape = tuple(images.shape[2:])
         network = theirs.get_network("ConvNet", images.shape[1], 10, shape)
-        # Its `view` fails on what newer PyTorch makes of one channel; the numbers stay the same.
+        # Its `view` fails on newer PyTorch's layout of one channel; the numbers stay the same.
         network.features.register_forward_hook(lambda *values: values[-1].contiguous())
         accuracies.append(
             theirs.evaluate_synset(
@@ -93,7 +93,7 @@ def _dc(args: argparse.Namespace, dataset: str, result: Path) -> dict[str, Any]:
 
 
 def _ddranking(args: argparse.Namespace, dataset: str) -> dict[str, Any]:
-    """Label-robust score, and the accuracies that it is made of."""
+    """The label-robust score, and the accuracies that it is computed from."""
     from ddranking import metrics
 
     soft = args.labels == "soft"
@@ -135,14 +135,14 @@ def _ddranking(args: argparse.Namespace, dataset: str) -> dict[str, Any]:
     given = {"soft_labels": labels * args.scale} if soft else {}
     scores = judge.compute_metrics(image_tensor=images, syn_lr=args.rate, **given)
     scores = {name: float(value) for name, value in scores.items()}
-    # 0.2 takes e to the power of percentages; the paper's formula is meant for shares.
+    # 0.2 takes e to the power of percentages, but the paper's formula is for shares.
     difference = scores["improvement_over_random_mean"] - scores["hard_label_recovery_mean"]
     shares = (np.exp(difference / 200) - np.exp(-1)) / (np.e - np.exp(-1))
     return {"labels": args.labels, "space": args.space, **scores, "score_of_shares": float(shares)}
 
 
 def _soft_class(base: Any, scale: float) -> Any:
-    """`base` with random images labelled by their class: 0.2 fails where it asks a teacher."""
+    """`base` with random images labelled by class, because 0.2 fails when it asks a teacher."""
 
     class Soft(base):
         def _get_random_data_helper(self, eval_iter: int) -> Any:
@@ -158,7 +158,7 @@ def _soft_class(base: Any, scale: float) -> Any:
 
 
 def _ddranking_data(args: argparse.Namespace, dataset: str, tensors: Any) -> Any:
-    """What its `get_dataset` returns, in the space of `--space`."""
+    """The return value of its `get_dataset`, with images in the space of `--space`."""
     parts = []
     for train in (True, False):
         pixels, classes = _read(args.data, dataset, train=train)
@@ -171,7 +171,7 @@ def _ddranking_data(args: argparse.Namespace, dataset: str, tensors: Any) -> Any
 
 
 def _in_space(args: argparse.Namespace, images: torch.Tensor, dataset: str) -> torch.Tensor:
-    """Normalised images (N, C, H, W) as the networks see them."""
+    """Normalised images (N, C, H, W), converted to the space of `--space`."""
     if args.space == "pixels":
         return images
     (path,) = args.export.glob("*_ckpt*.npz")

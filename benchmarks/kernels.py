@@ -29,7 +29,7 @@ from kip_flax.kernels.sharded import shard_kernel
 from kip_flax.runtime import hardware, sharding
 
 Pairs = tuple[jax.Array, jax.Array]
-_REST = 0.5  # Seconds in which the contender before gives its memory back and its threads stop.
+_REST = 0.5  # Seconds in which the previous contender frees its memory and stops its threads.
 
 
 def main() -> None:
@@ -107,7 +107,7 @@ def _forward(
 
 
 def _gradient(kernel: kernels.Kernel) -> Callable[[jax.Array, jax.Array], Any]:
-    """Value and gradient to the support, as a KIP step needs it."""
+    """The value, and the gradient in the support, as a KIP step needs them."""
     return jax.jit(jax.value_and_grad(lambda x_s, x_t: kernel(x_t, x_s).sum()))
 
 

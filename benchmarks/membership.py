@@ -38,7 +38,7 @@ _DELTA = 1e-3
 
 
 class Attack(NamedTuple):
-    """What the attack reaches against sets of one epsilon.
+    """The success of the attack on sets of one epsilon.
 
     Attributes:
         epsilon: None without privacy.
@@ -54,7 +54,7 @@ class Attack(NamedTuple):
 
 
 def attack(epsilon: float | None, sets: int, seed: int = 0) -> Attack:
-    """Makes `sets` sets and attacks each with the others."""
+    """Makes `sets` sets and attacks each of them with the help of the others."""
     problem, test = _problem(epsilon)
     rng = np.random.default_rng(seed)
     members = np.stack([rng.permutation(IMAGES) < IMAGES // 2 for _ in range(sets)])
@@ -92,7 +92,7 @@ def likelihood_ratios(statistics: np.ndarray, members: np.ndarray) -> np.ndarray
 
 
 def area(scores: np.ndarray, members: np.ndarray) -> float:
-    """Under the ROC curve: the chance that a member scores above another image; ties count half."""
+    """Area under the ROC curve: how often a member scores above another image; ties count half."""
     inside, outside = scores[members], scores[~members]
     above = (inside[:, None] > outside).mean()
     return float(above + (inside[:, None] == outside).mean() / 2)
@@ -130,7 +130,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _problem(epsilon: float | None) -> tuple[base.Problem, Targets]:
-    """The first `IMAGES` digits of the training set, and the test images."""
+    """The problem on `IMAGES` training digits, drawn evenly over the classes; the test images."""
     config = default.get_config()
     config.algorithm, config.support.size, config.support.init = "dp_kip", SUPPORT, "noise"
     config.kernel.architecture, config.kernel.depth = "fc", 1
@@ -155,7 +155,7 @@ def _problem(epsilon: float | None) -> tuple[base.Problem, Targets]:
 def _distil(
     problem: base.Problem, members: np.ndarray, epsilon: float | None, rng: np.random.Generator
 ) -> Support:
-    """The supports (sets, S, ...) of as many runs, all steps at once for all of them."""
+    """The supports (sets, S, ...) of one run for each set; all runs step together."""
     config, targets = problem.config, problem.targets
     noise = 0.0
     if epsilon is not None:

@@ -42,9 +42,9 @@ def agreement(
     samples: int,
     implementation: str = "xla",
 ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """For 'nngp' and 'ntk': (mean - ours) / ours, and its standard error, for all pairs of images.
+    """For 'nngp' and 'ntk': (mean - ours) / ours and its standard error, both (IMAGES, IMAGES).
 
-    All pairs come from the same networks: their deviations are of one sign, or nearly.
+    All pairs come from the same networks, so most of their deviations have the same sign.
     """
     x = _images(IMAGES, shape)
     sample = jax.jit(_sampler(spec, shape, width, parameterization))
@@ -68,7 +68,7 @@ def agreement(
 
 
 def _images(count: int, shape: tuple[int, int, int]) -> jax.Array:
-    """Of unit variance, and each pair a little alike."""
+    """Images (count, *shape) of unit variance; any two have a correlation of 0.36."""
     common, own = (
         jax.random.normal(jax.random.key(i), (n, *shape), np.float32)
         for i, n in enumerate((1, count))
@@ -79,7 +79,7 @@ def _images(count: int, shape: tuple[int, int, int]) -> jax.Array:
 def _sampler(
     spec: arch.Spec, shape: tuple[int, int, int], width: int, parameterization: str
 ) -> Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]:
-    """key, images (n, ...) -> NNGP and NTK (n, n) of one random network."""
+    """A function (key, images (n, ...)) -> NNGP and NTK (n, n) of one random network."""
     make = functools.partial(
         build.make_network,
         spec,

@@ -41,14 +41,14 @@ _MOVES = (
     *("copy", "broadcast", "reshape", "transpose", "slice", "dynamic-slice", "concatenate", "pad"),
     *("dynamic-update-slice", "select", "compare", "convert", "reverse", "gather", "and", "or"),
 )
-# Bytes and float32 operations a second of the makers' data sheets (operations without tensor cores;
-# TPU v5e's sheet says nothing of its vector unit).
+# Bytes and float32 operations per second in the makers' data sheets (operations without tensor
+# cores; the sheet of TPU v5e does not give those of its vector unit).
 _DEVICES = {"NVIDIA H100 (SXM)": (3.35e12, 67e12), "TPU v5e": (0.819e12, None)}
 
 
 @dataclass
 class Cost:
-    """Bytes read and written, arithmetic operations, and how many passes over memory do them."""
+    """Bytes read and written, arithmetic operations, and the number of passes by kind."""
 
     size: float = 0.0
     flops: float = 0.0
@@ -64,7 +64,7 @@ class Cost:
 
 @dataclass(frozen=True)
 class Instruction:
-    """One instruction."""
+    """One instruction of an HLO program."""
 
     name: str
     op: str
@@ -81,7 +81,7 @@ def program_cost(text: str) -> Cost:
 
 
 class _Counter:
-    """Costs of computations, each counted once."""
+    """Costs of computations; each is counted once and kept."""
 
     def __init__(self, computations: dict[str, list[Instruction]]):
         self._computations = computations
@@ -99,7 +99,7 @@ class _Counter:
                 total.add(self.of(called[0]), int(trips[1]))
             elif line.op == "call":
                 total.add(self.of(called[0]))
-            elif line.op == "conditional":  # The costlier branch: the other is never taken.
+            elif line.op == "conditional":  # The costlier branch; the other is never taken.
                 total.add(max(map(self.of, called), key=lambda cost: cost.flops))
             elif line.op == "fusion":
                 total.add(self._fusion(line, called[0]))
@@ -121,14 +121,14 @@ class _Counter:
         while root.op == "bitcast":
             root = written[root.args[0]]
         size = _bytes(line.shape)
-        if root.op == "dynamic-update-slice":  # In place: the slice alone is written.
+        if root.op == "dynamic-update-slice":  # In place: only the slice is written.
             size = _bytes(written[root.args[1]].shape)
         kind = "sqrt, arccos" if any(i.op in ("sqrt", "rsqrt") for i in body) else "other"
         return Cost(read + size, flops, _one(kind))
 
 
 def _read(parameter: Instruction, readers: list[Instruction]) -> float:
-    """Bytes of a fusion's operand that are read: of slices alone, the slices."""
+    """Bytes read of a fusion's operand: only the slices, if all its readers are slices."""
     sliced = ("dynamic-slice", "dynamic-update-slice")
     if all(reader.op in sliced and reader.args[0] == parameter.name for reader in readers):
         return sum(_bytes(reader.shape) for reader in readers if reader.op == "dynamic-slice")
@@ -185,7 +185,7 @@ def _one(kind: str) -> collections.Counter[str]:
 
 
 def main() -> None:
-    """Prints the cost of a pair, forward and with gradient, and what it means on accelerators."""
+    """Prints the cost of a pair, forward and with gradient, and its bounds on accelerators."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--architecture", default="convnet")
     parser.add_argument("--depth", type=int, default=3)

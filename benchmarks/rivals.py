@@ -77,7 +77,10 @@ def _config(algorithm: str, args: argparse.Namespace) -> ConfigDict:
 def _measure(
     contenders: dict[str, Callable[[int], Any]], outer: int, repeats: int
 ) -> dict[str, list[float]]:
-    """Medians over lives of a network, after one that compiles; of KIP a life is one step."""
+    """Median seconds of each step over lives of a network, after one that compiles.
+
+    For KIP a life is one step.
+    """
     lives = {name: 1 if name == "kip" else outer for name in contenders}
     found: dict[str, list[list[float]]] = {name: [] for name in contenders}
     for turn in range(repeats + 1):

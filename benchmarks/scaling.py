@@ -28,7 +28,7 @@ from kip_flax.algorithms import base, kip
 from kip_flax.kernels.sharded import shard_kernel
 from kip_flax.runtime import multihost, sharding
 
-# Links between devices, as their makers state them: bytes a second, and an assumed latency a hop.
+# Links between devices: bytes per second as the makers state them, and an assumed latency per hop.
 LINKS = {
     "Ethernet, 10 Gbit/s": (1.25e9, 30e-6),
     "InfiniBand HDR, 200 Gbit/s": (25e9, 5e-6),
@@ -43,7 +43,7 @@ TILE = 16  # Targets that the compiled kernel takes at once.
 
 
 def main() -> None:
-    """Measures in processes of their own, prints two tables, draws a picture."""
+    """Measures in separate processes, prints two tables and draws a picture."""
     options = _arguments()
     if options.worker is not None:
         return _work(options)
@@ -56,7 +56,7 @@ def main() -> None:
 
 
 def _measure(options: argparse.Namespace) -> float:
-    """Prints the measured table; seconds of a step on one device."""
+    """Prints the measured table; returns the seconds of a step on one device."""
     alone = {}
     print("| | targets | 1 device, s a step | 2 devices, s a step | efficiency |")
     print("|---|---|---|---|---|")
@@ -126,7 +126,7 @@ def _measured(options: argparse.Namespace, kind: str, count: int, targets: int) 
 
 
 def _work(options: argparse.Namespace) -> None:
-    """One process: seconds of each step, as JSON."""
+    """Runs one of the processes, which prints the seconds of its steps as JSON."""
     processes, devices = int(options.worker), int(options.count)
     sharding.prepare_cpu_devices()
     if processes > 1:
@@ -174,13 +174,13 @@ def _estimate(options: argparse.Namespace, a_pair: float) -> SpeedUps:
 
 
 def _pairs(options: argparse.Namespace, targets: int, devices: int) -> int:
-    """Of one device: its rows of K_ts and of K_ss, in whole tiles, against the support."""
+    """Kernel entries of one device: its rows of K_ts and K_ss, in whole tiles."""
     shares = (math.ceil(rows / devices) for rows in (targets, options.images))
     return sum(TILE * math.ceil(share / TILE) for share in shares) * options.images
 
 
 def _exchange(size: int, devices: int, speed: float, latency: float) -> float:
-    """Seconds of five exchanges in rings: twice the bytes, and hops by halves."""
+    """Seconds of five exchanges: twice the bytes, and 2 log2(devices) hops for each."""
     return 2 * size / speed + 5 * 2 * math.log2(devices) * latency if devices > 1 else 0.0
 
 

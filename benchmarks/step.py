@@ -107,7 +107,7 @@ def _measure(args: argparse.Namespace, size: int) -> dict[str, float]:
 
 
 def _medians(contenders: dict[str, Callable[[], Any]], repeats: int) -> dict[str, float]:
-    """Seconds; all take turns. The first call compiles: it counts where there is no other."""
+    """Median seconds; all take turns. The first call compiles and counts only if it is alone."""
     times: dict[str, list[float]] = {name: [] for name in contenders}
     for _ in range(1 + repeats):
         for name, fn in contenders.items():

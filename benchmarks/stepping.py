@@ -19,9 +19,9 @@ CLASSES = 10
 
 
 def stepper(config: ConfigDict, shape: tuple[int, int, int]) -> Callable[[int], None]:
-    """step(number) takes the step on images of `shape`, waits for it, and keeps the state.
+    """A function step(number) that takes that step on images of `shape` and waits for it.
 
-    The kernel is compiled for 'kip' alone.
+    It keeps the state between calls. Only 'kip' gets a kernel.
     """
     rng = np.random.default_rng(0)
     count = max(config.batch_size, config.support.size)

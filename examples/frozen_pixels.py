@@ -50,7 +50,7 @@ SMALL = NETWORK | {
 
 @dataclass(frozen=True)
 class Point:
-    """Accuracy of one share: mean and deviation over seeds, in percent, before and after."""
+    """Accuracies of one share in percent: means over seeds before and after, deviation after."""
 
     share: float
     before: float
@@ -59,7 +59,7 @@ class Point:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs what is missing, prints the table, draws the pictures; 2 if it can't."""
+    """Runs what is missing, prints the table, draws the pictures; 2 on an error."""
     args = _arguments(argv)
     runs = Path(args.runs)
     fields = SMALL if args.small else FIELDS | {"dataset.data_dir": args.data}
@@ -102,7 +102,7 @@ def _measure(share: float, fields: dict[str, Any], runs: Path) -> tuple[Point, D
 
 
 def table(points: list[Point]) -> str:
-    """The accuracies as a table of markdown."""
+    """The accuracies as a markdown table."""
     head = ["| frozen | at the start | learned |", "|---|---|---|"]
     rows = [
         f"| {point.share:.0%} | {point.before:.2f} | {point.after:.2f} ± {point.deviation:.2f} |"
@@ -127,7 +127,7 @@ def _draw(points: list[Point], shown: list[Distilled], runs: Path) -> None:
     curve.savefig(runs / "curve.png", dpi=150)
 
     classes = shown[0].labels.shape[1]
-    pictures = [one.pictures()[:: len(one.images) // classes] for one in shown]  # One a class.
+    pictures = [one.pictures()[:: len(one.images) // classes] for one in shown]  # One per class.
     sheet = rgb(sheet_of(np.concatenate(pictures), classes, gap=1, fill=1))
     images = Figure(figsize=(0.6 * classes, 0.6 * len(shown)), layout="constrained")
     axes = images.subplots()

@@ -1,10 +1,10 @@
 """Networks as data: a tuple of layer records that every other package reads.
 
-The same description becomes an infinitely wide kernel (`kernels`), and a neural_tangents network
-(`kernels.reference`). Adding an architecture is one function here and one entry in
-`ARCHITECTURES`, or a module of one's own (see `find`). Sources: Nguyen et al., NeurIPS 2021,
-section B (Conv, ConvNet, Myrtle); Shankar et al., "Neural Kernels Without Tangents", ICML 2020
-(Myrtle).
+A description becomes an infinitely wide kernel (`kernels`), a finite network (`networks.build`) or
+a neural_tangents network (`kernels.reference`). To add an architecture, write one function here and
+one entry in `ARCHITECTURES`, or a module of your own (see `find`). The functions raise UserError
+for a depth that does not exist. Sources: Nguyen et al., NeurIPS 2021, section B (Conv, ConvNet,
+Myrtle); Shankar et al., "Neural Kernels Without Tangents", ICML 2020 (Myrtle).
 """
 
 import functools
@@ -20,7 +20,7 @@ from kip_flax.runtime.errors import UserError
 class Conv:
     """`size` x `size` convolution, zero ('SAME') padding; `size` is odd.
 
-    With `stride` s an image of n rows gives ceil(n / s), as in Flax and neural_tangents.
+    With `stride` s, n rows become ceil(n / s), as in Flax and neural_tangents.
     """
 
     size: int = 3
@@ -41,7 +41,7 @@ class AvgPool:
 
 @dataclass(frozen=True)
 class GlobalAvgPool:
-    """Average over all pixels; what follows sees one vector of channels."""
+    """Average over all pixels; one vector of channels is left."""
 
 
 @dataclass(frozen=True)
@@ -77,8 +77,8 @@ def convnet(depth: int = 3, prepend_conv: bool = True) -> Spec:
 
     Args:
         depth: number of pooled blocks.
-        prepend_conv: begin with one more (conv, ReLU), as the NeurIPS 2021 paper does; without it
-            this is the ConvNet of Dataset Condensation (Zhao et al., ICLR 2021), less its
+        prepend_conv: begin with one more (conv, ReLU), as in the NeurIPS 2021 paper; without it
+            this is the ConvNet of Dataset Condensation (Zhao et al., ICLR 2021) without its
             normalisation.
     """
     _check_depth("convnet", depth)
@@ -114,7 +114,7 @@ class Architecture:
 
 
 # ConvNet is the paper's, with 3 blocks after a prepended layer; ConvNet3 lacks that layer. Other
-# depths of the former have no published name.
+# depths of `convnet` have no published name.
 ARCHITECTURES: dict[str, Architecture] = {
     "fc": Architecture(fc, "FC{}".format),
     "conv": Architecture(conv, "Conv{}".format),
@@ -129,8 +129,8 @@ ARCHITECTURES: dict[str, Architecture] = {
 def find(name: str) -> Architecture:
     """The architecture called `name`: one of `ARCHITECTURES`, or a module by its dotted name.
 
-    A module has `build(depth) -> Spec`, and may have `published_name(depth) -> str`: letters and
-    digits. Without it files are named after the module: TinyNet3 for `mine.tiny_net` at depth 3.
+    A module has `build(depth) -> Spec`, and may have `published_name(depth) -> str` of letters and
+    digits. Without it, files are named after the module: TinyNet3 for `mine.tiny_net` at depth 3.
 
     Raises:
         UserError: there is no such architecture.
@@ -144,7 +144,7 @@ def find(name: str) -> Architecture:
 
 
 def build(name: str, depth: int) -> Spec:
-    """The description called `name` (see `find`) at `depth`.
+    """The description of the architecture `name` (see `find`) at `depth`.
 
     Raises:
         UserError: there is no such architecture, or not at this depth.
@@ -170,7 +170,7 @@ def _name_of_module(name: str, depth: int) -> str:
 
 
 def spatial_sizes(spec: Spec, height: int, width: int) -> list[tuple[int, int]]:
-    """Pixels (rows, columns) that enter each layer of `spec`; (1, 1) once there are none left.
+    """Rows and columns that enter each layer of `spec`; (1, 1) after flattening or global pooling.
 
     Raises:
         UserError: the image is too small for the pools.

@@ -1,8 +1,8 @@
-"""From stored pixels to the inputs of the kernel, and back for display.
+"""Preprocessing from stored pixels to the inputs of the kernel, and its inverse for display.
 
-Fitted on training images only. Source: Nguyen et al., *Dataset Distillation with Infinitely Wide
-Convolutional Networks* (NeurIPS 2021), section 3, after Lee et al., *Finite Versus Infinite Neural
-Networks* (NeurIPS 2020) and Shankar et al., *Neural Kernels Without Tangents* (ICML 2020).
+It is fitted on training images only. Source: Nguyen et al., *Dataset Distillation with Infinitely
+Wide Convolutional Networks* (NeurIPS 2021), section 3, after Lee et al., *Finite Versus Infinite
+Neural Networks* (NeurIPS 2020) and Shankar et al., *Neural Kernels Without Tangents* (ICML 2020).
 """
 
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ import numpy as np
 from kip_flax.runtime.errors import UserError
 from kip_flax.runtime.fields import Section
 
-# Each with the arrays it has beside the channels' mean and standard deviation.
+# Each name with the arrays that it needs besides the channels' mean and standard deviation.
 _ARRAYS: dict[str, tuple[str, ...]] = {
     "none": (),
     "centred": (),
@@ -23,12 +23,12 @@ _ARRAYS: dict[str, tuple[str, ...]] = {
     "zca_center": ("whiten", "unwhiten", "center"),
 }
 PREPROCESSES: tuple[str, ...] = tuple(_ARRAYS)
-CONSTANT = ("none", "centred")  # They fit nothing.
+CONSTANT = ("none", "centred")  # Constants, fitted on nothing.
 
 SECTION = Section({"preprocess": str}, choices={"preprocess": PREPROCESSES})
 
-ZCA_REG = 0.1  # of the published runs, times the mean eigenvalue of the covariance
-_CHUNK = 2048  # images in float64 at a time: 50 MB of CIFAR-10
+ZCA_REG = 0.1  # In units of the covariance's mean eigenvalue, as in the published runs.
+_CHUNK = 2048  # Images converted to float64 at a time: 50 MB of CIFAR-10.
 # Two pixels of a standardised image differ by at least 1 / (255 * 0.5) if they differ at all, so an
 # image with a smaller norm than this is constant up to rounding.
 _MIN_NORM = 1e-3
@@ -43,8 +43,8 @@ class Preprocess:
         name: one of `PREPROCESSES`.
         mean, std: (C,), of pixels in [0, 1]; 0 and 1 for 'none', 1/2 and 1/4 for 'centred'.
         whiten, unwhiten: (d, d), symmetric, inverse to each other; None without ZCA.
-        image_mean, image_norm: (), what a training image typically (the median) had before its
-            mean was subtracted and its norm divided out; 'zca_normalize' only.
+        image_mean, image_norm: (), medians of the mean and norm that are removed from each
+            standardised training image; 'zca_normalize' only.
         center: (d,), mean of the standardised images; 'zca_center' only.
     """
 
@@ -61,16 +61,16 @@ class Preprocess:
 def fit(name: str, train_images: np.ndarray) -> Preprocess:
     """Fits a preprocessing.
 
-    'none' scales to [0, 1]. 'centred' also subtracts 1/2 and divides by 1/4, the same for all data
-    sets. 'standard' subtracts the mean and divides by the standard deviation of each channel in
-    their place. 'zca_normalize' then subtracts each image's mean, divides by its L2
-    norm, and whitens: with cov = X^T X / n + `ZCA_REG` * trace(X^T X / n) / d * I = U s U^T in
-    float64, images are multiplied by U s^-1/2 U^T. A constant channel or image becomes zero. (The
-    published code sets s to 1 beyond the n-th eigenvalue when n < d, as in none of its data sets;
-    here the regulariser alone bounds them.)
+    'none' scales to [0, 1]. 'centred' also subtracts 1/2 and divides by 1/4, for every data set.
+    'standard' instead subtracts the mean of each channel and divides by its standard deviation.
+    'zca_normalize' then subtracts each image's mean, divides by its L2 norm, and whitens: with
+    cov = X^T X / n + `ZCA_REG` * trace(X^T X / n) / d * I = U s U^T in float64, images are
+    multiplied by U s^-1/2 U^T. A constant channel or image becomes zero. (When n < d, which none of
+    its data sets has, the published code sets s to 1 beyond the n-th eigenvalue; here only the
+    regulariser bounds s from below.)
 
-    Two relatives of the last are there for the sets of others: 'zca' whitens standardised images as
-    they are (RFAD), 'zca_center' subtracts their mean image first (FRePo).
+    Two variants serve the sets of others: 'zca' whitens standardised images directly (RFAD),
+    'zca_center' subtracts their mean image first (FRePo).
 
     Args:
         name: one of `PREPROCESSES`.
@@ -96,8 +96,11 @@ def apply(preprocess: Preprocess, images: np.ndarray) -> np.ndarray:
 
     Args:
         preprocess: a fitted preprocessing.
-        images: uint8, or floats in about [0, 1] as `invert` gives them: so a set that was learned
-            in the space of one preprocessing comes into that of another.
+        images: uint8, or floats in about [0, 1] as `invert` returns them, which brings a set
+            learned in the space of one preprocessing into that of another.
+
+    Raises:
+        UserError: the images have another shape than those of the fit.
     """
     _check_shape(preprocess, images)
     out = np.empty(images.shape, np.float32)
@@ -113,8 +116,11 @@ def apply(preprocess: Preprocess, images: np.ndarray) -> np.ndarray:
 def invert(preprocess: Preprocess, images: np.ndarray) -> np.ndarray:
     """Brings preprocessed images (n, H, W, C) back to about [0, 1] for display, not clipped.
 
-    Whitening is undone exactly. An image's own mean and norm are gone after 'zca_normalize', so it
-    is given the typical ones of the training set.
+    Whitening is undone exactly. 'zca_normalize' does not keep an image's own mean and norm, so the
+    medians of the training set replace them.
+
+    Raises:
+        UserError: the images have another shape than those of the fit.
     """
     _check_shape(preprocess, images)
     rows = np.asarray(images, np.float32).reshape(len(images), -1)
@@ -128,7 +134,7 @@ def invert(preprocess: Preprocess, images: np.ndarray) -> np.ndarray:
 
 
 def to_arrays(preprocess: Preprocess) -> dict[str, np.ndarray]:
-    """The fields as arrays for a file; `from_arrays` gives the same bits back."""
+    """The fields as arrays for a file; `from_arrays` restores the same bits."""
     values = {field.name: getattr(preprocess, field.name) for field in fields(preprocess)}
     return {key: np.asarray(value) for key, value in values.items() if value is not None}
 
@@ -151,14 +157,14 @@ def from_arrays(arrays: dict[str, np.ndarray]) -> Preprocess:
 
 
 def _channel_moments(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation of each channel in [0, 1], from sums in exact integers."""
+    """Mean and standard deviation of each channel in [0, 1], from exact integer sums."""
     count = images.size // images.shape[-1]
     first = second = np.zeros(images.shape[-1], np.int64)
     for part in _chunks(len(images)):
         values = images[part].astype(np.int64)
         first = first + values.sum((0, 1, 2))
         second = second + np.square(values).sum((0, 1, 2))
-    # Python's integers: NumPy's would overflow in the products, and a constant channel must give 0.
+    # Python's integers, as NumPy's would overflow in the products; a constant channel must give 0.
     first, second = first.astype(object), second.astype(object)
     mean = (first / count).astype(np.float64) / 255
     std = np.sqrt((count * second - first**2).astype(np.float64)) / count / 255
@@ -191,13 +197,13 @@ def _mean_image(standard: Preprocess, images: np.ndarray) -> np.ndarray:
 
 
 def _whitening(cov: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The regularised inverse root of a covariance (d, d), and its inverse; float32."""
+    """The regularised inverse square root of a covariance (d, d), and its inverse; float32."""
     dim = len(cov)
     variance = np.trace(cov) / dim
-    # A training set of constant images has no covariance but rounding: leave it as it is.
+    # The covariance of constant images is only rounding: leave such images as they are.
     ridge = ZCA_REG * variance if variance > _MIN_VARIANCE else 1.0
     eigenvalues, basis = np.linalg.eigh(cov + ridge * np.eye(dim))
-    roots = np.sqrt(eigenvalues.clip(ridge))  # rounding must not take them below the regulariser
+    roots = np.sqrt(eigenvalues.clip(ridge))  # Rounding must not go below the regulariser.
     return (
         ((basis / roots) @ basis.T).astype(np.float32),
         ((basis * roots) @ basis.T).astype(np.float32),
@@ -205,14 +211,14 @@ def _whitening(cov: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _before_whitening(preprocess: Preprocess, rows: np.ndarray) -> np.ndarray:
-    """Standardised rows (n, d) as they are whitened."""
+    """The input of the whitening (n, d) from standardised rows (n, d)."""
     if preprocess.center is not None:
         return rows - preprocess.center
     return _normalise(rows)[0] if preprocess.name == "zca_normalize" else rows
 
 
 def _standardise(preprocess: Preprocess, images: np.ndarray) -> np.ndarray:
-    """float64 rows (n, d)."""
+    """Images standardised channel by channel, as float64 rows (n, d)."""
     mean, std = preprocess.mean.astype(np.float64), preprocess.std.astype(np.float64)
     pixels = images.astype(np.float64) if images.dtype.kind == "f" else images / 255
     return ((pixels - mean) / std).reshape(len(images), -1)

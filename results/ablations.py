@@ -33,12 +33,12 @@ out of the training images, after the last step, by kernel ridge regression; the
 not read. *Entries*: thousands of kernel entries with their gradients in a run, which is what it
 costs. Written by `python -m results.ablations`.
 """
-_SEEN = 24_000  # Targets in all, of a run of the MNIST study.
+_SEEN = 24_000  # Targets of a run of the MNIST study, summed over its steps.
 
 
 @dataclass(frozen=True)
 class Study:
-    """A base and the values that its fields are given, one at a time."""
+    """A base configuration, and the changes to it that are measured one at a time."""
 
     title: str
     base: dict[str, Any]
@@ -51,7 +51,7 @@ def _each(name: str, *values: Any) -> tuple[dict[str, Any], ...]:
 
 
 def _batches(size: int) -> dict[str, Any]:
-    """Batches of `size` targets, as many as cost the same, a tenth of them to warm up."""
+    """Fields for batches of `size` targets at the same total cost, a tenth of them to warm up."""
     steps = _SEEN // size
     return {"batch_size": size, "num_steps": steps, "optimizer.warmup_steps": steps // 10}
 
@@ -87,7 +87,7 @@ STUDIES: dict[str, Study] = {
         {
             "dataset.validation": 0.1,
             "eval.num_test": 2000,
-            "eval.steps": (0,),  # The first and the last are always there.
+            "eval.steps": (0,),  # The first and the last are always evaluated.
             "report.num_train": 0,
             **_batches(500),
         },
@@ -127,7 +127,7 @@ def main(argv: list[str] | None = None) -> None:
 
 def _measure(name: str, change: dict[str, Any], seed: int, data: str) -> None:
     kept = read()
-    key = f"{name}: {_told(change)}"
+    key = f"{name}: {_label(change)}"
     runs = kept.setdefault(key, {})
     if str(seed) in runs:
         return
@@ -150,31 +150,31 @@ def config_of(name: str, change: dict[str, Any]) -> ConfigDict:
     """The configuration of one line of a study."""
     config = _BASES[name]()
     fields = {**STUDIES[name].base, **change}
-    fields.pop("float64", None)  # Of the solve: no field of a run, it is on where JAX has it.
+    fields.pop("float64", None)  # Not a field of a run: `_measure` sets it in JAX.
     config.update_from_flattened_dict(fields)
     return config
 
 
 def read() -> dict[str, Any]:
-    """{'STUDY: change': {seed: figures}} of all that is measured."""
+    """All that is measured: {'STUDY: change': {seed: metrics}}."""
     path = FOLDER / _FIGURES
     return json.loads(path.read_text()) if path.exists() else {}
 
 
 def render() -> str:
-    """The tables."""
+    """The page with the tables, markdown."""
     kept = read()
     lines = [_HEAD]
     for name, study in STUDIES.items():
         lines.append(f"\n## {study.title}\n")
         lines.append("| Changed | Entries | Accuracy | Against the base |")
         lines.append("|---|---|---|---|")
-        base = kept.get(f"{name}: {_told({})}", {})
+        base = kept.get(f"{name}: {_label({})}", {})
         for change in study.changes:
-            runs = kept.get(f"{name}: {_told(change)}", {})
+            runs = kept.get(f"{name}: {_label(change)}", {})
             done = len(runs) == study.seeds
             entries = _entries(config_of(name, change))
-            lines.append(_line(_told(change), entries, runs if done else {}, base))
+            lines.append(_line(_label(change), entries, runs if done else {}, base))
     return "\n".join(lines) + "\n"
 
 
@@ -198,7 +198,7 @@ def _entries(config: ConfigDict) -> int:
     return kip.pairs(config, 0) * config.num_steps
 
 
-def _told(change: dict[str, Any]) -> str:
+def _label(change: dict[str, Any]) -> str:
     return ", ".join(f"`{name}={value}`" for name, value in change.items()) or "nothing: the base"
 
 

@@ -68,7 +68,7 @@ def _pictures(folder: Path) -> str:
 
 
 def _loading(entry: dict[str, Any], whole: bool) -> str:
-    """Python that reads the set; not `whole`: its preprocessing is left out of the folder."""
+    """Python code that reads the set; not `whole`: its preprocessing is not in the folder."""
     dataset, name = entry["config"]["dataset"]["name"], entry["config"]["preprocess"]
     imported, fitted, note = "", "preprocess.from_arrays(file.preprocess)", ""
     if not whole:

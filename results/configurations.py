@@ -1,4 +1,4 @@
-"""docs/configurations.md: each file in configs/ with what its docstring and results/ say of it.
+"""docs/configurations.md: each file in configs/ with its docstring and its measured results.
 
 python -m results.configurations   writes it anew
 """
@@ -52,7 +52,7 @@ _ORDER = (
     "dc",
     "dsa",
 )  # Others come after.
-# Fields that change what a run is watched by, or which of several draws it is, not what it does.
+# Fields that do not change the method: evaluation, records, and the seed of the draw.
 _WATCHING = ("eval.", "dataset.validation", "checkpoint.", "report.", "log.", "seed")
 
 
@@ -119,7 +119,7 @@ def _line(*cells: str) -> str:
 
 
 def _cell(text: str) -> str:
-    """A docstring's words as they read in a table of this page."""
+    """Text of a docstring, adapted to a table of this page."""
     for said, here in (
         ("->", "to"),
         (" (docs/configurations.md)", ""),
@@ -130,7 +130,7 @@ def _cell(text: str) -> str:
 
 
 def _changes(one: Configuration, results: Path) -> list[str]:
-    """Lines of the experiments that took a configuration."""
+    """Table lines of the finished experiments that use a configuration."""
     return [
         _line("", _changed(one, experiment), _published(experiment), _measured(entry))
         for experiment in EXPERIMENTS
@@ -140,7 +140,7 @@ def _changes(one: Configuration, results: Path) -> list[str]:
 
 
 def _changed(one: Configuration, experiment: Experiment) -> str:
-    """The fields of an experiment that are not those of its configuration."""
+    """The fields in which an experiment differs from its configuration."""
     changed = [
         f"on from `{Path(value).parent.name}`"
         if name == "support.init" and str(value).startswith("results/")
@@ -170,7 +170,7 @@ def _measured(entry: dict[str, Any]) -> str:
 
 
 def _three(results: Path) -> str:
-    """Three algorithms on ten images of two data sets."""
+    """The table of three algorithms on ten images of two data sets."""
     lines = ["| | Data | Accuracy | Steps | Core hours | Published |", "|---|---|---|---|---|---|"]
     for dataset in ("mnist", "cifar10"):
         for name in _THREE:

@@ -23,7 +23,7 @@ _KERNEL = "krr"
 
 
 def read(results: Path) -> list[dict[str, Any]]:
-    """Rows: 'dataset', 'size', 'set', 'krr' (0 to 1) and 'networks', by name."""
+    """Rows with 'dataset', 'size', 'set', 'krr' (0 to 1) and 'networks', by name; [] if none."""
     path = results / FILE
     return json.loads(path.read_text()) if path.exists() else []
 
@@ -39,8 +39,8 @@ def main(argv: list[str] | None = None) -> None:
         if experiment.name not in EXPERIMENTS_OF_TEN or not record.is_done(experiment, results):
             continue
         folder = results / experiment.name
-        told = record.read(folder)
-        dataset, size = told["config"]["dataset"]["name"], told["config"]["support"]["size"]
+        entry = record.read(folder)
+        dataset, size = entry["config"]["dataset"]["name"], entry["config"]["support"]["size"]
         if any((row["dataset"], row["size"]) == (dataset, size) for row in read(results)):
             continue
         workdir = Path(args.runs).absolute() / experiment.name
@@ -56,7 +56,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def _row(rows: list[dict[str, Any]], name: str, recipe: str) -> dict[str, Any]:
-    """What is kept of the rows of one set of a transfer."""
+    """The accuracies on one set, from the rows of a transfer."""
     of_set = {row["network"]: row for row in rows if row["set"] == name}
     return {
         "set": name,

@@ -1,4 +1,4 @@
-"""Accuracy against core hours: the table in docs/rivals.md and its pictures, from all figures.
+"""Accuracy against core hours: the table in docs/rivals.md and its pictures, from all results.
 
 python -m results.costs   writes both anew
 """
@@ -26,13 +26,13 @@ _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 
 @dataclass(frozen=True)
 class Cost:
-    """A set, what it took and what it reaches on all test images.
+    """A set, its cost and its accuracies on all test images.
 
     Attributes:
         dataset: its name in configurations.
         size: images of the set.
         method, labels: in words.
-        core_hours: processor time from the real images on; None where nothing is computed.
+        core_hours: processor time, with that of the sets it continues; None for real images.
         krr: accuracy of kernel ridge regression, 0 to 1; None if not measured.
         networks: rows of `networks.figures` by network; only those that were measured.
     """
@@ -47,7 +47,7 @@ class Cost:
 
 
 def costs(results: Path, dataset: str) -> list[Cost]:
-    """Sets of a data set that networks were trained on, by their number of images and method."""
+    """The sets of a data set that networks were trained on, sorted by images and core hours."""
     found = [
         _cost(results / experiment.name)
         for experiment in EXPERIMENTS
@@ -73,7 +73,7 @@ def _cost(folder: Path) -> Cost:
 
 
 def _core_seconds(folder: Path) -> float:
-    """Of a row, and of the row whose set it went on from."""
+    """Core seconds of a row, with those of the rows that it continues."""
     entry = record.read(folder)
     start = Path(entry["config"]["support"]["init"]).parent
     before = _core_seconds(folder.parent / start.name) if start.name else 0.0
@@ -93,7 +93,7 @@ def _coreset(row: dict[str, Any]) -> Cost:
 
 
 def table(found: list[Cost]) -> str:
-    """Markdown."""
+    """A markdown table with a line for each set."""
     lines = [f"| {' | '.join(_COLUMNS)} |", "|---" * len(_COLUMNS) + "|"]
     for one in found:
         hours = "" if one.core_hours is None else f"{one.core_hours:.2g}"

@@ -20,9 +20,9 @@ _RESULTS = Path(__file__).resolve().parent
 
 
 def of_rows() -> list[Curve]:
-    """Those of the rows that learn images by a kernel, from real images and with learned labels.
+    """The curves of rows that learn images by a kernel, from a fresh draw and with learned labels.
 
-    Rows with a ridge for networks are left out.
+    Rows with fewer than two evaluations, or with a ridge for networks, are left out.
     """
     found = []
     for experiment in EXPERIMENTS:
@@ -43,7 +43,7 @@ def of_rows() -> list[Curve]:
 
 
 def written(rows: list[Curve]) -> str:
-    """The text of the file."""
+    """The text of the file: JSON, a line for each curve."""
     lines = (json.dumps(dataclasses.asdict(row)) for row in rows)
     return "[\n" + ",\n".join(lines) + "\n]\n"
 

@@ -1,18 +1,18 @@
-"""What is measured: one record for each row of the table."""
+"""The experiments: one for each row of the table."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-# Choices (how many steps, which checkpoint) are made on a tenth of the training images; the test
-# images are read once, when they are made.
+# The number of steps and the checkpoint are chosen on a tenth of the training images; the test
+# images are read once, after that.
 _CHOSEN = {"dataset.validation": 0.1, "eval.num_test": 2000}
-# Fields that say how a run is watched: an evaluation on the test images leaves them out.
+# Fields of the evaluations during a run; an evaluation on the test images leaves them out.
 _WATCHING = ("dataset.validation", "eval.")
 _CURVE = (0, 20, 50, 100, 200, 300, 400, 500, 600, 700, 800, 900, 1000)
 _NEWTON_CURVE = (0, 1, 2, *range(5, 100, 5))
 _HUNDRED = {"support__size": 100, "num_steps": 30, "checkpoint__every_steps": 1}
-# 500 images fit a tenth of so many targets by their labels alone; their derivatives take 8 GB.
+# Labels of 500 images alone would fit 500 targets, a tenth of these. Derivatives take 8 GB.
 _FIVE_HUNDRED: dict[str, Any] = {
     "support__size": 500,
     "num_steps": 5,
@@ -21,21 +21,21 @@ _FIVE_HUNDRED: dict[str, Any] = {
     "newton__iterations": 40,
     "checkpoint__every_steps": 1,
     "eval__steps": (0,),
-    "report__num_train": 0,  # A row does not use it.
+    "report__num_train": 0,  # Rows do not use the analysis.
 }
 _ZCA = {"preprocess": "zca_normalize"}
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """A row.
+    """A row of the table.
 
     Attributes:
         name: its folder in results/.
-        config: configs/NAME.py.
-        fields: what differs from it.
+        config: name of its configuration, without configs/ and .py.
+        fields: fields that differ from the configuration, by dotted name.
         published: the papers' test accuracy in %, on the original data; None if there is none.
-        seeds: one run for each; where there are several, the row is their mean.
+        seeds: one run for each; the row is their mean.
     """
 
     name: str
@@ -46,7 +46,7 @@ class Experiment:
 
 
 def command(experiment: Experiment, seed: int, watched: bool = True) -> list[str]:
-    """The command line of a run, without its folders; not `watched`: that of an evaluation."""
+    """Command line of a run without its folders; not `watched`: of an evaluation on test images."""
     fields = {
         name: value
         for name, value in experiment.fields.items()
@@ -62,7 +62,7 @@ def command(experiment: Experiment, seed: int, watched: bool = True) -> list[str
 def _label_solve(
     dataset: str, size: int, published: float | None, draws: int, **fields: Any
 ) -> Experiment:
-    """LS ConvNet; the average over some draws of the images, as many as its minutes allow."""
+    """Label Solve with ConvNet, averaged over as many draws of the images as time allows."""
     more = {
         "dataset.name": dataset,
         "support.size": size,
@@ -75,7 +75,7 @@ def _label_solve(
 
 
 def _dotted(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Fields by their names: 'eval.steps' for the keyword 'eval__steps'."""
+    """Fields by dotted name: 'eval.steps' for the keyword 'eval__steps'."""
     return {key.replace("__", "."): value for key, value in fields.items()}
 
 
@@ -98,7 +98,7 @@ def _newton(
 def _further(
     dataset: str, size: int, published: float, suffix: str, start: str, **fields: Any
 ) -> Experiment:
-    """On from another row's images by today's criterion, with other batches."""
+    """Continues another row's images with the current step criterion and other batches."""
     more: dict[str, Any] = {
         "support__init": f"results/{start}",
         "seed": 1,
@@ -110,7 +110,7 @@ def _further(
 
 
 def _late(dataset: str, published: float, start: str) -> Experiment:
-    """On from a hundred images, whose gains a batch's noise hides: many targets, little damping."""
+    """Continues 100 images with many targets and little damping, as batch noise hides gains."""
     return _further(
         dataset,
         100,
@@ -125,20 +125,20 @@ def _late(dataset: str, published: float, start: str) -> Experiment:
 
 
 def _hundred_further(suffix: str, start: str, **fields: Any) -> Experiment:
-    """On from another row's hundred images of CIFAR-10."""
+    """Continues another row's 100 images of CIFAR-10."""
     more = {"augment": "flip", "num_steps": 24, "eval__steps": (0, *range(6, 100, 6))}
     return _further("cifar10", 100, 75.6, suffix, start, **(more | fields))
 
 
 def _label_solve_on(row: str, start: str) -> Experiment:
-    """Labels for all training images in the place of 10,000, on 100 learned ones of CIFAR-10."""
+    """Label Solve for all training images, not 10,000, on 100 learned images of CIFAR-10."""
     experiment = _label_solve("cifar10", 100, None, draws=1, **_ZCA)
     fields = experiment.fields | {"support.init": f"results/{row}/{start}"}
     return replace(experiment, name=f"ls_on_{row}", fields=fields)
 
 
 def _for_networks() -> list[Experiment]:
-    """With a ridge of a tenth of the kernel: less exact, and for networks."""
+    """KIP with a ridge of a tenth of the kernel's mean diagonal: less exact, meant for networks."""
     ten = {"num_steps": 40, "support__learn_labels": False, "eval__steps": _NEWTON_CURVE}
     hundred = ten | _HUNDRED | {"num_steps": 15}
     learned = {"num_steps": 200, "batch_size": 500, "eval__steps": _CURVE}
@@ -153,9 +153,9 @@ def _for_networks() -> list[Experiment]:
 
 
 def _fully_connected(dataset: str, published: dict[int, float]) -> list[Experiment]:
-    """KIP with one hidden layer: ten images by Gauss-Newton steps, more by descent.
+    """KIP with one hidden layer: ten images by Gauss-Newton steps, more by gradient descent.
 
-    Its entries cost so little that many targets a step pay more than what a step makes of them.
+    Kernel entries cost so little that more targets per step pay off more than better steps.
     """
     ten = {
         "kernel__architecture": "fc",
@@ -186,7 +186,7 @@ def _condensed(algorithm: str, dataset: str) -> Experiment:
 
 
 def _condensed_briefly(algorithm: str, dataset: str) -> Experiment:
-    """Ten images a class, from real ones: 20 networks of 5 epochs a step, not 1,000 of 50."""
+    """Ten images per class, from real ones: 20 networks of 5 epochs a step, not 1,000 of 50."""
     fields = {
         **_CHOSEN,
         "support.size": 100,
@@ -201,7 +201,7 @@ def _condensed_briefly(algorithm: str, dataset: str) -> Experiment:
 
 
 def _frepo(dataset: str, size: int, steps: int) -> Experiment:
-    """FRePo; ten images are watched by networks on the images held out, more take them too long."""
+    """FRePo; only ten images are evaluated by networks during the run, as more take too long."""
     fields = {
         **_CHOSEN,
         "support.size": size,
@@ -215,13 +215,13 @@ def _frepo(dataset: str, size: int, steps: int) -> Experiment:
 
 
 def _bptt(dataset: str, start: str, name: str = "", **changes: Any) -> Experiment:
-    """Ten images by BPTT from those of another row, watched by networks on the images held out."""
+    """BPTT from another row's ten images, evaluated by networks on held-out images."""
     fields = {**_CHOSEN, "support.init": f"results/{start}", "report.num_train": 0}
     fields |= _dotted(changes)
     return Experiment(f"bptt_{dataset}_10{name}", f"bptt_{dataset}", fields)
 
 
-# `run_all` goes from top to bottom.
+# `run_all` runs them from top to bottom.
 EXPERIMENTS: tuple[Experiment, ...] = (
     Experiment("kip_digits_10", "kip_digits"),
     Experiment("kip_digits_10_fixed", "kip_digits", {"support.learn_labels": False}),
@@ -268,7 +268,7 @@ EXPERIMENTS: tuple[Experiment, ...] = (
         "furthest",
         "kip_newton_cifar10_100_further/ConvNet_ssize100_zca_l_aug_ckpt24.npz",
         seed=2,
-        num_steps=12,  # Held-out images saw nothing more of it.
+        num_steps=12,  # More steps gained nothing on held-out images.
     ),
     _hundred_further(
         "larger",
@@ -307,7 +307,7 @@ EXPERIMENTS: tuple[Experiment, ...] = (
     _condensed_briefly("dc", "mnist"),
     _condensed_briefly("dsa", "mnist"),
     _label_solve("mnist", 10, 73.35, draws=5),
-    # A draw differs by three points from another: five tell too little.
+    # Draws differ by three points, so five are too few.
     _label_solve("fashion_mnist", 10, 65.30, draws=20),
     replace(
         _label_solve("fashion_mnist", 10, 65.30, draws=10, preprocess="none"),

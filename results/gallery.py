@@ -48,7 +48,7 @@ def render(results: Path) -> str:
 
 
 def _sets(results: Path) -> Iterator[dict[str, Any]]:
-    """The figures of all that are done, in the order of the page."""
+    """The records of all finished experiments, in the order of the page."""
     found = [record.read(results / e.name) for e in EXPERIMENTS if record.is_done(e, results)]
     order = list(words.DATASETS)
 
@@ -99,7 +99,7 @@ def _what(config: dict[str, Any]) -> str:
 
 
 def _start(config: dict[str, Any]) -> str:
-    """What the set began with, where that is not real images with their labels."""
+    """The start of the set, unless it is real images with their labels."""
     init = config["support"]["init"]
     if init == "real":
         return " Labels are solved at the start, too." if words.began(config) else ""

@@ -33,7 +33,7 @@ FIELDS: dict[str, Any] = {
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Measures what is missing of all experiments, or of those that `--only` names."""
+    """Measures what is missing for all experiments, or for those that `--only` names."""
     for network in NETWORKS:
         work = functools.partial(_measure, network)
         run_all.go_through(work, __doc__ or "", "runs/networks", argv)
@@ -42,7 +42,7 @@ def main(argv: list[str] | None = None) -> None:
 def _measure(
     network: str, experiment: Experiment, data_dir: str, workdir: Path, results: Path
 ) -> bool:
-    """Measures a row that is done and lacks the figures of the network."""
+    """Measures a finished row that lacks the network; returns whether it did."""
     folder = results / experiment.name
     if not record.is_done(experiment, results):
         return False
@@ -52,7 +52,7 @@ def _measure(
     fields = {"transfer.networks": (network,), "transfer.baselines": ()}
     content = transfer(experiment, folder, data_dir, workdir / network.replace(":", "_"), fields)
     if not content.get("rows"):
-        raise KeyboardInterrupt  # It was told to stop.
+        raise KeyboardInterrupt  # A signal stopped it.
     (row,) = content["rows"]
     row = figures_row(row, recipe_words(folder)) | {"hardware": content["hardware"]}
     record.add_network(folder, row)
@@ -62,17 +62,20 @@ def _measure(
 def transfer(
     experiment: Experiment, folder: Path, data_dir: str, workdir: Path, fields: dict[str, Any]
 ) -> dict[str, Any]:
-    """What `--mode=transfer` of the set in results/NAME leaves in its table, JSON.
+    """Runs `--mode=transfer` on the set in results/NAME, or resumes it.
 
     Args:
-        experiment: that the set is of.
+        experiment: the experiment that made the set.
         folder: results/NAME.
         data_dir: folder of the data set's files.
-        workdir: of the transfer, which goes on there.
-        fields: beside `FIELDS`, by dotted name: networks and baselines.
+        workdir: folder of the transfer.
+        fields: networks and baselines by dotted name, besides `FIELDS`.
 
     Returns:
-        The table as it is; {} where a signal stopped it before there was any.
+        The content of its table, JSON; {} if a signal stopped it before there was one.
+
+    Raises:
+        UserError: the transfer failed.
     """
     entry = record.read(folder)
     arguments = [

@@ -1,4 +1,4 @@
-"""What is kept of an experiment: figures, set and picture."""
+"""The record of an experiment in results/NAME: figures.json, set and pictures."""
 
 import datetime
 import json
@@ -28,7 +28,7 @@ _CPU = "cpu_seconds.json"
 
 @dataclass
 class Chosen:
-    """A set of a run: its file, its step, and what it measures on the test images."""
+    """A set of a run: its file, its step, and its `accuracy` (0 to 1) and `mse` on test images."""
 
     path: Path
     step: int
@@ -37,7 +37,7 @@ class Chosen:
 
 @dataclass(frozen=True)
 class Draw:
-    """One run: the set that it began with and the best one by the images it was watched on."""
+    """One run: its first set, and the one that `chosen_evaluation` takes."""
 
     seed: int
     workdir: Path
@@ -48,7 +48,7 @@ class Draw:
 
 
 def read_draw(seed: int, workdir: Path) -> Draw:
-    """A finished run; of its evaluations the one that is best on the images it was watched on."""
+    """A finished run with its first and its chosen set; UserError if a file is missing."""
     folder = RunFolder(workdir)
     result = folder.result()
     rows = result["evaluations"]
@@ -69,34 +69,35 @@ def read_draw(seed: int, workdir: Path) -> Draw:
 def chosen_evaluation(
     rows: list[dict[str, Any]], on: str, facts: algorithms.Facts
 ) -> dict[str, Any]:
-    """The evaluation whose set is taken: the last one where validation images do not choose.
+    """The evaluation whose set is taken: the last one, unless validation images choose.
 
-    Of a set for the kernel the one with the least validation error, which tells neighbouring steps
-    apart where a count of some thousand images cannot. Of a set for networks the one that networks
-    learn most from (the mean of all that were trained on it).
+    Of sets for the kernel they choose the one with the least error, because accuracies on some
+    thousand images do not separate neighbouring steps. Of sets for networks they choose the one
+    with the highest accuracy of networks (the mean of all that were trained on it). Other
+    algorithms take the last one.
 
     Args:
         rows: evaluations of a run.
-        on: the images of the kernel's figures, 'validation' or 'test'.
-        facts: of the algorithm.
+        on: the images that the kernel was evaluated on, 'validation' or 'test'.
+        facts: facts of the algorithm.
     """
     if facts.for_networks:
-        judged = [(accuracy, row) for row in rows if (accuracy := _by_networks(row)) is not None]
-        return max(judged, key=lambda pair: pair[0])[1] if judged else rows[-1]
+        scored = [(accuracy, row) for row in rows if (accuracy := _by_networks(row)) is not None]
+        return max(scored, key=lambda pair: pair[0])[1] if scored else rows[-1]
     if on == "test" or not facts.uses_kernel:
         return rows[-1]
     return min(rows, key=lambda row: row["mse"])
 
 
 def _by_networks(evaluation: dict[str, Any]) -> float | None:
-    """Mean accuracy of networks on validation images; None where they have none."""
+    """Mean accuracy of networks on validation images; None if there is none or one diverged."""
     found = [row for row in evaluation.get("networks", []) if row["on"] == net_figures.VALIDATION]
     means = [row["mean"] for row in found]
     return float(np.mean(means)) if means and None not in means else None
 
 
 def write(experiment: Experiment, draws: list[Draw], command: str, results: Path) -> None:
-    """Writes results/NAME: set and picture of the first draw, and the figures of all."""
+    """Writes results/NAME: set, picture and curve of the first draw, figures.json of all."""
     folder = results / experiment.name
     folder.mkdir(parents=True, exist_ok=True)
     first, best = draws[0].first.path, draws[0].best.path
@@ -135,7 +136,7 @@ def write(experiment: Experiment, draws: list[Draw], command: str, results: Path
 
 
 def read(folder: Path) -> dict[str, Any]:
-    """The figures in results/NAME."""
+    """The content of figures.json in results/NAME."""
     return json.loads((folder / FIGURES).read_text())
 
 
@@ -149,11 +150,11 @@ def is_done(experiment: Experiment, results: Path) -> bool:
 
 
 def add_network(folder: Path, row: net_figures.Row) -> None:
-    """Adds to the figures in results/NAME what a network reaches on its set.
+    """Adds a network's accuracies on the set to figures.json.
 
     Args:
         folder: results/NAME.
-        row: as in `networks.figures`, with `seeds`, how many were trained, and how it was measured.
+        row: as in `networks.figures`, with `seeds` (their number), `seconds` and `hardware`.
     """
     entry = {**row, "commit": _commit(), "date": datetime.date.today().isoformat()}
     before = read(folder)
@@ -161,12 +162,12 @@ def add_network(folder: Path, row: net_figures.Row) -> None:
 
 
 def is_stopped(workdir: Path) -> bool:
-    """Whether the run there was told to stop before its end."""
+    """Whether a signal stopped the run there before its end."""
     return RunFolder(workdir).earlier_result().get("status") == "stopped"
 
 
 def add_cpu_seconds(workdir: Path, seconds: float) -> None:
-    """Keeps count of the processor time of a run over all its parts."""
+    """Adds `seconds` of processor time to the total of a run over its parts."""
     total = (_read_cpu_seconds(workdir) or 0.0) + seconds
     files.write_json(workdir / _CPU, round(total, 1))
 
@@ -200,14 +201,14 @@ def _write_curve(path: Path, draw: dict[str, Any]) -> None:
 
 
 def percent(shares: list[float], form: str = ".2f") -> str:
-    """'86.24 ± 1.60' of accuracies or their differences, n - 1; of a single one '86.24'."""
+    """'86.24 ± 1.60': mean and deviation (n - 1) in % of shares (0 to 1); '86.24' for one."""
     values = [100 * share for share in shares]
     spread = f" ± {np.std(values, ddof=1):.2f}" if len(values) > 1 else ""
     return f"{np.mean(values):{form}}{spread}"
 
 
 def _commit(repository: Path = Path(__file__).parent.parent) -> str:
-    """The commit checked out, '-dirty' if files of it differ; the table does after every row."""
+    """The commit, with '-dirty' if its files differ, but for the table, which each row changes."""
 
     def git(*words: str) -> str:
         process = subprocess.run(

@@ -32,7 +32,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def three(fixed: str, learned: str, data_dir: str = "") -> list[ShownSet]:
-    """Rows of two experiments that began with the same draw: that, labels fixed, labels learned."""
+    """Three rows: the draw that both experiments began with, labels fixed, labels learned."""
     return [
         _natural(fixed, data_dir),
         _distilled(fixed, "KIP, labels fixed"),
@@ -42,7 +42,7 @@ def three(fixed: str, learned: str, data_dir: str = "") -> list[ShownSet]:
 
 def _natural(name: str, data_dir: str) -> ShownSet:
     figures = record.read(FOLDER / name)
-    # Fields that came after the run have their defaults.
+    # Fields that are newer than the run get their defaults.
     fields = config_lib.flatten(default.get_config()) | config_lib.flatten(figures["config"])
     config = ConfigDict(config_lib.unflatten(fields))
     config.dataset.data_dir = data_dir

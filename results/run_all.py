@@ -40,9 +40,9 @@ def go_through(work: Work, doc: str, runs_folder: str, argv: list[str] | None) -
     """Does `work` on all experiments, or on those that `--only` names, and writes the table.
 
     Args:
-        work: on one experiment.
-        doc: what the command does, in its first line.
-        runs_folder: where runs lie by default.
+        work: what to do with one experiment.
+        doc: its first line describes the command.
+        runs_folder: the default folder for runs.
         argv: arguments of the command.
     """
     parser = argparse.ArgumentParser(description=doc.splitlines()[0])
@@ -78,7 +78,7 @@ def _run_if_missing(experiment: Experiment, data: str, runs: Path, results: Path
 
 
 def run(experiment: Experiment, data: str, runs: Path, results: Path) -> None:
-    """Every draw of an experiment, then its record in `results`."""
+    """Runs every draw of an experiment and writes its record to `results`."""
     draws = []
     for seed in experiment.seeds:
         workdir = runs / f"seed{seed}"
@@ -104,12 +104,17 @@ def _on_test(
 
 
 def data_field(folder: str) -> list[str]:
-    """The field that says where the data are, as an argument."""
+    """The argument that sets the folder of the data, in a list; [] if `folder` is empty."""
     return [f"--config.dataset.data_dir={folder}"] if folder else []
 
 
 def program(arguments: list[str], workdir: Path) -> None:
-    """Runs main.py, adds its processor time to the run's, and ends with it if it was stopped."""
+    """Runs main.py and adds its processor time to that of the run.
+
+    Raises:
+        KeyboardInterrupt: it was stopped.
+        UserError: it failed.
+    """
     print(f"$ python {shlex.join(arguments)}", flush=True)
     before = _cpu_seconds()
     child = subprocess.Popen(["nice", "-n", "19", sys.executable, *arguments], cwd=ROOT)

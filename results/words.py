@@ -1,4 +1,4 @@
-"""What is said of a row, in the table and on its card."""
+"""The words that describe a row, in the table and on its card."""
 
 import shlex
 from pathlib import Path
@@ -9,7 +9,7 @@ from kip_flax import algorithms
 from kip_flax.networks import figures
 from results.experiments import Experiment, command
 
-NETWORKS = ("convnet_plain:3", "convnet_in")  # By which every set is measured.
+NETWORKS = ("convnet_plain:3", "convnet_in")  # Every set is measured by these.
 DATASETS = {  # In the order of the pages.
     "digits": "Digits 8x8",
     "mnist": "MNIST",
@@ -20,7 +20,7 @@ _PREPROCESSING = {"zca_normalize": ", zca", "none": ", not standardised"}
 
 
 def dataset(config: dict[str, Any]) -> str:
-    """The data set, and what is particular about the copy."""
+    """The name of the data set, with a note on the copy where it is not the original."""
     return DATASETS[config["dataset"]["name"]]
 
 
@@ -36,13 +36,13 @@ def method(config: dict[str, Any]) -> str:
 
 
 def labels(config: dict[str, Any]) -> str:
-    """'learned, zca': how the labels came about, and settings that are not as in most rows."""
+    """'learned, zca': how the labels were made, and settings that differ from most rows."""
     ridge = f", reg {config['reg']:g}" if config["reg"] != default.get_config().reg else ""
     return _labels_are(config) + _PREPROCESSING.get(config["preprocess"], "") + ridge
 
 
 def began(config: dict[str, Any]) -> str:
-    """What a set began with, where that is not natural images with their labels."""
+    """The start of a set in brackets, unless it is natural images with their labels; else ''."""
     if (init := config["support"]["init"]) != "real":
         return f" ({Path(init).parent.name or init})"  # The row of the set that it goes on from.
     learned = algorithms.facts(config["algorithm"]).learns_images
@@ -50,18 +50,18 @@ def began(config: dict[str, Any]) -> str:
 
 
 def counts_steps(config: dict[str, Any]) -> bool:
-    """Whether the number of steps says how long a set was learned: Label Solve takes tiles."""
+    """Whether the algorithm counts training steps; Label Solve counts tiles."""
     return algorithms.facts(config["algorithm"]).unit == "step"
 
 
 def hours(draws: list[dict[str, Any]]) -> tuple[str, str]:
-    """Wall and processor time, means over draws; of what is below a hundredth two digits."""
+    """Mean hours over the draws: wall time and processor time; '-' if not known."""
     wall, busy = ([draw[time] for draw in draws] for time in ("seconds", "cpu_seconds"))
     return _mean_hours(wall), _mean_hours(busy)
 
 
 def by_networks(entry: dict[str, Any]) -> tuple[str, ...]:
-    """What the networks of `NETWORKS` reach on the row's set; '' of one that was not measured."""
+    """Accuracies of the networks of `NETWORKS` on the row's set; '' for one not measured."""
     found = {row["network"]: row for row in entry.get("network", [])}
     return tuple(
         figures.spread(found[name]).removesuffix(" %") if name in found else "" for name in NETWORKS
@@ -72,8 +72,8 @@ def evaluation(experiment: Experiment, entry: dict[str, Any]) -> str:
     """The command that measures the row's set on the test images; `entry`: its figures."""
     data = [] if is_embedded(entry["config"]) else ["--config.dataset.data_dir=data"]
     path = f"results/{experiment.name}/{entry['set']}"
-    spoken = command(experiment, 0, watched=False)
-    return shlex.join(["python", *spoken, *data, "--mode=evaluate", f"--distilled={path}"])
+    arguments = command(experiment, 0, watched=False)
+    return shlex.join(["python", *arguments, *data, "--mode=evaluate", f"--distilled={path}"])
 
 
 def _labels_are(config: dict[str, Any]) -> str:

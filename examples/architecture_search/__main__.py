@@ -39,10 +39,10 @@ from kip_flax.runtime.errors import UserError
 
 
 class Measures(Protocol):
-    """What measures one network after the other."""
+    """Measures one network at a time."""
 
     def measure(self, design: Any) -> Row:
-        """A row, see `finite.Networks`."""
+        """The row of a network, see `finite.Networks.measure`."""
 
 
 Make = Callable[[dict[str, ImageSet], Images, Search], Measures]
@@ -55,14 +55,14 @@ KINDS: dict[str, tuple[str, Make]] = {
 
 @dataclass(frozen=True, eq=False)
 class Space:
-    """Networks of one kind, and what they are ranked by.
+    """Networks of one kind, and the images that rank them.
 
     Attributes:
         kind: one of `KINDS`.
-        distilled: the set that stands for the whole.
-        making: core seconds of the set; None where it was given.
-        images: preprocessed as it is.
-        kept: what is finished.
+        distilled: the set that replaces the whole.
+        making: core seconds to make the set; None if it was given.
+        images: real images, preprocessed like the set.
+        kept: the rows that are finished.
     """
 
     kind: str
@@ -72,7 +72,7 @@ class Space:
     kept: Kept
 
     def explored(self, search: Search) -> dict[str, Row]:
-        """A row for each network: those that are not kept are trained."""
+        """A row for each network, by its name; networks that are not kept are trained."""
         title, make = KINDS[self.kind]
         proxies = images.proxies(self.distilled, self.images, search.seeds)
         networks = make(proxies, self.images, search)
@@ -94,7 +94,7 @@ class Space:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs what is missing, prints the tables, draws the picture; 2 if it can't."""
+    """Runs what is missing, prints the tables, draws the picture; 2 on an error."""
     try:
         args = _arguments(argv)
         _search(args, SMALL if args.small else SEARCHES[args.dataset], Path(args.runs))
@@ -107,7 +107,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 class _Parser(argparse.ArgumentParser):
-    """A mistake is one line."""
+    """Reports a mistake as a UserError, in one line."""
 
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{message} (see --help)")
@@ -127,7 +127,7 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
 def _search(args: argparse.Namespace, search: Search, runs: Path) -> None:
     loaded = images.load(search, args.data)
     given = {"finite": args.set, "ntk": args.kernel_set, "nngp": args.kernel_set}
-    # Files first, and both sets before networks: a mistake is reported before the work begins.
+    # Given files first, and all sets before networks, so that mistakes are reported early.
     by_kind = {
         kind: _space(kind, given[kind], args.data, search, loaded, runs)
         for kind in sorted(given, key=lambda kind: not given[kind])
@@ -152,7 +152,7 @@ def _search(args: argparse.Namespace, search: Search, runs: Path) -> None:
 def _space(
     kind: str, given: str, data_dir: str, search: Search, loaded: images.Loaded, runs: Path
 ) -> Space:
-    """A space with its set: the file that is given, or made in RUNS/set_KIND."""
+    """A space with its set, which is read from the file `given` or made in RUNS/set_KIND."""
     making = None
     if given:
         distilled = export.load_distilled(given)

@@ -1,4 +1,4 @@
-"""Seconds of all cores together: other work on the machine does not count."""
+"""Core seconds of this process, in which other work on the machine does not count."""
 
 import time
 from collections.abc import Callable
@@ -10,7 +10,7 @@ Result = TypeVar("Result")
 
 
 def core_seconds(compute: Callable[[], Result]) -> tuple[Result, float]:
-    """What `compute` returns, its arrays computed, and the core seconds of this process."""
+    """The result of `compute`, with its arrays computed, and the core seconds that it took."""
     began = time.process_time()
     result = jax.block_until_ready(compute())
     return result, time.process_time() - began

@@ -1,7 +1,7 @@
-"""ConvNets of one depth and width as one program: the rest is chosen when it runs.
+"""ConvNets of one depth and width as one program; other choices are made when it runs.
 
-Compiling a small network takes longer than training it on a few images. All networks that differ in
-activation, normalisation and pooling alone are compiled once.
+Compiling a small network takes longer than training it on a few images. So networks that differ
+only in activation, normalisation and pooling are compiled once.
 """
 
 from collections.abc import Callable
@@ -21,17 +21,17 @@ _POOLS: dict[str, Layer] = {"avg": layers.avg_pool, "max": layers.max_pool}
 
 
 class Choice(nnx.Variable):
-    """Places (3,) in `ACTIVATIONS`, `NORMS` and `POOLS`; float32, as averages of weights are."""
+    """Indices (3,) in `ACTIVATIONS`, `NORMS` and `POOLS`; float32, as averages of weights are."""
 
 
 class ConvNets(nnx.Sequential):
-    """The ConvNet of the zoo, with other layers in the place of its own where `choice` says so."""
+    """The ConvNet of the zoo, with activation, normalisation and pooling selected by `choice`."""
 
     def __init__(self, shape: zoo.Shape, classes: int, rngs: nnx.Rngs, *, depth: int, width: int):
         super().__init__(*zoo.convnet(shape, classes, rngs, width, depth).layers)
         self.choice = Choice(jnp.zeros(3, jnp.float32))
 
-    def __call__(self, x: jax.Array) -> jax.Array:  # type: ignore[override]  # Of images alone.
+    def __call__(self, x: jax.Array) -> jax.Array:  # type: ignore[override]  # Takes only images.
         *blocks, flatten, readout = self.layers
         activation, norm, pool = jnp.round(self.choice[...]).astype(jnp.int32)
         for convolution, normalise in zip(blocks[::4], blocks[1::4], strict=True):
@@ -44,7 +44,7 @@ class ConvNets(nnx.Sequential):
 
 
 def choose(other: Tree, design: ConvNet) -> Tree:
-    """The state of `ConvNets` beside its parameters, (R, 3) for R networks, as `design` says."""
+    """The state of R `ConvNets` besides their parameters, (R, 3), set to those of `design`."""
     places = (
         ACTIVATIONS.index(design.activation),
         NORMS.index(design.norm),

@@ -1,4 +1,4 @@
-"""Finite networks, trained on each set: what they reach, and what that takes."""
+"""Finite networks, trained on each set: their accuracies and costs."""
 
 import functools
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ from kip_flax.networks.recipe import Recipe
 from kip_flax.networks.train import Trainer
 from kip_flax.runtime import sharding
 
-_PER_PASS = 100  # Images that are tested at a time.
+_PER_PASS = 100  # Test images per pass.
 
 
 class Networks:
@@ -27,8 +27,8 @@ class Networks:
 
     Args:
         proxies: sets by name.
-        images: real ones.
-        search: how it goes on.
+        images: the real images.
+        search: the settings of the search.
     """
 
     def __init__(self, proxies: Mapping[str, ImageSet], images: Images, search: Search):
@@ -49,10 +49,11 @@ class Networks:
         """Trains a network on the proxies and on the whole.
 
         Returns:
-            By the name of the set its accuracy on the `held_out` images, 0 to 1, mean over the
-            seeds, the `score` that ranks it, which is the same here, and the core `seconds` of
-            training and testing it. With the whole also `test` and `test_score`, those on test
-            images. Apart, the core seconds of `compiling`, which an earlier network may have done.
+            For each set, by its name: `held_out`, the accuracy on held-out images (0 to 1, mean
+            over the seeds); `score`, which ranks the network and is the same here; `seconds`, the
+            core seconds of training and testing. For the whole also `test` and `test_score`, the
+            same on test images. `compiling`: the core seconds of compiling, which an earlier
+            network may have done.
         """
         row: Row = {"compiling": 0.0}
         for name, image_set in self._proxies.items():
@@ -65,7 +66,7 @@ class Networks:
         return row
 
     def _on(self, image_set: ImageSet, design: ConvNet, whole: Row) -> tuple[Row, list[Tree]]:
-        """What the seeds reach on held-out images, and their states, round by round."""
+        """The row of a set, and the states by round; adds to the `compiling` of the `whole` row."""
         whole["compiling"] += core_seconds(lambda: self._trained(image_set, design, most=0))[1]
         states, training = core_seconds(lambda: self._trained(image_set, design))
         accuracy, testing = core_seconds(lambda: self._accuracy(states, design))
@@ -73,7 +74,7 @@ class Networks:
         return row, states
 
     def _trained(self, image_set: ImageSet, design: ConvNet, most: int | None = None) -> list[Tree]:
-        """States after the last step, or after `most` steps; those are ready to be tested."""
+        """States after the last step, or after `most` steps; testing is compiled as well."""
         recipe = self._recipe(image_set)
         trainer = self._trainer(design, recipe)
         found = []
@@ -87,7 +88,7 @@ class Networks:
         return found
 
     def _accuracy(self, states: list[Tree], design: ConvNet, test: bool = False) -> float:
-        """Share of right answers, mean over the seeds; one that diverged has none."""
+        """Accuracy (0 to 1), mean over the seeds; a network that diverged counts as 0."""
         images = self._images.test if test else self._images.held_out
         every, held_out = len(self._tested[1]), self._held_out_batches
         first, last = (held_out, every) if test else (0, held_out)
@@ -100,7 +101,7 @@ class Networks:
         return float(np.mean(list(shares.values())))
 
     def _recipe(self, image_set: ImageSet) -> Recipe:
-        """'auto' for its size; the whole has steps of its own."""
+        """The recipe 'auto' for the size of a set; the whole has its own number of steps."""
         steps = self._search.steps if image_set.name == WHOLE else None
         return recipes.make(
             "auto",
@@ -115,7 +116,7 @@ class Networks:
         )
 
     def _trainer(self, design: ConvNet, recipe: Recipe) -> Trainer:
-        """That of all networks of its depth and width; the number of steps is an argument."""
+        """The trainer of all networks of this depth and width; steps are an argument of it."""
         key = (design.depth, design.width)
         if key not in self._trainers:
             shape, classes = self._images.shape, self._images.test.num_classes
@@ -144,6 +145,6 @@ class Networks:
         )
 
     def _rounds(self) -> list[list[int]]:
-        """Seeds that are trained side by side; some twice, where devices would be idle."""
+        """Seeds that are trained side by side; some twice, so that no device is idle."""
         size, seeds = self._mesh.size, self._search.seeds
         return [[(start + i) % seeds for i in range(size)] for start in range(0, seeds, size)]

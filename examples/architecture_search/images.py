@@ -1,4 +1,4 @@
-"""The images of a search, by what they are for, and the sets that stand for the whole."""
+"""The images of a search by their purpose, and the sets that replace the whole."""
 
 import json
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ from kip_flax.runs import setup
 PROXIES = ("distilled", "random", "herding")
 WHOLE = "whole"
 
-Loaded = tuple[Dataset, Dataset]  # A data set, and with held-out images in the place of test ones.
+Loaded = tuple[Dataset, Dataset]  # A data set; the same with held-out images for test images.
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,7 +31,7 @@ class Images:
     Attributes:
         whole: training images.
         held_out: training images by which the best network is chosen.
-        test: their order of the networks is what all others are compared with.
+        test: test images; every ranking is compared with the one by them.
         mirrorable: see `Dataset`.
     """
 
@@ -48,7 +48,7 @@ class Images:
 
 
 def load(search: Search, data_dir: str) -> Loaded:
-    """The data set, as it is and with its held-out images in the place of the test images.
+    """The data set, as it is and with held-out images in place of the test images.
 
     Raises:
         UserError: its files are missing or damaged.
@@ -58,13 +58,13 @@ def load(search: Search, data_dir: str) -> Loaded:
 
 
 def made(search: Search, kind: str, data_dir: str, workdir: Path) -> tuple[Distilled, float]:
-    """A set for `kind` of networks that has not seen the held-out images, and its core seconds.
+    """A set for networks of `kind`, distilled without the held-out images, and its core seconds.
 
-    Its run goes on in `workdir`, if it was begun there; the seconds are those of its last part.
+    A run that was begun in `workdir` is resumed; the seconds are those of its last part.
 
     Raises:
         UserError: see `distill`.
-        KeyboardInterrupt: the run was told to stop.
+        KeyboardInterrupt: a signal stopped the run.
     """
     how = search.sets[kind]
     fields = how.fields | {
@@ -79,15 +79,15 @@ def made(search: Search, kind: str, data_dir: str, workdir: Path) -> tuple[Disti
     )
     if json.loads((workdir / "result.json").read_text())["status"] != "finished":
         raise KeyboardInterrupt
-    kept = Kept(workdir / "core_seconds.json", {})  # Of a set that is finished nothing is made.
+    kept = Kept(workdir / "core_seconds.json", {})  # A finished set is not made again.
     return distilled, kept.row(kind, lambda: {"core_seconds": took})["core_seconds"]
 
 
 def prepared(search: Search, loaded: Loaded, distilled: Distilled) -> Images:
-    """The images, preprocessed as those of the set were.
+    """The images, preprocessed like those of the set.
 
     Raises:
-        UserError: the set is of other data.
+        UserError: the set does not fit the data set.
     """
     dataset, halved = loaded
     fitted = setup.preprocessing_of(distilled, dataset, distilled.preprocess_name or "standard")
@@ -102,7 +102,7 @@ def prepared(search: Search, loaded: Loaded, distilled: Distilled) -> Images:
 
 
 def proxies(distilled: Distilled, images: Images, draws: int) -> dict[str, ImageSet]:
-    """By name: the distilled set, and as many real images: `draws` random draws, and herding's."""
+    """Sets by name: the distilled one, `draws` random draws of as many images, and herding's."""
     size = len(distilled.images)
     return {
         "distilled": sets.of_file("distilled", distilled),
@@ -112,7 +112,7 @@ def proxies(distilled: Distilled, images: Images, draws: int) -> dict[str, Image
 
 
 def some(targets: Targets, size: int, key: jax.Array) -> Targets:
-    """`size` of them, evenly over the classes; all if there are no more, or size is 0."""
+    """`size` of the targets, balanced over the classes; all if there are no more, or size is 0."""
     if not 0 < size < len(targets.labels):
         return targets
     rows = data.balanced_draw(targets.labels, size, targets.num_classes, key)

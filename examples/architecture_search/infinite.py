@@ -1,4 +1,4 @@
-"""Infinitely wide networks, regressed on each set: what they reach, and what that takes."""
+"""Infinitely wide networks, regressed on each set: their accuracies and costs."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -18,12 +18,12 @@ from kip_flax.runs.evaluate import make_measure
 from kip_flax.runtime import sharding
 from kip_flax.runtime.batching import pad_rows
 
-_REG = 1e-6  # Of `krr.solve`.
-_PER_PASS = 500  # Images that are tested at a time.
+_REG = 1e-6  # Relative, as in `krr.solve`.
+_PER_PASS = 500  # Test images per pass.
 
 
 class Reached(NamedTuple):
-    """Accuracy (0 to 1), half the mean squared error, and the core seconds of finding them out."""
+    """Accuracy (0 to 1), half the mean squared error, and the core seconds of measuring them."""
 
     accuracy: float
     error: float
@@ -31,7 +31,7 @@ class Reached(NamedTuple):
 
 
 class Kernels:
-    """Regresses with kernels on sets; arguments as of `finite.Networks`."""
+    """Kernel ridge regression on sets; arguments as in `finite.Networks`."""
 
     def __init__(self, proxies: Mapping[str, ImageSet], images: Images, search: Search):
         self._proxies, self._held_out = proxies, images.held_out
@@ -42,7 +42,7 @@ class Kernels:
     def measure(self, design: Infinite) -> Row:
         """Kernel ridge regression on the proxies and on real images; see `Networks.measure`.
 
-        Scores are errors below 0, half the mean squared ones: accuracies of good kernels tie.
+        A score is minus half the mean squared error, because accuracies of good kernels tie.
         """
         work = _Kernel(design)
         row: Row = {}
@@ -66,7 +66,7 @@ class _Kernel:
         self.compiling = 0.0
 
     def on_held_out(self, image_set: ImageSet, held_out: Targets) -> tuple[Row, list[jax.Array]]:
-        """What a set reaches, mean over its draws, and the solution of each."""
+        """The row of a set, mean over its draws, and the solution of each draw."""
         reached, solved, total = [], [], 0.0
         for x, y in zip(image_set.images, image_set.labels, strict=True):
             alpha, took = self._timed(self.solution, *sharding.replicate(self.mesh, (x, y)))
@@ -77,7 +77,7 @@ class _Kernel:
         return {"held_out": accuracy, "score": -error, "seconds": total}, solved
 
     def reached(self, support: np.ndarray, alpha: jax.Array, targets: Targets) -> Reached:
-        """What a solution reaches on real images."""
+        """The results of a solution on real images."""
         size = min(_PER_PASS, len(targets.labels))
         sums, total = np.zeros(2), 0.0
         solved = sharding.replicate(self.mesh, (support, alpha))
@@ -93,7 +93,7 @@ class _Kernel:
         return Reached(accuracy, error, total)
 
     def _timed(self, function: jax.stages.Wrapped, *arguments: Any) -> tuple[Any, float]:
-        """What a function returns, and the core seconds of it; compiling is counted apart."""
+        """The result of a function and its core seconds; compiling is counted apart."""
         key = (function, *(np.shape(one) for one in arguments))
         if key not in self.compiled:
             lowered = function.lower(*arguments)

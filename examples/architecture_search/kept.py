@@ -1,4 +1,4 @@
-"""What is finished is kept in a file, and not computed again."""
+"""Finished rows, kept in a file so that they are not computed again."""
 
 import json
 from collections.abc import Callable
@@ -15,11 +15,11 @@ class Kept:
     """Rows by name, in a file that appears whole or not at all.
 
     Args:
-        path: of the file.
-        settings: JSON values that all rows follow from.
+        path: the file.
+        settings: JSON values that all rows depend on.
 
     Raises:
-        UserError: the file holds rows of other settings, or is no such file.
+        UserError: the file holds rows of other settings, or cannot be read.
     """
 
     def __init__(self, path: Path, settings: dict[str, Any]):
@@ -43,7 +43,7 @@ class Kept:
             )
 
     def row(self, name: str, compute: Callable[[], Row]) -> Row:
-        """The row `name`: as it was kept, or computed and kept."""
+        """The row `name`, which is computed and kept if it is not there."""
         if name not in self.rows:
             self.rows[name] = compute()
             files.write_json(self._path, {"settings": self._settings, "rows": self.rows})

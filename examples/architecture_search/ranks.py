@@ -1,4 +1,4 @@
-"""How well each set ranks the networks, and what the best by each set is worth."""
+"""How well each set ranks the networks, and how good the best network by each set is."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,13 +12,13 @@ from examples.architecture_search.kept import Row
 
 @dataclass(frozen=True)
 class Ranking:
-    """Of the networks by one set.
+    """The ranking of the networks by one set.
 
     Attributes:
         by: name of the set.
-        spearman: correlation of the ranks: scores on held-out images of those trained on this set,
-            on test images of those trained on the whole; NaN where one is constant.
-        of_accuracies: the same of accuracies in the place of scores.
+        spearman: rank correlation of the scores on held-out images when trained on this set and
+            those on test images when trained on the whole; NaN if either is constant.
+        of_accuracies: the same with accuracies in place of scores.
         best: the network with the best score on held-out images.
         test: test accuracy of the best when trained on the whole, in percent.
         seconds: core seconds of all trainings and their tests.
@@ -33,7 +33,7 @@ class Ranking:
 
 
 def rankings(rows: Mapping[str, Row]) -> list[Ranking]:
-    """One for each set, the whole last."""
+    """A ranking for each set, the whole last."""
     names, tested = list(rows), _column(rows, WHOLE, "test")
     found = []
     for by in (*PROXIES, WHOLE):
@@ -63,7 +63,7 @@ def _spearman(first: list[float], second: list[float]) -> float:
 
 
 def table(title: str, rows: Mapping[str, Row]) -> str:
-    """The rankings as a table of markdown, and a line on the best, the mean and compiling."""
+    """The rankings as a markdown table, and a line on the best, the mean and compiling."""
     reference = [100 * accuracy for accuracy in _column(rows, WHOLE, "test")]
     lines = [
         f"| {title}, ranked by | Spearman | best found | its test accuracy | core seconds |",

@@ -1,4 +1,4 @@
-"""What is searched: finite networks, infinite ones, and how a search goes on each data set."""
+"""The finite and infinite networks to search, and the settings for each data set."""
 
 import itertools
 from collections.abc import Callable, Mapping, Sequence
@@ -41,7 +41,7 @@ class Infinite:
     """An infinitely wide network.
 
     Attributes:
-        architecture, depth: its description, in `architectures`.
+        architecture, depth: as in `architectures.build`.
         get: 'ntk' (all layers are trained) or 'nngp' (the last one is).
         b_std: deviation of the biases.
     """
@@ -53,13 +53,13 @@ class Infinite:
 
     @property
     def options(self) -> KernelOptions:
-        """Its kernel."""
+        """The options of its kernel."""
         spec = architectures.build(self.architecture, self.depth)
         return KernelOptions(spec, get=self.get, b_std=self.b_std)
 
 
 def name(design: ConvNet | Infinite) -> str:
-    """'3 x 16, relu, instance norm, avg pool', 'convnet:3 ntk 0.1'."""
+    """'3 x 16, relu, instance norm, avg pool' or 'convnet:3 ntk 0.1'."""
     if isinstance(design, Infinite):
         return f"{design.architecture}:{design.depth} {design.get} {design.b_std:g}"
     size = f"{design.depth} x {design.width}"
@@ -73,7 +73,7 @@ def finite_grid(depths: tuple[int, ...], widths: tuple[int, ...]) -> tuple[ConvN
 
 
 def infinite_grid(get: str, b_stds: tuple[float, ...]) -> tuple[Infinite, ...]:
-    """Kernels of all families that images of eight pixels a side have room for."""
+    """Kernels of all families that fit images of eight pixels a side."""
     kinds = [(kind, depth) for kind in ("fc", "conv") for depth in (1, 2, 3, 4)]
     kinds += [(kind, depth) for kind in ("convnet", "convnet_plain") for depth in (1, 2, 3)]
     kinds += [("myrtle", 5)]
@@ -82,7 +82,7 @@ def infinite_grid(get: str, b_stds: tuple[float, ...]) -> tuple[Infinite, ...]:
 
 @dataclass(frozen=True)
 class Distillation:
-    """How a set is made where none is given: a configuration, and fields that are changed."""
+    """How a set is made if none is given: a configuration, and changed fields by dotted name."""
 
     get_config: Callable[[], ConfigDict]
     fields: dict[str, Any] = field(default_factory=dict)
@@ -90,21 +90,21 @@ class Distillation:
 
 @dataclass(frozen=True)
 class Search:
-    """A search.
+    """The settings of a search.
 
     Attributes:
         dataset: its name.
         grids: the networks by kind: 'finite', 'ntk', 'nngp'.
         sets: how the distilled set for each kind is made.
         held_out: share of the training images that no network is trained on.
-        chosen_on: images of those by which the best is chosen.
+        chosen_on: held-out images that the best network is chosen on; 0: all.
         whole: training images of the whole; 0: all that are not held out.
-        real: of those, images that the kernels regress on.
-        tested: test images of the kernels; 0: all. Networks are tested on all.
-        seeds: networks of a design.
-        steps: of a training on the whole, of `batch` images each. Few images are trained on for as
-            many as the recipe says.
-        rate: of Adam.
+        real: images of the whole that the kernels regress on; 0: all.
+        tested: test images of the kernels; 0: all. Finite networks are tested on all.
+        seeds: finite networks per design.
+        steps: training steps on the whole, with `batch` images each; smaller sets take the number
+            of the recipe.
+        rate: learning rate of Adam.
     """
 
     dataset: str

@@ -36,16 +36,16 @@ from kip_flax.runtime.waiting import Stopped, Watch
 
 @dataclass(frozen=True)
 class Options:
-    """What the command says.
+    """The options of the command.
 
     Attributes:
-        setting: of the data set.
-        data, runs: folders of the files, and of runs and figures.
+        setting: the settings of the data set.
+        data, runs: folder of the data set's files; folder of runs and figures.
         memories, learners: names.
-        per_class: numbers of images of a class.
-        orders: how many class orders.
+        per_class: numbers of images per class.
+        orders: number of class orders.
         num_test: test images of each step; 0: all.
-        held_out: test on training images held out.
+        held_out: test on held-out training images.
     """
 
     setting: Setting
@@ -59,7 +59,7 @@ class Options:
     held_out: bool
 
     def cells(self, order: int) -> list[Cell]:
-        """What is measured in a class order."""
+        """The cells that are measured in a class order."""
         return [
             Cell(memory, size, learner, order)
             for size in self.per_class
@@ -69,7 +69,7 @@ class Options:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Measures what is missing, prints the table, draws the picture; 2 if it can't."""
+    """Measures what is missing, prints the table, draws the picture; 2 on an error."""
     console = Console()
     try:
         with console, signals.stop_signals() as stopping:
@@ -101,9 +101,9 @@ class Bench:
     """Measures cells, and keeps those that are finished.
 
     Args:
-        options: what there is to measure.
+        options: what to measure.
         dataset: with all its classes.
-        watch: reports progress and stops.
+        watch: reports progress, and stops at a signal.
     """
 
     def __init__(self, options: Options, dataset: Dataset, watch: Watch):
@@ -118,17 +118,17 @@ class Bench:
 
     @property
     def curves(self) -> list[Curve]:
-        """Of all that is measured, in the order of the options."""
+        """The curves of all measured cells, in the order of the options."""
         wanted = [
             cell for order in range(self.options.orders) for cell in self.options.cells(order)
         ]
         return results.curves({cell: self._found[cell] for cell in wanted if cell in self._found})
 
     def measure(self, order: int) -> None:
-        """The cells of a class order that are not there yet.
+        """Measures the missing cells of a class order.
 
         Raises:
-            Stopped: told to stop.
+            Stopped: a signal asked to stop.
             UserError: data, folder and settings do not fit, or networks diverge.
         """
         missing = []
@@ -175,7 +175,7 @@ class Bench:
         self.watch.say(f"{where}, {cell.memory}: {shown} %")
 
     def _deciding(self, cell: Cell) -> dict[str, Any]:
-        """What the figures of a cell depend on beside its name."""
+        """The settings that a cell's accuracies depend on, besides its name."""
         setting = self.options.setting
         shared = {
             "dataset": setting.dataset,

@@ -1,4 +1,4 @@
-"""Who learns from the memory: kernel ridge regression, and networks, each from scratch."""
+"""The learners: kernel ridge regression and networks, trained on the memory from scratch."""
 
 import functools
 from collections.abc import Callable, Iterator
@@ -20,21 +20,21 @@ from kip_flax.networks.trial import Trial
 from kip_flax.runtime import sharding
 from kip_flax.runtime.waiting import Watch
 
-NETWORKS = 2  # Trained on each memory; their mean counts.
-_BATCH = 500  # Test images of a call of the kernel.
+NETWORKS = 2  # Networks trained on each memory; their mean counts.
+_BATCH = 500  # Test images per call of the kernel.
 _SCALED_BY = 2000  # Training images of the first step whose deviation scales the inputs.
 
 
 @dataclass(frozen=True, eq=False)
 class Lesson:
-    """What is to be learned: a memory as the learners see it, step by step, and a test.
+    """A memory as the learners see it, step by step, and the test images.
 
     Attributes:
         stream: the steps.
-        images: of the memory, preprocessed.
-        memory: the same as pixels, with labels.
-        test: images of all classes, preprocessed.
-        watch: reports progress and stops.
+        images: the images of the memory, preprocessed.
+        memory: the same images as pixels, with labels.
+        test: test images of all classes, preprocessed.
+        watch: reports progress, and stops at a signal.
     """
 
     stream: Stream
@@ -44,14 +44,14 @@ class Lesson:
     watch: Watch
 
     def steps(self) -> Iterator[tuple[int, int, np.ndarray]]:
-        """Classes so far, images in the memory, and rows of the test images, after each step."""
+        """For each step: classes so far, images in the memory, and rows of the test images."""
         for step in range(1, len(self.stream.steps) + 1):
             seen = CLASSES_A_STEP * step
             yield seen, self.memory.after(step), np.flatnonzero(self.test.labels < seen)
 
 
 def make_lesson(stream: Stream, memory: Memory, test: Targets, watch: Watch) -> Lesson:
-    """The memory in the learners' space."""
+    """A lesson from `memory`, with its images preprocessed for the learners."""
     return Lesson(stream, preprocess.apply(stream.fitted, memory.pixels), memory, test, watch)
 
 
@@ -92,10 +92,10 @@ def make_krr(setting: Setting) -> Learner:
 
 @dataclass(frozen=True, eq=False)
 class Networks:
-    """ConvNets of finite width, trained by the recipe 'auto'; those of a step are compiled once.
+    """ConvNets of finite width, trained by the recipe 'auto' and compiled once for each step.
 
     Attributes:
-        setting: of the data set.
+        setting: the settings of the data set.
         mesh: each of its devices trains a network.
     """
 

@@ -1,9 +1,9 @@
-"""What is kept of the classes that have been seen: real images, or distilled ones.
+"""The memory of the classes seen so far: real images, or distilled ones.
 
-A step adds the same number of images of each of its classes, made from its training images alone,
-and takes nothing away. So the memory after a step is the beginning of that after the last one.
-Images are kept as pixels. A distilled set is in the space of a preprocessing that was fitted on its
-own two classes; two such spaces differ, and learners have a third.
+A step adds the same number of images of each of its classes, made from its own training images, and
+removes nothing. So the memory after a step is the beginning of the memory after the last one.
+Images are kept as pixels, because each distilled set has a preprocessing that was fitted on its own
+two classes, and the learners have another.
 """
 
 from collections.abc import Callable
@@ -27,7 +27,7 @@ Part = tuple[np.ndarray, np.ndarray]  # What a step adds: pixels (n, H, W, C), l
 
 @dataclass(frozen=True, eq=False)
 class Memory:
-    """The memory after the last step, with what each step added one after the other.
+    """The memory after the last step: the images that the steps added, in order.
 
     Attributes:
         pixels: (n, H, W, C) float32, about 0 to 1; learned ones are not clipped.
@@ -38,20 +38,20 @@ class Memory:
     labels: np.ndarray
 
     def after(self, steps: int) -> int:
-        """How many images there are after so many steps."""
+        """The number of images after `steps` steps."""
         return int(np.sum(self.labels < CLASSES_A_STEP * steps))
 
 
 def joined(parts: list[Part]) -> Memory:
-    """What the steps added, as one memory."""
+    """The parts that the steps added, as one memory."""
     labels = [labels + CLASSES_A_STEP * step for step, (_, labels) in enumerate(parts)]
     return Memory(np.concatenate([pixels for pixels, _ in parts]), np.concatenate(labels))
 
 
 def real_images(name: str, stream: Stream, per_class: int) -> Memory:
-    """Training images: 'random', or a coreset, one of `coresets.CORESETS`.
+    """A memory of training images: `name` is 'random', or a coreset of `coresets.CORESETS`.
 
-    Coresets look at the images as the learners see them.
+    Coresets are chosen by the images as preprocessed for the learners.
     """
     size = CLASSES_A_STEP * per_class
     key = jax.random.key(stream.number)
@@ -72,9 +72,9 @@ class Distiller:
     """Distils the classes of a step; a set that is there is not made again.
 
     Attributes:
-        setting: of the data set.
+        setting: the settings of the data set.
         data_dir: folder of its files.
-        folder: of the runs.
+        folder: folder of the runs.
         held_out: leave out the held-out training images.
     """
 
@@ -84,11 +84,11 @@ class Distiller:
     held_out: bool
 
     def memory(self, name: str, stream: Stream, per_class: int) -> Memory:
-        """The sets of all steps by the method `name`.
+        """The memory of the sets that the method `name` distils, one for each step.
 
         Raises:
-            Stopped: told to stop; what was distilled goes on from there.
-            UserError: the data or the folder do not fit.
+            Stopped: a signal asked to stop; the same call resumes the run.
+            UserError: the data or the folder do not fit, or pixels cannot be recovered.
         """
         make = self._maker(name, self.setting.methods[name], per_class)
         steps = zip(stream.pairs, stream.steps, strict=True)
@@ -115,7 +115,7 @@ class Distiller:
 
 
 def as_part(distilled: Distilled, step: Dataset) -> Part:
-    """A distilled set as what a step adds: its pixels, and the class of each image.
+    """The part that a step adds: the pixels of its distilled set, and the class of each image.
 
     Raises:
         UserError: its preprocessing cannot be undone.

@@ -1,4 +1,4 @@
-"""What was measured: a file for each cell, all figures in one, a table and a picture."""
+"""The results: a file for each cell, a file with all figures, a table and a picture."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -36,11 +36,11 @@ class Cells:
     folder: Path
 
     def accuracies(self, cell: Cell, deciding: Mapping[str, Any]) -> list[float] | None:
-        """What an earlier call measured after each step, 0 to 1; None if it is not there.
+        """The accuracies (0 to 1) after each step of a finished cell; None if it is not finished.
 
         Args:
             cell: the cell.
-            deciding: by dotted name what the figures depend on beside the cell.
+            deciding: the settings that the accuracies depend on, by dotted name.
 
         Raises:
             UserError: it was measured with other settings, or the file is broken.
@@ -70,15 +70,15 @@ class Cells:
 
 
 def _as_stored(deciding: Mapping[str, Any]) -> dict[str, Any]:
-    return json.loads(json.dumps(dict(deciding)))  # Lists in the place of tuples.
+    return json.loads(json.dumps(dict(deciding)))  # Tuples become lists.
 
 
 @dataclass(frozen=True)
 class Curve:
-    """Accuracy by step: a memory and a learner over the class orders.
+    """Accuracy by step of a learner on a memory, over the class orders.
 
     Attributes:
-        memory, per_class, learner: as of `Cell`.
+        memory, per_class, learner: as in `Cell`.
         accuracies: in %, a row for each order, a column for each step.
     """
 
@@ -89,12 +89,12 @@ class Curve:
 
     @property
     def mean(self) -> list[float]:
-        """Over the orders."""
+        """Mean over the orders, in %, for each step."""
         return [float(value) for value in np.mean(self.accuracies, axis=0)]
 
     @property
     def deviation(self) -> list[float | None]:
-        """Over the orders (n - 1); None of a single one."""
+        """Deviation over the orders (n - 1), in %, for each step; None for a single order."""
         if len(self.accuracies) < 2:
             return [None] * len(self.mean)
         return [float(value) for value in np.std(self.accuracies, axis=0, ddof=1)]
@@ -107,7 +107,7 @@ class Curve:
 
 
 def curves(found: Mapping[Cell, list[float]]) -> list[Curve]:
-    """The cells by memory, number of images and learner, in the order that they come in."""
+    """The cells grouped by memory, number of images and learner, in order of appearance."""
     rows: dict[tuple[int, str, str], list[list[float]]] = {}
     for cell, accuracies in found.items():
         key = (cell.per_class, cell.learner, cell.memory)
@@ -118,7 +118,7 @@ def curves(found: Mapping[Cell, list[float]]) -> list[Curve]:
 
 
 def table(found: Iterable[Curve]) -> str:
-    """The curves as a table of markdown."""
+    """The curves as a markdown table."""
     found = list(found)
     steps = max((len(curve.mean) for curve in found), default=0)
     seen = [f"{CLASSES_A_STEP * step} classes" for step in range(1, steps + 1)]

@@ -1,4 +1,4 @@
-"""What is measured on each data set: how many images, which networks, how sets are distilled."""
+"""The settings for each data set: numbers of images, networks, and how sets are distilled."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -20,8 +20,8 @@ from configs import (
 
 Fields = Mapping[str, Any]
 
-# Of every distillation. Labels stay those of the classes: a label that was learned among two
-# classes says nothing of the other eight.
+# Fields of every distillation. Labels are not learned: a label that is learned on two classes has
+# no information on the other eight.
 _SHARED: Fields = {
     "support.learn_labels": False,
     "eval.steps": (0,),
@@ -36,8 +36,8 @@ class Method:
     """How two classes are distilled.
 
     Attributes:
-        get_config: gives the experiment.
-        fields: of it that differ, by dotted name.
+        get_config: returns the base configuration.
+        fields: fields that differ from it, by dotted name.
     """
 
     get_config: Callable[[], ConfigDict]
@@ -45,7 +45,7 @@ class Method:
 
     @property
     def changes(self) -> dict[str, Any]:
-        """All fields that differ from the experiment's."""
+        """All fields that differ from the base configuration."""
         return {**_SHARED, **self.fields}
 
 
@@ -56,11 +56,11 @@ class Setting:
     Attributes:
         dataset: its name.
         methods: by the name of the memory.
-        preprocess: of the learners, one of `preprocess.PREPROCESSES`.
-        depth: blocks of ConvNet, whose kernel and network learn.
-        reg: of kernel ridge regression, as in `krr.solve`.
-        network: what differs from the recipe 'auto', as in `recipe.make`.
-        per_class, orders: images of a class in the memory, and class orders, if nothing is said.
+        preprocess: the learners' preprocessing, one of `preprocess.PREPROCESSES`.
+        depth: blocks of the learners' ConvNet, for kernel and network.
+        reg: relative regulariser of kernel ridge regression, as in `krr.solve`.
+        network: changes to the recipe 'auto', as in `recipe.make`.
+        per_class, orders: images per class in the memory, and class orders, by default.
     """
 
     dataset: str

@@ -1,4 +1,4 @@
-"""A data set whose classes come two at a time, in an order that is drawn."""
+"""A data set whose classes come two at a time, in a random order."""
 
 from dataclasses import dataclass
 
@@ -9,7 +9,7 @@ from kip_flax.data import Dataset, Targets
 from kip_flax.preprocess import Preprocess
 
 CLASSES_A_STEP = 2
-HELD_OUT = 0.1  # Of the training images, in the place of the test images where settings are chosen.
+HELD_OUT = 0.1  # Share of training images that replaces the test images where settings are chosen.
 
 
 @dataclass(frozen=True, eq=False)
@@ -17,12 +17,12 @@ class Stream:
     """The steps of one class order.
 
     Attributes:
-        number: of the order, from which all that is random follows.
-        pairs: the classes of each step, as the data set numbers them, the smaller first: the same
-            two classes are the same step in any order.
-        steps: the data set with the classes of each step alone, numbered 0 and 1 there.
-        fitted: the learners' preprocessing, from the training images of the first step: later ones
-            are not known when it is needed first.
+        number: the number of the order; all randomness follows from it.
+        pairs: the classes of each step, as the data set numbers them, the smaller first, so that
+            the same two classes are the same step in any order.
+        steps: the data set with only the classes of each step, numbered 0 and 1.
+        fitted: the learners' preprocessing, fitted on the training images of the first step, as
+            later ones are not known when it is first needed.
     """
 
     number: int
@@ -32,11 +32,11 @@ class Stream:
 
     @property
     def num_classes(self) -> int:
-        """All of them; of a class the number here is its place in `pairs`."""
+        """Number of all classes; a class is numbered by its place in `pairs`."""
         return CLASSES_A_STEP * len(self.steps)
 
     def test(self, num_test: int) -> Targets:
-        """Test images of all steps, preprocessed; of each step at most `num_test` (0: all)."""
+        """Test images of all steps, preprocessed; at most `num_test` (0: all) of each step."""
         parts = [data.test_subset(step, num_test) for step in self.steps]
         labels = [part[1] + CLASSES_A_STEP * number for number, part in enumerate(parts)]
         images = preprocess.apply(self.fitted, np.concatenate([part[0] for part in parts]))
@@ -44,19 +44,19 @@ class Stream:
 
 
 def drawn_pairs(number: int, classes: int) -> tuple[tuple[int, int], ...]:
-    """The classes of each step of order `number`; a last one without a partner is left out."""
+    """The classes of each step of order `number`; a last class without a partner is left out."""
     order = np.random.default_rng(number).permutation(classes)
     order = order[: classes - classes % CLASSES_A_STEP].reshape(-1, CLASSES_A_STEP)
     return tuple((int(min(pair)), int(max(pair))) for pair in order)
 
 
 def make_stream(dataset: Dataset, number: int, name: str, held_out: bool) -> Stream:
-    """Order `number` of a data set.
+    """The stream of a data set in class order `number`.
 
     Args:
         dataset: with all its classes.
-        number: of the order, from 0.
-        name: of the preprocessing.
+        number: the number of the order, from 0.
+        name: name of the preprocessing.
         held_out: test on held-out training images, those of `dataset.validation`.
     """
     pairs = drawn_pairs(number, dataset.num_classes)

@@ -1,4 +1,4 @@
-"""Labelled image sets: read, checked, drawn from, augmented."""
+"""Labelled image sets: reading, checks, draws and augmentations."""
 
 from kip_flax.data.datasets import DATASETS, Dataset, hold_out, load_dataset, of_classes
 from kip_flax.data.sampling import balanced_batch, balanced_draw, evenly, test_subset

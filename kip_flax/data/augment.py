@@ -1,10 +1,10 @@
 """Augmentations of target images: pure functions of a key, inside or outside jit.
 
 They act on preprocessed images. Pixels that move in from outside the frame are 0: the training mean
-in the 'standard' and 'zca_normalize' spaces, black in 'none'. `augment` applies all that are named.
-`siamese` and `one_of` draw one of them for a whole batch, as Zhao and Bilen do, *Dataset
+in the 'standard' and 'zca_normalize' spaces, black in 'none'. `augment` applies all given names.
+`siamese` and `one_of` draw one of them for a whole batch, as in Zhao and Bilen, *Dataset
 Condensation with Differentiable Siamese Augmentation* (ICML 2021, arXiv 2102.08259), section 3.2;
-the strengths are theirs too.
+the strengths, except that of 'nudge', are theirs too.
 """
 
 from collections.abc import Callable, Mapping
@@ -18,15 +18,15 @@ from jax.typing import ArrayLike
 from kip_flax.runtime.errors import UserError
 from kip_flax.runtime.fields import Section
 
-MAX_SHIFT = 1 / 8  # of the side
+MAX_SHIFT = 1 / 8  # Of the side.
 MAX_NUDGE = 1 / 16
-MAX_ANGLE = 15.0  # degrees
+MAX_ANGLE = 15.0  # Degrees.
 MAX_ZOOM = 1.2
-MAX_BRIGHTNESS = 0.5  # added or taken, of a standard deviation in the 'standard' space
+MAX_BRIGHTNESS = 0.5  # Added or subtracted; in standard deviations in the 'standard' space.
 MAX_SATURATION = 2.0
 CONTRAST = (0.5, 1.5)
 
-# The six of the published code of DSA. Flipped digits are other digits: they do without 'flip'.
+# The six of DSA's published code. Digits do without 'flip', which makes other digits of them.
 DSA_AUGMENTS = ("color", "crop", "cutout", "flip", "scale", "rotate")
 
 
@@ -56,9 +56,9 @@ SECTION = Section({"augment": str}, check=_check)
 
 
 def augment(names: tuple[str, ...], images: jax.Array, key: jax.Array) -> jax.Array:
-    """Applies the augmentations `names` in order, to every image differently.
+    """Applies the augmentations `names` in order, with different parameters for every image.
 
-    Image i depends on `key` and i alone: not on how many images follow it.
+    The result for image i depends on `key` and i alone, not on the number of images.
 
     Args:
         names: as `parse` gives them (static under jit).
@@ -77,21 +77,21 @@ def augment(names: tuple[str, ...], images: jax.Array, key: jax.Array) -> jax.Ar
 
 
 def siamese(names: tuple[str, ...], images: jax.Array, key: jax.Array) -> jax.Array:
-    """One of `names`, drawn with its parameters from `key`, for all `images` (n, H, W, C) alike.
+    """Applies one of `names`, drawn with its parameters from `key`, to all `images` (n, H, W, C).
 
-    Two batches given the same key are augmented in the same way, whatever their sizes.
+    Two batches with the same key are augmented in the same way, whatever their sizes.
     """
     return _drawn(names, images, key, lambda key: key, None)
 
 
 def one_of(names: tuple[str, ...], images: jax.Array, key: jax.Array, rows: jax.Array) -> jax.Array:
-    """One of `names`, drawn from `key`, with parameters of its own for each image.
+    """Applies one of `names`, drawn from `key`, with different parameters for every image.
 
     Args:
         names: as `parse` gives them; () changes nothing.
         images: (n, H, W, C).
         key: of this batch.
-        rows: (n,) integers, what makes an image's parameters its own: its place in the batch.
+        rows: (n,) integers that distinguish the images' parameters: their places in the batch.
     """
     return _drawn(
         names, images, key, lambda key: jax.vmap(jax.random.fold_in, (None, 0))(key, rows), 0
@@ -105,7 +105,7 @@ def _drawn(
     spread: Callable[[jax.Array], jax.Array],
     axis: int | None,
 ) -> jax.Array:
-    """`spread` makes the parameters' key one of every image, along `axis`, or leaves it."""
+    """Applies one of `names`; `spread` turns a key into one per image (axis 0), or leaves it."""
     if not names:
         return images
     choice_key, parameter_key = jax.random.split(key)
@@ -120,17 +120,17 @@ def function(name: str) -> Callable[[jax.Array, jax.Array], jax.Array]:
 
 
 def _flip(image: jax.Array, key: jax.Array) -> jax.Array:
-    """Left and right swapped, every other time."""
+    """Swaps left and right with probability 1/2."""
     return jnp.where(jax.random.bernoulli(key), image[:, ::-1], image)
 
 
 def _shift(image: jax.Array, key: jax.Array) -> jax.Array:
-    """Moved by whole pixels, up to `MAX_SHIFT` of the side in each direction."""
+    """Moves the image by whole pixels, up to `MAX_SHIFT` of the side in each direction."""
     return _moved(image, key, MAX_SHIFT)
 
 
 def _nudge(image: jax.Array, key: jax.Array) -> jax.Array:
-    """Moved by whole pixels, up to `MAX_NUDGE` of the side in each direction."""
+    """Moves the image by whole pixels, up to `MAX_NUDGE` of the side in each direction."""
     return _moved(image, key, MAX_NUDGE)
 
 
@@ -140,12 +140,12 @@ def _moved(image: jax.Array, key: jax.Array, most: float) -> jax.Array:
 
 
 def _cutout(image: jax.Array, key: jax.Array) -> jax.Array:
-    """A square of half the side set to 0, centred on any pixel (DeVries and Taylor, 2017)."""
+    """Sets a square of half the side, centred on any pixel, to 0 (DeVries and Taylor, 2017)."""
     return cut_out(image, jax.random.randint(key, (2,), 0, jnp.array(image.shape[:2])))
 
 
 def _crop_rotate(image: jax.Array, key: jax.Array) -> jax.Array:
-    """A random window, 1 / `MAX_ZOOM` to 1 of the side, turned by up to `MAX_ANGLE`, resized."""
+    """Resizes a random window, 1 / `MAX_ZOOM` to 1 of the side, turned by up to `MAX_ANGLE`."""
     angle_key, window_key, place_key = jax.random.split(key, 3)
     angle = jax.random.uniform(angle_key, minval=-MAX_ANGLE, maxval=MAX_ANGLE)
     window = jax.random.uniform(window_key, minval=1 / MAX_ZOOM, maxval=1.0)
@@ -154,13 +154,13 @@ def _crop_rotate(image: jax.Array, key: jax.Array) -> jax.Array:
 
 
 def _crop(image: jax.Array, key: jax.Array) -> jax.Array:
-    """Padded by `MAX_SHIFT` of the side, rounded, and cropped anywhere."""
+    """Pads by `MAX_SHIFT` of the side, rounded, and crops anywhere."""
     reach = jnp.array([int(side * MAX_SHIFT + 0.5) for side in image.shape[:2]])
     return shifted(image, jax.random.randint(key, (2,), -reach, reach + 1))
 
 
 def _color(image: jax.Array, key: jax.Array) -> jax.Array:
-    """Brightness, then saturation, then contrast."""
+    """Changes brightness, then saturation, then contrast."""
     bright, saturated, contrast = (
         jax.random.uniform(part, dtype=image.dtype) for part in jax.random.split(key, 3)
     )
@@ -174,13 +174,13 @@ def _color(image: jax.Array, key: jax.Array) -> jax.Array:
 
 
 def _scale(image: jax.Array, key: jax.Array) -> jax.Array:
-    """Rows and columns shrunk or enlarged, each by up to `MAX_ZOOM`, about the centre."""
+    """Scales rows and columns about the centre, each by 1 / `MAX_ZOOM` to `MAX_ZOOM`."""
     factors = jax.random.uniform(key, (2,), minval=1 / MAX_ZOOM, maxval=MAX_ZOOM)
     return warped(image, jnp.diag(factors))
 
 
 def _rotate(image: jax.Array, key: jax.Array) -> jax.Array:
-    """Turned about the centre by up to `MAX_ANGLE`."""
+    """Turns the image about the centre by up to `MAX_ANGLE`."""
     return warped(
         image, turn(jnp.deg2rad(jax.random.uniform(key, minval=-MAX_ANGLE, maxval=MAX_ANGLE)))
     )
@@ -189,13 +189,13 @@ def _rotate(image: jax.Array, key: jax.Array) -> jax.Array:
 def colored(
     image: jax.Array, brightness: jax.Array, saturation: jax.Array, contrast: jax.Array
 ) -> jax.Array:
-    """`image` (H, W, C) plus `brightness`; then its distance from grey, then from its mean, times.
+    """`image` with its brightness, then its saturation, then its contrast changed.
 
     Args:
         image: float (H, W, C).
         brightness: added to every pixel.
-        saturation: by which a pixel's difference from the mean of its channels is multiplied.
-        contrast: by which a pixel's difference from the mean of the image is multiplied.
+        saturation: factor of a pixel's difference from the mean of its channels.
+        contrast: factor of a pixel's difference from the mean of the image.
     """
     image = image + brightness
     grey = jnp.mean(image, axis=-1, keepdims=True)
@@ -205,7 +205,7 @@ def colored(
 
 
 def shifted(image: jax.Array, by: jax.Array) -> jax.Array:
-    """`image` (H, W, C) moved down and right by `by` (2,) pixels, at most the side; 0 moves in."""
+    """`image` (H, W, C) moved down and right by `by` (2,) pixels, at most the side; 0 fills in."""
     height, width, channels = image.shape
     padded = jnp.pad(image, ((height, height), (width, width), (0, 0)))
     start = (height - by[0], width - by[1], 0)
@@ -228,14 +228,14 @@ def cut_out(image: jax.Array, centre: jax.Array) -> jax.Array:
 def crop_rotated(
     image: jax.Array, angle: jax.Array, window: jax.Array, place: jax.Array
 ) -> jax.Array:
-    """The part of `image` (H, W, C) in a turned window, resized to (H, W) bilinearly.
+    """The part of `image` (H, W, C) in a turned window, resized bilinearly to (H, W).
 
     Args:
         image: float (H, W, C).
         angle: radians by which the window is turned, from rows towards columns.
         window: side of the window over the side of the image, at most 1.
-        place: (2,), -1 to 1: from the upper left to the lower right place that a window which is
-            not turned can have. Turned corners may reach outside, where there is 0.
+        place: (2,), -1 to 1, from the upper left to the lower right position of an unturned window.
+            Corners of a turned one may reach outside the image, where pixels are 0.
     """
     last = jnp.array(image.shape[:2]) - 1
     return warped(image, window * turn(angle), last / 2 * place * (1 - window))
@@ -249,7 +249,8 @@ def turn(angle: jax.Array) -> jax.Array:
 def warped(image: jax.Array, matrix: jax.Array, offset: ArrayLike = 0.0) -> jax.Array:
     """`image` (H, W, C) where pixel p, seen from the centre, shows the point `matrix` p + `offset`.
 
-    Between pixels bilinear, outside 0. matrix (2, 2) and offset (2,) are of (row, column).
+    It is bilinear between pixels and 0 outside. `matrix` (2, 2) and `offset` (2,) act on
+    (row, column).
     """
     centre = (jnp.array(image.shape[:2]) - 1) / 2
     grid = jnp.stack(jnp.meshgrid(*map(jnp.arange, image.shape[:2]), indexing="ij"), -1)

@@ -1,4 +1,4 @@
-"""Coresets: training images that stand for all, as many as a distilled set has of each class."""
+"""Coresets: representative training images, as many of each class as a distilled set has."""
 
 from collections.abc import Callable
 
@@ -11,20 +11,20 @@ def kmeans(images: np.ndarray, labels: np.ndarray, size: int, num_classes: int) 
     Args:
         images: preprocessed (n, H, W, C).
         labels: class numbers (n,).
-        size: how many to take, in all.
-        num_classes: of how many classes; what does not divide goes to the first of them.
+        size: number of images to take, in all.
+        num_classes: number of classes; if it does not divide `size`, the first ones get one more.
 
     Returns:
-        Different rows (size,), in the order of the classes.
+        Distinct rows (size,), in the order of the classes; fewer if a class has too few images.
     """
     return _by_class(_nearest_to_centres, images, labels, size, num_classes)
 
 
 def herding(images: np.ndarray, labels: np.ndarray, size: int, num_classes: int) -> np.ndarray:
-    """The images whose mean follows that of their class, one after the other, in every class.
+    """The images, chosen one by one, whose running mean stays closest to that of their class.
 
-    Welling, *Herding Dynamical Weights to Learn* (ICML 2009), as Rebuffi et al., *iCaRL* (CVPR
-    2017), choose exemplars; in the space of the preprocessed pixels. Arguments as for `kmeans`.
+    Source: Welling, *Herding Dynamical Weights to Learn* (ICML 2009), as Rebuffi et al., *iCaRL*
+    (CVPR 2017), choose exemplars, but on preprocessed pixels. Arguments and result as of `kmeans`.
     """
     return _by_class(_herd, images, labels, size, num_classes)
 
@@ -47,7 +47,7 @@ def _by_class(
 
 
 def _nearest_to_centres(vectors: np.ndarray, count: int) -> np.ndarray:
-    from sklearn.cluster import KMeans  # a second to import, and only needed here
+    from sklearn.cluster import KMeans  # It takes a second to import.
 
     centres = KMeans(count, n_init=1, random_state=0).fit(vectors).cluster_centers_
     free = np.ones(len(vectors), bool)

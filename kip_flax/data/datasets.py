@@ -1,4 +1,4 @@
-"""Data sets: a name and a folder in, a checked `Dataset` out.
+"""Reading of data sets: a name and a folder in, a checked `Dataset` out.
 
 Nothing is downloaded. The files are the publishers' own; the modules of `sets` read them.
 """
@@ -16,7 +16,7 @@ from kip_flax.runtime.errors import UserError
 from kip_flax.runtime.fields import Section
 
 DATASETS: tuple[str, ...] = sets.NAMES
-_SPLIT_SEED = 0  # of the split of data that come without a test set: the same for every run
+_SPLIT_SEED = 0  # Every run holds out the same images.
 
 
 def _check(fields: Mapping[str, Any]) -> None:
@@ -59,9 +59,9 @@ class Dataset:
         train_images, test_images: uint8 (n, H, W, C), C = 1 or 3.
         train_labels, test_labels: int32 (n,), 0 to num_classes - 1.
         class_names: one name per class.
-        split: what the test images are: 'test', or 'validation' where they were training images.
-        mirrorable: whether an image stays one of its class when left and right are swapped.
-        whole: whether it has all classes of its name.
+        split: 'test', or 'validation' if the test images were held out of the training images.
+        mirrorable: whether an image keeps its class when left and right are swapped.
+        whole: whether all classes of the data set are included.
     """
 
     name: str
@@ -76,7 +76,7 @@ class Dataset:
 
     @property
     def title(self) -> str:
-        """Its name, with the classes where it has some alone."""
+        """The name, with the classes if only some are included."""
         return self.name if self.whole else f"{self.name} ({', '.join(self.class_names)})"
 
     @property
@@ -85,9 +85,9 @@ class Dataset:
 
     @property
     def known_images(self) -> np.ndarray:
-        """All that preprocessing may be fitted on: validation images are training images there.
+        """All images (n, H, W, C) that preprocessing may be fitted on, validation images included.
 
-        So a set that was made beside validation images has the preprocessing of all others.
+        So a set has the same preprocessing with and without validation images.
         """
         if self.split == "test":
             return self.train_images
@@ -108,12 +108,13 @@ def load_dataset(
     Args:
         name: one of `DATASETS`, or any module by its dotted name (see `sets`).
         data_dir: the folder with the files, or its parent; see the data set's module.
-        image_size: side in pixels that pictures of many sizes are resized to.
-        test_fraction: share of each class that is held out for testing where there is no test
-            part. The split is always the same.
+        image_size: side in pixels to which pictures of various sizes are resized.
+        test_fraction: share of each class that is held out for testing if there is no test part.
+            The split is always the same.
 
     Raises:
-        UserError: unknown name, missing, damaged or contradictory files; names the file.
+        UserError: the name is unknown, a number out of range, or a file missing, damaged or
+            contradictory; the message names the file.
     """
     module = sets.find(name)
     if not 0 < test_fraction < 1:
@@ -130,12 +131,12 @@ def load_dataset(
 
 
 def hold_out(dataset: Dataset, fraction: float) -> Dataset:
-    """`dataset` with a part of its training images in the place of the test images.
+    """`dataset` with a part of its training images in place of the test images.
 
-    Settings are chosen on it, and the test images stay unread. The split is always the same.
+    Settings are chosen on that part without the test images. The split is always the same.
 
     Args:
-        dataset: with test images of its own.
+        dataset: a data set with its own test images.
         fraction: share of each class that is held out, above 0 and below 1.
 
     Raises:
@@ -154,13 +155,14 @@ def hold_out(dataset: Dataset, fraction: float) -> Dataset:
 
 
 def of_classes(dataset: Dataset, classes: Sequence[int | str]) -> Dataset:
-    """`dataset` with some of its classes alone, numbered anew from 0 in the order given.
+    """`dataset` with only some of its classes, renumbered from 0 in the order given.
 
     Args:
+        dataset: the whole data set.
         classes: numbers from 0, or names.
 
     Raises:
-        UserError: there is no such class, or one is named twice.
+        UserError: there is no such class, one is named twice, or no images are left in a part.
     """
     names = dataset.class_names
     numbers = []

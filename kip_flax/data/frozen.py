@@ -1,8 +1,8 @@
 """Pixels that hold noise and are never learned: KIP_rho of Nguyen et al., ICLR 2021, section 3.
 
-A distilled set of which a share of every image is noise cannot show more of the training images
-than the rest of the pixels says. Which pixels they are, and what they hold, follows from the seed
-alone: no state is needed, and a resumed run has the same.
+If a share of every image is noise, a distilled set can show of the training images only what the
+other pixels hold. The places and the values of the noise follow from the seed alone, so no state is
+needed and a resumed run has the same noise.
 """
 
 import jax
@@ -13,7 +13,7 @@ _FROZEN = 0xF2  # Folded into the key of the seed.
 
 
 def corrupted(images: jax.Array, share: float, seed: int) -> jax.Array:
-    """Images (S, H, W, C), of each a `share` of the pixels replaced by standard normal noise."""
+    """Images (S, H, W, C) with a `share` of each one's pixels replaced by standard normal noise."""
     if not share:
         return images
     place, noise = jax.random.split(_key(seed))
@@ -22,7 +22,7 @@ def corrupted(images: jax.Array, share: float, seed: int) -> jax.Array:
 
 
 def frozen_pixels(key: jax.Array, shape: tuple[int, ...], share: float) -> jax.Array:
-    """(S, H, W, 1) bool for images of `shape`: True for `share` of each image's pixels, rounded."""
+    """A mask (S, H, W, 1) for images of `shape`: True for `share` of each one's pixels, rounded."""
     size, height, width, _ = shape
     order = jnp.argsort(jax.random.uniform(key, (size, height * width)), axis=1)
     rank = jnp.argsort(order, axis=1)
@@ -30,9 +30,9 @@ def frozen_pixels(key: jax.Array, shape: tuple[int, ...], share: float) -> jax.A
 
 
 def held(tx: optax.GradientTransformation, share: float, seed: int) -> optax.GradientTransformation:
-    """`tx` that sees no gradient of the pixels that `corrupted` fills, so that they stay.
+    """`tx` with zero gradients for the pixels that `corrupted` fills, so that they stay fixed.
 
-    It is for parameters {'images': (S, H, W, C), ...}.
+    Its parameters are {'images': (S, H, W, C), ...}.
     """
     if not share:
         return tx

@@ -1,8 +1,8 @@
 """File formats: one function per format, path in, checked NumPy arrays out.
 
-What a file holds is never trusted. A decoder that chokes on it, a wrong shape or a label out of
-range becomes one `UserError` that names the file; a pickle can build nothing but bytes, numbers,
-lists, dicts and uint8 arrays. `kip_flax.data` puts the arrays together into data sets.
+The content of a file is never trusted. A decoding error, a wrong shape or a label out of range
+becomes one `UserError` that names the file. A pickle can build only bytes, numbers, lists, dicts
+and uint8 arrays. `kip_flax.data` puts the arrays together into data sets.
 """
 
 import gzip
@@ -27,11 +27,15 @@ _PICTURES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", "
 
 
 def find(root: Path, folders: Sequence[str], files: Sequence[str], suffix: str = "") -> list[Path]:
-    """Paths of `files`, each with or without `suffix`, in `root` or else in one of `folders`."""
+    """Paths of `files`, each with or without `suffix`, in `root` or else in one of its `folders`.
+
+    Raises:
+        UserError: none of these places has all files.
+    """
     places = (root, *(root / folder for folder in folders))
     names = [(file, file + suffix) for file in files]
     found = [[p / a if (p / a).is_file() else p / b for a, b in names] for p in places]
-    # Where some are missing, the message names the folder that has the most.
+    # If files are missing, the message names the folder that has the most.
     best = max(found, key=lambda paths: sum(path.is_file() for path in paths))
     missing = [path.name for path in best if not path.is_file()]
     if len(missing) == len(files):
@@ -46,7 +50,7 @@ def find(root: Path, folders: Sequence[str], files: Sequence[str], suffix: str =
 
 @contextmanager
 def _decoding(path: Path, what: str) -> Iterator[None]:
-    """Turns every error of a decoder into one line about the file."""
+    """Turns every error of a decoder into a `UserError` of one line about the file."""
     try:
         yield
     except UserError:
@@ -78,7 +82,7 @@ def read_idx(path: Path, ndim: int) -> np.ndarray:
 
 
 class _PickledDtype:
-    """Stands in for numpy.dtype: only its code counts, the pickled state is thrown away."""
+    """Replaces numpy.dtype: checks the code of the type and ignores the pickled state."""
 
     def __init__(self, code: str | bytes, *_: object) -> None:
         if code not in ("u1", b"u1"):
@@ -89,7 +93,7 @@ class _PickledDtype:
 
 
 class _PickledArray:
-    """Stands in for numpy.ndarray: keeps the raw bytes, so NumPy never sees a pickled state."""
+    """Replaces numpy.ndarray: keeps the raw bytes, so NumPy never sees a pickled state."""
 
     def __init__(self, *_: object) -> None:
         self.shape: tuple[int, ...] = (0,)
@@ -105,14 +109,14 @@ class _PickledArray:
 
 
 def _encode(text: str, encoding: str) -> bytes:
-    """Stands in for _codecs.encode, which protocol 2 uses to write bytes."""
+    """Replaces _codecs.encode, which protocol 2 uses to write bytes."""
     if encoding != "latin1":
         raise pickle.UnpicklingError(f"text in {encoding!r} instead of latin1")
     return text.encode("latin1")
 
 
 class _Unpickler(pickle.Unpickler):
-    """Knows the names that the CIFAR batches of Python 2 and 3, NumPy 1 and 2 need; no others."""
+    """Allows only the names that the CIFAR batches of Python 2 and 3 and NumPy 1 and 2 need."""
 
     _allowed: dict[tuple[str, str], Callable[..., object]] = {  # noqa: RUF012 (never changed)
         ("_codecs", "encode"): _encode,
@@ -217,14 +221,14 @@ def read_picture(path: Path, size: int, grey: bool = False) -> np.ndarray:
 
 
 def pictures_below(root: Path) -> list[Path]:
-    """Sorted paths of the pictures in `root` and in the folders below it."""
+    """Sorted paths of the pictures in `root` and in the folders below it; UserError if none."""
     if not root.is_dir():
         raise UserError(f"{root} is not a folder: name one with pictures.")
     return _pictures(root, (path for path in root.rglob("*") if path.is_file()))
 
 
 def _pictures(root: Path, paths: Iterable[Path]) -> list[Path]:
-    """Those of `paths`, which lie below `root`, that are pictures, sorted; at least one."""
+    """The pictures among `paths`, sorted; UserError about the folder `root` if there are none."""
     found = sorted(path for path in paths if path.suffix.lower() in _PICTURES)
     if not found:
         raise UserError(f"{root} holds no picture ({' '.join(_PICTURES)}): add some.")
@@ -232,7 +236,7 @@ def _pictures(root: Path, paths: Iterable[Path]) -> list[Path]:
 
 
 def class_folders(root: Path) -> tuple[str, ...]:
-    """Sorted names of the folders in `root`: the classes."""
+    """Sorted names of the folders in `root`, the classes; UserError if there are fewer than two."""
     folders = (p.name for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
     names = tuple(sorted(folders))
     if len(names) < 2:

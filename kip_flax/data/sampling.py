@@ -1,4 +1,4 @@
-"""Which images of a data set are taken: balanced draws and even subsets."""
+"""Choices of images from a data set: balanced draws and even subsets."""
 
 import jax
 import numpy as np
@@ -8,16 +8,16 @@ from kip_flax.runtime.errors import UserError
 
 
 def balanced_draw(labels: np.ndarray, size: int, num_classes: int, key: jax.Array) -> np.ndarray:
-    """Draws `size` different indices into `labels`, as evenly over the classes as can be.
+    """Draws `size` distinct indices into `labels`, as evenly over the classes as possible.
 
-    What does not divide by the number of classes goes to distinct random classes; a class with too
-    few images is made up for by the others. The draw and its random order follow from `key` alone,
-    on any number of devices.
+    If the number of classes does not divide `size`, the rest goes to distinct random classes. The
+    other classes make up for one with too few images. The draw and its random order follow from
+    `key` alone, on any number of devices.
 
     Args:
         labels: integers (n,), 0 to num_classes - 1.
-        size: how many to draw.
-        num_classes: how many classes there are.
+        size: number of indices.
+        num_classes: number of classes.
         key: a JAX random key.
 
     Returns:
@@ -32,13 +32,13 @@ def balanced_draw(labels: np.ndarray, size: int, num_classes: int, key: jax.Arra
 def balanced_batch(
     labels: np.ndarray, size: int, num_classes: int, key: jax.Array, number: int
 ) -> np.ndarray:
-    """Batch `number` (from 1) of passes over the data; in a pass no image comes twice.
+    """Batch `number` (from 1) of passes over the data; no image comes twice in a pass.
 
-    Each batch is a balanced draw of what the pass has left. A pass ends when some class has too few
-    images left for an even batch; the next pass has another order. The batch follows from `key` and
-    `number` alone.
+    Each batch is a balanced draw of the images that the pass has left. A pass ends when some class
+    has too few images left for an even batch; the next pass has another order. The batch follows
+    from `key` and `number` alone.
 
-    Args, Returns, Raises: as of `balanced_draw`.
+    Other arguments, the result and errors are those of `balanced_draw`.
     """
     fewest = int(np.bincount(labels, minlength=num_classes).min())
     batches = max(1, fewest * num_classes // size)
@@ -59,20 +59,20 @@ def _drawn(labels: np.ndarray, taken: slice, num_classes: int, key: jax.Array) -
     by_class = shuffled[np.argsort(labels[shuffled], kind="stable")]
     counts = np.bincount(labels, minlength=num_classes)
     rank_in_class = np.arange(len(labels)) - np.repeat(np.cumsum(counts) - counts, counts)
-    # First everyone's first image, then everyone's second: whatever the size, the cut is even.
+    # First one image of every class, then a second of every class: any cut is even.
     in_turn = np.lexsort((rng.random(len(labels)), rank_in_class))
     return rng.permutation(by_class[in_turn[taken]])
 
 
 def evenly(total: int, most: int) -> np.ndarray:
-    """At most `most` of the numbers below `total`, evenly, with the first and the last."""
+    """At most `most` of the numbers below `total`, evenly spaced, with the first and the last."""
     if total <= most:
         return np.arange(total)
     return np.unique(np.linspace(0, total - 1, most).round().astype(int))
 
 
 def test_subset(dataset: Dataset, num_test: int) -> tuple[np.ndarray, np.ndarray]:
-    """`num_test` test images (uint8) and labels spread evenly over the set; 0 or too many: all."""
+    """`num_test` evenly spaced test images (uint8) and labels; all if it is 0 or too large."""
     total = len(dataset.test_images)
     if not 0 < num_test < total:
         return dataset.test_images, dataset.test_labels

@@ -1,4 +1,4 @@
-"""The images and labels that a data set's module reads, and facts about it."""
+"""Records of a data set's module: the images and labels that it reads, and facts about it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,11 +11,11 @@ Part = tuple[np.ndarray, np.ndarray]  # images (n, H, W, C), labels (n,)
 
 
 class Source(NamedTuple):
-    """Images and labels as they are stored; whoever asked for them checks them.
+    """Images and labels as they are stored, not yet checked.
 
     Attributes:
-        paths: the training part's and the test part's, for messages.
-        train, test: None in the place of a test part that is not there.
+        paths: of the training part and the test part, for messages.
+        train, test: images and labels; `test` is None if there is no test part.
         class_names: one name per class.
     """
 
@@ -27,16 +27,16 @@ class Source(NamedTuple):
 
 @dataclass(frozen=True)
 class Facts:
-    """What others may ask about a data set without reading it.
+    """Facts about a data set that are known without reading it.
 
     Attributes:
-        field_name: what the field's evaluators call it, such as CIFAR10; '' if they do not know it.
+        field_name: its name in the field's evaluators, such as CIFAR10; '' if they lack it.
         field_moments: mean and standard deviation of each channel of pixels in [0, 1] by which the
-            evaluators normalise; None if they do not know it.
-        preprocess_by: how the makers of other layouts (see `export.layouts`) preprocess it, where
-            it is not as usual.
-        mirrorable: whether an image stays one of its class when left and right are swapped; None:
-            not known, and supposed of colour images alone.
+            evaluators normalise; None if they lack the data set.
+        preprocess_by: layout (see `export.layouts`) -> the preprocessing of its makers, where they
+            deviate from their usual one.
+        mirrorable: whether an image keeps its class when left and right are swapped; None: not
+            known, and assumed for colour images only.
     """
 
     field_name: str = ""
@@ -45,5 +45,5 @@ class Facts:
     mirrorable: bool | None = None
 
     def may_be_mirrored(self, channels: int) -> bool:
-        """`mirrorable`; where nothing is said, whether images of so many channels have colours."""
+        """`mirrorable`; if that is None, whether images of `channels` channels have colours."""
         return channels == 3 if self.mirrorable is None else self.mirrorable

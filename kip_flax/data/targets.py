@@ -23,7 +23,7 @@ class Targets:
     num_classes: int
 
     def take(self, rows: np.ndarray | slice) -> tuple[np.ndarray, np.ndarray]:
-        """Images and labels, one-hot minus 1/classes, of some of them."""
+        """The images of `rows`, and their labels (n, C), one-hot minus 1/C."""
         return self.images[rows], self._one_hot[self.labels[rows]]
 
     @functools.cached_property

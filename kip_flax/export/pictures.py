@@ -1,6 +1,6 @@
-"""Pictures of distilled sets, with 8 bits a channel: pixels, sheets, PNG files, two drawings.
+"""Pictures of distilled sets, with 8 bits a channel: pixels, sheets, PNG files and two drawings.
 
-Pixels that are neither grey nor RGB are shown by the mean of their channels, in grey.
+Pixels that are neither grey nor RGB are shown in grey, as the mean of their channels.
 """
 
 import io
@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from kip_flax.runtime.files import write_bytes_atomic
 
-MAX_IMAGES = 200  # A drawing of more shows the first ones.
+MAX_IMAGES = 200  # In a drawing; of more, the first ones are shown.
 _BACKGROUND, _INK, _SOFT, _LINE = "white", "#202124", "#70757a", "#dadce0"
 _BAR, _LARGEST_BAR = "#9aa0a6", "#1a5fb4"
 _FONT_SIZE = 12
@@ -28,7 +28,7 @@ def to_uint8(pictures: np.ndarray) -> np.ndarray:
 
 
 def grey_or_rgb(pictures: np.ndarray) -> np.ndarray:
-    """Pictures (..., channels) with one channel or three: other numbers become their mean."""
+    """Pictures (..., channels) with one or three channels; any other number becomes their mean."""
     if pictures.shape[-1] in (1, 3):
         return pictures
     return pictures.mean(axis=-1, keepdims=True)
@@ -70,7 +70,7 @@ def to_pillow(picture: np.ndarray) -> Image.Image:
 
 
 def png_bytes(picture: np.ndarray | Image.Image, optimize: bool = False) -> bytes:
-    """One picture, Pillow's or uint8 (H, W, 1 or 3), as a PNG; `optimize` takes time for size."""
+    """One picture, Pillow's or uint8 (H, W, 1 or 3), as a PNG; `optimize` is slower and smaller."""
     if isinstance(picture, np.ndarray):
         picture = to_pillow(picture)
     buffer = io.BytesIO()
@@ -84,10 +84,10 @@ def write_png(path: str | os.PathLike[str], picture: np.ndarray | Image.Image) -
 
 
 def file_names(classes: np.ndarray, class_names: Sequence[str]) -> list[str]:
-    """A file for each picture in the folder of its class, such as `3_cat/0007.png`.
+    """A file name for each picture in the folder of its class, such as `3_cat/0007.png`.
 
-    Folders begin with the number of the class: sorted by name, as image folders are read, they give
-    the classes their numbers back.
+    Folders begin with the number of the class, so that readers of image folders, which sort them by
+    name, give the classes the same numbers.
 
     Args:
         classes: (n,) class numbers.
@@ -118,16 +118,16 @@ def draw_image_grid(
     class_names: Sequence[str],
     columns: int | None = None,
 ) -> Image.Image:
-    """Draws rows of initial images, each above the row of what was learned from them.
+    """Draws rows of initial images, each above a row of the images learned from them.
 
-    Under every picture stand the class of its largest label and that label's value.
+    The caption of a picture is the class of its largest label and that label's value. If there are
+    more than `MAX_IMAGES`, the first ones are shown.
 
     Args:
-        initial, learned: (S, H, W, channels) in about [0, 1]; beyond is clipped.
+        initial, learned: (S, H, W, channels) in about [0, 1]; values beyond are clipped.
         initial_labels, learned_labels: (S, C).
         class_names: C names; long ones are shortened.
-        columns: pictures in a row; None takes 10, or 20 for more than 100 pictures. Of more than
-            `MAX_IMAGES` the first ones are shown.
+        columns: pictures in a row; None takes 10, or 20 for more than 100 pictures.
     """
     tile, gap, title_width, caption_height = 96, 8, 76, 30
     count = min(len(initial), MAX_IMAGES)
@@ -179,7 +179,7 @@ def draw_label_bars(labels: np.ndarray, class_names: Sequence[str]) -> Image.Ima
     """Draws labels (S, C): one cell per image, one bar per class, below the line where negative.
 
     The largest label of an image is blue, and named under its cell. All cells have the same scale.
-    Of more than `MAX_IMAGES` the first ones are drawn.
+    If there are more than `MAX_IMAGES`, the first ones are drawn.
     """
     width, height, gap, caption_height = 110, 72, 10, 18
     labels = np.asarray(labels, np.float64)[:MAX_IMAGES]

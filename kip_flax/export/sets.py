@@ -1,4 +1,4 @@
-"""The one writer, and the reader, of distilled sets and their index.
+"""The only writer, and the reader, of distilled sets and their index.
 
 Distilled sets have the published form (Nguyen et al., NeurIPS 2021): an npz with `images` and
 `labels`, named by `distilled_name`, listed in an index csv. Ours hold more under further keys,
@@ -32,12 +32,12 @@ _HEAVY_BYTES = 1 << 20
 
 @dataclass(frozen=True, eq=False)
 class Description:
-    """What a file says of a distilled set besides its images and labels.
+    """The content of a distilled set's file besides images and labels.
 
     Attributes:
         preprocess: the preprocessing whose space the images are in.
         class_names: C names.
-        kernel: hyper-parameters of the kernel, JSON values; empty where none is known.
+        kernel: hyper-parameters of the kernel, JSON values; empty if they are not known.
         provenance: how the set was made (data set, config, versions ...), JSON values.
     """
 
@@ -56,8 +56,8 @@ class Distilled:
         images: (S, H, W, channels) float32, in preprocessed space.
         labels: (S, C) float32.
         meta: class_names, kernel, provenance; None for files published by others.
-        preprocess: arrays of the preprocessing; None if the file (or its side file) lacks them:
-            fit it again on the training images.
+        preprocess: arrays of the preprocessing; None if the file (or its side file) lacks them, so
+            that it has to be fitted again on the training images.
     """
 
     path: Path
@@ -68,42 +68,42 @@ class Distilled:
 
     @property
     def preprocess_name(self) -> str | None:
-        """Name of the preprocessing, as recorded or as a published file name says it; or None."""
+        """Name of the preprocessing, as recorded or as a published file name implies; or None."""
         if self.meta is not None and "preprocess" in self.meta:
             return self.meta["preprocess"]
         return preprocess_in_name(self.path)
 
     @property
     def preprocess_file(self) -> Path | None:
-        """Where the large arrays of the preprocessing lie; None where the file has them all."""
+        """The file with the large arrays of the preprocessing; None if `path` has them all."""
         name = (self.meta or {}).get("preprocess_file")
         return self.path.with_name(Path(name).name) if name else None
 
     @property
     def provenance(self) -> dict[str, Any]:
-        """How the set was made: data set, config, versions ...; {} where the file does not say."""
+        """How the set was made: data set, config, versions ...; {} if it is not recorded."""
         return (self.meta or {}).get("provenance", {})
 
     @property
     def kernel(self) -> dict[str, Any]:
-        """Hyper-parameters of the kernel that it was made for; {} where the file does not say."""
+        """Hyper-parameters of the kernel that it was made for; {} if they are not recorded."""
         return (self.meta or {}).get("kernel", {})
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """C names as the file has them, or else the numbers of the classes."""
+        """The C names that the file records, or else the numbers of the classes."""
         names = (self.meta or {}).get("class_names", range(self.labels.shape[1]))
         return tuple(str(name) for name in names)
 
     @property
     def norm_is_lost(self) -> bool:
-        """Whether the preprocessing divided each image by its own norm, which is gone."""
+        """Whether the preprocessing divided each image by its own norm, which is not kept."""
         return "image_norm" in (self.preprocess or {})
 
     def pictures(self) -> np.ndarray:
-        """The images in about [0, 1], to look at: the preprocessing is undone.
+        """The images (S, H, W, channels) in about [0, 1], to look at, with preprocessing undone.
 
-        Without the arrays of the preprocessing the values are stretched to [0, 1].
+        Without the arrays of the preprocessing, the values are stretched to [0, 1].
         """
         if self.preprocess is not None:
             return preprocessing.invert(preprocessing.from_arrays(self.preprocess), self.images)
@@ -129,7 +129,7 @@ def distilled_name(
 
 
 def preprocess_in_name(path: Path) -> str | None:
-    """Name of the preprocessing that the published name of a file says; None if it says none."""
+    """The preprocessing that a published file name implies; None if it implies none."""
     parts = path.stem.split("_")
     return "zca_normalize" if "zca" in parts else "standard" if "nozca" in parts else None
 
@@ -145,13 +145,14 @@ def write_distilled(
     Keys: `images`, `labels` (the published form), `meta` (the description as JSON) and
     `preprocess/NAME` arrays. No pickle is needed. Arrays of preprocessing above 1 MiB (whitening
     matrices of 32x32x3 images, 38 MB each) would make every checkpoint heavy: they are written
-    once to `preprocess-HASH.npz` beside, which `meta` names and `load_distilled` reads if it can.
+    once to `preprocess-HASH.npz` beside it, which `meta` names and `load_distilled` reads if it is
+    there.
 
     Args:
         path: the file, ending in .npz.
         images: (S, H, W, channels), in preprocessed space; stored as float32.
         labels: (S, C); stored as float32.
-        description: of both.
+        description: everything else that the file records.
 
     Raises:
         UserError: a file cannot be written.
@@ -215,7 +216,7 @@ def check_fits(distilled: Distilled, dataset: Dataset, preprocess_name: str) -> 
 
     Raises:
         UserError: the images' shape, the classes or the name of the preprocessing differ, as far
-            as the file knows them.
+            as the file records them.
     """
     if distilled.images.shape[1:] != dataset.image_shape:
         raise UserError(
@@ -250,6 +251,7 @@ def update_index(path: str | os.PathLike[str], row: Mapping[str, Any]) -> None:
 
     Raises:
         UserError: the file there is not such an index, or cannot be written.
+        KeyError: `row` has other keys.
     """
     path = Path(path)
     if set(row) != set(INDEX_COLUMNS):

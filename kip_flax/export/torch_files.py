@@ -1,11 +1,10 @@
 """Files of `torch.save`, written and read without torch.
 
-Reading runs no code of a file. Both forms are read: the zip archive (PyTorch 1.6 and
-later) and the stream of pickles before it. The unpickler knows the few names that tensors need.
-NumPy's, by which others' files keep accuracies beside their tensors, are passed over; any other
-name is refused.
+Reading runs no code of a file. Both forms are read: the zip archive (PyTorch 1.6 and later) and the
+stream of pickles before it. The unpickler knows the few names that tensors need. It skips NumPy's
+values, such as accuracies that some files keep beside their tensors, and refuses any other name.
 
-The archive is written. Its pickle names nothing beyond what `torch.load(weights_only=True)` allows.
+Files are written as zip archives, with only names that `torch.load(weights_only=True)` allows.
 """
 
 import io
@@ -38,7 +37,7 @@ STORAGES = {
 }
 _DTYPES = {storage: np.dtype(name).newbyteorder("<") for name, storage in STORAGES.items()}
 _MAGIC = 0x1950A86A20F9469CFC6C  # The first pickle of the older form.
-_EPOCH = (1980, 1, 1, 0, 0, 0)  # The same content gives the same bytes.
+_EPOCH = (1980, 1, 1, 0, 0, 0)  # A fixed date: the same content gives the same bytes.
 _UNREADABLE = (
     *(OSError, EOFError, ValueError, TypeError, KeyError, AttributeError, IndexError),
     *(ArithmeticError, MemoryError, RuntimeError),
@@ -47,7 +46,7 @@ _UNREADABLE = (
 
 
 class Skipped:
-    """Stands for a value that is not read: a number of NumPy's beside the tensors."""
+    """A value that is not read, such as a NumPy number beside the tensors."""
 
     def __init__(self, *_: object) -> None:
         pass
@@ -73,7 +72,7 @@ class _Tensor:
     strides: tuple[int, ...]
 
     def array(self, read: Callable[[_Storage], bytes]) -> np.ndarray:
-        """The tensor; ValueError where it reaches out of its storage."""
+        """The tensor as an array; ValueError if it reaches beyond its storage."""
         flat = np.frombuffer(read(self.storage), self.storage.dtype, self.storage.size)
         if len(self.shape) != len(self.strides) or min((*self.shape, *self.strides, 0)) < 0:
             raise ValueError(f"a tensor of shape {self.shape} and strides {self.strides}")
@@ -123,10 +122,10 @@ class _Unpickler(pickle.Unpickler):
 
 
 def read(path: str | os.PathLike[str]) -> Any:
-    """What `torch.save` wrote, with an array in the place of every tensor.
+    """The content of a file of `torch.save`, with an array in place of every tensor.
 
     Returns:
-        dicts, lists and tuples as they were saved; `Skipped` for numbers of NumPy's.
+        dicts, lists and tuples as they were saved; `Skipped` in place of NumPy's values.
 
     Raises:
         UserError: the file is missing or damaged, is no such file, or holds anything else.
@@ -157,7 +156,7 @@ def _read_zip(data: bytes) -> Any:
 
 
 def _read_stream(data: bytes) -> Any:
-    """Pickles of a magic number, a version and the machine; content; keys; then the storages."""
+    """Reads pickles of magic number, version, machine, content and keys, then the storages."""
     stream = io.BytesIO(data)
     if _Unpickler(stream).load() != _MAGIC:
         raise ValueError("it does not begin as one")
@@ -198,14 +197,14 @@ def write(path: str | os.PathLike[str], content: Any) -> None:
 
 
 def file_bytes(content: Any) -> bytes:
-    """A file of `torch.save`, in which every array is a tensor.
+    """The bytes of a file of `torch.save`, in which every array becomes a tensor.
 
     Args:
-        content: arrays of the types of `STORAGES`, str, int, float, and dicts, lists and tuples of
-            such.
+        content: arrays of the types of `STORAGES`, str, int, float, bool, and dicts, lists and
+            tuples of them.
 
     Raises:
-        TypeError: anything else.
+        TypeError: `content` holds anything else.
     """
     storages: list[np.ndarray] = []
     pickled = b"\x80\x02" + _opcodes(content, storages) + pickle.STOP
@@ -221,7 +220,7 @@ def file_bytes(content: Any) -> bytes:
 
 
 def _opcodes(value: Any, storages: list[np.ndarray]) -> bytes:
-    """The pickle's opcodes (protocol 2) that put `value` on its stack; arrays join `storages`."""
+    """The opcodes (protocol 2) that put `value` on a pickle's stack; arrays join `storages`."""
     if isinstance(value, np.ndarray):
         storages.append(np.ascontiguousarray(value))
         return _tensor_opcodes(value, len(storages) - 1)
@@ -273,7 +272,7 @@ def _tensor_opcodes(array: np.ndarray, number: int) -> bytes:
 
 
 def _storage_opcodes(kind: str, number: int, size: int) -> bytes:
-    """The persistent id by which the archive's entry `data/number` is meant."""
+    """The persistent id of the archive's entry `data/number`."""
     parts = (
         _scalar_opcodes("storage"),
         _name_opcodes("torch", kind),

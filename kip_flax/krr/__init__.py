@@ -1,4 +1,4 @@
-"""Kernel ridge regression, and what is learned by its error."""
+"""Kernel ridge regression (KRR), and the solvers that learn a support by its error."""
 
 from kip_flax.data.targets import centered_one_hot
 from kip_flax.krr.ridge import (

@@ -1,15 +1,14 @@
 """Solve a damped least-squares problem for every damping at once, and choose among the solutions.
 
-A batch is a sample of the targets, and the step that fits it best fits its noise too. Generalised
-cross-validation (GCV) predicts from the batch alone what that costs on other targets, so no target
-is kept aside. A part of the way to a solution with little damping is often better than the whole
-way to one with much: it averages what batches agree on, and still moves along directions that a
-batch hardly sees.
+A batch is a sample of the targets, so the step that fits it best also fits its noise. Generalised
+cross-validation (GCV) predicts from the batch alone how much that costs on other targets, so no
+target is held out. A fraction of a step with little damping is often better than a whole step with
+much: it averages what batches agree on, and still moves along directions that a batch hardly sees.
 
 Krylov spaces: Golub and Van Loan, Matrix Computations, chapter 10. GCV: Golub, Heath and Wahba
-(Technometrics 1979); noise drawn as in Wu's wild bootstrap (Annals of Statistics 1986) stands for
-the trace of a matrix.
-Shapes: S support images, P numbers an image, T targets, C classes, K directions.
+(Technometrics 1979); noise drawn as in Wu's wild bootstrap (Annals of Statistics 1986) estimates
+its matrix trace.
+Shapes: S images that move, P numbers per image, T targets, C classes, K directions.
 """
 
 from typing import NamedTuple
@@ -23,11 +22,11 @@ from kip_flax.runtime.precision import product
 
 DAMPINGS = tuple(10 ** (power / 4) for power in range(-20, 5))  # 1e-5 to 10
 LENGTHS = tuple(tenths / 10 for tenths in range(1, 11))
-_MOST_NOISE = 0.9  # A step that fits more noise leaves little but rounding to judge by.
+_MOST_NOISE = 0.9  # A step that fits more noise leaves a loss that is mostly rounding.
 
 
 class RidgePath(NamedTuple):
-    """Minimisers of `|r + A d|^2 + ridge |d|^2` over the space that K products with A^T A span.
+    """Minimisers of `|r + A d|^2 + ridge |d|^2` in a Krylov space of A^T A with K dimensions.
 
     Attributes:
         vectors: (K, S, P), orthonormal.
@@ -42,22 +41,22 @@ class RidgePath(NamedTuple):
     square: jax.Array
 
     def solution(self, ridge: jax.Array) -> jax.Array:
-        """d (S, P)."""
+        """The minimiser d (S, P) for `ridge`."""
         parts = self.parts / (self.values + ridge)
         return jnp.tensordot(parts, self.vectors, 1, precision=Precision.HIGHEST)
 
     def gain(self, ridge: jax.Array, length: jax.Array | float = 1.0) -> jax.Array:
-        """By how much |r + length A d|^2 is less than |r|^2."""
+        """The decrease from |r|^2 to |r + length A d|^2."""
         squares = jnp.sum(self.values * jnp.square(self.parts / (self.values + ridge)))
         return 2 * length * self.overlap(ridge) - length**2 * squares
 
     def overlap(self, ridge: jax.Array) -> jax.Array:
-        """-r^T A d: how much of r the solution would take away."""
+        """-r^T A d: the overlap of r with the part -A d that the solution removes."""
         return jnp.sum(jnp.square(self.parts) / (self.values + ridge))
 
 
 def explore(model: Model, residuals: jax.Array, iterations: int) -> RidgePath:
-    """The path for residuals (T, C), by Lanczos' method with every vector kept."""
+    """The path of residuals (T, C), by K = `iterations` Lanczos steps with reorthogonalisation."""
     downhill = -model.transpose(residuals)
 
     def extend(i: jax.Array, carry: tuple) -> tuple:
@@ -65,7 +64,7 @@ def explore(model: Model, residuals: jax.Array, iterations: int) -> RidgePath:
         bent = model.transpose(model.forward(basis[i].reshape(downhill.shape))).ravel()
         row = product(basis, bent)
         rest = bent - product(row, basis)
-        # Rounding left a little of them the first time.
+        # Twice: rounding leaves a little of the basis the first time.
         rest = rest - product(product(basis, rest), basis)
         basis = basis.at[i + 1].set(_unit(rest, jnp.linalg.norm(bent)), mode="drop")
         return basis, products.at[i].set(row)
@@ -74,7 +73,7 @@ def explore(model: Model, residuals: jax.Array, iterations: int) -> RidgePath:
     basis = jnp.zeros((iterations, downhill.size), downhill.dtype).at[0].set(first)
     start = (basis, jnp.zeros((iterations, iterations), downhill.dtype))
     basis, products = jax.lax.fori_loop(0, iterations, extend, start)
-    # Row i knows the vectors up to the i-th; the rest follows by symmetry.
+    # Row i holds the products with vectors 0 to i; symmetry gives the rest.
     lower = jnp.tril(products)
     values, turn = jnp.linalg.eigh(lower + jnp.tril(products, -1).T)
     vectors = product(turn.T, basis).reshape(iterations, *downhill.shape)
@@ -85,26 +84,26 @@ def explore(model: Model, residuals: jax.Array, iterations: int) -> RidgePath:
 def paths(
     model: Model, residuals: jax.Array, key: jax.Array, iterations: int
 ) -> tuple[RidgePath, RidgePath]:
-    """The path of the residuals, and that of noise like theirs: targets with random signs.
+    """The path of the residuals, and of noise: the residuals with a random sign per target.
 
-    The part of the noise that labels fit is left out, as it is missing from the residuals.
+    The noise excludes the part that labels fit, which the residuals lack too.
     """
     signs = jax.random.rademacher(key, (len(residuals), 1), residuals.dtype)
     both = jnp.stack([residuals, model.free(residuals * signs)])
-    # One after the other: on a mesh each asks for sums over the devices, in an order of its own.
+    # One after the other: on a mesh, each would start its sums over the devices in its own order.
     found = jax.lax.map(lambda r: explore(model, r, iterations), both)
     first, second = (jax.tree.map(lambda leaf, n=n: leaf[n], found) for n in range(2))
     return first, second
 
 
 class Choice(NamedTuple):
-    """A step with its expected outcome. All scalars.
+    """A step and its expected outcome; all fields are scalars.
 
     Attributes:
         damping: in units of the mean of `Model.diagonal`.
-        length: share of the way to the solution.
-        noise: share of the noise that it takes away, of what labels leave.
-        predicted_loss: the squared residuals that other targets are expected to see, per those now.
+        length: fraction of the way to the solution, one of `LENGTHS`.
+        noise: share that the step fits of the noise that labels leave.
+        predicted_loss: expected loss on other targets, in units of the batch's current loss.
     """
 
     damping: jax.Array
@@ -114,12 +113,12 @@ class Choice(NamedTuple):
 
 
 def gcv_loss(loss: jax.Array, noise: jax.Array) -> jax.Array:
-    """The loss that other targets will see after a step that leaves `loss` in its batch.
+    """The expected loss on other targets after a step that leaves `loss` on its batch.
 
-    Generalised cross-validation: `loss` / (1 - h)^2, with h = `noise`, the share of the noise that
-    labels leave and the step fits. It holds where images have more numbers than the batch has
-    residuals, so that a step could fit almost all. The noise that labels fit costs other targets
-    the same before and after the step.
+    Generalised cross-validation gives `loss` / (1 - h)^2, where h = `noise` is the share that the
+    step fits of the noise that labels leave; inf if h is 0.9 or more. It applies where images have
+    more numbers than the batch has residuals, so that a step could fit almost all of them. The
+    noise that labels fit costs the same on other targets before and after the step.
     """
     return jnp.where(noise < _MOST_NOISE, loss / (1 - noise) ** 2, jnp.inf)
 
@@ -129,28 +128,28 @@ def choose(path: RidgePath, noise: RidgePath, mean: jax.Array, least: jax.Array)
 
     Args:
         path, noise: from `paths`.
-        mean: the unit of dampings.
-        least: no damping below is taken.
+        mean: the mean of `Model.diagonal`, the unit of dampings.
+        least: the smallest damping allowed.
 
     Returns:
-        One of `DAMPINGS`, or `least`, and one of `LENGTHS`.
+        The step; its damping is one of `DAMPINGS` or `least`, its length one of `LENGTHS`.
     """
     dampings = jnp.maximum(jnp.asarray(DAMPINGS, mean.dtype), least)
     lengths = jnp.asarray(LENGTHS, mean.dtype)
 
-    def judged(damping: jax.Array, length: jax.Array) -> Choice:
+    def candidate(damping: jax.Array, length: jax.Array) -> Choice:
         ridge = damping * mean
         share = length * noise.overlap(ridge) / noise.square
         left = 1 - path.gain(ridge, length) / path.square
         return Choice(damping, length, share, gcv_loss(left, share))
 
-    every = jax.vmap(lambda damping: jax.vmap(lambda n: judged(damping, n))(lengths))(dampings)
+    every = jax.vmap(lambda damping: jax.vmap(lambda n: candidate(damping, n))(lengths))(dampings)
     best = jnp.argmin(every.predicted_loss)
     return Choice(*(leaf.ravel()[best] for leaf in every))
 
 
 def _unit(vector: jax.Array, scale: jax.Array) -> jax.Array:
-    """Of length 1; zeros where nothing but rounding is left of something as long as `scale`."""
+    """`vector` scaled to length 1; zeros if its length is mere rounding beside `scale`."""
     length = jnp.linalg.norm(vector)
     whole = length > 1e-6 * scale
     return jnp.where(whole, vector / jnp.where(whole, length, 1), 0)

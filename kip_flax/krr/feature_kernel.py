@@ -5,7 +5,7 @@ estimates the NNGP kernel (RFAD: Loo et al., NeurIPS 2022, arXiv 2210.12067), or
 kernel of a network that is being trained (FRePo: Zhou, Nezhadarya, Ba, NeurIPS 2022, arXiv
 2206.00719). The cost grows with the number of images, not of pairs.
 
-Shapes: n images, F features of a network, N networks; features are (n, F), or (N, n, F) of several
+Shapes: n images, F features of a network, N networks; features are (n, F), or (N, n, F) for several
 networks. S support images, T targets, C classes.
 """
 
@@ -47,8 +47,8 @@ def linear(f1: jax.Array, f2: jax.Array) -> jax.Array:
 def nngp(f1: jax.Array, f2: jax.Array, w_std: float, b_std: float) -> jax.Array:
     """The estimate w_std^2 mean(f1 f2) + b_std^2 (n1, n2) of the NNGP kernel.
 
-    The mean is over features and networks. Drawn with the same `w_std` and `b_std`, the networks'
-    layers have the exact kernel in the limit of width, or of the number of wide networks.
+    The mean is over features and networks. With networks drawn with the same `w_std` and
+    `b_std`, it converges to the exact kernel in their width, or in the number of wide networks.
     """
     number = f1.shape[-1] * (1 if f1.ndim == 2 else len(f1))
     return w_std**2 / number * linear(f1, f2) + b_std**2
@@ -57,12 +57,12 @@ def nngp(f1: jax.Array, f2: jax.Array, w_std: float, b_std: float) -> jax.Array:
 def loss(
     kernel: Kernel, support: tuple[jax.Array, jax.Array], batch: Batch, reg: float
 ) -> tuple[jax.Array, jax.Array]:
-    """The KIP loss through features, and the predictions (T, C).
+    """The KIP loss computed from features, and the predictions (T, C).
 
     Args:
-        kernel: `linear`, or `nngp` of some weights.
+        kernel: `linear`, or `nngp` with `w_std` and `b_std` bound.
         support: features (S, F) or (N, S, F), and labels (S, C).
-        batch: its features take part in no gradient.
+        batch: the targets; no gradient passes through their features.
         reg: ridge, in units of the mean diagonal of the support's kernel (see `krr.solve`).
     """
     f_s, y_s = support
@@ -74,9 +74,9 @@ def loss(
 def in_passes(
     features: Features, params: Tree, other: Tree, images: jax.Array, most: int = 500
 ) -> jax.Array:
-    """`features` (n, F) without gradient, of at most `most` images at once: on a CPU of fewer."""
+    """`features` (n, F) without gradient, in passes of at most `most` images; fewer on a CPU."""
     size = batching.images_per_pass(images.shape[1:], min(most, len(images)))
-    size = math.ceil(len(images) / math.ceil(len(images) / size))  # Passes of one length.
+    size = math.ceil(len(images) / math.ceil(len(images) / size))  # Equal passes.
     parts = batching.split_rows(jax.lax.stop_gradient(images), size)
     params, other = jax.lax.stop_gradient((params, other))
     found = jax.lax.map(lambda part: features(params, other, part), parts)
@@ -89,7 +89,7 @@ def image_gradient(
     """Gradient (n, H, W, C) of sum(cotangent * features(images)) in the images, in passes.
 
     Args:
-        features: images (n, H, W, C) -> (n, F), each row of its own image alone.
+        features: images (n, H, W, C) -> (n, F); each row depends on its own image alone.
         images: (n, H, W, C).
         cotangent: (n, F).
     """
@@ -102,7 +102,7 @@ def image_gradient(
 def of_networks(
     features: Features, params: Tree, other: Tree, images: jax.Array, most: int = 500
 ) -> jax.Array:
-    """`in_passes` (N, n, F) of N networks whose trees are stacked, one after the other."""
+    """`in_passes` for N networks with stacked trees, one after the other: (N, n, F)."""
     return jax.lax.map(
         lambda own: in_passes(features, own[0], own[1], images, most), (params, other)
     )
@@ -111,7 +111,7 @@ def of_networks(
 def image_gradients(
     features: Features, networks: tuple[Tree, Tree], images: jax.Array, cotangents: jax.Array
 ) -> jax.Array:
-    """`image_gradient` (n, H, W, C) of N stacked networks, summed, for cotangents (N, n, F)."""
+    """The sum (n, H, W, C) of `image_gradient` over N stacked networks; cotangents (N, n, F)."""
 
     def add(total: jax.Array, own: tuple[tuple[Tree, Tree], jax.Array]) -> tuple[jax.Array, None]:
         (params, other), cotangent = own
@@ -122,9 +122,9 @@ def image_gradients(
 
 
 def over_mesh(features: Features, mesh: Mesh) -> Features:
-    """`in_passes` of images that lie over the mesh's axis 'data', and so do the features.
+    """`in_passes` on a mesh: images and features are sharded over its axis 'data'.
 
-    The number of images is a multiple of the axis, as `runtime.sharding.put_targets` makes it.
+    The number of images is a multiple of the axis size: `runtime.sharding.put_targets` pads to it.
     """
 
     def local(params: Tree, other: Tree, images: jax.Array) -> jax.Array:

@@ -1,19 +1,19 @@
 """Gauss-Newton steps on the support images.
 
 The residuals are nearly linear in the images over a small step. So the loss is a least-squares
-problem, and first derivatives give its curvature. The derivatives of every pair cost no more than
-their sum, the gradient that a step of descent takes.
+problem, and first derivatives give its curvature. The derivatives of all pairs cost no more than
+their sum, which is the gradient of plain descent.
 
-A step is damped for two reasons. The linear model holds near the images only (Levenberg and
-Marquardt; More, 1978, for the ratio of gains). And the batch is a sample of the targets
-(`damping`).
+A step is damped for two reasons: the linear model holds only near the images (Levenberg and
+Marquardt; More, 1978, for the gain ratio), and the batch is only a sample of the targets (see
+`damping`).
 
-A step fits some of the noise of its batch. The noise averages out over steps, so the images to use
-are an average over the steps (Polyak and Juditsky, SIAM J. Control Optim. 1992), weighted by the
-cube of the step's number (polynomial-decay averaging: Shamir and Zhang, ICML 2013).
+A step fits some of the noise of its batch. The noise averages out over steps, so the exported
+images are an average over the steps (Polyak and Juditsky, SIAM J. Control Optim. 1992), weighted
+by about the cube of the step's number (polynomial-decay averaging: Shamir and Zhang, ICML 2013).
 
-A step may move the images block by block, each block with the others where they are by then
-(Gauss-Seidel). The gradients take the memory of a block, and the batch can be as much larger.
+A step may move the images block by block, each block given the current others (Gauss-Seidel). Only
+one block's gradients are in memory, so the batch can be larger by the same factor.
 """
 
 from collections.abc import Callable
@@ -27,20 +27,20 @@ from kip_flax.krr.residuals import Batch, Entries, Residuals
 
 Metrics = dict[str, jax.Array]
 
-_TRIALS = 6  # Steps of a batch that may be refused, each with more damping.
-_LEAST_GAIN = 1e-5  # As a share of the loss; less is not told from rounding.
+_TRIALS = 6  # Trial steps of a block before it is skipped; each has more damping.
+_LEAST_GAIN = 1e-5  # As a share of the loss; a smaller gain may be rounding.
 _POWER = 3  # Exponent: the images of step n weigh about n^3 in the average.
-_REFUSED, _POOR, _GOOD = 4.0, 2.5, 1 / 3  # What the damping is multiplied by.
+_REFUSED, _POOR, _GOOD = 4.0, 2.5, 1 / 3  # Factors of the damping.
 
 
 class Iterate(NamedTuple):
-    """Where the steps are.
+    """The state between steps.
 
     Attributes:
         number: () int32, steps taken.
         images: (S, H, W, C), the support.
         labels: (S, classes), its labels, which steps do not change.
-        damping: (), the least damping of the next step.
+        damping: (), the smallest damping allowed in the next step.
         average: (S, H, W, C), the average of the images of the steps, which is exported.
     """
 
@@ -55,15 +55,15 @@ Step = Callable[[Iterate, jax.Array, jax.Array, jax.Array], tuple[Iterate, Metri
 
 
 class Trial(NamedTuple):
-    """A step of a block that was tried.
+    """A trial step of a block, and its outcome.
 
     Attributes:
-        images: (B, H, W, C), after the step, or as they were if it was refused.
-        entries: of the kernel, with those images.
-        ratio: (), its gain as a share of the predicted one; 0 if it was refused.
-        damping, length: (), those of the step.
-        least: (), the least damping of the next trial, or of the next step.
-        number: (), trials so far.
+        images: (B, H, W, C), after the step; unchanged if it was refused.
+        entries: the kernel entries with those images.
+        ratio: (), the gain ratio: its gain over the predicted gain; 0 if it was refused.
+        damping, length: (), as in `damping.Choice`.
+        least: (), the smallest damping allowed in the next trial or step.
+        number: (), trials so far; `_TRIALS` if no gain is predicted.
     """
 
     images: jax.Array
@@ -81,8 +81,8 @@ class Support(NamedTuple):
     Attributes:
         images: (S, H, W, C).
         labels: (S, C).
-        entries: of the kernel; None where all images move at once.
-        least: (), the least damping of the next block.
+        entries: the kernel entries; None if all images move at once.
+        least: (), the smallest damping allowed in the next block.
     """
 
     images: jax.Array
@@ -104,18 +104,18 @@ def init(images: jax.Array, labels: jax.Array, least_damping: float) -> Iterate:
 
 
 def make_step(residuals: Residuals, iterations: int, key: jax.Array, block: int = 0) -> Step:
-    """`step(iterate, x_t, y_t, weights) -> (iterate, metrics)`, compiled.
+    """`step(iterate, x_t, y_t, weights) -> (iterate, metrics)`, compiled; it donates `iterate`.
 
     Args:
-        residuals: those of solved or of fixed labels; on a mesh where wanted.
-        iterations: directions that the step of a block is made of.
-        key: of the blocks, and of the signs that say what fitting noise looks like.
-        block: images that move at once, a divisor of their number; 0: all.
+        residuals: those of solved or of fixed labels, possibly sharded over a mesh.
+        iterations: search directions in the step of a block.
+        key: random key of the blocks, and of the signs of noise (see `damping.paths`).
+        block: images that move at once, a divisor of S; 0: all.
 
     Retry with more damping while the GCV loss does not fall. Skip the block after six trials, or
     where no gain is predicted. Metrics are the loss and accuracy before the step, the norm of the
-    gradient, and means over the blocks: damping and length (share of the way) of the step, and its
-    gain in the GCV loss as a share of the predicted one (0 where no step was taken).
+    gradient, and means over the blocks of the step's damping, length (fraction of the way) and gain
+    ratio: its gain in the GCV loss over the predicted gain, 0 where no step was taken.
     """
 
     def step(
@@ -152,7 +152,7 @@ def _move_first(
     batch: Batch,
     moving: int,
 ) -> tuple[Support, Metrics]:
-    """A step of the first `moving` images of the support, and what it measured."""
+    """The support after a step of its first `moving` images, and the metrics of the step."""
     images, labels, known, least = support
     now, model, entries, tried = residuals.around(images, labels, batch, moving, known)
     first = images[:moving]
@@ -166,7 +166,7 @@ def _move_first(
         loss, with_moved = tried(moved)
         gain = 1 - damping.gcv_loss(loss / now.loss, choice.noise)
         hopeless = 1 - choice.predicted_loss < _LEAST_GAIN
-        taken = (gain > 0) & ~hopeless  # False where it is not finite.
+        taken = (gain > 0) & ~hopeless  # False if the gain is not finite.
         ratio = jnp.where(taken, gain / (1 - choice.predicted_loss), 0)
         least = _next_least(carry.least, choice.damping, ratio, taken, hopeless)
         moved = jnp.where(taken, moved, first)
@@ -193,7 +193,7 @@ def _move_first(
 
 
 def _next_first(support: Support, moving: int) -> Support:
-    """The support with the images that follow the first `moving` ones ahead of all."""
+    """The support rotated by `moving` images, so that the next block comes first."""
 
     def turned(array: jax.Array, axes: tuple[int, ...]) -> jax.Array:
         return jnp.roll(array, (-moving,) * len(axes), axes)
@@ -206,14 +206,14 @@ def _next_first(support: Support, moving: int) -> Support:
 
 
 def _summary(metrics: Metrics) -> Metrics:
-    """Of a step, from those of its blocks (blocks,): the first one saw all images as they were."""
+    """The metrics of a step from those (blocks,) of its blocks; loss and accuracy of the first."""
     found = {name: jnp.mean(value) for name, value in metrics.items()}
     found["grad_norm"] = jnp.linalg.norm(metrics["grad_norm"])
     return found | {name: metrics[name][0] for name in ("loss", "accuracy")}
 
 
 def _averaged(average: jax.Array, images: jax.Array, number: jax.Array) -> jax.Array:
-    """With the images after step `number`, from 1; the first ones take the average's place."""
+    """The average updated with the images after step `number` (from 1); step 1 replaces it."""
     return average + (_POWER + 1) / (number + _POWER) * (images - average)
 
 
@@ -221,8 +221,8 @@ def _next_least(
     least: jax.Array, tried: jax.Array, ratio: jax.Array, taken: jax.Array, hopeless: jax.Array
 ) -> jax.Array:
     """Lower the damping floor after a good gain ratio, raise it above `tried` after a poor one."""
-    dared = jnp.maximum(_GOOD * least, damping.DAMPINGS[0])
-    careful = tried * jnp.where(taken, _POOR, _REFUSED)
-    careful = jnp.minimum(careful, damping.DAMPINGS[-1])
-    kept = jnp.where((ratio < 0.4) & ~hopeless, careful, least)
-    return jnp.where(ratio > 0.75, dared, kept)
+    lowered = jnp.maximum(_GOOD * least, damping.DAMPINGS[0])
+    raised = tried * jnp.where(taken, _POOR, _REFUSED)
+    raised = jnp.minimum(raised, damping.DAMPINGS[-1])
+    kept = jnp.where((ratio < 0.4) & ~hopeless, raised, least)
+    return jnp.where(ratio > 0.75, lowered, kept)

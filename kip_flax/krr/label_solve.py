@@ -1,7 +1,7 @@
 """Label Solve (Nguyen et al., ICLR 2021, section 3.2): the best labels for given support images.
 
 The labels minimise the KRR loss on all training targets in closed form. Only two sums over the
-targets are needed, K_st K_ts (S, S) and K_st y_t (S, C); they are gathered tile by tile. Shapes: S
+targets are needed, K_st K_ts (S, S) and K_st y_t (S, C); they are summed tile by tile. Shapes: S
 support images, T targets of a tile, C classes.
 """
 
@@ -17,7 +17,7 @@ from kip_flax.runtime.precision import product
 
 
 class Sums(NamedTuple):
-    """What the best labels follow from, in the precision of the solve.
+    """The sums that determine the best labels, in the precision of the solve.
 
     Attributes:
         gram: (S, S), the sum over targets of K_st K_ts.
@@ -49,8 +49,8 @@ def sum_targets(k_ts: jax.Array, y_t: jax.Array, weights: jax.Array) -> Sums:
 def make_add_targets(kernel: Kernel) -> AddTargets:
     """`add_targets(sums, x_s, x_t, y_t, weights) -> sums`, compiled: adds one tile of targets.
 
-    It takes over the memory of `sums`. Support images x_s (S, H, W, C), targets x_t (T, H, W, C),
-    their labels y_t (T, classes) and weights (T,), 0 where a target is padding.
+    It donates `sums`, and takes support images x_s (S, H, W, C), targets x_t (T, H, W, C), their
+    labels y_t (T, classes) and weights (T,), 0 where a target is padding.
     """
 
     def add_targets(
@@ -63,7 +63,7 @@ def make_add_targets(kernel: Kernel) -> AddTargets:
 
 
 def solution(sums: Sums, reg: float) -> jax.Array:
-    """alpha* (S, C): the predictions K_ts alpha* are the best that the support can give.
+    """alpha* (S, C), whose predictions K_ts alpha* are the best that the support can give.
 
     `alpha* = (K_st K_ts + reg/S I)^-1 K_st y_t`; `reg` is absolute.
     """
@@ -81,7 +81,7 @@ def solve_labels(k_ss: jax.Array, sums: Sums, reg: float) -> jax.Array:
 
 
 def fitting_labels(k_ss: jax.Array, sums: Sums, reg: float) -> jax.Array:
-    """As `solve_labels`, but exact for `krr.solve`: its ridge is `reg` as a share, not a number."""
+    """Labels (S, C), float32, for which `krr.solve` with `reg` returns `solution(sums, reg)`."""
     return _lifted(krr.regularised(k_ss, reg), solution(sums, reg))
 
 

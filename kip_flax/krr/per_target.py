@@ -1,7 +1,7 @@
-"""The gradient of the KRR loss for every target apart, clipped and summed.
+"""Per-target gradients of the KRR loss, clipped and summed.
 
-The norm of what one target adds is bounded. That is what differential privacy needs (Abadi et al.,
-CCS 2016, Algorithm 1). Shapes: S support images, T targets, C classes, P numbers an image.
+The norm of a target's contribution is bounded, as differential privacy needs (Abadi et al., CCS
+2016, Algorithm 1). Shapes: S support images, T targets, C classes, P numbers per image.
 
 A target's loss depends on the images through its own row of K_ts and through K_ss, which all
 targets share. So the pairwise gradients of K_ts and of K_ss give every target's gradient.
@@ -22,31 +22,31 @@ _ROUNDING = 1e-5  # A clipped gradient stays below the clip by this share, howev
 
 
 class Gradients(NamedTuple):
-    """Of every target: images (T, S, P) and labels (T, S, C)."""
+    """The gradients of each target: in images (T, S, P) and in labels (T, S, C)."""
 
     images: jax.Array
     labels: jax.Array
 
 
 class Sums(NamedTuple):
-    """Over the targets: images (S, P) and labels (S, C)."""
+    """Sums over the targets: images (S, P) and labels (S, C)."""
 
     images: jax.Array
     labels: jax.Array
 
 
-# Support images (S, H, W, C), labels (S, C) and a batch to the gradients of its targets.
+# (support images (S, H, W, C), labels (S, C), batch) -> gradients of its targets.
 OfTargets = Callable[[jax.Array, jax.Array, Batch], Gradients]
 
 
 def make_gradients(jacobian: Jacobian, reg: float, basis: jax.Array | None = None) -> OfTargets:
-    """Gradients of `krr.loss` of one target at a time, for all targets of a batch.
+    """A function that returns the gradient of `krr.loss` of each target in a batch.
 
     Args:
-        jacobian: the kernel with its gradients, as `kernels.jacobian.make_jacobian` gives it.
-        reg: relative to the mean of the diagonal of K_ss.
-        basis: (K, P), orthonormal rows: gradients have K numbers an image, along them; None: the
-            P pixels.
+        jacobian: the kernel with its gradients, from `kernels.jacobian.make_jacobian`.
+        reg: ridge, relative to the mean of the diagonal of K_ss.
+        basis: (K, P), orthonormal rows; image gradients are their K coefficients. None: all P
+            numbers.
     """
 
     def flat(derivatives: jax.Array) -> jax.Array:
@@ -62,8 +62,8 @@ def make_gradients(jacobian: Jacobian, reg: float, basis: jax.Array | None = Non
         residuals = (krr.predict(k_ts, alpha) - batch.y) / classes
         reach = product(k_ts, inverse).astype(jnp.float32)  # (T, S), K_ts K_ss^-1.
 
-        back = product(residuals, alpha.T.astype(jnp.float32))  # (T, S), the loss by K_ts.
-        by_k_ss = _symmetric(back, reach)  # (T, S, S), the loss by K_ss, with its sign changed.
+        back = product(residuals, alpha.T.astype(jnp.float32))  # (T, S), d loss / d K_ts.
+        by_k_ss = _symmetric(back, reach)  # (T, S, S), minus d loss / d K_ss.
         ridge = reg / size * jnp.trace(by_k_ss, axis1=1, axis2=2)
         by_k_ss = by_k_ss + ridge[:, None, None] * jnp.eye(size, dtype=jnp.float32)
 
@@ -83,7 +83,7 @@ def clipped_sum(gradients: Gradients, weights: jax.Array, clip: float) -> Sums:
 
     Args:
         gradients: of the targets.
-        weights: (T,), 1, or 0 where a target is padding.
+        weights: (T,), 1 for a target, 0 for padding.
         clip: above 0.
     """
     norms = jnp.sqrt(_squares(gradients.images) + _squares(gradients.labels))

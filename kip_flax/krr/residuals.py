@@ -1,15 +1,14 @@
 """The residuals of kernel ridge regression as a function of the support images, and its derivative.
 
-There are two kinds. Solved labels are the best ones for the images, and follow them. Fixed labels
-stay. Each kind gives the loss of some images, and the linear model of the residuals that a
-Gauss-Newton step needs.
+Labels are either solved (the best ones for the images, which change with them) or fixed. Both kinds
+give the loss at given images, and the linear model of the residuals that a Gauss-Newton step needs.
 
 Solved labels: Golub and Pereyra (SIAM J. Numer. Anal. 1973), in the form of Kaufman (BIT 1975),
-which leaves out the second derivative.
+which drops the second term of the derivative.
 
-The first B of the support images move. Those that stay need their kernel entries alone, so the
-memory of gradients follows B. Labels are solved for with all images.
-Shapes: S support images, T targets, C classes, P numbers an image.
+The first B of the support images move. The others need only their kernel entries, so the memory of
+gradients grows with B, not S. Labels are solved for with all images.
+Shapes: S support images, T targets, C classes, P numbers per image.
 """
 
 from collections.abc import Callable
@@ -34,12 +33,12 @@ class Batch(NamedTuple):
 
 
 class Fit(NamedTuple):
-    """What a support predicts for its targets.
+    """The fit of a support to a batch of targets.
 
     Attributes:
-        residuals: (T, C), predictions less labels; 0 where a target is padding.
+        residuals: (T, C), predictions minus labels; 0 where a target is padding.
         loss: (), the KIP loss.
-        accuracy: (), share of targets (0 to 1).
+        accuracy: (), share of targets predicted right (0 to 1).
     """
 
     residuals: jax.Array
@@ -57,13 +56,13 @@ class Model(Protocol):
         """The transpose of `forward`: (T, C) to (B, P)."""
 
     def diagonal(self) -> jax.Array:
-        """(B,), about the diagonal of `transpose` after `forward`, with alpha held.
+        """The approximate diagonal (B,) of `transpose` after `forward`, with alpha held fixed.
 
         Each entry is the mean over an image's numbers.
         """
 
     def free(self, residuals: jax.Array) -> jax.Array:
-        """The part of residuals (T, C) that no labels can take away."""
+        """The part of residuals (T, C) that no labels can remove."""
 
 
 class Entries(NamedTuple):
@@ -74,13 +73,13 @@ class Entries(NamedTuple):
 
 
 class Around(NamedTuple):
-    """The residuals around some images.
+    """The residuals around given images.
 
     Attributes:
-        fit: what the images predict.
+        fit: the fit of the images.
         model: how the residuals change as the first B images move.
-        entries: of the images.
-        tried: the KIP loss () and the entries with other images (B, H, W, C) in the place of the
+        entries: the kernel entries of the images.
+        tried: images (B, H, W, C) -> the KIP loss () and the entries with them in the place of the
             first B.
     """
 
@@ -94,9 +93,9 @@ class Residuals(NamedTuple):
     """Functions of support images (S, H, W, C) and a batch.
 
     Attributes:
-        entries: the kernel entries alone.
-        around: (images, labels (S, C), batch, B, entries) to the residuals around the images. The
-            entries are those of the images; None where all images move.
+        entries: (images, batch) -> the kernel entries alone.
+        around: (images, labels (S, C), batch, B, entries) -> the residuals around the images. The
+            entries are those of the images; None if all images move.
     """
 
     entries: Callable[[jax.Array, Batch], Entries]
@@ -104,7 +103,7 @@ class Residuals(NamedTuple):
 
 
 def with_solved_labels(kernel: Kernel, jacobian: Jacobian, reg: float) -> Residuals:
-    """Residuals with the labels that fit the batch best; those given are not used.
+    """Residuals with the labels that fit the batch best; `around` ignores those given to it.
 
     `reg` is absolute, as in `label_solve`.
     """
@@ -126,7 +125,7 @@ def with_solved_labels(kernel: Kernel, jacobian: Jacobian, reg: float) -> Residu
         k_ts = _beside(columns, stay)
         gram, alpha, fit = best(k_ts, batch)
         weighted = k_ts.astype(gram.dtype) * batch.weights[:, None]
-        # Of S columns, not of T: a solve for all targets would gather them from all devices.
+        # Factor (S, S) only: a solve with T columns would gather the targets from all devices.
         basis = product(weighted, krr.inverse_factor(krr.add_ridge(gram, reg / len(gram))).T)
         model = SolvedModel(_flat(dk), _single(alpha[:moving]), _single(basis), batch.weights)
 
@@ -140,7 +139,7 @@ def with_solved_labels(kernel: Kernel, jacobian: Jacobian, reg: float) -> Residu
 
 
 def with_fixed_labels(kernel: Kernel, jacobian: Jacobian, reg: float) -> Residuals:
-    """Residuals with the labels given. `reg` is relative to the mean of the diagonal of K_ss."""
+    """Residuals with the given labels. `reg` is relative to the mean of the diagonal of K_ss."""
 
     def entries(images: jax.Array, batch: Batch) -> Entries:
         return Entries(kernel(batch.x, images), kernel(images, images))
@@ -180,8 +179,8 @@ class SolvedModel(NamedTuple):
 
     Attributes:
         dk: (B, T, P), the derivative of K_ts in the images that move.
-        alpha: (B, C): predictions are K_ts alpha, here of those images.
-        basis: (T, S), orthonormal columns that span those of K_ts.
+        alpha: (B, C), the rows of alpha for those images; predictions are K_ts alpha.
+        basis: (T, S), columns that span those of K_ts, orthonormal up to the ridge.
         weights: (T,), 0 where a target is padding.
     """
 
@@ -212,11 +211,11 @@ class FixedModel(NamedTuple):
 
     Attributes:
         dk: (B, T, P), the derivative of K_ts in the images that move.
-        dk_ss: (B, S, P); [s, i] is that of k(x_i, x_s) in x_s, x_i held.
+        dk_ss: (B, S, P); [s, i] is the derivative of k(x_i, x_s) in x_s, with x_i held.
         alpha: (S, C): predictions are K_ts alpha.
-        reach: (T, S), K_ts K_ss^-1.
+        reach: (T, S), K_ts K_ss^-1 with the ridge in K_ss; 0 for padding.
         weights: (T,), 0 where a target is padding.
-        share: of the trace of K_ss that its ridge is.
+        share: (), the ridge as a share of the trace of K_ss.
     """
 
     dk: jax.Array
@@ -248,7 +247,7 @@ class FixedModel(NamedTuple):
         return residuals
 
     def _whole(self, half: jax.Array) -> jax.Array:
-        """Of (S, S) as one image of each pair moves, as both do, with the ridge; symmetric."""
+        """Symmetrise `half` (S, S), where one image of a pair moves, and add the ridge's part."""
         both = half + half.T
         return both + self.share * jnp.trace(both) * jnp.eye(len(both), dtype=both.dtype)
 
@@ -263,19 +262,19 @@ def _fit(k_ts: jax.Array, alpha: jax.Array, batch: Batch) -> Fit:
 
 
 def _diagonal(dk: jax.Array, alpha: jax.Array, weights: jax.Array) -> jax.Array:
-    # Over an image's numbers first: XLA squares as it reads. Over the targets first, it writes a
-    # second dk down (jaxlib 0.10, CPU).
+    # Reduce over an image's numbers first: XLA then squares as it reads. With the targets first,
+    # it materialises a second dk (jaxlib 0.10, CPU).
     squares = product(jnp.mean(jnp.square(dk), axis=2), weights)
     return squares * jnp.sum(alpha**2, axis=1)
 
 
 def _beside(moved: jax.Array, stay: jax.Array | None) -> jax.Array:
-    """K_ts (T, S) from its columns of the images that move, and of those that stay."""
+    """K_ts (T, S) from the columns of the images that move and of those that stay."""
     return moved if stay is None else jnp.concatenate([moved, stay], axis=1)
 
 
 def _bordered(moved: jax.Array, stay: jax.Array | None) -> jax.Array:
-    """K_ss from its columns (S, B) of the images that move, and K of those that stay."""
+    """K_ss from the columns (S, B) of the images that move, and the block of those that stay."""
     if stay is None:
         return moved
     moving = moved.shape[1]

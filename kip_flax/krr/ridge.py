@@ -3,10 +3,10 @@
 Nguyen, Chen, Lee, "Dataset Meta-Learning from Kernel Ridge-Regression", ICLR 2021 (KIP: eq. 1 and
 section 2). Shapes: S support images, T target images, C classes. Everything is differentiable.
 
-Solves run in float64, on a TPU in pairs of float32. Their arguments and results are float64 where
-JAX has it on (`jax_enable_x64`), else float32. Products always take the highest precision, because
-accelerators round float32 operands otherwise. There is one regularised solve: `solve` (KIP,
-evaluation) adds a ridge relative to the mean of the diagonal, `label_solve` an absolute one.
+Solves run in float64, or on a TPU in pairs of float32. Their arguments and results are float64 if
+`jax_enable_x64` is on, else float32. Products always use the highest precision, because
+accelerators otherwise round float32 operands. `solve` (KIP, evaluation) adds a ridge relative to
+the mean of the diagonal, `label_solve` an absolute one; both use `solve_positive_definite`.
 """
 
 import jax
@@ -37,7 +37,7 @@ def add_ridge(k: ArrayLike, ridge: ArrayLike) -> Array:
 
 
 def regularised(k_ss: ArrayLike, reg: float) -> Array:
-    """`k_ss + reg * trace(k_ss)/S * I` (S, S) in `solve_dtype()`: what `solve` inverts."""
+    """`k_ss + reg * trace(k_ss)/S * I` (S, S) in `solve_dtype()`; `solve` inverts it."""
     k = jnp.asarray(k_ss, solve_dtype())
     return add_ridge(k, reg * jnp.trace(k) / len(k))
 
@@ -82,7 +82,7 @@ def inverse_factor(k: Array) -> Array:
 
 
 def solve(k_ss: ArrayLike, y_s: ArrayLike, reg: float) -> Array:
-    """`alpha = (k_ss + reg * trace(k_ss)/S * I)^-1 y_s`: the regulariser of KIP, free of scale.
+    """`alpha = (k_ss + reg * trace(k_ss)/S * I)^-1 y_s`, with KIP's scale-free regulariser.
 
     Args:
         k_ss: (S, S) kernel of the support.
@@ -102,7 +102,7 @@ def predict(k_ts: ArrayLike, alpha: Array) -> Array:
 
 
 def loss(pred: Array, y_t: ArrayLike, weights: ArrayLike | None = None) -> Array:
-    """`0.5 * mean((pred - y_t)^2)` over all T*C entries: the KIP loss, and what `test_mse` reports.
+    """`0.5 * mean((pred - y_t)^2)` over all T*C entries: the KIP loss, reported as `test_mse`.
 
     Args:
         pred, y_t: (T, C).
@@ -112,7 +112,7 @@ def loss(pred: Array, y_t: ArrayLike, weights: ArrayLike | None = None) -> Array
 
 
 def accuracy(pred: Array, labels: ArrayLike, weights: ArrayLike | None = None) -> Array:
-    """Share (0 to 1) of rows of `pred` (T, C) that are largest at `labels` (T,); see `loss`."""
+    """Share (0 to 1) of rows of `pred` (T, C) largest at `labels` (T,); `weights` as in `loss`."""
     return _row_mean((jnp.argmax(pred, axis=1) == labels).astype(jnp.float32), weights)
 
 

@@ -1,8 +1,8 @@
-"""What `--mode` names: one package each, or any module by its dotted name.
+"""The modes of `--mode`: one package each, or any module by its dotted name.
 
 A mode describes itself as `MODE`, see `registry.Mode`. The packages here do so in their `__init__`,
-which imports nothing that takes time: a mistake in a command is reported at once. The work is in
-the package's `mode`, loaded when the mode runs.
+which imports nothing slow, so that a mistake in a command is reported at once. The work is in the
+package's `mode`, which is loaded when the mode runs.
 """
 
 import importlib
@@ -17,7 +17,7 @@ _ORDER = (
     *("train", "evaluate", "transfer", "predict", "plan", "compare"),
     *("export_set", "import_set", "report", "figures"),
 )
-# Packages by the name of their mode: `import` is no module's name, `import_set` is.
+# Package of each mode. `import` is a keyword and cannot name one, hence `import_set`.
 _PACKAGES = {
     package.name.removesuffix("_set"): package.name
     for package in plugins.modules_in(__path__, _ORDER)
@@ -30,7 +30,7 @@ def find(name: str) -> Mode:
     """The mode `name`: one of `NAMES`, or that of any module by its dotted name.
 
     Raises:
-        UserError: there is no such mode.
+        UserError: there is no such mode, or the module has no `MODE`.
     """
     if name in _PACKAGES:
         return importlib.import_module(f"{__name__}.{_PACKAGES[name]}").MODE

@@ -29,7 +29,7 @@ from kip_flax import modes
 from kip_flax.runtime.console import Console
 from kip_flax.runtime.errors import UserError
 
-# What a file with an experiment, or a field set on the command line, may raise.
+# Errors that a configuration file, or a field set on the command line, may raise.
 _CONFIG_ERRORS = (
     *(OSError, ImportError, SyntaxError, NameError),
     *(AttributeError, LookupError, TypeError, ValueError),
@@ -58,7 +58,7 @@ def main(argv: list[str]) -> None:
         if not mode.uses_devices:
             mode.run(_command(Console(quiet=FLAGS.quiet)))
             return
-        # JAX and all that comes with it are loaded only for a command that makes sense.
+        # JAX takes seconds to load: a mistake in the command is reported before.
         from kip_flax import config as config_lib
         from kip_flax.runtime import multihost
 
@@ -73,7 +73,7 @@ def main(argv: list[str]) -> None:
 
 
 def parse_flags(argv: list[str]) -> list[str]:
-    """absl's parser, except that a mistake is one line."""
+    """Parses flags as absl does, but reports a mistake in one line and exits with code 2."""
     try:
         rest = FLAGS(argv)
     except (flags.Error, *_CONFIG_ERRORS) as error:
@@ -84,7 +84,7 @@ def parse_flags(argv: list[str]) -> list[str]:
         text = cause.args[0] if isinstance(cause, KeyError) else cause
         _exit_with(f"{' '.join(str(text).split())[:300]} (see {_program()} --help)")
     if FLAGS["verbosity"].using_default_value:
-        logging.set_verbosity(logging.WARNING)  # The libraries' chatter: --verbosity=0 shows it.
+        logging.set_verbosity(logging.WARNING)  # --verbosity=0 shows the libraries' messages.
     return rest
 
 
@@ -139,7 +139,7 @@ def _exit_with(message: str) -> NoReturn:
 
 
 def _program() -> str:
-    """What the user typed: 'python main.py', or the name of the installed script."""
+    """The program as the user typed it: 'python main.py', or the name of the installed script."""
     name = os.path.basename(sys.argv[0])
     return f"python {name}" if name.endswith(".py") else name
 
@@ -153,6 +153,6 @@ def run() -> None:
 
 
 def run_installed() -> None:
-    """The script that pip installs: `run`, and modules in the working folder are found."""
+    """Runs the command of the installed script, with the working folder on the module path."""
     sys.path.insert(0, os.getcwd())
     run()

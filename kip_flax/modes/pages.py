@@ -1,7 +1,7 @@
 """Self-contained HTML pages: templates, and the filters that they use.
 
-A package keeps its templates in its folder `templates`; those beside this file are for all: the
-frame of a page, its style sheet (`base.css`) and parts such as a table. Values are escaped.
+A package keeps its templates in its folder `templates`. All packages share those beside this file:
+the frame of a page, its style sheet (`base.css`) and parts such as a table. Values are escaped.
 """
 
 import base64
@@ -18,10 +18,10 @@ MINUS, TIMES, NONE = "\N{MINUS SIGN}", "\N{MULTIPLICATION SIGN}", "\N{EN DASH}"
 
 
 def render(package: str, template: str, **values: Any) -> str:
-    """Fills in a template of `package`.
+    """The text of a template of `package`, filled in with `values`.
 
     Raises:
-        jinja2.UndefinedError: the template uses a name that `values` do not give.
+        jinja2.UndefinedError: the template uses a name that is not in `values`.
     """
     return _environment(package).get_template(template).render(**values)
 
@@ -54,12 +54,12 @@ def _environment(package: str) -> Environment:
 
 
 def percent(share: float) -> str:
-    """0.9387 -> '93.87 %', held together by a no-break space."""
+    """0.9387 -> '93.87 %', with a no-break space."""
     return f"{100 * share:.2f}\N{NO-BREAK SPACE}%"
 
 
 def points(share: float) -> str:
-    """A difference of shares: '+35.4 points'."""
+    """0.354, a difference of shares -> '+35.4 points'."""
     return f"{100 * share:+.1f} points".replace("-", MINUS)
 
 
@@ -90,7 +90,7 @@ def nouns(noun: str) -> str:
 
 
 def scientific(value: float) -> tuple[str, str]:
-    """Three or four digits, and the power of ten that a large or a small value has, or ''."""
+    """Three or four digits, and the exponent of ten of a very large or small value, or ''."""
     if math.isinf(value):
         return "\N{INFINITY}", ""
     if value and not 1e-3 <= abs(value) < 1e5:
@@ -100,7 +100,7 @@ def scientific(value: float) -> tuple[str, str]:
 
 
 def shortened(text: str, most: int) -> str:
-    """The text, or as much of it as `most` characters hold with an ellipsis at the end."""
+    """The text, cut to `most` characters, the last of them an ellipsis, if it is longer."""
     return text if len(text) <= most else text[: most - 1] + "…"
 
 

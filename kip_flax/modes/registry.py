@@ -13,13 +13,13 @@ class Command:
     """One command, checked.
 
     Attributes:
-        config: a valid configuration; None where the mode does without and none is given.
+        config: a valid configuration; None if the mode needs none and none is given.
         workdir: folder of `--workdir`, or several with commas between them; "" if not given.
         distilled: file of `--distilled`; "" if not given.
         compare: folders and files of `--compare`.
-        layout: whose layout the file of `--distilled` has.
+        layout: layout of the file of `--distilled`, see `export.layouts`; or 'auto'.
         network, pictures: folders of `--network` and `--pictures`; "" if not given.
-        console: what the mode says goes there.
+        console: prints the mode's output.
     """
 
     config: ConfigDict
@@ -37,12 +37,12 @@ class Mode:
     """A mode's name, its needs, and its function.
 
     Attributes:
-        name: as `--mode` names it.
+        name: its name in `--mode`.
         needs: flags that the command must have, such as ("distilled", "workdir").
-        run: does what the command says.
-        wants_config: False: it needs no configuration, or finds it in the workdir.
-        one_process: False: several processes may share the work.
-        uses_devices: False: it computes nothing, and JAX is not set up.
+        run: carries out the command.
+        wants_config: False if it needs no configuration, or finds one in the workdir.
+        one_process: False if several processes may share the work.
+        uses_devices: False if it computes nothing; JAX is then not set up.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""Finite networks: built from descriptions, the published ones, their training and kernel."""
+"""Finite networks, from descriptions or as published: their training and tangent kernels."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""The description of a network -> a finite network of any width, as a Flax nnx module.
+"""Finite networks of any width from their descriptions, as Flax nnx modules.
 
-The infinite-width limit of these modules is what `kernels` computes: weights and biases are drawn
-as neural_tangents does it, in the same two parameterisations (Sohl-Dickstein et al. 2020, arXiv
-2001.07301). The networks that others evaluate on are in `zoo`.
+`kernels` computes the infinite-width limit of these modules: weights and biases are drawn as in
+neural_tangents, in the same two parameterisations (Sohl-Dickstein et al. 2020, arXiv 2001.07301).
+The networks that others evaluate on are in `zoo`.
 """
 
 import functools
@@ -19,7 +19,7 @@ from kip_flax import architectures as arch
 from kip_flax.networks import layers
 
 Make = Callable[[nnx.Rngs], nnx.Sequential]
-Tree = Any  # Of arrays.
+Tree = Any  # A pytree of arrays.
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Weights:
     Attributes:
         w_std, b_std: as in `kernels.KernelOptions`, for every layer.
         parameterization: 'standard' draws weights of variance w_std^2 / fan-in and biases of
-            variance b_std^2; 'ntk' draws all of variance 1 and multiplies in the forward pass.
+            variance b_std^2; 'ntk' draws both of variance 1 and scales them in the forward pass.
     """
 
     w_std: float = 2**0.5
@@ -50,11 +50,11 @@ class Blocks(TypedDict, total=False):
     """Parts of a finite network that an infinitely wide one lacks.
 
     Attributes:
-        normalization: one of `NORMALIZATIONS`, before every convolution but the first, where FRePo
-            has it (Zhou, Nezhadarya, Ba, NeurIPS 2022): 'none', 'batch' (momentum 0.1) or
+        normalization: one of `NORMALIZATIONS`, placed before every convolution but the first, as in
+            FRePo (Zhou, Nezhadarya, Ba, NeurIPS 2022): 'none', 'batch' (momentum 0.1) or
             'instance'. Default 'none'.
-        growth: what every average pooling multiplies the channels of later layers by; 2 makes
-            128, 256, 512 of 128. Default 1.
+        growth: factor by which every average pooling multiplies the channels of later layers; with
+            2, 128 becomes 128, 256, 512. Default 1.
     """
 
     normalization: str
@@ -83,9 +83,9 @@ def make_network(
         spec: description, from `architectures`.
         image_shape: (H, W, C).
         num_classes: outputs of the last dense layer.
-        rngs: the random numbers of the weights.
-        width: channels or units of every layer before the last.
-        weights: how they are drawn.
+        rngs: random numbers for the weights.
+        width: channels or units of the hidden layers; with growth, of the first ones.
+        weights: how weights and biases are drawn.
         blocks: normalisation and growth, see `Blocks`.
 
     Raises:
@@ -127,10 +127,10 @@ class Functions:
 
     Attributes:
         init: key -> (parameters, other), trees of float32 arrays.
-        apply: (parameters, other, images) -> outputs (n, num_classes), as in evaluation.
-        apply_train: the same -> (outputs, other), as in training: normalisation over the batch.
-        features: (parameters, other, images) -> (n, F), what enters the last dense layer, flattened
-            and as in evaluation.
+        apply: (parameters, other, images) -> outputs (n, num_classes), in evaluation mode.
+        apply_train: the same -> (outputs, other), in training mode: normalised over the batch.
+        features: (parameters, other, images) -> (n, F), the flattened input of the last dense
+            layer, in evaluation mode.
     """
 
     init: Callable[[jax.Array], tuple[Tree, Tree]]
@@ -140,7 +140,7 @@ class Functions:
 
 
 def functions(make: Make) -> Functions:
-    """The pure functions of the networks that `make` makes; all are of one structure."""
+    """The pure functions of the networks that `make` makes, which all have one structure."""
     abstract = nnx.eval_shape(lambda: make(nnx.Rngs(0)))
     abstract.eval()
     evaluating = nnx.split(abstract, nnx.Param, ...)[0]
@@ -154,7 +154,7 @@ def functions(make: Make) -> Functions:
         return nnx.merge(evaluating, params, other)(images)
 
     def apply_train(params: Tree, other: Tree, images: jax.Array) -> tuple[jax.Array, Tree]:
-        module = nnx.merge(training, params, other, copy=True)  # It changes `other`.
+        module = nnx.merge(training, params, other, copy=True)  # The call changes `other`.
         outputs = module(images)
         return outputs, nnx.state(module, nnx.Not(nnx.Param))
 
@@ -175,6 +175,6 @@ def _before_readout(module: nnx.Sequential) -> list[Callable[[jax.Array], jax.Ar
 
 
 def num_parameters(make: Make) -> int:
-    """How many numbers the networks that `make` makes learn."""
+    """The number of trainable parameters of a network that `make` makes."""
     params = nnx.state(nnx.eval_shape(lambda: make(nnx.Rngs(0))), nnx.Param)
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))

@@ -1,10 +1,10 @@
-"""Accuracies of networks that were trained on a set: rows of figures, and their words.
+"""Accuracies of networks that were trained on a set: rows of numbers, and their texts.
 
 A row has `network` (its name), `on` (the images that it is tested on: `VALIDATION`, `HELD_OUT` or
-`TEST`), `accuracies` (0 to 1) of the seeds with their `mean` and `std` (n - 1; None of a single
-one), the `learning_rate` (in units of the largest where the recipe takes those) and `l2` that were
-chosen, the `recipe` in words and the `width` (None of a network of the zoo, which has its own).
-Where the training diverged there are no accuracies.
+`TEST`), `accuracies` (0 to 1) of the seeds with their `mean` and `std` (n - 1; None for a single
+seed), the chosen `learning_rate` (in units of the largest one if the recipe uses them) and `l2`,
+the `recipe` in words and the `width` (None for a network of the zoo, which has its own). If the
+training diverged, `accuracies` is empty.
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ VALIDATION, HELD_OUT, TEST = "validation", "held_out", "test"
 
 
 def summary(accuracies: Sequence[float]) -> Row:
-    """`accuracies`, `mean` and `std` of the seeds; without accuracies the training diverged."""
+    """`accuracies`, `mean` and `std` of a row; `accuracies` is empty if the training diverged."""
     several = len(accuracies) > 1
     return {
         "accuracies": list(accuracies),
@@ -27,29 +27,29 @@ def summary(accuracies: Sequence[float]) -> Row:
 
 
 def words(on: str) -> str:
-    """'held-out images': what `on` of a row stands for."""
+    """The images that `on` of a row names, in words: 'held-out images'."""
     return f"{on.replace('_', '-')} images"
 
 
 def watched_rows(rows: Sequence[Row]) -> list[Row]:
-    """Of the rows of an evaluation those by which a set is watched, and may be chosen."""
+    """The rows by which a set is watched and may be chosen: all but those on test images."""
     return [row for row in rows if row["on"] != TEST]
 
 
 def outcome(rows: Sequence[Row]) -> list[Row]:
-    """Of the rows of an evaluation one a network: on the test images, if it has read them."""
+    """One row per network of an evaluation: the one on the test images, if there is one."""
     by_name = {row["network"]: row for row in sorted(rows, key=lambda row: row["on"] == TEST)}
     return list(by_name.values())
 
 
 def trained(row: Row) -> str:
-    """'2 x convnet_plain:3, width 128'."""
+    """The networks of a row: '2 x convnet_plain:3, width 128'."""
     width = f", width {row['width']}" if row["width"] is not None else ""
     return f"{len(row['accuracies'])} x {row['network']}{width}"
 
 
 def spread(row: Row) -> str:
-    """'40.12 ± 0.50 %'."""
+    """The accuracy of a row: '40.12 ± 0.50 %', or 'diverged'."""
     if row["mean"] is None:
         return "diverged"
     deviation = f" ± {100 * row['std']:.2f}" if row["std"] is not None else ""
@@ -57,7 +57,7 @@ def spread(row: Row) -> str:
 
 
 def sentence(row: Row) -> str:
-    """'40.12 ± 0.50 % of test images (5 x convnet_plain:3, width 128)'."""
+    """A row in words: '40.12 ± 0.50 % of test images (5 x convnet_plain:3, width 128)'."""
     if row["mean"] is None:
         return f"{row['network']} diverged"
     return f"{spread(row)} of {words(row['on'])} ({trained(row)})"

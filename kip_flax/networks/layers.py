@@ -1,9 +1,9 @@
 """Layers of finite networks, as Flax nnx modules and plain functions of images (n, H, W, C).
 
-On a CPU convolutions are sums of matrix products, one for each place in the window. In a compiled
-loop that is 30 times faster than XLA's convolution with its gradient (two cores, jax 0.10.2), and
-it stays a matrix product when the weights of several networks are stacked by `jax.vmap`. Elsewhere
-convolutions are XLA's.
+On a CPU a convolution is a sum of matrix products, one for each place in the window, or a single
+product where that is faster. In a compiled loop that is 30 times faster than XLA's convolution with
+its gradient (two cores, jax 0.10.2), and it stays a matrix product when the weights of several
+networks are stacked by `jax.vmap`. Elsewhere XLA's convolution is used.
 """
 
 import jax
@@ -12,7 +12,7 @@ from flax import nnx
 
 _EPSILON = 1e-5
 _FEW_CHANNELS = 16
-_CACHED = 3_000_000  # Numbers.
+_CACHED = 3_000_000  # Numbers that fit a CPU's cache.
 
 
 class Affine(nnx.Module):
@@ -20,8 +20,8 @@ class Affine(nnx.Module):
 
     Args:
         kernel: (in, out), or (size, size, in, out).
-        bias: (out,), or None for a layer without.
-        kernel_scale, bias_scale: what they are multiplied by: 1 but in the NTK parameterisation.
+        bias: (out,), or None for a layer without one.
+        kernel_scale, bias_scale: factors of kernel and bias: 1 except in the NTK parameterisation.
         stride, padding: of a convolution, see `convolve`.
     """
 
@@ -42,22 +42,22 @@ class Affine(nnx.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         kernel = self.kernel[...]
         y = x @ kernel if kernel.ndim == 2 else convolve(x, kernel, self.stride, self.padding)
-        y = self.kernel_scale * y  # Smaller than the weights.
+        y = self.kernel_scale * y  # The same as scaling the kernel.
         return y if self.bias is None else y + self.bias_scale * self.bias[...]
 
 
 def convolve(
     x: jax.Array, kernel: jax.Array, stride: int = 1, padding: int | None = None
 ) -> jax.Array:
-    """Cross-correlation of x (n, H, W, in) with kernel (size, size, in, out), zero padding.
+    """Cross-correlation (n, H', W', out) of x (n, H, W, in) with kernel (size, size, in, out).
 
-    `padding` zeros go on every side. None is 'SAME', as Flax and neural_tangents pad:
-    ceil(H / stride) rows come out, and the last row gets the odd zero.
+    `padding` zeros are added on every side. None pads like 'SAME' in Flax and neural_tangents:
+    H' = ceil(H / stride), and an odd zero goes to the end.
     """
     size, _, channels, out = kernel.shape
     pads = [_padding(side, size, stride, padding) for side in x.shape[1:3]]
     if jax.default_backend() != "cpu":
-        common = jnp.result_type(x, kernel)  # A matrix product finds it by itself.
+        common = jnp.result_type(x, kernel)  # Matrix products promote types; this does not.
         x, kernel = x.astype(common), kernel.astype(common)
         return jax.lax.conv_general_dilated(
             x, kernel, (stride, stride), pads, dimension_numbers=("NHWC", "HWIO", "NHWC")
@@ -69,7 +69,7 @@ def convolve(
         for i in range(size)
         for j in range(size)
     ]
-    # A product over few channels would write more than it computes; in a cache one product is best.
+    # With few channels, products by place are bound by writing; in a cache one product is fastest.
     if channels < _FEW_CHANNELS or size**2 * x.size <= _CACHED:
         return jnp.concatenate(places, axis=-1) @ kernel.reshape(-1, out)
     weights = kernel.reshape(-1, channels, out)
@@ -80,14 +80,14 @@ def convolve(
 
 
 def instance_norm(channels: int, rngs: nnx.Rngs) -> nnx.InstanceNorm:
-    """Every channel of every image to mean 0 and variance 1, then scale and shift."""
+    """A layer that normalises every image by channel (mean 0, variance 1), scales and shifts it."""
     return nnx.InstanceNorm(channels, epsilon=_EPSILON, rngs=rngs)
 
 
 def batch_norm(channels: int, rngs: nnx.Rngs, momentum: float = 0.9) -> nnx.BatchNorm:
-    """Every channel of a batch to mean 0 and variance 1, then scale and shift.
+    """A layer that normalises a batch by channel (mean 0, variance 1), scales and shifts it.
 
-    In evaluation by running averages, of which a batch leaves the share `momentum`.
+    Evaluation uses running averages, of which each batch keeps the share `momentum`.
     """
     return nnx.BatchNorm(channels, epsilon=_EPSILON, momentum=momentum, rngs=rngs)
 
@@ -108,7 +108,7 @@ def global_avg_pool(x: jax.Array) -> jax.Array:
 
 
 def flatten(x: jax.Array) -> jax.Array:
-    """(n, ...) -> (n, all)."""
+    """One vector per image: (n, ...) -> (n, all)."""
     return x.reshape(len(x), -1)
 
 

@@ -12,7 +12,7 @@ from kip_flax.runtime.errors import UserError
 if TYPE_CHECKING:  # Flax's modules take a second to load.
     from kip_flax.networks.build import Blocks, Make, Weights
 
-KRR = "krr"  # Stands among the networks for kernel ridge regression.
+KRR = "krr"  # The name of kernel ridge regression among the networks.
 
 
 @dataclass(frozen=True)
@@ -20,10 +20,10 @@ class Described:
     """How finite networks are built from descriptions; those of the zoo have settings of their own.
 
     Attributes:
-        architecture, depth: of the description that 'kernel' stands for.
+        architecture, depth: of the description that the name 'kernel' refers to.
         width: channels or units of the first layers.
         weights: how they are drawn.
-        blocks: normalisation and growth; None for those of `make_network` by default.
+        blocks: normalisation and growth; None for the defaults of `make_network`.
     """
 
     architecture: str
@@ -39,10 +39,10 @@ def is_kernel(name: str) -> bool:
 
 
 def spec_of(name: str, architecture: str, depth: int) -> architectures.Spec | None:
-    """The description that a name in `transfer.networks` stands for; None for one without.
+    """The description of a network named in `transfer.networks`; None if it has none.
 
-    'kernel' is the kernel's own (`architecture`, `depth`), 'convnet:3' any other. Those of the zoo
-    have none, nor have 'krr' and 'krr:fc:1', which are no networks.
+    'kernel' has the kernel's own (`architecture`, `depth`), 'convnet:3' any other. Networks of the
+    zoo have none, nor do 'krr' and 'krr:fc:1', which are not networks.
 
     Raises:
         UserError: there is no such network.
@@ -76,7 +76,7 @@ def spec_of(name: str, architecture: str, depth: int) -> architectures.Spec | No
 
 
 def maker(name: str, image_shape: tuple[int, int, int], classes: int, like: Described) -> Make:
-    """What makes the network `name` for images (H, W, C).
+    """A function that makes the network `name` for images (H, W, C).
 
     Raises:
         UserError: there is no such network, or the images are too small for it.
@@ -91,7 +91,7 @@ def maker(name: str, image_shape: tuple[int, int, int], classes: int, like: Desc
             build.make_network, spec, image_shape, classes, **like.blocks or {}
         )
         make = functools.partial(made, width=like.width, weights=like.weights)
-    build.num_parameters(make)  # Refuses what does not fit.
+    build.num_parameters(make)  # Raises UserError if the images are too small.
     return make
 
 

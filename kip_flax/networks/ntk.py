@@ -1,4 +1,4 @@
-"""Tangent kernel of a finite network, and the learning rate that it bears."""
+"""The tangent kernel of a finite network, and the largest learning rate that it allows."""
 
 from collections.abc import Callable
 
@@ -10,7 +10,7 @@ from kip_flax.runtime.precision import product
 
 Outputs = Callable[[Tree, jax.Array], jax.Array]
 
-_TOLERANCE = 1e-4  # Of the largest eigenvalue, relative.
+_TOLERANCE = 1e-4  # Relative change of the eigenvalue at which iterations end.
 _MAX_ITERATIONS = 200
 
 
@@ -19,7 +19,7 @@ def ntk(outputs: Outputs, params: Tree, x1: jax.Array, x2: jax.Array) -> jax.Arr
 
     Args:
         outputs: (params, images (n, H, W, C)) -> (n,).
-        params: at which the gradients are taken; all of them are held, n1 + n2 times the size.
+        params: where the gradients are taken; all n1 + n2 gradients are held in memory at once.
         x1, x2: images (n1, H, W, C), (n2, H, W, C).
     """
     g1, g2 = (jax.tree.leaves(jax.jacrev(outputs)(params, x)) for x in (x1, x2))
@@ -32,9 +32,9 @@ def ntk(outputs: Outputs, params: Tree, x1: jax.Array, x2: jax.Array) -> jax.Arr
 def max_eigenvalue(outputs: Outputs, params: Tree, x: jax.Array) -> jax.Array:
     """Largest eigenvalue of `ntk(outputs, params, x, x)`, without forming gradients or kernel.
 
-    Power iteration, each step of which is one product with the Jacobian's transpose and one with
-    the Jacobian, until the eigenvalue changes by less than 1e-4 of itself. It starts from equal
-    entries: tangent kernels of ReLU networks with biases are positive, and so is their first
+    Each step of the power iteration multiplies by the Jacobian's transpose and by the Jacobian. It
+    ends when the eigenvalue changes by less than 1e-4 of itself, or after 200 steps. It starts from
+    equal entries: tangent kernels of ReLU networks with biases are positive, and so is their first
     eigenvector.
     """
     values, pull = jax.vjp(lambda p: outputs(p, x), params)
@@ -64,8 +64,8 @@ def max_learning_rate(
 ) -> jax.Array:
     """Largest learning rate at which gradient descent on the squared error still contracts.
 
-    That of `neural_tangents.predict.max_learning_rate`, 2 (1 + momentum) n C / lambda, for the loss
-    `0.5 * mean((f(x) - y)^2)` over n inputs and C outputs, with lambda the largest eigenvalue of
+    It is 2 (1 + momentum) n C / lambda, as in `neural_tangents.predict.max_learning_rate`, for the
+    loss `0.5 * mean((f(x) - y)^2)` over n inputs and C outputs. lambda is the largest eigenvalue of
     the empirical tangent kernel of the sum of the outputs over sqrt(C): the estimate of Nguyen et
     al. (NeurIPS 2021), who take 50 inputs and a momentum of 0 here while training with 0.9.
 

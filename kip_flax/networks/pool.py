@@ -1,4 +1,4 @@
-"""A pool of networks of all ages, each trained a step at a time and drawn anew after its life.
+"""A pool of networks of all ages, each trained step by step and redrawn at the end of its life.
 
 Source: Zhou, Nezhadarya, Ba, *Dataset Distillation using Neural Feature Regression* (NeurIPS 2022,
 arXiv 2206.00719), section 3.2.
@@ -19,7 +19,7 @@ Leaves = tuple[jax.Array, ...]
 
 
 class Network(NamedTuple):
-    """A network under training: parameters, running averages, the optimiser's state."""
+    """A network in training: its parameters, running averages and optimiser state."""
 
     params: Tree
     other: Tree
@@ -27,12 +27,12 @@ class Network(NamedTuple):
 
 
 class Pool(flax.struct.PyTreeNode):
-    """N networks.
+    """The state of N networks.
 
     Attributes:
         networks: the leaves of `Network`, each with a first axis of N.
-        ages: (N,) int32, steps that count towards the end of each life.
-        lives: (N,) int32, how often each was drawn anew.
+        ages: (N,) int32, steps of each present life; the first lives start at staggered ages.
+        lives: (N,) int32, how often each network was redrawn.
     """
 
     networks: Leaves
@@ -45,11 +45,11 @@ class Pooling:
     """How the networks of a pool are drawn and trained.
 
     Attributes:
-        net: their functions.
-        tx: the optimiser of each.
-        size: networks of the pool.
-        life: steps until a network is drawn anew.
-        key: of the weights: network i of life j has those of `key`, i and j.
+        net: the functions of a network.
+        tx: the optimiser of each network.
+        size: the number of networks.
+        life: steps until a network is redrawn.
+        key: of the weights, which follow from it, the network's number and the number of its life.
     """
 
     net: Functions
@@ -59,9 +59,9 @@ class Pooling:
     key: jax.Array
 
     def start(self) -> Pool:
-        """Untrained networks, which end their first lives one after the other."""
+        """Untrained networks whose first lives end one after the other."""
         numbers = jnp.arange(self.size, dtype=jnp.int32)
-        # One after the other: `vmap` would make other bits of the same keys.
+        # `map` draws one after the other; `vmap` would draw other bits from the same keys.
         networks = jax.lax.map(lambda i: self._leaves(self._drawn(i, 0)), numbers)
         return Pool(networks, numbers * (self.life // self.size), jnp.zeros_like(numbers))
 
@@ -70,7 +70,7 @@ class Pooling:
         return jax.tree.unflatten(self._structure(), [leaf[number] for leaf in pool.networks])
 
     def put(self, pool: Pool, number: jax.Array, network: Network, steps: int = 1) -> Pool:
-        """The pool with `network`, `steps` older, in the place of the one called `number`."""
+        """The pool with `network`, `steps` older, at `number`; redrawn if its life has ended."""
         ended = pool.ages[number] + steps >= self.life
         lives = pool.lives.at[number].add(ended)
         leaves = jax.lax.cond(
@@ -87,7 +87,7 @@ class Pooling:
     def updated(
         self, network: Network, gradient: Callable[[Network], tuple[Tree, Tree]]
     ) -> Network:
-        """`network` after a step; `gradient` returns that of its parameters and its averages."""
+        """`network` after a step; `gradient` returns that of the parameters, and new averages."""
         grads, other = gradient(network)
         updates, optimizer = self.tx.update(grads, network.optimizer, network.params)
         return Network(optax.apply_updates(network.params, updates), other, optimizer)

@@ -1,4 +1,4 @@
-"""What a trial records: its progress, what a training gave, and what trainings cost."""
+"""Records of a trial: its progress, the results of its trainings, and their cost."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -8,14 +8,15 @@ from kip_flax.networks.build import Tree
 
 @dataclass(frozen=True)
 class Measured:
-    """What one training gave.
+    """The result of one training.
 
     Attributes:
         rate, l2: the candidate.
         seed: of weights, batches and draw.
-        largest: the largest rate that its tangent kernel bears; None if it was not asked for.
-        choice: whether it was one of the short trainings by which is chosen.
-        accuracy: on the validation images of a choice, otherwise on the test images, 0 to 1; None
+        largest: the largest rate that its tangent kernel allows, the unit of `rate`; None if `rate`
+            is absolute.
+        choice: whether it was one of the short trainings that choose a candidate.
+        accuracy: 0 to 1, on the validation images if `choice`, otherwise on the test images; None
             if it diverged.
     """
 
@@ -34,12 +35,12 @@ class Measured:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a trial found.
+    """The result of a trial.
 
     Attributes:
         rate, l2: the candidate that was chosen.
-        trained: its trainings, by seed.
-        tried: the short trainings of all candidates; [] of a single one.
+        trained: its trainings, in the order of the seeds.
+        tried: the short trainings of all candidates; [] if there was only one candidate.
     """
 
     rate: float
@@ -55,11 +56,11 @@ class Outcome:
 
 @dataclass
 class Progress:
-    """The state of a trial: all that it needs to go on.
+    """The state of a trial: everything that it needs to resume.
 
     Attributes:
-        measured: trainings that are finished.
-        states, step: of the round at work, after so many steps; None: it has not begun.
+        measured: finished trainings.
+        states, step: states of the current round after `step` steps; None if it has not begun.
     """
 
     measured: list[Measured] = field(default_factory=list)
@@ -69,11 +70,11 @@ class Progress:
 
 @dataclass(frozen=True)
 class Trained:
-    """A network that a seed trained.
+    """The trained network of one seed.
 
     Attributes:
         seed: of weights and batches.
-        held_out, test: accuracies on the images that choices are made on, and on the test images.
+        held_out, test: accuracies (0 to 1) on the validation images and on the test images.
         weights: reads its weights from the device, see `train.weights_of`.
     """
 
@@ -85,12 +86,12 @@ class Trained:
 
 @dataclass(frozen=True)
 class Kept:
-    """The progress that a trial goes on from, and the functions that keep it.
+    """The progress from which a trial resumes, and the functions that receive its results.
 
     Attributes:
-        progress: where an earlier part of it ended, as `save` was given it.
-        save: is called now and then, and when told to stop, with where the trial is.
-        trained: is called with every network that a seed trained; None: nothing is.
+        progress: where an earlier part ended, as it was passed to `save`.
+        save: called with the progress now and then, and on a request to stop.
+        trained: called with the network of every seed that did not diverge; None: not called.
     """
 
     progress: Progress = field(default_factory=Progress)
@@ -100,13 +101,13 @@ class Kept:
 
 @dataclass(frozen=True)
 class Cost:
-    """Seconds that the trainings of a trial take, as timed; compiling is apart.
+    """Measured seconds of the trainings of a trial; compiling is separate.
 
     Attributes:
-        compiling: that finding it out took, most of it compiling, which is over then.
-        step: of a step, on all devices at once.
-        image: of an image that is evaluated, the same.
-        once: for all sets together: finding the largest rates that the tangent kernels bear.
+        compiling: spent on the measurement, mostly on compiling, which is not repeated.
+        step: for a training step, on all devices at once.
+        image: for an evaluated image, on all devices at once.
+        once: once for all sets: finding the largest rates that the tangent kernels allow.
     """
 
     compiling: float

@@ -1,7 +1,7 @@
 """How networks are trained on a set: whole recipes by name, and the fields of `transfer`.
 
-A field of a recipe that the configuration leaves at None is as the recipe says. Some follow from
-the set: the number of steps from how many images it has, augmentations from what they show.
+A field that the configuration leaves at None takes the value of the recipe. Some values depend on
+the set: the number of steps on its size, augmentations on what its images show.
 """
 
 import dataclasses
@@ -17,8 +17,8 @@ from kip_flax.networks import named
 from kip_flax.runtime.errors import UserError
 from kip_flax.runtime.fields import Section
 
-# Baselines of the same size: the images that a set began with, with their own labels or with solved
-# ones; random draws; coresets.
+# Baselines of the same size: the images from which a set started, with their own or with solved
+# labels; random draws; coresets.
 BASELINES = ("initial", "label_solve", "random", *coresets.CORESETS)
 RECIPES = ("auto", "kip", "dc", "frepo")
 OPTIMIZERS = ("sgd", "adam", "adabelief", "lamb")
@@ -33,24 +33,24 @@ class Recipe:
         labels: 'soft' or 'hard', see `train.training_labels`.
         optimizer: one of `OPTIMIZERS`.
         rates: learning rates, of which one is chosen.
-        relative: the rates are in units of the largest that the network's tangent kernel bears.
-        l2s: each times half the squared norm of the parameters may be added to the loss; with
-            every rate it is a candidate.
-        num_steps: of one training.
+        relative: whether rates are in units of the largest that the tangent kernel allows.
+        l2s: factors of half the squared norm of the parameters in the loss; each pair of a rate and
+            an L2 is a candidate.
+        num_steps: steps of one training.
         batch_size: images of a step, drawn without replacement; all if there are no more.
         momentum: of 'sgd'.
-        schedule: 'cosine' falls to `end_rate` at the end, 'drop' to it at half of the steps.
-        warmup_steps: in which the rate grows from 0, linearly; the schedule begins after them.
-        end_rate: share of the rate, 0 to 1.
-        average: decay of the exponential mean of the weights, by which the network is judged
-            (debiased); 0: none, the last weights.
-        label_scale: labels are multiplied by it.
-        centred: what learns is f - f0, the outputs less those of the initial network.
-        scale_inputs: images are divided by the deviation of the real ones.
+        schedule: 'cosine' falls to `end_rate` at the end, 'drop' falls to it at half of the steps.
+        warmup_steps: steps of linear growth of the rate from 0, before the schedule takes over.
+        end_rate: share of the rate that is left at the end, 0 to 1.
+        average: decay of the exponential mean of the weights (debiased), which is tested; 0: the
+            last weights are tested.
+        label_scale: factor of the labels.
+        centred: whether to train f - f0, the outputs minus those of the initial network.
+        scale_inputs: whether to divide images by the standard deviation of the real ones.
         augments: names from `augment`, applied to every batch.
         augment_draw: 'all' of them, or 'one', drawn for every batch (see `augment.one_of`).
-        choice_steps: steps of a training by which a candidate is chosen.
-        width: channels or units of a layer of the networks that are described.
+        choice_steps: steps of the short trainings that choose a candidate.
+        width: channels or units of a layer of networks built from descriptions.
     """
 
     loss: str
@@ -95,7 +95,7 @@ class Recipe:
         )
 
     def choosing(self) -> "Recipe":
-        """The recipe of the short trainings that a candidate is chosen by."""
+        """The recipe of the short trainings that choose a candidate."""
         steps = min(self.choice_steps, self.num_steps)
         warmup = self.warmup_steps * steps // self.num_steps
         return dataclasses.replace(self, num_steps=steps, warmup_steps=warmup)
@@ -115,11 +115,11 @@ def make(
         size: images of the set.
         channels: of an image.
         mirrorable: whether images may be flipped, see `data.Dataset`.
-        changes: fields of `transfer` by their names there, such as `learning_rate`, that take the
-            place of the recipe's; None and other names change nothing.
+        changes: fields of `transfer` by their names there, such as `learning_rate`, that replace
+            those of the recipe; None and other names change nothing.
 
     Raises:
-        UserError: two of them do not go together.
+        UserError: two fields contradict each other.
     """
     given = {k: v for k, v in (changes or {}).items() if v is not None}
     if "learning_rate" in given and "lr_factor" in given:
@@ -174,9 +174,9 @@ def _check_recipe(recipe: Recipe) -> None:
 
 
 def resolved(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """What the fields of a recipe stand for, by dotted name; where the size decides, at several.
+    """The recipe that `fields` lead to, by dotted name; a list of values where the size decides.
 
-    Configurations that train alike give the same, however they say it.
+    Configurations that train alike have the same result, however they are written.
 
     Args:
         fields: of `transfer`, by their names there.
@@ -189,7 +189,7 @@ def resolved(fields: Mapping[str, Any]) -> dict[str, Any]:
     settled["lr_factor" if settled.pop("relative") else "learning_rate"] = settled.pop("rates")
     settled["l2"] = settled.pop("l2s")
     settled["augment"] = settled.pop("augments")
-    if fields["augment"] is None:  # The data decide, which are compared elsewhere.
+    if fields["augment"] is None:  # The data decide; they are compared elsewhere.
         settled["augment"] = f"as {fields['recipe']} says"
     if len(by_size[0].candidates) == 1:
         del settled["choice_steps"]
@@ -197,7 +197,7 @@ def resolved(fields: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _auto(size: int, channels: int, mirrorable: bool) -> Recipe:
-    """Found on held-out training images of CIFAR-10 and MNIST, see docs/what-was-tried.md."""
+    """Chosen on held-out training images of CIFAR-10 and MNIST, see docs/what-was-tried.md."""
     return Recipe(
         loss="mse",
         labels="soft",
@@ -252,7 +252,7 @@ def _dc(size: int, channels: int, mirrorable: bool) -> Recipe:
 def _frepo(size: int, channels: int, mirrorable: bool) -> Recipe:
     """Zhou et al., NeurIPS 2022: the evaluation in their published code.
 
-    Their loss is a sum over classes; with Adam, which divides by it, the mean trains alike.
+    Their loss is a sum over classes. The mean trains alike, as Adam ignores the scale of the loss.
     """
     names = ("flip", "color", "crop", "rotate", "shift", "cutout")
     return Recipe(
@@ -272,7 +272,7 @@ def _frepo(size: int, channels: int, mirrorable: bool) -> Recipe:
 
 
 _RECIPES = {"auto": _auto, "kip": _kip, "dc": _dc, "frepo": _frepo}
-# Steps by the number of images.
+# Pairs: number of images, number of steps.
 _FREPO_STEPS = ((10, 1000), (100, 2000), (500, 5000), (1000, 10_000), (5000, 40_000))
 
 
@@ -281,7 +281,7 @@ def _without_flip(names: tuple[str, ...], mirrorable: bool) -> tuple[str, ...]:
 
 
 def _between(points: tuple[tuple[int, int], ...], size: int) -> int:
-    """Linear between the points, both in logarithms; constant beyond them."""
+    """Interpolation between `points`, linear in both logarithms; constant beyond them."""
     if size <= points[0][0]:
         return points[0][1]
     for (n1, v1), (n2, v2) in itertools.pairwise(points):
@@ -332,7 +332,7 @@ def _number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-# Fields of a recipe: None is as the recipe says.
+# Fields of `transfer` that replace those of the recipe unless they are None.
 OF_RECIPES: dict[str, type] = {
     "width": int,
     "loss": str,

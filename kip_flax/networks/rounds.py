@@ -1,6 +1,6 @@
 """The trainings of a set in rounds: side by side, one on each device, in parts of a few seconds.
 
-After a part the rounds can be saved, and told to stop; they go on from there to the same bits.
+After each part the rounds can be saved and stopped; they resume from there with the same bits.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ if TYPE_CHECKING:
     from kip_flax.networks.trial import Trial
 
 PART = 3.0  # Seconds that a part of a training should take.
-_POWER_STEPS = 20  # Steps of a training that finding a largest rate takes, on as many images.
-_PROBE = 0.3  # Seconds that are enough to tell what a step takes.
-_GROWTH = 4  # By which a part may be longer than the one before.
+_POWER_STEPS = 20  # The cost of finding a largest rate, in training steps on as many images.
+_PROBE = 0.3  # Seconds of repetition that measure a step well enough.
+_GROWTH = 4  # A part has at most this many times the steps of the one before.
 _SAVE_EVERY = 30.0  # Seconds.
-_SAVE_SHARE = 0.05  # Of the time that saving may take.
+_SAVE_SHARE = 0.05  # Largest share of the time spent on saving.
 
 
 @dataclass(frozen=True)
 class Job:
-    """One training."""
+    """One training: a candidate, a seed, and whether it serves to choose the candidate."""
 
     rate: float
     l2: float
@@ -45,7 +45,7 @@ class Job:
 
 
 class Saver:
-    """Saves now and then: not so often that saving takes much of the time."""
+    """Saves now and then, so rarely that saving takes little of the time."""
 
     def __init__(self, save: Callable[[Progress], None]):
         self._save, self._due = save, time.monotonic() + _SAVE_EVERY
@@ -62,7 +62,7 @@ class Saver:
 
 
 class Pace:
-    """Seconds of a step, and how many steps make a part."""
+    """The seconds of a step, and the number of steps in the next part."""
 
     def __init__(self, most: int | None):
         self._most, self._size, self.seconds = most, 1, float("nan")
@@ -99,9 +99,9 @@ class Rounds:
         self.rounds_left = 0
 
     def do(self, jobs: list[Job]) -> list[Measured]:
-        """The results of the jobs; measured ones are not trained again.
+        """The results of the jobs; those that were measured already are not trained again.
 
-        Where a seed diverged the seeds after it are left out.
+        Once a seed has diverged, later rounds of seeds are left out.
         """
         size = self.trial.mesh.size
         total = math.ceil(len(jobs) / size)
@@ -137,7 +137,7 @@ class Rounds:
         return Cost(time.monotonic() - began, step, batch / labels.shape[1], once)
 
     def _timed(self, label: str, repeat: Callable[[int], Any], most: int) -> float:
-        """Seconds of one of the things that `repeat` does n times, at most so many."""
+        """Seconds of one repetition, where `repeat(n)` does n of them and n is at most `most`."""
         self._wait(label, lambda: repeat(1))
         number, seconds = 1, 0.0
         while True:
@@ -178,7 +178,7 @@ class Rounds:
     def _hand_over(
         self, jobs: list[Job], states: Tree, test: list[float | None], label: str
     ) -> None:
-        """Gives every network that did not diverge to who asked for it."""
+        """Passes every network that did not diverge to `Kept.trained`."""
         assert self.trained is not None
         recipe = self.trial.recipe
         held_out = self._accuracies(states, recipe, True, f"{label}, on held-out images")
@@ -189,7 +189,7 @@ class Rounds:
                 self.trained(Trained(job.seed, found, tested, weights))
 
     def _filled(self, jobs: list[Job]) -> list[Job]:
-        """As many as there are devices: some are trained twice where there are fewer."""
+        """As many jobs as devices; if there are fewer jobs, some of them are repeated."""
         return [jobs[i % len(jobs)] for i in range(self.trial.mesh.size)]
 
     def _start(self, jobs: list[Job]) -> Tree:
@@ -210,7 +210,7 @@ class Rounds:
         return train.Trainings(self.trial.keys(1, seeds), *train.put_each(self.trial.mesh, arrays))
 
     def _largest(self, jobs: list[Job], states: Tree, label: str) -> list[float | None]:
-        """The largest rates that the networks bear, where the recipe asks for them."""
+        """The largest rates that the tangent kernels allow; None unless the recipe uses them."""
         trial, known = self.trial, self.trial.largest
         if not trial.recipe.relative:
             return [None] * len(jobs)
@@ -227,7 +227,7 @@ class Rounds:
     def _advance(
         self, states: Tree, trainings: train.Trainings, recipe: Recipe, label: str
     ) -> Tree:
-        """Trains to the last step, part by part; saves now and then, and when told to stop."""
+        """Trains to the last step, part by part; saves now and then, and on a request to stop."""
         advance, at, last = self.trial.trainer.advance, self.at, recipe.num_steps
         at.states = states
         while at.step < last:
@@ -267,7 +267,7 @@ class Rounds:
         return [None if np.isnan(right) else float(right / count) for right in total]
 
     def _evaluated(self, choice: bool) -> tuple[Any, Any, int]:
-        """Batches of the images that a training is judged on, and how many images they hold."""
+        """Batches of the images that a training is tested on, and the number of these images."""
         trial = self.trial
         part = trial.validation if choice else trial.test
         if choice not in self.evaluated:
@@ -276,7 +276,7 @@ class Rounds:
         return *self.evaluated[choice], len(part.labels)
 
     def _wait(self, what: str, compute: Callable[[], Any]) -> Any:
-        """See `Watch.wait`; where it stops the trial is saved as it was before."""
+        """The result of `Watch.wait`; if that stops, the progress before the call is saved."""
         try:
             return self.watch.wait(what, compute)
         except Stopped:
@@ -290,5 +290,5 @@ class Rounds:
         self.saver.now_and_then(self._held())
 
     def _held(self) -> Progress:
-        """The trial's progress, in the host's memory: devices may still be at work."""
+        """The trial's progress, with its states copied to the host's memory."""
         return dataclasses.replace(self.at, states=jax.device_get(self.at.states))

@@ -1,4 +1,4 @@
-"""A trained network in a folder: weights, description, preprocessing and class names, to be used.
+"""A trained network in a folder: weights, description, preprocessing and class names.
 
 network = kip_flax.networks.load("runs/mine_networks/network")
 names, scores = network.predict(pictures)[:2]
@@ -26,24 +26,24 @@ from kip_flax.runtime import files
 from kip_flax.runtime.batching import pad_rows
 from kip_flax.runtime.errors import UserError
 
-FORMAT = 1  # Of the file; a number for every change that older programs cannot read.
+FORMAT = 1  # Of the file; it grows with every change that older programs cannot read.
 FILE = "network.npz"
 _DESCRIPTION = "description"
 _WEIGHTS = "weights/"
 _PREPROCESS = "preprocess/"
-_BATCH = 100  # Images that a device sees at a time.
+_BATCH = 100  # Images per device at a time.
 
 Weights = tuple[tuple[Any, Any], ...]  # (parameters, running averages) of one network, or two.
 
 
 class Predictions(NamedTuple):
-    """What a network says of n pictures.
+    """The predictions of a network for n pictures.
 
     Attributes:
-        names: of the classes, (n,).
-        scores: (n, classes) float32, its outputs: the class with the largest is the one it names.
-            They are no probabilities.
-        classes: their numbers, (n,).
+        names: n names of the predicted classes.
+        scores: (n, classes) float32, the outputs, which are not probabilities; the class with the
+            largest one is predicted.
+        classes: (n,), numbers of the predicted classes.
     """
 
     names: list[str]
@@ -57,14 +57,14 @@ class TrainedNetwork:
 
     Attributes:
         name: as in `transfer.networks`.
-        like: how described networks are made.
+        like: how networks are built from descriptions.
         image_shape: (H, W, C) of the pictures.
         class_names: one for each class.
-        fitted: what pictures go through first.
-        scale: what they are multiplied by then.
-        weights: those of the network; where it was trained on outputs less those that it began
-            with, followed by those that it began with.
-        facts: how it came about, JSON values; 'held_out' is its accuracy on held-out images.
+        fitted: the preprocessing of the pictures.
+        scale: the factor of the preprocessed pictures.
+        weights: the weights that predict; if f - f0 was trained (see `Recipe.centred`), the initial
+            weights follow.
+        facts: how it was made, JSON values; 'held_out' is its accuracy on held-out images.
     """
 
     name: str
@@ -77,7 +77,7 @@ class TrainedNetwork:
     facts: dict[str, Any]
 
     def predict(self, pictures: np.ndarray) -> Predictions:
-        """What the network says of uint8 pictures (n, H, W, C); (n, H, W) if they are grey.
+        """The predictions for uint8 pictures (n, H, W, C), or (n, H, W) if they are grey.
 
         Raises:
             UserError: they are not uint8, or of another shape than the network was trained on.
@@ -89,7 +89,7 @@ class TrainedNetwork:
         for start in range(0, count, size):
             part = pictures[start : start + size]
             images = np.float32(self.scale) * preprocess.apply(self.fitted, part)
-            # Few pictures are a smaller batch; of many the last one is filled up.
+            # A few pictures make a smaller batch; of many, the last batch is padded.
             images = pad_rows(images, min(size, 8 * devices) if count < size else size)
             scores[start : start + len(part)] = np.asarray(self._outputs(images))[: len(part)]
         classes = scores.argmax(axis=1)
@@ -108,7 +108,7 @@ class TrainedNetwork:
 
     @functools.cached_property
     def _outputs(self) -> Any:
-        """A function from images, spread over the devices, to outputs."""
+        """A function from images to outputs, which spreads the images over the devices."""
         mesh = Mesh(np.array(jax.devices()), ("images",))
         weights = jax.device_put(self.weights, NamedSharding(mesh, P()))
         apply = build.functions(self._make()).apply
@@ -126,7 +126,11 @@ class TrainedNetwork:
 
 
 def save(folder: str | os.PathLike[str], network: TrainedNetwork) -> Path:
-    """Writes a network into a folder, whole or not at all, and returns the file."""
+    """Writes a network into a folder, whole or not at all, and returns the path of its file.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
     described = {
         "format": FORMAT,
         "name": network.name,
@@ -153,7 +157,7 @@ def load(folder: str | os.PathLike[str]) -> TrainedNetwork:
     """The network that `--mode=transfer` left in a folder.
 
     Raises:
-        UserError: there is none, it is damaged, or another version of the program wrote it.
+        UserError: there is no network, it is damaged, or another version of the program wrote it.
     """
     path = Path(folder).expanduser() / FILE
     if not path.is_file():
@@ -195,7 +199,7 @@ def _under(arrays: dict[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
 def _weights(
     path: Path, network: TrainedNetwork, leaves: dict[str, np.ndarray], networks: int
 ) -> Weights:
-    """The trees that leaves by their numbers belong to."""
+    """The trees of weights made of numbered leaves; UserError if these do not fit `network`."""
     init = build.functions(network._make()).init
     like = (jax.eval_shape(init, jax.random.key(0)),) * networks
     shapes = [leaf.shape for leaf in jax.tree.leaves(like)]

@@ -1,8 +1,8 @@
-"""Training of finite networks on a few images, one network on each device, any part at a time.
+"""Training of finite networks on a few images, one network on each device, in parts of any length.
 
-A training is a state, which `Trainer.advance` takes from one step to a later one. Everything random
-follows from the key and the number of the step, so where the parts end changes nothing. What a
-recipe says beside the steps is compiled: the number of steps, rates and L2 are arguments.
+`Trainer.advance` takes the state of a training from one step to a later one. All randomness follows
+from the key and the number of the step, so the result does not depend on where the parts end. The
+numbers of steps, the rate and L2 are arguments; the rest of a recipe is compiled in.
 """
 
 from collections.abc import Callable
@@ -30,10 +30,10 @@ class Trainings(NamedTuple):
 
     Attributes:
         keys: (R,), of batches and augmentations.
-        images: (R, n, H, W, C), what each is trained on.
-        labels: (R, n, classes).
-        rates: (R,), learning rates at their height.
-        l2s: (R,).
+        images: (R, n, H, W, C), preprocessed and scaled.
+        labels: (R, n, classes), see `training_labels`.
+        rates: (R,), absolute learning rates at their peak.
+        l2s: (R,), see `Recipe.l2s`.
     """
 
     keys: jax.Array
@@ -48,11 +48,11 @@ class Trainer:
     """Compiled functions of R trainings, R being the number of devices.
 
     Attributes:
-        start: keys (R,) -> states.
+        start: keys (R,) -> initial states.
         largest_rate: (states, images (n, H, W, C)) -> the largest learning rates (R,) of gradient
-            descent that the tangent kernels on these images bear.
+            descent that the tangent kernels on these images allow.
         advance: (states, trainings, recipe, first, last) -> the states after the steps `first` + 1
-            to `last`; of the recipe, its number of steps and of warm-up.
+            to `last`; only the recipe's `num_steps` and `warmup_steps` are read.
         count_right: (states, images (b, k, H, W, C), labels (b, k), first, last) -> right answers
             (R,) on the batches `first` to `last` - 1; NaN where the training diverged. Images with
             the label -1 do not count.
@@ -96,7 +96,7 @@ def make_trainer(net: Functions, recipe: Recipe, mesh: Mesh) -> Trainer:
             return product(weights, _LOSSES[recipe.loss](found, y)), after
 
         batch = (x, y, jnp.full(len(x), 1 / len(x), jnp.float32))
-        if jax.tree.leaves(state["other"]):  # It normalises over the batch.
+        if jax.tree.leaves(state["other"]):  # Batch normalisation needs the whole batch.
             return jax.grad(loss, has_aux=True)(state["params"], *batch)
         grads = batching.gradient_in_passes(lambda *a: loss(*a)[0], state["params"], *batch)
         return grads, state["other"]
@@ -163,15 +163,15 @@ def make_trainer(net: Functions, recipe: Recipe, mesh: Mesh) -> Trainer:
 
 
 def weights_of(recipe: Recipe, states: Tree, place: int) -> tuple[tuple[Tree, Tree], ...]:
-    """The weights by which one of the networks is tested, in the host's memory.
+    """The weights with which one of the networks is tested, in the host's memory.
 
     Args:
         recipe: how it was trained.
-        states: of all.
-        place: which of them.
+        states: of all networks.
+        place: index of the network.
 
     Returns:
-        Its parameters and running averages; if `recipe.centred`, also those that it began with.
+        Its parameters and running averages; if `recipe.centred`, also the initial ones.
     """
     used = states["average"] if recipe.average else (states["params"], states["other"])
     parts = [used, states["first"]] if recipe.centred else [used]
@@ -181,7 +181,7 @@ def weights_of(recipe: Recipe, states: Tree, place: int) -> tuple[tuple[Tree, Tr
 def share_of_rate(
     recipe: Recipe, step: ArrayLike, num_steps: ArrayLike, warmup: ArrayLike
 ) -> jax.Array:
-    """The rate of a step (from 0) as a share of its height, see `Recipe.schedule`; float32."""
+    """The rate of a step (from 0) as a share of its peak, see `Recipe.schedule`; float32."""
     step, num_steps, warmup = (jnp.asarray(v, jnp.float32) for v in (step, num_steps, warmup))
     done = (step - warmup) / (num_steps - warmup)
     if recipe.schedule == "drop":
@@ -192,17 +192,17 @@ def share_of_rate(
 
 
 def put_each(mesh: Mesh, tree: Tree) -> Tree:
-    """Arrays (R, ...), a row on each device."""
+    """Puts one row of the arrays (R, ...) on each device."""
     return jax.device_put(tree, NamedSharding(mesh, P(mesh.axis_names)))
 
 
 def put_all(mesh: Mesh, tree: Tree) -> Tree:
-    """Arrays, whole on each device."""
+    """Puts the whole arrays on each device."""
     return jax.device_put(tree, NamedSharding(mesh, P()))
 
 
 def _on_each_device(function: Callable, mesh: Mesh, shared: int) -> Callable:
-    """`function(own, *shared)`, compiled, with a row of all arrays in `own` on each device."""
+    """Compiles `function(own, *shared)` to run on each device with its row of `own`."""
 
     def of_device(own: Any, *rest: Any) -> Any:
         one = jax.tree.map(lambda leaf: leaf[0], own)
@@ -216,7 +216,7 @@ def _on_each_device(function: Callable, mesh: Mesh, shared: int) -> Callable:
 
 
 def _optimizer(recipe: Recipe) -> optax.GradientTransformation:
-    """With the rate 1, which every step multiplies."""
+    """The optimiser at a rate of 1; every step scales its updates."""
     if recipe.optimizer == "sgd":
         return optax.sgd(1.0, recipe.momentum)
     makers = {"adam": optax.adam, "adabelief": optax.adabelief, "lamb": optax.lamb}
@@ -224,7 +224,7 @@ def _optimizer(recipe: Recipe) -> optax.GradientTransformation:
 
 
 def _averaged(decay: float, mean: Tree, new: Tree, step: jax.Array) -> Tree:
-    """The exponential mean without its bias to the start: its weights sum to 1 at every step."""
+    """The debiased exponential mean: its weights sum to 1 at every step."""
     share = (1 - decay) / (1 - jnp.float32(decay) ** (step + 1).astype(jnp.float32))
     return jax.tree.map(lambda a, b: a + (share * (b - a)).astype(a.dtype), mean, new)
 
@@ -232,7 +232,7 @@ def _averaged(decay: float, mean: Tree, new: Tree, step: jax.Array) -> Tree:
 def batch(
     recipe: Recipe, images: jax.Array, labels: jax.Array, key: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """Images and labels of a step: a draw of the set if it is large, augmented."""
+    """Augmented images and labels of a step: a random draw if the set is larger than a batch."""
     draw_key, augment_key = jax.random.split(key)
     if len(images) > recipe.batch_size:
         rows = jax.random.permutation(draw_key, len(images))[: recipe.batch_size]
@@ -255,11 +255,11 @@ _LOSSES: dict[str, Callable[..., jax.Array]] = {
 
 
 def training_labels(labels: np.ndarray, recipe: Recipe) -> np.ndarray:
-    """What a network is trained on, from the labels (S, C) of a distilled set.
+    """The labels that a network is trained on, from the labels (S, C) of a distilled set.
 
-    'soft' keeps what was learned, 'hard' the largest entry alone. For 'mse' labels are centred
-    (one-hot minus 1/C), times `label_scale`; for 'cross_entropy' they are probabilities: soft
-    labels get the 1/C back, lose what is negative, and are divided by their sum.
+    'soft' keeps learned labels, 'hard' only their largest entry. For 'mse', labels are centred
+    (one-hot minus 1/C) and multiplied by `label_scale`. For 'cross_entropy' they are probabilities:
+    1/C is added to soft labels, negative entries become 0, and the sum is normalised to 1.
     """
     classes = labels.shape[1]
     mse = recipe.loss == "mse"
@@ -275,7 +275,7 @@ def training_labels(labels: np.ndarray, recipe: Recipe) -> np.ndarray:
 
 
 def batches(images: np.ndarray, labels: np.ndarray, most: int) -> tuple[np.ndarray, np.ndarray]:
-    """(b, k, ...) each, k at most `most`; what fills up the last batch has the label -1."""
+    """Batches (b, k, ...) of both, k at most `most`; the padding of the last has the label -1."""
     size = min(batching.images_per_pass(images.shape[1:], most), len(images))
     images, labels = batching.pad_rows(images, size), batching.pad_rows(labels, size, value=-1)
     return images.reshape(-1, size, *images.shape[1:]), labels.reshape(-1, size)

@@ -1,7 +1,7 @@
 """A trial of a set: networks are trained on it and tested on real images.
 
-Of several rates and L2 the best on held-out images is chosen first, by one network of few steps
-each. Then the seeds are trained with it (`rounds`).
+If there are several candidates (rate and L2), a short training of each chooses the best one on
+held-out images first. Then the seeds are trained with it (`rounds`).
 """
 
 import functools
@@ -31,19 +31,19 @@ class Trial:
     """A network and a recipe for sets of one shape; `run` tries a set.
 
     Attributes:
-        trainer: of the network, by the recipe.
-        recipe: how it is trained and chosen.
+        trainer: of the network, made for the recipe.
+        recipe: how networks are trained and candidates chosen.
         mesh: the devices; each trains a network.
-        validation: real images that choices are made on; the inputs' deviation and the largest
+        validation: real images on which choices are made; the inputs' deviation and the largest
             rates come from them too.
-        test: accuracies are measured on them.
+        test: real images on which accuracies are measured.
         key: of weights, batches and augmentations; those of a seed depend on its number alone.
-        seeds: networks that are trained on a set.
-        ntk_inputs: validation images that the largest rates are measured on.
-        eval_batch: images that one pass of the network evaluates, at most.
-        most_steps: of a part; None: as many as take `PART` seconds.
-        largest: by seed, the rates that were measured; may be shared by trials of the same network,
-            key and validation images.
+        seeds: number of networks that are trained on a set.
+        ntk_inputs: number of validation images on which the largest rates are measured.
+        eval_batch: largest number of images in one pass of the evaluation.
+        most_steps: largest number of steps in a part; None: as many as take `PART` seconds.
+        largest: measured largest rates by seed; may be shared by trials of the same network, key
+            and validation images.
     """
 
     trainer: train.Trainer
@@ -60,19 +60,19 @@ class Trial:
 
     @property
     def rounds(self) -> tuple[int, int]:
-        """Rounds of short trainings, and of those of the seeds."""
+        """The numbers of rounds of short trainings, and of rounds of seeds."""
         choices = len(self.recipe.candidates)
         choices = 0 if choices == 1 else choices
         return math.ceil(choices / self.mesh.size), math.ceil(self.seeds / self.mesh.size)
 
     @property
     def trainings(self) -> int:
-        """How many there are, short ones too."""
+        """The number of trainings, short ones included."""
         choices = len(self.recipe.candidates)
         return self.seeds + (0 if choices == 1 else choices)
 
     def seconds(self, cost: Cost) -> float:
-        """How long a set will take at such a cost, without what is done once."""
+        """Seconds that a set will take at `cost`, without `cost.once`."""
         choices, rounds = self.rounds
         short = choices * self.recipe.choosing().num_steps
         images = choices * len(self.validation.labels) + rounds * len(self.test.labels)
@@ -80,7 +80,7 @@ class Trial:
         return steps * cost.step + images * cost.image
 
     def seconds_to_hand_over(self, cost: Cost) -> float:
-        """How much longer it takes where `Kept.trained` asks for the networks of the seeds."""
+        """Seconds that a set takes in addition if `Kept.trained` asks for the networks."""
         return self.rounds[1] * len(self.validation.labels) * cost.image
 
     def run(
@@ -91,17 +91,19 @@ class Trial:
         what: str = "training",
         kept: Kept | None = None,
     ) -> Outcome:
-        """Tries a set.
+        """Trains networks on a set and tests them.
+
+        If a seed diverges with the best candidate, the next best one is taken.
 
         Args:
-            images: (D, n, H, W, C): D draws of it, which the seeds take in turn.
+            images: (D, n, H, W, C), preprocessed: D draws of the set, which the seeds take in turn.
             labels: (D, n, classes), centred.
-            watch: reports progress and stops it.
+            watch: reports progress and stops the trial.
             what: names the trial in lines of progress.
-            kept: keeps it; None: nothing does, and it begins anew.
+            kept: earlier progress, and where to save; None: a fresh start, nothing is saved.
 
         Raises:
-            Stopped: told to stop; where the trial is has been saved.
+            Stopped: a signal asked to stop; the progress has been saved.
             Diverged: the training diverged with every candidate.
         """
         work = Rounds(self, (images, labels), watch, what, kept or Kept())
@@ -121,7 +123,11 @@ class Trial:
         raise Diverged(what)
 
     def probe(self, images: np.ndarray, labels: np.ndarray, watch: Watch, what: str) -> Cost:
-        """Times a few steps on a set like that of `run`, which compiles what it needs."""
+        """Times a few steps on a set like that of `run`, and so compiles training and evaluation.
+
+        Raises:
+            Stopped: a signal asked to stop.
+        """
         return Rounds(self, (images, labels), watch, what, Kept()).probe()
 
     @property
@@ -131,7 +137,7 @@ class Trial:
 
     @functools.cached_property
     def scale(self) -> np.float32:
-        """What images are multiplied by."""
+        """The factor of the images."""
         if not self.recipe.scale_inputs:
             return np.float32(1)
         return np.float32(1 / np.std(self.validation.images, dtype=np.float64))

@@ -3,8 +3,8 @@
 They are those of *Dataset Condensation* (Zhao, Mopuri, Bilen, ICLR 2021) and DSA (ICML 2021), whose
 repository (VICO-UoE/DatasetCondensation, networks.py) defines them for 32x32 colour and 28x28 grey
 images: MLP, ConvNet (Gidaris and Komodakis, CVPR 2018), LeNet, AlexNet, VGG-11 and ResNet-18.
-Weights are drawn as PyTorch draws them by default. Images of 28x28 are padded by the first
-convolution to 32x32 where theirs are.
+Weights are drawn as PyTorch draws them by default. The first convolution pads 28x28 images to 32x32
+where that of the original does.
 """
 
 import functools
@@ -34,7 +34,7 @@ _VGG11: tuple[int | None, ...] = (64, None, 128, None, 256, 256, None, 512, 512,
 
 
 def mlp(shape: Shape, classes: int, rngs: nnx.Rngs, width: int = 128) -> nnx.Sequential:
-    """Two hidden layers of 128."""
+    """MLP with two hidden layers of `width` units."""
     first = _affine(rngs, math.prod(shape), width)
     second, last = _affine(rngs, width, width), _affine(rngs, width, classes)
     return nnx.Sequential(flatten, first, jax.nn.relu, second, jax.nn.relu, last)
@@ -43,7 +43,7 @@ def mlp(shape: Shape, classes: int, rngs: nnx.Rngs, width: int = 128) -> nnx.Seq
 def convnet(
     shape: Shape, classes: int, rngs: nnx.Rngs, width: int = 128, depth: int = 3
 ) -> nnx.Sequential:
-    """ConvNet-3: three blocks of convolution, instance norm, ReLU, average pooling; width 128."""
+    """ConvNet: `depth` blocks of convolution, instance norm, ReLU and average pooling."""
     made: list[Layer] = []
     channels = shape[2]
     for block in range(depth):
@@ -146,7 +146,7 @@ def _affine(
 
 
 def _first_padding(shape: Shape, index: int, padding: int) -> int:
-    """`padding`, and two more where the first convolution brings 28x28 to 32x32."""
+    """`padding`, and two more where the first convolution pads 28x28 images to 32x32."""
     return padding + 2 if index == 0 and shape[:2] == (28, 28) else padding
 
 
@@ -162,7 +162,7 @@ def _outputs(made: list[Layer], shape: Shape) -> int:
 
 
 Build = Callable[[Shape, int, nnx.Rngs], nnx.Sequential]
-# What makes a network, and the smallest side of an image that leaves pixels for all of its layers.
+# How to make each network, and the smallest side of an image that leaves pixels for all layers.
 _ZOO: dict[str, tuple[Build, int]] = {
     "mlp": (mlp, 1),
     "convnet_in": (convnet, 8),

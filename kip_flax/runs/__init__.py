@@ -1,1 +1,1 @@
-"""One run: its folder, its loop, its checkpoints, and what is measured of it."""
+"""One run: its setup, loop, checkpoints, evaluations, and the files in its folder."""

@@ -1,8 +1,8 @@
 """The analysis of a run's last set: mistakes, neighbours, spectrum. Computed once, at the end.
 
-It needs data and kernel, which the report does not. S support images, T test images, C classes. The
-kernel space is the feature space of the kernel; nearness there is the cosine
-k(x, y) / sqrt(k(x, x) k(y, y)), which does not favour images of small norm as distance does.
+It needs data and kernel; the report only reads its results. Shapes: S support images, T test
+images, C classes. Nearness is the cosine in the kernel's feature space, k(x, y) / sqrt(k(x, x)
+k(y, y)). Unlike distance, it does not favour images of small norm.
 """
 
 import time
@@ -25,9 +25,9 @@ from kip_flax.runtime import multihost, sharding
 from kip_flax.runtime.batching import repeat_last_row
 
 NEIGHBOURS = 3
-MAX_PICTURES = 200  # Support images whose neighbours' pixels are kept.
-TARGETS_PER_IMAGE = 10  # Fewer would leave Label Solve too little to solve for.
-_BLOCK = 16  # Images whose kernel with themselves is computed together.
+MAX_PICTURES = 200  # Support images whose neighbours are kept.
+TARGETS_PER_IMAGE = 10  # Training images per support image, at least, for Label Solve.
+_BLOCK = 16  # Images per call where only the kernel's diagonal is needed.
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,12 +48,12 @@ class Sample:
 
 
 class BatchedKernel:
-    """The kernel of arrays of any length, the same at every process, compiled once for each shape.
+    """Computes the kernel of arrays of any length; every process gets the whole result.
 
     Args:
-        kernel: spread over `mesh` already.
-        batch_size: images per call.
-        mesh: of the run.
+        kernel: already sharded over `mesh`.
+        batch_size: rows that one call of `cross` computes.
+        mesh: the run's mesh.
     """
 
     def __init__(self, kernel: Kernel, batch_size: int, mesh: Mesh):
@@ -63,7 +63,7 @@ class BatchedKernel:
         self._gram = jax.jit(lambda x: kernel(x, x), out_shardings=whole)
 
     def cross(self, x: np.ndarray, support: np.ndarray) -> np.ndarray:
-        """k(x, support), (n, S) float64."""
+        """k(x, support), (n, S) float64, in batches of one compiled shape."""
         size = min(self._batch_size, len(x))
         placed = sharding.replicate(self._mesh, support)
         parts = []
@@ -94,14 +94,14 @@ def analyse_run(
 ) -> None:
     """Analyses the last set of the run in `folder` and writes analysis.npz.
 
-    Does nothing where `report.num_train` is 0, or where that file is there for that very set. All
-    processes of a run call it; the first one writes.
+    Does nothing if `report.num_train` is 0, if there is no set, or if the file already holds the
+    analysis of this set. All processes of a run call it; the first one writes.
 
     Args:
-        folder: of a run with at least one evaluation.
-        config: of the run.
+        folder: the run's folder.
+        config: the run's configuration.
         dataset, fitted: its data and preprocessing.
-        kernel: spread over `mesh`.
+        kernel: already sharded over `mesh`.
 
     Raises:
         UserError: a file of the run is missing or broken, or the analysis cannot be written.
@@ -158,27 +158,29 @@ def analyse(
     test: Sample,
     reg: float,
 ) -> dict[str, np.ndarray]:
-    """Everything that the report shows of a set and of the images it started from.
+    """The findings that the report shows on a set and on the images it started from.
 
     Args:
         final, initial: images (S, H, W, channels), preprocessed, and labels (S, C).
-        kernel: of the run.
-        train: real images, evenly over the classes, to look for neighbours among and to solve
-            labels for.
-        test: images to predict.
-        reg: as in `krr.solve`; Label Solve takes the same number as an absolute one.
+        kernel: the run's kernel.
+        train: training images, balanced over the classes: candidates for neighbours, and the
+            targets of Label Solve.
+        test: test images.
+        reg: relative to the mean diagonal as in `krr.solve`; Label Solve takes the same number as
+            an absolute regulariser.
 
     Returns:
         `eigenvalues`, `initial_eigenvalues` (S,) of K_ss, descending; `confusion`,
-        `initial_confusion`, `solved_confusion` (C, C) counts, true classes down; `solved` (2,)
-        test accuracy and mse of Label Solve on the initial images, NaN where it failed;
-        `nearest_labels`, `nearest_similarity` (R, NEIGHBOURS) and `nearest_pixels` of the
-        neighbours of the first, ..., last support image (`nearest_rows`, (R,)).
+        `initial_confusion`, `solved_confusion` (C, C) counts, a row per true class; `solved` (2,)
+        test accuracy and mse of Label Solve on the initial images, NaN if it failed;
+        `nearest_labels`, `nearest_similarity` (R, NEIGHBOURS) and `nearest_pixels` (R, NEIGHBOURS,
+        H, W, channels) of the nearest training images to R support images, whose row numbers are
+        `nearest_rows` (R,).
     """
     k_ss, k_ts = kernel.gram(final[0]), kernel.cross(test.images, final[0])
     k_ns = kernel.cross(train.images, final[0])
     start_ss, start_ts, start_ns = k_ss, k_ts, k_ns
-    if not np.array_equal(final[0], initial[0]):  # As they are after Label Solve.
+    if not np.array_equal(final[0], initial[0]):  # They are equal after Label Solve.
         start_ss = kernel.gram(initial[0])
         start_ts, start_ns = (kernel.cross(x.images, initial[0]) for x in (test, train))
     solved = _solved_labels(start_ss, start_ns, train.labels, initial[1].shape[1], reg)
@@ -210,13 +212,13 @@ def spectrum(k_ss: np.ndarray) -> np.ndarray:
 
 
 def condition(eigenvalues: np.ndarray, reg: float = 0.0) -> float:
-    """Largest over smallest eigenvalue with the ridge of `krr.solve`; inf if none is positive."""
+    """Largest over smallest eigenvalue with `krr.solve`'s ridge; inf unless all are positive."""
     shifted = eigenvalues + reg * eigenvalues.mean()
     return float(shifted.max() / shifted.min()) if shifted.min() > 0 else float("inf")
 
 
 def confusion(predicted: np.ndarray, labels: np.ndarray, classes: int) -> np.ndarray:
-    """Counts (C, C) of true class (down) and predicted class (across), both (n,) numbers."""
+    """Counts (C, C), true classes as rows, of the class numbers `predicted` and `labels`, (n,)."""
     counts = np.zeros((classes, classes), np.int64)
     np.add.at(counts, (labels, predicted), 1)
     return counts
@@ -229,8 +231,8 @@ def nearest(
 
     Args:
         k_ns: (n, S) kernel of n images with S others.
-        k_nn, k_ss: (n,), (S,) kernel of each with itself.
-        count: how many, if there are as many.
+        k_nn, k_ss: (n,), (S,) kernel of each image with itself.
+        count: rows per column; fewer if n is smaller.
 
     Returns:
         Row numbers (S, count), the nearest first, and their cosines.
@@ -251,7 +253,7 @@ def _solved_labels(
 def _measure(
     k_ss: np.ndarray, k_ts: np.ndarray, y_s: np.ndarray, labels: np.ndarray, reg: float
 ) -> tuple[np.ndarray, tuple[float, float]]:
-    """Confusion counts, and test accuracy and mse; NaN for a solution that is not finite."""
+    """Confusion counts (C, C), test accuracy and mse; accuracy is NaN if the mse is not finite."""
     pred = krr.predict(k_ts, krr.solve(k_ss, y_s, reg))
     classes = y_s.shape[1]
     counts = confusion(np.asarray(pred).argmax(axis=1), labels, classes)

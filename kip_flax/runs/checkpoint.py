@@ -1,8 +1,8 @@
-"""Checkpoints of a run: Orbax, asynchronous, checked when read, with a fallback to the one before.
+"""Checkpoints of a run: Orbax writes them in the background, and reading verifies a checksum.
 
-A checkpoint holds the state (support, optimiser, step) and, as JSON, what the state belongs to
-(configuration, data) with a checksum of its arrays. The preprocessing is the same for all of them:
-the run's folder keeps it once.
+A checkpoint holds the state (support, optimiser, step) and, as JSON, the configuration, a
+fingerprint of the data and a checksum. If it cannot be read, the one before it is used. The
+preprocessing is the same for all checkpoints and lies in the run's folder once.
 """
 
 import contextlib
@@ -27,8 +27,8 @@ from kip_flax.runtime import disk, multihost
 from kip_flax.runtime.errors import UserError
 
 State = TypeVar("State")
-_HALF_WRITTEN = ".orbax-checkpoint-tmp"  # Orbax's mark on folders it has not finished.
-# What Orbax and TensorStore raise for files that are missing, cut off or altered.
+_HALF_WRITTEN = ".orbax-checkpoint-tmp"  # Marks folders that Orbax has not finished.
+# Errors of Orbax and TensorStore for files that are missing, cut off or altered.
 _DAMAGE = (OSError, ValueError, KeyError, TypeError, AttributeError)
 
 
@@ -38,7 +38,7 @@ class Restored:
 
     Attributes:
         step: steps taken.
-        state: as saved, NumPy arrays in the structure asked for.
+        state: NumPy arrays in the structure of the template.
         meta: the JSON saved with it.
     """
 
@@ -53,8 +53,8 @@ class Saver:
 
     Attributes:
         manager: from `open_manager`.
-        meta: what the states belong to, JSON values.
-        every: steps from one checkpoint to the next.
+        meta: JSON values saved with each state: configuration and data.
+        every: steps between checkpoints.
     """
 
     manager: ocp.CheckpointManager
@@ -63,31 +63,31 @@ class Saver:
 
     @property
     def newest(self) -> int | None:
-        """Step of the newest checkpoint."""
+        """Step of the newest checkpoint; None if there is none."""
         return self.manager.latest_step()
 
     def is_due(self, step: int) -> bool:
-        """Whether the state after `step` steps is to be saved."""
+        """Whether a checkpoint is due after `step` steps."""
         return step % self.every == 0
 
     def save(self, step: int, state: Any) -> None:
-        """Saves `state` after `step` steps in the background, see `save`."""
+        """Saves the state after `step` steps in the background; see the function `save`."""
         save(self.manager, step, state, self.meta)
 
     def wait(self) -> None:
-        """Waits until what was saved is on the disk; UserError if it could not be written."""
+        """Waits until the last save is on the disk; UserError if it could not be written."""
         wait(self.manager)
 
 
 @contextlib.contextmanager
 def open_manager(workdir: str | os.PathLike[str], keep: int) -> Iterator[ocp.CheckpointManager]:
-    """The checkpoints below `workdir` (absolute); the newest `keep` of them stay.
+    """Opens the checkpoints in `workdir` (absolute), of which the newest `keep` are kept.
 
-    Leaving waits for what is still being written, except that an error does not wait for other
-    processes. What a killed run left half written is removed here.
+    Entering removes what a killed run left half written. Leaving waits for saves in progress, but
+    not after an error of one of several processes.
     """
     folder = RunFolder(workdir).checkpoints
-    # Orbax's own clean-up runs in a thread that outlives an error raised before the first save.
+    # Orbax's own clean-up thread would outlive an error raised before the first save.
     with multihost.raise_everywhere():
         if multihost.is_first():
             for left in folder.glob(f"*{_HALF_WRITTEN}*"):
@@ -112,14 +112,14 @@ def open_manager(workdir: str | os.PathLike[str], keep: int) -> Iterator[ocp.Che
 
 
 def save(manager: ocp.CheckpointManager, step: int, state: Any, meta: dict[str, Any]) -> None:
-    """Saves `state` after `step` steps in the background; a step that is there already stays.
+    """Saves the state after `step` steps in the background, unless that step is saved already.
 
-    The arrays are copied first: the next step may take over their memory. They are the same at all
-    processes, each of which writes a part.
+    The arrays are copied first, because the next step may reuse their memory. They are the same at
+    all processes, each of which writes a part.
 
     Raises:
-        UserError: the disk is full, or this or the save before it could not be written. The
-            checkpoints before stay as they are.
+        UserError: the disk is full, or this save or the one before it could not be written.
+            Earlier checkpoints are kept.
     """
     if step in manager.all_steps():
         return
@@ -138,13 +138,13 @@ def save(manager: ocp.CheckpointManager, step: int, state: Any, meta: dict[str, 
 
 
 def wait(manager: ocp.CheckpointManager) -> None:
-    """Waits until what was saved is on the disk; UserError if it could not be written."""
+    """Waits until the last save is on the disk; UserError if it could not be written."""
     with disk.writing(str(manager.directory)):
         manager.wait_until_finished()
 
 
 def restore_meta(manager: ocp.CheckpointManager) -> dict[str, Any] | None:
-    """The JSON of the newest checkpoint in which it can be read; None without checkpoints."""
+    """The JSON of the newest checkpoint in which it is readable; None if there is none."""
     for step in sorted(manager.all_steps(), reverse=True):
         try:
             return _read_meta(manager, step)
@@ -154,14 +154,14 @@ def restore_meta(manager: ocp.CheckpointManager) -> dict[str, Any] | None:
 
 
 def restore(manager: ocp.CheckpointManager, like: State) -> Restored | None:
-    """The newest checkpoint that can be read, or None where there is none.
+    """The newest readable checkpoint; None if there are no checkpoints.
 
-    Checkpoints that cannot be read are moved out of the way, with a warning, so that their steps
-    can be saved again.
+    Unreadable ones are moved to unreadable_checkpoints/ with a warning, so that their steps can be
+    saved again.
 
     Args:
         manager: from `open_manager`.
-        like: a state of the same structure; only shapes and dtypes count.
+        like: a state of the same structure; only shapes and dtypes are used.
 
     Raises:
         UserError: there are checkpoints, but none can be read.
@@ -203,7 +203,7 @@ def checksum(tree: Any, meta: dict[str, Any]) -> int:
 
 
 def _close_after_an_error(manager: ocp.CheckpointManager) -> None:
-    """The error on its way out is the one to report."""
+    """Closes the manager and only logs an error of that: the first error is the one to report."""
     try:
         manager.close()
     except (OSError, ValueError) as error:

@@ -1,4 +1,4 @@
-"""When a run has to end, so that its last evaluation comes in time."""
+"""The time limit of a run: when to stop so that the last evaluation still fits."""
 
 import contextlib
 import time
@@ -11,8 +11,8 @@ class Deadline:
     """The time limit of a run, and how long its steps and evaluations take.
 
     Args:
-        seconds: of the whole run, all its parts together; 0: no limit.
-        spent: seconds so far.
+        seconds: limit of the whole run, summed over its parts; 0: no limit.
+        spent: () -> seconds of the run so far.
     """
 
     def __init__(self, seconds: float, spent: Callable[[], float]):
@@ -26,27 +26,27 @@ class Deadline:
         return self._seconds > 0
 
     def eta(self, seconds: float) -> float:
-        """Seconds to the end of a run whose steps need `seconds` more."""
+        """Seconds to the end of the run: `seconds` for the remaining steps, or the time left."""
         return min(seconds, max(0.0, self._seconds - self._spent())) if self.is_set else seconds
 
     def reached(self) -> bool:
-        """Whether the next step and an evaluation after it may take too long.
+        """Whether the next step and an evaluation after it may exceed the limit.
 
-        All processes say the same.
+        All processes call it and get the same answer.
         """
         return self.is_set and self._reached()
 
     def passed(self) -> bool:
-        """Whether the time is over; all processes say the same, and wait for it."""
+        """Whether the limit has passed; all processes call it, wait, and get the same answer."""
         return self.is_set and multihost.any_process(self._spent() >= self._seconds)
 
     def took(self, seconds: float) -> None:
-        """A step took so long. The longest one counts."""
+        """Records the seconds of a step; the longest step counts."""
         self._step = max(self._step, seconds)
 
     @contextlib.contextmanager
     def evaluation(self) -> Iterator[None]:
-        """Measures an evaluation. The longest one counts."""
+        """Times an evaluation; the longest one counts."""
         begin = time.perf_counter()
         yield
         self._evaluation = max(self._evaluation, time.perf_counter() - begin)

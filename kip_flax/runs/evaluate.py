@@ -28,24 +28,24 @@ def make_evaluate(
     batch_size: int,
     mesh: Mesh | None = None,
 ) -> Evaluate:
-    """Compiles once for many supports of one shape: `evaluate(images, labels) -> measures`.
+    """A function `evaluate(images, labels) -> measures`, compiled once for each support shape.
 
     Args:
-        kernel: kernel(x1, x2) -> (n1, n2), jit-able; over the mesh already, if there is one.
+        kernel: kernel(x1, x2) -> (n1, n2), jit-able; already sharded over the mesh, if any.
         test_images: (T, H, W, channels), preprocessed.
         test_labels: (T,) integers.
         reg: regulariser relative to the support kernel's mean diagonal, as in `krr.solve`.
         batch_size: test images per kernel call; the last batch is padded to the same shape.
-        mesh: batches are sharded over its 'data' axis; None computes where JAX computes by default.
+        mesh: batches are sharded over its 'data' axis; None: JAX's default device.
 
     Returns:
         A function of support images (S, H, W, channels) and labels (S, C) that returns `accuracy`
-        (0 to 1) and `mse`, which is `krr.loss` over the test set: 0.5 * mean((pred - y)^2), with
-        the half, against one-hot labels minus 1/C. It raises UserError if the support's
-        regularised kernel is not positive definite.
+        (0 to 1) and `mse`, which is `krr.loss` over the test set: 0.5 * mean((pred - y)^2) with
+        one-hot labels minus 1/C as y. It raises UserError if the support's regularised kernel is
+        not positive definite.
     """
     batch_size = min(batch_size, len(test_images))
-    # The S x S kernel goes to every host whole, so that each can check it.
+    # Every host gets the whole S x S kernel, so that each can check it.
     whole = None if mesh is None else NamedSharding(mesh, PartitionSpec())
     self_kernel = jax.jit(lambda images: kernel(images, images), out_shardings=whole)
     solve = jax.jit(krr.solve)
@@ -70,10 +70,10 @@ def make_evaluate(
 
 
 def make_measure(kernel: Kernel) -> jax.stages.Wrapped:
-    """`measure(images, alpha, x, labels, count) -> (accuracy, loss)` of one batch, compiled.
+    """A compiled function `measure(images, alpha, x, labels, count) -> (accuracy, loss)`.
 
-    Support images (S, H, W, channels) with their solution alpha (S, C); a batch x (n, H, W,
-    channels) with labels (n,), of which the first `count` are no padding.
+    It takes support images (S, H, W, channels) with their solution alpha (S, C), and a batch x (n,
+    H, W, channels) with labels (n,). Rows from `count` on are padding.
     """
 
     @jax.jit
@@ -91,7 +91,7 @@ def make_measure(kernel: Kernel) -> jax.stages.Wrapped:
 def on_test_images(
     config: ConfigDict, dataset: Dataset, fitted: Preprocess, kernel: Kernel, mesh: Mesh
 ) -> Evaluate:
-    """`make_evaluate` on those test images of `dataset` that `config` names."""
+    """`make_evaluate` on the test images of `dataset`, `config.eval.num_test` of them."""
     images, labels = data.test_subset(dataset, config.eval.num_test)
     return make_evaluate(
         kernel,

@@ -2,15 +2,15 @@
 
 result.json     status, evaluations, seconds, hardware, versions
 config.json     the configuration
-history.csv     what the steps measured, a row for every line of progress
+history.csv     metrics of the steps, a row for each line of progress
 images.png      the support before and after
-distilled/      a set for every evaluation, and their index.csv
+distilled/      the set of each evaluation, and index.csv
 preprocess.npz  the preprocessing, fitted once
-analysis.npz    what the last set does, measured once at the end
-report.html     the page on all of it
-metrics/        the same figures for TensorBoard
-checkpoints/    states to go on from; unreadable_checkpoints/ keeps the damaged ones
-.lock           says which process is at work
+analysis.npz    the analysis of the last set, computed once at the end
+report.html     the report on the run
+metrics/        the metrics for TensorBoard
+checkpoints/    states to resume from; damaged ones move to unreadable_checkpoints/
+.lock           names the process that runs
 """
 
 import contextlib
@@ -33,10 +33,10 @@ from kip_flax.runtime.errors import UserError
 
 
 class RunFolder:
-    """The files of one run. Nothing is read before it is asked for, and nothing is remembered.
+    """The files of one run. They are read when asked for and never cached.
 
-    Every file is written whole or not at all; the methods that write raise UserError where that
-    fails. It takes any folder, also one that holds no run or does not exist.
+    Every file is written whole or not at all; methods that write raise UserError if that fails.
+    The folder need not hold a run, nor exist.
 
     Attributes:
         path: the folder.
@@ -47,7 +47,7 @@ class RunFolder:
 
     @classmethod
     def make(cls, workdir: str) -> "RunFolder":
-        """The folder at `workdir`, absolute, which is made if need be.
+        """The run folder at `workdir`, made absolute, and created if missing.
 
         Raises:
             UserError: it cannot be made or written to.
@@ -75,7 +75,7 @@ class RunFolder:
 
     @property
     def history_file(self) -> Path:
-        """What the steps measured, CSV."""
+        """Metrics of the steps, CSV."""
         return self.path / "history.csv"
 
     @property
@@ -85,7 +85,7 @@ class RunFolder:
 
     @property
     def distilled_folder(self) -> Path:
-        """Holds the distilled sets."""
+        """Folder of the distilled sets."""
         return self.path / "distilled"
 
     @property
@@ -105,35 +105,35 @@ class RunFolder:
 
     @property
     def report(self) -> Path:
-        """The page on the run, HTML."""
+        """The report on the run, HTML."""
         return self.path / "report.html"
 
     @property
     def metrics(self) -> Path:
-        """Holds the events for TensorBoard."""
+        """Folder of the TensorBoard events."""
         return self.path / "metrics"
 
     @property
     def checkpoints(self) -> Path:
-        """Holds a folder for every checkpoint, named by its step."""
+        """Holds a folder for each checkpoint, named by its step."""
         return self.path / "checkpoints"
 
     @property
     def unreadable_checkpoints(self) -> Path:
-        """Where damaged checkpoints are moved to."""
+        """Folder that damaged checkpoints are moved to."""
         return self.path / "unreadable_checkpoints"
 
     @property
     def lock(self) -> Path:
-        """The file whose lock a run at work holds."""
+        """The file that a run locks while it runs."""
         return self.path / ".lock"
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Keeps other runs out of the folder, which exists.
+        """Keeps other runs out of the folder, which must exist.
 
         Raises:
-            UserError: another run is at work in it, or it cannot be written to.
+            UserError: another run is using it, or it cannot be written to.
         """
         with files.locked(self.lock, f"the workdir {self.path}"):
             yield
@@ -143,11 +143,11 @@ class RunFolder:
         return self.distilled_folder / f"{name}.npz"
 
     def result(self) -> dict[str, Any]:
-        """What result.json holds; UserError if there is none, or it is broken."""
+        """The content of result.json; UserError if it is missing or broken."""
         return _read_json(self.result_file)
 
     def earlier_result(self) -> dict[str, Any]:
-        """What result.json holds; {} if there is none, or it is broken."""
+        """The content of result.json; {} if it is missing or broken."""
         try:
             return self.result()
         except UserError:
@@ -158,14 +158,14 @@ class RunFolder:
         files.write_json(self.result_file, content)
 
     def evaluations(self) -> list[dict[str, Any]]:
-        """Rows of `step`, `accuracy` (0 to 1), `mse` and, where networks were trained, `networks`.
+        """Rows of `step`, `accuracy` (0 to 1), `mse` and, if networks were trained, `networks`.
 
-        Ascending; UserError as in `result`.
+        They ascend by step. Raises UserError as `result` does.
         """
         return self.result().get("evaluations", [])
 
     def config(self) -> dict[str, Any]:
-        """The configuration, nested; UserError if there is none, or it is broken."""
+        """The configuration, nested; UserError if it is missing or broken."""
         return _read_json(self.config_file)
 
     def write_config(self, config: Mapping[str, Any]) -> None:
@@ -173,9 +173,9 @@ class RunFolder:
         files.write_json(self.config_file, config)
 
     def history(self, last_step: float = float("inf")) -> list[dict[str, float]]:
-        """Rows of history.csv up to `last_step`, each with `step`; [] where there is no such file.
+        """Rows of history.csv up to `last_step`, each with `step`; [] if there is no such file.
 
-        A row or an entry that cannot be read is left out: the file serves to look at, no more.
+        Rows and entries that cannot be read are left out: the file is only for display.
         """
         try:
             text = self.history_file.read_text(encoding="utf-8")
@@ -185,7 +185,7 @@ class RunFolder:
         return [row for row in rows if "step" in row and row["step"] <= last_step]
 
     def write_history(self, rows: Sequence[Mapping[str, float]]) -> None:
-        """Writes all rows to history.csv; a column for every name in them, `step` first."""
+        """Writes all rows to history.csv, with a column for each name in them, `step` first."""
         columns = list(dict.fromkeys(("step", *(name for row in rows for name in row))))
         text = io.StringIO()
         writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
@@ -194,7 +194,7 @@ class RunFolder:
         files.write_bytes_atomic(self.history_file, text.getvalue().encode())
 
     def distilled(self) -> dict[int, Path]:
-        """Evaluated step -> file of its set, of those that the index lists and that are there.
+        """Files of the sets by evaluated step: those that the index lists and that exist.
 
         Raises:
             UserError: there is no run, or the index is broken.
@@ -214,7 +214,7 @@ class RunFolder:
         return {step: path for step, path in paths.items() if path.is_file()}
 
     def preprocessing(self) -> Preprocess:
-        """The preprocessing of the run; UserError if there is none, or the file is broken."""
+        """The preprocessing of the run; UserError if it is missing or broken."""
         return preprocess.from_arrays(files.read_arrays(self.preprocessing_file))
 
     def write_preprocessing(self, fitted: Preprocess) -> None:
@@ -222,14 +222,14 @@ class RunFolder:
         files.write_arrays(self.preprocessing_file, preprocess.to_arrays(fitted))
 
     def analysis(self, distilled: Path) -> dict[str, Any] | None:
-        """The findings and facts of `write_analysis`; None if there are none on this very set."""
+        """What `write_analysis` wrote on the set in file `distilled`; None if there is nothing."""
         if not self.analysis_file.exists():
             return None
         try:
             arrays: dict[str, Any] = files.read_arrays(self.analysis_file)
             meta = json.loads(str(arrays.pop("meta", "{}")))
         except (UserError, ValueError):
-            return None  # It can be made again.
+            return None  # It can be computed again.
         same = meta.get("set") == distilled.name and meta.get("checksum") == _checksum(distilled)
         return {**arrays, **meta} if same else None
 
@@ -241,7 +241,7 @@ class RunFolder:
         Args:
             distilled: file of the set that was analysed.
             findings: arrays by name.
-            facts: JSON values by name, on how it was analysed.
+            facts: JSON values by name: how it was analysed.
         """
         own = {"set": distilled.name, "checksum": _checksum(distilled)}
         meta = np.array(json.dumps({**facts, **own}))
@@ -263,7 +263,7 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def _numbers(row: Mapping[str | None, str | None]) -> dict[str, float]:
-    """The entries of a row that are numbers; a cut-off row has names or entries that are None."""
+    """The numeric entries of a row; in a cut-off row, names or entries may be None."""
     numbers = {}
     for name, value in row.items():
         try:

@@ -1,8 +1,8 @@
-"""The loop of a run: steps, and what is due at a step before the next one.
+"""The loop of a run: steps, with evaluations, checkpoints and progress between them.
 
-Everything random follows from the seed and the number of the step. Every artefact is written before
-the checkpoint that implies it, and written again it comes out the same. So a run that was stopped
-at any moment goes on from its last checkpoint to the same bits as one that never was.
+All randomness follows from the seed and the step number. Artefacts are written before the
+checkpoint that implies them, and writing them again gives the same content. So a run that is
+stopped at any moment resumes from its last checkpoint and gives the same bits as one that is not.
 """
 
 import time
@@ -27,17 +27,17 @@ from kip_flax.runtime.console import Console, clock, count, duration
 from kip_flax.runtime.errors import UserError
 from kip_flax.runtime.waiting import Stopped, Watch
 
-_LONG = 60  # Seconds: shorter runs do not say when they will end.
+_LONG = 60  # Seconds; shorter runs do not announce their end.
 
 
 class Due(NamedTuple):
-    """What is due at a step beside its evaluation, and what may cut that short.
+    """What is due at a step besides its evaluation, and what may cut that short.
 
     Attributes:
-        save: a checkpoint.
-        end: the run ends here.
-        deadline: of the run.
-        signalled: whether the run was told to stop.
+        save: whether to save a checkpoint.
+        end: whether the run ends here.
+        deadline: the run's deadline.
+        signalled: () -> whether a signal asked the run to stop.
     """
 
     save: bool
@@ -48,17 +48,17 @@ class Due(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Training:
-    """One run under way: all processes of it call the methods alike.
+    """One run in progress; all its processes make the same calls.
 
     Attributes:
         distillation: the steps.
-        measure: test accuracy and error of a support.
-        recorder: writes what is measured.
-        saver: of the checkpoints.
-        console: what it says goes there.
-        log_every: steps from one line of progress to the next.
-        network_evaluate: what trains networks on a support, if any are.
-        time_limit: hours of the whole run, all its parts together, after which it ends; 0: none.
+        measure: computes test accuracy and mse of a support.
+        recorder: writes the measurements.
+        saver: saves checkpoints.
+        console: prints messages and progress.
+        log_every: steps between lines of progress.
+        network_evaluate: trains networks on a support and tests them; None: no networks.
+        time_limit: hours after which the run ends, summed over its parts; 0: no limit.
     """
 
     distillation: Distillation
@@ -71,10 +71,10 @@ class Training:
     time_limit: float = 0.0
 
     def run(self, state: State, step: int) -> State:
-        """Goes from `step` to the end or a signal; what is due at a step is done before the next.
+        """Runs from `step` to the end or a signal, and returns the last state.
 
-        What is due at `step` itself is done first, if an earlier part of the run did not do it. The
-        end is the last step, or the one after which the time limit leaves no time for another.
+        It first does what is due at `step` itself, unless an earlier part of the run did. The run
+        ends at the last step, or when the time limit leaves no time for another.
 
         Raises:
             UserError: the loss is not finite, or a file cannot be written.
@@ -93,7 +93,7 @@ class Training:
                 step += 1
                 began = time.perf_counter()
                 state, measured = distillation.step(state, step)
-                if step == begun + 1:  # It was compiled first, which the figures are not to show.
+                if step == begun + 1:  # Timings leave out the compilation.
                     jax.block_until_ready(state)
                     stopwatch.look(step)
                 elif deadline.is_set:
@@ -106,7 +106,7 @@ class Training:
                     continue
                 self._check_finite(state, checked, step)
                 checked = step
-                last = last or stopping()  # The step has run only now; another may take minutes.
+                last = last or stopping()  # The step ended only now; another may take minutes.
                 if log or last:
                     first, figures = not figures, stopwatch.look(step)
                     figures = figures | {"eta_s": deadline.eta(figures["eta_s"])}
@@ -122,7 +122,7 @@ class Training:
         return state
 
     def _settle(self, state: State, step: int, figures: Mapping[str, float], due: Due) -> bool:
-        """Does what is due at `step`; False where a signal stopped its evaluation: it is saved."""
+        """Does what is due at `step`; False if a signal stopped its evaluation (it is saved)."""
         marked = step == 0 or step in self.distillation.marks or due.end
         if marked and not self.recorder.has(step):
             try:
@@ -141,7 +141,7 @@ class Training:
         measures, rows = self.measure(*support), []
         images, labels = map(np.asarray, support)
         if self.network_evaluate is not None:
-            self._save(state, step)  # Networks may take minutes; a stop loses nothing.
+            self._save(state, step)  # Networks may take minutes; a stop then loses nothing.
             watch = Watch(due.signalled, self.console)
             rows = self.network_evaluate.measure(images, labels, due.end, watch)
         self.recorder.evaluation(step, (images, labels), measures, rows)
@@ -176,7 +176,7 @@ class Training:
         )
 
     def _announce_end(self, seconds: float) -> None:
-        """When the run will be over, where that is worth waiting for."""
+        """Prints when the run will end, unless that is in less than a minute."""
         if seconds >= _LONG:
             self.console.say(f"expected to end at {clock(seconds)}, in {duration(seconds)}")
 
@@ -216,12 +216,12 @@ class Training:
 
 @jax.jit
 def _is_finite(state: State) -> jax.Array:
-    """A loss that is not finite leaves a state that is not: its gradient is NaN in every entry."""
+    """Whether all arrays are finite; a loss that is not finite makes every gradient entry NaN."""
     return jnp.array([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(state)]).all()
 
 
 def _of_best(result: dict[str, Any]) -> list[tuple[str, str]]:
-    """A line on the best set, where validation images say which it is."""
+    """A line on the best set, if validation images choose another one than the last."""
     best = result.get("best")
     if best is None or best["step"] == result["evaluations"][-1]["step"]:
         return []
@@ -229,7 +229,7 @@ def _of_best(result: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def _of_networks(rows: list[network_figures.Row]) -> list[tuple[str, str]]:
-    """Lines on what networks reach after the last step."""
+    """Lines with the accuracies of networks after the last step."""
     return [
         (
             "by networks",

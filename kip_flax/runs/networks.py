@@ -1,9 +1,8 @@
-"""The accuracy of networks that are trained on the set of a run.
+"""The accuracy of networks that are trained on the sets of a run.
 
-While a set is made, networks are tested on images that decide nothing in the end: the validation
-images of the run, or training images held out. The test images are read once, after the last step,
-and not at all by a run that has validation images in their place. Images held out and keys are
-those of `--mode=transfer`, so that the figures are too.
+During a run, networks are tested on the run's validation images or on held-out training images. The
+test images are read once, after the last step; a run with validation images does not read them.
+Held-out images and keys are those of `--mode=transfer`, so that both give the same accuracies.
 """
 
 from __future__ import annotations
@@ -37,12 +36,12 @@ class NetworkEvaluate:
 
     Attributes:
         config: a valid configuration that names networks.
-        dataset, fitted: of the run.
+        dataset, fitted: the run's data and preprocessing.
         mesh: the devices of this process; each trains a network.
-        makers: what makes a network, by its name.
-        recipe: how all are trained.
-        watched: images that a set is watched on while it is made.
-        on: what they are, `figures.VALIDATION` or `figures.HELD_OUT`.
+        makers: functions that make a network, by its name.
+        recipe: how the networks are trained.
+        watched: images that networks are tested on during the run.
+        on: the kind of these images, `figures.VALIDATION` or `figures.HELD_OUT`.
     """
 
     config: ConfigDict
@@ -63,14 +62,14 @@ class NetworkEvaluate:
 
         Args:
             images, labels: the support (S, H, W, channels), (S, classes).
-            last: whether the run is at its end, where they read the test images too.
-            watch: reports progress and stops it, at this process alone.
+            last: whether the run ends here; test images then follow held-out ones.
+            watch: reports progress, and stops at a signal to this process.
 
         Returns:
-            A row for each name, see `networks.figures`; at the end again for the test images.
+            A row for each network, see `networks.figures`; with test images, a second one each.
 
         Raises:
-            Stopped: a process was told to stop.
+            Stopped: a signal stopped one of the processes.
         """
         rows: list[figures.Row] = []
         stopped = False
@@ -84,12 +83,12 @@ class NetworkEvaluate:
         return rows
 
     def seconds(self, images: np.ndarray, labels: np.ndarray, watch: Watch) -> tuple[float, float]:
-        """How long `measure` will take before the run's end and at it, without compiling.
+        """Expected seconds of `measure` during the run and at its end, without compiling.
 
-        A few steps of each network are timed, on a support like that of `measure`.
+        It times a few steps of each network on a support of the same shapes.
 
         Raises:
-            Stopped: told to stop.
+            Stopped: a signal asked to stop.
         """
         before_end, at_end, parts = 0.0, 0.0, self._parts(last=True)
         for name in self.makers:
@@ -100,7 +99,7 @@ class NetworkEvaluate:
         return before_end, at_end
 
     def _parts(self, last: bool) -> list[tuple[Targets, str]]:
-        """Images that networks are tested on, and what they are."""
+        """Images that networks are tested on, each with its kind."""
         parts = [(self.watched, self.on)]
         if last and self.on == figures.HELD_OUT:
             parts.append((self._test_images(), figures.TEST))
@@ -130,7 +129,7 @@ class NetworkEvaluate:
         return rows
 
     def _is_described(self, name: str) -> bool:
-        """Whether the network has the recipe's width: those of the zoo have their own."""
+        """Whether the network has the recipe's width; networks of the zoo have their own."""
         kernel = self.config.kernel
         return named.spec_of(name, kernel.architecture, kernel.depth) is not None
 
@@ -164,12 +163,12 @@ class NetworkEvaluate:
 def make_network_evaluate(
     config: ConfigDict, dataset: Dataset, fitted: Preprocess, mesh: Mesh
 ) -> NetworkEvaluate | None:
-    """What trains the networks of `eval.networks`; None where it names none.
+    """The evaluation by the networks of `eval.networks`; None if it names none.
 
     Args:
         config: a valid configuration.
         dataset, fitted: its data and preprocessing.
-        mesh: of the run.
+        mesh: the run's mesh.
 
     Raises:
         UserError: the images are too small for one of the networks.
@@ -193,7 +192,7 @@ def make_network_evaluate(
 
 
 class Keys(NamedTuple):
-    """Keys of images held out, of random draws, of networks."""
+    """Keys of the held-out images, the random draws and the networks."""
 
     held_out: jax.Array
     draws: jax.Array
@@ -201,12 +200,12 @@ class Keys(NamedTuple):
 
 
 def keys(seed: int) -> Keys:
-    """The keys that `seed` stands for, wherever networks are trained on sets."""
+    """The keys that follow from `seed`, for all code that trains networks on sets."""
     return Keys(*jax.random.split(jax.random.key(seed), 3))
 
 
 def make_recipes(config: ConfigDict, dataset: Dataset) -> Callable[[int], Recipe]:
-    """The recipe of `config.transfer` for sets of so many images."""
+    """A function from the size of a set in images to the recipe of `config.transfer`."""
     options, channels = config.transfer.to_dict(), dataset.image_shape[2]
 
     def recipe_of(size: int) -> Recipe:
@@ -216,7 +215,7 @@ def make_recipes(config: ConfigDict, dataset: Dataset) -> Callable[[int], Recipe
 
 
 def described(config: ConfigDict, width: int) -> named.Described:
-    """How networks that are described are made."""
+    """The settings of networks that are built from a description, not taken from the zoo."""
     from kip_flax.networks import build
 
     kernel = config.kernel
@@ -225,7 +224,7 @@ def described(config: ConfigDict, width: int) -> named.Described:
 
 
 def held_out_rows(labels: np.ndarray, classes: int, share: float, key: jax.Array) -> np.ndarray:
-    """Places of the training images that are held out, evenly over the classes, in order."""
+    """Sorted row numbers of the held-out training images, balanced over the classes."""
     count = max(1, round(share * len(labels)))
     return np.sort(data.balanced_draw(labels, count, classes, key))
 

@@ -1,6 +1,6 @@
-"""The files of a run: distilled sets with index and picture, figures, report.
+"""Writes the files of a run: distilled sets with index and picture, results, report.
 
-All processes of a run call the methods alike; the first one writes.
+All processes of a run make the same calls; the first one writes.
 """
 
 import shlex
@@ -25,19 +25,19 @@ from kip_flax.runs.folder import RunFolder
 from kip_flax.runtime import hardware, metrics, multihost
 
 Support = tuple[np.ndarray, np.ndarray]
-# (folder, awaited): writes the report; `awaited` says that it will be written again soon, though
-# the run is finished.
+# (folder, awaited): writes the report. With `awaited` it will be written again soon, although the
+# run is finished.
 WriteReport = Callable[[RunFolder, bool], None]
 _SPEED = ("step_ms", "pairs_per_s")
 
 
 @dataclass(frozen=True, eq=False)
 class Exporter:
-    """Writes the distilled sets of one run. Written again, they come out the same.
+    """Writes the distilled sets of one run. Writing a set again gives the same content.
 
     Attributes:
-        folder, config: of the run.
-        dataset: for names.
+        folder, config: the run's folder and configuration.
+        dataset: the run's data set, for names and sizes.
         fitted: its preprocessing.
         initial: images (S, H, W, channels) and labels (S, classes) the run started from.
     """
@@ -49,7 +49,7 @@ class Exporter:
     initial: Support
 
     def path(self, step: int) -> Path:
-        """Where the set after `step` steps is written: the published name."""
+        """The file of the set after `step` steps, by its published name."""
         config = self.config
         name = export.distilled_name(
             architectures.published_name(config.kernel.architecture, config.kernel.depth),
@@ -74,13 +74,13 @@ class Exporter:
             step: steps taken.
             support: images (S, H, W, channels) and labels (S, classes).
             measures: `accuracy` (0 to 1) and `mse`.
-            rows: what networks reach, see `networks.figures`.
+            rows: accuracies of networks, see `networks.figures`.
 
         Returns:
-            Pictures (H, W, 3) in 0..1 for the metric writer.
+            Pictures `images` and `labels` (H, W, 3) in 0..1 for the metric writer.
 
         Raises:
-            UserError: a file cannot be written, or the index that is there is broken.
+            UserError: a file cannot be written, or the existing index is broken.
         """
         images, labels = support
         export.write_distilled(
@@ -124,7 +124,7 @@ class Exporter:
         }
 
     def privacy(self, step: int) -> dict[str, Any]:
-        """{'privacy': what the set after `step` steps states about it}; {} where nothing."""
+        """{'privacy': the privacy statement of the set after `step` steps}; {} if it has none."""
         train_size = len(self.dataset.train_labels)
         declared = algorithms.declared(self.config, train_size, step)
         return {"privacy": declared} if declared else {}
@@ -134,7 +134,7 @@ class Exporter:
     ) -> dict[str, Any]:
         config = self.config
         reached = [row["mean"] for row in network_figures.watched_rows(rows)[:1]]
-        tested = self.dataset.split == "test"  # The published columns know of no other images.
+        tested = self.dataset.split == "test"  # The published columns are for test images.
         return {
             "architecture": architectures.published_name(
                 config.kernel.architecture, config.kernel.depth
@@ -153,14 +153,14 @@ class Exporter:
 
 
 class Recorder:
-    """Keeps what a run measures, and writes it: result.json, history.csv, TensorBoard, report.
+    """Records the measurements of a run: result.json, history.csv, TensorBoard, report.
 
     Args:
         exporter: writes the distilled sets.
-        writer: of TensorBoard's files.
-        write_report: writes the report from what lies in the folder.
-        resumed: step of the checkpoint that the run goes on from, None for a new run; what an
-            earlier part of the run says of later steps is dropped.
+        writer: writes TensorBoard's files.
+        write_report: writes the report from the files in the folder.
+        resumed: step of the checkpoint that the run resumes from, None for a new run; earlier
+            records of later steps are dropped.
     """
 
     def __init__(
@@ -185,12 +185,12 @@ class Recorder:
 
     @property
     def finished(self) -> bool:
-        """Whether the run has come to its end."""
+        """Whether the run is finished."""
         return self._status == "finished"
 
     @property
     def seconds(self) -> float:
-        """Of the run so far, all its parts together, each without its start."""
+        """Seconds of the run so far, summed over its parts, without their starts."""
         return self._seconds + time.perf_counter() - self._began
 
     def has(self, step: int) -> bool:
@@ -204,9 +204,9 @@ class Recorder:
         measures: Mapping[str, float],
         rows: Sequence[network_figures.Row] = (),
     ) -> None:
-        """Writes the distilled set after `step` steps and what it measures.
+        """Writes the distilled set after `step` steps and records its evaluation.
 
-        Args, Raises: as of `Exporter.write`.
+        Args and Raises as in `Exporter.write`.
         """
         with multihost.raise_everywhere():
             shown = self.exporter.write(step, support, measures, rows) if self._writes else {}
@@ -221,7 +221,7 @@ class Recorder:
             self._writer.write_images(step, shown)
 
     def _add_to_history(self, step: int, figures: Mapping[str, float]) -> None:
-        """Puts figures of an evaluation into the row of its step."""
+        """Adds the metrics of an evaluation to the history row of its step."""
         if self._history and self._history[-1]["step"] == step:
             self._history[-1] |= figures
         else:
@@ -230,14 +230,14 @@ class Recorder:
     def progress(
         self, step: int, measured: Mapping[str, float], figures: Mapping[str, float]
     ) -> None:
-        """Keeps the metrics of step `step`, and the `figures` of the stopwatch."""
+        """Records the metrics of step `step` and the `figures` of the stopwatch."""
         speed = {name: figures[name] for name in _SPEED if name in figures}
         self._history.append({"step": step, **measured, **speed})
         with multihost.raise_everywhere():
             self._writer.write_scalars(step, {**measured, **figures})
 
     def write_history(self) -> None:
-        """Writes history.csv; for before a checkpoint, so that no row is missing after a kill."""
+        """Writes history.csv. Call it before a checkpoint, so that a kill loses no row."""
         with multihost.raise_everywhere():
             self._write_history()
 
@@ -248,17 +248,17 @@ class Recorder:
 
         Args:
             status: how the run ends.
-            figures: of the stopwatch; none where no step was taken.
-            time_limit: hours, where they end the run before its last step.
+            figures: those of the stopwatch; empty if no step was taken.
+            time_limit: hours, if they ended the run before its last step; else None.
 
         Returns:
-            What result.json holds.
+            The content of result.json.
         """
         with multihost.raise_everywhere():
             return self._write_result(status, figures, time_limit)
 
     def report(self) -> None:
-        """Writes the report of a finished run from all that lies in the folder."""
+        """Writes the report of a finished run from all files in the folder."""
         with multihost.raise_everywhere():
             if self._writes:
                 self._write_report(self.folder, False)
@@ -290,8 +290,7 @@ class Recorder:
         return content
 
     def _best(self) -> dict[str, Any]:
-        """The evaluation with the highest accuracy, where the images that say so are held out for
-        choices; the earliest of several."""
+        """The evaluation with the highest accuracy, the earliest of equals; {} on test images."""
         if self.split == "test" or not self._evaluations:
             return {}
         best = max(self._evaluations, key=lambda row: row["accuracy"])
@@ -299,7 +298,7 @@ class Recorder:
         return {"best": {**chosen, "set": self.exporter.path(best["step"]).name}}
 
     def _privacy(self) -> dict[str, Any]:
-        """That of the last set, whose steps include those of all others."""
+        """The privacy statement of the last set, whose steps include those of all others."""
         return self.exporter.privacy(self._evaluations[-1]["step"]) if self._evaluations else {}
 
     def _write_history(self) -> None:
@@ -308,7 +307,7 @@ class Recorder:
 
 
 def _sizes(dataset: Dataset, num_test: int) -> dict[str, Any]:
-    """The sizes of the data, for a reader of the figures; `tested` is the number of test images."""
+    """Names and sizes of the data; `tested` is the number of test images evaluated on."""
     return {
         "name": dataset.name,
         "train": len(dataset.train_labels),
@@ -320,7 +319,7 @@ def _sizes(dataset: Dataset, num_test: int) -> dict[str, Any]:
 
 
 def _kernel_options(config: ConfigDict) -> dict[str, Any]:
-    """What `architectures.build` and `kernels.make_kernel` take, without the implementation."""
+    """Arguments of `architectures.build` and `kernels.make_kernel`, but the implementation."""
     options = {k: v for k, v in config.kernel.items() if k not in ("kind", "implementation")}
     return {**options, "get": config.kernel.kind}
 

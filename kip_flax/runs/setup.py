@@ -27,15 +27,15 @@ from kip_flax.runtime.errors import UserError
 
 @dataclass(frozen=True)
 class Distillation:
-    """One algorithm on one data set: what a run goes through.
+    """One algorithm on one data set, as the loop of a run needs it.
 
     Attributes:
         total: steps of the whole run.
         marks: steps after which the support is evaluated and exported; 0 is implied.
         pairs: kernel entries that a step computes; 0 where it computes none.
         start: () -> the state before the first step.
-        step: (state, number) -> the state after step `number` (from 1), and what it measured on its
-            targets. The same number always sees the same targets.
+        step: (state, number) -> the state after step `number` (from 1), and the metrics on its
+            targets. The same number always gets the same targets.
         support: state -> images (S, H, W, C) and labels (S, classes) to evaluate and to export.
     """
 
@@ -48,11 +48,11 @@ class Distillation:
 
 
 def make_distillation(problem: Problem, support: Support) -> Distillation:
-    """What the algorithm of `problem` makes of a first `support`, as `first_support` gives it."""
+    """The distillation of `problem` by its algorithm, from the `support` of `first_support`."""
     config = problem.config
 
     def start() -> State:
-        # Steps take over the memory of their state: no two arrays of it may share theirs.
+        # Steps reuse the memory of their state, so no two arrays of it may share memory.
         state = jax.tree.map(np.array, _first_state(config, *support))
         return sharding.replicate(problem.mesh, state)
 
@@ -69,17 +69,17 @@ def make_distillation(problem: Problem, support: Support) -> Distillation:
 
 
 def total_steps(config: ConfigDict, train_size: int) -> int:
-    """`num_steps`, unless the algorithm says otherwise."""
+    """Steps of a run: `num_steps`, unless the algorithm decides otherwise."""
     return _hook(config, "total_steps", lambda config, _: config.num_steps)(config, train_size)
 
 
 def marks(config: ConfigDict, total: int) -> frozenset[int]:
-    """Steps to evaluate and export after: the default ones, unless the algorithm says otherwise."""
+    """Steps after which to evaluate and export: the default ones, or the algorithm's own."""
     return _hook(config, "marks", base.default_marks)(config, total)
 
 
 def label_targets(config: ConfigDict, train_size: int) -> int:
-    """Training images that an evaluation solves for the labels with; 0 unless it does."""
+    """Training images used to solve for the labels at evaluation; 0 if they are not solved."""
     return _hook(config, "label_targets", lambda config, train_size: 0)(config, train_size)
 
 
@@ -91,7 +91,7 @@ def compile_steps(config: ConfigDict, say: Callable[[str], None]) -> None:
 def state_template(
     config: ConfigDict, image_shape: tuple[int, int, int], num_classes: int
 ) -> State:
-    """A state with shapes and dtypes in the place of arrays."""
+    """A state with shapes and dtypes in place of arrays."""
     size = config.support.size
     shapes = (size, *image_shape), (size, num_classes)
     images, labels = (jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes)
@@ -99,13 +99,18 @@ def state_template(
 
 
 def keys(config: ConfigDict) -> tuple[jax.Array, jax.Array]:
-    """Keys of a run: of the draw that its support begins with, and of all its steps."""
+    """The keys of a run: one for the draw of its first support, one for its steps."""
     key_support, key_steps = jax.random.split(jax.random.key(config.seed))
     return key_support, key_steps
 
 
 def first_support(config: ConfigDict, targets: Targets, key: jax.Array) -> Support:
-    """The support that a run starts from: a draw in the order of the classes, or that of a file."""
+    """The first support of a run: drawn and sorted by class, or read from a file.
+
+    Returns:
+        Images (S, H, W, C), of which a share `support.frozen` of the pixels is noise, and labels
+        (S, classes).
+    """
     if config_lib.from_a_file(config):
         start = export.load_distilled(config.support.init)
         images, labels = jnp.asarray(start.images), jnp.asarray(start.labels)
@@ -119,13 +124,17 @@ def _first_state(config: ConfigDict, images: jax.Array, labels: jax.Array) -> St
 
 
 def _hook(config: ConfigDict, name: str, otherwise: Any) -> Any:
-    """`name` of the configuration's algorithm, which need not have it."""
+    """The attribute `name` of the algorithm's module, or `otherwise` if it has none."""
     return getattr(algorithms.find(config.algorithm), name, otherwise)
 
 
 @contextlib.contextmanager
 def own_folder(workdir: str) -> Iterator[str]:
-    """The folder, absolute, for this run alone: the first process locks it, the others see that."""
+    """The absolute path of the run's folder, locked by the first process.
+
+    Raises:
+        UserError: another run uses it, it cannot be written to, or the processes' folders differ.
+    """
     with contextlib.ExitStack() as stack:
         with multihost.raise_everywhere():
             folder = RunFolder.make(workdir)
@@ -138,7 +147,11 @@ def own_folder(workdir: str) -> Iterator[str]:
 
 
 def load(config: ConfigDict) -> Dataset:
-    """The data set that `config` names."""
+    """The data set of `config`, with its choice of classes and validation images.
+
+    Raises:
+        UserError: files are missing or damaged, or a field does not fit the data.
+    """
     with multihost.raise_everywhere():
         dataset = _read(config, config.dataset.name)
         if config.dataset.classes:
@@ -183,9 +196,10 @@ def fingerprint(dataset: Dataset) -> int:
 def kept_preprocessing(
     config: ConfigDict, dataset: Dataset, workdir: str, resumed: bool
 ) -> Preprocess:
-    """Fitted once per run and kept beside the checkpoints: another machine may round otherwise.
+    """The preprocessing of a run, fitted once and kept in its folder.
 
-    That of a distilled set that the run begins with is taken over.
+    A `resumed` run reads it, as another machine may round differently. A run that starts from a
+    distilled set takes over the preprocessing of the set.
     """
     folder = RunFolder(workdir)
     with multihost.raise_everywhere():
@@ -202,7 +216,7 @@ def kept_preprocessing(
 
 
 def start_of(config: ConfigDict, dataset: Dataset) -> export.Distilled | None:
-    """The distilled set that the run begins with, where `support.init` names one.
+    """The distilled set that `support.init` names; None if it names none.
 
     Raises:
         UserError: it is broken, or does not fit the data set or the configuration.
@@ -220,10 +234,10 @@ def start_of(config: ConfigDict, dataset: Dataset) -> export.Distilled | None:
 
 
 def preprocessing_of(distilled: export.Distilled, dataset: Dataset, name: str) -> Preprocess:
-    """The preprocessing in a file, or the one called `name` fitted where the file has none.
+    """The preprocessing stored with a set, or `name` fitted to the data if there is none.
 
     Raises:
-        UserError: the file does not fit the data set or `name`.
+        UserError: the set does not fit the data set or `name`.
     """
     export.check_fits(distilled, dataset, name)
     if distilled.preprocess is None:
@@ -232,7 +246,7 @@ def preprocessing_of(distilled: export.Distilled, dataset: Dataset, name: str) -
 
 
 def make_kernel(config: ConfigDict, console: Console) -> Kernel:
-    """The kernel that `config` names, compiled ahead where that can be done."""
+    """The kernel of `config`, compiled ahead where possible."""
     options = base.kernel_options(config)
     kernels.warm_up(options, console.say)
     return kernels.make_kernel(options)

@@ -1,1 +1,1 @@
-"""Errors, files, devices, processes and metrics: nothing here knows an experiment."""
+"""Errors, files, devices, processes and metrics: independent of any experiment."""

@@ -1,8 +1,8 @@
-"""Batches: padded to whole parts, and computed in several passes.
+"""Batches: padding, and computation in several passes.
 
-On a CPU a pass takes as many images as a core's cache holds: convolutions of more wait for memory,
-and the sums over the batch are the same. A network that normalises over the batch must see it
-whole.
+On a CPU a pass takes as many images as fit in a core's cache, because convolutions of more images
+wait for memory. Sums over the batch stay the same. A network that normalises over the batch must
+get it whole.
 """
 
 import math
@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-PIXELS = 2048  # Of one pass on a CPU: the cache holds what some 100 channels make of them.
+PIXELS = 2048  # Per pass on a CPU: activations of some 100 channels still fit in the cache.
 
 Tree = Any
 Rows = TypeVar("Rows", np.ndarray, jax.Array)
@@ -33,7 +33,7 @@ def pad_rows(array: Rows, multiple: int, value: float = 0) -> Rows:
 
 
 def repeat_last_row(array: np.ndarray, multiple: int) -> np.ndarray:
-    """As `pad_rows`, with copies of the last row; the kernel of zeros may be anything."""
+    """Like `pad_rows`, but with copies of the last row: kernels of zero images may be anything."""
     padding = -len(array) % multiple
     return np.concatenate([array, np.repeat(array[-1:], padding, axis=0)])
 
@@ -57,7 +57,7 @@ def images_per_pass(shape: tuple[int, ...], most: int) -> int:
 def gradient_in_passes(
     loss: Loss, params: Tree, images: jax.Array, labels: jax.Array, weights: jax.Array
 ) -> Tree:
-    """Gradient of `loss` of a batch in the parameters; all passes are equally long."""
+    """Gradient of a batch's `loss` in the parameters, summed over passes of equal size."""
     passes = math.ceil(len(images) / images_per_pass(images.shape[1:], len(images)))
     parts = split_rows((images, labels, weights), math.ceil(len(images) / passes))
 

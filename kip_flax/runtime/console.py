@@ -1,8 +1,8 @@
 """The messages of a command to the person who started it, at a terminal or in a log file.
 
 At a terminal one line of progress is rewritten in place, and headings are bold. Elsewhere (a file,
-a pipe, TERM=dumb) every line is plain and stays. NO_COLOR (no-color.org) leaves out the bold. Paths
-below the current folder are given from there.
+a pipe, TERM=dumb) every line is plain and stays. NO_COLOR (no-color.org) turns styles off. Paths
+below the current folder are printed relative to it.
 """
 
 import os
@@ -18,13 +18,13 @@ _GAP = "  "
 
 
 class Console:
-    """Lines for a person: blocks, marks, and one line of progress that a terminal rewrites.
+    """Prints for a person: blocks, marks, and one line of progress that a terminal rewrites.
 
     Args:
-        stream: where to; None is stdout.
-        quiet: says outcomes alone.
-        silent: says nothing: another process speaks.
-        environment: has TERM and NO_COLOR.
+        stream: where to print; None: stdout.
+        quiet: prints outcomes only.
+        silent: prints nothing, because another process prints.
+        environment: variables, of which TERM and NO_COLOR are read.
     """
 
     def __init__(
@@ -50,12 +50,12 @@ class Console:
         self.end_line()
 
     def say(self, text: str, rows: Sequence[tuple[str, str]] = ()) -> None:
-        """Says `text` on lines of its own, and below it `rows` of (name, value)."""
+        """Prints `text` on lines of its own, with `rows` of (name, value) below it."""
         if not self._quiet:
             self._block(text, rows)
 
     def outcome(self, text: str, rows: Sequence[tuple[str, str]] = ()) -> None:
-        """The same, also when the console is quiet."""
+        """Prints as `say` does, also when the console is quiet."""
         if not self._silent:
             self._block(text, rows)
 
@@ -64,15 +64,16 @@ class Console:
         self._mark = short
         if self._open:
             self.progress(*self._shown)
-        else:  # There is no line of progress: always so in a log.
+        else:  # There is no line of progress; in a log there never is.
             self.say(text)
 
     def progress(self, text: str, *figures: str) -> None:
-        """Shows where the run is, in place of the last progress.
+        """Shows progress, in place of the last one at a terminal.
 
         Args:
             text: always shown.
-            figures: the most important last; a terminal shows as many of the last as fit.
+            figures: further parts, the most important last; a terminal shows as many of the last
+                as fit.
         """
         if self._quiet:
             return
@@ -86,7 +87,7 @@ class Console:
         self._open = True
 
     def end_line(self) -> None:
-        """Ends the line of progress, as it stands."""
+        """Ends the line of progress and leaves it as it is."""
         if self._open:
             self._write("\n")
         self._open = False
@@ -107,16 +108,16 @@ class Console:
 
 
 def _from_here(text: str) -> str:
-    """Paths below the current folder without that folder."""
+    """`text` with paths below the current folder made relative to it."""
     try:
         here = os.path.join(os.getcwd(), "")
-    except FileNotFoundError:  # Somebody removed it.
+    except FileNotFoundError:  # The folder was removed.
         return text
     return text if here == os.sep else re.sub(rf"(?<![\w.~-]){re.escape(here)}(?=\S)", "", text)
 
 
 def _fitting(parts: Sequence[str], columns: int) -> str:
-    """The first of `parts`, as many whole ones as fit."""
+    """The first of `parts` in one line, as many whole ones as fit."""
     line = parts[0][:columns]
     for part in parts[1:]:
         if len(line) + len(_GAP) + len(part) > columns:
@@ -126,11 +127,11 @@ def _fitting(parts: Sequence[str], columns: int) -> str:
 
 
 def clock(seconds: float, now: float | None = None) -> str:
-    """When `seconds` from now have passed: 14:05; on another day with the date, 2026-05-31 14:05.
+    """The local time in `seconds` from now: 14:05, or 2026-05-31 14:05 on another day.
 
     Args:
         seconds: from now.
-        now: seconds since the epoch; None asks the clock.
+        now: seconds since the epoch; None: the current time.
     """
     now = time.time() if now is None else now
     today, then = time.localtime(now), time.localtime(now + seconds)

@@ -1,4 +1,4 @@
-"""Full and unwritable disks: turn what libraries raise and log into one message."""
+"""Full and unwritable disks: turns the errors of libraries into one message."""
 
 import contextlib
 import logging
@@ -13,16 +13,16 @@ from absl import logging as absl_logging
 
 from kip_flax.runtime.errors import UserError
 
-# How TensorStore, below Orbax, writes an error of the operating system.
+# An error of the operating system in the messages of TensorStore, which Orbax uses.
 _OS_ERROR = re.compile(r"os_error_code='(\d+)'")
-# Bytes of a checkpoint beside its arrays, at most.
+# Bytes of a checkpoint besides its arrays, at most.
 _OVERHEAD = 1 << 18
 
 
 def check_space(folder: str, size: int) -> None:
     """Raises UserError unless a checkpoint with arrays of `size` bytes has room in `folder`.
 
-    A save that fails would print errors from several threads.
+    It is called first, because a failing save prints errors from several threads.
     """
     needed = size + _OVERHEAD
     left = shutil.disk_usage(folder).free
@@ -32,10 +32,10 @@ def check_space(folder: str, size: int) -> None:
 
 @contextlib.contextmanager
 def writing(folder: str) -> Iterator[None]:
-    """Turns the errors of a checkpoint that cannot be written to `folder` into a UserError."""
+    """Turns the errors of writing a checkpoint to `folder` into a UserError."""
     try:
         yield
-    except TimeoutError:  # Another process is missing: the disk is not the reason.
+    except TimeoutError:  # Another process is missing; the disk is not the cause.
         raise
     except (OSError, ValueError) as error:
         number = getattr(error, "errno", None)
@@ -74,7 +74,7 @@ def quiet() -> Iterator[None]:
 
 @contextlib.contextmanager
 def unlogged(package: str) -> Iterator[None]:
-    """Drops the errors that `package` logs through absl: it raises them as well."""
+    """Drops the errors that `package` logs through absl, because it raises them as well."""
 
     def passes(record: logging.LogRecord) -> bool:
         return f"/{package}/" not in record.pathname or record.levelno != logging.ERROR

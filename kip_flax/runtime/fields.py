@@ -7,7 +7,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Section:
-    """The fields that one owner reads, and what they may say.
+    """The configuration fields that one module reads, and their allowed values.
 
     A field has a dotted name, such as 'kernel.depth'. `config` puts the sections together and
     checks them in the order of the attributes.
@@ -17,9 +17,8 @@ class Section:
         choices: the values that a field may take, where they can be listed.
         minima: the smallest value allowed.
         above_zero: numbers that must be above 0.
-        optional: fields that may also be None: what they stand for is decided elsewhere.
-        check: of all fields of the configuration, by dotted name: what the other attributes cannot
-            say. Raises UserError.
+        optional: fields that may also be None; the code that reads them picks the value then.
+        check: further checks, on all fields of the configuration by dotted name. Raises UserError.
     """
 
     fields: Mapping[str, type]

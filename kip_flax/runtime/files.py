@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, and npz files without pickles."""
+"""Atomic writes, locks, and npz files without pickles."""
 
 import contextlib
 import fcntl
@@ -20,7 +20,7 @@ _UNREADABLE = (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, Ru
 
 
 def write_bytes_atomic(path: str | os.PathLike[str], data: bytes) -> None:
-    """Writes `data` to `path`, whole or not at all, and makes the folder if it is missing.
+    """Writes `data` to `path`, whole or not at all, and creates the folder if it is missing.
 
     Raises:
         UserError: the file cannot be written.
@@ -45,7 +45,7 @@ def write_bytes_atomic(path: str | os.PathLike[str], data: bytes) -> None:
 
 
 def remove_temporaries(folder: str | os.PathLike[str]) -> None:
-    """Removes the temporary files that a kill left in `folder` and the folders in it."""
+    """Removes the temporary files that a killed process left in `folder` and its subfolders."""
     for pattern in (".*.tmp", "*/.*.tmp"):
         for left in Path(folder).glob(pattern):
             left.unlink(missing_ok=True)
@@ -53,10 +53,10 @@ def remove_temporaries(folder: str | os.PathLike[str]) -> None:
 
 @contextlib.contextmanager
 def locked(path: str | os.PathLike[str], what: str) -> Iterator[None]:
-    """Holds a lock on the file `path` and writes the holder into it; it ends with the process.
+    """Locks the file `path` and writes the holder into it; the lock ends with the process.
 
     Raises:
-        UserError: another process holds it, or the file cannot be written; `what` names the thing.
+        UserError: another process holds the lock on `what`, or the file cannot be written.
     """
     try:
         file = open(path, "a+", encoding="utf-8")  # noqa: SIM115

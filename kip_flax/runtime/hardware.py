@@ -1,4 +1,4 @@
-"""The machine and the software that a program runs on, and the cache that it has there."""
+"""The hardware and software that a program runs on, and its cache folder."""
 
 import contextlib
 import os

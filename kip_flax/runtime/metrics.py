@@ -22,7 +22,7 @@ class Writer(Protocol):
 
 
 class Silent:
-    """Writes nothing, for all processes but the first."""
+    """A writer that writes nothing, for all processes but the first."""
 
     def write_scalars(self, step: int, scalars: Mapping[str, Any]) -> None:
         """Writes nothing."""
@@ -38,10 +38,10 @@ class Silent:
 def open_writer(folder: str, writes: bool = True) -> Iterator[Writer]:
     """clu's default writers: TensorBoard files in `folder`, and log lines (`--verbosity=0`).
 
-    Without `writes` a silent one, for the processes of a run that leave writing to another.
+    Without `writes` it yields a silent writer, for processes that leave writing to the first.
 
-    Writing is asynchronous; leaving the context flushes. This function alone loads TensorFlow,
-    which writes the TensorBoard files and sees no accelerator.
+    Writing is asynchronous; leaving the context flushes. Only this function loads TensorFlow, which
+    writes the TensorBoard files and is kept off the accelerators.
 
     Raises:
         UserError: the files cannot be written.
@@ -64,7 +64,7 @@ def open_writer(folder: str, writes: bool = True) -> Iterator[Writer]:
             try:
                 yield writer
             except BaseException:
-                with contextlib.suppress(*unwritten):  # The error on its way out comes first.
+                with contextlib.suppress(*unwritten):  # The error being raised comes first.
                     writer.close()  # Waits for its thread.
                 raise
             writer.close()
@@ -73,7 +73,7 @@ def open_writer(folder: str, writes: bool = True) -> Iterator[Writer]:
 
 
 def _unwritable(folder: str, error: Exception) -> UserError:
-    """The reason stands in TensorFlow's text behind the name of the file and a semicolon."""
+    """A UserError with the reason, which follows a semicolon in TensorFlow's text."""
     reason = str(error.__cause__ or error).splitlines()[0].split("; ")[-1][:200]
     return UserError(
         f"cannot write metrics to {folder} ({reason}): free space there; the same command goes on "
@@ -83,7 +83,7 @@ def _unwritable(folder: str, error: Exception) -> UserError:
 
 @contextlib.contextmanager
 def _silenced_stderr() -> Iterator[None]:
-    """Drops what TensorFlow's C++ prints while it loads, whatever the log level."""
+    """Drops the messages that TensorFlow's C++ code prints on loading at any log level."""
     sys.stderr.flush()
     kept = os.dup(2)
     with open(os.devnull, "wb") as null:
@@ -96,7 +96,7 @@ def _silenced_stderr() -> Iterator[None]:
 
 
 class Stopwatch:
-    """Time per step since the last look, without pauses, and the time that is left.
+    """Measures the time per step, without pauses, and estimates the time that is left.
 
     Args:
         step: steps taken before the clock starts.
@@ -111,13 +111,13 @@ class Stopwatch:
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
-        """Time in this context (evaluation, writing) belongs to no step."""
+        """Excludes the time spent in this context, such as evaluation and writing."""
         begin = time.perf_counter()
         yield
         self._since += time.perf_counter() - begin
 
     def look(self, step: int) -> dict[str, float]:
-        """`step_ms` and `pairs_per_s` since the last look, and `eta_s`, after `step` steps in all.
+        """After `step` steps: `step_ms` and `pairs_per_s` since the last look, and `eta_s`.
 
         Without a step since the last look it returns the same figures again.
         """

@@ -1,8 +1,8 @@
 """Several processes, one run: how they start, agree and end.
 
-Every process runs the same program on its own devices. They agree by a collective on what
-concerns all (a signal, an error while one writes), so that all act at the same step.
-In a run of one process nothing here has an effect, or costs anything.
+Every process runs the same program on its own devices. Collectives share the events that concern
+all (a signal, an error of the process that writes), so that all act at the same step. With one
+process nothing here has an effect or a cost.
 """
 
 import atexit
@@ -24,10 +24,10 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from kip_flax.runtime.errors import UserError
 
 LOST = 3  # Exit code of a process that cannot go on without the others.
-# A process that is silent for so long is taken for dead, and JAX ends the others. A machine that
-# is moved or very busy can be silent for half a minute.
+# JAX takes a process that is silent for this long for dead and ends the others. A machine that is
+# migrated or very busy can be silent for half a minute.
 _HEARTBEAT_SECONDS = 100
-# How long the first to finish waits for the last.
+# How long the first process to finish waits for the last.
 _SHUTDOWN_SECONDS = 60
 
 
@@ -37,14 +37,14 @@ def start(
     process_id: int | None,
     environment: Mapping[str, str] = os.environ,
 ) -> None:
-    """Joins the other processes of the run, if there are any. Call it before JAX's first device.
+    """Joins the other processes of the run, if any. Call it before JAX creates a device.
 
     Args:
         coordinator_address: host:port of process 0, the same for all processes.
         num_processes: how many there are.
-        process_id: which one this is, from 0. All three are None where a launcher that JAX knows
-            (SLURM, Open MPI, a TPU pod) says it, or where this process is the only one.
-        environment: has the launchers' variables.
+        process_id: the number of this process, from 0. All three are None if a launcher that JAX
+            knows (SLURM, Open MPI, a TPU pod) sets them, or if this process is the only one.
+        environment: variables, among them the launchers'.
 
     Raises:
         UserError: the three do not fit together, or the others cannot be reached.
@@ -55,14 +55,14 @@ def start(
         _check(*given)
     elif not (launched(environment) or _on_tpu()):
         return
-    # Between CPU devices of several processes; accelerators have their own.
+    # For CPU devices of several processes; accelerators have collectives of their own.
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
-    # It would take SIGTERM from the loop, which agrees on it by itself.
+    # It would catch SIGTERM, on which the processes agree in the loop of a run.
     jax.config.update("jax_enable_preemption_service", False)
     try:
         jax.distributed.initialize(
             *given,
-            # Given by hand, a process has all devices of its host.
+            # A process that is started by hand has all devices of its host.
             cluster_detection_method="deactivate" if by_hand else None,
             heartbeat_timeout_seconds=_HEARTBEAT_SECONDS,
             shutdown_timeout_seconds=_SHUTDOWN_SECONDS,
@@ -75,7 +75,7 @@ def start(
             f"the processes of the run did not find each other ({reason}): check that all of them "
             f"were started and can reach the coordinator."
         ) from error
-    atexit.register(jax.distributed.shutdown)  # Waits until all processes have come to their end.
+    atexit.register(jax.distributed.shutdown)  # Waits until all processes end.
 
 
 def _check(
@@ -101,9 +101,9 @@ def _check(
 
 
 def launched(environment: Mapping[str, str]) -> bool:
-    """Whether a launcher that JAX can ask started several processes.
+    """Whether a launcher that JAX detects started several processes.
 
-    Only then is it asked: under SLURM it would leave a lone process one device of several.
+    Only then is JAX's detection used: under SLURM it gives a lone process one device of several.
     """
 
     def several(name: str) -> bool:
@@ -124,12 +124,12 @@ def _on_tpu() -> bool:
 
 
 def is_first() -> bool:
-    """Whether this is the process that writes and speaks for all."""
+    """Whether this is the process that writes and prints for all."""
     return jax.process_index() == 0
 
 
 def any_process(flag: bool) -> bool:
-    """Whether `flag` is true at any process; all call it, and wait for one another."""
+    """Whether `flag` is true at any process; all call it and wait for one another."""
     if jax.process_count() == 1:
         return flag
     return bool(multihost_utils.process_allgather(np.array([flag])).any())
@@ -162,7 +162,7 @@ def check_same(what: str, value: bytes) -> None:
 
 
 def of_first(array: np.ndarray) -> np.ndarray:
-    """The `array` of the first process, at all of them; all call it."""
+    """The first process's `array`, at all processes; all call it."""
     if jax.process_count() == 1:
         return array
     return np.asarray(multihost_utils.broadcast_one_to_all(array))
@@ -171,8 +171,8 @@ def of_first(array: np.ndarray) -> np.ndarray:
 def agreed(flag: Callable[[], bool]) -> Callable[[], bool]:
     """A function like `flag` that becomes true in the same call at all processes.
 
-    Each call starts an agreement and returns the result of the one before: no process waits for
-    the step that it has just begun.
+    Each call starts an agreement and returns the result of the one before, so that no process
+    waits for the step that it has just begun.
     """
     if jax.process_count() == 1:
         return flag
@@ -195,8 +195,8 @@ def agreed(flag: Callable[[], bool]) -> Callable[[], bool]:
 def abort_on_error() -> Iterator[None]:
     """Ends this process at once on an error that the other processes do not have.
 
-    A process that leaves in good order waits for the others, which wait for this one or are gone.
-    Files are whole at any moment, so nothing is lost. A UserError passes: all processes raise it.
+    A normal exit would wait for the others, which wait for this one or are gone. Files are whole at
+    any moment, so nothing is lost. A UserError is raised as usual, because all processes raise it.
     A lone process raises every error.
     """
     try:

@@ -17,7 +17,7 @@ def modules_in(folders: Iterable[str], order: Sequence[str]) -> list[ModuleInfo]
 
     Args:
         folders: the `__path__` of a package.
-        order: names, in which people see them. A module that is not listed is found too.
+        order: names in the order that people see. A module that is not listed is found too.
     """
 
     def place(module: ModuleInfo) -> tuple[int, str]:
@@ -38,12 +38,12 @@ def find(
     """The module called `name`: one of `names` in `package`, or any module by its dotted name.
 
     Args:
-        kind: what is named, for messages: the field, such as 'algorithm' or 'dataset.name'.
+        kind: the field that has the name, for messages, such as 'algorithm' or 'dataset.name'.
         name: what to look for.
         package: dotted name of the package with the built-in modules.
         names: of the built-in modules.
         needs: attributes that a module must have.
-        page: of the documentation, that says what a module has.
+        page: page of the documentation on what a module needs, for messages.
 
     Raises:
         UserError: there is no such module, or it lacks an attribute.

@@ -1,11 +1,12 @@
 """Higher precision than float32: float64, or pairs of float32 where there is no float64.
 
 `jax_enable_x64` is off by default, and TPUs have no float64. Code that needs more digits calls
-`in_float64`, which does not depend on that switch and says what a TPU computes in its place.
+`in_float64`, which does not depend on that switch and takes a substitute for TPUs.
 
 A pair (high, low) of float32 holds a number to 2^-46. The sums and products here are exact up to
-that, also where a compiler fuses a product with a sum: every product has at most 24 bits. After
-Dekker, Numerische Mathematik 18, 1971, and Knuth, The Art of Computer Programming, section 4.2.2.
+that, even if a compiler fuses a product with a sum, because every product has at most 24 bits.
+After Dekker, Numerische Mathematik 18, 1971, and Knuth, The Art of Computer Programming, section
+4.2.2.
 """
 
 from collections.abc import Callable
@@ -25,8 +26,8 @@ def in_float64(fn: Callable[..., Any], on_tpu: Callable[..., Any], *args: Any) -
     """`fn(*args)`, traced with float64 on; on a TPU `on_tpu(*args)`.
 
     Args:
-        fn: casts its arguments to float64 itself, and its results back: both functions return
-            the same shapes and types, none of them float64 where JAX has it off.
+        fn: casts its arguments to float64 itself, and its results back. Both functions return
+            the same shapes and types, and no float64 if JAX has it switched off.
         on_tpu: uses no float64.
     """
 
@@ -70,10 +71,10 @@ def inverse_factor_in_pairs(a: Array) -> Array:
 
 
 def _eliminated(a: Array, b: Array, above: bool) -> tuple[Array, Pair]:
-    """The pivots (n,) of Gauss's elimination on `a`, and the eliminated `b`.
+    """The pivots (n,) of Gaussian elimination on `a` (n, n), and the reduced `b` (n, m).
 
-    Without `above` that is L^-1 b for a = L diag(pivots) L^T, L with a unit diagonal. With it, rows
-    above a pivot are reduced too, and each is divided by its pivot (Jordan): a^-1 b.
+    Without `above` that is L^-1 b, where a = L diag(pivots) L^T and L has a unit diagonal. With it
+    (Gauss-Jordan), rows above a pivot are reduced too and each row is divided by its pivot: a^-1 b.
     """
     size, width = len(a), len(a) + b.shape[1]
     numbers = jnp.arange(size)[:, None]

@@ -1,8 +1,8 @@
 """One device mesh for training, Label Solve and evaluation.
 
-Targets lie over its axis 'data'; the support over its axis 'support', or whole everywhere. A kernel
-matrix K(targets, support) is laid out over both axes (`kernels.sharded`). Batches that do not
-divide are padded with zero images of weight 0.
+Targets are sharded over its axis 'data'. The support is sharded over its axis 'support', or whole
+on every device. A kernel matrix K(targets, support) is sharded over both axes (`kernels.sharded`).
+Batches that do not divide are padded with zero images of weight 0.
 """
 
 import math
@@ -24,10 +24,11 @@ _PATIENCE = 7 * 24 * 3600  # Seconds.
 
 
 def make_mesh(data: int = -1, support: int = 1) -> Mesh:
-    """A mesh of `data` x `support` devices; -1 takes all that are left for that axis.
+    """A mesh of `data` x `support` devices; -1 takes all remaining devices for that axis.
 
     Raises:
-        UserError: the mesh needs more devices than there are, or an axis is not -1 or positive.
+        UserError: the mesh needs more devices than there are or leaves a process without one, or
+            an axis is not -1 or positive.
     """
     devices = jax.device_count()
     if any(size < 1 and size != -1 for size in (data, support)) or (data, support) == (-1, -1):
@@ -59,12 +60,12 @@ def make_mesh(data: int = -1, support: int = 1) -> Mesh:
 
 
 def prepare_cpu_devices() -> None:
-    """Sets XLA up for CPU devices. Call it before JAX's first device.
+    """Sets XLA up for CPU devices. Call it before JAX creates a device.
 
-    - Devices wait for one another as long as it takes: XLA aborts the process when one is 40 s
-      behind another, as happens on a busy machine.
-    - Code for AVX2: that for AVX-512 (jaxlib 0.10.2) reads past its arrays in the gradient of
-      neural_tangents on some CPUs, which kills the process, and gains nothing elsewhere.
+    - Devices wait for one another for up to a week. By default XLA aborts the process when one is
+      40 s behind another, which happens on a busy machine.
+    - Code is compiled for AVX2. Code for AVX-512 (jaxlib 0.10.2) reads past its arrays in the
+      gradient of neural_tangents on some CPUs, which kills the process, and is no faster elsewhere.
     """
     flags: dict[str, int | str] = {
         "xla_cpu_collective_call_warn_stuck_timeout_seconds": _PATIENCE,
@@ -76,10 +77,10 @@ def prepare_cpu_devices() -> None:
 
 
 def configure_jax(cpu_devices: int = 0) -> None:
-    """One CPU device per core (or `cpu_devices`), float64 where the hardware has it.
+    """Sets JAX up: one CPU device per core (or `cpu_devices`), float64 except on TPUs.
 
-    Compiled programs are kept in the user's cache folder: a resumed run starts in seconds. Call it
-    after `prepare_cpu_devices`, and after `multihost.start` where there are several processes.
+    Compiled programs are kept in the user's cache folder, so a resumed run starts in seconds. Call
+    it after `prepare_cpu_devices`, and after `multihost.start` where there are several processes.
     """
     jax.config.update("jax_num_cpu_devices", cpu_devices or hardware.usable_cores())
     jax.config.update("jax_enable_x64", jax.default_backend() != "tpu")
@@ -87,14 +88,14 @@ def configure_jax(cpu_devices: int = 0) -> None:
 
 
 def add_xla_flags(flags: Mapping[str, int | str]) -> None:
-    """Appends to XLA_FLAGS; existing flags win. Call it before JAX's first device."""
+    """Appends to XLA_FLAGS; existing flags win. Call it before JAX creates a device."""
     given = os.environ.get("XLA_FLAGS", "")
     added = [f"--{name}={value}" for name, value in flags.items() if name not in given]
     os.environ["XLA_FLAGS"] = " ".join([given, *added]).strip()
 
 
 def replicate(mesh: Mesh, tree: Tree) -> Tree:
-    """`tree`, the same at every process, with every array on every device of the mesh."""
+    """`tree`, which every process passes alike, with every array on every device of the mesh."""
     return jax.tree.map(lambda array: _put(mesh, P(), np.asarray(array)), tree)
 
 
@@ -103,11 +104,12 @@ def put_targets(
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Targets, their labels and weights, sharded over 'data'.
 
-    Every process has all of them; to a device goes its own share.
+    Every process passes all of them; each device gets its own share.
 
     Args:
-        images: (T, H, W, C). labels: (T, ...).
-        multiple: of which the padded T is one.
+        images: (T, H, W, C).
+        labels: (T, ...).
+        multiple: T is padded to a multiple of it.
 
     Returns:
         images, labels and weights (float32: 1 for a target, 0 for padding), each with its first
@@ -123,9 +125,9 @@ def put_targets(
 
 
 def own_share(rows: jax.Array) -> jax.Array:
-    """Of rows (n, ...) that every device of 'data' has, this one's equal share; inside `shard_map`.
+    """This device's equal share of rows (n, ...) that every device of 'data' has.
 
-    Zeros fill up the last shares.
+    For use inside `shard_map`. The last shares are padded with zeros.
     """
     devices = jax.lax.axis_size("data")
     padded = batching.pad_rows(rows, devices)
@@ -134,6 +136,6 @@ def own_share(rows: jax.Array) -> jax.Array:
 
 
 def _put(mesh: Mesh, spec: P, array: np.ndarray) -> jax.Array:
-    """`array`, which every process has, laid out over the mesh: each device gets its part."""
+    """`array`, which every process passes, laid out over the mesh: each device gets its part."""
     sharding = NamedSharding(mesh, spec)
     return jax.make_array_from_callback(array.shape, sharding, lambda part: array[part])

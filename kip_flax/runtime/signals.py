@@ -9,7 +9,7 @@ from typing import Any
 
 @contextlib.contextmanager
 def stop_signals() -> Iterator[Callable[[], bool]]:
-    """SIGTERM and SIGINT make the yielded function true; a second one acts as if unhandled."""
+    """Yields a function that returns True after SIGTERM or SIGINT; a second one acts as before."""
     seen: list[int] = []
     before: dict[signal.Signals, Any] = {}
 

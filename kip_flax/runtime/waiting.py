@@ -1,7 +1,7 @@
-"""Wait for long computations: print their time, and stop waiting at a signal.
+"""Waiting for long computations: prints their time, and stops waiting at a signal.
 
-A compiled program, or the compiler, may take minutes in one call, in which Python hears no signal.
-`Watch.wait` runs it in a thread of its own and looks around meanwhile.
+A compiled program, or the compiler, may take minutes in one call, during which Python handles no
+signal. `Watch.wait` runs it in a thread of its own and checks for signals meanwhile.
 """
 
 import atexit
@@ -19,19 +19,19 @@ import jax
 from kip_flax.runtime.console import Console, duration
 
 Result = TypeVar("Result")
-SILENCE = 7.0  # Seconds without a line at most, as far as a look around can help it.
-GRACE = 3.0  # Seconds that a computation may take to its end after a signal to stop.
-_LOOK = 0.25  # Seconds between two looks around.
-_BETWEEN = 4.0  # Seconds between two lines of progress at least, in a log.
+SILENCE = 7.0  # Seconds without a line, at most, while `Watch.wait` waits.
+GRACE = 3.0  # Seconds that a computation may still take after a signal to stop.
+_LOOK = 0.25  # Seconds between two checks.
+_BETWEEN = 4.0  # Seconds between two lines of `Watch.progress`, at least.
 
 
 class Stopped(Exception):
-    """A signal asked to stop: what was computed is not there, and may go on in its thread."""
+    """A signal asked to stop. There is no result; the computation may go on in its thread."""
 
 
 @dataclass
 class Watch:
-    """Over the computations of one command.
+    """Watches the computations of one command.
 
     Attributes:
         stopping: () -> whether a signal asked to stop.
@@ -43,17 +43,17 @@ class Watch:
     _last_shown: float = field(default_factory=time.monotonic)
 
     def wait(self, what: str, compute: Callable[[], Result]) -> Result:
-        """What `compute` returns, its arrays computed.
+        """The result of `compute`, with its arrays computed.
 
-        Meanwhile a line is printed now and then. It ends early when a signal asks to stop, unless
-        the result is there within `GRACE` seconds.
+        Meanwhile it prints a line now and then. After a signal to stop it gives up, unless the
+        result is there within `GRACE` seconds.
 
         Args:
-            what: is being done, for the line.
-            compute: is called in a thread, and may be left behind there.
+            what: the name of the computation in the line.
+            compute: is called in a thread, and may be left behind there. Its errors are raised.
 
         Raises:
-            Stopped: told to stop.
+            Stopped: a signal asked to stop.
         """
         done = threading.Event()
         found: list[Any] = []
@@ -83,12 +83,12 @@ class Watch:
         self.console.say(text)
 
     def progress(self, text: str, *figures: str, last: bool = False) -> None:
-        """Prints progress, unless a line was printed just now; the `last` one always."""
+        """Prints progress, unless a line was printed just now; always if it is the `last`."""
         if last or time.monotonic() - self._last_shown > _BETWEEN:
             self.tell(text, *figures)
 
     def tell(self, text: str, *figures: str) -> None:
-        """Tells progress."""
+        """Prints progress at once."""
         self._last_shown = time.monotonic()
         self.console.progress(text, *figures)
 
@@ -106,15 +106,15 @@ def end_soon() -> None:
 def _computing(compute: Callable[[], Any], found: list[Any], done: threading.Event) -> None:
     try:
         found.extend((jax.block_until_ready(compute()), None))
-    except BaseException as error:  # noqa: BLE001  It is raised where it is waited for.
+    except BaseException as error:  # noqa: BLE001  `Watch.wait` raises it.
         found[:] = [None, error]
     done.set()
 
 
 def _leave_behind(thread: threading.Thread, code: int) -> None:
-    """Ends the process at once if `thread` still computes: Python's own end waits for it.
+    """Ends the process at once if `thread` still computes; Python's own exit would wait for it.
 
-    XLA runs what it has begun to its end, which may be minutes away; all files are closed here.
+    XLA finishes what it has begun, which may take minutes. All files are closed by then.
     """
     if thread.is_alive():
         sys.stdout.flush()

@@ -2,14 +2,14 @@
 
 A module has
 
-- `NAMES`: what `dataset.name` calls its data sets (a user's own goes by its dotted name);
+- `NAMES`: the names of its data sets in `dataset.name` (a user's module has its dotted name);
 - `read(name, root, image_size) -> Source`: the data set `name` from the files in the folder `root`.
 
 It may have
 
 - `NEEDS_FILES = False`: it reads nothing from `root`;
 - `FACTS`: `Facts` by name;
-- `data_note(name, root) -> str`: how the files differ from the publisher's, as a sentence; or ''.
+- `data_note(name, root) -> str`: a sentence on how the files differ from the publisher's; or ''.
 """
 
 import importlib
@@ -45,24 +45,24 @@ def find(name: str) -> ModuleType:
 
 
 def facts(name: str) -> Facts:
-    """What is known of the data set `name`; nothing of an unknown one.
+    """The facts about the data set `name`; the defaults of `Facts` for an unknown one.
 
-    Never raises, as the name may stand in a file from elsewhere. For the same reason a user's own
-    module is asked only if it is imported already: reading a file runs no code.
+    It never raises, as the name may come from another's file. For the same reason it does not
+    import a user's own module, but uses one that is imported already: reading a file runs no code.
     """
     return _attribute(name, "FACTS", {}).get(name, Facts())
 
 
 def field_name(name: str) -> str:
-    """What the field's evaluators call the data set `name`; the name itself if they do not."""
+    """The name of the data set `name` in the field's evaluators; `name` itself if they lack it."""
     return facts(name).field_name or name
 
 
 def field_preprocess(name: str, fitted: Preprocess) -> Preprocess:
-    """The normalisation by which the field evaluates, as a preprocessing of the kind 'standard'.
+    """The normalisation of the field's evaluators, as a preprocessing of the kind 'standard'.
 
-    The constants stand in the code of its evaluators. A data set that they do not know gets mean
-    and standard deviation of `fitted`.
+    The constants come from the evaluators' code. A data set that they lack gets the mean and the
+    standard deviation of `fitted`.
     """
     moments = facts(name).field_moments
     if moments is None:
@@ -72,7 +72,7 @@ def field_preprocess(name: str, fitted: Preprocess) -> Preprocess:
 
 
 def data_note(name: str, data_dir: str) -> str:
-    """How the files in `data_dir` differ from the publisher's, as far as they tell; or ''."""
+    """A sentence on how the files in `data_dir` differ from the publisher's, if known; or ''."""
     return _attribute(name, "data_note", lambda name, root: "")(name, Path(data_dir))
 
 

@@ -12,7 +12,7 @@ from kip_flax.data.source import Facts, Source
 
 
 class _Files(NamedTuple):
-    """Where one of the two lies: `prefix` is what the keys of labels and class names begin with."""
+    """The folder and files of a data set; keys of labels and class names begin with `prefix`."""
 
     folder: str
     train: Sequence[str]
@@ -33,14 +33,14 @@ _FILES = {
 }
 NAMES = tuple(_FILES)
 # VICO-UoE/DatasetCondensation, utils.py (get_dataset); MTT and DD-Ranking have the same. They are
-# not the deviations of the pixels (0.247, 0.243, 0.262), but what the evaluators feed their
-# networks with. For CIFAR-100 the newest DatasetCondensation has others, MTT and DD-Ranking these.
+# not the deviations of the pixels (0.247, 0.243, 0.262), but those by which the evaluators divide.
+# For CIFAR-100 the newest DatasetCondensation has others; MTT and DD-Ranking have these.
 _MOMENTS = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
 FACTS = {
     "cifar10": Facts("CIFAR10", _MOMENTS, mirrorable=True),
     "cifar100": Facts("CIFAR100", _MOMENTS, mirrorable=True),
 }
-# Of the first training batch of CIFAR-10, as its publisher gives it out.
+# Checksum of the first training batch of CIFAR-10, as its publisher provides it.
 _MD5 = "c99cafc152244af753f735de768cd75f"
 
 
@@ -59,7 +59,7 @@ def read(name: str, root: Path, image_size: int) -> Source:
 
 
 def data_note(name: str, root: Path) -> str:
-    """Whether the pixels of CIFAR-10 are the publisher's, by the checksum of the first batch."""
+    """A note if the first batch of CIFAR-10 has another checksum than the publisher's; or ''."""
     if name != "cifar10":
         return ""
     files = _FILES[name]

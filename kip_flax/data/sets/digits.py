@@ -1,4 +1,4 @@
-"""scikit-learn's 1,797 handwritten digits of 8x8 pixels; they come with it, without a test set."""
+"""The 1,797 handwritten digits of 8x8 pixels that scikit-learn contains, without a test set."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ FACTS = {
 
 def read(name: str, root: Path, image_size: int) -> Source:
     """Images uint8 (8, 8, 1): 0..16 becomes 0..255."""
-    from sklearn.datasets import load_digits  # a second to import, and only needed here
+    from sklearn.datasets import load_digits  # It takes a second to import.
 
     found = load_digits()
     images = np.rint(found.images * (255 / 16)).astype(np.uint8)[..., None]

@@ -17,7 +17,7 @@ _CLASSES = {
 _FILES = [
     f"{part}-{kind}-ubyte" for part in ("train", "t10k") for kind in ("images-idx3", "labels-idx1")
 ]
-_GREY = {"rfad": "standard", "frepo": "standard"}  # Standardised by all, never whitened.
+_GREY = {"rfad": "standard", "frepo": "standard"}  # All makers standardise, none whitens.
 # Moments: VICO-UoE/DatasetCondensation, utils.py (get_dataset).
 FACTS = {
     "mnist": Facts("MNIST", ((0.1307,), (0.3081,)), _GREY, mirrorable=False),

@@ -14,7 +14,7 @@ def read(name: str, root: Path, image_size: int) -> Source:
     """The arrays of the file `root`, or of the only .npz file in the folder `root`.
 
     Either train_images, train_labels, test_images and test_labels, or images and labels without a
-    test part; images are uint8 (n, H, W) or (n, H, W, C). class_names may stand beside them.
+    test part; images are uint8 (n, H, W) or (n, H, W, C). class_names are optional.
     """
     files = sorted(root.glob("*.npz")) if root.is_dir() else [root]
     if len(files) != 1 or not files[0].is_file():

@@ -11,7 +11,7 @@ FACTS = {
         "SVHN",
         # VICO-UoE/DatasetCondensation, utils.py (get_dataset).
         ((0.4377, 0.4438, 0.4728), (0.1980, 0.2010, 0.1970)),
-        # RFAD, run_distillation.py: normalised too, where CIFAR is whitened alone.
+        # RFAD, run_distillation.py: SVHN is normalised and whitened, CIFAR only whitened.
         {"rfad": "zca_normalize"},
         mirrorable=False,
     )

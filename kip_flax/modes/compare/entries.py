@@ -18,12 +18,12 @@ class Made:
     """How a set was made, as far as that is known.
 
     Attributes:
-        method: the title of the algorithm, such as 'KIP', or 'initial images';
-            where a file says nothing, its own name.
-        algorithm: as the configuration names it; '' where there is none.
-        labels: 'learned', 'fixed' or 'solved'; '' where a file says nothing.
-        budget: steps and training images of each, in words; or ''.
-        seconds: that the run took until it had made the set; None where that is not known.
+        method: the title of the algorithm, such as 'KIP', or 'initial images'; the file's own name
+            if the file does not record it.
+        labels: 'learned', 'fixed' or 'solved'; '' if the file does not record it.
+        algorithm: its name in the configuration; '' if there is none.
+        budget: steps, targets per step and regulariser, in words; or ''.
+        seconds: seconds of the run until it had made the set; None if not known.
         file: its path; '' for real images drawn here.
     """
 
@@ -36,7 +36,7 @@ class Made:
 
     @property
     def title(self) -> str:
-        """The method and its labels, for a person."""
+        """The method and its labels, in words."""
         return f"{self.method}, labels {self.labels}" if self.labels else self.method
 
 
@@ -49,17 +49,17 @@ class Entry:
 
     @property
     def key(self) -> str:
-        """A name that changes with the set."""
+        """The title with a checksum of images and labels."""
         arrays = (self.distilled.images, self.distilled.labels)
         crc = zlib.crc32(arrays[1].tobytes(), zlib.crc32(arrays[0].tobytes()))
         return f"{self.made.title} ({crc:08x})"
 
 
 def read(path: str) -> Entry:
-    """The set in a file, or the last one of a run in its folder.
+    """The set in a file, or the last set in the folder of a run.
 
     Raises:
-        UserError: there is no such file, folder or set in it.
+        UserError: the file is missing or broken, or the folder holds no set.
     """
     file = _last_of(Path(path)) if Path(path).is_dir() else Path(path)
     distilled = export.load_distilled(file)
@@ -97,7 +97,7 @@ def _last_of(folder: Path) -> Path:
 
 
 def _seconds(file: Path, step: int) -> float | None:
-    """What the result of the run says, if the set is the last one in it."""
+    """Seconds in the run's result.json, if `step` is its last evaluation; otherwise None."""
     result = RunFolder(file.parent.parent).earlier_result()
     try:
         return float(result["seconds"]) if result["evaluations"][-1]["step"] == step else None

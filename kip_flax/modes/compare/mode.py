@@ -1,10 +1,10 @@
 """`--mode=compare`: distilled sets side by side, on the same test images, kernels and networks.
 
-Every set is used in its own preprocessing. Sets that share one share the real images that are drawn
-beside them ('random', 'herding', 'kmeans' of `config.transfer.baselines`), of the same number.
-Networks are trained as `config.transfer` says, all alike. A finished figure is kept in
-comparison.json, an unfinished training in a checkpoint: the same command goes on from there, also
-with more sets or networks.
+Every set is used in its own preprocessing. Real images of the same number are drawn for comparison
+('random', 'herding', 'kmeans' of `config.transfer.baselines`), once for sets that share a
+preprocessing. All networks are trained by the recipe of `config.transfer`. comparison.json keeps
+finished accuracies, a checkpoint keeps the unfinished training: the same command resumes from
+there, also with more sets or networks.
 """
 
 import dataclasses
@@ -52,14 +52,14 @@ class Group:
 def compare(
     config: ConfigDict, paths: Sequence[str], workdir: str, console: Console | None = None
 ) -> list[Line]:
-    """Compares the distilled sets that `paths` name, files or folders of runs.
+    """Compares the distilled sets in `paths`, which are files or folders of runs.
 
     Returns:
-        The lines of the table, which is also written as markdown, csv and html to `workdir`.
-        Figures are missing if a signal stopped it.
+        The lines of the table, which is also written as markdown, csv and html to `workdir`. Lines
+        or accuracies are missing if a signal stopped it.
 
     Raises:
-        UserError: sets, data set, networks and folder do not fit together.
+        UserError: sets, data set, networks and folder do not fit together, or a training diverged.
     """
     _check_baselines(config)
     console = console or Console()
@@ -125,7 +125,7 @@ def _compare(config: ConfigDict, paths: Sequence[str], workdir: str, watch: Watc
 def _prepared(
     config: ConfigDict, group: Group, dataset: Dataset, keys: networks.Keys
 ) -> tuple[RealImages, list[tuple[ImageSet, Made]]]:
-    """Real images in the group's preprocessing, and what is measured."""
+    """Real images in the group's preprocessing, and the sets to measure."""
     held_out, num_test = config.transfer.held_out, config.eval.num_test
     real = sets.real_images(dataset, group.fitted, held_out, num_test, keys.held_out)
     return real, _sets(config, group, real.pool, keys.draws)
@@ -167,7 +167,7 @@ def _groups(config: ConfigDict, compared: list[Entry], dataset: Dataset) -> list
 
 
 def _identity(config: ConfigDict, dataset: Dataset) -> dict[str, Any]:
-    """What all figures have in common; the preprocessing is each set's own."""
+    """Fields that all accuracies depend on, without the preprocessing, which is each set's own."""
     fields = contest.deciding(config)
     del fields["preprocess"]
     return fields | {"data (checksum)": setup.fingerprint(dataset)}
@@ -176,7 +176,7 @@ def _identity(config: ConfigDict, dataset: Dataset) -> dict[str, Any]:
 def _sets(
     config: ConfigDict, group: Group, pool: Targets, key: jax.Array
 ) -> list[tuple[ImageSet, Made]]:
-    """The group's sets, and real images of the same number."""
+    """The group's sets, and sets of as many real images."""
     found = [(sets.of_file(e.key, e.distilled), e.made) for e in group.entries]
     for name, label, size in _drawn(config, group):
         if name == "random":
@@ -188,7 +188,7 @@ def _sets(
 
 
 def _drawn(config: ConfigDict, group: Group) -> list[tuple[str, str, int]]:
-    """Real images that stand beside a group: how they are drawn, what they are called, size."""
+    """Sets of real images to compare a group with: how they are drawn, name and size."""
     return [
         (name, f"{name} real images, {group.fitted.name}", size)
         for size in sorted({len(e.distilled.images) for e in group.entries})
@@ -197,7 +197,7 @@ def _drawn(config: ConfigDict, group: Group) -> list[tuple[str, str, int]]:
 
 
 def _asked_for(config: ConfigDict, groups: list[Group]) -> list[tuple[str, int]]:
-    """Names and sizes of all sets."""
+    """Names and sizes of all sets to measure."""
     found = [(e.key, len(e.distilled.images)) for group in groups for e in group.entries]
     return found + [drawn[1:] for group in groups for drawn in _drawn(config, group)]
 

@@ -1,4 +1,4 @@
-"""A comparison as files: markdown, csv, and one html page with the pictures in it."""
+"""The files of a comparison: markdown, csv, and one html page with pictures."""
 
 import os
 from collections.abc import Sequence
@@ -11,11 +11,11 @@ from kip_flax.modes.compare.table import Line
 from kip_flax.runtime.files import write_bytes_atomic
 
 FILES = ("comparison.md", "comparison.csv", "comparison.html")
-_MOST, _COLUMNS, _GAP = 100, 10, 1  # Pictures of a set, in a row, and pixels between them.
+_MOST, _COLUMNS, _GAP = 100, 10, 1  # Most pictures of a set; pictures in a row; pixels between.
 
 
 class Sheet(NamedTuple):
-    """Pictures of a set on one sheet, of `width` and `height` pixels on the screen."""
+    """The first pictures of a set as one PNG, `width` x `height` pixels on the screen."""
 
     title: str
     png: bytes
@@ -28,7 +28,7 @@ class Sheet(NamedTuple):
 def write(
     workdir: str, lines: Sequence[Line], networks: Sequence[str], notes: Sequence[str], dataset: str
 ) -> None:
-    """Writes `FILES` into `workdir`, each whole or not at all."""
+    """Writes `FILES` into `workdir`, each atomically; UserError if one cannot be written."""
     table = compare_table.markdown(lines, networks, dataset)
     text = "\n".join([table, "", compare_table.LEGEND, *(f"\n{note}" for note in notes), ""])
     contents = (
@@ -41,7 +41,7 @@ def write(
 
 
 def page(lines: Sequence[Line], networks: Sequence[str], notes: Sequence[str], dataset: str) -> str:
-    """The page; it needs nothing besides itself."""
+    """The HTML page, self-contained."""
     ordered = compare_table.ordered(lines)
     return pages.render(
         __package__,
@@ -55,7 +55,7 @@ def page(lines: Sequence[Line], networks: Sequence[str], notes: Sequence[str], d
 
 
 def _row(line: Line, networks: Sequence[str], dataset: str) -> list[tuple[str, str]]:
-    """The words of each cell, and 'best', 'tie' or ''."""
+    """Text of each cell, and its mark: 'best', 'tie' or ''."""
     marks = {name: line.marks.get(name, "") for name in networks}
     cells = compare_table.cells(line, networks, dataset)
     heads = compare_table.columns(networks)

@@ -10,13 +10,13 @@ _FILE = "published.json"
 
 @dataclass(frozen=True)
 class Published:
-    """Accuracies of one method as published.
+    """Published accuracies of one method.
 
     Attributes:
         method: the title of its algorithm.
-        source: where they are from.
+        source: the publication.
         measured_by: 'kernel' (kernel ridge regression) or 'network' (trained on the set).
-        first_hand: read at the source; otherwise as others report them.
+        first_hand: whether they were read at the source; otherwise as others report them.
         accuracies: in %, by data set and images per class.
     """
 
@@ -29,7 +29,7 @@ class Published:
 
 @functools.cache
 def figures() -> tuple[Published, ...]:
-    """All that `published.json` holds."""
+    """All entries of `published.json`."""
     content = json.loads(resources.files(__package__).joinpath(_FILE).read_text(encoding="utf-8"))
     counts = content["images_per_class"]
     return tuple(
@@ -48,7 +48,7 @@ def _by_count(
 
 
 def accuracy(method: str, dataset: str, per_class: float) -> list[tuple[float, Published]]:
-    """The published accuracy of a method, a data set and a number of images per class."""
+    """Published accuracies (%) of a method for a data set and images per class, with sources."""
     found = [one for one in figures() if one.method == method]
     return [
         (one.accuracies[dataset][per_class], one)

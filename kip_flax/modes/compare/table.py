@@ -1,4 +1,4 @@
-"""The table of a comparison: its lines, the best of each column and its ties, as text."""
+"""The table of a comparison: its lines, the best of each column, its ties, and its text."""
 
 import csv
 import io
@@ -26,17 +26,17 @@ SECOND_HAND = "* as others report it; not read at the source."
 
 @dataclass(eq=False)
 class Line:
-    """One set, and what was measured on it.
+    """One set, and its measured accuracies.
 
     Attributes:
         made: how the set was made.
         preprocess: name of its preprocessing.
         per_class: images per class.
-        size: images in all.
-        bytes: of its images and labels as float32.
+        size: total number of images.
+        bytes: size of its images and labels as float32.
         figures: by network, rows with `mean`, `std` and `accuracies` (0 to 1).
-        pictures: (S, H, W, C) to look at, about [0, 1].
-        num_test: test images that accuracies were measured on.
+        pictures: (S, H, W, C) in about [0, 1].
+        num_test: number of test images.
         diverged: networks whose training diverged.
         marks: by network, 'best' or 'tie'.
     """
@@ -54,14 +54,14 @@ class Line:
 
 
 def deviation(row: dict[str, Any], num_test: int) -> float:
-    """Over seeds or draws; of a single accuracy p on n test images sqrt(p (1 - p) / n)."""
+    """Deviation over seeds or draws; sqrt(p (1 - p) / n) for one accuracy p on n test images."""
     if row["std"] is not None:
         return row["std"]
     return math.sqrt(row["mean"] * (1 - row["mean"]) / num_test)
 
 
 def mark(lines: Sequence[Line], networks: Sequence[str]) -> None:
-    """Marks the best line of every column, and its ties, among sets of the same size."""
+    """Marks the best line of every network, and its ties, among sets of the same size."""
     for size in {line.size for line in lines}:
         for network in networks:
             there = [x for x in lines if x.size == size and network in x.figures]
@@ -79,7 +79,7 @@ def mark(lines: Sequence[Line], networks: Sequence[str]) -> None:
 
 
 def accuracy(line: Line, network: str) -> str:
-    """'86.24 ± 1.60', '93.87 (± 1.27)' of a single accuracy, 'diverged', or '' if there is none."""
+    """'86.24 ± 1.60', '93.87 (± 1.27)' for a single accuracy, 'diverged', or '' if not measured."""
     row = line.figures.get(network)
     if row is None:
         return DIVERGED if network in line.diverged else ""
@@ -88,12 +88,12 @@ def accuracy(line: Line, network: str) -> str:
 
 
 def seconds(line: Line) -> str:
-    """'4', or a dash where it is not known."""
+    """'4', or a dash if not known."""
     return _UNKNOWN if line.made.seconds is None else f"{line.made.seconds:.0f}"
 
 
 def per_class(line: Line) -> str:
-    """Images per class, whole if they are."""
+    """Images per class: '10', or '2.5' if not whole."""
     return f"{line.per_class:g}"
 
 
@@ -105,13 +105,13 @@ def published_words(line: Line, dataset: str) -> str:
 
 
 def columns(networks: Sequence[str]) -> tuple[str, ...]:
-    """The table's heads."""
+    """The headings of the table."""
     first = ("Images per class", "Method", "Labels", "Preprocessing")
     return (*first, *networks, "Published", "Made in", "Seconds", "Bytes")
 
 
 def cells(line: Line, networks: Sequence[str], dataset: str) -> list[str]:
-    """The table's words of one line, without marks."""
+    """The cells of one line, without marks."""
     accuracies = [accuracy(line, network) for network in networks]
     last = [
         published_words(line, dataset),
@@ -130,7 +130,7 @@ def cells(line: Line, networks: Sequence[str], dataset: str) -> list[str]:
 
 
 def ordered(lines: Sequence[Line]) -> list[Line]:
-    """By the number of images, otherwise as they came."""
+    """The lines sorted by number of images, otherwise in the given order."""
     return sorted(lines, key=lambda line: line.size)
 
 
@@ -149,7 +149,7 @@ def markdown(lines: Sequence[Line], networks: Sequence[str], dataset: str) -> st
 
 
 def comma_separated(lines: Sequence[Line], networks: Sequence[str]) -> str:
-    """The table as csv: accuracies from 0 to 1, a column each for mean, deviation and mark."""
+    """The table as csv: for each network mean and deviation (0 to 1) and mark."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     heads = ["images_per_class", "method", "labels", "preprocess", "budget", "seconds", "bytes"]
@@ -177,7 +177,7 @@ def comma_separated(lines: Sequence[Line], networks: Sequence[str]) -> str:
 
 
 def notes(lines: Sequence[Line], dataset: str) -> list[str]:
-    """Differences that make published figures hard to compare with ours."""
+    """Notes on published accuracies: source and recipe, and whether any are second-hand."""
     found: list[str] = []
     for line in ordered(lines):
         recipe = algorithms.facts(line.made.algorithm).published_recipe

@@ -1,4 +1,4 @@
-"""Test accuracy and error of a distilled set, ours or anyone's, by kernel ridge regression."""
+"""`--mode=evaluate`: test accuracy and error of a distilled set by kernel ridge regression."""
 
 from pathlib import Path
 
@@ -19,12 +19,12 @@ def evaluate_file(
 ) -> dict[str, float]:
     """Test `accuracy` (0 to 1) and `mse` of the distilled set in `path` with the config's kernel.
 
-    The preprocessing is the one in the file, or is fitted on the training images where the file,
-    as the published ones, has none. What was measured goes to `evaluation.json` in `workdir`, where
-    one is given.
+    The preprocessing is read from the file; if it has none, as published files, it is fitted on the
+    training images. The result is also written to `evaluation.json` in `workdir`, if given.
 
     Raises:
-        UserError: the file is broken, or does not fit the data set or the configuration.
+        UserError: the file is broken, or does not fit the data set or the configuration, or its
+            regularised kernel is not positive definite.
     """
     console = console or Console(silent=not multihost.is_first())
     mesh = sharding.make_mesh(config.mesh.data, config.mesh.support)

@@ -1,4 +1,4 @@
-"""`--mode=export`: a distilled set in the forms that others read."""
+"""`--mode=export`: a distilled set in formats that other programs read."""
 
 from kip_flax.modes.registry import Command, Mode
 

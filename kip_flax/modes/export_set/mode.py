@@ -25,17 +25,20 @@ CARD = "README.md"
 def export_file(
     path: str, workdir: str, console: Console | None = None, config: ConfigDict | None = None
 ) -> list[str]:
-    """Writes the set in `path` in all forms below the folder `workdir`, and says where.
+    """Writes the set in `path` in all formats below `workdir`, and prints the paths.
 
     Args:
-        config: names the data that whitening matrices are computed from again, where `path` has
-            lost them; None: they must be there.
+        path: the npz of a distilled set of ours.
+        workdir: a folder that holds no other set.
+        config: names the data to fit the preprocessing on again if its side file is lost; None:
+            the side file must be there.
 
     Returns:
         The files written, relative to `workdir`.
 
     Raises:
-        UserError: the file is broken or lacks its preprocessing, or the folder holds other files.
+        UserError: the file is broken, not ours or without its preprocessing, or the folder holds
+            files of another set.
     """
     distilled = export.load_distilled(path)
     with tempfile.TemporaryDirectory(prefix="kip_flax_") as folder:
@@ -48,7 +51,7 @@ def export_file(
 
 
 def _completed(distilled: Distilled, config: ConfigDict, folder: Path) -> Distilled:
-    """The same set with the preprocessing fitted again, in `folder`."""
+    """The same set, written to `folder` with its preprocessing, which is fitted again."""
     config_lib.validate(config)
     fitted = setup.preprocessing_of(distilled, setup.load(config), config.preprocess)
     description = export.Description(
@@ -98,7 +101,7 @@ def _write(distilled: Distilled, fitted: Preprocess, folder: Path) -> list[str]:
 
 
 def _card_files(distilled: Distilled, dataset: str) -> card.Files:
-    """The files that the card explains."""
+    """Names of the files that the data-set card explains."""
     architecture = distilled.kernel.get("architecture", "imported")
     per_class = len(distilled.labels) // distilled.labels.shape[1]
     return card.Files(
@@ -111,13 +114,13 @@ def _card_files(distilled: Distilled, dataset: str) -> card.Files:
 
 
 def _normalised(shown: np.ndarray, dataset: str, fitted: Preprocess) -> np.ndarray:
-    """Pictures (S, H, W, channels) in about [0, 1] as the field's evaluators normalise them."""
+    """Pictures (S, H, W, channels) in about [0, 1], normalised as the field's evaluators do it."""
     field = sets.field_preprocess(dataset, fitted)
     return ((shown - field.mean) / field.std).astype(np.float32)
 
 
 def _tensors(distilled: Distilled, normalised: np.ndarray, names: card.Files) -> dict[str, Any]:
-    """The PyTorch files: name and content."""
+    """Content of the PyTorch files, by name."""
     classes = distilled.labels.argmax(axis=1)
     whole = {
         "images": _channels_first(distilled.images),
@@ -140,7 +143,7 @@ def _channels_first(images: np.ndarray) -> np.ndarray:
 
 
 def _check_folder(folder: Path, written: list[str]) -> None:
-    """Raises UserError where files of another set would be taken for this one's."""
+    """Raises UserError if `folder` holds files of another set, which would mix with this one's."""
     below = [path for part in ("data", "png", "torch") for path in (folder / part).rglob("*.*")]
     for path in sorted([*folder.glob("*.npz"), *below]):
         name = path.relative_to(folder).as_posix()

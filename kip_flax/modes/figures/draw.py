@@ -1,6 +1,6 @@
-"""Pictures for papers and slides: rows of images, a grid, an animation, curves, a set's worth.
+"""Figures for papers and slides: rows of images, a grid, an animation, curves, a set's worth.
 
-matplotlib draws what is still, Pillow what moves.
+matplotlib draws the figures, Pillow the animation.
 """
 
 import io
@@ -20,9 +20,9 @@ from kip_flax.modes.transfer.ladder import Ladder
 from kip_flax.networks import figures
 
 _TIGHT: dict[str, Any] = {"bbox_inches": "tight", "pad_inches": 0.03}
-FEWEST_FOR_CURVE = 3  # Evaluations.
-_MOST_CLASSES = 10  # Columns of the figure in rows.
-_MOST_ANIMATED = 100  # Images.
+FEWEST_FOR_CURVE = 3  # Fewer evaluations make no curve.
+_MOST_CLASSES = 10  # Most columns of `rows_figure`.
+_MOST_ANIMATED = 100  # Most images of `animation`.
 _ZCA = (
     "ZCA whitening undone; the norm of each image, lost in it, is set to the training set's "
     "typical one."
@@ -34,12 +34,12 @@ class ShownSet:
     """A distilled set as figures show it.
 
     Attributes:
-        name: what it is called there.
+        name: its caption.
         pictures: (S, H, W, channels) in [0, 1].
         labels: (S, C).
-        accuracy: on the test images (0 to 1).
-        norm_is_lost: whether the pictures lack the norm of each image.
-        step: after which it was taken; 0 for natural images.
+        accuracy: accuracy on the images of the evaluations (0 to 1).
+        norm_is_lost: whether the preprocessing lost the norm of each image.
+        step: number of steps taken; 0 for natural images.
     """
 
     name: str
@@ -51,7 +51,7 @@ class ShownSet:
 
 
 def rows_figure(rows: Sequence[ShownSet], class_names: Sequence[str]) -> Figure:
-    """One row per set, one image per class (of more than ten, ten evenly), its accuracy beside."""
+    """One row per set: its accuracy, and an image per class, of at most ten classes evenly."""
     columns = sampling.evenly(len(class_names), _MOST_CLASSES)
     note = _ZCA if any(row.norm_is_lost for row in rows) else ""
     figure = Figure(figsize=(1.9 + 0.62 * len(columns), 0.66 * len(rows) + 0.35 + 0.3 * bool(note)))
@@ -59,7 +59,7 @@ def rows_figure(rows: Sequence[ShownSet], class_names: Sequence[str]) -> Figure:
     left = 1.9 / figure.get_figwidth()
     figure.subplots_adjust(left, 0.3 * bool(note) / figure.get_figheight(), 0.995, 0.88, 0.06, 0.06)
     for row, shown in zip(axes, rows, strict=True):
-        # The place of an image says its class: labels that were learned may say another.
+        # Classes are those of the first row: learned labels may have another largest value.
         first = rows[0] if len(rows[0].labels) == len(shown.labels) else shown
         classes = first.labels.argmax(axis=1)
         for axis, number in zip(row, columns, strict=True):
@@ -79,7 +79,7 @@ def rows_figure(rows: Sequence[ShownSet], class_names: Sequence[str]) -> Figure:
 
 
 def grid_figure(shown: ShownSet) -> Figure:
-    """All images of a set (of more than 200, 200 evenly), 10 or 20 in a row."""
+    """The images of a set, 10 or 20 in a row; of more than 200, 200 evenly chosen."""
     chosen = sampling.evenly(len(shown.pictures), pictures.MAX_IMAGES)
     across = min(len(chosen), 10 if len(chosen) <= 100 else 20)
     down = -(-len(chosen) // across)
@@ -98,7 +98,7 @@ def grid_figure(shown: ShownSet) -> Figure:
 
 
 def animation(sets: Sequence[ShownSet]) -> bytes:
-    """An animated GIF of the sets of a run: the images, the step and its test accuracy."""
+    """An animated GIF of the sets of a run: images, step and accuracy; at most 100 images."""
     chosen = sampling.evenly(len(sets[0].pictures), _MOST_ANIMATED)
     across = min(len(chosen), 10 if len(chosen) <= 50 else 20)
     height, width = sets[0].pictures.shape[1:3]
@@ -127,10 +127,10 @@ def curve_figure(
     """Accuracy and error over the steps.
 
     Args:
-        evaluations: rows of `step`, `accuracy` (0 to 1), `mse` and, where networks were trained on
+        evaluations: rows of `step`, `accuracy` (0 to 1), `mse` and, if networks were trained on
             the sets, `networks` (see `networks.figures`).
-        split: the images that they are of, 'test' or 'validation'.
-        chosen: the step of the set that was taken, which is marked.
+        split: the images that were evaluated, 'test' or 'validation'.
+        chosen: step of the chosen set, which is marked; None: no mark.
     """
     figure = Figure(figsize=(6.4, 2.4), layout="constrained")
     accuracy, error = figure.subplots(1, 2)
@@ -149,7 +149,7 @@ def curve_figure(
 
 
 def _draw_networks(axis: Any, evaluations: Sequence[Mapping[str, Any]], split: str) -> None:
-    """Means of networks and their deviations beside the kernel's curve, with a legend."""
+    """Adds means and deviations of networks to the kernel's curve, with a legend."""
     found: dict[str, list[tuple[float, float, float]]] = {}
     for evaluation in evaluations:
         for row in figures.watched_rows(evaluation.get("networks", [])):
@@ -168,7 +168,7 @@ def _draw_networks(axis: Any, evaluations: Sequence[Mapping[str, Any]], split: s
 
 
 def worth_figure(ladders: Mapping[str, Ladder]) -> Figure:
-    """Test accuracy over the number of random real images, a colour per network."""
+    """Test accuracy over the number of random real images, one colour per network."""
     figure = Figure(figsize=(5.0, 3.2), layout="constrained")
     axis = figure.subplots()
     for number, (network, one) in enumerate(ladders.items()):
@@ -191,7 +191,7 @@ def worth_figure(ladders: Mapping[str, Ladder]) -> Figure:
 
 
 def rendered(figure: Figure, kind: str) -> bytes:
-    """'png' (200 dots an inch) or 'svg'; the same figure gives the same bytes."""
+    """The figure as 'png' (200 dots per inch) or 'svg'; the same figure gives the same bytes."""
     metadata: dict[str, dict[str, str | None]] = {"png": {"Software": None}, "svg": {"Date": None}}
     buffer = io.BytesIO()
     with matplotlib.rc_context({"svg.hashsalt": "kip_flax"}):
@@ -205,5 +205,5 @@ def _show(axis: Any, picture: np.ndarray) -> None:
 
 
 def _sheet(shown: np.ndarray, across: int) -> np.ndarray:
-    """Pictures (n, H, W, channels) in rows with a white line between them, (.., .., 3) float64."""
+    """Pictures (n, H, W, channels), `across` in a row, a white pixel apart, (.., .., 3) float64."""
     return pictures.sheet(pictures.rgb(shown), across, gap=1, fill=1).astype(np.float64)

@@ -1,6 +1,6 @@
-"""`--mode=figures`: what can be drawn of runs and transfers, as PNG and SVG in their folders.
+"""`--mode=figures`: figures of runs and transfers, as PNG and SVG in their folders.
 
-Nothing is computed again: pictures come from the distilled sets, accuracies from the run's own
+Nothing is computed again: images come from the distilled sets, accuracies from the run's own
 evaluations.
 """
 
@@ -32,10 +32,10 @@ class ShownRun:
     """A run as figures show it.
 
     Attributes:
-        sets: in the order of the steps, natural images first.
+        sets: in the order of the steps, the initial images first.
         class_names: C names.
         evaluations: rows of `step`, `accuracy` (0 to 1) and `mse`.
-        split: the images that they are of, 'test' or 'validation'.
+        split: the images that were evaluated, 'test' or 'validation'.
     """
 
     sets: list[ShownSet]
@@ -45,20 +45,21 @@ class ShownRun:
 
 
 def write_figures(workdirs: str, console: Console | None = None) -> list[Path]:
-    """Writes what can be drawn of each folder into its `figures`, and prints the paths.
+    """Writes the figures of each folder into its `figures`, and prints the paths.
 
-    Of a run: `images` (the last set), `rows` (natural images above learned ones, one per class),
-    `learning.gif` and, of three evaluations or more, `curve`; of a transfer with a ladder: `worth`.
-    Of several runs also `rows` of all of them, in `figures` beside them.
+    A run gets `images` (the last set), `rows` (natural images above learned ones, one per class),
+    `learning.gif` and, with three evaluations or more, `curve`. A transfer with a ladder gets
+    `worth`. Several runs also get `rows` of all of them, in `figures` beside them.
 
     Args:
         workdirs: folders of runs or transfers, separated by commas.
 
     Returns:
-        The files.
+        Paths of the files.
 
     Raises:
-        UserError: a folder holds neither a run nor a transfer, or a file cannot be written.
+        UserError: a folder holds neither a run with sets nor a transfer with a ladder, the runs are
+            of different data, or a file cannot be written.
     """
     folders = [Path(os.path.abspath(os.path.expanduser(name))) for name in workdirs.split(",")]
     written: list[Path] = []
@@ -80,7 +81,7 @@ def write_figures(workdirs: str, console: Console | None = None) -> list[Path]:
 
 
 def read_run(workdir: Path) -> ShownRun:
-    """Reads what figures show of the run in `workdir`.
+    """The run in `workdir` as figures show it.
 
     Raises:
         UserError: there is no run, or it has no sets.
@@ -109,10 +110,10 @@ def read_run(workdir: Path) -> ShownRun:
 
 
 def rows_of(runs: Sequence[ShownRun]) -> list[ShownSet]:
-    """First sets, each once where runs share it, above last ones: natural, then what was learned.
+    """The first set of each run, once if runs share it, followed by the last sets.
 
     Raises:
-        UserError: the runs are of other classes or of images of another shape.
+        UserError: the runs differ in the number of classes or the shape of images.
     """
     rows: list[ShownSet] = []
     for run in runs:
@@ -160,7 +161,7 @@ def _save(figure: Figure, stem: Path) -> list[Path]:
 
 
 def _title(config: dict[str, Any]) -> str:
-    """What the sets of a run are called: 'KIP, learned labels'."""
+    """The caption of a run's learned sets: 'KIP, learned labels'."""
     facts = algorithms.facts(config["algorithm"])
     if not facts.krr_loss:
         return facts.title

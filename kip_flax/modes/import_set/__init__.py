@@ -1,4 +1,4 @@
-"""`--mode=import`: a distilled set of others in the form of ours."""
+"""`--mode=import`: a distilled set of another project in our format."""
 
 from kip_flax.modes.registry import Command, Mode
 

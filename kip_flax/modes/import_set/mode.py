@@ -1,4 +1,4 @@
-"""`--mode=import`: a distilled set of others as an npz of ours, which every mode takes."""
+"""`--mode=import`: a distilled set of another project as our npz, which every mode reads."""
 
 import os
 from pathlib import Path
@@ -17,29 +17,29 @@ from kip_flax.runtime.console import Console
 from kip_flax.runtime.errors import UserError
 
 # How the makers of a layout preprocess most data sets (run_distillation.py of RFAD, dataloader.py
-# of FRePo). What they do with others is a fact about the data set.
+# of FRePo). Exceptions are facts of the data set (`preprocess_by`).
 _USUAL_PREPROCESS = {"dc": "standard", "mtt": "standard", "rfad": "zca", "frepo": "zca_center"}
-_BY_FIELD_CONSTANTS = ("dc", "mtt")  # Layouts normalised by the constants of the field.
-_SAMPLE = 1000  # Training images that pixel values are held against.
-_FAR = 30  # Times the typical value that those of a set may reach.
+_BY_FIELD_CONSTANTS = ("dc", "mtt")  # Layouts normalised by the field's constants.
+_SAMPLE = 1000  # Training images to compare pixel values with.
+_FAR = 30  # Largest factor between the root mean squares of a set and of the sample.
 
 
 def import_file(
     config: ConfigDict, path: str, workdir: str, layout: str, console: Console | None = None
 ) -> list[str]:
-    """Writes each set in `path` as an npz in the folder `workdir`, and says what it found.
+    """Writes each set in `path` as an npz in the folder `workdir`, and prints a summary.
 
-    The preprocessing is the one of the layout's makers for the data set of `config`, fitted on its
-    training images; for 'kip' the one in the file's name, or else the configuration's.
+    The preprocessing is that of the layout's makers for the data set of `config`, fitted on its
+    training images. For 'kip' it is the one in the file's name, or else the configuration's.
 
     Args:
         config: names the data set that the file was made from.
         path: the file.
-        workdir: where to.
-        layout: see `layouts`.
+        workdir: folder for the npz files.
+        layout: one of `layouts.LAYOUTS`, or 'auto'.
 
     Returns:
-        The files written.
+        Paths of the files written.
 
     Raises:
         UserError: the file is broken, or does not fit the layout or the data set.
@@ -72,17 +72,17 @@ def import_file(
 
 
 def preprocess_name(layout: str, path: Path, dataset: str, otherwise: str) -> str:
-    """How the makers of a layout preprocess a data set; `otherwise` where nothing says it."""
+    """The preprocessing that a layout's makers use for a data set; `otherwise` if unknown."""
     if layout in _USUAL_PREPROCESS:
         return sets.facts(dataset).preprocess_by.get(layout, _USUAL_PREPROCESS[layout])
     return preprocess_in_name(path) or otherwise
 
 
 def targets(path: str, labels: np.ndarray, dataset: Dataset) -> np.ndarray:
-    """Labels (S, C) float32: class numbers become one-hot minus 1/C, others stay as they are.
+    """Labels (S, C) float32: class numbers (S,) become one-hot minus 1/C, (S, C) stay as they are.
 
     Raises:
-        UserError: they are neither, or for other classes.
+        UserError: labels of another shape or type, or for other classes.
     """
     classes = dataset.num_classes
     if labels.ndim == 2 and labels.shape[1] == classes:
@@ -98,7 +98,7 @@ def targets(path: str, labels: np.ndarray, dataset: Dataset) -> np.ndarray:
 
 
 def _check_values(path: str, images: np.ndarray, dataset: Dataset, fitted: Preprocess) -> None:
-    """Raises UserError where pixel values cannot be in the space of `fitted`."""
+    """Raises UserError if the pixel values cannot come from the preprocessing `fitted`."""
     if not len(images) or not np.isfinite(images).all():
         raise UserError(f"{path}: no images, or images with NaN or inf: take another file.")
     typical = preprocess.apply(fitted, dataset.train_images[:_SAMPLE])

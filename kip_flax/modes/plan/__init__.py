@@ -1,4 +1,4 @@
-"""`--mode=plan`: what a run will take."""
+"""`--mode=plan`: the time and memory that a run will need."""
 
 from kip_flax.modes.registry import Command, Mode
 

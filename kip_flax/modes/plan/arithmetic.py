@@ -1,4 +1,4 @@
-"""The cost of a run's steps by arithmetic: pairs, operations, memory, published peaks."""
+"""The calculated cost of a run's steps: pairs, operations, memory, time at published peaks."""
 
 import contextlib
 import os
@@ -14,13 +14,13 @@ from kip_flax.kernels import KernelOptions
 from kip_flax.kernels.plan import KernelPlan, make_plan
 from kip_flax.kernels.xla import tiles
 
-# Operations of float32 numbers, a multiply-add counted as two, on one pixel pair: sums over a
-# window; from B to K and T after the ReLU (correlation, square root, arccos of degree 7, both).
+# float32 operations on one pixel pair, a multiply-add counted as two: for sums over a window, and
+# from B to K and T after the ReLU (correlation, square root, arccos of degree 7, both).
 _WINDOW, _RELU = 4, 33
-# A gradient computes the planes twice more, once to the pooled ones, and has about as much to do
-# for their transpose.
+# A gradient computes the planes twice more (once up to the pooled ones), and their transpose costs
+# about as much as one pass.
 _WITH_GRADIENT = 4
-# float32 peaks of the makers' data sheets, operations a second, without tensor cores.
+# float32 peaks in the makers' data sheets, operations per second, without tensor cores.
 _PEAKS = {
     "NVIDIA T4": 8.1e12,
     "NVIDIA A100": 19.5e12,
@@ -31,7 +31,7 @@ _PEAKS = {
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one step: kernel entries that are computed, and the operations of each."""
+    """Kernel entries (`pairs`) that one step computes, and the operations of each."""
 
     pairs: int
     flops_per_pair: float
@@ -39,7 +39,7 @@ class Cost:
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes: data on the host, and what each device holds."""
+    """Bytes that a run needs: data on the host, and a step on each device."""
 
     host: int
     device: int
@@ -53,9 +53,10 @@ def cost(
     gradient: bool,
     blocks: bool = False,
 ) -> Cost:
-    """Of one step: `support` x `targets` pairs and, with `gradient`, half of support x support.
+    """The cost of one step on images (H, W, C): support x targets pairs.
 
-    `blocks`: the images move block by block, which takes all entries without gradient first.
+    With `gradient`, half of support x support is added, and each pair costs more. `blocks`: the
+    step moves the images block by block, and first computes all entries without gradient.
     """
     flops = pair_flops(make_plan(KernelOptions(spec), image_shape), image_shape[2])
     if not gradient:
@@ -65,7 +66,7 @@ def cost(
 
 
 def pair_flops(plan: KernelPlan, channels: int) -> float:
-    """Forward, of one pair: every pixel pair in the band through every stage."""
+    """Forward operations of one kernel entry: each pixel pair in the band, through each stage."""
     height, width = plan.levels[0].height, plan.levels[0].width
     if not plan.convolutional:
         return 2 * height * width * channels + _RELU * len(plan.head)
@@ -76,9 +77,9 @@ def pair_flops(plan: KernelPlan, channels: int) -> float:
         pixel_pairs = int(np.prod(size - np.abs(offsets), axis=1).sum())
         each = 2 * channels if i == 0 else 0
         for number, (op, rectified) in enumerate(level.stages()):
-            kernels = 1 if i == 0 and number == 0 else 2  # T is not there before the first.
+            kernels = 1 if i == 0 and number == 0 else 2  # There is no T before the first stage.
             each += kernels * (_WINDOW if op.size > 1 else 1) + (_RELU if rectified else 0)
-        total += pixel_pairs * (each + 2)  # The end of the level, K and T.
+        total += pixel_pairs * (each + 2)  # Pooling of K and T at the end of the level.
     return float(total)
 
 
@@ -90,24 +91,24 @@ def memory(
     devices: int,
     kept: KeptGradients,
 ) -> Memory:
-    """The data set twice, as bytes and preprocessed; what a device holds in a step.
+    """The host holds the data set twice, as uint8 and preprocessed; a device holds one step.
 
-    `kept`: of a Gauss-Newton step, which keeps the gradients of all pairs, and of its directions
-    two bases, each with its rotation; zeros where only the sum of gradients is kept.
+    `kept`: a Gauss-Newton step keeps the gradients of all pairs, and two bases of its directions,
+    each with its rotation; zeros if a step keeps only the sum of the gradients.
     """
     image = int(np.prod(dataset.image_shape))
     train, test = len(dataset.train_labels), len(dataset.test_labels)
     share = -(-targets // devices)
     plan = make_plan(KernelOptions(spec), dataset.image_shape)
     tile = tiles.bytes_per_lane(plan) * tiles.lanes_for(plan, share) if plan.convolutional else 0
-    state = 4 * 4 * support * image  # Images, gradient, and the optimiser's two.
+    state = 4 * 4 * support * image  # Images, gradient, two moments of the optimiser.
     held = state + 4 * share * image + 4 * 8 * share * support + 8 * support**2
     apart = 4 * (share + 4 * kept.directions) * kept.images * image
     return Memory(5 * (train + test) * image, held + tile + apart)
 
 
 def warnings(needed: Memory) -> list[str]:
-    """A line for each memory, of the host or of a device, that is too small."""
+    """A line for the host, and one for a device, if its memory is too small."""
     found = []
     host = free_memory()
     device = jax.local_devices()[0]
@@ -130,7 +131,7 @@ def warnings(needed: Memory) -> list[str]:
 
 
 def free_memory() -> int:
-    """Bytes that the host can still give."""
+    """Bytes of free memory on the host."""
     with contextlib.suppress(OSError), open("/proc/meminfo", encoding="utf-8") as file:
         for line in file:
             if line.startswith("MemAvailable:"):
@@ -139,5 +140,5 @@ def free_memory() -> int:
 
 
 def at_peak(flops: float) -> list[tuple[str, float]]:
-    """Accelerators by name, and the seconds that `flops` take at their published float32 peak."""
+    """Names of accelerators, and their seconds for `flops` at the published float32 peak."""
     return [(name, flops / peak) for name, peak in _PEAKS.items()]

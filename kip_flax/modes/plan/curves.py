@@ -1,7 +1,7 @@
-"""What an accuracy is likely to cost: the curve of a measured run, scaled to the planned one.
+"""The likely cost of an accuracy: the curve of a measured run, scaled to the planned one.
 
-`curves.json` holds the accuracies that the runs in results/ reached on held-out images on their
-way; `python -m results.curves` writes it.
+`curves.json` holds the accuracies on held-out images over the steps of the runs in results/;
+`python -m results.curves` writes it.
 """
 
 import json
@@ -15,12 +15,12 @@ FILE = "curves.json"
 
 @dataclass(frozen=True)
 class Curve:
-    """A measured run that began with real images.
+    """A measured run that began with real images and learned its labels.
 
     Attributes:
         row: its name in results/.
-        algorithm, dataset, architecture: as in a configuration; labels were learned.
-        size, targets: images of the support; targets of a step.
+        algorithm, dataset, architecture: as in a configuration.
+        size, targets: images of the support; targets per step.
         points: (steps, accuracy 0 to 1), ascending.
     """
 
@@ -34,7 +34,7 @@ class Curve:
 
 
 class Milestone(NamedTuple):
-    """An accuracy (0 to 1), and the steps and seconds that it is likely to take."""
+    """An accuracy (0 to 1), and the steps and seconds that it will probably take."""
 
     accuracy: float
     steps: int
@@ -52,7 +52,7 @@ def measured() -> tuple[Curve, ...]:
 def nearest(
     curves: tuple[Curve, ...], setting: tuple[str, str, str], size: int, targets: int
 ) -> Curve | None:
-    """That of the same setting with the most similar support, and then targets.
+    """The curve of this setting with the support of most similar size, then of targets; or None.
 
     `setting`: algorithm, data set and architecture.
     """
@@ -67,10 +67,10 @@ def nearest(
 def milestones(
     curve: Curve, targets: int, step_seconds: float, most: int = 5
 ) -> tuple[Milestone, ...]:
-    """Accuracies of the curve, each the highest so far, `most` of them, with the last.
+    """Accuracies of the curve that were the highest so far: at most `most`, evenly, with the last.
 
-    The planned run is assumed to need as many targets as the measured one, whatever they make a
-    step. Its step has the measured time `step_seconds`, which follows its own support and targets.
+    The planned run is assumed to need as many targets in all as the measured one, at `targets` a
+    step. `step_seconds` is the measured time of its own step.
     """
     found: list[Milestone] = []
     for step, accuracy in curve.points:

@@ -1,8 +1,8 @@
-"""`--mode=plan`: what a run will take, from a short probe of its own steps; nothing is written.
+"""`--mode=plan`: the time and memory of a run, from a short probe of its steps; writes no files.
 
-The probe takes real steps of the configuration with few targets and with more, and a straight line
-through both gives the time of a whole step: fixed part (the support with itself, the solve) plus
-targets. Figures for other devices are arithmetic on that, and labelled as estimates.
+The probe times real steps of the configuration with few targets and with more. A straight line
+through both gives the time of a whole step: a fixed part (the support with itself, the solve), and
+a part for each target. Times on other devices are calculated from it and labelled as estimates.
 """
 
 import bisect
@@ -26,24 +26,24 @@ from kip_flax.runtime.console import Console, count, duration
 from kip_flax.runtime.errors import UserError
 from kip_flax.runtime.waiting import Watch
 
-_LONG = 60  # Seconds: a shorter run needs no other devices.
-_SEEN = 1000  # Steps of a run whose batches are looked at.
+_LONG = 60  # Seconds: no estimates for other devices for a shorter run.
+_SEEN = 1000  # Most steps whose batch sizes are read.
 
 
 @dataclass(frozen=True)
 class Forecast:
-    """What a run will take.
+    """The sizes and times of a planned run.
 
     Attributes:
-        steps, evaluations: how many the run has.
-        targets: of a step, on average.
-        most_targets: of a step.
+        steps, evaluations: their numbers.
+        targets: mean number of targets of a step.
+        most_targets: largest number of targets of a step.
         tests, labelled: images of an evaluation, for testing and for solving for the labels.
-        support: images S.
+        support: number S of support images.
         step: time of a step, by its targets.
         evaluation: time of an evaluation, by its images (`evaluated`).
-        networks_before, networks_after: seconds of the networks that an evaluation trains, before
-            the last step and after it; more devices are no help to few.
+        networks_before, networks_after: seconds to train the networks of one evaluation, before
+            the last step and after it; assumed the same on more devices.
     """
 
     steps: int
@@ -60,27 +60,27 @@ class Forecast:
 
     @property
     def networks(self) -> float:
-        """Seconds of all networks that evaluations train."""
+        """Seconds to train the networks of all evaluations."""
         return (self.evaluations - 1) * self.networks_before + self.networks_after
 
     @property
     def evaluated(self) -> int:
-        """Images that an evaluation compares with the support."""
+        """Number of images that an evaluation compares with the support."""
         return self.tests + self.labelled
 
     @property
     def seconds(self) -> float:
-        """Of the whole run, without compiling."""
+        """Seconds of the whole run, without compiling."""
         return self.seconds_on(devices=1)
 
     def seconds_on(self, devices: float) -> float:
-        """The same with the work on targets and test images spread over more devices."""
+        """Seconds of the run on `devices` times as many devices, which share targets and images."""
         step = self.step.at(self.targets / devices)
         evaluation = self.evaluation.at(self.evaluated / devices)
         return self.steps * step + self.evaluations * evaluation + self.networks
 
     def steps_within(self, seconds: float, config: ConfigDict) -> int:
-        """The most steps, of those of `config`, whose run takes no more than so many seconds."""
+        """The largest number of steps, up to `steps`, whose run takes at most `seconds`."""
 
         def of_run(steps: int) -> float:
             evaluations = len(setup.marks(config, steps) | {0, steps})
@@ -91,10 +91,11 @@ class Forecast:
 
 
 def plan_run(config: ConfigDict, console: Console | None = None) -> Forecast:
-    """Measures a probe of the run that `config` describes, and prints what the run will take.
+    """Measures a probe of the run that `config` describes, and prints its forecast.
 
     Raises:
-        UserError: data or devices do not fit the configuration.
+        UserError: data or devices do not fit the configuration, or its algorithm uses no kernel.
+        Stopped: a signal arrived while networks were timed.
     """
     if not algorithms.facts(config.algorithm).uses_kernel:
         raise UserError(
@@ -117,13 +118,16 @@ def forecast(
 ) -> Forecast:
     """Measures a probe of the run that `config` describes, on a mesh.
 
-    Steps of algorithms that use no kernel are measured whole.
+    The steps of an algorithm without kernel are timed with all their targets.
+
+    Raises:
+        Stopped: a signal arrived while networks were timed.
     """
     train_size = len(dataset.train_labels)
     tests = len(data.test_subset(dataset, config.eval.num_test)[1])
     labelled = setup.label_targets(config, train_size)
     total = setup.total_steps(config, train_size)
-    numbers = 1 + data.evenly(max(1, total), _SEEN)  # The sizes of all steps would take seconds.
+    numbers = 1 + data.evenly(max(1, total), _SEEN)  # Reading all steps would take seconds.
     sizes = [algorithms.batch_size(config, int(number)) for number in numbers]
     targets, most_targets = (min(round(n), train_size) for n in (np.mean(sizes), max(sizes)))
     evaluations = len(setup.marks(config, total) | {0})
@@ -182,7 +186,7 @@ def _words(config: ConfigDict, dataset: Dataset, mesh: Mesh, found: Forecast) ->
 
 
 def _estimates(found: Forecast, cost: arithmetic.Cost) -> list[str]:
-    """The run on other devices, where it is long enough for others to be worth a thought."""
+    """Lines on the run on other devices; [] for a short run."""
     if found.seconds < _LONG:
         return []
     lines = ["estimates, by arithmetic from the above; nothing of it was run:"]
@@ -197,7 +201,7 @@ def _estimates(found: Forecast, cost: arithmetic.Cost) -> list[str]:
 
 
 def _of_curve(config: ConfigDict, found: Forecast, step_seconds: float) -> list[str]:
-    """What accuracies are likely to cost, where a run of the kind was measured."""
+    """Lines on the likely cost of accuracies; [] if no run of this setting was measured."""
     setting = config.algorithm, config.dataset.name, config.kernel.architecture
     curve = curves.nearest(curves.measured(), setting, found.support, found.targets)
     if curve is None or not config.support.learn_labels:

@@ -18,31 +18,31 @@ from kip_flax.runs import evaluate, setup
 from kip_flax.runs.networks import make_network_evaluate
 from kip_flax.runtime.waiting import Watch
 
-_SECONDS = 4.0  # Seconds that a probe with more targets than the first should take.
+_SECONDS = 4.0  # Seconds that the second probe, with more targets, should take.
 _FEW = 64  # Targets of the first probe.
-_STEPS = 10  # Steps of a probe, at most.
+_STEPS = 10  # Most steps of a probe.
 _IMAGES = 2000  # Training images that probes draw from.
 
 
 @dataclass(frozen=True)
 class LinearTime:
-    """Seconds as a straight line in the number of targets (or images of an evaluation).
+    """Seconds as a linear function of the number of targets, or of images of an evaluation.
 
     Attributes:
-        fixed: seconds whatever the number.
-        each: seconds more for each of them.
+        fixed: seconds that do not depend on the number.
+        each: seconds for each target or image.
     """
 
     fixed: float
     each: float
 
     def at(self, count: float) -> float:
-        """Seconds for `count` of them."""
+        """Seconds for `count` targets or images."""
         return self.fixed + self.each * count
 
 
 def fit(seconds: Callable[[int], float], most: int) -> LinearTime:
-    """The line through `seconds(count)` at few and at more; all `most` of them if that is quick."""
+    """The line through `seconds(count)` at few and at more, at `most` itself if that is quick."""
     few = min(_FEW, most)
     first = seconds(few)
     more = min(most, max(2 * few, int(few * _SECONDS / max(first, 1e-9))))
@@ -54,11 +54,11 @@ def fit(seconds: Callable[[int], float], most: int) -> LinearTime:
 
 
 class Probe:
-    """Steps and evaluations of a run with as many targets or test images as asked for."""
+    """Times the steps and evaluations of a run with any number of targets or test images."""
 
     def __init__(self, config: ConfigDict, dataset: Dataset, kernel: Kernel, mesh: Mesh):
         self._config, self._kernel, self._mesh = config, kernel, mesh
-        # Time does not depend on the pixels: whitening, which takes its own, is left out.
+        # Times do not depend on the pixels: whitening, which is slow to fit, is left out.
         rows = data.evenly(len(dataset.train_labels), _IMAGES)
         images, labels = dataset.train_images[rows], dataset.train_labels[rows]
         self._fitted, self._dataset = preprocess.fit("standard", images), dataset
@@ -81,13 +81,13 @@ class Probe:
         numbers = [n for n in first if algorithms.batch_size(config, n) == count]
 
         def some(steps: int) -> None:
-            """As a run takes them: the next one is made ready while one is computed."""
+            """Takes steps as a run does: prepares the next one while one is computed."""
             nonlocal state
             for number in range(steps):
                 state, _ = task.step(state, numbers[number % len(numbers)] if numbers else 1)
             jax.block_until_ready(state)
 
-        some(1)  # It compiles.
+        some(1)  # Compiles.
         once = _median(lambda: some(1))
         steps = max(1, min(_STEPS, int(_SECONDS / 4 / once)))
         return _median(lambda: some(steps)) / steps if steps > 1 else once
@@ -104,11 +104,17 @@ class Probe:
             batch_size=self._config.eval.batch_size,
             mesh=self._mesh,
         )
-        measure(images, labels)  # It compiles.
+        measure(images, labels)  # Compiles.
         return _median(lambda: measure(images, labels))
 
     def networks(self, watch: Watch) -> tuple[float, float]:
-        """Seconds of the networks of an evaluation before the run's end and at it; 0 without."""
+        """Seconds to train the networks of an evaluation before the last step, and after it.
+
+        Zeros if no networks are trained.
+
+        Raises:
+            Stopped: a signal asked to stop.
+        """
         config = self._config
         found = make_network_evaluate(config, self._dataset, self._fitted, self._mesh)
         if found is None:
@@ -117,7 +123,7 @@ class Probe:
         return found.seconds(np.asarray(images), np.asarray(labels), watch)
 
     def _batches(self, count: int) -> Targets:
-        """Whole batches of `count` targets, at least as many as the support has images."""
+        """Whole batches of `count` targets, at least as many as the probe and the support have."""
         targets = self._targets
         least = max(count, self._config.support.size, len(targets.labels))
         rows = np.arange(-(-least // count) * count) % len(targets.labels)
@@ -125,7 +131,7 @@ class Probe:
 
 
 def _median(call: Callable[[], object]) -> float:
-    """Seconds of a call: median of three, or of fewer where one takes long."""
+    """Median seconds of three calls, or of fewer if they take long."""
     times: list[float] = []
     while len(times) < 3 and sum(times) < _SECONDS:
         begin = time.perf_counter()

@@ -1,4 +1,4 @@
-"""`--mode=predict`: what a trained network says of new pictures."""
+"""`--mode=predict`: the classes that a trained network predicts for new pictures."""
 
 from kip_flax.modes.registry import Command, Mode
 

@@ -1,4 +1,4 @@
-"""`--mode=predict`: a trained network names the classes of the pictures in a folder."""
+"""`--mode=predict`: a trained network predicts the classes of the pictures in a folder."""
 
 import csv
 import io
@@ -16,8 +16,8 @@ from kip_flax.runtime.console import Console, count
 from kip_flax.runtime.errors import UserError
 
 FILE = "predictions.csv"
-UNREADABLE = 4  # The exit code where some pictures could not be read.
-_PART = 1000  # Pictures that are held at once.
+UNREADABLE = 4  # Exit code if some pictures could not be read.
+_PART = 1000  # Pictures in memory at once.
 
 
 def predict_pictures(
@@ -25,15 +25,16 @@ def predict_pictures(
 ) -> int:
     """Writes predictions.csv into `workdir`: file, class, and the score of every class.
 
-    Pictures lie in the folder `pictures` or in folders below it. They are made upright, cropped to
-    a square and resized like those of `dataset.name='folder'`; for a network of grey images they
-    are made grey. One that cannot be read is named, and left out.
+    Pictures lie in the folder `pictures` or in folders below it. They are turned upright, cropped
+    to a square and resized like those of `dataset.name='folder'`, and made grey for a network of
+    grey images. Those that cannot be read are listed on stderr and left out.
 
     Returns:
-        How many pictures have a row.
+        The number of rows.
 
     Raises:
-        UserError: there is no network, no picture, or none that can be read.
+        UserError: there is no network, no picture or none that can be read; the network takes
+            images that are not square, grey or RGB; or the file cannot be written.
         SystemExit: code `UNREADABLE` if some could not be read; the others have their rows.
     """
     console = console or Console()
@@ -64,7 +65,7 @@ def predict_pictures(
 def _read(
     paths: list[Path], network: TrainedNetwork, unreadable: list[str]
 ) -> tuple[list[Path], np.ndarray]:
-    """Those that can be read, as the network takes them; a line on each that cannot."""
+    """Paths and pixels, uint8 (n, H, W, C), of readable pictures; errors go to `unreadable`."""
     height, width, channels = network.image_shape
     if height != width or channels not in (1, 3):
         raise UserError(

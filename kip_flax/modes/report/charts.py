@@ -1,6 +1,6 @@
-"""Charts of the report as numbers: where every mark lies; templates/charts.html.jinja draws them.
+"""Charts of the report: coordinates of every mark, drawn by templates/charts.html.jinja.
 
-Colours are classes of the style sheet, so that they follow light and dark.
+Colours are classes of the style sheet, so that they follow light and dark mode.
 """
 
 import math
@@ -17,7 +17,7 @@ Scale = Literal["linear", "percent", "log"]
 
 
 class Area(NamedTuple):
-    """Size of a drawing, and the edges of what lies between its axes."""
+    """Size of a drawing, and the edges of the area between its axes, in pixels."""
 
     width: int
     height: int
@@ -35,11 +35,11 @@ class Curve:
     """A series of `points` (x, y).
 
     Attributes:
-        name: in the legend.
-        css: names its colour.
-        points: what is drawn.
-        dots: marks every point.
-        notes: by x, what a point says besides its value.
+        name: its name in the legend.
+        css: class of its colour.
+        points: the points of the curve.
+        dots: whether every point is marked.
+        notes: by x, text of a point after its value.
     """
 
     name: str
@@ -60,16 +60,16 @@ class Threshold:
 
 @dataclass(frozen=True)
 class Chart:
-    """What a chart shows.
+    """The content of a chart.
 
     Attributes:
         uid: unique in the page.
-        title, description: for those who do not see it.
-        x_label: of the horizontal axis.
-        curves, thresholds: what is drawn.
-        x_scale: 'steps' is log(1 + x), on which step 0 has a place.
+        title, description: for screen readers.
+        x_label: label of the horizontal axis.
+        curves, thresholds: the lines that are drawn.
+        x_scale: 'steps' is log(1 + x), which has a place for step 0.
         y_scale: 'percent' is linear and shows shares in %.
-        cursor: x of a line that the page's slider moves.
+        cursor: x of a line that the page's slider moves; None: no line.
     """
 
     uid: str
@@ -92,14 +92,14 @@ class Key(NamedTuple):
 
 
 class Tick(NamedTuple):
-    """A mark of an axis: where it lies, and its words."""
+    """A mark of an axis: its coordinate and its label."""
 
     at: float
     text: str
 
 
 class Dot(NamedTuple):
-    """A point of a curve, and what it says."""
+    """A marked point of a curve, and its text."""
 
     x: float
     y: float
@@ -120,9 +120,14 @@ class Drawing:
     """A chart in the coordinates of the drawing.
 
     Attributes:
-        last: x at the right end of the axis.
-        cursor: where the line that the slider moves lies, or None.
-        levels: class and y of every threshold.
+        chart: its content.
+        area: its size and edges.
+        last: x value at the right end of the axis.
+        x_ticks, y_ticks: marks of the axes.
+        cursor: x coordinate of the line that the slider moves, or None.
+        levels: class and y coordinate of every threshold.
+        polylines: the curves.
+        legend: an entry for each curve and threshold.
     """
 
     chart: Chart
@@ -137,16 +142,16 @@ class Drawing:
 
     @property
     def step_scale(self) -> str:
-        """What report.js places the cursor by: left edge, width, last step; '' without one."""
+        """Left edge, width and last step, by which report.js places the cursor; '' without one."""
         if self.cursor is None:
             return ""
         return f"{self.area.left} {self.area.right - self.area.left} {self.last:g}"
 
 
 def draw(chart: Chart) -> Drawing | None:
-    """Places what can be drawn; None where nothing can.
+    """The chart in the coordinates of the drawing; None if nothing can be drawn.
 
-    A value that is not finite, or on a logarithmic axis not positive, is left out.
+    A value that is not finite, or not positive on a logarithmic axis, is left out.
     """
     curves = [
         replace(c, points=[(x, y) for x, y in c.points if _drawable(y, chart)])
@@ -187,11 +192,11 @@ def _polyline(curve: Curve, x_at: Place, y_at: Place, text: Callable[[float], st
     return Polyline(curve.css, points, tuple(dots) if curve.dots else ())
 
 
-# --- axes: where a value lies, and which ticks are round ---
+# --- axes: the coordinate of a value, and round ticks ---
 
 
 def step_axis(last: float) -> tuple[Place, list[float]]:
-    """log(1 + x) from 0 to `last`: where a value lies, and ticks."""
+    """An axis of log(1 + x) from 0 to `last`: value -> coordinate, and ticks."""
     span = math.log1p(last) or 1.0
 
     def at(x: float) -> float:
@@ -207,7 +212,7 @@ def step_axis(last: float) -> tuple[Place, list[float]]:
 
 
 def linear_axis(xs: Sequence[float]) -> tuple[Place, list[float]]:
-    """From the smallest to the largest of `xs`: where a value lies, and ticks."""
+    """An axis from the smallest to the largest of `xs`: value -> coordinate, and ticks."""
     first, last = min(xs), max(xs)
     span = (last - first) or 1.0
     step = max(1.0, _nice(span / 6))
@@ -223,7 +228,7 @@ def linear_axis(xs: Sequence[float]) -> tuple[Place, list[float]]:
 def value_axis(
     low: float, high: float, scale: Scale
 ) -> tuple[Place, list[float], Callable[[float], str]]:
-    """The vertical axis around `low` to `high`: where a value lies, ticks, and their words."""
+    """The vertical axis around `low` to `high`: value -> coordinate, ticks, and value -> label."""
     room, percent = AREA.bottom - AREA.top, scale == "percent"
     if scale == "log":
         low, high = math.log10(low), math.log10(high)
@@ -248,7 +253,7 @@ def value_axis(
 
 
 def _log_ticks(low: float, high: float) -> list[float]:
-    """Round numbers between 10^low and 10^high: evenly spaced ones where that is less than 10x."""
+    """Round numbers from 10^low to 10^high, evenly spaced if the range is below a factor of 6."""
     if high - low < 0.8:
         step = _nice((10**high - 10**low) / 6)
         first, last = math.ceil(10**low / step), math.floor(10**high / step)
@@ -261,7 +266,7 @@ def _log_ticks(low: float, high: float) -> list[float]:
 
 
 def _nice(step: float) -> float:
-    """The next larger of 1, 2, 5, 10 times a power of ten."""
+    """`step`, rounded up to 1, 2, 5 or 10 times a power of ten."""
     power = 10.0 ** math.floor(math.log10(step))
     return next(m * power for m in (1, 2, 5, 10) if m * power >= step * 0.999)
 
@@ -270,11 +275,11 @@ def _power(value: float) -> str:
     return f"{value:.3g}" if 1e-3 <= value < 1e5 else f"{value:.0e}".replace("e-0", "e-")
 
 
-# --- bars of the classes ---
+# --- bars per class ---
 
 
 class ClassShares(NamedTuple):
-    """Shares (0 to 1) of a class: one drawn as a bar, the others as marks on it (NaN: none)."""
+    """Shares (0 to 1) of a class: one drawn as a bar, two as marks on it (NaN: no mark)."""
 
     name: str
     bar: float
@@ -282,7 +287,7 @@ class ClassShares(NamedTuple):
 
 
 class Bar(NamedTuple):
-    """The bar of a class at `y`, `width` long, with class and x of each mark on it."""
+    """The bar of a class at `y`, `width` pixels long, with CSS class and x of each mark on it."""
 
     name: str
     label: str
@@ -298,10 +303,12 @@ class ClassBars:
 
     Attributes:
         uid: unique in the page.
-        title, description: for those who do not see it.
-        width, height: of the drawing.
+        title, description: for screen readers.
+        width, height: size of the drawing.
         row: height of a row.
-        left: where the bars begin.
+        left: x where the bars begin.
+        bars: one per class.
+        legend: entries for the bar and its marks.
     """
 
     uid: str
@@ -322,9 +329,9 @@ def class_bars(
 
     Args:
         uid: unique in the page.
-        title: for those who do not see it.
+        title: for screen readers.
         rows: shares of each class.
-        legend: what the bar and the two marks are; '' for a mark that is not there.
+        legend: names of the bar and of the two marks; '' for a mark that is missing.
     """
     height = 23
     left = min(150, 16 + 7.2 * max(len(row.name) for row in rows))

@@ -1,4 +1,4 @@
-"""A report of several runs: one table of figures, and one chart."""
+"""Several runs side by side: a table of results, one of differing fields, and charts."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,14 +19,14 @@ Rows = list[list[str]]
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """Runs side by side: a column of both tables for each.
+    """Runs side by side, with a column for each in both tables.
 
     Attributes:
-        names: of the runs.
-        figures: what they reached at what cost.
-        differing: fields of the configuration that are not the same.
-        accuracy: over the steps.
-        by_networks: the same of networks, where some were trained.
+        names: names of the runs.
+        figures: rows of their results and costs.
+        differing: rows of the configuration's fields that differ.
+        accuracy: chart of the kernel's accuracy over the steps.
+        by_networks: the same for networks; None if none were trained.
     """
 
     names: list[str]
@@ -37,7 +37,7 @@ class Comparison:
 
 
 def compare(runs: Sequence[RunFacts]) -> Comparison:
-    """Compares runs, which need not be of the same data."""
+    """Compares runs, which may be on different data sets."""
     names = _names(runs)
     return Comparison(
         names,
@@ -57,7 +57,7 @@ def _accuracy(names: Sequence[str], runs: Sequence[RunFacts]) -> Chart:
 
 
 def _by_networks(names: Sequence[str], runs: Sequence[RunFacts]) -> Chart:
-    """A colour per run, as in the chart of the kernel."""
+    """One colour per run, as in the chart of the kernel."""
     shown = []
     for number, (name, run) in enumerate(zip(names, runs, strict=True)):
         for network, found in run.watched.items():
@@ -97,7 +97,7 @@ def _figures(runs: Sequence[RunFacts]) -> Rows:
 
 
 def _networks(runs: Sequence[RunFacts]) -> Rows:
-    """A row for each network that some run was judged by."""
+    """A row for each network that at least one run was tested with."""
     names = dict.fromkeys(row["network"] for run in runs for row in run.reached)
     reached = [
         {
@@ -122,7 +122,7 @@ def _differing(runs: Sequence[RunFacts]) -> Rows:
 
 
 def _names(runs: Sequence[RunFacts]) -> list[str]:
-    """The folders' names, numbered where two are the same."""
+    """Names of the folders, numbered if several are the same."""
     names = [run.workdir.name for run in runs]
     return [
         name if names.count(name) == 1 else f"{name} ({names[: n + 1].count(name)})"

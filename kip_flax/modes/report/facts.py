@@ -1,4 +1,4 @@
-"""The facts of a run's report, from the files in its folder alone: no data, no kernel."""
+"""The facts of a run's report, read from its folder alone, without data or kernel."""
 
 import importlib
 import math
@@ -18,10 +18,10 @@ from kip_flax.networks import figures as network_figures
 from kip_flax.runs.folder import RunFolder
 from kip_flax.runtime.errors import UserError
 
-# Frames of files that were read before: a run adds one at each evaluation.
+# Frames by path, modification time and palette: each set is encoded once.
 Frames = dict[tuple[str, int, bool], Frame]
 
-_HISTORY = 1000  # Rows of the history in the charts: more are evenly thinned.
+_HISTORY = 1000  # Most rows of the history in the charts, evenly chosen.
 
 
 class Score(NamedTuple):
@@ -37,18 +37,18 @@ class RunFacts:
 
     Attributes:
         workdir: its folder.
-        result: what result.json holds; `evaluations` may lie before the last of the files.
-        config, defaults: flat; `defaults` is empty where configs/default.py cannot be imported.
+        result: content of result.json; its `evaluations` may end before the last of the files.
+        config, defaults: flat; `defaults` is empty if configs/default.py cannot be imported.
         history: rows of history.csv, at most a thousand.
         class_names: C names.
         image_shape: (H, W, C).
         size: S, images of the support.
-        files: step -> path of its distilled set, of all that there are.
-        choice: what is shown of them.
-        frames: the supports shown, ascending in steps; may be empty.
-        unprocessed: the files hold no preprocessing that pictures could undo.
-        norm_lost: the preprocessing lost the norm of each image.
-        analysis: what was found out about the last set, or None.
+        files: step -> path of its distilled set, for all sets.
+        choice: the images and steps that the page shows.
+        frames: the supports shown, by ascending step; may be empty.
+        unprocessed: whether the files lack the preprocessing that pictures have to undo.
+        norm_lost: whether the preprocessing lost the norm of each image.
+        analysis: findings on the last set (see `runs.analysis`), or None.
     """
 
     workdir: Path
@@ -68,25 +68,25 @@ class RunFacts:
 
     @property
     def algorithm(self) -> AlgorithmFacts:
-        """What the algorithm says of itself."""
+        """The facts that the algorithm states."""
         return algorithms.facts(self.config["algorithm"])
 
     @property
     def evaluations(self) -> list[dict[str, Any]]:
         """Rows of `step`, `accuracy` (0 to 1), `mse`, in the order of the steps.
 
-        Where networks were trained, also `networks` (see `networks.figures`).
+        If networks were trained, also `networks` (see `networks.figures`).
         """
         return self.result["evaluations"]
 
     @property
     def reached(self) -> list[network_figures.Row]:
-        """What each network reaches on the last set, on test images where it has read them."""
+        """One row per network trained on the last set, on test images if they were evaluated."""
         return network_figures.outcome(self.evaluations[-1].get("networks", []))
 
     @property
     def watched(self) -> dict[str, dict[float, network_figures.Row]]:
-        """By network and step, what it reaches on images that the set is watched on."""
+        """By network and step, its row on validation or held-out images."""
         found: dict[str, dict[float, network_figures.Row]] = {}
         for evaluation in self.evaluations:
             for row in network_figures.watched_rows(evaluation.get("networks", [])):
@@ -95,36 +95,36 @@ class RunFacts:
 
     @property
     def split(self) -> str:
-        """What the evaluations are on: 'test' images, or 'validation' ones."""
+        """The images of the evaluations: 'test' or 'validation'."""
         return str(self.result.get("evaluated_on", "test"))
 
     @property
     def running(self) -> bool:
-        """Whether the run says that it goes on."""
+        """Whether the run's status is 'running'."""
         return self.result["status"] == "running"
 
     @property
     def first_classes(self) -> np.ndarray:
-        """The class that each image shown began as; of runs with frames."""
+        """The class that each image shown began with; the run must have frames."""
         return self.frames[0].labels.argmax(axis=1)
 
     @property
     def images_changed(self) -> bool:
-        """Whether the images are no longer those that it began with; of runs with frames."""
+        """Whether the images differ from the initial ones; the run must have frames."""
         return self.frames[0].png != self.frames[-1].png
 
     @property
     def labels_changed(self) -> bool:
-        """Whether the labels are no longer those that the images came with; the plan at step 0."""
+        """Whether the labels differ from the initial ones; at step 0 whether they will."""
         if len(self.frames) < 2:
             return bool(self.config["support.learn_labels"])
         return not np.array_equal(self.frames[0].labels, self.frames[-1].labels)
 
     @property
     def label_solve(self) -> Score | None:
-        """What Label Solve gets from the initial images, or None if not known.
+        """The score of Label Solve on the initial images, or None if not known.
 
-        None also where the run itself is that: its algorithm leaves the images as they are.
+        None also if the run's own algorithm leaves the images as they are.
         """
         if not self.algorithm.learns_images or self.analysis is None:
             return None
@@ -133,10 +133,10 @@ class RunFacts:
 
 
 def gather(workdir: Path, frames: Frames) -> RunFacts:
-    """Reads the folder of a run; `frames` remembers what was read of the distilled sets.
+    """Reads the folder of a run; `frames` keeps what was read of the distilled sets.
 
     Raises:
-        UserError: there is no run in it, or a file of it is broken.
+        UserError: it holds no run, no evaluation yet, or a broken file.
     """
     folder = RunFolder(workdir)
     result, flat = folder.result(), config.flatten(folder.config())
@@ -171,7 +171,7 @@ def gather(workdir: Path, frames: Frames) -> RunFacts:
 
 
 def defaults() -> dict[str, Any]:
-    """Default fields, flat; empty where configs/default.py, no part of the package, is missing."""
+    """Default fields, flat; {} without configs/default.py, which is not part of the package."""
     try:
         default = importlib.import_module("configs.default")
     except ImportError:

@@ -1,6 +1,6 @@
-"""Everything of the page that has pictures: cards, slider, neighbours, rules of the style sheet.
+"""The parts of the page with pictures: cards, slider, neighbours, rules of the style sheet.
 
-A tile is a window onto a picture of many; which picture it is, a rule says by the step.
+A tile is a window onto one image in a PNG of many; a style rule chooses the PNG by the step.
 """
 
 import math
@@ -14,19 +14,19 @@ from kip_flax.modes import pages
 from kip_flax.modes.report import sprites
 from kip_flax.modes.report.facts import RunFacts
 
-_WIDE, _NARROW, _SMALL = 88, 68, 64  # Pixels of a picture's longer side, at most.
-_NEIGHBOUR_PIXELS = 400_000  # Of the neighbours' pictures; of more, some are shown.
+_WIDE, _NARROW, _SMALL = 88, 68, 64  # Most pixels of a picture's longer side.
+_NEIGHBOUR_PIXELS = 400_000  # Most pixels of all neighbours shown.
 _BAR_HEIGHT = 60  # As in report.js.
 _TABLE_CELLS = 2000
 
-Tile = tuple[int, int]  # Column and row of a picture among many.
+Tile = tuple[int, int]  # Column and row of an image in a PNG of many.
 
 
-# --- what was learned ---
+# --- learned images ---
 
 
 class Bars(NamedTuple):
-    """The label of an image as bars: SVG paths, size, height of zero; what is largest in it."""
+    """The label of an image as bars: SVG paths, size, y of zero, and its largest values."""
 
     own: str
     others: str
@@ -51,13 +51,14 @@ class Images:
     """The images of a set.
 
     Attributes:
-        start: what each image began as, in words.
+        start: the kind of initial images, in words.
         cards: one for each image shown.
-        slider: what the slider says of each step.
+        slider: text of the slider at each step.
         ticks: whether class names fit under the bars.
-        label_rows: name and label values of each image after `last_step`; none where they would
-            be a wall of numbers.
-        data: what report.js draws the labels of a step from.
+        last_step: the last step shown.
+        label_rows: name and label values of each image after `last_step`; empty if there are too
+            many to read.
+        data: the labels of all steps, for report.js.
     """
 
     start: str
@@ -70,7 +71,7 @@ class Images:
 
 
 def learned(run: RunFacts) -> Images:
-    """The support images of a run with frames."""
+    """The support images of a run, which must have frames."""
     names, last = run.class_names, run.frames[-1]
     own, numbers = run.first_classes, [row + 1 for row in run.choice.rows.tolist()]
     low, high = _range(run)
@@ -114,7 +115,7 @@ def _slider_text(run: RunFacts, step: int) -> str:
 
 
 def _range(run: RunFacts) -> tuple[float, float]:
-    """Smallest and largest label of all steps: all bars have one scale."""
+    """Smallest and largest label value of all steps, so that all bars have one scale."""
     labels = np.stack([frame.labels for frame in run.frames])
     return min(0.0, float(labels.min())), max(1e-6, float(labels.max()))
 
@@ -143,7 +144,7 @@ def _bars(
 
 
 class Real(NamedTuple):
-    """A real image: its class, and the cosine with an image of the set."""
+    """A real image: its class, its cosine with an image of the set, and its tile."""
 
     name: str
     cosine: float
@@ -151,7 +152,7 @@ class Real(NamedTuple):
 
 
 class Neighbours(NamedTuple):
-    """An image of the set with the real ones nearest to it."""
+    """An image of the set with the real images nearest to it."""
 
     number: int
     name: str
@@ -160,10 +161,10 @@ class Neighbours(NamedTuple):
 
 
 def neighbours(run: RunFacts) -> tuple[Neighbours, ...]:
-    """For each image shown the real ones nearest to it in kernel space; of analysed runs."""
+    """The real images nearest in kernel space to each image shown; the run must be analysed."""
     assert run.analysis is not None
     found, shown = run.analysis, _with_neighbours(run)
-    place = {int(row): at for at, row in enumerate(run.choice.rows)}  # Of a row among the cards.
+    place = {int(row): at for at, row in enumerate(run.choice.rows)}  # Support row -> card.
     count = found["nearest_labels"].shape[1]
 
     def real(number: int, at: int, rank: int) -> Real:
@@ -182,7 +183,7 @@ def neighbours(run: RunFacts) -> tuple[Neighbours, ...]:
 
 
 def _with_neighbours(run: RunFacts) -> np.ndarray:
-    """Which of the images with neighbours are shown: those of the cards, evenly where too many."""
+    """Positions of the neighbours shown: those of images on cards, evenly thinned if too many."""
     assert run.analysis is not None
     known = np.flatnonzero(np.isin(run.analysis["nearest_rows"], run.choice.rows))
     pixels = run.analysis["nearest_pixels"].shape[1] * run.image_shape[0] * run.image_shape[1]
@@ -194,15 +195,15 @@ def _with_neighbours(run: RunFacts) -> np.ndarray:
 
 @dataclass(frozen=True, eq=False)
 class Style:
-    """What gives a run's tiles their size and their pictures, one picture per step.
+    """Size and pictures of a run's tiles, for the style sheet.
 
     Attributes:
-        width, height: of an image.
-        columns: pictures in a row of a frame's PNG.
+        width, height: pixels of an image.
+        columns: images in a row of a frame's PNG.
         whole: whether an image's pixel is a square of whole screen pixels.
-        wide, narrow, small: screen pixels of an image's pixel on a wide screen, on a narrow one,
+        wide, narrow, small: screen pixels per image pixel on a wide screen, on a narrow one, and
             among neighbours.
-        neighbours: PNG of the neighbours and its columns, or None.
+        neighbours: PNG of the neighbours and its number of columns, or None.
     """
 
     width: int
@@ -216,7 +217,7 @@ class Style:
 
 
 def style(run: RunFacts) -> Style:
-    """The rules of a run with frames."""
+    """The style of a run, which must have frames."""
     height, width = run.image_shape[:2]
     wide, narrow, small = (_scale(max(height, width), side) for side in (_WIDE, _NARROW, _SMALL))
     columns = sprites.columns(len(run.choice.rows))
@@ -232,5 +233,5 @@ def _neighbour_sheet(run: RunFacts, pixels: np.ndarray) -> tuple[bytes, int]:
 
 
 def _scale(side: int, most: int) -> float:
-    """Screen pixels of an image's pixel: whole where it fits, so that all are of one size."""
+    """Screen pixels per image pixel: a whole number if it can be, so that all are equally large."""
     return math.floor(most / side) if most >= side else most / side

@@ -1,6 +1,6 @@
-"""`--mode=report`: the page of a run made again, or one page on several runs.
+"""`--mode=report`: writes the page of a run again, or one page on several runs.
 
-A missing analysis of a run is computed, where its data can be found.
+A missing analysis of a run is computed if its data can be found.
 """
 
 import os
@@ -25,24 +25,24 @@ def write_reports(workdirs: str, given: ConfigDict | None, console: Console | No
 
     Args:
         workdirs: folders of runs, separated by commas.
-        given: a configuration of the same experiment, where the data, say, lie elsewhere by now;
-            None takes the one that lies in the folder.
+        given: a configuration of the same experiment, for example with another folder of the data;
+            None takes the one in each folder.
 
     Returns:
-        The page that was asked for.
+        The path of the page, or of comparison.html for several folders.
 
     Raises:
-        UserError: a folder holds no run, or one of another experiment than `given`.
+        UserError: a folder is named twice, holds no run, or one of another experiment than `given`.
     """
     console = console or Console()
     folders = [Path(os.path.abspath(os.path.expanduser(name))) for name in workdirs.split(",")]
     if len(set(folders)) < len(folders):
         raise UserError(f"--workdir={workdirs} names a folder twice: name each once.")
-    # Whatever is wrong is reported before anything is computed.
+    # Mistakes are reported before anything is computed.
     configs = [_config(folder, given) for folder in folders]
     frames: Frames = {}
     for folder, config in zip(folders, configs, strict=True):
-        _make_up(folder, config, frames, console)
+        _add_analysis(folder, config, frames, console)
         report.write(folder, frames)
     if len(folders) == 1:
         page = RunFolder(folders[0]).report
@@ -53,8 +53,8 @@ def write_reports(workdirs: str, given: ConfigDict | None, console: Console | No
     return page
 
 
-def _make_up(workdir: Path, config: ConfigDict, frames: Frames, console: Console) -> None:
-    """The analysis of a run that is not at work; the reason on the console where there is none."""
+def _add_analysis(workdir: Path, config: ConfigDict, frames: Frames, console: Console) -> None:
+    """Computes a missing analysis; prints the reason if it cannot, such as a run at work."""
     if not config.report.num_train or report_facts.gather(workdir, frames).analysis is not None:
         return
     folder = RunFolder(workdir)
@@ -72,12 +72,12 @@ def _make_up(workdir: Path, config: ConfigDict, frames: Frames, console: Console
 
 def _config(workdir: Path, given: ConfigDict | None) -> ConfigDict:
     folder = RunFolder(workdir)
-    folder.result()  # There is a run.
+    folder.result()  # Raises UserError if there is no run.
     saved = folder.config()
     if given is not None:
         config_lib.check_same_experiment(saved, given, str(workdir))
         return given
-    # Fields that came after the run have their defaults, as far as these can be had.
+    # Fields newer than the run get their defaults, if configs/default.py can be imported.
     flat = report_facts.defaults() | config_lib.flatten(saved)
     config = ConfigDict(config_lib.unflatten(flat))
     config_lib.validate(config)

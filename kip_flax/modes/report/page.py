@@ -1,6 +1,6 @@
-"""The page of a run: the learned images, their accuracy and cost first, then the details.
+"""The page of a run: first the learned images, their accuracy and cost, then the details.
 
-It is made from the files of a run's folder alone, so it can be made again anywhere. Figures that
+It is made from the files in a run's folder alone, so it can be made again anywhere. Results that
 need data and kernel are computed once, at the end of a run (`runs.analysis`).
 """
 
@@ -29,8 +29,8 @@ def write(workdir: Path, frames: Frames, awaited: bool = False) -> None:
 
     Args:
         workdir: folder of the run.
-        frames: remembers pictures from one call to the next; empty at first.
-        awaited: the page will be written again soon, though the run is finished.
+        frames: keeps pictures from one call to the next; empty at first.
+        awaited: whether the page of a finished run will be written again soon.
 
     Raises:
         UserError: a file of the run is missing or broken, or the page cannot be written.
@@ -46,7 +46,7 @@ def write_comparison(workdirs: Sequence[Path], path: Path, frames: Frames) -> No
 
 
 class Section(NamedTuple):
-    """A part of the page on a run; the template of its name shows the content."""
+    """A part of the page on a run; the template of the same name shows its content."""
 
     name: str
     title: str
@@ -55,15 +55,18 @@ class Section(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Article:
-    """What the page says of one run.
+    """The part of the page on one run.
 
     Attributes:
+        facts: the run.
         uid: unique in the page.
         size: images of the support.
-        status: what the run does, or did last.
-        reached: of each network trained on the last set, its name, accuracy, and what it is of.
-        one_picture: a card shows one picture, as the images did not change.
-        style: of the pictures; None where there are none.
+        status: the run's status and step, in words.
+        reached: heading, accuracy and note of each network trained on the last set; name,
+            'diverged' and the images tested on if it diverged.
+        one_picture: whether a card shows one picture, as the images did not change.
+        style: style of the pictures; None if there are none.
+        sections: the parts of the article.
     """
 
     facts: RunFacts
@@ -79,7 +82,7 @@ class Article:
 def page(runs: Sequence[RunFacts], awaited: bool = False) -> str:
     """HTML of one run, or of several side by side.
 
-    While it is `awaited` that a page is written again, or its one run is at work, it reloads.
+    The page reloads itself if `awaited` (it will be written again) or if its one run is at work.
     """
     several = len(runs) > 1
     return pages.render(
@@ -143,7 +146,7 @@ def _sections(run: RunFacts, uid: str) -> list[Section]:
 
 def _status(run: RunFacts) -> str:
     step = int(max([run.evaluations[-1]["step"], *(row["step"] for row in run.history[-1:])]))
-    steps_counted = run.algorithm.unit == "step"  # By num_steps; otherwise the data decide.
+    steps_counted = run.algorithm.unit == "step"  # By num_steps; otherwise by the data.
     if run.running and steps_counted:
         total = pages.number(run.config["num_steps"])
         return f"running, step {pages.number(step)} of {total}"

@@ -13,7 +13,7 @@ from kip_flax.modes.report.facts import RunFacts
 from kip_flax.networks import figures as network_figures
 from kip_flax.runs import analysis
 
-# With more classes a table of all pairs is no longer readable.
+# With more classes than this, a table of all pairs is not readable.
 _MANY_CLASSES = 20
 _NETWORK_CLASSES = ("k-network", "k-network-2", "k-network-3")
 
@@ -23,11 +23,11 @@ _NETWORK_CLASSES = ("k-network", "k-network-2", "k-network-3")
 
 @dataclass(frozen=True, eq=False)
 class Curves:
-    """Figures over the steps.
+    """Accuracy and loss over the steps.
 
     Attributes:
-        drawings: by what stands above them; None where there is nothing to draw.
-        columns: of the table of the evaluated steps: step, accuracy, mse, networks.
+        drawings: charts by heading; None if there is nothing to draw.
+        columns: columns of the table of evaluated steps: step, accuracy, mse, networks.
         rows: its rows.
     """
 
@@ -37,7 +37,7 @@ class Curves:
 
 
 def curves(run: RunFacts, uid: str) -> Curves:
-    """Accuracy and loss over the steps; the algorithm's own loss apart where it is another one."""
+    """Accuracy and loss over the steps, and the algorithm's own loss if it is a different one."""
     drawings = {
         "Accuracy": charts.draw(_accuracy(run, uid)),
         "Loss: half the mean squared error": charts.draw(_loss(run, uid)),
@@ -86,7 +86,7 @@ def _accuracy(run: RunFacts, uid: str) -> Chart:
 
 
 def _of_networks(run: RunFacts) -> list[Curve]:
-    """Networks trained on the sets; those that diverged have no point."""
+    """A curve for each network trained on the sets, without points where it diverged."""
     curves = []
     for number, (name, found) in enumerate(run.watched.items()):
         fine = {step: row for step, row in found.items() if row["mean"] is not None}
@@ -187,7 +187,7 @@ def _x_label(run: RunFacts) -> str:
 
 
 class Cell(NamedTuple):
-    """A pair of classes: 'right', 'wrong' or 'none' of them, how dark, how many."""
+    """A pair of classes: 'right', 'wrong' or 'none', shade (0 to 1), and number of images."""
 
     kind: str
     shade: float
@@ -201,8 +201,8 @@ class Mistakes:
     Attributes:
         matrix: rows are true classes, columns predictions; empty for many classes.
         picture: the same as a PNG for many classes; otherwise empty.
-        frequent: true class, prediction and count of the most frequent mistakes.
-        per_class: right answers of each class; of many, the best and the worst.
+        frequent: true class, prediction and count of the ten most frequent mistakes.
+        per_class: share of right answers per class; the ten best and worst of many classes.
     """
 
     matrix: tuple[tuple[Cell, ...], ...]
@@ -212,7 +212,7 @@ class Mistakes:
 
 
 def mistakes(run: RunFacts, uid: str) -> Mistakes:
-    """Which class is taken for which; of analysed runs."""
+    """Predictions from the last set against the true classes; the run must be analysed."""
     assert run.analysis is not None
     counts = run.analysis["confusion"]
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
@@ -226,7 +226,7 @@ def mistakes(run: RunFacts, uid: str) -> Mistakes:
 
 
 def _matrix(counts: np.ndarray, shares: np.ndarray) -> tuple[tuple[Cell, ...], ...]:
-    """Shades are shares of the row; mistakes, which are fewer, are three times as dark."""
+    """Cells shaded by their share of the row; mistakes, which are fewer, three times as dark."""
 
     def cell(true: int, predicted: int) -> Cell:
         count, share = int(counts[true, predicted]), float(shares[true, predicted])
@@ -279,8 +279,9 @@ class Spectrum:
     Attributes:
         condition: largest over smallest eigenvalue.
         condition_with_ridge: the same with the ridge of the solve.
-        condition_at_start: of the initial images; None where these are the last ones.
+        condition_at_start: condition with the initial images; None if they did not change.
         reg: the ridge, as a share of the mean eigenvalue.
+        drawing: the chart; None if no eigenvalue is positive.
     """
 
     condition: float
@@ -291,7 +292,7 @@ class Spectrum:
 
 
 def spectrum(run: RunFacts, uid: str) -> Spectrum:
-    """Eigenvalues at the start and now; of analysed runs."""
+    """Eigenvalues with the initial and the last images; the run must be analysed."""
     assert run.analysis is not None
     now, start = run.analysis["eigenvalues"], run.analysis["initial_eigenvalues"]
     changed, reg = not np.array_equal(now, start), float(run.config["reg"])

@@ -1,7 +1,7 @@
-"""Support images as one small PNG per evaluated step, so that a page holds many of them.
+"""Support images as one small PNG per evaluated step, so that a page can hold many.
 
-A page has a budget of bytes. It is kept by showing some images of a large support, by 256 colours
-in the place of all, and last by fewer steps.
+A page has a budget of bytes. To keep to it, a page shows only some images of a large support, then
+256 colours instead of all, and last fewer steps.
 """
 
 import base64
@@ -15,14 +15,14 @@ from kip_flax.export import pictures
 
 MAX_IMAGES = 200
 MAX_FRAMES = 24
-# Of pixels and labels as they are stored; base64 makes a third more of it.
+# Bytes of a run's pixels and labels, uncompressed; base64 adds a third.
 BUDGET = 3_200_000
 COLUMNS = 20
 
 
 @dataclass(frozen=True, eq=False)
 class Frame:
-    """A support after `step` steps: its pictures in one PNG, its labels of the images shown."""
+    """A support after `step` steps: the images shown as one PNG, and their labels (n, C)."""
 
     step: int
     png: bytes
@@ -31,7 +31,7 @@ class Frame:
 
 @dataclass(frozen=True, eq=False)
 class FrameChoice:
-    """What is shown: rows of the support, steps, and whether in 256 colours."""
+    """The rows of the support and the steps that are shown, and whether in 256 colours."""
 
     rows: np.ndarray
     steps: tuple[int, ...]
@@ -42,16 +42,16 @@ NOTHING = FrameChoice(np.arange(0), (), False)
 
 
 def choose(steps: list[int], size: int, shape: tuple[int, int, int], classes: int) -> FrameChoice:
-    """Chooses so that the page keeps to `BUDGET`; the first and the last step are always in it.
+    """Chooses images and steps within `BUDGET`, always with the first and the last step.
 
     Args:
         steps: evaluated steps, ascending.
         size: images of the support.
         shape: (H, W, C) of an image.
-        classes: values of a label.
+        classes: number of values of a label.
     """
     pixels = shape[0] * shape[1]
-    room = BUDGET // 2 // (pixels + 2 * classes)  # Two steps at the least.
+    room = BUDGET // 2 // (pixels + 2 * classes)  # At least two steps have to fit.
     rows = sampling.evenly(size, max(1, min(MAX_IMAGES, room)))
     colours = 1 if shape[2] == 1 else 3
     full, poor = (len(rows) * (pixels * each + 2 * classes) for each in (colours, 1))
@@ -65,8 +65,8 @@ def encode(images: np.ndarray, palette: bool = False) -> bytes:
     """Images (n, H, W, C) in about [0, 1] as one small PNG, `columns(n)` in a row, without gaps.
 
     Args:
-        images: beyond [0, 1] is clipped; other than one or three channels are shown in grey.
-        palette: 256 colours in the place of all.
+        images: clipped to [0, 1]; shown in grey unless they have three channels.
+        palette: whether to use 256 colours instead of all.
     """
     pixels = pictures.to_uint8(pictures.grey_or_rgb(images))
     sheet = pictures.to_pillow(pictures.sheet(pixels, COLUMNS))
@@ -76,18 +76,18 @@ def encode(images: np.ndarray, palette: bool = False) -> bytes:
 
 
 def columns(count: int) -> int:
-    """Pictures in a row of a PNG that holds `count`."""
+    """Images in a row of a PNG that holds `count`."""
     return min(count, COLUMNS)
 
 
 def place(at: int, count: int) -> tuple[int, int]:
-    """Column and row of picture number `at` in a PNG that holds `count`."""
+    """Column and row of image number `at` (from 0) in a PNG that holds `count`."""
     row, column = divmod(at, columns(count))
     return column, row
 
 
 def packed(labels: np.ndarray) -> dict[str, float | str]:
-    """Labels as 16-bit integers in base64 times `scale`: 3 bytes a number, right to 1 in 30,000."""
+    """Labels as base64 of 16-bit integers, to multiply by `scale`: exact to 1 in 30,000."""
     scale = float(np.abs(labels).max()) / 32767 or 1.0
     integers = np.rint(labels / scale).astype("<i2")
     return {"scale": scale, "values": base64.b64encode(integers.tobytes()).decode()}

@@ -1,4 +1,4 @@
-"""`--mode=train`: a run, from its configuration to its artefacts."""
+"""`--mode=train`: a run, from its configuration to its files."""
 
 from kip_flax.modes.registry import Command, Mode
 

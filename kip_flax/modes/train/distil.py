@@ -1,4 +1,4 @@
-"""The front door for notebooks: arrays, or a configuration, to a distilled set."""
+"""`distill`, for notebooks: a distilled set from arrays or from a configuration."""
 
 from __future__ import annotations
 
@@ -34,20 +34,20 @@ def distill(
 ) -> Distilled:
     """Distils labelled images, as `--mode=train` does, and returns the set of the last step.
 
-    Progress goes to stdout. Where JAX has float64 switched on (`jax_enable_x64`), solves use it.
+    Progress goes to stdout. If `jax_enable_x64` is set, solves use float64.
 
     Args:
         images: uint8 (n, H, W) or (n, H, W, C), C = 1 or 3; None: those that `config` names.
         labels: (n,), numbers from 0 or names of classes.
-        test: images and labels to test on; None: a fifth of each class, held out.
+        test: images and labels to test on; None: a fifth of each class is held out.
         config: an experiment, such as `get_config()` of a file in configs/; None: the default, with
-            an image of each class and at most as many targets a step as there are images.
-        fields: fields of it to change by dotted name, such as {'num_steps': 100}.
-        workdir: folder for checkpoints, report and sets; the same call goes on there. None: nothing
-            is kept.
+            one image per class and at most as many targets a step as there are images.
+        fields: fields to change in the configuration, by dotted name: {'num_steps': 100}.
+        workdir: folder for checkpoints, report and sets, from which the same call resumes; None
+            keeps nothing.
 
     Raises:
-        UserError: images, labels and fields do not go together, or `train_and_evaluate` raises it.
+        UserError: images, labels and fields do not fit together, or as in `train_and_evaluate`.
     """
     if (images is None) != (labels is None):
         raise UserError("images and labels go together: give both, or a config and neither.")
@@ -70,7 +70,7 @@ def distill(
 def _arrays(
     images: ArrayLike, labels: ArrayLike, test: tuple[ArrayLike, ArrayLike] | None
 ) -> dict[str, np.ndarray]:
-    """As the data set 'npz' has them in a file."""
+    """The arrays of a file of the data set 'npz'."""
     parts = [(np.asarray(images), np.asarray(labels).reshape(-1))]
     parts += [] if test is None else [(np.asarray(test[0]), np.asarray(test[1]).reshape(-1))]
     found: dict[str, np.ndarray] = {}

@@ -1,6 +1,6 @@
-"""A run from its configuration to its artefacts.
+"""A run, from its configuration to its files.
 
-What is computed where: the module of the algorithm has the steps, `runs.loop` goes through them.
+The algorithm's module computes a step; `runs.loop` goes through the steps.
 """
 
 import contextlib
@@ -32,18 +32,18 @@ from kip_flax.runtime import hardware, metrics, multihost, sharding, signals
 from kip_flax.runtime.console import Console, count, duration
 from kip_flax.runtime.errors import UserError
 
-_SHARE = 0.9  # Of a time limit is laid out: steps may take longer than those of the probe.
+_SHARE = 0.9  # Share of a time limit to plan for: steps may take longer than in the probe.
 
 
 def train_and_evaluate(config: ConfigDict, workdir: str, console: Console | None = None) -> State:
-    """Runs what `config` says, or goes on with it, until it is finished or told to stop.
+    """Runs the experiment of `config`, or resumes it, until it is finished or a signal stops it.
 
     On SIGTERM or SIGINT the step is finished, the state saved, and the function returns as usual.
 
     Args:
         config: a configuration that passes `config.validate`.
         workdir: folder for checkpoints, metrics and artefacts.
-        console: what it says goes there; None: to stdout, from the first process.
+        console: prints the messages; None: to stdout, from the first process.
 
     Returns:
         The last state.
@@ -61,7 +61,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str, console: Console | None
     ):
         folder = RunFolder(workdir)
 
-        # The data, and the state that an earlier part of the run has left.
+        # The data, and the state that an earlier part of the run saved.
         saved = checkpoint.restore_meta(manager)
         if saved is not None:
             config = _with_kept_length(config, saved["config"], workdir)
@@ -100,9 +100,9 @@ def train_and_evaluate(config: ConfigDict, workdir: str, console: Console | None
                 console.say(f"going on from the checkpoint of step {restored.step}")
                 state = training.run(sharding.replicate(mesh, restored.state), restored.step)
 
-        # All is saved: --mode=report can do the rest later.
+        # All is saved: if this fails, --mode=report can do it later.
         if recorder.finished:
-            with signals.stop_signals():  # A first signal lets it come to its end.
+            with signals.stop_signals():  # The first signal does not interrupt it.
                 analysis.analyse_run(folder, config, dataset, fitted, kernel, mesh)
             recorder.report()
             console.say(f"report  {folder.report}")
@@ -110,7 +110,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str, console: Console | None
 
 
 def _is_finished(step: int, total: int, folder: RunFolder, time_limit: float) -> bool:
-    """Whether nothing is left to do: of the last step its evaluation may be."""
+    """Whether nothing is left to do; after the last step its evaluation may be missing."""
     result = folder.earlier_result()
     limit = result.get("ended_by_time_limit")
     ended = step == total or (limit is not None and limit == time_limit)
@@ -118,10 +118,10 @@ def _is_finished(step: int, total: int, folder: RunFolder, time_limit: float) ->
 
 
 def _with_kept_length(config: ConfigDict, saved: dict[str, Any], workdir: str) -> ConfigDict:
-    """`config` with the length that `_with_length_that_fits` gave the run when it began.
+    """`config` with the number of steps that `_with_length_that_fits` gave the run when it began.
 
     Raises:
-        UserError: the run began with another time limit, which its schedule was laid out for.
+        UserError: the run began with another time limit, which its schedule was made for.
     """
     earlier = saved.get("time_limit", 0.0)
     if not config_lib.length_decides(config) or not (earlier or config.time_limit):
@@ -137,9 +137,9 @@ def _with_kept_length(config: ConfigDict, saved: dict[str, Any], workdir: str) -
 def _with_length_that_fits(
     config: ConfigDict, dataset: Dataset, mesh: Mesh, console: Console
 ) -> ConfigDict:
-    """`config` with so many steps that they fit the time limit, `num_steps` at most.
+    """`config` with as many steps as fit the time limit, at most `num_steps`.
 
-    A schedule ends at the last step, so it has to know them: a probe measures a step.
+    A schedule has to know its last step in advance, so a probe measures the time of a step.
     """
     console.say("measuring a step, to lay the schedule out for time_limit")
     kernel = shard_kernel(setup.make_kernel(config, console), mesh)
@@ -163,7 +163,7 @@ def _load_data(config: ConfigDict) -> Dataset:
 
 
 def _shared_fingerprint(dataset: Dataset) -> int:
-    """The fingerprint of the training set; UserError unless all processes have the same."""
+    """The fingerprint of the training set; UserError if a process has another one."""
     fingerprint = setup.fingerprint(dataset)
     multihost.check_same(f"the data set {dataset.name}", b"%d" % fingerprint)
     return fingerprint
@@ -172,7 +172,7 @@ def _shared_fingerprint(dataset: Dataset) -> int:
 def _restore(
     config: ConfigDict, dataset: Dataset, manager: ocp.CheckpointManager, fingerprint: int
 ) -> checkpoint.Restored | None:
-    """The state to go on from; UserError if it was made from other data."""
+    """The state to resume from, or None; UserError if it was made from other data."""
     like = setup.state_template(config, dataset.image_shape, dataset.num_classes)
     restored = checkpoint.restore(manager, like)
     if restored is not None and restored.meta["data"] != fingerprint:
@@ -202,14 +202,14 @@ def _write_config(folder: RunFolder, config: ConfigDict) -> None:
 
 @contextlib.contextmanager
 def _open_recorder(exporter: Exporter, resumed: int | None) -> Iterator[Recorder]:
-    """The recorder of the run; leaving flushes TensorBoard's files."""
+    """The recorder of the run; on exit TensorBoard's files are flushed."""
     with metrics.open_writer(str(exporter.folder.metrics), multihost.is_first()) as writer:
         writer.write_hparams(config_lib.hyper_parameters(exporter.config))
         yield Recorder(exporter, writer, _report_writer(), resumed)
 
 
 def _report_writer() -> WriteReport:
-    frames: Frames = {}  # Pictures of sets that were read before: a run adds one at a time.
+    frames: Frames = {}  # Kept between calls: a run adds one set at a time.
 
     def write(folder: RunFolder, awaited: bool) -> None:
         report.write(folder.path, frames, awaited)
@@ -241,7 +241,7 @@ def _summary(
 
 
 def _privacy(config: ConfigDict, dataset: Dataset, total: int) -> list[tuple[str, str]]:
-    """A line on what the run will have spent, where the algorithm protects training images."""
+    """A line on the privacy that the run will spend; [] if the algorithm protects no images."""
     stated = algorithms.declared(config, len(dataset.train_labels), total)
     if not stated:
         return []

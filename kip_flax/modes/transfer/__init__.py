@@ -1,4 +1,4 @@
-"""`--mode=transfer`: what a distilled set is worth to networks."""
+"""`--mode=transfer`: networks trained on a distilled set, compared with real images."""
 
 from kip_flax.modes.registry import Command, Mode
 

@@ -1,4 +1,4 @@
-"""The network of a transfer that does best on held-out images is kept, to be used."""
+"""Keeps the network of a transfer that is best on held-out images, for later use."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ class BestNetwork:
     """Keeps the best of the networks that are trained on the distilled set.
 
     Attributes:
-        folder: where it lies.
+        folder: folder of the network.
         like: how described networks are made.
-        dataset: gives shape and names.
-        fitted: what pictures go through.
-        facts: of all networks alike, JSON values.
+        dataset: provides image shape and class names.
+        fitted: preprocessing of pictures.
+        facts: JSON values that are the same for all networks.
         size: images of the distilled set.
         network: the best so far; None if there is none.
     """
@@ -41,11 +41,11 @@ class BestNetwork:
     network: saved.TrainedNetwork | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
-        with contextlib.suppress(UserError):  # An earlier part of the command has left none.
+        with contextlib.suppress(UserError):  # No network from an earlier part.
             self.network = saved.load(self.folder)
 
     def offer(self, name: str, trial: Trial, one: Trained) -> None:
-        """Keeps a network called `name` if none before was better."""
+        """Keeps a network called `name` if it is the best so far on held-out images."""
         if self.network is not None and self.network.facts["held_out"] >= one.held_out:
             return
         facts = {
@@ -69,7 +69,7 @@ class BestNetwork:
 
     @property
     def words(self) -> str:
-        """A line on what is kept; '' if nothing is."""
+        """A line on the network that is kept; '' if there is none."""
         if self.network is None:
             return ""
         facts = self.network.facts

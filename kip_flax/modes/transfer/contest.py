@@ -1,4 +1,4 @@
-"""The networks and kernels that sets are measured by, named in `transfer.networks`."""
+"""The networks and kernels of `transfer.networks`, by which sets are measured."""
 
 import dataclasses
 import functools
@@ -32,7 +32,7 @@ from kip_flax.runtime.console import Console, duration
 from kip_flax.runtime.waiting import Stopped
 
 Need = tuple[str, int]  # A network and a number of images.
-# Fields that say which rows there are, or how they are computed, but not what comes out.
+# Fields that choose the rows, or how they are computed, but do not change results.
 _FREE = (
     *("transfer.networks", "transfer.baselines", "transfer.ladder", "transfer.every_steps"),
     *("transfer.eval_batch_size", "dataset.data_dir", "kernel.implementation"),
@@ -41,15 +41,15 @@ _FREE = (
 
 @dataclass(frozen=True)
 class Protocol:
-    """How the networks of all rows are trained, chosen and counted.
+    """How the networks of all rows are trained and chosen.
 
     Attributes:
-        recipe_of: the recipe for sets of so many images.
-        seeds: networks of a row.
-        key: of their weights and batches.
+        recipe_of: number of images -> the recipe for sets of that size.
+        seeds: networks per row.
+        key: key of their weights and batches.
         ntk_inputs: held-out images that the largest learning rate is computed on.
-        eval_batch_size: images that one pass of a network evaluates.
-        every_steps: between two looks at a training, at most; None: as many as take some seconds.
+        eval_batch_size: images per evaluation pass of a network.
+        every_steps: most steps between two looks at a training; None: as many as take some seconds.
     """
 
     recipe_of: Callable[[int], Recipe]
@@ -62,13 +62,13 @@ class Protocol:
 
 @dataclass(frozen=True, eq=False)
 class Contest:
-    """Contenders, and how they are measured.
+    """Contenders (networks and kernels), and how they are measured.
 
     Attributes:
-        names: of the contenders, in the table's order.
-        kernels, makers: kernels, over the mesh, and what makes networks, by their names.
-        reg, batch_size: of kernel ridge regression.
-        protocol: of networks.
+        names: names of the contenders, in the order of the table.
+        kernels, makers: by name, kernels over the mesh, and functions that make networks.
+        reg, batch_size: of kernel ridge regression, as in `evaluate.make_evaluate`.
+        protocol: how networks are trained.
         mesh: the devices.
     """
 
@@ -79,12 +79,12 @@ class Contest:
     batch_size: int
     protocol: Protocol
     mesh: Mesh
-    # What is compiled, by network and recipe, and the largest rates, by images and network.
+    # Compiled trainers by network and recipe; largest learning rates by images and network.
     _trainers: dict[tuple[str, Recipe], train.Trainer] = field(default_factory=dict)
     _largest: WeakKeyDictionary = field(default_factory=WeakKeyDictionary)
 
     def contender(self, name: str, real: RealImages, session: Session) -> rows.Contender:
-        """A function that computes the rows of `name`; it starts nothing before it is called."""
+        """A function that computes the rows of `name`; nothing runs before its first call."""
         if name in self.kernels:
             return rows.krr_row(
                 real.test,
@@ -97,10 +97,10 @@ class Contest:
         return rows.network_row(name, functools.partial(self.trial, name, real), session)
 
     def trial(self, name: str, real: RealImages, size: int) -> Trial:
-        """The network `name` for sets of `size` images."""
+        """The trial of the network `name` on sets of `size` images."""
         protocol = self.protocol
         recipe = protocol.recipe_of(size)
-        # Numbers of steps, rates and L2 are arguments of what is compiled.
+        # Numbers of steps, learning rates and L2 are arguments of the compiled functions.
         alike = dataclasses.replace(
             recipe, num_steps=1, choice_steps=1, warmup_steps=0, rates=(), l2s=()
         )
@@ -122,7 +122,7 @@ class Contest:
         )
 
     def missing(self, table: Table, sets: Iterable[tuple[str, int]]) -> Counter[Need]:
-        """How often a network is to be tried on so many images: rows that are not in the table.
+        """The number of rows missing in the table, by network and number of images.
 
         Args:
             table: the table.
@@ -136,10 +136,10 @@ class Contest:
         )
 
     def forecast(self, missing: Counter[Need], real: RealImages, session: Session) -> str:
-        """How long the networks will take, by a few steps of each; '' where there are none.
+        """A line on how long the networks will take, from a few steps of each; '' without networks.
 
         Raises:
-            Stopped: told to stop.
+            Stopped: a signal asked to stop.
         """
         seconds, spent, trainings = 0.0, 0.0, 0
         for (name, size), count in missing.items():
@@ -167,7 +167,8 @@ class Contest:
         A training that diverges is noted in the table, and the others go on.
 
         Raises:
-            Stopped: told to stop.
+            Stopped: a signal asked to stop.
+            UserError: a file cannot be written, or a kernel matrix is not positive definite.
         """
         watch = session.watch
         for name in self.names:
@@ -189,7 +190,7 @@ class Contest:
 
 
 def _roughly(seconds: float) -> str:
-    """8 s, 12 min, 2 h 05 min."""
+    """A duration without needless seconds: 8 s, 12 min, 2 h 05 min."""
     return f"{round(seconds / 60)} min" if 90 <= seconds < 3600 else duration(seconds)
 
 
@@ -200,8 +201,8 @@ def make_contest(
 
     Args:
         config: the configuration.
-        dataset: gives the shape of images and the number of classes.
-        key: of the networks' weights and batches.
+        dataset: provides the shape of images and the number of classes.
+        key: key of the networks' weights and batches.
         mesh: the devices.
         console: gets a line if compiling takes long.
 
@@ -234,18 +235,18 @@ def make_contest(
 
 
 def deciding(config: ConfigDict) -> dict[str, Any]:
-    """The fields, by dotted name, that decide what a row of the table says."""
+    """The fields, by dotted name, that change the results of a row."""
     nested = {name: config[name] for name in ("dataset", "kernel", "transfer")}
     flat = config_lib.flatten(nested)
     flat |= {name: config[name] for name in ("seed", "preprocess", "reg")}
     flat["eval.num_test"] = config.eval.num_test
-    said = ("transfer.recipe", *(f"transfer.{name}" for name in recipes.OF_RECIPES))
-    kept = {name: value for name, value in flat.items() if name not in (*_FREE, *said)}
+    of_recipe = ("transfer.recipe", *(f"transfer.{name}" for name in recipes.OF_RECIPES))
+    kept = {name: value for name, value in flat.items() if name not in (*_FREE, *of_recipe)}
     return kept | recipes.resolved(config.transfer.to_dict())
 
 
 def kernel_config(config: ConfigDict, name: str) -> ConfigDict:
-    """The configuration with the kernel that 'krr' (its own) or 'krr:fc:1' stands for."""
+    """The configuration with the kernel named by 'krr' (its own) or 'krr:fc:1'."""
     _, _, rest = name.partition(":")
     if not rest:
         return config

@@ -1,4 +1,4 @@
-"""How many real images a distilled set is worth: where the ladder of random images crosses it."""
+"""How many random real images give the test accuracy of a distilled set (its worth)."""
 
 import itertools
 import math
@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 
 class Rung(NamedTuple):
-    """A number of real images, their test accuracy (0 to 1) and its deviation over draws."""
+    """A number of random real images, the test accuracy (0 to 1) and its deviation over draws."""
 
     size: int
     accuracy: float
@@ -17,7 +17,7 @@ class Rung(NamedTuple):
 
 @dataclass(frozen=True)
 class Ladder:
-    """Real images by their number, and the test accuracy (0 to 1) of a distilled set."""
+    """Rungs by ascending number of images; size and test accuracy (0 to 1) of a distilled set."""
 
     real: tuple[Rung, ...]
     size: int
@@ -25,10 +25,10 @@ class Ladder:
 
 
 def ladders(rows: Sequence[dict[str, Any]]) -> dict[str, Ladder]:
-    """By network, those with a distilled set and at least two numbers of random images.
+    """The ladder of each network with a distilled set and at least two numbers of random images.
 
     Args:
-        rows: of a transfer: `set`, `size`, `network`, `mean`, `std` (None for a single seed).
+        rows: rows of a transfer: `set`, `size`, `network`, `mean`, `std` (None for a single seed).
     """
     found = {}
     for network in dict.fromkeys(row["network"] for row in rows):
@@ -45,10 +45,10 @@ def ladders(rows: Sequence[dict[str, Any]]) -> dict[str, Ladder]:
 
 
 def crossing(ladder: Ladder) -> float | None:
-    """Number of real images as good as the distilled set; None where the ladder does not reach it.
+    """Number of real images as good as the distilled set; None if the ladder does not reach it.
 
-    Linear in the logarithm of the number between the first two rungs that have the set's accuracy
-    between them; None also if the first rung is better already.
+    Interpolates linearly in the logarithm of the number, between the first two rungs that enclose
+    the set's accuracy. None also if the first rung is already better.
     """
     for (n1, a1, _), (n2, a2, _) in itertools.pairwise(ladder.real):
         if a1 <= ladder.accuracy <= a2:

@@ -1,9 +1,9 @@
-"""`--mode=transfer`: what a distilled set is worth to the networks that are trained on it.
+"""`--mode=transfer`: networks trained on a distilled set, compared with real images.
 
-Networks are trained on the distilled set, and on real images in its place, and are tested on the
-real test set. What is chosen (learning rate, L2) is chosen on held-out training images. Before it
-begins it says how long it will take. A finished row of the table is kept in transfer.json, an
-unfinished one in a checkpoint: the same command goes on from there.
+Networks are trained on the distilled set and on sets of real images, and tested on the real test
+set. Learning rate and L2 are chosen on held-out training images. A forecast of the time is printed
+first. transfer.json keeps finished rows of the table, a checkpoint keeps the unfinished one: the
+same command resumes from there.
 """
 
 import zlib
@@ -33,11 +33,11 @@ STOPPED = "stopped and saved: the same command goes on from there"
 def transfer_file(
     config: ConfigDict, path: str, workdir: str, console: Console | None = None
 ) -> list[dict[str, Any]]:
-    """Trains and tests what `config.transfer` says on the set in `path`; see the module.
+    """Trains and tests the networks of `config.transfer` on the set in `path`; see the module.
 
     Returns:
-        The rows of the table: `set`, `size`, `network`, test `accuracies`, `mean`, `std`, and how
-        they came about. Fewer than asked for, if a signal stopped it.
+        The rows of the table: `set`, `size`, `network`, test `accuracies` (0 to 1), `mean`, `std`,
+        and how they were trained. Fewer than asked for if a signal stopped it.
 
     Raises:
         UserError: file, data set, networks and folder do not fit together, or a training diverged.
@@ -100,7 +100,7 @@ def _prepared(
     dataset: Dataset,
     kernel: Kernel | None,
 ) -> tuple[RealImages, list[ImageSet]]:
-    """Real images, and the sets that are measured."""
+    """Real images, and the sets to measure."""
     keys, size = networks.keys(config.seed), len(distilled.images)
     fitted = setup.preprocessing_of(distilled, dataset, config.preprocess)
     held_out, num_test = config.transfer.held_out, config.eval.num_test
@@ -113,7 +113,7 @@ def _prepared(
 
 
 def identity(config: ConfigDict, distilled: export.Distilled, dataset: Dataset) -> dict[str, Any]:
-    """What all rows of one table have in common: the fields that decide, the set and the data."""
+    """Fields that all rows of a table depend on, and checksums of the set and the data."""
     crc = zlib.crc32(distilled.images.tobytes(), zlib.crc32(distilled.labels.tobytes()))
     sums = {"distilled set (checksum)": crc, "data (checksum)": setup.fingerprint(dataset)}
     return contest.deciding(config) | sums
@@ -122,7 +122,7 @@ def identity(config: ConfigDict, distilled: export.Distilled, dataset: Dataset) 
 def _baselines(
     config: ConfigDict, path: str, size: int, real: RealImages, kernel: Kernel | None
 ) -> list[ImageSet]:
-    """Sets of `size` images in the place of the one in `path`, the same for all seeds."""
+    """Sets of `size` images to compare the set in `path` with, the same for all seeds."""
     found = []
     for name in config.transfer.baselines:
         if name == "initial":
@@ -138,7 +138,7 @@ def _baselines(
 def _random_draws(
     config: ConfigDict, size: int, real: RealImages, key: jax.Array
 ) -> list[ImageSet]:
-    """Random images: as many as the distilled set has, if asked for, and those of the ladder."""
+    """Random real images: as many as the distilled set if asked for, and those of the ladder."""
     options = config.transfer
     sizes = {size} if "random" in options.baselines else set()
     return [

@@ -30,13 +30,13 @@ def krr_row(
     mesh: Mesh,
     session: Session,
 ) -> Contender:
-    """Kernel ridge regression on a set: its row of the table.
+    """A function from a set to its row of the table, by kernel ridge regression.
 
     Args:
         test: images that accuracies are measured on.
-        kernel: over the mesh already.
+        kernel: spread over the mesh already.
         reg, batch_size, mesh: as in `evaluate.make_evaluate`.
-        session: reports progress and stops it.
+        session: reports progress and stops the work.
     """
     measure = evaluate.make_evaluate(
         kernel, test.images, test.labels, reg=reg, batch_size=batch_size, mesh=mesh
@@ -55,12 +55,12 @@ def krr_row(
 
 
 def network_row(name: str, trial_of: Callable[[int], Trial], session: Session) -> Contender:
-    """The network `name` trained on a set: its row of the table.
+    """A function from a set to its row of the table, by the network `name` trained on it.
 
     Args:
-        name: of the network.
-        trial_of: the trial for sets of so many images.
-        session: keeps what is not finished, reports progress and stops it.
+        name: name of the network.
+        trial_of: number of images -> the trial for sets of that size.
+        session: keeps unfinished work, reports progress and stops it.
     """
 
     def row(image_set: ImageSet) -> Row:
@@ -79,7 +79,7 @@ def network_row(name: str, trial_of: Callable[[int], Trial], session: Session) -
 
 
 def row_of(trial: Trial, outcome: Outcome) -> Row:
-    """What a row says of a trial."""
+    """The columns of a row that come from a trial."""
     row = summary(outcome.accuracies)
     row["lr_factor" if trial.recipe.relative else "learning_rate"] = outcome.rate
     row |= {"l2": outcome.l2, "num_steps": trial.recipe.num_steps}

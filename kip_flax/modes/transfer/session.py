@@ -1,4 +1,4 @@
-"""Trainings that can be stopped: a checkpoint keeps the current one, which goes on from there."""
+"""Trainings that can be stopped: a checkpoint keeps the current one, to resume from."""
 
 import contextlib
 import dataclasses
@@ -20,11 +20,11 @@ _FOLDER = "transfer"
 
 
 class Session:
-    """One call of the command; what it leaves unfinished, the next call finishes.
+    """One call of the command; the next call resumes what it leaves unfinished.
 
     Attributes:
         watch: reports progress and stops the work.
-        best: keeps the best network on the distilled set; None: none is kept.
+        best: keeps the best network on the distilled set; None keeps none.
     """
 
     def __init__(self, manager: ocp.CheckpointManager, watch: Watch, best: BestNetwork | None):
@@ -32,13 +32,16 @@ class Session:
         self.watch, self.best = watch, best
 
     def save(self, job: str, progress: Progress) -> None:
-        """Keeps where a trial is, in the place of what was kept before.
+        """Saves the progress of a trial in place of the one saved before.
 
         Args:
-            job: names the row that the trial is for.
-            progress: where it is.
+            job: name of the row that the trial is for.
+            progress: the progress of the trial.
+
+        Raises:
+            UserError: it cannot be written.
         """
-        number = (self._manager.latest_step() or 0) + 1  # Over all rows; the newest is kept.
+        number = (self._manager.latest_step() or 0) + 1  # Counts over all rows.
         leaves = jax.tree.leaves(progress.states)
         meta = {
             "job": job,
@@ -49,12 +52,15 @@ class Session:
         checkpoint.save(self._manager, number, leaves or [np.zeros(1)], meta)
 
     def restore(self, job: str, like: Any) -> Progress:
-        """The progress that `save` kept for `job`; the beginning if it kept another job's.
+        """The progress saved for `job`; an empty one if none or another job's was saved.
 
         Args:
-            job: names the row.
-            like: states of the trial; where those that were kept have other shapes (as with another
-                number of devices) their round begins anew.
+            job: name of the row.
+            like: states of the trial; if the saved ones have other shapes (as with another number
+                of devices), their round begins anew.
+
+        Raises:
+            UserError: no checkpoint can be read.
         """
         meta = checkpoint.restore_meta(self._manager)
         if meta is None or meta["job"] != job:
@@ -74,12 +80,12 @@ class Session:
 
 @contextlib.contextmanager
 def open_session(workdir: str, watch: Watch, best: BestNetwork | None = None) -> Iterator[Session]:
-    """A session whose checkpoint lies in `workdir`."""
+    """A session with its checkpoint in `workdir`."""
     folder = os.path.join(workdir, _FOLDER)
     with checkpoint.open_manager(folder, keep=1) as manager:
         yield Session(manager, watch, best)
 
 
 def discard(workdir: str) -> None:
-    """Removes the checkpoint, once all rows are in the table."""
+    """Removes the checkpoint; call it when all rows are in the table."""
     shutil.rmtree(os.path.join(workdir, _FOLDER), ignore_errors=True)

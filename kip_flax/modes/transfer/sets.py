@@ -1,4 +1,4 @@
-"""The sets that networks are trained on: the distilled one, and real images in its place."""
+"""The sets that networks are trained on: the distilled one, and sets of real images."""
 
 import re
 from dataclasses import dataclass
@@ -16,13 +16,13 @@ from kip_flax.preprocess import Preprocess
 from kip_flax.runs import networks
 from kip_flax.runtime.errors import UserError
 
-DISTILLED = "distilled"  # The set that a transfer is about.
-_TILE = 500
+DISTILLED = "distilled"  # Name of the distilled set in a transfer.
+_TILE = 500  # Targets per call of Label Solve.
 
 
 @dataclass(frozen=True, eq=False)
 class ImageSet:
-    """Images (D, n, H, W, C) and labels (D, n, classes): D draws, or one that all seeds share."""
+    """Images (D, n, H, W, C) and labels (D, n, classes): D draws, or one (D = 1) for all seeds."""
 
     name: str
     images: np.ndarray
@@ -30,19 +30,19 @@ class ImageSet:
 
     @property
     def size(self) -> int:
-        """Images of one draw."""
+        """Number n of images of one draw."""
         return self.images.shape[1]
 
 
 @dataclass(frozen=True, eq=False)
 class RealImages:
-    """Real images, preprocessed, by what they are for.
+    """Real images, preprocessed, by their use.
 
     Attributes:
         pool: training images that baselines draw from.
         held_out: training images that learning rate and L2 are chosen on.
-        test: accuracies are measured on them.
-        fitted: how they are preprocessed.
+        test: images that accuracies are measured on.
+        fitted: their preprocessing.
     """
 
     pool: Targets
@@ -54,11 +54,11 @@ class RealImages:
 def real_images(
     dataset: Dataset, fitted: Preprocess, held_out: float, num_test: int, key: jax.Array
 ) -> RealImages:
-    """The images of a data set.
+    """The images of a data set, preprocessed and split.
 
     Args:
         dataset: the data set.
-        fitted: how its images are preprocessed.
+        fitted: its preprocessing.
         held_out: share of the training images that is held out, 0 to 1.
         num_test: as in `data.test_subset`.
         key: draws the images held out.
@@ -71,7 +71,7 @@ def real_images(
 
 
 def hold_out(pool: Targets, share: float, key: jax.Array) -> tuple[Targets, Targets]:
-    """Splits a pool into what baselines draw from and, evenly over the classes, a held-out part."""
+    """Splits a pool into a part to draw from and a held-out part, even over the classes."""
     rows = networks.held_out_rows(pool.labels, pool.num_classes, share, key)
     held = np.zeros(len(pool.labels), bool)
     held[rows] = True
@@ -81,15 +81,15 @@ def hold_out(pool: Targets, share: float, key: jax.Array) -> tuple[Targets, Targ
 
 
 def of_file(name: str, distilled: export.Distilled) -> ImageSet:
-    """A distilled file as a set."""
+    """The set of a distilled file, as one draw."""
     return ImageSet(name, distilled.images[None], distilled.labels[None])
 
 
 def random_draws(pool: Targets, size: int, draws: int, key: jax.Array) -> ImageSet:
-    """`draws` times `size` real images, as evenly over the classes as can be.
+    """`draws` sets of `size` real images, as even over the classes as possible.
 
     Raises:
-        UserError: the pool has fewer images.
+        UserError: the pool has fewer than `size` images.
     """
     if size > len(pool.labels):
         raise UserError(
@@ -103,17 +103,17 @@ def random_draws(pool: Targets, size: int, draws: int, key: jax.Array) -> ImageS
 
 
 def chosen(name: str, pool: Targets, size: int) -> ImageSet:
-    """The images of a coreset, one of `coresets.CORESETS`; the same for all seeds."""
+    """A coreset of `size` images, `name` one of `coresets.CORESETS`; the same for all seeds."""
     rows = coresets.CORESETS[name](pool.images, pool.labels, size, pool.num_classes)
     images, labels = pool.take(rows)
     return ImageSet(name, images[None], labels[None])
 
 
 def initial(path: str) -> ImageSet:
-    """What the set in `path` was made from: the file of step 0 that its run left beside it.
+    """The initial images of the set in `path`: its run's file of step 0, in the same folder.
 
     Raises:
-        UserError: there is no such file.
+        UserError: `path` is not named _ckptSTEP.npz, or there is no file of step 0.
     """
     first = Path(path).with_name(re.sub(r"_ckpt\d+\.npz$", "_ckpt0.npz", Path(path).name))
     if first.name == Path(path).name and not first.stem.endswith("_ckpt0"):
@@ -130,7 +130,10 @@ def initial(path: str) -> ImageSet:
 
 
 def label_solved(start: ImageSet, pool: Targets, kernel: Kernel, reg: float) -> ImageSet:
-    """The images of `start` with the best labels for all of `pool`, see `label_solve`."""
+    """The images of `start` with labels solved for all targets of `pool`, see `label_solve`.
+
+    `reg` is absolute, as in `label_solve.solve_labels`.
+    """
     support = jnp.asarray(start.images[0])
     sums = label_solve.zero_sums(*start.labels[0].shape)
     add_targets = label_solve.make_add_targets(kernel)

@@ -1,4 +1,4 @@
-"""The table of a transfer: rows in transfer.json, on the console, and what a set is worth."""
+"""The table of a transfer, in transfer.json and on the console, with the worth of the set."""
 
 import json
 import os
@@ -18,17 +18,17 @@ from kip_flax.runtime.errors import UserError
 
 TABLE = "transfer.json"
 PICTURE = "worth.png"
-DIVERGED = "diverged"  # In the place of a figure.
+DIVERGED = "diverged"  # In place of an accuracy.
 
 
 def summary(accuracies: Sequence[float]) -> dict[str, Any]:
-    """`accuracies`, their `mean`, and their `std` over seeds (n - 1; None for a single one)."""
+    """`accuracies`, their `mean`, and their `std` (n - 1; None for a single one)."""
     std = float(np.std(accuracies, ddof=1)) if len(accuracies) > 1 else None
     return {"accuracies": list(accuracies), "mean": float(np.mean(accuracies)), "std": std}
 
 
 def line(row: dict[str, Any]) -> str:
-    """One row for the console."""
+    """One row as a line for the console."""
     return (
         f"{row['network']} on {row['size']} {row['set']}: test accuracy {_figure(row)} "
         f"({console.duration(row['seconds'])})"
@@ -36,16 +36,16 @@ def line(row: dict[str, Any]) -> str:
 
 
 class Table:
-    """Rows that are kept in `workdir`; those of an earlier part of the same transfer are there.
+    """Rows kept in a file in `workdir`, beginning with those of an earlier part of the transfer.
 
     Args:
         workdir: the folder.
-        identity: what all rows have in common, JSON values.
-        distilled: the path of the distilled set, or those of several.
-        file: the name of the file.
+        identity: JSON values that all rows depend on.
+        distilled: path of the distilled set, or paths of several.
+        file: name of the file.
 
     Raises:
-        UserError: the folder holds another transfer.
+        UserError: the folder holds another transfer, or its file is broken.
     """
 
     def __init__(
@@ -63,20 +63,20 @@ class Table:
 
     @property
     def rows(self) -> list[dict[str, Any]]:
-        """All rows, in the order in which they came."""
+        """All rows, in the order in which they were added."""
         return self._content["rows"]
 
     def has(self, name: str, size: int, network: str) -> bool:
-        """Whether the row is there, or its training is known to diverge."""
+        """Whether the row is in the table, or its training is known to diverge."""
         return self.find(name, size, network) is not None or self.diverged(name, size, network)
 
     def add(self, row: dict[str, Any]) -> None:
-        """Adds a row and writes the file."""
+        """Adds a row and writes the file; UserError if it cannot be written."""
         self.rows.append(row)
         self._write()
 
     def find(self, name: str, size: int, network: str) -> dict[str, Any] | None:
-        """The row, or None if it is not there."""
+        """The row, or None if the table does not have it."""
         wanted = (name, size, network)
         found = (r for r in self.rows if (r["set"], r["size"], r["network"]) == wanted)
         return next(found, None)
@@ -87,7 +87,7 @@ class Table:
         self._write()
 
     def diverged(self, name: str, size: int, network: str) -> bool:
-        """Whether the training diverged."""
+        """Whether the training is noted as diverged."""
         return [name, size, network] in self._content["diverged"]
 
     def check_diverged(
@@ -109,7 +109,7 @@ class Table:
             )
 
     def finish(self, networks: Sequence[str], sets: Sequence[ImageSet]) -> str:
-        """The table in words; with a ladder, also what the set is worth, and its picture."""
+        """The table as text; with a ladder also the set's worth and a figure. Writes the file."""
         names = [f"{s.size} {s.name}" for s in sets]
         lines = [["", *networks]]
         for name, s in zip(names, sets, strict=True):
