@@ -1,8 +1,8 @@
-"""The algorithms: each is one module here, or anywhere, named by `config.algorithm`.
+"""The algorithms: one module each, here or anywhere else, named by `config.algorithm`.
 
 A module has `init(config, images, labels) -> state` and `make_step(problem) -> step`, where
-`step(state, number) -> (state, metrics)`, and may have what `runs.setup`, `config` and the
-functions here ask it for besides; docs/adding-an-algorithm.md says what.
+`step(state, number) -> (state, metrics)`. It may also have the optional members that `runs.setup`,
+`config` and the functions here look up; docs/adding-an-algorithm.md lists them.
 """
 
 import pkgutil
@@ -35,26 +35,26 @@ def find(name: str) -> ModuleType:
 
 
 def facts(name: str) -> Facts:
-    """What the algorithm `name` states about itself; defaults with the name as title otherwise.
+    """The `FACTS` of the algorithm `name`; defaults, with the name as title, if it has none.
 
-    Never raises, as the name may stand in a file from elsewhere. For the same reason a module that
-    is not one of `NAMES` is asked only if it is imported already: reading a file runs no code.
+    Never raises, as the name may come from someone else's file. For the same reason a module that
+    is not one of `NAMES` is used only if it is already imported: reading a file runs no code.
     """
     return _hook(name, "FACTS", None) or Facts(title=name)
 
 
 def labels(name: str, learn_labels: bool) -> str:
-    """How the algorithm comes to the labels of a set: 'learned', 'fixed' or 'solved'.
+    """How the algorithm obtains the labels of a set: 'learned', 'fixed' or 'solved'.
 
     Args:
-        name: of the algorithm, as for `facts`.
+        name: the algorithm, as for `facts`.
         learn_labels: the field `support.learn_labels`.
     """
     return _hook(name, "labels", _labels)(learn_labels)
 
 
 def labels_changed(name: str, learn_labels: bool, step: int) -> bool:
-    """Whether the set after `step` steps carries other labels than its images came with."""
+    """Whether the labels of the set after `step` steps differ from those it started with."""
     return _hook(name, "labels_changed", _labels_changed)(learn_labels, step)
 
 
@@ -64,14 +64,14 @@ def published_step(name: str, step: int) -> int:
 
 
 def kept_gradients(config: ConfigDict) -> KeptGradients:
-    """What a step keeps of the gradients of all pairs; zeros where it keeps only their sum."""
+    """The extent of the pairwise gradients that a step keeps; zeros if it keeps only their sum."""
     return _hook(config.algorithm, "kept_gradients", lambda config: KeptGradients(0, 0))(config)
 
 
 def length_decides(fields: Mapping[str, Any]) -> bool:
-    """Whether steps depend on `num_steps`, so that a run cannot be taken further.
+    """Whether steps depend on `num_steps`, so that a run cannot be extended.
 
-    `fields`: a configuration with dotted names; those that came later may be missing.
+    `fields` is a configuration with dotted names; fields newer than the run may be missing.
     """
     name = fields["algorithm"]
     cosine = fields["optimizer.schedule"] != "constant" and "optimizer" in facts(name).sections
@@ -79,16 +79,16 @@ def length_decides(fields: Mapping[str, Any]) -> bool:
 
 
 def batch_size(config: ConfigDict, number: int) -> int:
-    """Targets of step `number`, from 1."""
+    """The number of targets in step `number` (from 1)."""
     return _hook(config.algorithm, "batch_size", lambda config, _: config.batch_size)(
         config, number
     )
 
 
 def declared(config: ConfigDict, train_size: int, step: int) -> dict[str, Any]:
-    """What a set after `step` steps states about the privacy of its training images.
+    """The statement of a set after `step` steps about the privacy of its training images.
 
-    {} unless the algorithm protects them; else 'epsilon' (None: unbounded), 'delta', 'steps',
+    {} unless the algorithm protects them; else with 'epsilon' (None: unbounded), 'delta', 'steps',
     'sampling_rate', 'noise_multiplier', 'clip', 'neighbours', 'accountant' and 'not_covered'.
     """
     return _hook(config.algorithm, "declared", lambda *_: {})(config, train_size, step)
@@ -97,7 +97,7 @@ def declared(config: ConfigDict, train_size: int, step: int) -> dict[str, Any]:
 def sections() -> dict[str, Section]:
     """The sections of the configuration that only some algorithms read, by the names in `Facts`.
 
-    An algorithm describes one as `SECTION`.
+    An algorithm describes its own as `SECTION`.
     """
     described = (getattr(find(name), "SECTION", None) for name in NAMES)
     every = (SECTION, *(section for section in described if section is not None))

@@ -14,15 +14,15 @@ from kip_flax.runtime.errors import UserError
 
 
 class AveragedState(flax.struct.PyTreeNode):
-    """The learned support and its optimiser. Algorithms add what else they keep.
+    """The learned support and its optimiser. Algorithms add their own fields.
 
     Attributes:
         step: () int32, steps taken.
         params: {'images': (S, H, W, C)} and, where labels are learned, 'labels': (S, classes).
-        labels: (S, classes), those in use unless they are learned.
+        labels: (S, classes), used unless labels are learned.
         opt_state: optax state of `params`.
-        average: like `params`: the exponential mean of the last sets, which is exported; () without
-            one.
+        average: like `params`: the exponential mean of the last sets, which is exported; () if
+            there is none.
     """
 
     step: jax.Array
@@ -39,19 +39,19 @@ class AveragedState(flax.struct.PyTreeNode):
 
     @property
     def current(self) -> Support:
-        """The support without the mean over the last sets: what steps move."""
+        """The support that steps move, without the mean over the last sets."""
         return self.params["images"], self.params.get("labels", self.labels)
 
     def moved(
         self, tx: optax.GradientTransformation, grads: dict[str, jax.Array], decay: float
     ) -> Self:
-        """The state after one update by `tx`; what an algorithm adds stays as it is.
+        """The state after one update by `tx`; fields that an algorithm adds stay the same.
 
         Args:
             tx: the optimiser of `params`.
             grads: like `params`.
-            decay: of the mean of the last sets, if there is one; over the first steps it forgets
-                faster.
+            decay: of the mean of the last sets, if there is one; at most (1 + n) / (10 + n) in
+                step n (from 0).
         """
         updates, opt_state = tx.update(grads, self.opt_state, self.params)
         params, average = optax.apply_updates(self.params, updates), ()
@@ -70,7 +70,7 @@ def first_fields(
     Args:
         config: a valid configuration.
         images, labels: the support (S, H, W, C), (S, classes).
-        average: decay of the mean of the last sets; 0: there is none.
+        average: decay of the mean of the last sets; 0 for no mean.
     """
     params = {"images": jnp.asarray(images, jnp.float32)}
     if config.support.learn_labels:
@@ -85,6 +85,6 @@ def first_fields(
 
 
 def check_average(name: str, decay: float) -> None:
-    """Raises UserError unless the field `name` is the decay of a mean."""
+    """Raises UserError unless `decay`, the value of the field `name`, is in [0, 1)."""
     if not 0 <= decay < 1:
         raise UserError(f"{name} is {decay}: it must be at least 0 and below 1.")

@@ -1,10 +1,10 @@
 """Dataset condensation by gradient matching: the step of DC and DSA.
 
 Zhao, Mopuri, Bilen, *Dataset Condensation with Gradient Matching* (ICLR 2021, arXiv 2006.05929),
-Algorithm 1: a network, drawn at random, is trained on the synthetic images; before each part of
-that training, images of every class move so that the gradient they give resembles that of real
-images of the class. DSA augments both alike (see `augment.siamese`). Constants that the paper
-leaves open are those of the published code, VICO-UoE/DatasetCondensation.
+Algorithm 1: a randomly drawn network is trained on the synthetic images; before each part of that
+training, the images of every class move so that their gradient resembles that of real images of
+the class. DSA augments both alike (see `augment.siamese`). Constants that the paper leaves open are
+those of the published code, VICO-UoE/DatasetCondensation.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ SECTION = Section(
 
 
 def published_recipe(per_class: int) -> str:
-    """The recipe of the published figures, by images per class."""
+    """The recipe of the published numbers, in words, for `per_class` images per class."""
     outer, inner = LOOPS[per_class]
     epochs = "1 epoch" if inner == 1 else f"{inner} epochs"
     return (
@@ -77,7 +77,7 @@ class MatchingState(flax.struct.PyTreeNode):
 
     Attributes:
         step: () int32, updates of the images.
-        images: (S, H, W, C), in the order of the classes, as many of each.
+        images: (S, H, W, C), ordered by class, the same number per class.
         labels: (S, classes), one-hot minus 1/classes; never changed.
         opt_state: optax state of `images`.
         network: leaves of the network's parameters, as trained so far.
@@ -101,10 +101,10 @@ class InnerTraining:
 
     Attributes:
         outer_loops: updates of the images before another network is drawn.
-        inner_loops: epochs on the synthetic images after each of them but the last.
-        learning_rate: of the network, by plain gradient descent.
-        batch_train: synthetic images of one step of it.
-        augments: names that `augment.siamese` draws from; () is DC.
+        inner_loops: epochs on the synthetic images after each of these updates but the last.
+        learning_rate: of the network's plain gradient descent.
+        batch_train: synthetic images per step of that descent.
+        augments: names that `augment.siamese` draws from; () for DC.
     """
 
     outer_loops: int
@@ -120,7 +120,7 @@ Step = Callable[[MatchingState, jax.Array, jax.Array], tuple[MatchingState, Metr
 def init(
     images: jax.Array, labels: jax.Array, net: Functions, tx: optax.GradientTransformation
 ) -> MatchingState:
-    """State before the first step: images (S, H, W, C) and labels (S, classes) by class."""
+    """State before the first step: images (S, H, W, C) and labels (S, classes), by class."""
     images = jnp.asarray(images, jnp.float32)
     shapes = jax.eval_shape(lambda: net.init(jax.random.key(0))[0])
     network = tuple(jnp.zeros(leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(shapes))
@@ -131,8 +131,9 @@ def init(
 def distance(synthetic: Sequence[jax.Array], real: Sequence[jax.Array]) -> jax.Array:
     """Layer-wise distance of two gradients (section 3.3, equation 8).
 
-    For every output of a layer 1 minus the cosine between its weights' gradients, summed. Vectors
-    (biases; scale and shift of a normalisation) count as nothing, as in the published code.
+    The sum, over the outputs of all layers, of 1 minus the cosine between the gradients of an
+    output's weights. Vectors (biases; scale and shift of a normalisation) are left out, as in the
+    published code.
 
     Args:
         synthetic, real: gradients, leaf by leaf; the last axis of a leaf is the layer's output.
@@ -148,7 +149,7 @@ def distance(synthetic: Sequence[jax.Array], real: Sequence[jax.Array]) -> jax.A
 
 
 def _norms(columns: jax.Array) -> jax.Array:
-    """Length of every column; the gradient at 0 is 0, as PyTorch has it, not NaN."""
+    """The length of every column, with gradient 0 at 0, as in PyTorch, instead of NaN."""
     squares = jnp.sum(columns**2, axis=0)
     return jnp.where(squares > 0, jnp.sqrt(jnp.where(squares > 0, squares, 1)), 0)
 
@@ -166,12 +167,12 @@ def make_step(
         net: the network; its normalisations keep no running averages.
         tx: optimiser of the images.
         training: how the network is trained.
-        mesh: its axis 'data' shares the real images, and the synthetic ones that train.
+        mesh: its axis 'data' shards the real images, and the synthetic ones of a training step.
         key: of networks, batches and augmentations; each follows from it and `state.step`.
 
     The step takes real images (B, classes, H, W, C), B of every class, and weights (B,), 0 where
-    images are padding; both lie over 'data'. Its metrics are the distance per class and the norm
-    of its gradient, before the update.
+    images are padding, both sharded over 'data'. Its metrics are the mean distance over the classes
+    and the norm of the gradient of their sum, before the update.
     """
     key_network, key_batch, key_augment = (jax.random.fold_in(key, i) for i in range(3))
     structure = jax.tree.structure(jax.eval_shape(lambda: net.init(key_network)[0]))

@@ -1,4 +1,4 @@
-"""The parts of an algorithm, and the facts that it may state about itself."""
+"""Shared parts of the algorithms, and the facts that each may state about itself."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -39,8 +39,8 @@ SECTION = Section(
 
 
 class KeptGradients(NamedTuple):
-    """Of a step that keeps the gradients of all pairs: in how many images, and how many directions
-    in those images beside them."""
+    """For how many support images a step keeps the gradients of all pairs, and how many search
+    directions in those images."""
 
     images: int
     directions: int
@@ -74,28 +74,27 @@ def _unstated_recipe(per_class: int) -> str:
 
 @dataclass(frozen=True)
 class Facts:
-    """What others may ask about an algorithm: its module states it as `FACTS`.
+    """Facts about an algorithm, which its module states as `FACTS`.
 
-    The defaults are those of an algorithm that states nothing.
+    The defaults apply to an algorithm that states none.
 
     Attributes:
-        title: the method's name in tables: 'KIP'.
-        variant: how the method is carried out, where there are several ways: 'Gauss-Newton'.
-        spelled_out: the name for readers who do not know it yet; '' where `title` is the whole
-            name.
-        unit: what a step is, in the singular.
+        title: the method's name in tables, such as 'KIP'.
+        variant: the variant of the method, if there are several, such as 'Gauss-Newton'.
+        spelled_out: the full name; '' if `title` is the full name.
+        unit: the name of a step, in the singular.
         learns_images: whether steps change the images.
-        krr_loss: whether its `loss` is the mean squared error of kernel ridge regression.
-        uses_kernel: whether its steps consist of kernel entries.
+        krr_loss: whether its metric `loss` is the squared error of KRR (`krr.loss`).
+        uses_kernel: whether its steps compute kernel entries.
         differentiates: whether its steps take the kernel's gradient.
-        for_networks: whether its sets are made for networks, by which they are chosen then.
-        freezes_pixels: whether its steps leave the pixels of `support.frozen` as they are.
+        for_networks: whether its sets are made for networks, whose accuracies then choose the best.
+        freezes_pixels: whether its steps leave the pixels of `support.frozen` unchanged.
         tag: of the data-set card: 'kernel-ridge-regression', 'gradient-matching',
-            'feature-regression'.
+            'feature-regression', 'unrolled-training'.
         bibtex: entries of the papers to cite.
         sections: the optional sections of the configuration that it reads; the fields of the
-            others decide nothing.
-        published_recipe: images per class -> the recipe of the published figures, in words.
+            others have no effect.
+        published_recipe: images per class -> the recipe of the published numbers, in words.
     """
 
     title: str
@@ -115,7 +114,7 @@ class Facts:
 
     @property
     def full_title(self) -> str:
-        """'Kernel Inducing Points (KIP), Gauss-Newton'."""
+        """The full name and the variant: 'Kernel Inducing Points (KIP), Gauss-Newton'."""
         return ", ".join(filter(None, (self.spelled_out or self.title, self.variant)))
 
 
@@ -126,9 +125,9 @@ class Problem:
     Attributes:
         config: a valid configuration.
         targets: the training set.
-        kernel: kernel(x1, x2) -> (n1, n2), over the mesh already.
+        kernel: kernel(x1, x2) -> (n1, n2), already sharded over the mesh.
         mesh: the devices.
-        key: of all that is random in the steps.
+        key: random key of the steps.
     """
 
     config: ConfigDict
@@ -139,19 +138,19 @@ class Problem:
 
 
 def default_marks(config: ConfigDict, total: int) -> frozenset[int]:
-    """Steps of `eval.steps`, or the published ones, as far as the run goes; always the last."""
+    """The steps of `eval.steps`, or the published ones, up to `total`, always included."""
     published = {*PUBLISHED_STEPS, *range(1500, total + 1, 500)}
     return frozenset({step for step in (config.eval.steps or published) if step <= total} | {total})
 
 
 def draw_support(targets: Targets, size: int, draw: str, key: jax.Array) -> Support:
-    """A first support in the order of the classes, the same number of images for every class.
+    """An initial support, ordered by class, with the same number of images per class.
 
     Args:
         targets: the training set.
-        size: images, a multiple of the classes.
+        size: number of images, a multiple of the number of classes.
         draw: one of `SUPPORT_DRAWS`: 'real' draws training images, 'noise' standard normal pixels.
-        key: of the draw.
+        key: random key of the draw.
 
     Returns:
         Images (size, H, W, C) and labels (size, classes), one-hot minus 1/classes.
@@ -168,7 +167,7 @@ def draw_support(targets: Targets, size: int, draw: str, key: jax.Array) -> Supp
 
 
 def kernel_options(config: ConfigDict) -> KernelOptions:
-    """The kernel that `config` names."""
+    """The options of the kernel that `config` describes."""
     kernel = config.kernel
     return KernelOptions(
         architectures.build(kernel.architecture, kernel.depth),
@@ -194,9 +193,9 @@ def optimizer(
     momentum: float,
     num_steps: int,
 ) -> optax.GradientTransformation:
-    """'adam', 'lamb', or 'sgd' with momentum, after a linear warm-up of the rate.
+    """The optimiser 'adam', 'lamb', or 'sgd' with momentum, with a linear warm-up of its rate.
 
-    The rate stays ('constant'), or falls as a cosine to 0 ('cosine') or to a tenth
+    After it the rate is constant ('constant'), or falls as a cosine to 0 ('cosine') or to a tenth
     ('cosine_tenth') at the last step.
     """
     rate: optax.Schedule = optax.constant_schedule(learning_rate)
@@ -212,9 +211,9 @@ def optimizer(
 
 
 def over_targets(step: Callable[..., Any], mesh: Mesh) -> Callable[..., Any]:
-    """`step(state, x_t, y_t, weights)` on every device of a mesh; targets lie over 'data'.
+    """`step(state, x_t, y_t, weights)` on every device of a mesh; targets are sharded over 'data'.
 
-    State and metrics are the same on all devices: `step` sums over the devices what differs.
+    State and metrics are replicated, so `step` itself sums over the devices.
     """
     whole, spread = PartitionSpec(), PartitionSpec("data")
     specs = (whole, spread, spread, spread)
@@ -222,10 +221,10 @@ def over_targets(step: Callable[..., Any], mesh: Mesh) -> Callable[..., Any]:
 
 
 def pinned(step: Callable[..., Any], mesh: Mesh) -> jax.stages.Wrapped:
-    """`step` with all it returns on every device of `mesh`, as it got its state.
+    """`step`, compiled, with its results replicated over `mesh`; it donates its first argument.
 
-    Otherwise the compiler spreads parts of the state over the devices. The second step, and the
-    first after a resume, would then be another program than the first.
+    Otherwise the compiler shards parts of the state. The second step, and the first after a resume,
+    would then be a different program from the first.
     """
     whole = NamedSharding(mesh, PartitionSpec())
     return jax.jit(step, donate_argnums=0, out_shardings=whole)

@@ -2,9 +2,9 @@
 
 Feng, Vedantam, Kempe, *Embarrassingly Simple Dataset Distillation* (ICLR 2024, arXiv 2311.07025),
 train a network on the support for a random number of steps, and differentiate its loss on real
-images through the last of them. Here the networks come from a pool of all ages: a step draws some,
-trains each for a window of steps, and puts them back. So no step is spent on reaching the window,
-as in FRePo.
+images through the last of them. Here, as in FRePo, the networks come from a pool of all ages: a
+step draws some, trains each for a window of steps, and puts them back. So no step is spent on
+reaching the window.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 # Adam divides by sqrt(v + this): without it a gradient of zero has no derivative.
 _EPS_ROOT = 1e-10
-_NETWORKS = 31  # Apart from the keys of a run, which follow from the same seed.
+_NETWORKS = 31  # Keeps the networks' key apart from the run's keys, which share the seed.
 _BIBTEX = """@inproceedings{feng2024embarrassingly,
   title     = {Embarrassingly Simple Dataset Distillation},
   author    = {Feng, Yunzhen and Vedantam, Shanmukha Ramakrishna and Kempe, Julia},
@@ -108,12 +108,12 @@ def init(config: ConfigDict, images: jax.Array, labels: jax.Array) -> PooledStat
     """State before the first step: support images (S, H, W, C) and labels (S, classes)."""
     labels = jnp.asarray(labels, jnp.float32)
     pool = _pooling(config, images.shape[1:], labels.shape[1]).start()
-    pool = pool.replace(ages=jnp.zeros_like(pool.ages))  # Their schedule begins with them.
+    pool = pool.replace(ages=jnp.zeros_like(pool.ages))  # Schedules start at age 0.
     return _pooled.start(config, images, labels, config.bptt.average, pool)
 
 
 def make_step(problem: Problem) -> Step:
-    """One update of the support and of some networks, on a batch of targets that is drawn anew."""
+    """A step that updates the support and some networks, on a freshly drawn batch of targets."""
     config, targets = problem.config, problem.targets
     method = _Method(
         pooling=_pooling(config, targets.images.shape[1:], targets.num_classes),
@@ -142,14 +142,14 @@ def trained(
     support: tuple[jax.Array, jax.Array],
     key: jax.Array,
 ) -> tuple[Tree, tuple[Tree, Any]]:
-    """A network after the steps at `ages` of its training on a support; it may be differentiated.
+    """The network after the training steps at `ages` on a support; it is differentiable.
 
     Args:
-        net, recipe: what it is and how it is trained: Adam on the squared error, see `Recipe`.
-        network: before them.
-        ages: (M,) int32, the steps that it has taken before each of them.
+        net, recipe: its functions and its training: Adam on the squared error, see `Recipe`.
+        network: the network before these steps.
+        ages: (M,) int32, the number of steps taken before each of these.
         support: images (S, H, W, C), scaled, and labels (S, classes) as they are learned.
-        key: of batches and augmentations; each age has its own.
+        key: random key of batches and augmentations; each age derives its own from it.
 
     Returns:
         The parameters, and (running averages, the optimiser's state).
@@ -179,7 +179,7 @@ def trained(
 
 @dataclass(frozen=True, eq=False)
 class _Method:
-    """One step, on every device of a mesh; each unrolls a share of the networks."""
+    """One step on all devices of a mesh; each device unrolls its share of the networks."""
 
     pooling: Pooling
     recipe: Recipe
@@ -193,7 +193,7 @@ class _Method:
     def step(
         self, state: PooledState, x_t: jax.Array, y_t: jax.Array, weights: jax.Array
     ) -> tuple[PooledState, kip.Metrics]:
-        # Every network sees all targets: they are few beside the steps of its training.
+        # Every network sees all targets: they cost little beside the steps of its training.
         batch = [jax.lax.all_gather(part, "data", tiled=True) for part in (x_t, y_t, weights)]
         draw_key, train_key = jax.random.split(jax.random.fold_in(self.key, state.step))
         drawn = jax.random.permutation(draw_key, self.pooling.size)[: self.networks]
@@ -213,7 +213,7 @@ class _Method:
     def _unrolled(
         self, state: PooledState, key: jax.Array, batch: list[jax.Array], number: jax.Array
     ) -> tuple[tuple[jax.Array, ...], tuple[dict[str, jax.Array], jax.Array, jax.Array]]:
-        """Leaves of network `number` after its window, and gradient, loss and accuracy of it."""
+        """Leaves of network `number` after its window; the support's gradient, loss, accuracy."""
         network = self.pooling.network(state.pool, number)
         ages = state.pool.ages[number] + jnp.arange(self.window, dtype=jnp.int32)
         key = jax.random.fold_in(key, number)
@@ -225,7 +225,7 @@ class _Method:
         params, pull, (other, optimizer) = jax.vjp(train, *state.current, has_aux=True)
         value, right, cotangent = self._loss(params, other, *batch)
         g_images, g_labels = pull(cotangent)
-        # A network that diverges moves nothing, and is drawn anew at the end of its life.
+        # A diverged network adds no gradient, and is drawn anew at the end of its life.
         fine = jnp.isfinite(value) & jnp.isfinite(g_images).all() & jnp.isfinite(g_labels).all()
         grads = {"images": jnp.where(fine, g_images, 0), "labels": jnp.where(fine, g_labels, 0)}
         after = network._replace(params=params, other=other, optimizer=optimizer)
@@ -234,7 +234,7 @@ class _Method:
     def _loss(
         self, params: Tree, other: Tree, x: jax.Array, y: jax.Array, weights: jax.Array
     ) -> tuple[jax.Array, jax.Array, Tree]:
-        """Cross-entropy on the targets, the share of right answers, and the loss's gradient."""
+        """The cross-entropy on the targets, the accuracy, and the loss's gradient in `params`."""
         classes = y.shape[1]
         apply, scale = self.pooling.net.apply, self.scale
 
@@ -266,7 +266,7 @@ def _adam() -> optax.GradientTransformation:
 
 
 def _recipe(config: ConfigDict) -> Recipe:
-    """How the networks of the pool are trained: 'auto' with what the configuration says."""
+    """The training recipe of the pool's networks: 'auto', changed by the configuration."""
     options = config.bptt
     changes = {
         "num_steps": options.life,

@@ -1,6 +1,6 @@
-"""DC: the real images of every step, and the network that gradients are matched on.
+"""DC: dataset condensation by gradient matching.
 
-The step is in `_gradient_matching`.
+This module draws the real images and makes the network; the step is in `_gradient_matching`.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def init(config: ConfigDict, images: jax.Array, labels: jax.Array) -> MatchingSt
 
 
 def make_step(problem: Problem) -> Step:
-    """One update of the images; the real ones are drawn anew, as many of every class."""
+    """A step that updates the images, with fresh real images, the same number per class."""
     config, targets, mesh = problem.config, problem.targets, problem.mesh
     key_draw, key_match = jax.random.split(problem.key)
     options, classes = config.matching, targets.num_classes
@@ -87,8 +87,8 @@ def check(config: ConfigDict) -> None:
 
 
 def check_fixed(config: ConfigDict) -> None:
-    """Raises UserError unless images alone are learned, from a draw, augmented by `matching`."""
-    if config.support.init not in base.SUPPORT_DRAWS:  # Its labels need not be of one class.
+    """Raises UserError unless only images are learned, from a draw, without `config.augment`."""
+    if config.support.init not in base.SUPPORT_DRAWS:  # Other labels may be soft.
         raise UserError(
             f"support.init is {config.support.init!r}: gradient matching begins with real images "
             f"or noise: take one of {', '.join(base.SUPPORT_DRAWS)}."
@@ -105,7 +105,7 @@ def check_fixed(config: ConfigDict) -> None:
 
 
 def check_data(config: ConfigDict, dataset: Dataset) -> None:
-    """Raises UserError unless every class has its share of a batch, and the network fits."""
+    """Raises UserError unless every class fills its share of a batch and images fit the network."""
     classes = dataset.num_classes
     fewest = int(np.bincount(dataset.train_labels, minlength=classes).min())
     if config.batch_size % classes or config.batch_size > fewest * classes:

@@ -32,7 +32,7 @@ make_step = dc.make_step
 
 
 def check(config: ConfigDict) -> None:
-    """Raises UserError if nothing is augmented, or labels are to be learned."""
+    """Raises UserError if `matching.augment` is empty, or where `dc.check_fixed` does."""
     dc.check_fixed(config)
     if not config.matching.augment:
         raise UserError(

@@ -1,8 +1,9 @@
-"""FRePo: KIP's loss by the features of networks that are being trained on the support.
+"""FRePo: the KIP loss on the features of networks that are being trained on the support.
 
 Zhou, Nezhadarya, Ba, *Dataset Distillation using Neural Feature Regression* (NeurIPS 2022, arXiv
-2206.00719). A step draws a network of a pool, regresses a batch of targets on the support by the
-inner products of its last features, updates images and labels, and trains the network on them.
+2206.00719). A step draws a network from a pool and predicts a batch of targets by KRR from the
+support, with the inner products of the network's last features as the kernel. It updates images
+and labels, and trains the network on them.
 """
 
 from __future__ import annotations
@@ -32,9 +33,9 @@ if TYPE_CHECKING:
     from kip_flax.networks.build import Make
     from kip_flax.networks.pool import Network, Pooling
 
-_RIDGE = 1e-6  # Of the mean diagonal of the features' kernel.
-_NETWORKS = 30  # Apart from the keys of a run, which follow from the same seed.
-_MOST_TRAINED = 1000  # Learned images that a network is trained on in one step.
+_RIDGE = 1e-6  # Relative to the mean diagonal of the feature kernel.
+_NETWORKS = 30  # Keeps the networks' key apart from the run's keys, which share the seed.
+_MOST_TRAINED = 1000  # The most learned images that a network is trained on in one step.
 _BIBTEX = """@inproceedings{zhou2022dataset,
   title     = {Dataset Distillation using Neural Feature Regression},
   author    = {Zhou, Yongchao and Nezhadarya, Ehsan and Ba, Jimmy},
@@ -95,7 +96,7 @@ def init(config: ConfigDict, images: jax.Array, labels: jax.Array) -> PooledStat
 
 
 def make_step(problem: Problem) -> Step:
-    """One update of the support and of a network, on a batch of targets that is drawn anew."""
+    """A step that updates the support and a network, on a freshly drawn batch of targets."""
     config, targets = problem.config, problem.targets
     pooling = _pooling(config, targets.images.shape[1:], targets.num_classes)
     method = _Method(
@@ -129,7 +130,7 @@ def margin_loss(labels: jax.Array) -> jax.Array:
 
 @dataclass(frozen=True, eq=False)
 class _Method:
-    """One step, on every device of a mesh; they share the targets and the support."""
+    """One step on all devices of a mesh, which share the work on the targets and the support."""
 
     pooling: Pooling
     tx: optax.GradientTransformation
@@ -156,7 +157,7 @@ class _Method:
     def _gradient(
         self, state: PooledState, network: Network, batch: feature_kernel.Batch
     ) -> tuple[dict[str, jax.Array], kip.Metrics]:
-        """Gradient of the loss in `state.params`, and what the step measures."""
+        """The gradient of the loss in `state.params`, and the metrics of the step."""
         support = state.current
         (images, labels), fold = jax.vjp(mirrored if self.flip else lambda same: same, support)
         f_s, pull = self._features(network, images)
@@ -183,7 +184,7 @@ class _Method:
     def _features(
         self, network: Network, images: jax.Array
     ) -> tuple[jax.Array, Callable[[jax.Array], jax.Array]]:
-        """Features (n, F) of n images, and a function of their gradient: that of the images."""
+        """The features (n, F) of n images, and a function from their gradient to the images'."""
         features = self.pooling.net.features
         own = sharding.own_share(images)
         f_own = feature_kernel.in_passes(features, network.params, network.other, own)
@@ -198,7 +199,7 @@ class _Method:
     def _network_gradient(
         self, state: PooledState, key: jax.Array, network: Network
     ) -> tuple[Any, Any]:
-        """Of the squared error on the support, as (parameters, running averages)."""
+        """The gradient of the squared error on the support, and the new running averages."""
         x, y = state.current
         if len(x) > _MOST_TRAINED:
             rows = jax.random.permutation(key, len(x))[:_MOST_TRAINED]
@@ -209,7 +210,7 @@ class _Method:
             return product(weights, jnp.sum(optax.l2_loss(outputs, y), axis=1)), other
 
         weights = jnp.full(len(x), 1 / len(x), jnp.float32)
-        if jax.tree.leaves(network.other):  # It normalises over the batch.
+        if jax.tree.leaves(network.other):  # Batch normalisation needs the whole batch.
             return jax.grad(loss, has_aux=True)(network.params, x, y, weights)
         own = [sharding.own_share(rows) for rows in (x, y, weights)]
         grads = batching.gradient_in_passes(lambda *a: loss(*a)[0], network.params, *own)

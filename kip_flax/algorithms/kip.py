@@ -32,9 +32,9 @@ FACTS = Facts(
 )
 
 Metrics = dict[str, jax.Array]
-# Support and batch to the loss and the predictions (T, classes) for the batch.
+# (support, batch) -> the loss and the predictions (T, classes) for the batch.
 Loss = Callable[[Support, Batch], tuple[jax.Array, jax.Array]]
-# Labels, size of a batch, classes, key and number of a step to the places of its targets.
+# (labels, batch size, classes, key, number of the step) -> the indices of its targets.
 Draw = Callable[[np.ndarray, int, int, jax.Array, int], np.ndarray]
 
 
@@ -44,9 +44,9 @@ class KipState(flax.struct.PyTreeNode):
     Attributes:
         step: () int32, steps taken.
         params: {'images': (S, H, W, C)} and, where the labels are learned, 'labels': (S, classes).
-        labels: (S, classes), the initial labels: those in use unless they are learned.
-        opt_state: optax state of `params`; with Gauss-Newton steps {'damping': (), and 'average':
-            images (S, H, W, C)}.
+        labels: (S, classes), the initial labels, used unless labels are learned.
+        opt_state: optax state of `params`; with Gauss-Newton steps {'damping': (), 'average':
+            (S, H, W, C)}.
     """
 
     step: jax.Array
@@ -60,7 +60,7 @@ class KipState(flax.struct.PyTreeNode):
         return self.params["images"], self.params.get("labels", self.labels)
 
 
-# State, targets, their labels and weights to the state after the step, and what it measured.
+# (state, targets, their labels, weights) -> the state after the step, and its metrics.
 Update = Callable[[Any, jax.Array, jax.Array, jax.Array], tuple[Any, Metrics]]
 
 
@@ -96,14 +96,14 @@ def first_state(
 
 
 def make_step(problem: Problem) -> Step:
-    """One step of the optimiser on a batch that is drawn anew, evenly over the classes."""
+    """One step of the optimiser on a freshly drawn batch, balanced over the classes."""
     config = problem.config
     loss = functools.partial(kip_loss, kernel=problem.kernel, reg=config.reg)
     return on_batches(problem, make_update(loss, optimizer(config)))
 
 
 def optimizer(config: ConfigDict) -> optax.GradientTransformation:
-    """What `config.optimizer` says, with the frozen pixels held."""
+    """The optimiser of `config.optimizer`, with the frozen pixels held."""
     return frozen.held(make_optimizer(config), config.support.frozen, config.seed)
 
 
@@ -140,14 +140,14 @@ def make_update(loss: Loss, tx: optax.GradientTransformation) -> Update:
 def drawn_anew(
     labels: np.ndarray, size: int, num_classes: int, key: jax.Array, number: int
 ) -> np.ndarray:
-    """A balanced draw for each step `number`, independent of the others."""
+    """A balanced draw of indices for step `number`, independent of the other steps."""
     return data.balanced_draw(labels, size, num_classes, jax.random.fold_in(key, number))
 
 
 def on_batches(
     problem: Problem, update: Callable[..., tuple[Any, Metrics]], draw: Draw = drawn_anew
 ) -> Step:
-    """A step that gives `update` its batch of targets, augmented as `config.augment` says."""
+    """A step that calls `update` with a batch of targets, augmented by `config.augment`."""
     config, targets, mesh = problem.config, problem.targets, problem.mesh
     key_draw, key_augment = jax.random.split(problem.key)
     names = augment.parse(config.augment)

@@ -1,4 +1,4 @@
-"""KIP by Gauss-Newton steps: few steps, each worth many of descent's."""
+"""KIP by Gauss-Newton steps: few steps, each worth many of gradient descent."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -36,11 +36,11 @@ FACTS = dataclasses.replace(
 
 
 class Level(NamedTuple):
-    """Steps whose batches are of one size.
+    """Consecutive steps with the same batch size.
 
     Attributes:
-        times: the size, in multiples of `batch_size`.
-        begin: steps taken before.
+        times: their batch size, in multiples of `batch_size`.
+        begin: steps taken before the first of them.
         end: steps taken after the last of them.
     """
 
@@ -50,14 +50,14 @@ class Level(NamedTuple):
 
 
 def levels(num_steps: int, growth: int) -> tuple[Level, ...]:
-    """Batches of 1, 2, 4, ..., `growth` times the size, with about as many targets in each level.
+    """Levels of 1, 2, 4, ..., `growth` times the batch size, each with about as many targets.
 
-    Early steps gain as much a target with few; the gains of late ones drown in the noise of few.
+    Early on, small batches gain as much per target; later, their gains drown in their noise.
     """
     found, begin = [], 0
     for doublings in range(growth.bit_length()):
         times = 2**doublings
-        # Levels have shares 1, 1/2, 1/4, ... of the steps.
+        # The levels' numbers of steps are as 1, 1/2, 1/4, ...
         end = round(num_steps * (2 - 1 / times) / (2 - 1 / growth))
         found.append(Level(times, begin, end))
         begin = end
@@ -65,18 +65,18 @@ def levels(num_steps: int, growth: int) -> tuple[Level, ...]:
 
 
 def _level(config: ConfigDict, number: int) -> Level:
-    """That of step `number`."""
+    """The level of step `number` (from 1)."""
     every = levels(config.num_steps, config.newton.growth)
     return next((level for level in every if number <= level.end), every[-1])
 
 
 def batch_size(config: ConfigDict, number: int) -> int:
-    """Targets of step `number`, from 1."""
+    """The number of targets in step `number` (from 1)."""
     return config.batch_size * _level(config, number).times
 
 
 def length_decides(fields: Mapping[str, Any]) -> bool:
-    """Batches that grow reach their size at the last step."""
+    """True if batches grow: `num_steps` then decides when."""
     return fields.get("newton.growth", 1) > 1
 
 
@@ -92,7 +92,7 @@ def check_data(config: ConfigDict, dataset: Dataset) -> None:
 
 
 def check(config: ConfigDict) -> None:
-    """Raises UserError if labels that are solved for fit all of a batch, or blocks do not fit."""
+    """Raises UserError if solved labels could fit a batch exactly, or growth or block is wrong."""
     if config.support.learn_labels:
         kip_solve.check_targets(config)
     growth = config.newton.growth
@@ -124,21 +124,20 @@ def _iterate(state: KipState) -> Iterate:
 
 
 def averaged(state: KipState) -> KipState:
-    """The state with the average of its images in their place, which is exported."""
+    """The state with its images replaced by their average, which is exported."""
     return state.replace(params={"images": state.opt_state["average"]})
 
 
 def prepare(config: ConfigDict, say: Callable[[str], None]) -> None:
-    """Compiles the steps' own functions before the clock runs."""
+    """Compiles the functions that steps need besides the kernel, before the clock runs."""
     jacobian.warm_up(kernel_options(config), say)
 
 
 def make_step(problem: Problem) -> Step:
-    """One step on a batch, even over the classes. Labels that are learned are solved for, as in
-    `kip_solve`.
+    """One step on a batch balanced over the classes; learned labels are solved as in `kip_solve`.
 
-    No target comes again before the others came: a step judges by its batch what other targets will
-    see, and has fitted the noise of those that it knows.
+    A pass over the targets draws none twice: a step predicts the loss on other targets from its
+    batch, which fails on targets whose noise earlier steps have fitted.
     """
     config = problem.config
     of_pairs = jacobian.make_jacobian(kernel_options(config))
@@ -167,15 +166,14 @@ def make_step(problem: Problem) -> Step:
 
 
 def make_support(problem: Problem) -> Callable[[KipState], Support]:
-    """The average of the images of the last steps, with the labels that Label Solve gives them
-    where labels are learned."""
+    """A function of the state: its averaged images, with solved labels if labels are learned."""
     learned = problem.config.support.learn_labels
     of_state = kip_solve.make_support(problem) if learned else lambda state: state.support
     return lambda state: of_state(averaged(state))
 
 
 def label_targets(config: ConfigDict, train_size: int) -> int:
-    """Training images that an evaluation solves for the labels with, where they are learned."""
+    """Training images used to solve for the labels at evaluation; 0 if labels are fixed."""
     return kip_solve.label_targets(config, train_size) if config.support.learn_labels else 0
 
 
@@ -190,10 +188,10 @@ def pairs(config: ConfigDict, train_size: int) -> int:
 
 
 def labels(learn_labels: bool) -> str:
-    """Labels that are learned are solved for at each step."""
+    """'solved' where labels are learned, as every step solves for them; else 'fixed'."""
     return "solved" if learn_labels else "fixed"
 
 
 def kept_gradients(config: ConfigDict) -> KeptGradients:
-    """The gradients in the images that a step moves, and the directions of its linear solver."""
+    """The images that move at once, and the directions of the linear solver."""
     return KeptGradients(config.newton.block or config.support.size, config.newton.iterations)

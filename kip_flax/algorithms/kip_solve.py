@@ -1,7 +1,7 @@
-"""KIP whose labels are solved for at every step: no gradient descent has to find them.
+"""KIP with labels that are solved for at every step instead of found by gradient descent.
 
 Variable projection (Golub and Pereyra, SIAM J. Numer. Anal. 1973): at the best labels the loss does
-not change with them to first order, so its gradient in the images takes them as fixed.
+not change with them to first order, so its gradient in the images treats them as fixed.
 """
 
 import dataclasses
@@ -50,15 +50,15 @@ def init(config: ConfigDict, images: jax.Array, labels: jax.Array) -> KipState:
 
 
 def make_step(problem: Problem) -> Step:
-    """One step of the optimiser on a batch that is drawn anew, evenly over the classes."""
+    """One step of the optimiser on a freshly drawn batch, balanced over the classes."""
     config = problem.config
     loss = functools.partial(solved_loss, kernel=problem.kernel, reg=config.reg)
     return kip.on_batches(problem, kip.make_update(loss, kip.optimizer(config)))
 
 
 def make_support(problem: Problem) -> Callable[[KipState], Support]:
-    """The images with the labels of their best predictions for `eval.label_targets` targets,
-    whatever the ridge of prediction is."""
+    """A function of the state: its images, with the labels that fit `eval.label_targets` targets
+    best when `krr.solve` predicts with them."""
     config, targets, mesh = problem.config, problem.targets, problem.mesh
     count = label_targets(config, len(targets.labels))
     key = jax.random.fold_in(problem.key, 1)
@@ -78,13 +78,15 @@ def make_support(problem: Problem) -> Callable[[KipState], Support]:
 
 
 def label_targets(config: ConfigDict, train_size: int) -> int:
-    """Training images that an evaluation solves for the labels with."""
+    """Training images used to solve for the labels at evaluation."""
     return min(config.eval.label_targets or train_size, train_size)
 
 
 def check_targets(config: ConfigDict) -> None:
-    """Raises UserError if labels fit all of a batch, which leaves the images nothing to learn, or
-    all targets that a set's labels are solved for."""
+    """Raises UserError if labels could fit a batch, or `eval.label_targets` targets, exactly.
+
+    The images would then have nothing left to learn.
+    """
     size, few = config.support.size, config.eval.label_targets
     if config.batch_size <= size:
         raise UserError(
@@ -99,7 +101,7 @@ def check_targets(config: ConfigDict) -> None:
 
 
 def check(config: ConfigDict) -> None:
-    """Raises UserError if the labels are said to be fixed, or fit all of a batch."""
+    """Raises UserError if `support.learn_labels` is False, or where `check_targets` does."""
     check_targets(config)
     if not config.support.learn_labels:
         raise UserError(

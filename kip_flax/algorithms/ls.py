@@ -49,7 +49,7 @@ class LsState(flax.struct.PyTreeNode):
 
     @property
     def sums(self) -> Sums:
-        """What the labels are solved from."""
+        """The sums that the labels are solved from."""
         return Sums(self.gram, self.cross)
 
 
@@ -60,7 +60,7 @@ def init(config: ConfigDict, images: jax.Array, labels: jax.Array) -> LsState:
 
 
 def first_state(images: jax.Array, labels: jax.Array) -> LsState:
-    """As `init`."""
+    """Like `init`, without a configuration."""
     return LsState(
         step=jnp.zeros((), jnp.int32),
         images=jnp.asarray(images, jnp.float32),
@@ -70,7 +70,7 @@ def first_state(images: jax.Array, labels: jax.Array) -> LsState:
 
 
 def make_step(problem: Problem) -> Step:
-    """One tile of `batch_size` targets, in fixed order, added to the sums."""
+    """A step that adds one tile of `batch_size` targets to the sums, in fixed order."""
     batch, targets, mesh = problem.config.batch_size, problem.targets, problem.mesh
     update = pinned(make_update(problem.kernel), mesh)
 
@@ -84,7 +84,7 @@ def make_step(problem: Problem) -> Step:
 def make_update(kernel: Kernel) -> Callable[..., LsState]:
     """`update(state, x_t, y_t, weights) -> state`: adds one tile of targets to the sums.
 
-    Targets x_t (T, H, W, C), labels y_t (T, classes), weights (T,), 0 where a target is padding.
+    It takes targets x_t (T, H, W, C), labels y_t (T, classes) and weights (T,), 0 for padding.
     """
     add_targets = label_solve.make_add_targets(kernel)
 
@@ -96,7 +96,7 @@ def make_update(kernel: Kernel) -> Callable[..., LsState]:
 
 
 def make_support(problem: Problem) -> Callable[[LsState], Support]:
-    """Natural labels before the pass over the targets, solved ones after it."""
+    """A function of the state: its images, with solved labels after the last tile, else natural."""
     total = total_steps(problem.config, len(problem.targets.labels))
     solved = solver(problem)
 
@@ -110,9 +110,9 @@ def make_support(problem: Problem) -> Callable[[LsState], Support]:
 def solver(
     problem: Problem, solve: Callable[..., jax.Array] = label_solve.solve_labels
 ) -> Callable[[jax.Array, Sums], jax.Array]:
-    """Support images (S, H, W, C) and the sums of all targets -> the labels (S, classes).
+    """A function of support images (S, H, W, C) and the sums of all targets: labels (S, classes).
 
-    `solve` is one of `label_solve`.
+    `solve` is `label_solve.solve_labels` or `label_solve.fitting_labels`.
     """
 
     @functools.partial(jax.jit, out_shardings=NamedSharding(problem.mesh, PartitionSpec()))
@@ -123,12 +123,12 @@ def solver(
 
 
 def total_steps(config: ConfigDict, train_size: int) -> int:
-    """The tiles that the training set makes."""
+    """The number of tiles in the training set."""
     return -(-train_size // config.batch_size)
 
 
 def marks(config: ConfigDict, total: int) -> frozenset[int]:
-    """Nothing is learned before the last tile."""
+    """Only the last tile: nothing is learned before it."""
     del config
     return frozenset({total})
 
@@ -152,17 +152,17 @@ def check(config: ConfigDict) -> None:
 
 
 def labels(learn_labels: bool) -> str:
-    """Solved, whatever the configuration says."""
+    """'solved', whatever `learn_labels` is."""
     del learn_labels
     return "solved"
 
 
 def labels_changed(learn_labels: bool, step: int) -> bool:
-    """Natural labels before the first tile."""
+    """True after the first tile; before it the labels are natural."""
     del learn_labels
     return step > 0
 
 
 def published_step(step: int) -> int:
-    """Label Solve counts as one step, of many tiles."""
+    """0 or 1: Label Solve counts as one step of many tiles."""
     return min(step, 1)

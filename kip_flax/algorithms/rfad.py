@@ -1,8 +1,8 @@
-"""RFAD: KIP with the NNGP kernel estimated by the features of random networks.
+"""RFAD: KIP with the NNGP kernel estimated from the features of random networks.
 
 Loo, Hasani, Amini, Rus, *Efficient Dataset Distillation using Random Feature Approximation*
-(NeurIPS 2022, arXiv 2210.12067). Fresh networks are drawn for every step. A step costs as much for
-500 learned images as for ten, nearly, where the exact kernel's cost grows with their number.
+(NeurIPS 2022, arXiv 2210.12067). Fresh networks are drawn for every step. A step for 500 learned
+images costs little more than for ten; the exact kernel's cost grows with their number.
 Constants that the paper leaves open are those of the published code, yolky/RFAD.
 
 Shapes: S support images, T targets, C classes, N networks, F features of each.
@@ -75,7 +75,7 @@ FACTS = Facts(
 
 check_data = kip.check_data
 
-_CHUNK = 512  # Targets whose features of all networks are held at once.
+_CHUNK = 512  # Targets whose features, from all networks, are in memory at once.
 
 Metrics = dict[str, jax.Array]
 Params = dict[str, jax.Array]
@@ -83,14 +83,14 @@ Networks = tuple[Any, Any]  # Parameters and other state of N networks, stacked.
 
 
 class RfadState(flax.struct.PyTreeNode):
-    """The learned support, what is learned beside it, and the optimiser.
+    """The learned support, the other learned parameters, and the optimiser.
 
     Attributes:
         step: () int32, steps taken.
         params: 'images' (S, H, W, C) before the transform; and, where they are learned, 'labels'
             (S, C), 'transform' (d, d) of the d numbers of an image, and 'log_scale' (), the
-            logarithm of what predictions are multiplied by (Platt).
-        labels: (S, C), the initial labels: those in use unless they are learned.
+            logarithm of the predictions' factor (Platt).
+        labels: (S, C), the initial labels, used unless labels are learned.
         opt_state: optax state of `params`.
     """
 
@@ -110,10 +110,10 @@ class Estimate:
     """The estimated kernel and the loss.
 
     Attributes:
-        networks: random networks of a step.
-        w_std, b_std: of their weights and of the kernel's readout.
+        networks: random networks per step.
+        w_std, b_std: standard deviations of weights and biases, in the kernel's readout too.
         reg: ridge, as in `krr.solve`.
-        platt: cross-entropy of scaled predictions in the place of the squared error.
+        platt: whether the loss is the cross-entropy of scaled predictions, not the squared error.
     """
 
     networks: int
@@ -123,15 +123,15 @@ class Estimate:
     platt: bool
 
     def kernel(self, f1: jax.Array, f2: jax.Array) -> jax.Array:
-        """(n1, n2) from features (N, n1, F) and (N, n2, F)."""
+        """The kernel (n1, n2) of features (N, n1, F) and (N, n2, F)."""
         return feature_kernel.nngp(f1, f2, self.w_std, self.b_std)
 
     def solve(self, f_s: jax.Array, y_s: jax.Array) -> jax.Array:
-        """(S, C) of which targets' predictions are linear."""
+        """The KRR coefficients alpha (S, C) of features (N, S, F) and labels (S, C)."""
         return krr.solve(self.kernel(f_s, f_s), y_s, self.reg)
 
     def losses(self, predictions: jax.Array, y: jax.Array, log_scale: jax.Array) -> jax.Array:
-        """(T,), whose mean is the loss of predictions (T, C) for labels (T, C)."""
+        """The losses (T,) of predictions (T, C) for labels (T, C); their mean is the loss."""
         if not self.platt:
             return jnp.mean(optax.l2_loss(predictions, y), axis=1)
         logits = jnp.exp(log_scale) * predictions
@@ -139,7 +139,7 @@ class Estimate:
 
 
 def transformed(params: Params) -> jax.Array:
-    """The images (S, H, W, C) times the transform, where there is one."""
+    """The images (S, H, W, C), multiplied by the transform if there is one."""
     images = params["images"]
     if "transform" not in params:
         return images
@@ -161,7 +161,7 @@ def init(config: ConfigDict, images: jax.Array, labels: jax.Array) -> RfadState:
 
 
 def make_step(problem: Problem) -> Step:
-    """One step on a batch that is drawn anew, evenly over the classes, with networks of its own."""
+    """One step on a freshly drawn batch, balanced over the classes, with fresh networks."""
     from kip_flax.networks import build  # Flax's modules take a second to load.
 
     config, options = problem.config, problem.config.rfad
@@ -193,15 +193,15 @@ def make_update(
     """`update(state, x_t, y_t, weights) -> (state, metrics)`, not compiled.
 
     Args:
-        net: the network whose features are the kernel's.
+        net: the network whose features estimate the kernel.
         estimate: the kernel and the loss.
         rates: learning rates of `RfadState.params`, by name.
-        mesh: its axis 'data' shares the targets and the support's features.
-        key: of the networks, which follow from it and `state.step`.
+        mesh: its axis 'data' shards the targets, and the work on the support's features.
+        key: random key of the networks, which follow from it and `state.step`.
 
     The update takes targets x_t (T, H, W, C), their labels y_t (T, C) and weights (T,), 0 where a
-    target is padding, all over 'data'. Its metrics are the loss, accuracy and gradient norm before
-    the update.
+    target is padding, all sharded over 'data'. Its metrics are the loss, accuracy and gradient norm
+    before the update.
     """
     tx = _optimizer()
 
@@ -221,7 +221,7 @@ def make_update(
 
 
 def _optimizer() -> optax.GradientTransformation:
-    """AdaBelief (Zhuang et al., NeurIPS 2020) at rate 1: its steps are linear in the rate."""
+    """AdaBelief (Zhuang et al., NeurIPS 2020) at rate 1; `rates` scale its steps."""
     return optax.adabelief(1.0, eps=1e-16, eps_root=1e-16)
 
 
@@ -232,10 +232,10 @@ def _gradient(
     state: RfadState,
     batch: tuple[jax.Array, ...],
 ) -> tuple[Params, Metrics]:
-    """Gradient in `state.params` of the loss on all devices' targets; loss and accuracy.
+    """The gradient in `state.params` of the loss on all devices' targets; loss and accuracy.
 
-    No graph spans the networks: the loss of some targets after the others gives gradients in the
-    support's features and in the solution, and those are pulled back to the images.
+    No graph spans the networks: the loss of each chunk of targets gives gradients in the support's
+    features and in alpha, and their sums are pulled back to the images.
     """
     images, to_params = jax.vjp(transformed, state.params)
     own_rows = sharding.own_share(images)
@@ -275,7 +275,7 @@ def _sums(
     y: jax.Array,
     weights: jax.Array,
 ) -> tuple[jax.Array, jax.Array]:
-    """These targets' part of the loss and of the accuracy of `count` targets."""
+    """The contribution of these targets to the loss and the accuracy of `count` targets."""
     predictions = krr.predict(estimate.kernel(f_t, f_s), alpha)
     right = jnp.argmax(predictions, axis=1) == jnp.argmax(y, axis=1)
     losses = estimate.losses(predictions, y, log_scale)
