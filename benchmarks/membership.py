@@ -139,6 +139,7 @@ def _problem(epsilon: float | None) -> tuple[base.Problem, Targets]:
     config.num_steps, config.batch_size = STEPS, int(RATE * IMAGES)
     config.optimizer.learning_rate = 0.1
     config.privacy.delta, config.privacy.start_std = _DELTA, 1.0
+    config.privacy.start = "noise"
     config.privacy.clip = 1e3 if epsilon is None else 0.05  # The former clips nothing.
     config.privacy.epsilon = epsilon or 1.0
     digits = data.load_dataset("digits")

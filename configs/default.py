@@ -170,7 +170,14 @@ def get_config() -> ConfigDict:
     # Deviation of the noise in units of the clip; the run ends when epsilon is spent. 0: the least
     # with which num_steps steps spend epsilon.
     config.privacy.noise_multiplier = 0.0
-    # Standard deviation of the noise that the images start as.
+    # 'means': the first step sets the images to noisy means of their classes. 'noise': it does not,
+    # and they start as noise.
+    config.privacy.start = "means"
+    # The share of epsilon that the means alone would spend; together steps spend less than the sum.
+    config.privacy.means_share = 0.3
+    # Root mean square of the pixels that brighter images are scaled down to before the means.
+    config.privacy.means_clip = 0.5
+    # Standard deviation of the noise that the images are before the first step.
     config.privacy.start_std = 0.3
     # The images are learned in so many of the lowest frequencies of each side (cosine transform),
     # so that there is less to add noise to; 0: in all.

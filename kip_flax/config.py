@@ -1,7 +1,7 @@
-"""What a configuration may say: one clear error per mistake, before any device is touched.
+"""Validation of configurations: one clear error per mistake, before any device is used.
 
-The defaults, and what each field is for, are in `configs/default.py`. Whoever reads a section of
-fields describes it (`runtime.fields.Section`); those of a run as a whole are described here.
+The defaults, and what each field is for, are in `configs/default.py`. The code that reads a section
+of fields describes it (`runtime.fields.Section`); those of a run as a whole are described here.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -16,8 +16,8 @@ from kip_flax.networks import named, recipe
 from kip_flax.runtime.errors import UserError
 from kip_flax.runtime.fields import Section
 
-# What may differ between a run and its continuation: it decides how far, where and how often, not
-# what is computed. A name that ends in a dot stands for all fields below it.
+# Fields that may differ between a run and its continuation: they decide how long, where and how
+# often it computes, but not the results. A name that ends in a dot covers all fields below it.
 _FREE = (
     "num_steps",
     "time_limit",
@@ -31,13 +31,16 @@ _FREE = (
     "dataset.data_dir",
 )
 
-# Fields that came later, with the value that runs from before had.
+# Fields that were added later, each with the value that earlier runs implicitly had.
 _SINCE: dict[str, Any] = {
     "support.frozen": 0.0,
     "dataset.classes": (),
     "dataset.preprocess_from": "",
     "newton.block": 0,
     "newton.growth": 1,
+    "privacy.start": "noise",
+    "privacy.means_share": 0.3,
+    "privacy.means_clip": 0.5,
 }
 
 
@@ -131,7 +134,7 @@ FIELDS: dict[str, type] = {
 
 
 def flatten(config: ConfigDict | dict[str, Any]) -> dict[str, Any]:
-    """{'kernel.depth': 3, ...}: a nested configuration with dotted names; tuples for sequences."""
+    """A nested configuration by dotted names, {'kernel.depth': 3, ...}; lists become tuples."""
     flat: dict[str, Any] = {}
     for name, value in config.items():
         if isinstance(value, ConfigDict | dict):
@@ -154,10 +157,10 @@ def unflatten(flat: dict[str, Any]) -> dict[str, Any]:
 
 
 def identity(config: ConfigDict | dict[str, Any]) -> dict[str, Any]:
-    """The fields, with dotted names, that decide what is computed: all but the free ones.
+    """The fields, by dotted names, that decide what is computed: all but the free ones.
 
-    A cosine schedule ends at `num_steps`, which belongs to them then, as it does where the
-    algorithm says so. Optional sections that the algorithm does not read decide nothing.
+    `num_steps` is one of them if steps depend on it (see `length_decides`). Optional sections that
+    the algorithm does not read are left out, as are later fields at the value of earlier runs.
     """
     flat = flatten(config)
     facts = algorithms.facts(flat["algorithm"])
@@ -173,19 +176,19 @@ def identity(config: ConfigDict | dict[str, Any]) -> dict[str, Any]:
 
 
 def length_decides(config: ConfigDict | dict[str, Any]) -> bool:
-    """Whether steps depend on `num_steps`: a schedule ends there."""
+    """Whether steps depend on `num_steps`, for example by a schedule that ends there."""
     return algorithms.length_decides(flatten(config))
 
 
 def from_a_file(config: ConfigDict) -> bool:
-    """Whether the support begins as a distilled set, in the place of a draw."""
+    """Whether the support starts from the file of a distilled set, not from a draw."""
     return _is_file(config.support.init)
 
 
 def hyper_parameters(config: ConfigDict | dict[str, Any]) -> dict[str, int | float | str]:
     """The fields that decide what is computed, as values that TensorBoard can compare.
 
-    Empty texts and sequences become words.
+    Empty texts become 'none', sequences their text.
     """
     return {
         name: value if isinstance(value, int | float) else str(value) or "none"
@@ -194,10 +197,11 @@ def hyper_parameters(config: ConfigDict | dict[str, Any]) -> dict[str, int | flo
 
 
 def validate(config: ConfigDict) -> None:
-    """Checks all that can be checked without data or devices.
+    """Checks everything that can be checked without data or devices.
 
     Raises:
-        UserError: a field is unknown, missing, of a wrong type or out of its range.
+        UserError: a field is unknown, missing, of a wrong type or out of its range, or contradicts
+            another.
     """
     flat = flatten(config)
     sections = list(SECTIONS)
@@ -224,7 +228,7 @@ def validate(config: ConfigDict) -> None:
 
 
 def _foreign_sections(algorithm: str) -> list[Section]:
-    """The fields that an algorithm of one's own adds: its `SECTION`, or its `FIELDS` alone."""
+    """The fields that a user's own algorithm adds, by its `FIELDS`, its `SECTION` or both."""
     module = algorithms.find(algorithm)
     if algorithm in algorithms.NAMES:
         return []
@@ -244,8 +248,8 @@ def check_data(config: ConfigDict, dataset: data.Dataset) -> None:
     """Checks the sizes in a valid `config` against the data.
 
     Raises:
-        UserError: the support does not fit the classes or the training set, the algorithm has
-            not enough of it, or the images are too small for the architecture's pools.
+        UserError: the support does not fit the classes or the training set, the algorithm's own
+            check fails, or the images are too small for the architecture's pools.
     """
     size, classes, train = config.support.size, dataset.num_classes, len(dataset.train_labels)
     if size % classes:
@@ -271,30 +275,30 @@ def check_pools(config: ConfigDict, dataset: data.Dataset) -> None:
 
 
 def check_same_experiment(saved: dict[str, Any], config: ConfigDict, workdir: str) -> None:
-    """Refuses to go on with a run under another configuration.
+    """Refuses to continue a run under another configuration.
 
     Args:
         saved: the nested configuration of the checkpoint.
-        config: the one of this run.
+        config: the configuration of this run.
         workdir: named in the error.
 
     Raises:
-        UserError: naming the first field that differs and may not, with both values.
+        UserError: a field differs that may not; the first one is named, with both values.
     """
     check_same(identity(saved), identity(config), "experiment", workdir)
 
 
 def check_same(old: dict[str, Any], new: dict[str, Any], kind: str, workdir: str) -> None:
-    """Refuses a folder that holds something of the same kind with other values.
+    """Refuses a folder that already holds results of the same kind with other values.
 
     Args:
-        old: what the folder holds, by dotted name.
-        new: what it is asked for.
+        old: the values of the folder, by dotted name.
+        new: the values asked for.
         kind: 'experiment', 'transfer', ...
         workdir: the folder.
 
     Raises:
-        UserError: naming the first value that differs, the old and the new.
+        UserError: a value differs; the first one is named, with the old and the new value.
     """
     for name in sorted(old.keys() | new.keys()):
         if old.get(name) != new.get(name):

@@ -1,9 +1,10 @@
-"""What clipped sums of drawn targets with Gaussian noise tell about a single target.
+"""Privacy accounting for clipped sums over drawn targets with Gaussian noise.
 
 A step draws every target with the same probability (Poisson sampling), and adds normal noise of
-`noise multiplier * clip` to the sum of the clipped gradients. The accounting is that of the package
-dp-accounting by privacy loss distributions: data sets are neighbours if one target is added or
-removed, and all steps are published (Mironov et al., 2019; Doroshenko et al., PoPETs 2022).
+standard deviation `noise multiplier * clip` to the sum of the clipped gradients. The package
+dp-accounting does the accounting, by privacy loss distributions: data sets are neighbours if one
+target is added or removed, and all steps are published (Mironov et al., 2019; Doroshenko et al.,
+PoPETs 2022).
 """
 
 from __future__ import annotations
@@ -18,41 +19,49 @@ if TYPE_CHECKING:
     import dp_accounting
 
 _PACKAGE = "dp-accounting"
-_MOST_NOISE = 1e4  # No larger multiplier is looked for: nothing is learned with it.
+_MOST_NOISE = 1e4  # The search stops here: nothing is learned with more noise.
 
 
 @functools.cache
-def epsilon(rate: float, noise: float, steps: int, delta: float) -> float:
-    """What `steps` steps spend.
+def epsilon(rate: float, noise: float, steps: int, delta: float, means: float = 0.0) -> float:
+    """The epsilon that `steps` steps spend.
 
     Args:
-        rate: probability that a step draws a target.
+        rate: probability that a step draws a given target.
         noise: noise multiplier, the noise's standard deviation in units of the clip.
         steps: 0 or more.
-        delta: probability that is left out.
+        delta: of (epsilon, delta)-differential privacy.
+        means: noise multiplier of the first step, if it releases means of all training images;
+            0: it is like the others.
     """
     if not steps:
         return 0.0
     accountant = _accountant()
-    accountant.compose(_event(rate, noise, steps))
+    accountant.compose(_event(rate, noise, steps, means))
     return float(accountant.get_epsilon(delta))
 
 
 @functools.cache
-def noise_multiplier(rate: float, steps: int, budget: float, delta: float) -> float:
-    """The least noise with which `steps` steps spend no more than the epsilon `budget`.
+def noise_multiplier(
+    rate: float, steps: int, budget: float, delta: float, means: float = 0.0
+) -> float:
+    """The least noise multiplier with which `steps` steps spend at most the epsilon `budget`.
+
+    Args:
+        rate, steps, delta, means: as for `epsilon`.
+        budget: an epsilon; more than the first step spends, if it releases means.
 
     Raises:
-        UserError: there is none.
+        UserError: none below 10,000 does.
     """
     import dp_accounting
 
-    if not steps:
+    if steps <= bool(means):
         return 0.0
     try:
         found = dp_accounting.calibrate_dp_mechanism(
             _accountant,
-            lambda noise: _event(rate, noise, steps),
+            lambda noise: _event(rate, noise, steps, means),
             budget,
             delta,
             dp_accounting.LowerEndpointAndGuess(0.0, 1.0),
@@ -69,23 +78,30 @@ def noise_multiplier(rate: float, steps: int, budget: float, delta: float) -> fl
 
 
 def statement(
-    rate: float, noise: float, steps: int, delta: float, clip: float, secret: bool
+    rate: float,
+    noise: float,
+    steps: int,
+    delta: float,
+    clip: float,
+    secret: bool,
+    means: float = 0.0,
 ) -> dict[str, Any]:
-    """What the file and the card of a set say about it.
+    """The privacy statement in the file and on the card of a set.
 
     Args:
-        rate, noise, steps, delta: as for `epsilon`.
+        rate, noise, steps, delta, means: as for `epsilon`.
         clip: the largest norm of a target's gradient.
-        secret: whether the noise came from the operating system. If it did not, epsilon is
-            infinite: whoever knows the seed can take the noise away.
+        secret: whether the noise came from the operating system. If not, 'epsilon' is None
+            (unbounded): whoever knows the seed can remove the noise.
     """
     return {
-        "epsilon": epsilon(rate, noise, steps, delta) if secret else None,
+        "epsilon": epsilon(rate, noise, steps, delta, means) if secret else None,
         "delta": delta,
         "steps": steps,
         "sampling_rate": rate,
         "noise_multiplier": noise,
         "clip": clip,
+        **({"means_noise_multiplier": means} if means else {}),
         "neighbours": "one training image added or removed",
         "accountant": f"{_PACKAGE} {metadata.version(_PACKAGE)}, privacy loss distributions",
         "not_covered": [*NOT_COVERED, *([] if secret else [_NO_SECRET])],
@@ -109,8 +125,13 @@ def _accountant() -> dp_accounting.PrivacyAccountant:
     return pld.PLDAccountant()
 
 
-def _event(rate: float, noise: float, steps: int) -> dp_accounting.DpEvent:
+def _event(rate: float, noise: float, steps: int, means: float) -> dp_accounting.DpEvent:
     import dp_accounting
 
     step = dp_accounting.PoissonSampledDpEvent(rate, dp_accounting.GaussianDpEvent(noise))
-    return dp_accounting.SelfComposedDpEvent(step, steps)
+    if not means:
+        return dp_accounting.SelfComposedDpEvent(step, steps)
+    events = [dp_accounting.GaussianDpEvent(means)]
+    if steps > 1:
+        events.append(dp_accounting.SelfComposedDpEvent(step, steps - 1))
+    return dp_accounting.ComposedDpEvent(events)

@@ -2,10 +2,13 @@
 
 A step draws every target with the same probability. It clips the gradient of each target's loss in
 the images and labels, sums the gradients, adds normal noise, and hands the sum to the optimiser.
-What follows from that sum costs no privacy: so the average over the steps is exported.
+Anything computed from that sum costs no further privacy, so the average over the steps is exported.
 
-The set starts as noise. Preprocessing, report and evaluation use no private training image. The
-random key of draws and noise comes from the operating system, and is in the checkpoints alone.
+The set starts as noise. The first step replaces it by noisy class means of all training images
+(`privacy.start='means'`, of our own): from noise, most of the budget goes into coming as far.
+Preprocessing, report and evaluation use no private training image. The random key of draws and
+noise comes from the operating system, unless `privacy.noise_seed` is given, and is stored only in
+the checkpoints.
 """
 
 import dataclasses
@@ -21,7 +24,7 @@ import optax
 from ml_collections import ConfigDict
 from scipy.fft import dct
 
-from kip_flax.algorithms import _averaged, _privacy, kip
+from kip_flax.algorithms import _averaged, _privacy, _private_means, kip
 from kip_flax.algorithms._averaged import AveragedState
 from kip_flax.algorithms.base import Problem, Step, kernel_options, make_optimizer, pinned
 from kip_flax.kernels import jacobian
@@ -44,6 +47,9 @@ _BIBTEX = """@misc{vinaroz2023differentially,
 }"""
 
 
+_MOST_EPSILON = 100  # The accountant's tables grow with it.
+
+
 def _published_recipe(per_class: int) -> str:
     return f"{per_class} per class: 10 epochs of batches of 50, gradients clipped to 1e-6"
 
@@ -54,6 +60,16 @@ def _check(fields: Any) -> None:
             f"privacy.delta is {fields['privacy.delta']}: it must be below 1, and should be below "
             f"1 / training images."
         )
+    if fields["privacy.epsilon"] > _MOST_EPSILON:
+        raise UserError(
+            f"privacy.epsilon is {fields['privacy.epsilon']}: above {_MOST_EPSILON} it protects "
+            f"nothing; take a smaller one, or another algorithm."
+        )
+    if not fields["privacy.means_share"] < 1:
+        raise UserError(
+            f"privacy.means_share is {fields['privacy.means_share']}: it must be below 1, because "
+            f"the other steps spend the rest."
+        )
     _averaged.check_average("privacy.average", fields["privacy.average"])
 
 
@@ -63,17 +79,24 @@ SECTION = Section(
         "privacy.delta": float,
         "privacy.clip": float,
         "privacy.noise_multiplier": float,
+        "privacy.start": str,
         "privacy.start_std": float,
+        "privacy.means_share": float,
+        "privacy.means_clip": float,
         "privacy.frequencies": int,
         "privacy.average": float,
         "privacy.noise_seed": int,
     },
+    choices={"privacy.start": ("means", "noise")},
     minima={
         "privacy.noise_multiplier": 0,
         "privacy.noise_seed": -1,
         "privacy.frequencies": 0,
     },
-    above_zero=("privacy.epsilon", "privacy.delta", "privacy.clip", "privacy.start_std"),
+    above_zero=(
+        *("privacy.epsilon", "privacy.delta", "privacy.clip", "privacy.start_std"),
+        *("privacy.means_share", "privacy.means_clip"),
+    ),
     check=_check,
 )
 FACTS = dataclasses.replace(
@@ -89,8 +112,8 @@ FACTS = dataclasses.replace(
 check_data = kip.check_data
 pairs = kip.pairs
 
-_DEVIATIONS = 3  # By which a drawn batch may be larger than expected and still be one call.
-_MOST = 2**28  # Bytes of the gradients of a call's targets; a few such arrays are in memory.
+_DEVIATIONS = 3  # One call takes batches up to so many standard deviations above the mean.
+_MOST = 2**28  # Bytes of the gradients of a call's targets; memory holds a few such arrays.
 
 Metrics = dict[str, jax.Array]
 
@@ -106,7 +129,7 @@ class DpState(AveragedState):
 
 
 def check(config: ConfigDict) -> None:
-    """Raises UserError where something else than the noisy sums would see training images."""
+    """Raises UserError on `augment`, or if more than the noisy sums would use training images."""
     if config.augment:
         raise UserError(f"augment is {config.augment!r} and dp_kip augments nothing: take ''.")
     constant = " or ".join(map(repr, CONSTANT))
@@ -128,24 +151,24 @@ def check(config: ConfigDict) -> None:
 
 
 def length_decides(fields: Mapping[str, Any]) -> bool:
-    """The noise of every step depends on how many there are."""
+    """True: the noise of every step depends on the number of steps."""
     del fields
     return True
 
 
 def total_steps(config: ConfigDict, train_size: int) -> int:
-    """`num_steps`; with a noise multiplier of its own, as many of them as the budget allows.
+    """`num_steps`, or as many of them as the budget allows if a noise multiplier is given.
 
     Raises:
-        UserError: it allows none.
+        UserError: the budget allows none.
     """
-    privacy, rate = config.privacy, _rate(config, train_size)
+    privacy, rate, means = config.privacy, _rate(config, train_size), _means_noise(config)
     within, beyond = 0, config.num_steps + 1
     if not privacy.noise_multiplier or not config.num_steps:
         return config.num_steps
     while beyond - within > 1:
         middle = (within + beyond) // 2
-        spent = _privacy.epsilon(rate, privacy.noise_multiplier, middle, privacy.delta)
+        spent = _privacy.epsilon(rate, privacy.noise_multiplier, middle, privacy.delta, means)
         within, beyond = (middle, beyond) if spent <= privacy.epsilon else (within, middle)
     if not within:
         raise UserError(
@@ -156,7 +179,7 @@ def total_steps(config: ConfigDict, train_size: int) -> int:
 
 
 def declared(config: ConfigDict, train_size: int, step: int) -> dict[str, Any]:
-    """What a set after `step` steps must state about privacy."""
+    """The privacy statement of a set after `step` steps; see `algorithms.declared`."""
     return _privacy.statement(
         _rate(config, train_size),
         _noise(config, train_size),
@@ -164,22 +187,21 @@ def declared(config: ConfigDict, train_size: int, step: int) -> dict[str, Any]:
         config.privacy.delta,
         config.privacy.clip,
         secret=config.privacy.noise_seed < 0,
+        means=_means_noise(config),
     )
 
 
 def init(config: ConfigDict, images: jax.Array, labels: jax.Array) -> DpState:
-    """State before the first step, from standard normal images and labels (S, classes)."""
-    rows = jnp.asarray(images, jnp.float32).reshape(len(images), -1)
-    basis = _basis(config, images.shape[1:])
-    smooth = rows if basis is None else product(product(rows, basis.T), basis)
-    start = config.privacy.start_std * smooth.reshape(images.shape)
+    """State before the first step, from normal images (S, H, W, C) and labels (S, classes)."""
+    noise = jnp.asarray(images, jnp.float32)
+    start = config.privacy.start_std * _smooth(noise, _basis(config, images.shape[1:]))
     secret = _secret(config.privacy.noise_seed, shape_only=isinstance(images, jax.core.Tracer))
     fields = _averaged.first_fields(config, start, labels, config.privacy.average)
     return DpState(**fields, secret=secret)
 
 
 def prepare(config: ConfigDict, say: Callable[[str], None]) -> None:
-    """Compiles ahead what the steps need besides the kernel."""
+    """Compiles the functions that steps need besides the kernel."""
     jacobian.warm_up(kernel_options(config), say)
 
 
@@ -197,6 +219,8 @@ def make_step(problem: Problem) -> Step:
 
     def step(state: DpState, number: int) -> tuple[DpState, Metrics]:
         key_rows, key_noise = step_keys(state, number)
+        if number == 1 and config.privacy.start == "means":
+            return start_at_means(problem, state, basis, key_rows, key_noise)
         rows = poisson_draw(count, rate, key_rows)
         images, labels = state.current
         shapes = (len(images), dimensions), labels.shape
@@ -211,6 +235,27 @@ def make_step(problem: Problem) -> Step:
     return step
 
 
+def start_at_means(
+    problem: Problem,
+    state: DpState,
+    basis: jax.Array | None,
+    key_groups: jax.Array,
+    key_noise: jax.Array,
+) -> tuple[DpState, Metrics]:
+    """The state with noisy class means as its images. Labels and optimiser stay as they are."""
+    config, targets = problem.config, problem.targets
+    clip = config.privacy.means_clip
+    labels = np.asarray(state.labels)
+    groups = _private_means.draw_groups(targets.labels, np.argmax(labels, axis=1), key_groups)
+    sums = _private_means.group_sums(targets.images, groups, len(labels), clip)
+    images = _private_means.noisy_means(sums, clip, _means_noise(config), key_noise)
+    placed = {"images": _smooth(jnp.asarray(images), basis)}
+    params = state.params | sharding.replicate(problem.mesh, placed)
+    average = jax.tree.map(jnp.copy, params) if state.average else ()  # Steps give both away.
+    moved = state.replace(step=state.step + 1, params=params, average=average)
+    return moved, {"grad_norm": jnp.zeros(())}
+
+
 def step_keys(state: DpState, number: int) -> tuple[jax.Array, jax.Array]:
     """The keys of the draw and of the noise of step `number`, for this process alone."""
     secret = jnp.asarray(np.asarray(state.secret))
@@ -220,12 +265,12 @@ def step_keys(state: DpState, number: int) -> tuple[jax.Array, jax.Array]:
 
 
 def poisson_draw(count: int, rate: float, key: jax.Array) -> np.ndarray:
-    """Numbers below `count`, each taken with probability `rate`, independently of the others."""
+    """Indices below `count`, each drawn with probability `rate`, independently of the others."""
     return np.flatnonzero(np.asarray(jax.random.uniform(key, (count,)) < rate))
 
 
 def make_add(problem: Problem) -> Callable[..., Sums]:
-    """`add(sums, images, labels, x_t, y_t, weights)`: the sums with the targets' clipped gradients.
+    """`add(sums, images, labels, x_t, y_t, weights)`: adds the clipped gradients to `sums`.
 
     The weight of padding is 0.
     """
@@ -248,9 +293,9 @@ def make_add(problem: Problem) -> Callable[..., Sums]:
 def make_move(
     config: ConfigDict, noise_multiplier: float, basis: jax.Array | None = None
 ) -> Callable[[DpState, Sums, jax.Array], tuple[DpState, Metrics]]:
-    """`move(state, sums, key)`: one step of the optimiser, and the norm of what it was given.
+    """`move(state, sums, key)`: one step of the optimiser, and the norm of its noisy gradient.
 
-    The optimiser is given the mean over the expected number of targets in units of the clip.
+    That gradient is the noisy sum in units of the clip, divided by the expected number of targets.
     """
     tx = make_optimizer(config)
     clip, expected, decay = config.privacy.clip, config.batch_size, config.privacy.average
@@ -272,9 +317,9 @@ def make_move(
 
 
 def low_frequencies(image_shape: tuple[int, int, int], count: int) -> np.ndarray:
-    """(K, H W C): orthonormal, the lowest `count` frequencies of each side of each channel.
+    """An orthonormal basis (K, H W C): each channel's lowest `count` frequencies along each side.
 
-    They are those of the discrete cosine transform.
+    The frequencies are those of the discrete cosine transform.
     """
     height, width, channels = image_shape
     rows, columns = (dct(np.eye(side), axis=0, norm="ortho")[:count] for side in (height, width))
@@ -283,11 +328,19 @@ def low_frequencies(image_shape: tuple[int, int, int], count: int) -> np.ndarray
 
 
 def _basis(config: ConfigDict, image_shape: tuple[int, ...]) -> jax.Array | None:
-    """What images are learned in the space of; None: that of all pixels."""
+    """The basis (K, H W C) that images are learned in; None: all pixels."""
     if not config.privacy.frequencies:
         return None
     height, width, channels = image_shape
     return jnp.asarray(low_frequencies((height, width, channels), config.privacy.frequencies))
+
+
+def _smooth(images: jax.Array, basis: jax.Array | None) -> jax.Array:
+    """The part of images (S, H, W, C) in the space of `basis`; None: all."""
+    if basis is None:
+        return images
+    rows = images.reshape(len(images), -1)
+    return product(product(rows, basis.T), basis).reshape(images.shape)
 
 
 def _rate(config: ConfigDict, train_size: int) -> float:
@@ -295,21 +348,33 @@ def _rate(config: ConfigDict, train_size: int) -> float:
 
 
 def _noise(config: ConfigDict, train_size: int) -> float:
-    """The noise multiplier: the one given, or the least within the budget."""
+    """The given noise multiplier, or the least one within the budget."""
     privacy = config.privacy
     return privacy.noise_multiplier or _privacy.noise_multiplier(
-        _rate(config, train_size), config.num_steps, privacy.epsilon, privacy.delta
+        _rate(config, train_size),
+        config.num_steps,
+        privacy.epsilon,
+        privacy.delta,
+        _means_noise(config),
     )
 
 
+def _means_noise(config: ConfigDict) -> float:
+    """The noise multiplier of the first step, if it releases class means; 0 otherwise."""
+    privacy = config.privacy
+    if privacy.start != "means":
+        return 0.0
+    return _privacy.noise_multiplier(1.0, 1, privacy.means_share * privacy.epsilon, privacy.delta)
+
+
 def _secret(seed: int, shape_only: bool) -> jax.Array:
-    """(2,) uint32, the same at all processes: from the operating system, or from a seed."""
+    """The key (2,) uint32, equal on all processes: from the operating system or from a seed."""
     if seed >= 0 or shape_only:
         return jax.random.key_data(jax.random.key(max(0, seed)))
     return jnp.asarray(multihost.of_first(np.frombuffer(os.urandom(8), np.uint32)))
 
 
 def _piece(batch_size: int, target_bytes: int) -> int:
-    """Targets of a call, which is padded: nearly all drawn batches are one, if memory allows."""
+    """Targets per padded call: nearly every drawn batch fits in one, if memory allows."""
     likely = math.ceil(batch_size + _DEVIATIONS * math.sqrt(batch_size))
     return min(likely, max(1, _MOST // target_bytes))

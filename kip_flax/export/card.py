@@ -1,9 +1,10 @@
 """The card of an exported set: a README.md with the header that the Hugging Face Hub reads.
 
-Its parts that hold for a set wherever it lies are public.
+The parts that do not depend on the files beside it are public.
 """
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,13 +37,13 @@ _SPACES = {
 
 @dataclass(frozen=True)
 class Files:
-    """Files beside the card that it explains, relative to it.
+    """Paths of the files that the card explains, relative to it.
 
     Attributes:
-        npz: what `export.load_distilled` reads.
+        npz: the file that `export.load_distilled` reads.
         whole: images and labels as learned, for PyTorch.
-        images, labels: for evaluators that take the two apart, for PyTorch.
-        result: in the form of DatasetCondensation's results, for PyTorch.
+        images, labels: two files for evaluators that take them separately, for PyTorch.
+        result: the set in the form of DatasetCondensation's results, for PyTorch.
     """
 
     npz: str
@@ -57,8 +58,8 @@ def write_card(distilled: Distilled, dataset: str, files: Files) -> str:
 
     Args:
         distilled: the set, with `meta` and `preprocess`.
-        dataset: what it was made from.
-        files: what lies beside the card.
+        dataset: name of the data set that it was made from.
+        files: the files beside the card.
     """
     provenance = distilled.provenance
     algorithm = _algorithm(distilled)
@@ -78,7 +79,7 @@ def write_card(distilled: Distilled, dataset: str, files: Files) -> str:
 
 
 def _algorithm(distilled: Distilled) -> str:
-    """Name of the algorithm that made the set; '' where the file does not say."""
+    """Name of the algorithm that made the set; '' if the file does not record it."""
     return distilled.provenance.get("config", {}).get("algorithm", "")
 
 
@@ -105,7 +106,7 @@ configs:
 
 
 def opening(distilled: Distilled, dataset: str) -> str:
-    """The heading, who made the set and how, its shapes and what its labels mean."""
+    """The heading, who made the set and how, its shapes and the meaning of its labels."""
     maker = _maker(distilled.provenance, _algorithm(distilled))
     class_names = distilled.class_names
     count = len(distilled.images)
@@ -178,7 +179,7 @@ images, labels = file["images"], file["labels"]
 
 
 def preprocessing(distilled: Distilled) -> str:
-    """The space that the images are in, in words, with its mean and deviation."""
+    """The space of the images in words, with its mean and standard deviation."""
     name = distilled.preprocess_name or "none"
     text = f"`{name}`: {_SPACES[name]}"
     if distilled.preprocess is None:
@@ -209,7 +210,7 @@ def _figures(provenance: dict[str, Any], kernel: dict[str, Any]) -> str:
 
 
 def _of_networks(rows: list[figures.Row]) -> str:
-    """What networks reach, a line each, and how they were trained; '' where none were."""
+    """The accuracies of networks, one line each, and their recipe; '' if there are no rows."""
     if not rows:
         return ""
     lines = "\n".join(f"- {figures.sentence(row)}" for row in rows)
@@ -223,7 +224,7 @@ def _of_networks(rows: list[figures.Row]) -> str:
 
 
 def privacy(distilled: Distilled) -> str:
-    """What the set states about the privacy of its training images; '' where nothing."""
+    """The set's statement on the privacy of its training images; '' if it has none."""
     stated = distilled.provenance.get("privacy")
     if not stated:
         return ""
@@ -241,6 +242,7 @@ def privacy(distilled: Distilled) -> str:
             ("sampling", f"each image with probability {stated['sampling_rate']:.6g} a step"),
             ("clipping", f"gradient of each image to norm {stated['clip']:g}"),
             ("noise multiplier", f"{stated['noise_multiplier']:.6g}"),
+            *_means(stated),
             ("accountant", stated["accountant"]),
         )
     )
@@ -250,8 +252,16 @@ def privacy(distilled: Distilled) -> str:
     )
 
 
+def _means(stated: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """A row on the class means of the first step, if it released them."""
+    if "means_noise_multiplier" not in stated:
+        return []
+    noise = f"noise multiplier {stated['means_noise_multiplier']:.6g}"
+    return [("first step", f"means of all images of each class, {noise}")]
+
+
 def licence(dataset: str) -> str:
-    """The licence note: whose terms hold."""
+    """A note on the licence: the terms of `dataset` hold."""
     return f"The images were made from training images of {dataset}: its terms hold for them."
 
 

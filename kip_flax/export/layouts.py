@@ -26,12 +26,12 @@ _CHANNELS_FIRST = ("rfad", "dc", "mtt")
 
 @dataclass(frozen=True)
 class Found:
-    """Sets of one file as its makers save them, but for the order of the axes.
+    """The sets of one file as their makers save them, but with the channels last.
 
     Attributes:
         layout: one of `LAYOUTS`.
         sets: pairs of images (S, H, W, channels) and labels, (S,) class numbers or (S, C).
-        reg: the regulariser that the set was made with, if the file says it.
+        reg: the regulariser that the set was made with, if the file records it.
     """
 
     layout: str
@@ -43,12 +43,13 @@ def read(path: Path, layout: str, image_shape: tuple[int, int, int]) -> Found:
     """Reads the sets in `path`.
 
     Args:
-        path: the file; of the pair of layout 'mtt' either one.
+        path: the file; for layout 'mtt', either one of the pair.
         layout: one of `LAYOUTS`, or 'auto' to recognise it.
         image_shape: (H, W, channels) that images should have.
 
     Raises:
-        UserError: the file is broken, or not of that layout.
+        UserError: the file is missing, broken or not of that layout, or its images have another
+            shape.
     """
     if layout not in (*LAYOUTS, "auto"):
         raise UserError(f"unknown layout {layout!r}: --layout is auto or {', '.join(LAYOUTS)}.")
@@ -60,7 +61,7 @@ def read(path: Path, layout: str, image_shape: tuple[int, int, int]) -> Found:
 
 
 def _content(path: Path) -> Any:
-    """Arrays of an npz, or what torch.save wrote."""
+    """The arrays of an npz, or the content of a torch.save file."""
     if not path.is_file():
         raise UserError(f"{path} does not exist: --distilled names the file to import.")
     if path.suffix == ".npz" or _is_npz(path):
@@ -120,7 +121,7 @@ def _pairs(
 
 
 def _mtt(path: Path, content: Any) -> tuple[np.ndarray, np.ndarray]:
-    """The pair of files, whichever of them `path` is."""
+    """Images and labels from the pair of files, of which `path` is either one."""
     stem, other = ("images", "labels") if "images" in path.name else ("labels", "images")
     partner = path.with_name(path.name.replace(stem, other))
     if partner == path or not partner.is_file():
@@ -135,7 +136,7 @@ def _mtt(path: Path, content: Any) -> tuple[np.ndarray, np.ndarray]:
 def _oriented(
     path: Path, layout: str, images: Any, labels: Any, image_shape: tuple[int, int, int]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The pair with channels last; UserError where they are not what the layout says."""
+    """Images with channels last, and labels; UserError if they do not have the form of `layout`."""
     for name, array in (("images", images), ("labels", labels)):
         if not isinstance(array, np.ndarray):
             raise UserError(f"{path}: its {name} are no tensor: save them anew with torch.save.")

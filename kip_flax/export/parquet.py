@@ -1,7 +1,7 @@
 """Parquet in the Hugging Face layout of image data sets, so that `datasets` shows the pictures.
 
-What the columns mean to `datasets` stands in the schema's metadata under `huggingface`; to any
-other reader they are a struct of PNG bytes, a number and lists.
+The schema's metadata under `huggingface` describes the columns to `datasets`. Other readers see a
+struct of PNG bytes, a number and lists.
 """
 
 import io
@@ -59,7 +59,7 @@ def write(
 
 
 def _features(class_names: Sequence[str]) -> dict[str, Any]:
-    """The columns as `datasets` writes them down; these names all of its versions know."""
+    """The columns as `datasets` describes them, with names that all of its versions know."""
     value: dict[str, Any] = {"dtype": "float32", "_type": "Value"}
     row = {"feature": value, "_type": "Sequence"}
     picture = {"feature": {"feature": row, "_type": "Sequence"}, "_type": "Sequence"}

@@ -61,13 +61,17 @@ def main(argv: list[str]) -> None:
         # JAX takes seconds to load: a mistake in the command is reported before.
         from kip_flax import config as config_lib
         from kip_flax.runtime import multihost
+        from kip_flax.runtime.waiting import Stopped
 
         if FLAGS.config is not None:
             config_lib.validate(FLAGS.config)
         _set_up_jax(0 if FLAGS.config is None else FLAGS.config.mesh.cpu_devices)
         console = Console(quiet=FLAGS.quiet, silent=not multihost.is_first())
         with multihost.abort_on_error(), console:
-            mode.run(_command(console))
+            try:
+                mode.run(_command(console))
+            except Stopped:  # Modes that keep their progress report that themselves.
+                console.outcome("stopped: there was nothing to save yet")
     except UserError as error:
         _exit_with(str(error))
 

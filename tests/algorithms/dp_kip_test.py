@@ -42,6 +42,7 @@ def private(**changes):
         "checkpoint__every_steps": 1,
         "privacy__noise_seed": 3,
         "privacy__delta": 1e-4,
+        "privacy__start": "noise",
     }
     return small(**(fields | changes))
 
@@ -55,6 +56,7 @@ def tiny(**changes):
     config.optimizer.name, config.optimizer.momentum = "sgd", 0.0
     config.optimizer.learning_rate = 1.0
     config.privacy.start_std, config.privacy.average = 1.0, 0.0
+    config.privacy.start = "noise"
     config.update_from_flattened_dict({k.replace("__", "."): v for k, v in changes.items()})
     return config
 
@@ -201,6 +203,32 @@ def drawn_at(state, number, rate):
     return dp_kip.poisson_draw(COUNT, rate, dp_kip.step_keys(state, number)[0])
 
 
+@pytest.mark.parametrize("average", [0.0, 0.9])
+def test_the_first_step_sets_the_images_to_means_of_their_classes(average, monkeypatch):
+    monkeypatch.setattr(dp_kip, "_means_noise", lambda config: 0.0)
+    config = tiny(
+        privacy__start="means",
+        privacy__means_clip=1e3,
+        privacy__noise_multiplier=1.0,
+        privacy__average=average,
+        support__size=CLASSES,
+    )
+    problem = make_problem(config)
+    support = base.draw_support(problem.targets, CLASSES, "noise", jax.random.key(1))
+    state = jax.tree.map(np.array, dp_kip.init(config, *support))
+    before = sharding.replicate(problem.mesh, state)
+    after, _ = dp_kip.make_step(problem)(before, 1)
+    data = problem.targets
+    means = np.stack([data.images[data.labels == c].mean(axis=0) for c in range(CLASSES)])
+    images, labels = (np.array(part) for part in after.current)
+    assert int(after.step) == 1
+    np.testing.assert_allclose(images, means, rtol=1e-5, atol=1e-6)
+    np.testing.assert_array_equal(after.support[0], images)
+    np.testing.assert_array_equal(labels, support[1])
+    moved, _ = dp_kip.make_step(problem)(after, 2)
+    assert np.abs(moved.current[0] - images).max() > 0
+
+
 def test_the_secret_comes_from_the_operating_system_unless_it_is_given():
     images, labels = jnp.zeros((SIZE, *SHAPE)), jnp.zeros((SIZE, CLASSES))
 
@@ -229,9 +257,12 @@ def test_the_secret_comes_from_the_operating_system_unless_it_is_given():
             "dataset.validation must not use .*: take 0, or an experiment",
         ),
         ({"support__frozen": 0.5}, "freezes no pixels"),
+        ({"privacy__means_share": 1.0}, "privacy.means_share is 1.0: it must be below 1"),
+        ({"privacy__start": "zero"}, "privacy.start is 'zero': take one of means, noise"),
         ({"privacy__delta": 1.0}, "privacy.delta is 1.0: it must be below 1"),
         ({"privacy__average": 1.0}, "privacy.average is 1.0: it must be at least 0 and below 1"),
         ({"privacy__epsilon": 0.0}, "privacy.epsilon is 0.0: it must be above 0"),
+        ({"privacy__epsilon": 1e3}, "privacy.epsilon is 1000.0: above 100 it protects nothing"),
         ({"privacy__noise_seed": -2}, "privacy.noise_seed is -2: it must be at least -1"),
     ],
 )
@@ -262,14 +293,16 @@ def test_a_noise_multiplier_ends_the_run_when_the_budget_is_spent():
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("quick_kernels")
-def test_a_resumed_run_is_the_same_and_spends_the_same(tmp_path, monkeypatch):
-    whole = train.train_and_evaluate(private(), str(tmp_path / "whole"))
+@pytest.mark.parametrize("start", ["noise", "means"])
+def test_a_resumed_run_is_the_same_and_spends_the_same(tmp_path, monkeypatch, start):
+    config = private(privacy__start=start)
+    whole = train.train_and_evaluate(config, str(tmp_path / "whole"))
     with monkeypatch.context() as patch:
         stop_at(patch, 2)
-        train.train_and_evaluate(private(), str(tmp_path / "parts"))
+        train.train_and_evaluate(config, str(tmp_path / "parts"))
     stopped = result(tmp_path / "parts")
     assert stopped["status"] == "stopped"
-    parts = train.train_and_evaluate(private(), str(tmp_path / "parts"))
+    parts = train.train_and_evaluate(config, str(tmp_path / "parts"))
     assert_same(parts, whole)
     assert artefacts(tmp_path / "parts") == artefacts(tmp_path / "whole")
     accounts = [result(tmp_path / name)["privacy"] for name in ("parts", "whole")]
@@ -277,12 +310,14 @@ def test_a_resumed_run_is_the_same_and_spends_the_same(tmp_path, monkeypatch):
     assert (stopped["privacy"]["steps"], accounts[0]["steps"]) == (2, 4)
     assert accounts[0]["epsilon"] is None  # The noise can be repeated.
     with pytest.raises(UserError, match="num_steps was 4 and is now 8"):
-        train.train_and_evaluate(private(num_steps=8), str(tmp_path / "whole"))
+        train.train_and_evaluate(
+            private(num_steps=8, privacy__start=start), str(tmp_path / "whole")
+        )
 
 
 @pytest.mark.usefixtures("quick_kernels")
 def test_a_private_set_says_so_and_its_files_say_nothing_else(tmp_path, capsys):
-    config = private(privacy__noise_seed=-1, privacy__epsilon=2.0)
+    config = private(privacy__noise_seed=-1, privacy__epsilon=2.0, privacy__start="means")
     train.train_and_evaluate(config, str(tmp_path))
     assert "epsilon 2, delta 0.0001; noise multiplier" in capsys.readouterr().out
     sets = {one.provenance["step"]: one for one in map(export.load_distilled, sets_of(tmp_path))}
@@ -294,6 +329,7 @@ def test_a_private_set_says_so_and_its_files_say_nothing_else(tmp_path, capsys):
     assert stated[2] == result(tmp_path)["privacy"]
     assert stated[2]["sampling_rate"] == pytest.approx(30 / 1438)
     assert stated[2]["accountant"].startswith("dp-accounting 0.")
+    assert stated[2]["means_noise_multiplier"] > stated[2]["noise_multiplier"] > 0
     # Loss and accuracy of a batch would be figures of private images.
     with open(tmp_path / "history.csv", newline="") as file:
         columns = csv.DictReader(file).fieldnames

@@ -23,6 +23,24 @@ def test_without_sampling_it_is_the_gaussian_mechanism(noise, steps):
     assert delta_of(0.995 * spent, alone) > 1e-5
 
 
+def test_means_before_the_steps_are_one_more_gaussian_mechanism():
+    """Precisions of noise add up where nothing is sampled."""
+    spent = _privacy.epsilon(1.0, 9.0, 5, 1e-5, means=4.0)
+    alone = (1 / 4.0**2 + 4 / 9.0**2) ** -0.5
+    assert delta_of(spent, alone) <= 1e-5
+    assert delta_of(0.995 * spent, alone) > 1e-5
+    only_means = _privacy.epsilon(0.1, 1.0, 1, 1e-5, 4.0)
+    assert only_means == pytest.approx(_privacy.epsilon(1.0, 4.0, 1, 1e-5), rel=1e-9)
+    assert _privacy.epsilon(0.1, 1.0, 0, 1e-5, 4.0) == 0
+
+
+def test_the_least_noise_beside_means():
+    noise = _privacy.noise_multiplier(0.05, 20, 0.5, 1e-5, means=20.0)
+    assert _privacy.epsilon(0.05, noise, 20, 1e-5, 20.0) <= 0.5
+    assert _privacy.epsilon(0.05, 0.99 * noise, 20, 1e-5, 20.0) > 0.5
+    assert _privacy.noise_multiplier(0.05, 1, 0.5, 1e-5, means=20.0) == 0
+
+
 def test_sampling_costs_less_than_the_bound_of_renyi_and_more_than_nothing():
     import dp_accounting
     from dp_accounting import rdp

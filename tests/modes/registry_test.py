@@ -55,10 +55,37 @@ def test_descriptions_load_neither_jax_nor_data():
     assert (done.returncode, done.stderr) == (0, "")
 
 
+INTERRUPTED = '''
+"""Computes for hours, until a signal that it sends to itself."""
+
+import os
+import signal
+import time
+
+from kip_flax.modes import Command, Mode
+from kip_flax.runtime import signals
+from kip_flax.runtime.waiting import Watch
+
+
+def compute() -> None:
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(3600)
+
+
+def run(command: Command) -> None:
+    with signals.stop_signals() as stopping:
+        Watch(stopping, command.console).wait("computing", compute)
+
+
+MODE = Mode("interrupted", needs=(), run=run)
+'''
+
+
 @pytest.fixture
 def foreign(tmp_path, monkeypatch):
     (tmp_path / "my_modes").mkdir()
     (tmp_path / "my_modes" / "counting.py").write_text(FOREIGN)
+    (tmp_path / "my_modes" / "interrupted.py").write_text(INTERRUPTED)
     (tmp_path / "my_modes" / "empty.py").write_text("")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     monkeypatch.syspath_prepend(str(tmp_path))
@@ -77,6 +104,13 @@ def test_a_mode_of_ones_own_is_one_file(foreign):
     assert sum(counts) == 1438  # Of 1,797; a fifth of each class is for testing.
     several = run(*counting, f"--workdir={foreign}", "--num_processes=2")
     assert "--mode=my_modes.counting runs in one process" in several.stderr
+
+
+def test_a_signal_that_no_mode_answers_ends_the_command_with_a_line(foreign):
+    """So ends a plan whose networks are being timed."""
+    done = run(DIGITS, "--mode=my_modes.interrupted")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines()[-1] == "stopped: there was nothing to save yet"
 
 
 @pytest.mark.parametrize(

@@ -33,6 +33,8 @@ def configuration(algorithm, batch, depth):
     config.algorithm = algorithm
     config.support.size, config.num_steps, config.batch_size = SUPPORT, 2, batch
     config.kernel.implementation = "xla"
+    config.privacy.noise_multiplier = 2.0
+    config.privacy.start = "noise"  # Means are NumPy's.
     return config
 
 
