@@ -1,4 +1,4 @@
-"""Dataset distillation with infinitely wide networks: KIP and Label Solve."""
+"""Dataset distillation by exact kernels of infinitely wide networks, and for networks."""
 
 from __future__ import annotations
 

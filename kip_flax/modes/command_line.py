@@ -157,6 +157,21 @@ def run() -> None:
 
 
 def run_installed() -> None:
-    """Runs the command of the installed script, with the working folder on the module path."""
-    sys.path.insert(0, os.getcwd())
+    """Runs the command of the installed script.
+
+    The working folder and the folder above that of the configuration are on the module path, so
+    that `from configs import default` works from any folder.
+    """
+    sys.path[:0] = [os.getcwd(), *_above_configurations(sys.argv)]
     run()
+
+
+def _above_configurations(arguments: list[str]) -> list[str]:
+    """The folders two above the files that `--config=FILE` or `--config FILE` name."""
+    pairs = zip(arguments, [*arguments[1:], ""], strict=True)
+    split = (
+        (one.partition("=")[0], one.partition("=")[2] if "=" in one else following)
+        for one, following in pairs
+    )
+    paths = [os.path.abspath(path) for name, path in split if name in ("--config", "-config")]
+    return [os.path.dirname(os.path.dirname(path)) for path in paths]

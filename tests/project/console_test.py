@@ -24,11 +24,11 @@ def installed(tmp_path):
     script.parent.mkdir()
     script.write_text(f"import sys\nfrom {module} import {function}\nsys.exit({function}())\n")
 
-    def call(*arguments):
+    def call(*arguments, folder=ROOT):
         environment = {k: v for k, v in os.environ.items() if not k.startswith(("JAX_", "TF_"))}
         return subprocess.run(
             [sys.executable, str(script), *arguments],
-            cwd=ROOT,
+            cwd=folder,
             env=environment | {"PYTHONPATH": str(tmp_path / "site")},
             capture_output=True,
             text=True,
@@ -53,6 +53,16 @@ def test_a_mistake_reads_as_that_of_main(installed, arguments):
     done, other = installed(*arguments), run(*arguments)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == other.stderr.replace("python main.py --help", "kip_flax --help")
+
+
+@pytest.mark.parametrize("separate", [False, True])
+def test_a_configuration_may_lie_in_another_folder(installed, tmp_path, separate):
+    """It imports `configs.default`; the mistake in a field is found after that."""
+    path = str(ROOT / "configs" / "kip_digits.py")
+    named = ("--config", path) if separate else (f"--config={path}",)
+    done = installed(*named, "--workdir=run", "--config.kernel.depth=-1", folder=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr == "error: convnet needs a depth of at least 1, not -1: set kernel.depth.\n"
 
 
 def test_help_lists_the_same_flags(installed):
