@@ -1,4 +1,4 @@
-"""The kernel of a network's description, by the implementation of choice."""
+"""Makes the kernel of a network with the chosen implementation."""
 
 from collections.abc import Callable
 from typing import Any
@@ -17,7 +17,7 @@ from kip_flax.runtime.errors import UserError
 def warm_up(options: KernelOptions, say: Callable[[str], None]) -> None:
     """Compiles the code of `make_kernel` ahead of its first call, for the same options.
 
-    `say` gets a line if that takes long. 'xla' compiles with the step that calls it, not here.
+    `say` gets a line if that takes long. 'xla' code is compiled later, with the step that calls it.
     """
     if not any(isinstance(layer, arch.Conv) for layer in options.spec):
         return
@@ -33,17 +33,19 @@ def make_kernel(spec: arch.Spec | KernelOptions, **options: Any) -> Kernel:
     """The infinite-width kernel of a network.
 
     Args:
-        spec: description, from `architectures`, or `KernelOptions`, which have it.
-        options: beside a description, the fields of `KernelOptions` by their names: w_std, b_std,
+        spec: description, from `architectures`, or `KernelOptions`, which contain one.
+        options: with a description, the other fields of `KernelOptions` by name: w_std, b_std,
             parameterization, width, get, implementation.
 
     Returns:
         `kernel(x1, x2)`: images (n1, H, W, C) and (n2, H, W, C) to (n1, n2) in their precision;
-        can be jitted and differentiated in both. In float32, pairs of nearly equal images are
-        computed in float64 where JAX has it on (`jax_enable_x64`).
+        it can be jitted and differentiated in both. Pairs of nearly equal float32 images are
+        computed in float64, except on TPUs and by 'neural_tangents'.
 
     Raises:
-        UserError: a name that is not on offer; on call, images too small for the pools.
+        TypeError: `KernelOptions` together with options.
+        UserError: an unknown name or a missing package; on call, images of different shapes or too
+            small for the pools.
     """
     if not isinstance(spec, KernelOptions):
         return make_kernel(KernelOptions(spec, **options))
@@ -79,9 +81,9 @@ def make_kernel(spec: arch.Spec | KernelOptions, **options: Any) -> Kernel:
 
 @jax.custom_vjp
 def symmetric(k: jax.Array) -> jax.Array:
-    """k (n, n), the kernel of x with itself, made with the gradient of its first argument alone.
+    """`k` (n, n), a kernel of x with itself that has its first argument's gradient only.
 
-    The kernel is symmetric, so both arguments' gradients are the first's under g + g^T.
+    The kernel is symmetric, so the first argument's gradient at g + g^T is that of both arguments.
     """
     return k
 

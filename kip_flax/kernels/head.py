@@ -1,6 +1,6 @@
-"""The head of a network: dense layers and ReLUs on vectors, one K and one T a pair of images.
+"""The head of a network: dense layers and ReLUs on vectors, one K and one T per image pair.
 
-A fully connected network is all head.
+A fully connected network consists of a head only.
 """
 
 import jax
@@ -12,11 +12,14 @@ from kip_flax.kernels.relu import deviation
 from kip_flax.runtime.precision import product
 
 KAndT = tuple[jax.Array, jax.Array]  # Covariance and tangent kernel.
-PerRelu = tuple[jax.Array, ...]  # One array for each ReLU, in their order.
+PerRelu = tuple[jax.Array, ...]  # One array per ReLU, in order.
 
 
 def head(ops: tuple[Op, ...], k: jax.Array, t: jax.Array, s1: PerRelu, s2: PerRelu) -> KAndT:
-    """Dense layers and ReLUs on vectors: K and T of any shape to which s1 * s2 broadcasts."""
+    """K and T after the head's dense layers and ReLUs.
+
+    `s1` and `s2` are the standard deviations before each ReLU; s1 * s2 broadcasts to K's shape.
+    """
     deviations = iter(zip(s1, s2, strict=True))
     for op in ops:
         if isinstance(op, LinearOp):
@@ -28,7 +31,7 @@ def head(ops: tuple[Op, ...], k: jax.Array, t: jax.Array, s1: PerRelu, s2: PerRe
 
 
 def head_variances(ops: tuple[Op, ...], v: jax.Array) -> PerRelu:
-    """Variances before each ReLU of the head, from those that enter it."""
+    """Variances before each ReLU of the head, given the variances `v` that enter it."""
     found = []
     for op in ops:
         if isinstance(op, LinearOp):
@@ -40,7 +43,7 @@ def head_variances(ops: tuple[Op, ...], v: jax.Array) -> PerRelu:
 
 
 def dense_layer(op: LinearOp, k: jax.Array, t: jax.Array) -> KAndT:
-    """A dense layer on covariance and tangent kernel."""
+    """Covariance and tangent kernel after a dense layer."""
     b = op.weight * k + op.bias
     return b, op.alpha * b + op.beta + op.weight * t
 

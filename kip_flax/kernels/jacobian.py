@@ -1,7 +1,7 @@
-"""Kernel entries with the gradient of each in its support image: what Gauss-Newton steps need.
+"""The kernel and the gradient of each entry in its support image, for Gauss-Newton steps.
 
-An entry K(x_t, x_s) reads one support image, so the gradients of all entries of a target cost one
-backward pass; and they cost no more kept apart than summed up.
+An entry K(x_t, x_s) depends on one support image only. One backward pass therefore gives the
+gradients of all entries of a target, at the same cost whether they are kept apart or added up.
 """
 
 from collections.abc import Callable
@@ -16,17 +16,21 @@ from kip_flax.kernels.plan import make_plan
 
 Jacobian = Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
 
-_TARGETS = 16  # Targets at once on an accelerator.
-_MOST = 2**28  # Bytes of gradients of a compiled call, which are twice in memory as it ends.
+_TARGETS = 16  # Targets differentiated at once, except by the compiled kernel.
+_MOST = 2**28  # Most bytes of gradients per compiled call; as it ends they are in memory twice.
 
 
 def make_jacobian(options: KernelOptions) -> Jacobian:
     """The kernel of `kernels.make_kernel(options)` with its gradients.
 
     Returns:
-        `jacobian(x_t, x_s)`: images (T, H, W, C) and (S, H, W, C) to the kernel (T, S) and, in the
-        order of the support, `dk` (S, T, H, W, C): `dk[s, t]` is the gradient of entry (t, s) in
-        x_s[s]. Can be jitted; float32 images take 4 S T H W C bytes.
+        `jacobian(x_t, x_s)`: images (T, H, W, C) and (S, H, W, C) to the kernel (T, S) and `dk`
+        (S, T, H, W, C), where `dk[s, t]` is the gradient of entry (t, s) in x_s[s]. It can be
+        jitted. In float32, `dk` takes 4 S T H W C bytes.
+
+    Raises:
+        UserError: the package of the implementation is missing; on call, images too small for the
+            pools.
     """
     compiled = resolve(options.implementation) == "cpu"
     kernel = make_kernel(options)
@@ -41,14 +45,17 @@ def make_jacobian(options: KernelOptions) -> Jacobian:
 
             of_pairs = make_compiled_jacobian(plan, shape[-1], options.get == "ntk")
             return _piece_by_piece(of_pairs, x_t, x_s)
-        one_by_one = compiled and plan.convolutional  # It takes no batches of calls.
+        one_by_one = compiled and plan.convolutional  # The compiled kernel has no batching rule.
         return _target_by_target(kernel, x_t, x_s, None if one_by_one else _TARGETS)
 
     return jacobian
 
 
 def warm_up(options: KernelOptions, say: Callable[[str], None]) -> None:
-    """Compiles the code of `make_jacobian` ahead of its first call, for the same options."""
+    """Compiles the code of `make_jacobian` ahead of its first call, for the same options.
+
+    `say` gets a line if that takes long.
+    """
     convolutional = any(isinstance(layer, arch.Conv) for layer in options.spec)
     if convolutional and resolve(options.implementation) == "cpu":
         from kip_flax.kernels.cpu.warm_up import warm_up_jacobian
@@ -59,7 +66,7 @@ def warm_up(options: KernelOptions, say: Callable[[str], None]) -> None:
 def _piece_by_piece(
     jacobian: Jacobian, x_t: jax.Array, x_s: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """`jacobian(x_t, x_s)` by as many support images at once as `_MOST` allows."""
+    """`jacobian(x_t, x_s)`, computed for as many support images at once as `_MOST` allows."""
     size, most = len(x_s), _MOST // max(1, x_t.size * x_s.dtype.itemsize)
     count = max(n for n in range(1, size + 1) if size % n == 0 and n <= max(1, most))
     if count == size:

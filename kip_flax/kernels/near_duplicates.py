@@ -1,12 +1,12 @@
-"""Pairs of images that are nearly the same, again in float64.
+"""Recomputes pairs of nearly equal images in float64.
 
-There 1 - c is a small difference of float32 numbers and the gradient loses its digits (1 % at
-|x1 - x2|^2 about 1e-6 |x|^2). Such pairs are few: the diagonal of K_ss, and targets from which a
-support image was drawn. They are found by distance, gathered a chunk at a time and computed by the
-same code in float64, whether `jax_enable_x64` is on or not. Pairs that differ clearly in a few
-pixels (a cutout) are not near, and float32 is enough for them.
+For such pairs 1 - c is a small difference of float32 numbers, and the gradient loses digits (1 % at
+|x1 - x2|^2 about 1e-6 |x|^2). They are few: the diagonal of K_ss, and targets from which a support
+image was drawn. They are found by distance, gathered a chunk at a time and computed by the same
+code in float64, whether or not `jax_enable_x64` is on. Pairs that differ clearly in a few pixels
+(a cutout) do not count as near, and float32 is enough for them.
 
-A TPU has no float64: there such pairs stay in float32.
+A TPU has no float64, so such pairs stay in float32 there.
 """
 
 from collections.abc import Callable
@@ -27,7 +27,7 @@ _CHUNK = 16
 
 
 def near(x1: jax.Array, x2: jax.Array) -> jax.Array:
-    """(n1, n2) bool: which images of x1 (n1, ...) and x2 (n2, ...) are nearly the same."""
+    """Which images of x1 (n1, ...) and x2 (n2, ...) are nearly equal, (n1, n2) bool."""
     a, b = (lax.stop_gradient(x).reshape(len(x), -1) for x in (x1, x2))
     scale = jnp.sum(a * a, axis=1)[:, None] + jnp.sum(b * b, axis=1)[None]
     return scale - 2 * product(a, b.T) <= _NEAR * scale
@@ -37,8 +37,8 @@ def corrected(paired: Paired, kernel: jax.Array, x1: jax.Array, x2: jax.Array) -
     """`kernel` (n1, n2) with the near-duplicates replaced by their float64 values.
 
     Args:
-        paired: image by image kernel of (m, H, W, C) and (m, H, W, C): (m,); it need only be
-            differentiable in its first argument, and symmetric.
+        paired: kernel (m,) of m pairs of images, (m, H, W, C) and (m, H, W, C). It has to be
+            symmetric, but needs a gradient in its first argument only.
     """
     mask = near(x1, x2) & has_float64()
     return jnp.where(mask, _near_values(paired, mask, x1, x2).astype(kernel.dtype), kernel)
@@ -46,7 +46,7 @@ def corrected(paired: Paired, kernel: jax.Array, x1: jax.Array, x2: jax.Array) -
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _near_values(paired: Paired, mask: jax.Array, x1: jax.Array, x2: jax.Array) -> jax.Array:
-    """(n1, n2): the kernel where `mask` is set, 0 elsewhere."""
+    """The kernel (n1, n2) where `mask` is set, 0 elsewhere."""
     dtype = jax.dtypes.canonicalize_dtype(jnp.float64)
 
     def chunk(found: jax.Array, at: jax.Array, a: jax.Array, b: jax.Array) -> jax.Array:
@@ -65,7 +65,7 @@ def _near_values(paired: Paired, mask: jax.Array, x1: jax.Array, x2: jax.Array) 
 def _over_chunks(
     chunk: Callable[..., Any], start: Any, mask: jax.Array, x1: jax.Array, x2: jax.Array
 ) -> Any:
-    """Folds `chunk(state, flat indices, float64 images, float64 images)` over the set pairs."""
+    """Folds `chunk(state, flat indices, float64 images, float64 images)` over pairs in `mask`."""
     size = min(_CHUNK, mask.size)
 
     def body(carry: tuple[jax.Array, Any]) -> tuple[jax.Array, Any]:
@@ -81,7 +81,7 @@ def _over_chunks(
 
 def _near_fwd(paired: Paired, mask: Any, x1: Any, x2: Any) -> tuple:
     values = (mask.value, x1.value, x2.value)
-    # Which images want a gradient travels as structure: () for yes, None for no.
+    # The tree structure encodes which images need a gradient: () for yes, None for no.
     asked = tuple(() if x.perturbed else None for x in (x1, x2))
     return _near_values(paired, *values), (values, asked)
 
@@ -102,7 +102,7 @@ def _near_bwd(paired: Paired, residuals: tuple, g: Any) -> tuple:
 def _gradient(
     paired: Paired, mask: jax.Array, x1: jax.Array, x2: jax.Array, g: jax.Array
 ) -> jax.Array:
-    """Gradient of sum(g * kernel) over the set pairs with respect to x1."""
+    """Gradient of sum(g * kernel) over the pairs in `mask` with respect to x1."""
 
     def exact(mask: jax.Array, x1: jax.Array, x2: jax.Array, g: jax.Array) -> jax.Array:
         weights = g.ravel().astype(jnp.float64)
@@ -110,7 +110,7 @@ def _gradient(
         def chunk(total: jax.Array, at: jax.Array, a: jax.Array, b: jax.Array) -> jax.Array:
             here = weights.at[at].get(mode="fill", fill_value=0)
             (grad,) = jax.vjp(lambda a: paired(a, b), a)[1](here)
-            # The indices that fill an incomplete last chunk fall on a row past the end.
+            # Indices that fill up the last chunk point to a row past the end, and are dropped.
             return total.at[at // mask.shape[1]].add(grad, mode="drop")
 
         zeros = jnp.zeros(x1.shape, jnp.float64)

@@ -1,4 +1,4 @@
-"""Which kernel: its network, its parameterisation, its implementation."""
+"""The options of a kernel: its network, parameterisation and implementation."""
 
 import importlib.util
 from collections.abc import Callable, Mapping
@@ -17,7 +17,7 @@ IMPLEMENTATIONS = ("auto", "cpu", "xla", "neural_tangents")
 GETS = ("ntk", "nngp")
 PARAMETERIZATIONS = ("ntk", "standard")
 
-_PACKAGES = {"cpu": "numba", "neural_tangents": "neural_tangents"}  # That an implementation needs.
+_PACKAGES = {"cpu": "numba", "neural_tangents": "neural_tangents"}  # Needed by an implementation.
 
 
 def _check(fields: Mapping[str, Any]) -> None:
@@ -48,19 +48,19 @@ SECTION = Section(
 
 @dataclass(frozen=True)
 class KernelOptions:
-    """All that the kernel of an infinitely wide network depends on.
+    """Everything that the kernel of an infinitely wide network depends on.
 
     Attributes:
         spec: description of the network, from `architectures`.
         w_std, b_std: standard deviations of weights (times sqrt(fan-in)) and biases.
         parameterization: 'ntk', or 'standard', where the tangent kernel grows with `width`
             (Sohl-Dickstein et al. 2020, arXiv 2001.07301).
-        width: channels of the hidden layers; matters to 'standard' only.
+        width: channels of the hidden layers; used by 'standard' only.
         get: 'ntk' (tangent kernel: a trained network) or 'nngp' (covariance at initialisation).
         implementation: one of `IMPLEMENTATIONS`.
 
     Raises:
-        UserError: a name that is not on offer, or a standard deviation out of range.
+        UserError: an unknown name, or a standard deviation out of range.
     """
 
     spec: arch.Spec
@@ -82,12 +82,12 @@ class KernelOptions:
 
 
 def resolve(implementation: str) -> str:
-    """What `implementation` stands for here: 'auto' is the fastest that can run.
+    """The implementation to use; for 'auto', the fastest that can run.
 
-    That is 'cpu' where JAX computes on CPUs and numba can be imported, and 'xla' everywhere else.
+    That is 'cpu' where JAX computes on CPUs and numba is installed, and 'xla' everywhere else.
 
     Raises:
-        UserError: a name that is not on offer, or whose package is not installed.
+        UserError: an unknown name, or an implementation whose package is not installed.
     """
     _check_choice("implementation", implementation, IMPLEMENTATIONS)
     if implementation == "auto":

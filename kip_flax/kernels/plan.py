@@ -1,10 +1,10 @@
 """The plan of a kernel: the pixel pairs that it needs, level by level, and their operations.
 
-A pixel pair is its offset (oh, ow) = (h' - h, w' - w) and its pixel (h, w). Convolution and ReLU
-keep the offset; `size` x `size` pooling reads, for offset d, the offsets size*d - (size-1) ...
-size*d + (size-1); a convolution with stride s is one without of which every s-th pixel is kept, and
-reads offset s*d; flattening reads offset 0 only, global pooling reads all. Walking the description
-backwards gives the offsets that each stage needs. Nothing is approximated.
+A pixel pair is given by its offset (oh, ow) = (h' - h, w' - w) and its pixel (h, w). Convolutions
+and ReLUs keep the offset. For offset d, `size` x `size` pooling reads the offsets
+size*d - (size-1) ... size*d + (size-1). A convolution of stride s is one of stride 1 that keeps
+every s-th pixel: it reads offset s*d. Flattening reads offset 0 only; global pooling reads all.
+Walking the description backwards gives the offsets that each level needs. Nothing is approximated.
 """
 
 from dataclasses import dataclass, replace
@@ -17,7 +17,7 @@ from kip_flax.kernels.options import KernelOptions
 
 @dataclass(frozen=True)
 class LinearOp:
-    """A convolution (or, at size 1 in the head, a dense layer) as it acts on covariances.
+    """The action of a convolution, or of a dense layer (size 1, in the head), on covariances.
 
     `B = weight * mean over the window(K) + bias`;
     `T' = alpha * B + beta + weight * mean over the window(T)` with T the tangent kernel. In the
@@ -37,14 +37,15 @@ Op = LinearOp | arch.Relu
 
 @dataclass(frozen=True)
 class KernelLevel:
-    """Layers between two pools or strides: all at one resolution, all with the same offsets.
+    """The layers between two pools or strides, which share one resolution and one set of offsets.
 
     Attributes:
         height, width: pixels.
-        ops: what happens to a plane.
+        ops: the layers, in order.
         pool: window of the average pooling that ends the level, 1 for a stride; 0 for the last
             level.
-        step: from one window to the next; start: the first window's first row and column.
+        step: pixels from one window to the next.
+        start: first row and column of the first window.
         band: largest |row offset| and |column offset| needed.
         needed: the row offsets and the column offsets needed, within the band.
     """
@@ -60,7 +61,7 @@ class KernelLevel:
 
     @property
     def margin(self) -> int:
-        """Rows and columns of zeros around an image that the convolutions of the level eat."""
+        """Rows and columns of zeros around an image that the level's convolutions use up."""
         return sum(op.size // 2 for op in self.ops if isinstance(op, LinearOp))
 
     def offsets(self) -> np.ndarray:
@@ -69,14 +70,14 @@ class KernelLevel:
         return np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 2)
 
     def places_in_band(self) -> np.ndarray | None:
-        """Where `offsets` are among all of the band, rows outermost; None if they are all."""
+        """Indices of `offsets` in the whole band, rows outermost; None if they are all of it."""
         if all(len(n) == 2 * b + 1 for n, b in zip(self.needed, self.band, strict=True)):
             return None
         rows, columns = (self.offsets() + np.array(self.band)).T
         return rows * (2 * self.band[1] + 1) + columns
 
     def stages(self) -> list[tuple[LinearOp, bool]]:
-        """Convolutions, and whether a ReLU follows; a ReLU alone gets one that changes nothing."""
+        """Each convolution and whether a ReLU follows; a lone ReLU gets an identity convolution."""
         found: list[tuple[LinearOp, bool]] = []
         for op in self.ops:
             if isinstance(op, LinearOp):
@@ -90,7 +91,7 @@ class KernelLevel:
 
 @dataclass(frozen=True)
 class KernelPlan:
-    """A description made ready: levels of planes, their end, and the head on vectors."""
+    """A network's levels of planes, whether a global pool ends them, and the head on vectors."""
 
     levels: tuple[KernelLevel, ...]
     global_pool: bool
@@ -136,10 +137,10 @@ def make_plan(options: KernelOptions, image_shape: tuple[int, int, int]) -> Kern
 
 
 def variance_plan(plan: KernelPlan) -> KernelPlan:
-    """The thinner plan of an image with itself, up to the last ReLU that needs its variances.
+    """The plan of an image with itself, up to the last ReLU that needs its variances.
 
-    Where the head has no ReLU nothing past the last one of the planes is needed, and of that one's
-    level offset 0 is enough.
+    If the head has a ReLU, this is `plan`. Otherwise nothing after the planes' last ReLU is needed,
+    and offset 0 is enough in the level of that ReLU.
     """
     if any(isinstance(op, arch.Relu) for op in plan.head):
         return plan
@@ -181,7 +182,7 @@ def _levels(
 
 
 def _first(layer: arch.Conv, size: int, after: int) -> int:
-    """The pixel in the middle of a strided convolution's first window, with 'SAME' padding."""
+    """The centre pixel of a strided convolution's first window, with 'SAME' padding."""
     padding = max(0, (after - 1) * layer.stride + layer.size - size)
     return layer.size // 2 - padding // 2
 
@@ -204,7 +205,7 @@ def _with_bands(levels: tuple[KernelLevel, ...], global_pool: bool) -> tuple[Ker
 
 
 def _read(level: KernelLevel, size: int, coarse: tuple[int, ...]) -> tuple[int, ...]:
-    """The offsets that the end of a level reads, on an axis of `size` pixels."""
+    """The offsets that the pool or stride at a level's end reads, on an axis of `size` pixels."""
     window = range(level.pool)
     read = {level.step * d + b - a for d in coarse for a in window for b in window}
     return tuple(sorted(offset for offset in read if abs(offset) < size))

@@ -1,8 +1,8 @@
-"""The reference kernel: the description through neural_tangents. The only file that imports it.
+"""The reference kernel, computed by neural_tangents; no other module imports that package.
 
 neural-tangents 0.6.5 was written for an older JAX. Importing it needs names that JAX has since
-moved (`jax.core.Jaxpr`, `jax.util.safe_map`, ...): `_import_neural_tangents` puts them back for the
-length of the import, and takes them away again. Nothing is written to site-packages.
+moved (`jax.core.Jaxpr`, `jax.util.safe_map`, ...): `_names_of_older_jax` restores them during the
+import and removes them afterwards. Nothing is written to site-packages.
 """
 
 import contextlib
@@ -24,7 +24,7 @@ _MOVED_FROM_CORE = ("Jaxpr", "JaxprEqn", "Literal", "Var", "Primitive")
 
 
 def make_reference_kernel(options: KernelOptions) -> Kernel:
-    """`kernel(x1, x2)` of neural_tangents: every pixel pair, no tiles, in x1's dtype."""
+    """`kernel(x1, x2)` -> (n1, n2) of neural_tangents: all pairs at once, in x1's dtype."""
     nt = neural_tangents()
     affine = {
         "W_std": options.w_std,
@@ -69,7 +69,7 @@ def _layer(nt: Any, layer: arch.Layer, width: int, affine: dict[str, Any]) -> An
 
 @contextlib.contextmanager
 def _names_of_older_jax() -> Iterator[None]:
-    """Restores names of JAX that neural_tangents imports, and stubs its TensorFlow part."""
+    """Restores the JAX names that neural_tangents imports, and stubs its TensorFlow part."""
     util = types.ModuleType("jax.util")
     util.safe_map, util.safe_zip = _safe_map, _safe_zip  # type: ignore[attr-defined]
     experimental = types.ModuleType("neural_tangents.experimental")

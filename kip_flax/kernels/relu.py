@@ -1,4 +1,4 @@
-"""ReLU on covariances: the arc-cosine kernel, its derivative, and both their derivatives.
+"""The ReLU on covariances: arc-cosine kernel, derivative kernel, and the derivatives of both.
 
 Cho and Saul, NeurIPS 2009. With c the correlation of two pre-activations and q the product of
 their standard deviations,
@@ -6,8 +6,8 @@ their standard deviations,
     D(c)   = (pi - arccos c) / (2 pi)                  derivative kernel, T' = U D
     K'(c)  = q (c D + sqrt(1 - c^2) / (2 pi))           covariance after the ReLU
 
-Near c = 1 the derivative of D grows without bound while the kernel has a kink: two equal patches
-give the subgradient 0, which is the derivative along x1 = x2.
+The derivative of D is unbounded near c = 1. For two equal patches, where the kernel has a kink, the
+subgradient 0 is used: it is the derivative along x1 = x2.
 """
 
 import math
@@ -22,7 +22,7 @@ _ARCCOS = (
     *(-0.0012624911, 0.0066700901, -0.0170881256, 0.0308918810),
     *(-0.0501743046, 0.0889789874, -0.2145988016, 1.5707963050),
 )
-# Below this 1 - |c| is rounding: the two patches count as equal.
+# A smaller 1 - |c| is rounding error: the two patches count as equal (or opposite).
 _EQUAL = {np.dtype(np.float32): 5e-7, np.dtype(np.float64): 1e-14}
 
 
@@ -53,15 +53,15 @@ def derivative_slope(c: jax.Array, q: jax.Array) -> jax.Array:
 def correlation(b: jax.Array, q: jax.Array) -> jax.Array:
     """c = b / q in [-1, 1], 1 for equal patches, 0 where q, the product of deviations, is 0.
 
-    D falls like sqrt(1 - c) from c = 1: the rounding of c alone would cost it 1e-4 on every pixel
-    of a background that two images share.
+    D falls like sqrt(1 - c) from c = 1. If c were not snapped to 1, its rounding alone would cost D
+    1e-4 on every pixel of a background that two images share.
     """
     c = jnp.clip(jnp.where(q > 0, b / jnp.where(q > 0, q, 1), 0), -1, 1)
     return jnp.where(1 - jnp.abs(c) < _EQUAL[np.dtype(c.dtype)], jnp.sign(c), c)
 
 
 def deviation(v: jax.Array) -> jax.Array:
-    """Square root with the gradient 0 at 0 (a variance is 0 only where bias and patch are)."""
+    """sqrt(v), with the gradient 0 at v = 0 (where both the bias and the patch are 0)."""
     return jnp.where(v > 0, jnp.sqrt(jnp.where(v > 0, v, 1)), 0)
 
 

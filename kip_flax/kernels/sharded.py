@@ -1,7 +1,7 @@
-"""A kernel over a mesh of devices: each computes its own rows and columns.
+"""A kernel over a mesh of devices, each of which computes its own rows and columns.
 
-Between devices travel only support-sized arrays and the S x S kernel: the transpose of a replicated
-input is one sum of its gradient.
+Devices exchange only support-sized arrays and the S x S kernel: the transpose of a replicated input
+is one sum of its gradients.
 """
 
 import math
@@ -19,7 +19,8 @@ from kip_flax.runtime.batching import pad_rows
 def shard_kernel(kernel: Kernel, mesh: Mesh) -> Kernel:
     """`kernel` computed over the mesh: rows (x1) over 'data', columns (x2) over 'support'.
 
-    Rows and columns that do not divide are padded and cut off again. Differentiable in both.
+    Rows and columns are padded to multiples of the mesh, and the padding is cut off again. The
+    result is differentiable in x1 and x2.
     """
     rows, columns = mesh.shape["data"], mesh.shape["support"]
     if math.prod(mesh.shape.values()) == 1:
@@ -33,8 +34,8 @@ def shard_kernel(kernel: Kernel, mesh: Mesh) -> Kernel:
     )
 
     def everywhere(x: jax.Array) -> jax.Array:
-        # The same holds for its cotangent: left to choose, the compiler spreads what is small (the
-        # solve, the optimiser) over the devices, and pays for it with a dozen exchanges.
+        # Replicates x and its cotangent. The compiler would otherwise spread small arrays (of the
+        # solve and the optimiser) over the devices, at the cost of a dozen exchanges.
         return jax.lax.with_sharding_constraint(x, NamedSharding(mesh, P()))
 
     def sharded(x1: jax.Array, x2: jax.Array) -> jax.Array:
@@ -49,8 +50,10 @@ def shard_kernel(kernel: Kernel, mesh: Mesh) -> Kernel:
 
 
 def shard_jacobian(jacobian: Jacobian, mesh: Mesh) -> Jacobian:
-    """`jacobian(x_t, x_s) -> k (T, S), dk (S, T, ...)` over the mesh: its rows (T) over 'data',
-    support images over 'support'. What does not divide is padded and cut off again."""
+    """`jacobian(x_t, x_s) -> k (T, S), dk (S, T, ...)` computed over the mesh.
+
+    Targets are split over 'data' and support images over 'support', padded as in `shard_kernel`.
+    """
     rows, columns = mesh.shape["data"], mesh.shape["support"]
     if rows * columns == 1:
         return jacobian

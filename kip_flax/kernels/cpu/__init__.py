@@ -1,1 +1,1 @@
-"""The exact convolutional kernel compiled by numba for CPUs; `kernel.py` is the way in."""
+"""The exact convolutional kernel compiled by numba for CPUs; `kernel.py` is the entry point."""

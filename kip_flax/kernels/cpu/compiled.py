@@ -1,4 +1,4 @@
-"""How the numba functions of this package are compiled, and where compiled code is kept."""
+"""Decorators that compile the numba functions of this package, and the folder of their code."""
 
 import functools
 import hashlib
@@ -12,24 +12,24 @@ from kip_flax.runtime import hardware
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-_numba: Any = numba  # Its types know neither the option nor what a decorator returns.
+_numba: Any = numba  # Its types lack `_nrt` and what the decorators return.
 
-# None of these makes arrays, so none counts references to them (`_nrt`): counting would cost each
+# These functions make no arrays, so they do not count references (`_nrt`): that would cost each
 # call as much as a row of numbers.
 inlined: Callable[[F], F] = _numba.njit(_nrt=False, forceinline=True)
-# A loop of its own: in the middle of a larger function its constants do not stay in registers.
+# For loops: inside a larger function their constants would not stay in registers.
 loop: Callable[[F], F] = _numba.njit(_nrt=False, forceinline=False)
-# May make arrays; called once a tile.
+# For functions that may make arrays; they are called once per tile.
 rare: Callable[[F], F] = _numba.njit
 
 
 def entry(function: F) -> F:
-    """Compiles functions that Python calls: without the GIL, and cached on disk."""
+    """Compiles a function that Python calls: it runs without the GIL and is cached on disk."""
     return _entry(function, fastmath=False)
 
 
 def entry_in_any_order(function: F) -> F:
-    """The same; sums may be taken in any order, as vectors need it."""
+    """Like `entry`, but sums may be reordered, which vectorisation needs."""
     return _entry(function, fastmath=True)
 
 
@@ -46,7 +46,7 @@ def _entry(function: F, fastmath: bool) -> F:
 def code_folder() -> str:
     """Folder of the compiled code of this version of the sources.
 
-    numba checks the file of the entry function alone; this name changes with every source.
+    numba only checks the file of the entry function; this name depends on every source file.
     """
     digest = hashlib.sha256()
     for path in sorted(pathlib.Path(__file__).parent.glob("*.py")):
@@ -55,9 +55,9 @@ def code_folder() -> str:
 
 
 def is_cold(*functions: str) -> bool:
-    """Whether one of these entry functions is not kept there yet.
+    """Whether `code_folder` still lacks the code of any of these entry functions.
 
-    numba makes the folder itself at import.
+    numba creates the folder itself at import.
     """
     folder = pathlib.Path(code_folder())
     return not all(any(folder.rglob(f"*.{function}-*.nbi")) for function in functions)

@@ -1,7 +1,7 @@
 """The ReLU's functions of a correlation c, on whole vectors: sqrt(1 - c^2), its inverse, D(c).
 
-`kernels.relu` has the formulas. c = 1 up to rounding counts as equal patches: both square roots
-are 0 there.
+`kernels.relu` has the formulas. If |c| is 1 up to rounding, the patches count as equal (or
+opposite), and sqrt(1 - c^2) and its inverse are both 0.
 """
 
 import math
@@ -29,12 +29,12 @@ _ARCCOS32 = (
     *(1.5707960269471102, -0.9999334853949471, 0.7838225369374446, -0.6521041288265712),
     *(0.5199130903028161, -0.3411943632306951, 0.14947476049332517, -0.030778620775788846),
 )
-# Below this 1 - c^2 is rounding: the two patches count as equal.
+# A smaller 1 - c^2 is rounding error: the two patches count as equal (or opposite).
 _EQUAL = {types.float32: 1e-6, types.float64: 2e-14}
 
 
 def _arccos64(degree: int = 14) -> tuple[float, ...]:
-    """Coefficients in 2 a - 1, lowest first."""
+    """The float64 coefficients, in powers of 2 a - 1, lowest first."""
 
     def ratio(a: np.ndarray) -> np.ndarray:
         return 2 * np.arcsin(np.sqrt((1 - a) / 2)) / np.sqrt((1 - a) * (1 + a))
@@ -83,7 +83,7 @@ def _by_halves(builder: ir.IRBuilder, name: str, s: ir.Value) -> ir.Value:
 
 
 def _cpu_features() -> frozenset[str]:
-    """What numba compiles for: this CPU, unless NUMBA_CPU_FEATURES says otherwise."""
+    """The features numba compiles for: this CPU's, unless NUMBA_CPU_FEATURES gives others."""
     from llvmlite import binding
     from numba.core import config as config_module
 
@@ -122,7 +122,7 @@ def _derivative_kernel(
 ) -> ir.Value:
     """`factor` times D(c), from c and sqrt(1 - c^2); `signed` where c can be negative.
 
-    The factor does not change in a loop: the compiler multiplies the constants before it.
+    The factor does not change in a loop, so the compiler multiplies the constants by it beforehand.
     """
 
     def scaled(value: float) -> ir.Value:
@@ -144,7 +144,7 @@ def _derivative_kernel(
 def _polynomial(
     builder: ir.IRBuilder, vector: Vector, coefficients: list[ir.Value], x: ir.Value
 ) -> ir.Value:
-    """Coefficients lowest first; two chains, even and odd, that run side by side."""
+    """A polynomial, coefficients lowest first, in two parallel chains (even and odd powers)."""
     if len(coefficients) > 5:
         square = builder.fmul(x, x)
         even = _polynomial(builder, vector, coefficients[::2], square)
@@ -168,7 +168,7 @@ def _with_sign_of(
 
 
 sine_of = pointwise(1, _sine)
-# Both of one estimate, where both are wanted.
+# Where both are used, they share one estimate.
 estimated_sine = pointwise(1, lambda b, v, c: _refined(b, v, c)[0])
 reciprocal_sine = pointwise(1, lambda b, v, c: _refined(b, v, c)[1])
 # The last argument is a factor of the result that does not change in a loop.

@@ -1,7 +1,7 @@
-"""One plane backward: the rows of `planes` once more, and their transpose some rows behind.
+"""The backward pass of one plane: the forward pass again, and its transpose some rows behind.
 
-In one pass a row goes forward through the stages of its level, which keep what the derivatives
-need, and as soon as the rows that read it have their cotangents, backward.
+In one pass, a row goes forward through the stages of its level, which keep what the derivatives
+need. It goes back as soon as the rows that read it have their cotangents.
 """
 
 from typing import Any
@@ -61,7 +61,7 @@ def backward_plane(
 
 @inlined
 def advance(program: Any, plane: Plane, time: int, sides: Sides, work: Work, tangent: bool) -> int:
-    """One more row through every stage but the last; returns which row is the last one's."""
+    """Takes one more row through all stages but the last; returns the row of the last one."""
     level, rings = program.levels[plane.level], work.rings
     together = enters_together(program, plane.level, tangent)
     if time < plane.height and (time == 0 or not together):

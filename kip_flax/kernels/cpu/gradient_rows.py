@@ -1,11 +1,11 @@
 """The backward pass of one row of a plane: recompute it and its operands, then transpose.
 
-The names are those of `rows`; `g` is a cotangent. Four numbers a pixel pair are kept from the
-recomputation: the correlation c, D(c) with the factor of the result, sqrt(1 - c^2), and the slope
-U r / sqrt(1 - c^2) (0 for equal patches). At the first ReLU that is c / sqrt(1 - c^2), and c itself
-is not kept.
+The names are those of `rows`; `g` is a cotangent. The recomputation keeps four numbers per pixel
+pair: the correlation c, D(c) with the factor of the result, sqrt(1 - c^2), and the slope
+U r / sqrt(1 - c^2) (0 for equal patches). At the first ReLU the slope is c / sqrt(1 - c^2), and c
+itself is not kept.
 
-The cotangents of the deviations s1 come out without the factor that s1 has.
+The cotangents of the deviations s1 do not contain the factor of s1.
 """
 
 import math
@@ -28,7 +28,7 @@ _HALF_OVER_PI = 0.5 / math.pi
 
 @loop
 def add_image_gradient(around: Any, image2: Any, channels: int, out: Any, count: int) -> None:
-    """The transpose of `windows.mean_product` in the fixed image, of the sums of windows."""
+    """Adds the transpose of `windows.mean_product` in the fixed image, at the window sums."""
     stay_apart()
     ga, gb = column(around, -1), column(around, 0)
     for i in range(count):
@@ -46,7 +46,7 @@ def add_image_gradient(around: Any, image2: Any, channels: int, out: Any, count:
 
 @loop
 def summed(around: Any, out: Any, count: int) -> None:
-    """The sums of windows: the transpose of a convolution's reads."""
+    """Writes the sums over windows: the transpose of a convolution's reads."""
     stay_apart()
     a, b = column(around, -1), column(around, 0)
     for i in range(0, count, 2):
@@ -71,9 +71,9 @@ def rectified_back(
     count: int,
     tangent: bool,
 ) -> None:
-    """Cotangents of what `windows` sum of K and T, from those of the windows after the ReLU.
+    """Writes the cotangents of the window sums before a ReLU, given those of the sums after it.
 
-    Those of the deviations are added to `gs`.
+    `gb` and `gu` take those of K's and T's sums; those of the deviations are added to `gs`.
     """
     stay_apart()
     alpha, share = splat(gb, coefficients.alpha), splat(gb, coefficients.factor * _HALF_OVER_PI)
@@ -112,7 +112,7 @@ def first_back(
     gs: Any,
     count: int,
 ) -> None:
-    """`rectified_back` for `rows.rectified_first`: nothing reads the cotangent of U, which is B."""
+    """`rectified_back` for `rows.rectified_first`: U's cotangent is part of B's."""
     stay_apart()
     share = splat(gb, coefficients.factor * _HALF_OVER_PI)
     ka, kb = column(around_gk, -1), column(around_gk, 0)

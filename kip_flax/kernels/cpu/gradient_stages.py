@@ -1,8 +1,9 @@
-"""One row of a plane backward through one stage: where it turns, retreats and leaves.
+"""The backward pass of one row of a plane through one stage.
 
-The cotangent that arrives at a level's end is that of its pooled planes, or one number a pair; the
-last stage turns at once. Box sums are their own transpose, so a stage's cotangents sit in a ring as
-high as its window.
+Cotangents `arrive` at a level's end from the pooled planes, or as one number per pair. The last
+stage goes forward and back at once (`turn`), the others go back later (`retreat`), and the level's
+input gets the result (`leave`). Box sums are their own transpose, so a stage's cotangents are kept
+in a ring as high as its window.
 """
 
 from typing import Any, NamedTuple
@@ -20,10 +21,10 @@ from kip_flax.kernels.cpu.vectors import load, row_at
 
 
 class Gradients(NamedTuple):
-    """What is added up over the planes: cotangents of the fixed side, a vector of lanes each.
+    """Cotangents of the fixed side, added up over the planes: a vector of lanes each.
 
-    `image` (pixels * channels, LANES) is that of the image, `s` (pixels, LANES) that of the
-    deviations; both without the factors that these come with.
+    `image` is (pixels * channels, LANES). `s` (maps, LANES) belongs to the deviations. Both are
+    without the program's factors of the image and the deviations.
     """
 
     image: np.ndarray
@@ -31,12 +32,12 @@ class Gradients(NamedTuple):
 
 
 class Work(NamedTuple):
-    """All that one tile needs going backward.
+    """The work space of the backward pass of one tile.
 
-    `planes` are K and T of what enters the levels but the first; each plane's cotangents take its
-    place. `g_ends` (2, LANES) are the cotangents of K and T at the end. `rings`, `g_rings` are the
-    rows in flight, forward and backward, row 1 of the latter being for what arrives. `kept` has
-    four rows for every row of a stage that is in flight.
+    `planes` are K and T of the inputs of the levels after the first; each plane is overwritten by
+    its cotangents. `g_ends` (2, LANES) are the cotangents of K and T at the end. `rings` and
+    `g_rings` have the rows in flight, forward and backward; row 1 of `g_rings` takes the cotangents
+    that arrive. `kept` has four rows for every row of a stage that is in flight.
     """
 
     planes: tuple[np.ndarray, np.ndarray]
@@ -48,7 +49,7 @@ class Work(NamedTuple):
 
 @inlined
 def kept_rows(stage: Any, work: Work, h: int) -> Any:
-    """The four rows in which a stage keeps the operands of row `h` of its derivative."""
+    """The four rows in which a stage keeps the operands of its derivative at row `h`."""
     length = work.rings.length
     at = (stage.first_kept + h % stage.kept) * 4 * length
     return (
@@ -68,7 +69,7 @@ def arrived(work: Work) -> Rows:
 
 @inlined
 def arrive(program: Any, plane: Plane, h: int, work: Work, tangent: bool) -> None:
-    """The cotangents of row `h` of a finished plane."""
+    """Writes the cotangents of row `h` of a finished plane to the rows of `arrived`."""
     g = arrived(work)
     columns = work.rings.columns
     pooled = program.levels[plane.level].pooled
@@ -95,7 +96,7 @@ def turn(
     gradients: Gradients,
     tangent: bool,
 ) -> None:
-    """Row `h` through the last stage of a level and back at once, from the rows that `arrived`."""
+    """Takes row `h` through a level's last stage and back at once, from the rows of `arrived`."""
     rings, width = work.rings, plane.width
     coefficients = coefficients_of(stage)
     deviations = deviations_at(program, stage, plane, h, sides)
@@ -125,7 +126,7 @@ def turn(
 def turn_from_pool(
     program: Any, stage: Any, plane: Plane, h: int, sides: Sides, work: Work, gradients: Gradients
 ) -> None:
-    """The same from the next level's planes, where the level `pools_at_once` and T is there."""
+    """Like `turn`, but from the next level's planes, if the level `pools_at_once` and T exists."""
     coefficients = coefficients_of(stage)
     deviations = deviations_at(program, stage, plane, h, sides)
     around_k, around_t = around(work.rings, stage, h, plane.height)
@@ -147,7 +148,7 @@ def ring_of(rings: Rings, stage: Any, h: int, plane: Plane) -> Any:
 
 @inlined
 def deviation_gradient(program: Any, stage: Any, plane: Plane, h: int, gradients: Gradients) -> Any:
-    """Where the cotangents of the deviations of row `h` are added up."""
+    """The row in which the cotangents of the deviations of row `h` are added up."""
     return row_at(gradients.s, stage.map + pixel(program, plane, h)[0])
 
 
@@ -163,7 +164,7 @@ def retreat(
     gradients: Gradients,
     tangent: bool,
 ) -> None:
-    """Row `h` backward through a stage, from the cotangents of the input of stage `after`."""
+    """Takes row `h` back through a stage, given the cotangents of the input of stage `after`."""
     g_rings, height = work.g_rings, plane.height
     if after.size == 3:
         around_k, around_t = around(g_rings, after, h, height)
@@ -214,7 +215,7 @@ def leave(
     gradients: Gradients,
     tangent: bool,
 ) -> None:
-    """Row `h` of the cotangents of the level's input, from those of its first stage."""
+    """Passes row `h` of the cotangents from a level's first stage to the level's input."""
     g_rings, height = work.g_rings, plane.height
     if stage.size == 3:
         around_k, around_t = around(g_rings, stage, h, height)
@@ -235,7 +236,7 @@ def leave_as_arrived(
     gradients: Gradients,
     tangent: bool,
 ) -> None:
-    """The same where the level has no stages."""
+    """Like `leave`, for a level without stages."""
     g = arrived(work)
     leave_as(program, plane, h, sides, (g.k,), (g.t,), work, gradients, tangent)
 

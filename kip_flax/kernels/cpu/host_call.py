@@ -1,8 +1,8 @@
-"""A call of Python from compiled JAX, with NumPy arrays.
+"""Calls from compiled JAX into Python, with NumPy arrays.
 
-`jax.pure_callback` makes JAX arrays of the arguments first, for which it waits for a thread of a
-pool that its caller may have filled: on one core, or with a device a core, it waits for ever. This
-lowering hands over NumPy arrays.
+`jax.pure_callback` first converts the arguments to JAX arrays, for which it waits for a thread of a
+pool that its caller may have filled. On one core, or with one device per core, it waits for ever.
+This lowering passes NumPy arrays.
 """
 
 from collections.abc import Callable, Hashable
@@ -21,8 +21,9 @@ def host_call(function: Callable[..., Any], static: Hashable, shapes: Any, *args
     """`function(static, *args)` on NumPy arrays; it must be pure.
 
     Args:
-        function: a function of a module. `static`: what it gets first; equal ones share programs.
-        shapes: tree of `jax.ShapeDtypeStruct`, of what it returns.
+        function: a module-level function.
+        static: its first argument; calls with equal ones share compiled code.
+        shapes: tree of `jax.ShapeDtypeStruct` that describes its result.
     """
     leaves, tree = jax.tree.flatten(shapes)
     results = tuple((leaf.shape, np.dtype(leaf.dtype)) for leaf in leaves)

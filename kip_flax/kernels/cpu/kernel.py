@@ -1,4 +1,4 @@
-"""The compiled kernel as JAX sees it: callbacks with hand-written derivatives."""
+"""The compiled kernel as a JAX function: callbacks with hand-written derivatives."""
 
 from collections.abc import Callable
 from functools import partial
@@ -23,7 +23,7 @@ def make_compiled_kernel(
 ) -> Callable[[jax.Array, jax.Array, bool], jax.Array]:
     """`kernel(x1, x2, same)` (n1, n2) of images (n, H, W, C) with C = `channels`.
 
-    It has gradients in x1 and x2; with `same` (x1 and x2 are one set) in x1 alone.
+    It has gradients in x1 and x2. With `same`, x1 and x2 are one set and only x1 has a gradient.
     """
     programs = _Hashed(pairs.make_programs(plan, channels, tangent), (plan, channels, tangent))
 
@@ -44,7 +44,7 @@ def make_compiled_kernel(
 
 
 class _Hashed:
-    """Programs that compare equal if made from equal parts, so that JAX compiles them once."""
+    """Programs that compare equal if their keys do, so that JAX compiles them once."""
 
     def __init__(self, programs: Programs, key: tuple):
         self.programs, self._key = programs, key
@@ -57,15 +57,15 @@ class _Hashed:
 
 
 def _result_dtype() -> Any:
-    """float64 where JAX has it."""
+    """float64 if JAX has it enabled, else float32."""
     return jnp.float64 if jax.config.read("jax_enable_x64") else jnp.float32
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _variances(programs: _Hashed, x: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Variances (n, maps) of the planes' ReLUs and (n,) at their end, of images (n, pixels * C).
+    """Variances (n, maps) at the planes' ReLUs and (n,) at their end, of images (n, pixels * C).
 
-    Those of images that want no gradient are made in the images' own precision, which is enough.
+    Without a gradient they are computed in the images' own precision, which is enough.
     """
     return _variances_in(x.dtype, programs, x)
 
@@ -114,14 +114,14 @@ def _ends(
 def _kernel_callback(static: tuple[bool, _Hashed], *args: np.ndarray) -> np.ndarray:
     same, programs = static
     x1, s1, x2, s2 = args
-    if len(x1) > len(x2):  # The fewer are the fixed side.
+    if len(x1) > len(x2):  # The smaller set is the fixed side.
         return pairs.kernel(programs.programs, x2, s2, x1, s1, same).swapaxes(1, 2)
     return pairs.kernel(programs.programs, x1, s1, x2, s2, same)
 
 
 def _ends_fwd(programs: _Hashed, same: bool, *args: CustomVJPPrimal) -> tuple:
     values = tuple(arg.value for arg in args)
-    # Which set wants a gradient travels as structure: () for yes, None for no.
+    # The tree structure encodes which sets need a gradient: () for yes, None for no.
     asked = tuple(() if args[i].perturbed or args[i + 1].perturbed else None for i in (0, 2))
     return _ends(programs, same, *values), (values, asked)
 
@@ -155,7 +155,7 @@ def make_compiled_jacobian(
 ) -> Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]:
     """`jacobian(x2, x1)`: `kernel` (n2, n1) and each pair's gradient in x1, (n1, n2, H, W, C).
 
-    The plan's head has no ReLU.
+    The head of the plan must not have a ReLU.
     """
     programs = _Hashed(pairs.make_programs(plan, channels, tangent), (plan, channels, tangent))
 

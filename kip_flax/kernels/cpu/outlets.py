@@ -1,8 +1,8 @@
-"""Where a finished row goes, and where its cotangents come from.
+"""Outlets: where a finished row goes, and where its cotangents come from.
 
-`Rows` take it as it is. `Coarse` are rows of the next level's planes, to which 2x2 pooling adds it
-at once, without a way through memory: the even and the odd columns of a fine row add to one coarse
-row each, which may be the same one.
+`Rows` take the row as it is. `Coarse` are rows of the next level's planes, to which 2x2 pooling
+adds it at once, without a detour through memory. The even and the odd columns of a fine row add to
+one coarse row each, which may be the same one.
 """
 
 from typing import Any, NamedTuple
@@ -15,15 +15,17 @@ from kip_flax.kernels.cpu.vectors import load, row_at, splat, store
 
 
 class Rows(NamedTuple):
-    """Rows of K and of T; `t` is None where no T is wanted."""
+    """Rows of K and of T; `t` is None if T is not needed."""
 
     k: Any
     t: Any
 
 
 class Half(NamedTuple):
-    """What the even or the odd columns of a fine row add to: the m-th to vector m, if it is in
-    [low, high)."""
+    """The outlet of the even or the odd columns of a fine row.
+
+    The m-th column adds to vector m if m is in [low, high).
+    """
 
     k: Any
     t: Any
@@ -40,17 +42,17 @@ class Coarse(NamedTuple):
 
 
 def put_one(out: Any, i: int, k: Any, t: Any) -> None:
-    """Column `i` of K and T to its outlet."""
+    """Puts column `i` of K and T into its outlet."""
     raise NotImplementedError
 
 
 def put_pair(out: Any, i: int, k_one: Any, t_one: Any, k_two: Any, t_two: Any) -> None:
-    """Columns `i`, which is even, and `i + 1`."""
+    """Puts columns `i` (even) and `i + 1` of K and T into their outlet."""
     raise NotImplementedError
 
 
 def arrived_pair(source: Any, i: int) -> Any:
-    """Cotangents that columns `i`, which is even, and `i + 1` have from it: of K, T, K, T."""
+    """Cotangents of K, T, K, T at columns `i` (even) and `i + 1`, from their outlet."""
     raise NotImplementedError
 
 
@@ -115,26 +117,26 @@ def _take(half: Half, m: int) -> Any:
     return k, t
 
 
-# Code for None is left out at compilation.
+# For None, these functions compile to no code.
 
 
 def row_or_none(array: Any, index: int) -> Any:
-    """`row_at`, of what is wanted."""
+    """`row_at`, or None if `array` is None."""
     raise NotImplementedError
 
 
 def put(row: Any, i: int, value: Any) -> None:
-    """`store`, of what is wanted."""
+    """`store`, unless the row or the value is None."""
     raise NotImplementedError
 
 
 def add_to(row: Any, i: int, value: Any) -> None:
-    """Adds to vector `i` of a row what is wanted."""
+    """Adds a value to vector `i` of a row, unless either is None."""
     raise NotImplementedError
 
 
 def sum_of(one: Any, two: Any) -> Any:
-    """The sum of what is wanted."""
+    """The sum, or None if `one` is None."""
     raise NotImplementedError
 
 

@@ -1,7 +1,7 @@
-"""Each pair's own gradient, of all pairs of two image sets in NumPy arrays.
+"""The gradient of each pair of two image sets, kept apart, in NumPy arrays.
 
-A gradient goes to an image along two ways, through its pixels and through its deviations. The
-second one is the same sparse matrix for all its pairs: it is made once an image.
+A gradient reaches an image in two ways, through its pixels and through its deviations. The second
+is a sparse matrix that is the same for all pairs of an image, so it is computed once per image.
 """
 
 import numpy as np
@@ -24,7 +24,7 @@ def pair_gradients(
 
     Args:
         x1, x2: images (n, pixels * channels). v1: variances (n1, maps), float64.
-        s2: deviations (n2, maps). g: (2,), the same for all pairs.
+        s2: deviations (n2, maps). g: (2,), cotangents, the same for all pairs.
     """
     s1 = np.sqrt(v1)
     pattern = reach.make_reach(programs.plan, programs.pair.channels)

@@ -1,6 +1,6 @@
-"""All pairs of two image sets in NumPy arrays: tasks for the threads, near-duplicates in float64.
+"""All pairs of two image sets in NumPy arrays, as tasks for threads; near-duplicates in float64.
 
-Results do not depend on the number of threads: what is added up is cut into tasks by size alone.
+Results do not depend on the number of threads: sums are cut into tasks by the sizes only.
 """
 
 from dataclasses import dataclass
@@ -16,8 +16,8 @@ from kip_flax.kernels.cpu.variances import variances_backward, variances_forward
 from kip_flax.kernels.cpu.vectors import LANES
 from kip_flax.kernels.plan import KernelPlan, variance_plan
 
-_ROWS = 8  # Fixed images a task, which share the layout of the moving ones.
-_TASKS = 64  # At least so many tasks, if there is enough to do.
+_ROWS = 8  # Fixed images per task; they share the layout of the moving ones.
+_TASKS = 64  # At least this many tasks, if there is enough to do.
 _NEAR = 1e-2  # |x1 - x2|^2 relative to |x1|^2 + |x2|^2
 
 
@@ -27,10 +27,10 @@ class Programs:
 
     Attributes:
         pair, variance: programs of a pair, and of an image with itself.
-        tangent: whether T is wanted ('ntk') or K is all ('nngp').
-        plan: what they were made from.
-        ends_rectified: whether a ReLU follows the end of the planes: near-duplicates need its
-            variances to more than float32.
+        tangent: whether T is needed ('ntk') or only K ('nngp').
+        plan: the plan of the kernel.
+        ends_rectified: whether a ReLU follows the end of the planes; near-duplicates then need its
+            variances in float64.
     """
 
     pair: Program
@@ -54,7 +54,8 @@ def variances(
 
     Args:
         x: images (n, pixels * channels).
-        precision: float32 is a third of the work, and enough for images that want no gradient.
+        precision: float32 is a third of the work, and enough for images without a gradient.
+            `programs.ends_rectified` overrides it with float64.
     """
     dtype = np.float64 if programs.ends_rectified else precision
     x = as_input(x, dtype)
@@ -70,7 +71,7 @@ def variances(
 def variances_gradient(
     programs: Programs, x: np.ndarray, found: np.ndarray, g: np.ndarray, g_ends: np.ndarray
 ) -> np.ndarray:
-    """float64 gradient of images x from the cotangents of the result of `variances`."""
+    """float64 gradient of the images x, given the cotangents of the result of `variances`."""
     x, found, g, g_ends = (as_input(a, np.float64) for a in (x, found, g, g_ends))
     grad = np.zeros_like(x)
 
@@ -87,8 +88,9 @@ def kernel(
     """K and T (2, n1, n2), float64, at the end of the planes.
 
     Args:
-        x1, x2: images (n, pixels * channels). s1, s2: deviations (n, maps), in their precision.
-        same: x1 and x2 are the same images: the triangle above the diagonal is enough.
+        x1, x2: images (n, pixels * channels). s1, s2: deviations (n, maps).
+            All are cast to the precision of x1.
+        same: whether x1 and x2 are the same images; then the upper triangle is enough.
     """
     x1, s1, x2, s2 = (as_input(a, x1.dtype) for a in (x1, s1, x2, s2))
     out = np.zeros((2, len(x1), len(x2)), x1.dtype)
@@ -112,9 +114,9 @@ def gradient(
     s2: np.ndarray,
     g: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Gradient of sum(g * kernel) with respect to x1 and s1, in their precision.
+    """Gradients of sum(g * kernel), g (2, n1, n2), in x1 and s1; both in the precision of x1.
 
-    That of near-duplicates is all in x1's: it goes through their own float64 deviations.
+    The gradient of near-duplicates is all in x1's: it goes through their own float64 deviations.
     """
     x1, s1, x2, s2 = (as_input(a, x1.dtype) for a in (x1, s1, x2, s2))
     g = np.array(g, np.float64)
@@ -143,7 +145,7 @@ def gradient(
 
 
 def near(x1: np.ndarray, x2: np.ndarray) -> np.ndarray:
-    """(n1, n2) bool: which float32 images are nearly the same; see `kernels.near_duplicates`."""
+    """Which float32 images are nearly equal, (n1, n2) bool; see `kernels.near_duplicates`."""
     if x1.dtype == np.float64:
         return np.zeros((len(x1), len(x2)), bool)
     distances = np.zeros((len(x1), len(x2)), np.float32)
@@ -159,7 +161,7 @@ def near(x1: np.ndarray, x2: np.ndarray) -> np.ndarray:
 def near_values(
     programs: Programs, i: np.ndarray, j: np.ndarray, x1: np.ndarray, x2: np.ndarray
 ) -> np.ndarray:
-    """float64 K and T (2, m) of m pairs."""
+    """float64 K and T (2, m) of the m pairs (i, j)."""
     one, s1, two, s2 = _pairs(programs, i, j, x1, x2)
 
     def task(a: int, b: int) -> np.ndarray:
@@ -173,7 +175,7 @@ def near_values(
 def near_gradient(
     programs: Programs, i: np.ndarray, j: np.ndarray, x1: np.ndarray, x2: np.ndarray, g: np.ndarray
 ) -> np.ndarray:
-    """float64 gradient (m, ...) of the first images of m pairs."""
+    """float64 gradient (m, ...) of the m pairs (i, j) in their first images; g is (2, m)."""
     one, s1, two, s2 = _pairs(programs, i, j, x1, x2)
     grad_x, grad_s = np.zeros(one.shape), np.zeros(s1.shape)
 
@@ -191,7 +193,7 @@ def near_gradient(
 def _pairs(
     programs: Programs, i: np.ndarray, j: np.ndarray, x1: np.ndarray, x2: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """float64 images and deviations of both sides of pairs (i, j), each image's computed once."""
+    """float64 images and deviations of both sides of the pairs (i, j), computed once per image."""
     found = []
     for x, rows in ((x1, i), (x2, j)):
         unique, places = np.unique(rows, return_inverse=True)
@@ -201,7 +203,7 @@ def _pairs(
 
 
 def as_input(a: np.ndarray, dtype: np.typing.DTypeLike) -> np.ndarray:
-    """`a` contiguous and read-only, as JAX hands arrays in: numba compiles anew for other ones."""
+    """`a` contiguous and read-only, as JAX passes arrays: numba would recompile for others."""
     a = np.ascontiguousarray(a, dtype).view()
     a.flags.writeable = False
     return a
@@ -212,12 +214,12 @@ def _spans(size: int, length: int) -> list[tuple[int, int]]:
 
 
 def _groups(size: int) -> list[tuple[int, int]]:
-    """Spans of one to eight groups of `LANES` images: each span makes its own work space."""
+    """Spans of one to eight groups of `LANES` images; each span allocates its own work space."""
     return _spans(size, LANES * max(1, min(8, size // (8 * LANES))))
 
 
 def blocks_of(n1: int, n2: int) -> list[tuple[tuple[int, int], tuple[int, int]]]:
-    """Rows and groups of columns of each task."""
+    """The rows and the groups of columns of each task."""
     rows = _spans(n1, -(-n1 // -(-n1 // _ROWS)))
     groups = -(-n2 // LANES)
     parts = min(groups, -(-_TASKS // len(rows)))

@@ -1,8 +1,8 @@
-"""One plane, row by row, through the layers of a level: forward, and backward by recomputation.
+"""The forward pass of one plane, row by row, through the layers of a level.
 
-Rows flow through rings: a stage (a convolution and the ReLU after it) makes its row h as soon as
-the stage before it has made row h + reach, and keeps as many rows as its window is high. So a plane
-never leaves the cache of a core. Backward runs the same stream, in the same pass, some rows later.
+Rows flow through rings: a stage (a convolution and the ReLU after it) computes its row h as soon as
+the stage before it has computed row h + reach, and keeps as many rows as its window is high. So a
+plane never leaves the cache of a core. `gradient_planes` is the backward pass.
 """
 
 from typing import Any
@@ -33,7 +33,7 @@ def forward_plane(
     rings: Rings,
     tangent: bool,
 ) -> None:
-    """Brings one plane through its level and adds it to the next one's planes, or to `ends`."""
+    """Takes one plane through its level and adds it to the next level's planes, or to `ends`."""
     level = program.levels[plane.level]
     clear_right(rings, rings.k, plane.width)
     if tangent:
@@ -73,7 +73,7 @@ def forward_plane(
 def finish(
     program: Any, plane: Plane, h: int, columns: Any, row: Any, planes: Any, ends: Any, which: int
 ) -> None:
-    """A row that left the last stage of its level."""
+    """Adds a row that left its level's last stage to the next level's planes, or to `ends`."""
     if program.levels[plane.level].pooled:
         collect(program, plane, h, columns, row, planes)
     else:

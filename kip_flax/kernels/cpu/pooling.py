@@ -1,7 +1,7 @@
-"""A finished row of a plane into the planes of the next level, and its transpose.
+"""Adds a finished row of a plane to the planes of the next level, and the transpose of that.
 
-Fine pixel h of the fixed image and h + o of the moving one lie in the windows j and j + d: so they
-add to row j of the coarse offset d. `program.coarse` has the window of every pixel.
+Fine pixels h of the fixed image and h + o of the moving one lie in windows j and j + d, so they add
+to row j of the coarse offset d. `program.coarse` has the window of every pixel.
 """
 
 from typing import Any
@@ -13,7 +13,7 @@ from kip_flax.kernels.cpu.vectors import load, row_at, shifted, store
 
 @inlined
 def cell_row(program: Any, index: int, row: int, dr: int, dc: int) -> int:
-    """Where column 0 of a row of the plane at offset (dr, dc) would be among all cells."""
+    """The index that column 0 of a row of the plane at offset (dr, dc) would have in all cells."""
     level = program.levels[index]
     plane = (dr + level.band_rows) * (2 * level.band_columns + 1) + dc + level.band_columns
     begin = program.starts[level.first_start + plane]
@@ -22,7 +22,7 @@ def cell_row(program: Any, index: int, row: int, dr: int, dc: int) -> int:
 
 @inlined
 def needed(program: Any, index: int, dr: int, dc: int) -> bool:
-    """Whether a level needs the offset (dr, dc); offset 0 of an axis it always needs."""
+    """Whether a level needs the offset (dr, dc); along an axis, 0 is always needed."""
     level = program.levels[index]
     if abs(dr) > level.band_rows or abs(dc) > level.band_columns:
         return False
@@ -43,10 +43,10 @@ def coarse_row(program: Any, plane: Any, h: int) -> tuple[int, int]:
 
 @loop
 def coarse_columns(program: Any, plane: Any, out: Any) -> None:
-    """For each column a of the window: where it meets another column of the window.
+    """Finds the coarse columns that each column a of the window adds to.
 
-    Row a of `out`: the coarse columns, first and past the last; their offset; the first one's place
-    in the plane.
+    Row a of `out` has the first coarse column and the one past the last, their offset, and the
+    place in the plane of coarse column 0.
     """
     level = program.levels[plane.level]
     if not level.pooled:
@@ -63,7 +63,7 @@ def coarse_columns(program: Any, plane: Any, out: Any) -> None:
 
 @inlined
 def pools_at_once(program: Any, level: Any, tangent: bool) -> bool:
-    """Whether the last stage of a level adds its rows to the next level's planes by itself."""
+    """Whether the last stage of a level adds its rows to the next level's planes itself."""
     if not level.pooled or level.window != 2 or level.step != 2 or level.stages == 0:
         return False
     last = program.stages[level.first_stage + level.stages - 1]
@@ -74,7 +74,7 @@ def pools_at_once(program: Any, level: Any, tangent: bool) -> bool:
 
 @inlined
 def coarse_outlet(program: Any, plane: Any, h: int, columns: Any, k: Any, t: Any) -> Coarse:
-    """Where row `h` of a plane adds to the next level's planes `k` and `t`, by 2x2 pooling."""
+    """The outlet of row `h` of a plane into the next level's planes `k`, `t`, by 2x2 pooling."""
     j, dr = coarse_row(program, plane, h)
     first = coarse_half(program, plane, j, dr, columns[0], k, t)
     second = coarse_half(program, plane, j, dr, columns[1], k, t)
@@ -86,7 +86,7 @@ def coarse_outlet(program: Any, plane: Any, h: int, columns: Any, k: Any, t: Any
 
 @inlined
 def coarse_half(program: Any, plane: Any, j: int, dr: int, column: Any, k: Any, t: Any) -> Half:
-    """One column of the windows: it is every other one of a plane, from 0 or 1 on."""
+    """The outlet of one column of the windows: every other column of a plane, from 0 or 1 on."""
     before = column[3] >> 1
     begin = cell_row(program, plane.level + 1, j, dr, column[2]) - before
     low, high = column[0] + before, column[1] + before
@@ -115,21 +115,21 @@ def collect(program: Any, plane: Any, h: int, columns: Any, source: Any, planes:
 
 @loop
 def add_pairs(source: Any, out: Any, count: int) -> None:
-    """Adds two neighbours at a time."""
+    """Adds the sum of each pair of neighbours in `source` to `out`."""
     for i in range(count):
         store(out, i, load(out, i) + (load(source, 2 * i) + load(source, 2 * i + 1)))
 
 
 @loop
 def add_every(source: Any, step: int, out: Any, count: int) -> None:
-    """Adds one in `step`."""
+    """Adds every `step`-th vector of `source` to `out`."""
     for i in range(count):
         store(out, i, load(out, i) + load(source, i * step))
 
 
 @inlined
 def distribute(program: Any, plane: Any, h: int, columns: Any, planes: Any, out: Any) -> None:
-    """The transpose of `collect`; `out` was zero before."""
+    """The transpose of `collect`; `out` has to be zero before."""
     j, dr = coarse_row(program, plane, h)
     if j < 0:
         return
@@ -144,6 +144,6 @@ def distribute(program: Any, plane: Any, h: int, columns: Any, planes: Any, out:
 
 @loop
 def copy_to_every(source: Any, out: Any, step: int, count: int) -> None:
-    """Writes one in `step`."""
+    """Writes `source` to every `step`-th vector of `out`."""
     for i in range(count):
         store(out, i * step, load(source, i))

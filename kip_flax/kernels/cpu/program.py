@@ -1,4 +1,4 @@
-"""A plan as arrays of numbers that compiled code can walk: one record a level, one a stage."""
+"""A plan as arrays that compiled code can walk: one record per level, one per stage."""
 
 from typing import NamedTuple
 
@@ -36,27 +36,28 @@ _STAGE = np.dtype(
 
 
 class Program(NamedTuple):
-    """What compiled code needs to know of a plan.
+    """A plan as compiled code reads it.
 
     Attributes:
-        levels: a record a level. `reach` is half of its widest window, `lag` of all. What
-            ends a level that is `pooled` averages `window` x `window` pixels every `step` from
-            (start_row, start_column) on.
-        stages: a record a stage, which is a convolution and, where `rectified`, the ReLU after it.
-            `map` is where its deviations begin among those of an image; `signed` and `tangent` say
-            whether K can be negative before it and whether T is there yet, `ntk` that alpha, beta
-            are 1, 0. `factor` is the weight of what reads its result. `first_row` is where its
-            ring of rows begins. Backward keeps `kept` of its rows, from `first_kept` on.
-        offsets: (n, 2) of all levels, level after level.
-        starts: for each level, where each offset's plane begins among the pixel pairs that enter
+        levels: one record per level. `reach` is half its widest window, `lag` the sum of the halves
+            of all its windows, both rounded down. A level that is `pooled` ends with averages of
+            `window` x `window` pixels, every `step` pixels from (start_row, start_column) on.
+        stages: one record per stage, which is a convolution and, if `rectified`, the ReLU after it.
+            `map` is the place of its first deviation among those of an image. `signed` is set if K
+            can be negative before it, `tangent` if a T enters it, `ntk` if alpha, beta are
+            1, 0. `factor` is the weight with which its result is read. `first_row` is the first row
+            of its ring. The backward pass keeps `kept` of its rows, from `first_kept` on.
+        offsets: (n, 2), those of all levels, level after level.
+        starts: for each level, the start of each offset's plane among the pixel pairs that enter
             any level but the first; -1 for offsets that the level does not need.
-        cells: pixel pairs that enter any level but the first.
-        coarse: for each level, its rows' and then its columns' places in the next level; -1 for
-            those that the end of the level drops.
-        share: weight of a pixel pair in the mean at the end.
-        image_factor, deviation_factors (maps,): of the image and the deviations of the fixed side.
+        cells: number of pixel pairs that enter any level but the first.
+        coarse: for each pooled level, the places of its rows and then of its columns in the next
+            level; -1 for those that the pool or stride drops.
+        share: weight of a pixel pair in the final mean.
+        image_factor: factor of the fixed side's image.
+        deviation_factors: (maps,), factors of the fixed side's deviations.
         maps: deviations per image.
-        channels: of the images.
+        channels: channels of the images.
     """
 
     levels: np.ndarray
@@ -145,9 +146,9 @@ def assemble(plan: KernelPlan, channels: int) -> Program:
 
 
 def _factors(plan: KernelPlan) -> tuple[float, list[float]]:
-    """Weights of the means that read what enters the first level, and each stage's result.
+    """Weights of the means that read the first level's input, and each stage's result.
 
-    A mean is then a sum: what it reads is made with the factor in it, which costs nothing there.
+    Whatever a mean reads already contains its weight, at no cost, so that the mean is a plain sum.
     """
     factors: list[float] = []
     factor = 1.0
@@ -161,7 +162,7 @@ def _factors(plan: KernelPlan) -> tuple[float, list[float]]:
 
 
 def _deviation_factors(plan: KernelPlan, factors: list[float]) -> np.ndarray:
-    """What each deviation (maps,) of the fixed side comes with; 1 / (2 pi) is the ReLU's."""
+    """Factors (maps,) of the fixed side's deviations; the 1 / (2 pi) in them is the ReLU's."""
     found, remaining = [np.zeros(0)], iter(factors)
     for level in plan.levels:
         for _, rectified in level.stages():
@@ -171,9 +172,9 @@ def _deviation_factors(plan: KernelPlan, factors: list[float]) -> np.ndarray:
 
 
 def _plane_starts(level: KernelLevel) -> tuple[np.ndarray, int]:
-    """Where the plane of offset (i - band, j - band) begins, for all i and j, and all pixel pairs.
+    """The starts of the planes of all offsets (i - band, j - band), and the number of pixel pairs.
 
-    -1 for offsets that the level does not need.
+    A start is -1 for an offset that the level does not need.
     """
     rows, columns = (
         np.where(np.isin(offset := np.arange(-band, band + 1), needed), size - np.abs(offset), 0)

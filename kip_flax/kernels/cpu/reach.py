@@ -1,7 +1,7 @@
-"""Which numbers of an image its deviations depend on, and their derivatives as a sparse matrix.
+"""The numbers of an image that its deviations depend on, and the derivatives as a sparse matrix.
 
-A deviation sees a window of the image. Those of one stage whose windows do not meet share one pass
-of the derivative (Curtis, Powell and Reid, 1974): some hundred passes in the place of thousands.
+A deviation depends on a window of the image. Deviations of one stage whose windows do not overlap
+share one backward pass (Curtis, Powell and Reid, 1974): some hundred passes instead of thousands.
 """
 
 import functools
@@ -11,17 +11,17 @@ import numpy as np
 
 from kip_flax.kernels.plan import KernelLevel, KernelPlan
 
-Windows = tuple[np.ndarray, np.ndarray]  # First and last pixel, along an axis, of each place.
+Windows = tuple[np.ndarray, np.ndarray]  # First and last pixel of each window, on one axis.
 
 
 class Reach(NamedTuple):
     """The pattern of the derivatives of the deviations, which all images of a size share.
 
     Attributes:
-        starts: (maps + 1,), where the entries of each deviation begin.
-        maps, numbers: (entries,), the deviation and the number of the image of each entry.
-        pass_of: (maps,), which pass finds a deviation's derivatives.
-        passes: how many there are.
+        starts: (maps + 1,), the first entry of each deviation, and the number of entries.
+        maps, numbers: (entries,), each entry's deviation and its place in the flat image.
+        pass_of: (maps,), the pass that computes a deviation's derivatives.
+        passes: number of passes.
     """
 
     starts: np.ndarray
@@ -63,17 +63,17 @@ def make_reach(plan: KernelPlan, channels: int) -> Reach:
 
 
 def seeds(reach: Reach) -> np.ndarray:
-    """Cotangents (passes, maps) of the deviations."""
+    """Cotangents (passes, maps) of the deviations: 1 for those that a pass computes, else 0."""
     return (reach.pass_of == np.arange(reach.passes)[:, None]).astype(np.float64)
 
 
 def entries(reach: Reach, found: np.ndarray) -> np.ndarray:
-    """The derivatives (..., entries), from what the passes found (..., passes, size)."""
+    """The derivatives (..., entries), from the result of the passes (..., passes, size)."""
     return found[..., reach.pass_of[reach.maps], reach.numbers]
 
 
 def _windows_of_stages(plan: KernelPlan, pixels: np.ndarray, axis: int) -> list[Windows]:
-    """What each rectified stage sees of an image, along one axis."""
+    """The windows of the image that each rectified stage depends on, along one axis."""
     first, last, found = pixels, pixels, []
     for level, after in zip(plan.levels, (*plan.levels[1:], None), strict=True):
         for op, rectified in level.stages():
@@ -93,6 +93,6 @@ def _size(level: KernelLevel, axis: int) -> int:
 
 
 def _period(windows: Windows) -> int:
-    """The least p for which the windows of places i and i + p never meet."""
+    """The least p for which the windows of places i and i + p never overlap."""
     first, last = windows
     return next(p for p in range(1, len(first) + 1) if np.all(last[:-p] < first[p:]))

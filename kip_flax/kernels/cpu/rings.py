@@ -1,7 +1,7 @@
 """Planes and the rings of rows in which they flow through the stages of a level.
 
-A stage is a convolution and the ReLU after it. It keeps as many rows of what enters it as its
-window is high, and gives up the oldest for the next.
+A stage is a convolution and the ReLU after it. It keeps as many rows of its input as its window is
+high; the next row replaces the oldest.
 """
 
 from typing import Any, NamedTuple
@@ -17,9 +17,9 @@ from kip_flax.kernels.cpu.windows import add_window
 class Rings(NamedTuple):
     """Rows in flight, of K and of T: (rows * length, LANES).
 
-    All rows have one length with `reach` columns of zeros on both sides. Row 0 stays zero, row 1 is
-    free, and then every stage has as many rows of what enters it as its window is high.
-    `columns` (window, 4) is what `pooling.coarse_columns` says of the plane.
+    All rows have the same length, with `reach` columns of zeros on both sides. Row 0 stays zero and
+    row 1 is free. Then each stage has as many rows of its input as its window is high.
+    `columns` (window + 1, 4) is filled by `pooling.coarse_columns`.
     """
 
     k: np.ndarray
@@ -30,7 +30,7 @@ class Rings(NamedTuple):
 
 
 class Plane(NamedTuple):
-    """One offset of one level, as far as it lies in both images."""
+    """One offset of one level, limited to the pixels that lie in both images."""
 
     level: int
     oh: int
@@ -52,14 +52,14 @@ def plane_at(program: Any, index: int, number: int) -> Plane:
 
 @inlined
 def ring_row(rings: Any, first: int, depth: int, h: int, height: int) -> int:
-    """Where row `h` of a ring begins; the row of zeros outside the plane."""
+    """The start of row `h` of a ring, or of the row of zeros if `h` is outside the plane."""
     number = first + h % depth if 0 <= h < height else 0
     return number * rings.length + rings.reach
 
 
 @inlined
 def ring_depth(program: Any, level: Any, number: int) -> int:
-    """Rows of the ring that enters a stage; 1 after the last."""
+    """Number of rows in the ring before a stage; 1 after the last stage."""
     if number == level.stages:
         return 1
     return program.stages[level.first_stage + number].size
@@ -67,7 +67,7 @@ def ring_depth(program: Any, level: Any, number: int) -> int:
 
 @loop
 def clear_right(rings: Any, array: Any, width: int) -> None:
-    """Zeros to the right of column `width`, in all rows."""
+    """Writes `reach` zeros from column `width` on, in all rows."""
     for begin in range(rings.reach, len(array), rings.length):
         rows.clear(row_at(array, begin + width), rings.reach)
 
@@ -86,9 +86,9 @@ def around(rings: Any, stage: Any, h: int, height: int) -> Any:
 
 @loop
 def summed(rings: Any, array: Any, stage: Any, h: int, height: int, width: int) -> Any:
-    """The sums of the windows of any size around row `h` of a stage's ring.
+    """The sums over windows of any size around row `h` of a stage's ring, as a tuple of one row.
 
-    They are made in a row of their own, the last of all, and are zero where `height` is.
+    They are written to the last row of `array`, and are zero if `height` is 0.
     """
     out = row_at(array, len(array) - rings.length + rings.reach)
     rows.clear(out, width)
@@ -101,7 +101,7 @@ def summed(rings: Any, array: Any, stage: Any, h: int, height: int, width: int) 
 
 @inlined
 def pixel(program: Any, plane: Plane, h: int) -> tuple[int, int]:
-    """The first pixels of row `h`, in the fixed and in the moving image."""
+    """Indices of the first pixels of row `h`, in the fixed and in the moving image."""
     width = program.levels[plane.level].width
     one = (plane.top + h) * width + plane.left
     return one, one + plane.oh * width + plane.ow

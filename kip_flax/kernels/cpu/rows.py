@@ -1,11 +1,11 @@
-"""What happens to one row of a plane: the loops in which all the time goes.
+"""The loops over one row of a plane, which take nearly all the time.
 
 A row is a vector of lanes for each of `count` pixel pairs. K is the covariance, T the tangent
-kernel; both come with the weight of the means that read them, as `program` has it.
+kernel; both already contain the weight of the means that read them (see `program`).
 
-A convolution reads the sums over windows of K and T: see `windows` for `around`. What comes out
-goes to an outlet (see `outlets`), and what the derivatives need of it is kept in the rows `kept`,
-where these are not None (see `gradient_rows`).
+A convolution reads sums over windows of K and T (see `windows` for `around`). The result goes to an
+outlet (see `outlets`). The operands of the derivatives are stored in the rows `kept`, unless these
+are None (see `gradient_rows`).
 """
 
 from typing import Any, NamedTuple
@@ -29,7 +29,7 @@ from kip_flax.kernels.cpu.windows import column, windows
 class Coefficients(NamedTuple):
     """B = sum over the window(K) + bias, U = alpha B + beta + sum over the window(T).
 
-    `factor` is what the result comes with.
+    The result is multiplied by `factor`.
     """
 
     bias: float
@@ -41,7 +41,7 @@ class Coefficients(NamedTuple):
 class Deviations(NamedTuple):
     """Rows of standard deviations s and their inverses r: fixed side (1), moving side (2).
 
-    s1 comes with the factor of the result, divided by 2 pi.
+    s1 contains the factor of the result, divided by 2 pi.
     """
 
     s1: Any
@@ -52,7 +52,7 @@ class Deviations(NamedTuple):
 
 @loop
 def clear(out: Any, count: int) -> None:
-    """Zeros."""
+    """Writes zeros."""
     zero = splat(out, 0)
     for i in range(count):
         store(out, i, zero)
@@ -60,14 +60,14 @@ def clear(out: Any, count: int) -> None:
 
 @loop
 def fill(out: Any, value: Any, count: int) -> None:
-    """One vector everywhere."""
+    """Writes one vector everywhere."""
     for i in range(count):
         store(out, i, value)
 
 
 @loop
 def copy(source: Any, out: Any, count: int) -> None:
-    """The same numbers."""
+    """Copies a row."""
     for i in range(count):
         store(out, i, load(source, i))
 
@@ -147,7 +147,7 @@ def rectified_later(
     kept: Any,
     count: int,
 ) -> None:
-    """A later convolution and its ReLU ('ntk'): K that is not negative, and T."""
+    """A later convolution and its ReLU ('ntk'): K is not negative, and T exists."""
     stay_apart()
     k = around_k[0]
     bias, factor = splat(k, coefficients.bias), splat(k, coefficients.factor)
@@ -173,7 +173,7 @@ def rectified_later(
 def rectified_alone(
     around_k: Any, coefficients: Coefficients, deviations: Deviations, out: Any, count: int
 ) -> None:
-    """Any convolution and its ReLU where no T is wanted."""
+    """Any convolution and its ReLU, without T."""
     stay_apart()
     k = around_k[0]
     bias, factor = splat(k, coefficients.bias), splat(k, coefficients.factor)
@@ -203,7 +203,7 @@ def rectified(
     count: int,
     tangent: bool,
 ) -> None:
-    """Any convolution and its ReLU; without T where no `tangent` kernel is wanted."""
+    """Any convolution and its ReLU, with T if `tangent`."""
     stay_apart()
     k = around_k[0]
     bias, factor = splat(k, coefficients.bias), splat(k, coefficients.factor)
@@ -225,7 +225,7 @@ def rectified(
 
 @inlined
 def _first(b: Any, factor: Any, deviations: Deviations, kept: Any, i: int) -> Any:
-    """K and T after the first ReLU, at one pixel pair, from B, which is U: the slope says c too."""
+    """K and T after the first ReLU at one pixel pair; U is B, and the kept slope also gives c."""
     c = b * (load(deviations.r1, i) * load(deviations.r2, i))
     sine, reciprocal = sines(kept, c)
     d = derivative_kernel(c, sine, factor)
@@ -235,7 +235,7 @@ def _first(b: Any, factor: Any, deviations: Deviations, kept: Any, i: int) -> An
 
 @inlined
 def _signed(b: Any, u: Any, factor: Any, deviations: Deviations, kept: Any, i: int) -> Any:
-    """K and T after any ReLU, from B and U."""
+    """K and T after any ReLU at one pixel pair, from B and U."""
     r = load(deviations.r1, i) * load(deviations.r2, i)
     c = b * r
     sine, reciprocal = sines(kept, c)
@@ -246,7 +246,7 @@ def _signed(b: Any, u: Any, factor: Any, deviations: Deviations, kept: Any, i: i
 
 @inlined
 def _positive(b: Any, u: Any, factor: Any, deviations: Deviations, kept: Any, i: int) -> Any:
-    """The same for B that is not negative."""
+    """Like `_signed`, for B that is not negative."""
     r = load(deviations.r1, i) * load(deviations.r2, i)
     c = b * r
     sine, reciprocal = sines(kept, c)
@@ -256,7 +256,7 @@ def _positive(b: Any, u: Any, factor: Any, deviations: Deviations, kept: Any, i:
 
 
 def sines(kept: Any, c: Any) -> Any:
-    """sqrt(1 - c^2), and where something is kept its inverse too."""
+    """sqrt(1 - c^2) and its inverse; the inverse is not computed if `kept` is None."""
     raise NotImplementedError
 
 
@@ -273,7 +273,7 @@ def _sines(kept, c):  # type: ignore[no-untyped-def]
 
 
 def keep(kept: Any, i: int, c: Any, d: Any, sine: Any, slope: Any) -> None:
-    """Writes the operands of the derivatives, where they are kept."""
+    """Stores the operands of the derivatives, unless `kept` is None."""
     raise NotImplementedError
 
 

@@ -14,11 +14,11 @@ _LINE = 64  # Bytes of a cache line.
 
 
 class Sides(NamedTuple):
-    """The images, deviations and inverses of a tile, fixed side (1) and moving side (2).
+    """The images, deviations s and inverses r of a tile, fixed side (1) and moving side (2).
 
-    Flat arrays, (pixels * channels, LANES) or (pixels, LANES); those of a fixed side that is one
-    image for all lanes are without the last axis. The image and the deviations of the fixed side
-    come with the program's factors.
+    Flat arrays, (pixels * channels, LANES) or (maps, LANES). If the fixed side is one image for all
+    lanes, its arrays have no last axis. The image and the deviations of the fixed side contain the
+    program's factors.
     """
 
     image1: np.ndarray
@@ -31,7 +31,7 @@ class Sides(NamedTuple):
 
 @rare
 def aligned_numbers(like: Any, size: int) -> Any:
-    """(size,) zeros in the precision of `like`, on a cache line."""
+    """Zeros (size,) in the precision of `like`, aligned to a cache line."""
     item = like.itemsize
     raw = np.zeros(size + _LINE // item, like.dtype)
     skip = (-raw.ctypes.data // item) % (_LINE // item)
@@ -40,7 +40,7 @@ def aligned_numbers(like: Any, size: int) -> Any:
 
 @rare
 def aligned(like: Any, size: int) -> Any:
-    """(size, LANES) zeros in the precision of `like`, on a cache line."""
+    """Zeros (size, LANES) in the precision of `like`, aligned to a cache line."""
     return aligned_numbers(like, size * LANES).reshape(size, LANES)
 
 
@@ -56,7 +56,7 @@ def tile_sides(program: Any, like: Any) -> Sides:
 
 @rare
 def pair_sides(program: Any, like: Any) -> Sides:
-    """Room for `LANES` pairs, image by image."""
+    """Room for `LANES` pairs, each with its own images."""
     pixels, maps = like.shape[1], program.maps
     return Sides(
         aligned(like, pixels), aligned(like, maps), aligned(like, maps),
@@ -66,7 +66,7 @@ def pair_sides(program: Any, like: Any) -> Sides:
 
 @rare
 def lay_out_fixed(program: Any, x1: Any, s1: Any, row: int, sides: Sides) -> None:
-    """One fixed image for all lanes."""
+    """Lays out image `row` as the fixed side of all lanes."""
     for i in range(x1.shape[1]):
         sides.image1[i] = x1[row, i] * program.image_factor
     for i in range(s1.shape[1]):
@@ -76,7 +76,7 @@ def lay_out_fixed(program: Any, x1: Any, s1: Any, row: int, sides: Sides) -> Non
 
 @rare
 def lay_out_moving(x2: Any, s2: Any, first: int, count: int, sides: Sides) -> None:
-    """Moving images `first` to `first + count - 1`, and zeros in the lanes that are left."""
+    """Lays out moving images `first` to `first + count - 1`; the other lanes are zero."""
     to_lanes(x2, first, count, sides.image2)
     to_lanes(s2, first, count, sides.s2)
     for i in range(s2.shape[1]):
@@ -88,7 +88,7 @@ def lay_out_moving(x2: Any, s2: Any, first: int, count: int, sides: Sides) -> No
 def lay_out_pairs(
     program: Any, x1: Any, s1: Any, x2: Any, s2: Any, first: int, count: int, sides: Sides
 ) -> None:
-    """Images `first` to `first + count - 1` of both sets, one pair a lane."""
+    """Lays out images `first` to `first + count - 1` of both sets, one pair per lane."""
     lay_out_moving(x2, s2, first, count, sides)
     to_lanes(x1, first, count, sides.image1)
     to_lanes(s1, first, count, sides.s1)
@@ -101,9 +101,9 @@ def lay_out_pairs(
 
 @rare
 def to_lanes(rows: Any, first: int, count: int, out: Any) -> None:
-    """Rows `first` to `first + count - 1` as columns (size, LANES), zeros after them.
+    """Writes rows `first` to `first + count - 1` as columns (size, LANES), and zeros after them.
 
-    In blocks: the rows of a set often lie a power of two apart, where a cache keeps few of them.
+    It works in blocks: rows often lie a power of two apart, and a cache holds few of those.
     """
     out[:, count:] = 0
     for begin in range(0, len(out), LANES):
@@ -114,7 +114,7 @@ def to_lanes(rows: Any, first: int, count: int, out: Any) -> None:
 
 @rare
 def from_lanes(columns: Any, first: int, count: int, out: Any) -> None:
-    """The reverse: (size, LANES) to rows `first` to `first + count - 1`."""
+    """The reverse of `to_lanes`: columns (size, LANES) to rows `first` to `first + count - 1`."""
     for begin in range(0, len(columns), LANES):
         for lane in range(count):
             for i in range(begin, min(begin + LANES, len(columns))):

@@ -1,4 +1,4 @@
-"""One row through one stage of a level, forward: from its ring to the next stage."""
+"""The forward pass of one row through one stage of a level, from its ring to the next stage."""
 
 from typing import Any
 
@@ -25,7 +25,7 @@ def enter(
     t: Any,
     tangent: bool,
 ) -> None:
-    """Row `h` of a level's input: the covariance of the images, or pooled planes."""
+    """Writes row `h` of a level's input: the covariance of the images, or pooled planes."""
     if plane.level == 0:
         p1, p2 = pixel(program, plane, h)
         image1 = row_at(sides.image1, p1 * program.channels)
@@ -40,7 +40,10 @@ def enter(
 
 @inlined
 def enters_together(program: Any, index: int, tangent: bool) -> bool:
-    """Whether this is the first stage of a network, not its level's last: it computes its input."""
+    """Whether level `index` begins with a stage that computes its own input: `enter_and_pass`.
+
+    Only the network's first stage can do so, if it is not the last of its level.
+    """
     if index != 0 or not tangent or program.channels not in (1, 3):
         return False
     if program.levels[0].stages < 2:
@@ -53,7 +56,7 @@ def enters_together(program: Any, index: int, tangent: bool) -> bool:
 def enter_and_pass(
     program: Any, stage: Any, plane: Plane, h: int, sides: Sides, rings: Rings, out: Rows, kept: Any
 ) -> None:
-    """Row `h` through the first stage of a network, and row `h + 1` of its input."""
+    """Takes row `h` through a network's first stage and makes row `h + 1` of its input."""
     coefficients = coefficients_of(stage)
     deviations = deviations_at(program, stage, plane, h, sides)
     (above, here, below), _ = around(rings, stage, h, plane.height)
@@ -81,7 +84,7 @@ def forward_stage(
     kept: Any,
     tangent: bool,
 ) -> None:
-    """Row `h` through one stage, from its ring to `out`; see `rows` for `kept`."""
+    """Takes row `h` through one stage, from its ring to `out`; see `rows` for `kept`."""
     coefficients = coefficients_of(stage)
     deviations = deviations_at(program, stage, plane, h, sides)
     width = plane.width
@@ -111,7 +114,7 @@ def pool_stage(
     program: Any, stage: Any, plane: Plane, h: int, sides: Sides, rings: Any, planes: Any,
     tangent: bool,
 ) -> None:  # fmt: skip
-    """Row `h` through the last stage of a level that `pools_at_once`."""
+    """Takes row `h` through the last stage of a level that `pools_at_once`."""
     coefficients = coefficients_of(stage)
     deviations = deviations_at(program, stage, plane, h, sides)
     around_k, around_t = around(rings, stage, h, plane.height)
@@ -128,13 +131,13 @@ def pool_stage(
 
 @inlined
 def coefficients_of(stage: Any) -> Coefficients:
-    """What a stage's convolution does to the sums over its windows."""
+    """Coefficients of a stage's convolution, which acts on the sums over its windows."""
     return Coefficients(stage.bias, stage.alpha, stage.beta, stage.factor)
 
 
 @inlined
 def deviations_at(program: Any, stage: Any, plane: Plane, h: int, sides: Sides) -> Deviations:
-    """Those of row `h` of a plane."""
+    """The deviations of row `h` of a plane at a stage."""
     p1, p2 = pixel(program, plane, h)
     return Deviations(
         row_at(sides.s1, stage.map + p1),

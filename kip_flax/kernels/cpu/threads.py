@@ -8,20 +8,20 @@ from typing import Any
 
 
 def count() -> int:
-    """Threads: the cores this process may use, or fewer where NUMBA_NUM_THREADS says so.
+    """Number of threads: the cores this process may use, or NUMBA_NUM_THREADS if that is less.
 
-    A launcher that starts several processes on one machine gives each its share: by affinity, as
-    SLURM does, or with that variable.
+    A launcher of several processes on one machine gives each its share by affinity, as SLURM does,
+    or by that variable.
     """
     try:
         cores = len(os.sched_getaffinity(0))
-    except AttributeError:  # Not on every system.
+    except AttributeError:  # Not available on every system.
         cores = os.cpu_count() or 1
     return max(1, min(cores, int(os.environ.get("NUMBA_NUM_THREADS", cores))))
 
 
 def run(task: Callable[..., Any], arguments: Iterable[tuple]) -> list[Any]:
-    """`task(*a)` for all a, in parallel; results in order, and the first error raised."""
+    """Results of `task(*a)` for all a, in order, computed in parallel; raises the first error."""
     return [future.result() for future in [_pool().submit(task, *a) for a in arguments]]
 
 

@@ -1,7 +1,8 @@
-"""Tiles of image pairs, in compiled code: what one thread does in one go.
+"""Tiles of image pairs in compiled code: the tasks of the threads.
 
 Images are flat (n, pixels * channels), deviations (n, maps). A *tile* is one fixed image against
-`LANES` moving ones. *Pairs* are image by image, also `LANES` at a time: the near-duplicates.
+`LANES` moving ones. *Pairs*, used for near-duplicates, have their own image on either side, also
+`LANES` at a time.
 """
 
 from typing import Any
@@ -34,9 +35,9 @@ def tiles_forward(
     tangent: bool,
     out: Any,
 ) -> None:
-    """K and T (2, n1, n2) at the end of the planes: some rows, some groups of `LANES` columns.
+    """Writes K and T (2, n1, n2) at the planes' end, for some rows and groups of `LANES` columns.
 
-    `triangle`: groups that lie wholly below the diagonal are left out.
+    With `triangle`, groups that lie wholly below the diagonal are left out.
     """
     sides, planes = tile_sides(program, x1), room_for_planes(program, x1)
     ends, rings = aligned(x1, 2), make_rings(program, x1)
@@ -109,10 +110,10 @@ def tiles_jacobian(
     through: Any,
     jacobian: Any,
 ) -> None:
-    """K and T (2, n1, n2) of some rows and groups, and each pair's gradient of g[0] K + g[1] T.
+    """Writes K and T (2, n1, n2) of some rows and groups, and each pair's gradient (n1, n2, ...).
 
-    Deviation m of image `row` changes with `numbers[starts[m]:starts[m + 1]]` of the image, by what
-    `through[row]` has there. The gradients are (n1, n2, ...).
+    The gradient is that of g[0] K + g[1] T. Deviation m of image `row` depends on the values
+    `numbers[starts[m]:starts[m + 1]]` of the image, with the derivatives in `through[row]`.
     """
     sides, planes = tile_sides(program, x1), room_for_planes(program, x1)
     ends, g_ends = aligned(x1, 2), aligned(x1, 2)
@@ -143,7 +144,7 @@ def tiles_jacobian(
 def pairs_forward(
     program: Any, x1: Any, s1: Any, x2: Any, s2: Any, tangent: bool, out: Any
 ) -> None:
-    """K and T (2, m) of m pairs, image by image."""
+    """Writes K and T (2, m) of m pairs."""
     sides, planes = pair_sides(program, x1), room_for_planes(program, x1)
     ends, rings = aligned(x1, 2), make_rings(program, x1)
     for first in range(0, len(x1), LANES):
@@ -166,7 +167,7 @@ def pairs_backward(
     grad_x: Any,
     grad_s: Any,
 ) -> None:
-    """Gradients (m, ...) of the first images of m pairs, given the cotangents g (2, m)."""
+    """Writes the gradients (m, ...) of m pairs in their first images, given cotangents g (2, m)."""
     sides, planes = pair_sides(program, x1), room_for_planes(program, x1)
     ends, g_ends = aligned(x1, 2), aligned(x1, 2)
     rings, g_rings = make_rings(program, x1), make_rings(program, x1)
@@ -192,7 +193,7 @@ def pairs_backward(
 
 @loop
 def _add_through_deviations(starts: Any, numbers: Any, through: Any, gradients: Gradients) -> None:
-    """Adds the part through the deviations to the image's gradients."""
+    """Adds the gradients that go through the deviations to the image's gradients."""
     image = row_at(gradients.image, 0)
     s = row_at(gradients.s, 0)
     for m in range(len(starts) - 1):
@@ -204,7 +205,7 @@ def _add_through_deviations(starts: Any, numbers: Any, through: Any, gradients: 
 
 @rare
 def _cotangents(program: Any, g: Any, row: int, first: int, count: int, g_ends: Any) -> bool:
-    """Puts a tile's cotangents into `g_ends`; False if there are none."""
+    """Writes a tile's cotangents, times `program.share`, to `g_ends`; False if all are zero."""
     g_ends[:] = 0
     some = False
     for lane in range(count):

@@ -1,8 +1,8 @@
 """Variances of the pre-activations, in compiled code: each image with itself, one image a lane.
 
-A level's own variances are its plane at offset 0, where a ReLU halves K. With them known, all
-planes of the level go through `forward_plane` as those of any pair do, without T. The band is
-thinner than that of a pair: see `plan.variance_plan`.
+A level's own variances are its plane at offset 0, where a ReLU halves K. Once they are known, all
+planes of the level go through `forward_plane` like those of any pair, without T. The band is
+that of `plan.variance_plan`.
 """
 
 from typing import Any
@@ -29,7 +29,7 @@ from kip_flax.kernels.cpu.walk import make_kept, make_rings, room_for_planes
 
 @entry
 def variances_forward(program: Any, x: Any, variances: Any, ends: Any) -> None:
-    """Variances (m, maps) before each ReLU of images x (m, ...), and (m,) at the end."""
+    """Writes the variances (m, maps) of images x (m, ...) before each ReLU, and (m,) at the end."""
     sides, planes = pair_sides(program, x), room_for_planes(program, x)
     totals, rings = aligned(x, 2), make_rings(program, x)
     found = aligned(x, program.maps)
@@ -53,10 +53,10 @@ def variances_forward(program: Any, x: Any, variances: Any, ends: Any) -> None:
 def variances_backward(
     program: Any, x: Any, variances: Any, g_variances: Any, g_ends: Any, grad_x: Any
 ) -> None:
-    """Gradient (m, ...) of the images from the cotangents of the result of `variances_forward`.
+    """Writes the images' gradient (m, ...), given the cotangents of `variances_forward`'s result.
 
-    Planes that no cotangent comes back through are left out: those of the last level that has any,
-    and of those behind it.
+    Planes that no cotangent goes back through are skipped. If `g_ends` is zero, these are the
+    planes of the last level whose variances have cotangents, and of all later levels.
     """
     deviations = np.sqrt(variances)
     sides, planes = pair_sides(program, x), room_for_planes(program, x)
@@ -77,7 +77,7 @@ def variances_backward(
             arriving[0, lane] = g_ends[first + lane] * program.share
         through_end = arriving.any()
         last = len(program.levels) - 1 if through_end else _last_level(program, g_found)
-        # What enters a level that is left out stays 0, as its cotangents are.
+        # The input of a skipped level stays 0: its cotangents take its place, and start from 0.
         for index in range(last if through_end else last - 1):
             for number in range(program.levels[index].offsets):
                 plane = plane_at(program, index, number)
@@ -110,7 +110,7 @@ def _last_level(program: Any, g_variances: Any) -> int:
 
 @rare
 def _level_forward(program: Any, index: int, sides: Any, planes: Any, variances: Any) -> None:
-    """A level's own variances, and from them both sides' deviations."""
+    """Computes a level's own variances and, from them, both sides' deviations."""
     level = program.levels[index]
     own = _entering(program, index, sides, planes)
     for number in range(level.stages):
@@ -132,8 +132,7 @@ def _level_forward(program: Any, index: int, sides: Any, planes: Any, variances:
 
 @rare
 def _level_backward(program: Any, index: int, sides: Any, g_variances: Any, gs: Any) -> Any:
-    """The cotangent (pixels, LANES) of a level's input at offset 0, as far as it comes through
-    the level's variances."""
+    """The cotangent (pixels, LANES) of a level's input at offset 0, via the level's variances."""
     level = program.levels[index]
     own = aligned(sides.image2, level.height * level.width)
     for number in range(level.stages - 1, -1, -1):
@@ -168,7 +167,7 @@ def _entering(program: Any, index: int, sides: Any, planes: Any) -> Any:
 
 @rare
 def _leave(program: Any, index: int, sides: Any, own: Any, planes: Any, g_image: Any) -> None:
-    """The transpose of `_entering`, added to the cotangents; those of one of both sides."""
+    """Adds the transpose of `_entering` to the cotangents of one of the two sides."""
     level = program.levels[index]
     if index:
         for h in range(level.height):

@@ -1,8 +1,8 @@
-"""A numba type for 16 numbers at once, so that vector code does not hang on the optimiser's mood.
+"""A numba type for 16 numbers at once, so that vector code does not depend on auto-vectorisation.
 
-`load` makes one from a row, `store` puts it back; `+ - *` and `fma` are instructions on whole
-vectors, and `pointwise` makes more of them. The width of a vector register is the compiler's
-business: it takes one of 16 floats with AVX-512, two of 8 with AVX2, four with NEON.
+`load` reads a vector from a row, and `store` writes it back. `+ - *` and `fma` are instructions on
+whole vectors, and `pointwise` makes more of them. The compiler chooses the registers: one of 16
+floats with AVX-512, two of 8 with AVX2, four of 4 with NEON.
 """
 
 import operator
@@ -16,7 +16,7 @@ from numba.extending import intrinsic, models, overload, register_model
 
 LANES = 16
 
-# numba hands an intrinsic its typing context: who calls it from compiled code leaves that out.
+# numba passes an intrinsic its typing context; callers in compiled code leave it out.
 instruction: Callable[[Callable[..., Any]], Any] = intrinsic
 
 
@@ -59,7 +59,7 @@ def fused(builder: ir.IRBuilder, vector: Vector, a: ir.Value, b: ir.Value, c: ir
 
 
 class Row(types.Type):
-    """A pointer to numbers of type `dtype`: `lanes` of them for each vector, all or one for all."""
+    """A pointer to numbers of type `dtype`, `lanes` per vector: `LANES`, or 1 for all of them."""
 
     def __init__(self, dtype: types.Float, lanes: int):
         self.dtype, self.lanes = dtype, lanes
@@ -74,7 +74,7 @@ class _RowModel(models.PrimitiveModel):
 
 @instruction
 def row_at(typingctx: Any, array: Any, index: Any) -> Any:
-    """The row from `array[index]` on: of an array (n, LANES), or (n,) for all lanes alike."""
+    """The row from `array[index]` on, of an array (n, LANES), or (n,) that all lanes share."""
 
     def code(context: Any, builder: Any, signature: Any, args: Any) -> ir.Value:
         data = context.make_array(array)(context, builder, value=args[0]).data
@@ -148,7 +148,7 @@ def _splat(builder: ir.IRBuilder, vector: Vector, number: ir.Value) -> ir.Value:
 def stay_apart(typingctx: Any) -> Any:
     """Keeps the function that calls it from being inlined.
 
-    In the middle of a large function the compiler loads the constants of a loop again each time.
+    Inside a large function, the compiler would load the constants of a loop again each time.
     """
 
     def code(context: Any, builder: Any, signature: Any, args: Any) -> ir.Value:

@@ -1,4 +1,4 @@
-"""One tile through all levels: forward to its kernel, backward to its fixed side's gradient."""
+"""Takes a tile through all levels: forward to its kernel, back to its fixed side's gradient."""
 
 from typing import Any
 
@@ -15,13 +15,13 @@ from kip_flax.kernels.cpu.vectors import LANES
 
 @rare
 def room_for_planes(program: Any, like: Any) -> Any:
-    """K and T of the inputs of all levels but the first."""
+    """Arrays for K and T of the inputs of all levels but the first."""
     return aligned(like, program.cells), aligned(like, program.cells)
 
 
 @rare
 def make_rings(program: Any, like: Any) -> Rings:
-    """Rows for any plane of the program."""
+    """Rings of rows that fit any plane of the program."""
     width = reach = count = window = 0
     for level in program.levels:
         width, reach = max(width, level.width), max(reach, level.reach)
@@ -37,7 +37,7 @@ def make_rings(program: Any, like: Any) -> Rings:
 
 @rare
 def make_kept(program: Any, like: Any, rings: Rings) -> Any:
-    """Rows that the backward pass keeps."""
+    """Room for the rows that the backward pass keeps."""
     count = 0
     for stage in program.stages:
         count = max(count, stage.first_kept + stage.kept)
@@ -48,10 +48,10 @@ def make_kept(program: Any, like: Any, rings: Rings) -> Any:
 def forward(
     program: Any, sides: Sides, planes: Any, ends: Any, rings: Rings, tangent: bool, levels: int
 ) -> None:
-    """Brings a tile through the first `levels` levels.
+    """Takes a tile through the first `levels` levels.
 
-    `planes` are K and T of what enters each level but the first; `ends` (2, LANES) are K and T of
-    the tile's pairs, where all levels are walked.
+    Fills `planes`, which are K and T of the inputs of the levels after the first, and `ends`
+    (2, LANES), which are K and T of the tile's pairs if `levels` is the number of all levels.
     """
     planes[0][:] = 0
     planes[1][:] = 0
@@ -67,9 +67,9 @@ def forward(
 
 @loop
 def backward(program: Any, sides: Sides, work: Work, gradients: Gradients, tangent: bool) -> None:
-    """Adds the gradient of the fixed side, from the cotangents of a tile's K and T.
+    """Adds the gradient of the fixed side, given the cotangents of a tile's K and T.
 
-    `work.planes` are those that `forward` made; `work.g_ends` comes with `program.share` in it.
+    `work.planes` are those that `forward` filled; `work.g_ends` already contains `program.share`.
     """
     for index in range(len(program.levels) - 1, -1, -1):
         for number in range(program.levels[index].offsets):

@@ -1,7 +1,7 @@
-"""Compile ahead, so that a run can say why it waits.
+"""Compiles the kernel ahead of its first call, so that a run can report why it waits.
 
-numba compiles on one core in a process. What float32 images need and what their near-duplicates
-need in float64 have little in common: the second half is compiled by a process of its own.
+numba compiles on one core per process. The float32 code for images and the float64 code for their
+near-duplicates have little in common, so another process compiles the latter.
 """
 
 import contextlib
@@ -22,15 +22,15 @@ from kip_flax.kernels.cpu.pair_gradients import pair_gradients
 from kip_flax.kernels.options import KernelOptions
 from kip_flax.kernels.plan import make_plan
 
-_LAST = ("tiles_backward", "variances_backward")  # What is compiled last of each half.
+_LAST = ("tiles_backward", "variances_backward")  # The last function compiled in each half.
 _PACKAGES = Path(__file__).resolve().parents[3]
 
 
 def warm_up(say: Callable[[str], None]) -> None:
-    """Compiles all that the kernel of float32 images needs, or reads it from the disk.
+    """Compiles all code that the kernel of float32 images needs, or reads it from disk.
 
-    The compiled code is the same for all networks and image sizes. Processes that start together
-    wait for the first, which compiles for them too.
+    The code is the same for all networks and image sizes. If several processes start together, the
+    first compiles and the others wait for it. `say` gets a line before and after a compilation.
     """
     if not is_cold(*_LAST):
         return _call_all()
@@ -46,7 +46,7 @@ def warm_up(say: Callable[[str], None]) -> None:
 
 
 def warm_up_jacobian(say: Callable[[str], None]) -> None:
-    """The same for the gradients of each pair."""
+    """Compiles the code of `pair_gradients`, or reads it from disk; `say` gets a line before."""
     if is_cold("tiles_jacobian"):
         say("compiling the kernel's gradients for this CPU, on the first run only")
     programs, x = _smallest()
@@ -61,7 +61,7 @@ def _call_all() -> None:
 
 
 def call_for_images() -> None:
-    """Values and gradients of two images that differ: float32 alone."""
+    """Computes values and gradients of two different images, which need float32 only."""
     programs, x = _smallest()
     s = np.sqrt(pairs.variances(programs, x, np.float32)[0])
     pairs.kernel(programs, x[:1], s[:1], x[1:], s[1:], same=False)
@@ -69,7 +69,7 @@ def call_for_images() -> None:
 
 
 def call_for_near_duplicates() -> None:
-    """The same of an image with itself: float64."""
+    """Computes the same for an image with itself, in float64."""
     programs, x = _smallest()
     here = np.zeros(1, int)
     pairs.near_values(programs, here, here, x, x)
@@ -85,9 +85,9 @@ def _smallest() -> tuple[pairs.Programs, np.ndarray]:
 
 @contextlib.contextmanager
 def _in_another_process(function: str) -> Iterator[subprocess.Popen]:
-    """Calls a function of this module beside the block, and waits for both.
+    """Calls a function of this module in another process during the block, and waits for it.
 
-    What it fails to compile, this process will.
+    If that fails, this process compiles the code later.
     """
     code = f"from kip_flax.kernels.cpu import warm_up; warm_up.{function}()"
     path = os.pathsep.join(filter(None, (str(_PACKAGES), os.environ.get("PYTHONPATH"))))

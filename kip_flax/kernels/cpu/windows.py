@@ -1,9 +1,9 @@
-"""What the loops over a row read: sums over windows, and rows of the images themselves.
+"""The input of the loops over a row: sums over windows, and covariances of the images themselves.
 
-Windows of 3x3 are summed where they are needed: `around` are the three rows above, here and below,
-whose columns -1 and `count` are there, and zero. The one below may be a row of the images' own
-covariance that is made in passing. Other windows are summed before, by `add_window`, and `around`
-is one row of sums. The functions `column` and `windows` hide the difference from the loops.
+Windows of 3x3 are summed where they are needed: `around` has the rows above, here and below, whose
+columns -1 and `count` exist and are zero. The row below may be the images' own covariance, computed
+as it is read. Other windows are summed before, by `add_window`, and `around` is one row of sums.
+The functions `column` and `windows` hide the difference from the loops.
 """
 
 from typing import Any, NamedTuple
@@ -15,9 +15,9 @@ from kip_flax.kernels.cpu.vectors import Row, fma, load, splat, stay_apart, stor
 
 
 class Grey(NamedTuple):
-    """A row of K of the images themselves that is still to be made, and where to keep it.
+    """A row of K of one-channel images that is computed as it is read, and stored in `out`.
 
-    Columns are made as they are asked for, from left to right.
+    It is read from left to right.
     """
 
     image1: Any
@@ -27,7 +27,7 @@ class Grey(NamedTuple):
 
 
 class Colour(NamedTuple):
-    """The same of images of three channels."""
+    """The same for images of three channels."""
 
     image1: Any
     image2: Any
@@ -48,7 +48,7 @@ def _column(around, i):  # type: ignore[no-untyped-def]
 
 
 def read(row: Any, i: int) -> Any:
-    """Vector `i` of a row, made at once where it is still to be made."""
+    """Vector `i` of a row; in a `Grey` or `Colour` row it is computed first."""
     raise NotImplementedError
 
 
@@ -81,7 +81,7 @@ def _product3(image1: Any, image2: Any, i: int) -> Any:
 
 
 def windows(around: Any, a: Any, b: Any, c: Any, d: Any) -> Any:
-    """The sums of two neighbouring windows from their columns."""
+    """Sums over two neighbouring windows, given their four columns."""
     raise NotImplementedError
 
 
@@ -99,7 +99,7 @@ def _windows(around, a, b, c, d):  # type: ignore[no-untyped-def]
 
 @loop
 def add_window(source: Any, reach: int, out: Any, count: int) -> None:
-    """Adds the sums of windows of 2 reach + 1 columns in one row."""
+    """Adds the sums over windows of 2 reach + 1 columns of the row `source` to `out`."""
     for i in range(count):
         total = load(out, i)
         for j in range(-reach, reach + 1):
@@ -109,7 +109,7 @@ def add_window(source: Any, reach: int, out: Any, count: int) -> None:
 
 @loop
 def mean_product(image1: Any, image2: Any, channels: int, out: Any, count: int) -> None:
-    """K of the images themselves: the mean over channels, whose weight the fixed image has."""
+    """K of the images: the mean over channels, whose weight is already in the fixed image."""
     stay_apart()
     if channels == 1:
         for i in range(count):

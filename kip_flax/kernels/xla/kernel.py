@@ -1,4 +1,4 @@
-"""All pairs of two image sets in plain JAX; nearly equal images once more in float64."""
+"""The kernel of two image sets in plain JAX, with nearly equal pairs in float64."""
 
 import jax
 
@@ -11,14 +11,14 @@ from kip_flax.kernels.xla.variances import variances
 
 
 def make_xla_kernel(plan: KernelPlan, get: str) -> Kernel:
-    """`kernel(x1, x2)` (n1, n2), 'ntk' or 'nngp', with gradients in both."""
+    """`kernel(x1, x2)` -> (n1, n2), 'ntk' or 'nngp', differentiable in both image sets."""
     in_tiles = make_tile_kernel(plan, get)
 
     def kernel(x1: jax.Array, x2: jax.Array) -> jax.Array:
         return near_duplicates.corrected(paired, in_tiles(x1, x2), x1, x2)
 
     def paired(x1: jax.Array, x2: jax.Array) -> jax.Array:
-        """Image by image: (m, H, W, C), (m, H, W, C) -> (m,)."""
+        """The kernel (m,) of m pairs of images, (m, H, W, C) and (m, H, W, C)."""
         lanes = len(x1)
         fixed = lay_out(plan, x1, variances(plan, x1), lanes, moving=False)
         moving = lay_out(plan, x2, variances(plan, x2), lanes, moving=True)
@@ -28,7 +28,7 @@ def make_xla_kernel(plan: KernelPlan, get: str) -> Kernel:
 
 
 def make_tile_kernel(plan: KernelPlan, get: str) -> Kernel:
-    """As `make_xla_kernel`, with nearly equal images in their own precision."""
+    """The kernel of `make_xla_kernel`, but with nearly equal pairs in the images' own precision."""
 
     def kernel(x1: jax.Array, x2: jax.Array) -> jax.Array:
         one, two = tiles.with_variances(plan, x1), tiles.with_variances(plan, x2)

@@ -1,8 +1,8 @@
-"""How images and their variances are laid out for the planes: (rows, columns * lanes).
+"""The layout of images and their variances for the planes: (rows, columns * lanes).
 
-A tile has two sides. The fixed side is where gradients go: one image for all lanes, or one a lane.
-The moving side is shifted by the offset: it has the band's zeros around it, so that every offset is
-a slice.
+A tile has two sides. Gradients go to the fixed side, which has one image for all lanes or one per
+lane. The moving side is shifted by the offset. It is surrounded by the band's zeros, so that every
+offset is a slice.
 """
 
 from typing import NamedTuple
@@ -19,7 +19,7 @@ Variances = tuple[tuple[PerRelu, ...], PerRelu]
 
 
 class LevelSide(NamedTuple):
-    """What one side brings to one level.
+    """One side of a tile on one level.
 
     Attributes:
         image: (C, rows, columns * n) on the first level, None on the others; n is the number of
@@ -40,7 +40,7 @@ class LevelSides(NamedTuple):
 
 
 class Side(NamedTuple):
-    """One side of a tile: one entry a level, and the deviations (lanes,) of the head's ReLUs."""
+    """One side of a tile: its levels, and the deviations (lanes,) at the head's ReLUs."""
 
     levels: tuple[LevelSide, ...]
     head: PerRelu
@@ -49,7 +49,7 @@ class Side(NamedTuple):
 def lay_out(
     plan: KernelPlan, images: jax.Array, variances: Variances, lanes: int, moving: bool
 ) -> Side:
-    """Images (n, H, W, C) and their variances as a side; n is `lanes`, or 1 for all lanes alike."""
+    """The side of images (n, H, W, C); n is `lanes`, or 1 if all lanes share the image."""
     by_level, head = variances
     levels = tuple(
         level_side(level, images if i == 0 else None, maps, lanes, moving)
@@ -85,15 +85,15 @@ def relu_margins(level: KernelLevel) -> list[int]:
 
 
 def repeats_lanes() -> bool:
-    """Whether what all lanes share is written down for each: on CPUs.
+    """Whether maps that all lanes share are stored once per lane: true on CPUs.
 
-    A plane that is repeated as it is read is not read in vectors there.
+    There, a map that is broadcast as it is read is not read in vectors.
     """
     return jax.default_backend() == "cpu"
 
 
 def _spread(maps: jax.Array, margin: int, band: tuple[int, int], lanes: int) -> jax.Array:
-    """(n, ..., H, W) to (..., rows, columns * n), with zeros of margin + band around."""
+    """Maps (n, ..., H, W) as (..., rows, columns * n), surrounded by margin + band zeros."""
     rows, columns = margin + band[0], margin + band[1]
     maps = jnp.moveaxis(maps, 0, -1)
     edges = [(0, 0)] * (maps.ndim - 3) + [(rows, rows), (columns, columns), (0, 0)]

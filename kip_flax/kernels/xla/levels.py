@@ -1,6 +1,7 @@
 """One level: all offsets between two pools, scanned one plane at a time, forward and backward.
 
-Forward keeps only the pooled planes. Backward recomputes each plane from what entered the level.
+The forward pass keeps only the pooled planes. The backward pass recomputes each plane from the
+level's input.
 """
 
 from functools import partial
@@ -51,7 +52,7 @@ def level_backward(
     lanes: int,
     cotangents: KAndT,
 ) -> tuple[KAndT | None, LevelSide]:
-    """Cotangents of `entry` and of the fixed side, from those of the result of `level_forward`."""
+    """Cotangents of `entry` and of the fixed side, given those of `level_forward`'s result."""
     level, fixed = plan.levels[i], sides.fixed
     upstream = tuple(pools.begin(plan, i, g) for g in cotangents)
 
@@ -76,7 +77,7 @@ def level_backward(
 def plane(
     level: KernelLevel, lanes: int, offset: jax.Array, entering: KAndT | None, sides: LevelSides
 ) -> KAndT:
-    """K and T (height, width * lanes) at one offset (2,), brought through the level's layers."""
+    """K and T (height, width * lanes) at one offset (2,), after the level's layers."""
     fixed, moving = sides
     always_true = offset[0] < level.height
     margin = level.margin

@@ -1,9 +1,9 @@
 """One plane: the covariances of all pixel pairs at one offset, for many image pairs at once.
 
-A plane is stored as (rows, columns * lanes): lanes are image pairs, so every shift is a whole row
-or a whole stretch of lanes away, and every loop is long and contiguous. Planes carry a margin of
-zeros that the convolutions eat: no padding in between. Positions where one of the two pixels is
-outside its image are kept at zero by the standard deviations (zero there) and a mask.
+A plane is stored as (rows, columns * lanes), where lanes are image pairs. Shifts therefore go by
+whole rows or whole groups of lanes, and every loop is long and contiguous. Planes have a margin of
+zeros that the convolutions use up, so nothing is padded in between. Where one of the two pixels is
+outside its image, the standard deviations (zero there) and a mask keep the plane at zero.
 """
 
 import functools
@@ -23,13 +23,13 @@ from kip_flax.kernels.plan import KernelLevel, LinearOp
 class Fixed(NamedTuple):
     """A map of the fixed side, (..., rows, columns * lanes), or (..., rows, columns) for all lanes.
 
-    That for all lanes is repeated where it is used, and never written down.
+    A map for all lanes is broadcast where it is used and never stored per lane.
     """
 
     map: jax.Array
 
     def over(self, lanes: int, columns: int) -> jax.Array:
-        """(..., rows, columns): a value for every lane."""
+        """The map (..., rows, columns) with a value for every lane; `columns` counts lanes too."""
         if self.map.shape[-1] == columns:
             return self.map
         repeated = jnp.broadcast_to(self.map[..., None], (*self.map.shape, lanes))
@@ -43,13 +43,13 @@ class Fixed(NamedTuple):
 
 
 class Moving(NamedTuple):
-    """A map of the moving side, (..., rows, columns * lanes), and where a plane's part begins."""
+    """A map of the moving side, (..., rows, columns * lanes), and the corner of a plane's part."""
 
     map: jax.Array
     corner: tuple[jax.Array, jax.Array]
 
     def part(self, shape: tuple[int, ...]) -> jax.Array:
-        """The part of `shape`. Cut where it is used, it is never written down."""
+        """The part of `shape`. It is sliced where it is used and never stored."""
         return lax.dynamic_slice(self.map, self._start(), shape, allow_negative_indices=False)
 
     def put(self, part: jax.Array) -> jax.Array:
@@ -62,12 +62,12 @@ class Moving(NamedTuple):
 
 
 class Pixels(NamedTuple):
-    """What a ReLU and the mask need to know of the pixel pairs of a plane.
+    """Standard deviations and masks for the pixel pairs of a plane.
 
     Attributes:
         s1: standard deviations of the fixed side, 0 outside the images.
-        s2: those of the moving side.
-        rows: (rows, 1) 1 inside both images, else 0.
+        s2: standard deviations of the moving side.
+        rows: (rows, 1), 1 inside both images, else 0.
         columns: (1, columns * lanes) likewise.
     """
 
@@ -83,7 +83,7 @@ class Pixels(NamedTuple):
 
 
 def box(plane: jax.Array, size: int, lanes: int) -> jax.Array:
-    """Sum over `size` x `size` windows; the result is smaller by size - 1 both ways."""
+    """Sums over `size` x `size` windows; the result has size - 1 fewer rows and columns."""
     rows = plane.shape[0] - size + 1
     columns = plane.shape[1] - (size - 1) * lanes
     summed = sum(plane[i : i + rows] for i in range(1, size)) + plane[:rows]
@@ -92,11 +92,11 @@ def box(plane: jax.Array, size: int, lanes: int) -> jax.Array:
 
 
 def as_one_block(always_true: jax.Array, fn: Callable, *args: Any) -> Any:
-    """`fn(*args)`, kept by the compiler as one block with its results written to memory once.
+    """`fn(*args)`, compiled as one block that writes its results to memory once.
 
-    XLA on CPUs otherwise fuses each stage into every element that reads it, and computes it nine
-    times over (it drops `optimization_barrier` before fusing). A branch on a run-time value is a
-    wall it does not fuse across. `always_true` must be such a value; the other branch answers NaN.
+    XLA on CPUs otherwise fuses each stage into every element that reads it and computes it nine
+    times (it drops `optimization_barrier` before fusing). It does not fuse across a branch on a
+    run-time value. `always_true` must be such a value; the other branch returns NaN.
     """
     if jax.default_backend() != "cpu":
         return lax.optimization_barrier(fn(*args))
@@ -114,9 +114,10 @@ def conv_relu(
     t: jax.Array | None,
     pixels: Pixels,
 ) -> tuple[jax.Array, jax.Array]:
-    """Convolution, then ReLU, of planes K and T (rows, columns * lanes); they lose size - 1 a side.
+    """Planes K and T (rows, columns * lanes) after a convolution and a ReLU.
 
-    `t` is None where the tangent kernel is still zero (the input images).
+    The result has size - 1 fewer rows and columns. `t` is None where the tangent kernel is still
+    zero (the input images).
     """
     return _conv_relu_forward(op, lanes, always_true, k, t, pixels, keep=False)[0]
 
@@ -130,7 +131,7 @@ def _conv_relu_forward(
     pixels: Pixels,
     keep: bool,
 ) -> tuple:
-    """The planes after the ReLU, and c, D and u, which the backward pass keeps."""
+    """The planes after the ReLU, and c, D and u (if `keep`) for the backward pass."""
     scale = op.weight / op.size**2
 
     def correlate(k: jax.Array, pixels: Pixels) -> tuple[jax.Array, jax.Array]:
@@ -157,7 +158,7 @@ def _conv_relu_forward(
 def _conv_relu_fwd(op: LinearOp, lanes: int, *args: Any) -> tuple:
     always_true, k, t, pixels = jax.tree.map(lambda a: a.value, args, is_leaf=is_primal)
     out, saved = _conv_relu_forward(op, lanes, always_true, k, t, pixels, keep=True)
-    # What wants a gradient travels as structure: () for yes, None for no.
+    # The tree structure encodes whether s2 needs a gradient: () for yes, None for no.
     asked = () if args[3].s2.map.perturbed else None
     return out, (always_true, *saved, pixels, None if t is None else (), asked)
 
@@ -195,27 +196,27 @@ conv_relu.defvjp(_conv_relu_fwd, _conv_relu_bwd, symbolic_zeros=True)
 
 
 def is_primal(x: Any) -> bool:
-    """Whether x is an argument as a custom gradient's forward pass gets it."""
+    """Whether `x` is an argument of a custom gradient's forward pass."""
     return isinstance(x, jax.custom_derivatives.CustomVJPPrimal)
 
 
 def instantiated(g: Any) -> jax.Array:
-    """A cotangent that may be a symbolic zero."""
+    """A cotangent as an array, even if it is a symbolic zero."""
     if isinstance(g, jax.custom_derivatives.SymbolicZero):
         return jnp.zeros(g.shape, g.dtype)
     return g
 
 
 def _surround(plane: jax.Array, size: int, lanes: int) -> jax.Array:
-    """The plane with size - 1 zeros on each side, so that a box of it is the transpose of `box`."""
+    """The plane with size - 1 zeros on each side, so that `box` of it is the transpose of `box`."""
     edge = size - 1
     return jnp.pad(plane, ((edge, edge), (edge * lanes, edge * lanes)))
 
 
 def windows(plane: jax.Array, level: KernelLevel, lanes: int) -> jax.Array:
-    """The windows that end a level: (rows, size, columns, size, lanes) of (height, width * lanes).
+    """The windows that end a level: (height, width * lanes) as (rows, size, columns, size, lanes).
 
-    A stride keeps one pixel a step (size 1); pooling windows lie side by side.
+    A stride keeps one pixel per step (size 1); pooling windows lie side by side.
     """
     size, step = level.pool, level.step
     grid = plane.reshape(-1, level.width, lanes)[level.start[0] :, level.start[1] :]
@@ -244,10 +245,10 @@ def from_windows(cells: jax.Array, level: KernelLevel) -> jax.Array:
 def mean_product(
     lanes: int, shape: tuple[int, ...], always_true: jax.Array, image1: Fixed, image2: Moving
 ) -> jax.Array:
-    """Mean over channels of image1 times its part of image2, `shape` (C, rows, columns * lanes)."""
+    """Mean over channels of image1 times the part `shape` (C, rows, columns * lanes) of image2."""
 
     def mean(image1: Fixed, image2: Moving) -> jax.Array:
-        # A sum written out: XLA on CPUs does not vectorise a reduction over the first axis.
+        # Written out, since XLA on CPUs does not vectorise a reduction over the first axis.
         x, y = image1.over(lanes, shape[-1]), image2.part(shape)
         return functools.reduce(jnp.add, [a * b for a, b in zip(x, y, strict=True)]) / len(x)
 

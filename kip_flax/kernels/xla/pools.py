@@ -1,8 +1,8 @@
-"""Add a finished plane to the pooled sums of the next level, or to the mean at the end.
+"""Adds a finished plane to the pooled sums of the next level, or to the mean at the end.
 
-The sums of a level are the planes that enter the next one, K or T, (row offsets, column offsets,
-rows, columns * lanes), with the next level's margin around each plane and one spare offset around
-the band, where the planes at the band's edge leave the halves that nobody reads.
+The sums of a level are the planes of K or T that enter the next level: (row offsets, column
+offsets, rows, columns * lanes), with the next level's margin around each plane. The band has one
+spare offset on each side; the first takes the parts that the next level does not read.
 """
 
 import jax
@@ -24,11 +24,14 @@ def sums_shape(plan: KernelPlan, i: int, lanes: int) -> tuple[int, ...]:
 
 
 def slots(plan: KernelPlan, i: int) -> np.ndarray:
-    """Where each plane adds to the sums: (offsets, 2, window) int32, by axis and row in the window.
+    """The places in the sums that each plane adds to, by axis and row in the window.
 
     Fine row h = start + step*j + a at offset o meets row h + o, which is step*d + (a + o) mod step
-    rows after the start of window j: d is its coarse offset. What lies between windows goes to
-    the spare offset.
+    rows after the start of window j: d is its coarse offset. Rows between windows and offsets
+    outside the band go to the spare offset 0.
+
+    Returns:
+        (offsets, 2, window) int32.
     """
     level = plan.levels[i]
     fine = level.offsets()
@@ -43,7 +46,7 @@ def slots(plan: KernelPlan, i: int) -> np.ndarray:
 def collect(
     plan: KernelPlan, i: int, lanes: int, slots: jax.Array, sums: jax.Array, plane: jax.Array
 ) -> jax.Array:
-    """`sums` and one plane (height, width * lanes)."""
+    """`sums` with one plane (height, width * lanes) added."""
     level = plan.levels[i]
     if not level.pool:
         return sums + plane.reshape(-1, lanes).sum(axis=0) * _share(plan, i)
@@ -58,7 +61,7 @@ def collect(
 
 
 def finish(plan: KernelPlan, i: int, sums: jax.Array) -> jax.Array:
-    """What enters the next level (offsets, rows, columns * lanes); a mean stays as it is."""
+    """The planes (offsets, rows, columns * lanes) entering the next level; a mean is unchanged."""
     if not plan.levels[i].pool:
         return sums
     every = sums[1:-1, 1:-1].reshape(-1, *sums.shape[2:])
@@ -67,7 +70,7 @@ def finish(plan: KernelPlan, i: int, sums: jax.Array) -> jax.Array:
 
 
 def begin(plan: KernelPlan, i: int, cotangent: jax.Array) -> jax.Array:
-    """The transpose of `finish`: nothing reads the spare offsets."""
+    """The transpose of `finish`, with zeros at the spare offsets."""
     if not plan.levels[i].pool:
         return cotangent
     reach = plan.levels[i + 1].band
@@ -101,7 +104,7 @@ def distribute(
 
 
 def _share(plan: KernelPlan, i: int) -> float:
-    """Weight of a plane entry in the mean at the end: all pixel pairs, or those at offset 0."""
+    """Weight of a plane entry in the final mean, over all pixel pairs or those at offset 0."""
     pixels = plan.levels[i].height * plan.levels[i].width
     return 1 / pixels**2 if plan.global_pool else 1 / pixels
 

@@ -1,8 +1,8 @@
-"""All pairs of two image sets, tile by tile: memory is one tile however many pairs there are.
+"""All pairs of two image sets, tile by tile, in the memory of one tile.
 
-A tile is one image of the first set against `lanes` of the second. Forward keeps only the kernel;
-backward recomputes each tile with one scalar cotangent per pair. A tile gives the gradient of its
-fixed side, so the gradient of the second set, where it is asked for, is a second pass with the
+A tile is one image of the first set against `lanes` of the second. The forward pass keeps only the
+kernel; the backward pass recomputes each tile with one scalar cotangent per pair. A tile gives the
+gradient of its fixed side. The gradient of the second set, if needed, takes a second pass with the
 sets exchanged.
 """
 
@@ -21,8 +21,8 @@ from kip_flax.kernels.xla.planes import is_primal
 from kip_flax.kernels.xla.variances import variances
 from kip_flax.runtime.batching import split_rows
 
-# Lanes of a tile. On a CPU a tile's planes should stay in the cache of a core; elsewhere lanes fill
-# the machine, and the planes of a tile should fit this many bytes.
+# On a CPU, a tile's planes should stay in the cache of a core, so it has few lanes. Elsewhere the
+# lanes fill the device, and the planes of a tile should fit into `_TILE_BYTES`.
 _CPU_LANES = 32
 _TILE_BYTES = 1 << 30
 
@@ -35,7 +35,7 @@ class Images(NamedTuple):
 
 
 def lanes_for(plan: KernelPlan, images: int) -> int:
-    """How many images of the second set a tile takes."""
+    """Images of the second set per tile."""
     if jax.default_backend() == "cpu":
         most = _CPU_LANES
     else:
@@ -57,7 +57,7 @@ def bytes_per_lane(plan: KernelPlan) -> int:
 
 
 def with_variances(plan: KernelPlan, x: jax.Array) -> Images:
-    """Any number of images (n, H, W, C) with their variances, found a tile at a time."""
+    """Images (n, H, W, C) with their variances, which are computed a tile at a time."""
     parts = split_rows(x, lanes_for(plan, len(x)))
     found = lax.map(jax.checkpoint(partial(variances, plan)), parts)
     return Images(x, jax.tree.map(lambda v: v.reshape(-1, *v.shape[2:])[: len(x)], found))
@@ -106,7 +106,7 @@ def _one_against(plan: KernelPlan, get: str, lanes: int, fixed: Images, moving: 
 
 def _fwd(plan: KernelPlan, get: str, *sets: Images) -> tuple:
     values = jax.tree.map(lambda a: a.value, sets, is_leaf=is_primal)
-    # Which set wants a gradient travels as structure: () for yes, None for no.
+    # The tree structure encodes which sets need a gradient: () for yes, None for no.
     asked = tuple(
         () if any(a.perturbed for a in jax.tree.leaves(images, is_leaf=is_primal)) else None
         for images in sets
@@ -170,7 +170,7 @@ def backward(plan: KernelPlan, fixed: Side, moving: Side, lanes: int, cotangents
 
 
 def _walk(plan: KernelPlan, fixed: Side, moving: Side, lanes: int) -> list:
-    """The input of each level, and last the output of the planes: K and T (lanes,)."""
+    """The input of each level, followed by the output of the planes, K and T (lanes,)."""
     entries: list[KAndT | None] = [None]
     for i in range(len(plan.levels)):
         sides = LevelSides(fixed.levels[i], moving.levels[i])

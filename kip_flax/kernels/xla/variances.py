@@ -1,7 +1,7 @@
 """Variances of the pre-activations: the kernel of each image with itself, where a ReLU needs it.
 
-Before a pool only offset 0 matters to a level's own ReLUs, and K halves at each; the other offsets
-are needed for what the pool passes on. The band is thinner than that of the kernel.
+A level's own ReLUs need offset 0 only, where each of them halves K. The other offsets are needed
+for the planes that the pool passes on. The band is that of `plan.variance_plan`.
 """
 
 import jax
@@ -19,10 +19,10 @@ def variances(plan: KernelPlan, images: jax.Array) -> Variances:
     """Pre-activation variances of images (n, H, W, C) at every ReLU.
 
     Args:
-        plan: plan of the kernel; the band needed here is found from it.
+        plan: plan of the kernel; `variance_plan` derives the one needed here from it.
 
     Returns:
-        For each level, one map (n, height, width) per ReLU; one (n,) per ReLU of the head.
+        For each level, one map (n, height, width) per ReLU; then one (n,) per ReLU of the head.
     """
     every_level = len(plan.levels)
     head, plan = plan.head, variance_plan(plan)
@@ -48,12 +48,12 @@ def variances(plan: KernelPlan, images: jax.Array) -> Variances:
         mean = out.reshape(-1, lanes).sum(axis=0) / (level.height * level.width) ** 2
     else:
         mean = jnp.mean(own, axis=(1, 2))
-    found += [()] * (every_level - len(found))  # No ReLU there.
+    found += [()] * (every_level - len(found))  # No ReLU in these levels.
     return tuple(found), head_variances(head, mean)
 
 
 def _through(level: KernelLevel, own: jax.Array) -> tuple[jax.Array, PerRelu]:
-    """Offset 0 (n, height, width) through the level's layers, and what met each ReLU."""
+    """Offset 0 (n, height, width) after the level's layers, and the variances before each ReLU."""
     maps = []
     for op in level.ops:
         if isinstance(op, LinearOp):
@@ -91,9 +91,9 @@ def _all_planes(
 
 
 def _pooled(level: KernelLevel, after: KernelLevel, out: jax.Array, lanes: int) -> jax.Array:
-    """Average pooling of all planes at once: the planes that enter the next level.
+    """The planes that enter the next level, by average pooling of all planes at once.
 
-    Fine offset step*d + b - a, at rows step*i + a, meets rows step*(i + d) + b.
+    At the fine offset step*d + b - a, rows step*i + a meet rows step*(i + d) + b.
     """
     step, window = level.step, range(level.pool)
     if (at := level.places_in_band()) is not None:
@@ -103,7 +103,7 @@ def _pooled(level: KernelLevel, after: KernelLevel, out: jax.Array, lanes: int) 
     counts = [2 * b + 1 for b in after.band]
 
     def met(axis: int, a: int, b: int) -> tuple[slice, slice]:
-        """Along one axis: the offsets that pixel a of a window has to pixel b, and those pixels."""
+        """Slices along one axis: the offsets from pixel a of a window to pixel b, and pixels a."""
         first = level.band[axis] - step * after.band[axis] + b - a
         pixel, size = level.start[axis] + a, (after.height, after.width)[axis]
         return (
