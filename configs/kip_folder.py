@@ -1,7 +1,7 @@
 r"""KIP on your own pictures: one learned image per class.
 
 Setting: as `kip_cifar10`. DIR has a folder of pictures per class; `support.size` is a multiple of
-the classes, `batch_size` at most the number of pictures.
+the classes, `batch_size` at most the number of training pictures, four fifths of all.
 Expected: depends on the pictures.
 Measured: not yet.
 
