@@ -302,9 +302,10 @@ def check_same(old: dict[str, Any], new: dict[str, Any], kind: str, workdir: str
     """
     for name in sorted(old.keys() | new.keys()):
         if old.get(name) != new.get(name):
+            was, now = (values.get(name, _SINCE.get(name)) for values in (old, new))
             raise UserError(
-                f"{workdir} holds another {kind}: {name} was {old.get(name)!r} and is now "
-                f"{new.get(name)!r}: take another --workdir, or the old value to go on."
+                f"{workdir} holds another {kind}: {name} was {was!r} and is now {now!r}: take "
+                f"another --workdir, or the old value to go on."
             )
 
 

@@ -261,6 +261,16 @@ def test_another_experiment_is_refused_with_field_and_values():
         config_lib.check_same_experiment(saved, changed(seed=4), "/runs/a")
 
 
+def test_a_field_that_an_old_run_did_not_have_is_named_with_the_value_that_it_implied():
+    saved = changed(algorithm="kip_newton").to_dict()
+    del saved["newton"]["growth"]
+    same = changed(algorithm="kip_newton")
+    config_lib.check_same_experiment(saved, same, "/runs/a")
+    with pytest.raises(UserError, match=r"newton.growth was 1 and is now 4"):
+        other = changed(algorithm="kip_newton", newton__growth=4)
+        config_lib.check_same_experiment(saved, other, "/runs/a")
+
+
 @pytest.mark.parametrize(
     "free",
     [
