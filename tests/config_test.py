@@ -266,8 +266,8 @@ def test_a_field_that_an_old_run_did_not_have_is_named_with_the_value_that_it_im
     del saved["newton"]["growth"]
     same = changed(algorithm="kip_newton")
     config_lib.check_same_experiment(saved, same, "/runs/a")
+    other = changed(algorithm="kip_newton", newton__growth=4)
     with pytest.raises(UserError, match=r"newton.growth was 1 and is now 4"):
-        other = changed(algorithm="kip_newton", newton__growth=4)
         config_lib.check_same_experiment(saved, other, "/runs/a")
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import functools
 from importlib import metadata
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from kip_flax.runtime.errors import UserError
 
@@ -20,6 +20,16 @@ if TYPE_CHECKING:
 
 _PACKAGE = "dp-accounting"
 _MOST_NOISE = 1e4  # The search stops here: nothing is learned with more noise.
+
+
+class Release(NamedTuple):
+    """Steps whose results are published; the arguments of `epsilon`, in its order."""
+
+    rate: float
+    noise: float
+    steps: int
+    delta: float
+    means: float = 0.0
 
 
 @functools.cache
@@ -77,31 +87,23 @@ def noise_multiplier(
     return float(found)
 
 
-def statement(
-    rate: float,
-    noise: float,
-    steps: int,
-    delta: float,
-    clip: float,
-    secret: bool,
-    means: float = 0.0,
-) -> dict[str, Any]:
+def statement(release: Release, clip: float, secret: bool) -> dict[str, Any]:
     """The privacy statement in the file and on the card of a set.
 
     Args:
-        rate, noise, steps, delta, means: as for `epsilon`.
+        release: the steps that made the set.
         clip: the largest norm of a target's gradient.
         secret: whether the noise came from the operating system. If not, 'epsilon' is None
             (unbounded): whoever knows the seed can remove the noise.
     """
     return {
-        "epsilon": epsilon(rate, noise, steps, delta, means) if secret else None,
-        "delta": delta,
-        "steps": steps,
-        "sampling_rate": rate,
-        "noise_multiplier": noise,
+        "epsilon": epsilon(*release) if secret else None,
+        "delta": release.delta,
+        "steps": release.steps,
+        "sampling_rate": release.rate,
+        "noise_multiplier": release.noise,
         "clip": clip,
-        **({"means_noise_multiplier": means} if means else {}),
+        **({"means_noise_multiplier": release.means} if release.means else {}),
         "neighbours": "one training image added or removed",
         "accountant": f"{_PACKAGE} {metadata.version(_PACKAGE)}, privacy loss distributions",
         "not_covered": [*NOT_COVERED, *([] if secret else [_NO_SECRET])],

@@ -180,15 +180,15 @@ def total_steps(config: ConfigDict, train_size: int) -> int:
 
 def declared(config: ConfigDict, train_size: int, step: int) -> dict[str, Any]:
     """The privacy statement of a set after `step` steps; see `algorithms.declared`."""
-    return _privacy.statement(
+    release = _privacy.Release(
         _rate(config, train_size),
         _noise(config, train_size),
         step,
         config.privacy.delta,
-        config.privacy.clip,
-        secret=config.privacy.noise_seed < 0,
-        means=_means_noise(config),
+        _means_noise(config),
     )
+    secret = config.privacy.noise_seed < 0
+    return _privacy.statement(release, config.privacy.clip, secret)
 
 
 def init(config: ConfigDict, images: jax.Array, labels: jax.Array) -> DpState:
