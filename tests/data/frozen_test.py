@@ -103,5 +103,5 @@ def test_runs_from_before_the_field_are_the_same_experiment():
     old = new.to_dict()
     del old["support"]["frozen"]
     config_lib.check_same_experiment(old, new, "runs/old")
-    with pytest.raises(UserError, match=r"support\.frozen was None and is now 0\.5"):
+    with pytest.raises(UserError, match=r"support\.frozen was 0\.0 and is now 0\.5"):
         config_lib.check_same_experiment(old, configuration(0.5), "runs/old")
