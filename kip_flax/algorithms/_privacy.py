@@ -23,7 +23,16 @@ _MOST_NOISE = 1e4  # The search stops here: nothing is learned with more noise.
 
 
 class Release(NamedTuple):
-    """Steps whose results are published; the arguments of `epsilon`, in its order."""
+    """Steps whose results are published.
+
+    Attributes:
+        rate: probability that a step draws a given target.
+        noise: noise multiplier, the noise's standard deviation in units of the clip.
+        steps: 0 or more.
+        delta: of (epsilon, delta)-differential privacy.
+        means: noise multiplier of the first step, if it releases means of all training images;
+            0: it is like the others.
+    """
 
     rate: float
     noise: float
@@ -33,22 +42,13 @@ class Release(NamedTuple):
 
 
 @functools.cache
-def epsilon(rate: float, noise: float, steps: int, delta: float, means: float = 0.0) -> float:
-    """The epsilon that `steps` steps spend.
-
-    Args:
-        rate: probability that a step draws a given target.
-        noise: noise multiplier, the noise's standard deviation in units of the clip.
-        steps: 0 or more.
-        delta: of (epsilon, delta)-differential privacy.
-        means: noise multiplier of the first step, if it releases means of all training images;
-            0: it is like the others.
-    """
-    if not steps:
+def epsilon(release: Release) -> float:
+    """The epsilon that the steps spend."""
+    if not release.steps:
         return 0.0
     accountant = _accountant()
-    accountant.compose(_event(rate, noise, steps, means))
-    return float(accountant.get_epsilon(delta))
+    accountant.compose(_event(release))
+    return float(accountant.get_epsilon(release.delta))
 
 
 @functools.cache
@@ -58,7 +58,7 @@ def noise_multiplier(
     """The least noise multiplier with which `steps` steps spend at most the epsilon `budget`.
 
     Args:
-        rate, steps, delta, means: as for `epsilon`.
+        rate, steps, delta, means: as in `Release`.
         budget: an epsilon; more than the first step spends, if it releases means.
 
     Raises:
@@ -71,7 +71,7 @@ def noise_multiplier(
     try:
         found = dp_accounting.calibrate_dp_mechanism(
             _accountant,
-            lambda noise: _event(rate, noise, steps, means),
+            lambda noise: _event(Release(rate, noise, steps, delta, means)),
             budget,
             delta,
             dp_accounting.LowerEndpointAndGuess(0.0, 1.0),
@@ -97,7 +97,7 @@ def statement(release: Release, clip: float, secret: bool) -> dict[str, Any]:
             (unbounded): whoever knows the seed can remove the noise.
     """
     return {
-        "epsilon": epsilon(*release) if secret else None,
+        "epsilon": epsilon(release) if secret else None,
         "delta": release.delta,
         "steps": release.steps,
         "sampling_rate": release.rate,
@@ -127,13 +127,14 @@ def _accountant() -> dp_accounting.PrivacyAccountant:
     return pld.PLDAccountant()
 
 
-def _event(rate: float, noise: float, steps: int, means: float) -> dp_accounting.DpEvent:
+def _event(release: Release) -> dp_accounting.DpEvent:
     import dp_accounting
 
-    step = dp_accounting.PoissonSampledDpEvent(rate, dp_accounting.GaussianDpEvent(noise))
-    if not means:
-        return dp_accounting.SelfComposedDpEvent(step, steps)
-    events = [dp_accounting.GaussianDpEvent(means)]
-    if steps > 1:
-        events.append(dp_accounting.SelfComposedDpEvent(step, steps - 1))
+    noise = dp_accounting.GaussianDpEvent(release.noise)
+    step = dp_accounting.PoissonSampledDpEvent(release.rate, noise)
+    if not release.means:
+        return dp_accounting.SelfComposedDpEvent(step, release.steps)
+    events = [dp_accounting.GaussianDpEvent(release.means)]
+    if release.steps > 1:
+        events.append(dp_accounting.SelfComposedDpEvent(step, release.steps - 1))
     return dp_accounting.ComposedDpEvent(events)

@@ -54,7 +54,7 @@ def group_sums(images: np.ndarray, groups: np.ndarray, count: int, clip: float) 
         clip: the root mean square of the pixels that a brighter image is scaled down to.
     """
     shape = images.shape[1:]
-    limit = clip * math.sqrt(math.prod(shape))
+    limit = _norm(clip, shape)
     sums = np.zeros((count, math.prod(shape)))
     for start in range(0, len(images), _CHUNK):
         rows = np.asarray(images[start : start + _CHUNK], np.float64).reshape(-1, sums.shape[1])
@@ -82,7 +82,12 @@ def noisy_means(sums: GroupSums, clip: float, noise: float, key: jax.Array) -> n
         part + noise * np.asarray(jax.random.normal(k, part.shape, jnp.float32), np.float64)
         for part, k in zip(sums, keys, strict=True)
     )
-    limit = clip * math.sqrt(math.prod(shape[1:]))
     # A count that noise made very small or negative would blow its mean up.
-    least = np.maximum(counts, noise + 1)
-    return (limit * images / least[:, None, None, None]).astype(np.float32)
+    counts = np.maximum(counts, noise + 1)
+    means = _norm(clip, shape[1:]) * images / counts[:, None, None, None]
+    return means.astype(np.float32)
+
+
+def _norm(clip: float, shape: tuple[int, ...]) -> float:
+    """The norm of an image whose pixels have the root mean square `clip`."""
+    return clip * math.sqrt(math.prod(shape))

@@ -162,13 +162,13 @@ def total_steps(config: ConfigDict, train_size: int) -> int:
     Raises:
         UserError: the budget allows none.
     """
-    privacy, rate, means = config.privacy, _rate(config, train_size), _means_noise(config)
+    privacy = config.privacy
     within, beyond = 0, config.num_steps + 1
     if not privacy.noise_multiplier or not config.num_steps:
         return config.num_steps
     while beyond - within > 1:
         middle = (within + beyond) // 2
-        spent = _privacy.epsilon(rate, privacy.noise_multiplier, middle, privacy.delta, means)
+        spent = _privacy.epsilon(_release(config, train_size, middle))
         within, beyond = (middle, beyond) if spent <= privacy.epsilon else (within, middle)
     if not within:
         raise UserError(
@@ -180,15 +180,8 @@ def total_steps(config: ConfigDict, train_size: int) -> int:
 
 def declared(config: ConfigDict, train_size: int, step: int) -> dict[str, Any]:
     """The privacy statement of a set after `step` steps; see `algorithms.declared`."""
-    release = _privacy.Release(
-        _rate(config, train_size),
-        _noise(config, train_size),
-        step,
-        config.privacy.delta,
-        _means_noise(config),
-    )
     secret = config.privacy.noise_seed < 0
-    return _privacy.statement(release, config.privacy.clip, secret)
+    return _privacy.statement(_release(config, train_size, step), config.privacy.clip, secret)
 
 
 def init(config: ConfigDict, images: jax.Array, labels: jax.Array) -> DpState:
@@ -341,6 +334,17 @@ def _smooth(images: jax.Array, basis: jax.Array | None) -> jax.Array:
         return images
     rows = images.reshape(len(images), -1)
     return product(product(rows, basis.T), basis).reshape(images.shape)
+
+
+def _release(config: ConfigDict, train_size: int, steps: int) -> _privacy.Release:
+    """The first `steps` steps, as they are accounted for."""
+    return _privacy.Release(
+        _rate(config, train_size),
+        _noise(config, train_size),
+        steps,
+        config.privacy.delta,
+        _means_noise(config),
+    )
 
 
 def _rate(config: ConfigDict, train_size: int) -> float:

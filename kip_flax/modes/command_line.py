@@ -18,6 +18,7 @@ pictures could not be read (--mode=predict), a line for each, and the others hav
 Where kip_flax is installed by pip, `kip_flax` is the same command as `python main.py`.
 """
 
+import argparse
 import os
 import sys
 from typing import NoReturn
@@ -162,16 +163,10 @@ def run_installed() -> None:
     The working folder and the folder above that of the configuration are on the module path, so
     that `from configs import default` works from any folder.
     """
-    sys.path[:0] = [os.getcwd(), *_above_configurations(sys.argv)]
+    # absl imports the configuration while it parses the flags: its path is needed before.
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--config", "-config", nargs="?", default="")
+    path = parser.parse_known_args(sys.argv[1:])[0].config or ""
+    above = os.path.dirname(os.path.dirname(os.path.abspath(path)))
+    sys.path[:0] = [os.getcwd(), *([above] if path else [])]
     run()
-
-
-def _above_configurations(arguments: list[str]) -> list[str]:
-    """The folders two above the files that `--config=FILE` or `--config FILE` name."""
-    pairs = zip(arguments, [*arguments[1:], ""], strict=True)
-    split = (
-        (one.partition("=")[0], one.partition("=")[2] if "=" in one else following)
-        for one, following in pairs
-    )
-    paths = [os.path.abspath(path) for name, path in split if name in ("--config", "-config")]
-    return [os.path.dirname(os.path.dirname(path)) for path in paths]

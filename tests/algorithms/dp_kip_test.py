@@ -282,7 +282,9 @@ def test_a_noise_multiplier_ends_the_run_when_the_budget_is_spent():
     config = private(privacy__noise_multiplier=1.0, privacy__epsilon=3.0, num_steps=500)
     total = dp_kip.total_steps(config, 1000)
     assert 0 < total < 500
-    spent = [_privacy.epsilon(0.03, 1.0, steps, 1e-4) for steps in (total, total + 1)]
+    spent = [
+        _privacy.epsilon(_privacy.Release(0.03, 1.0, steps, 1e-4)) for steps in (total, total + 1)
+    ]
     assert spent[0] <= 3 < spent[1]
     config.num_steps = total - 1
     assert dp_kip.total_steps(config, 1000) == total - 1
