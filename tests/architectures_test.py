@@ -120,7 +120,7 @@ def test_an_architecture_may_say_how_it_is_published(own_module):
     assert arch.published_name(named, 2) == "Tiny2"
 
 
-def test_mistakes_in_naming_an_architecture_are_told(own_module):
+def test_mistakes_in_naming_an_architecture_are_reported(own_module):
     known = "fc, conv, convnet, convnet_plain, myrtle"
     for name in ("resnet", "mine.none"):
         with pytest.raises(UserError, match=f"{name}'.*{known}, or a module of your own"):

@@ -57,7 +57,7 @@ def test_every_default_is_commented():
 
 
 @pytest.mark.parametrize(
-    ("field", "value", "told"),
+    ("field", "value", "message"),
     [
         (
             "algorithm",
@@ -116,8 +116,8 @@ def test_every_default_is_commented():
         ("kernel__dept", 1, "unknown config field kernel.dept"),
     ],
 )
-def test_one_mistake_one_line(field, value, told):
-    with pytest.raises(UserError, match=told) as caught:
+def test_one_mistake_one_line(field, value, message):
+    with pytest.raises(UserError, match=message) as caught:
         config_lib.validate(changed(**{field: value}))
     assert "\n" not in str(caught.value)
 
@@ -204,7 +204,7 @@ def test_what_a_recipe_fills_in_is_set_on_the_command_line(name, said, value, mo
 
 
 @pytest.mark.parametrize(
-    ("fields", "told"),
+    ("fields", "message"),
     [
         (
             {"transfer__learning_rate": (0.1,), "transfer__lr_factor": (1.0,)},
@@ -228,14 +228,14 @@ def test_what_a_recipe_fills_in_is_set_on_the_command_line(name, said, value, mo
         ),
     ],
 )
-def test_fields_that_do_not_go_together_are_told(fields, told):
-    with pytest.raises(UserError, match=told) as caught:
+def test_fields_that_do_not_go_together_are_reported(fields, message):
+    with pytest.raises(UserError, match=message) as caught:
         config_lib.validate(changed(**fields))
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
-    ("fields", "told"),
+    ("fields", "message"),
     [
         ({"support__size": 15}, "support.size is 15, which is no multiple of the 10 classes"),
         ({"support__size": 50}, "support.size is 50 and digits has 40 training images"),
@@ -243,9 +243,9 @@ def test_fields_that_do_not_go_together_are_told(fields, told):
         ({"kernel__depth": 4}, "images of 8x8 pixels are too small for 4 pooling layers"),
     ],
 )
-def test_sizes_are_checked_against_the_data(fields, told):
+def test_sizes_are_checked_against_the_data(fields, message):
     config_lib.check_data(changed(batch_size=40), dataset())
-    with pytest.raises(UserError, match=told):
+    with pytest.raises(UserError, match=message):
         config_lib.check_data(changed(**{"batch_size": 40} | fields), dataset())
 
 

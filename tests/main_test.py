@@ -10,7 +10,7 @@ from command import DIGITS, QUICK, ROOT, run
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         ((), "no experiment: name one, for example --config=configs/kip_digits.py"),
         (("--config=configs/none.py",), "there is no file configs/none.py"),
@@ -33,12 +33,12 @@ from command import DIGITS, QUICK, ROOT, run
         ((DIGITS, "--workdir=x", "--config.algorithm=gan"), "algorithm is 'gan': take one of"),
     ],
 )
-def test_a_mistake_is_one_line_and_code_2(arguments, told):
+def test_a_mistake_is_one_line_and_code_2(arguments, message):
     done = run(*arguments)
     assert done.returncode == 2
     assert done.stderr.startswith("error: ")
     assert done.stderr.count("\n") == 1
-    assert told in done.stderr
+    assert message in done.stderr
     assert done.stdout == ""
 
 
@@ -46,7 +46,7 @@ def test_train_again_and_evaluate(tmp_path):
     workdir = tmp_path / "run"
     done = run(DIGITS, f"--workdir={workdir}", *QUICK)
     assert (done.returncode, done.stderr) == (0, "")
-    for told in (
+    for pattern in (
         r"kip_flax \d.* kip in ",
         r"kernel +fc, depth 1, ntk; \w+",
         r"devices +1 x \w+ \(.*\); mesh 1 x 1",
@@ -56,7 +56,7 @@ def test_train_again_and_evaluate(tmp_path):
         r"finished in \d+ s",
         r"distilled set +.*ckpt3.npz",
     ):
-        assert re.search(told, done.stdout), (told, done.stdout)
+        assert re.search(pattern, done.stdout), (pattern, done.stdout)
     figures = json.loads((workdir / "result.json").read_text())
     assert "main.py --config=configs/kip_digits.py" in figures["command"]
 
@@ -86,11 +86,11 @@ def test_export_and_import(tmp_path):
     theirs = ROOT / "tests" / "fixtures" / "res_digits_ConvNet_1ipc.pt"
     taken = run(DIGITS, "--mode=import", f"--distilled={theirs}", f"--workdir={tmp_path}", *QUICK)
     assert (taken.returncode, taken.stderr) == (0, "")
-    (told,) = re.findall(r"evaluate with +(.*)", taken.stdout)
-    measured = run(DIGITS, *told.split(), *QUICK)
+    (flags,) = re.findall(r"evaluate with +(.*)", taken.stdout)
+    measured = run(DIGITS, *flags.split(), *QUICK)
     assert (measured.returncode, measured.stderr) == (0, "")
     assert re.search(r"on digits: test accuracy [4-9]\d\.\d\d%", measured.stdout)
-    path = told.split("--distilled=")[1].split()[0]
+    path = flags.split("--distilled=")[1].split()[0]
     given = run("--mode=export", f"--distilled={path}", f"--workdir={tmp_path / 'out'}")
     assert (given.returncode, given.stderr) == (0, "")
     assert "parquet" in given.stdout

@@ -62,13 +62,13 @@ SECTION = Section(
 )
 
 
-def published_recipe(per_class: int) -> str:
-    """The recipe of the published numbers, in words, for `per_class` images per class."""
-    outer, inner = LOOPS[per_class]
+def published_recipe(images_per_class: int) -> str:
+    """The recipe of the published numbers, in words, for `images_per_class` images per class."""
+    outer, inner = LOOPS[images_per_class]
     epochs = "1 epoch" if inner == 1 else f"{inner} epochs"
     return (
-        f"{per_class} per class: {1000 * outer:,} steps, 256 real images of a class each, {epochs} "
-        f"between them"
+        f"{images_per_class} per class: {1000 * outer:,} steps, 256 real images of a class each, "
+        f"{epochs} between them"
     )
 
 
@@ -229,7 +229,7 @@ def _match(
     """Distances (classes,), and the gradient (S, H, W, C) of their sum, one class after another."""
     classes = real.shape[1]
     by_class = state.images.reshape(classes, -1, *state.images.shape[1:])
-    per_class = by_class.shape[1]
+    images_per_class = by_class.shape[1]
 
     def of_class(number: jax.Array) -> tuple[jax.Array, jax.Array]:
         class_key = jax.random.fold_in(key, number)
@@ -240,8 +240,8 @@ def _match(
         wanted = _real_gradient(loss, network, seen(real[:, number]), number, weights)
 
         def apart(images: jax.Array) -> jax.Array:
-            labels = jnp.full(per_class, number)
-            share = jnp.full(per_class, 1 / per_class, jnp.float32)
+            labels = jnp.full(images_per_class, number)
+            share = jnp.full(images_per_class, 1 / images_per_class, jnp.float32)
             return distance(jax.grad(loss)(network, seen(images), labels, share), wanted)
 
         return jax.value_and_grad(apart)(by_class[number])

@@ -39,8 +39,8 @@ def draw_groups(labels: np.ndarray, support: np.ndarray, key: jax.Array) -> np.n
         support: classes (S,) of the support, the same number of each class, sorted.
         key: of the draw.
     """
-    per_class = int(np.sum(support == support[0]))
-    part = jax.random.randint(key, labels.shape, 0, per_class)
+    images_per_class = int(np.sum(support == support[0]))
+    part = jax.random.randint(key, labels.shape, 0, images_per_class)
     return np.searchsorted(support, labels) + np.asarray(part)
 
 

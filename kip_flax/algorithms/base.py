@@ -67,8 +67,8 @@ KIP_BIBTEX = """@inproceedings{nguyen2021dataset,
 }"""
 
 
-def _unstated_recipe(per_class: int) -> str:
-    del per_class
+def _unstated_recipe(images_per_class: int) -> str:
+    del images_per_class
     return "larger batches and longer runs than the configurations here, partly augmented"
 
 
@@ -137,7 +137,7 @@ class Problem:
     key: jax.Array
 
 
-def default_marks(config: ConfigDict, total: int) -> frozenset[int]:
+def default_eval_steps(config: ConfigDict, total: int) -> frozenset[int]:
     """The steps of `eval.steps`, or the published ones, up to `total`, always included."""
     published = {*PUBLISHED_STEPS, *range(1500, total + 1, 500)}
     return frozenset({step for step in (config.eval.steps or published) if step <= total} | {total})

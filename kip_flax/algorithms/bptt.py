@@ -46,8 +46,11 @@ _BIBTEX = """@inproceedings{feng2024embarrassingly,
 }"""
 
 
-def _published_recipe(per_class: int) -> str:
-    return f"{per_class} per class: a fresh network for every step, a random window of its training"
+def _published_recipe(images_per_class: int) -> str:
+    return (
+        f"{images_per_class} per class: a fresh network for every step, a random window of its "
+        f"training"
+    )
 
 
 FACTS = Facts(

@@ -50,8 +50,8 @@ _BIBTEX = """@misc{vinaroz2023differentially,
 _MOST_EPSILON = 100  # The accountant's tables grow with it.
 
 
-def _published_recipe(per_class: int) -> str:
-    return f"{per_class} per class: 10 epochs of batches of 50, gradients clipped to 1e-6"
+def _published_recipe(images_per_class: int) -> str:
+    return f"{images_per_class} per class: 10 epochs of batches of 50, gradients clipped to 1e-6"
 
 
 def _check(fields: Any) -> None:

@@ -45,8 +45,8 @@ _BIBTEX = """@inproceedings{zhou2022dataset,
 }"""
 
 
-def _published_recipe(per_class: int) -> str:
-    return f"{per_class} per class: 500,000 steps of 1,024 training images"
+def _published_recipe(images_per_class: int) -> str:
+    return f"{images_per_class} per class: 500,000 steps of 1,024 training images"
 
 
 FACTS = Facts(

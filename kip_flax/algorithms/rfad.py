@@ -57,10 +57,10 @@ SECTION = Section(
 )
 
 
-def _published_recipe(per_class: int) -> str:
+def _published_recipe(images_per_class: int) -> str:
     return (
-        f"{per_class} per class: 5,120 targets and 8 networks of width 256 a step, until the "
-        f"validation loss has not fallen for 1,000 steps"
+        f"{images_per_class} per class: 5,120 targets and 8 networks of width 256 a step, until "
+        f"the validation loss has not fallen for 1,000 steps"
     )
 
 

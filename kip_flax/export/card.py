@@ -110,8 +110,8 @@ def opening(distilled: Distilled, dataset: str) -> str:
     maker = _maker(distilled.provenance, _algorithm(distilled))
     class_names = distilled.class_names
     count = len(distilled.images)
-    per_class = np.bincount(distilled.labels.argmax(1), minlength=len(class_names))
-    least, most = min(per_class), max(per_class)
+    counts = np.bincount(distilled.labels.argmax(1), minlength=len(class_names))
+    least, most = min(counts), max(counts)
     each = f"{least}" if least == most else f"{least} to {most}"
     height, width, channels = distilled.images.shape[1:]
     return f"""# {dataset}, distilled to {count} images

@@ -102,7 +102,7 @@ class Training:
                 end = step == total or deadline.reached()
                 last = end or stopping()
                 log, save = step % self.log_every == 0, self.saver.is_due(step)
-                if not (last or log or save or step in distillation.marks):
+                if not (last or log or save or step in distillation.eval_steps):
                     continue
                 self._check_finite(state, checked, step)
                 checked = step
@@ -123,7 +123,7 @@ class Training:
 
     def _settle(self, state: State, step: int, figures: Mapping[str, float], due: Due) -> bool:
         """Does what is due at `step`; False if a signal stopped its evaluation (it is saved)."""
-        marked = step == 0 or step in self.distillation.marks or due.end
+        marked = step == 0 or step in self.distillation.eval_steps or due.end
         if marked and not self.recorder.has(step):
             try:
                 with due.deadline.evaluation():

@@ -31,7 +31,7 @@ class Distillation:
 
     Attributes:
         total: steps of the whole run.
-        marks: steps after which the support is evaluated and exported; 0 is implied.
+        eval_steps: steps after which the support is evaluated and exported; 0 is implied.
         pairs: kernel entries that a step computes; 0 where it computes none.
         start: () -> the state before the first step.
         step: (state, number) -> the state after step `number` (from 1), and the metrics on its
@@ -40,7 +40,7 @@ class Distillation:
     """
 
     total: int
-    marks: frozenset[int]
+    eval_steps: frozenset[int]
     pairs: int
     start: Callable[[], State]
     step: Step
@@ -60,7 +60,7 @@ def make_distillation(problem: Problem, support: Support) -> Distillation:
     total = total_steps(config, train_size)
     return Distillation(
         total=total,
-        marks=marks(config, total),
+        eval_steps=eval_steps(config, total),
         pairs=_hook(config, "pairs", lambda config, train_size: 0)(config, train_size),
         start=start,
         step=algorithms.find(config.algorithm).make_step(problem),
@@ -73,9 +73,9 @@ def total_steps(config: ConfigDict, train_size: int) -> int:
     return _hook(config, "total_steps", lambda config, _: config.num_steps)(config, train_size)
 
 
-def marks(config: ConfigDict, total: int) -> frozenset[int]:
+def eval_steps(config: ConfigDict, total: int) -> frozenset[int]:
     """Steps after which to evaluate and export: the default ones, or the algorithm's own."""
-    return _hook(config, "marks", base.default_marks)(config, total)
+    return _hook(config, "eval_steps", base.default_eval_steps)(config, total)
 
 
 def label_targets(config: ConfigDict, train_size: int) -> int:

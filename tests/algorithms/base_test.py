@@ -45,7 +45,7 @@ def test_real_support_is_drawn_from_the_targets_class_by_class():
 
 
 def test_published_steps_are_marked():
-    marks = base.default_marks(small(eval__steps=()), 2100)
-    assert {0, 1, 54, 695, 1000, 1500, 2000, 2100} <= marks
-    assert marks & set(range(700, 2101)) == {1000, 1500, 2000, 2100}
-    assert base.default_marks(small(eval__steps=(3, 9000)), 2100) == {3, 2100}
+    steps = base.default_eval_steps(small(eval__steps=()), 2100)
+    assert {0, 1, 54, 695, 1000, 1500, 2000, 2100} <= steps
+    assert steps & set(range(700, 2101)) == {1000, 1500, 2000, 2100}
+    assert base.default_eval_steps(small(eval__steps=(3, 9000)), 2100) == {3, 2100}

@@ -94,7 +94,7 @@ def after_training(network, images, labels, ages, config):
 @pytest.mark.parametrize("window", [1, 4])
 def test_a_step_of_descent_is_the_gradient_of_the_whole_training(window):
     config, data = settings(bptt__window=window), targets()
-    (before, after), (told,) = run(config, 1)
+    (before, after), (metrics,) = run(config, 1)
     network, scale = layers_of(config, before, 0), 1 / data.images.std(dtype=np.float64)
     x_t, classes = scale * data.images.astype(np.float64), np.eye(CLASSES)[data.labels]
 
@@ -107,7 +107,7 @@ def test_a_step_of_descent_is_the_gradient_of_the_whole_training(window):
     images, labels = (np.asarray(a, np.float64) for a in before.support)
     loss = jax.jit(loss)
     value, gradients = jax.jit(jax.value_and_grad(loss, (0, 1)))(images, labels)
-    assert float(told["loss"]) == pytest.approx(float(value), rel=1e-5)
+    assert float(metrics["loss"]) == pytest.approx(float(value), rel=1e-5)
     for old, new, gradient in zip(before.support, after.support, gradients, strict=True):
         np.testing.assert_allclose(old - new, gradient, atol=2e-3 * np.abs(gradient).max())
         assert np.abs(gradient).max() > 1e-3
@@ -168,10 +168,10 @@ def test_devices_and_passes_change_nothing(networks, monkeypatch):
     """Two or three networks on four devices: some have none to train."""
     fields = {"bptt__pool": 4, "bptt__networks": networks, "optimizer__learning_rate": 0.1}
     config = settings(bptt__augment="flip,nudge", bptt__network="convnet_plain:1", **fields)
-    states, told = run(config, 3)
+    states, metrics = run(config, 3)
     monkeypatch.setattr(batching, "PIXELS", 48)
-    more, told_more = run(config, 3, devices=4)
-    for one, four in zip(told, told_more, strict=True):
+    more, more_metrics = run(config, 3, devices=4)
+    for one, four in zip(metrics, more_metrics, strict=True):
         assert float(four["loss"]) == pytest.approx(float(one["loss"]), rel=1e-4)
         assert float(four["accuracy"]) == pytest.approx(float(one["accuracy"]), abs=1e-6)
     for ours, theirs in zip(more[-1].support, states[-1].support, strict=True):
@@ -181,10 +181,10 @@ def test_devices_and_passes_change_nothing(networks, monkeypatch):
 
 def test_a_network_that_diverges_moves_nothing():
     config = settings(bptt__learning_rate=1e30)
-    (before, after), (told,) = run(config, 1)
+    (before, after), (metrics,) = run(config, 1)
     for old, new in zip(before.support, after.support, strict=True):
         np.testing.assert_array_equal(old, new)
-    assert float(told["grad_norm"]) == 0
+    assert float(metrics["grad_norm"]) == 0
 
 
 def test_labels_that_are_fixed_stay():
@@ -198,8 +198,8 @@ def test_normalised_networks_keep_their_averages():
     with pytest.raises(UserError, match="too small"):
         bptt._make(config, SHAPE, CLASSES)
     config = settings(bptt__network="convnet2_in", bptt__window=2, optimizer__learning_rate=0.1)
-    (_, after), (told,) = run(config, 1)
-    assert np.isfinite(float(told["loss"]))
+    (_, after), (metrics,) = run(config, 1)
+    assert np.isfinite(float(metrics["loss"]))
     assert int(after.pool.ages[0]) == 2
 
 
@@ -233,13 +233,13 @@ def test_what_networks_get_wrong_falls(whole, digits):
     begun = bptt.init(config, *base.draw_support(drawn_from, 10, "real", key))
     state, losses = sharding.replicate(mesh, jax.tree.map(np.array, begun)), []
     for number in range(1, 41):
-        state, told = step(state, number)
-        losses.append(float(told["loss"]))
+        state, metrics = step(state, number)
+        losses.append(float(metrics["loss"]))
     assert np.mean(losses[-8:]) < 0.8 * np.mean(losses[:8])
 
 
 @pytest.mark.parametrize(
-    ("fields", "told"),
+    ("fields", "message"),
     [
         ({"bptt.networks": 11}, "bptt.networks is 11 of a pool of 10"),
         ({"bptt.window": 501}, "bptt.window is 501 and networks live for 500"),
@@ -249,9 +249,9 @@ def test_what_networks_get_wrong_falls(whole, digits):
         ({"bptt.label_scale": 0.0}, "bptt.label_scale is 0.0"),
     ],
 )
-def test_mistakes_are_one_line(fields, told):
+def test_mistakes_are_one_line(fields, message):
     config = bptt_digits.get_config()
     config.update_from_flattened_dict(fields)
-    with pytest.raises(UserError, match=told) as caught:
+    with pytest.raises(UserError, match=message) as caught:
         config_lib.validate(config)
     assert "\n" not in str(caught.value)

@@ -60,7 +60,7 @@ def test_dsa_is_dc_with_augmentation(quick_kernels, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("fields", "told"),
+    ("fields", "message"),
     [
         ({"support__learn_labels": True}, "gradient matching learns images alone"),
         ({"matching__augment": "flip"}, "DC does not augment: leave it empty"),
@@ -73,16 +73,16 @@ def test_dsa_is_dc_with_augmentation(quick_kernels, tmp_path):
         ({"matching__augment": "blur"}, "unknown augmentation 'blur'"),
     ],
 )
-def test_mistakes_of_gradient_matching_are_told(fields, told):
-    with pytest.raises(UserError, match=told) as caught:
+def test_mistakes_of_gradient_matching_are_reported(fields, message):
+    with pytest.raises(UserError, match=message) as caught:
         matching(**fields)
     assert "\n" not in str(caught.value)
 
 
 def test_real_images_must_be_shared_by_the_classes():
     digits = data.load_dataset("digits")
-    for size, told in ((25, "take 20"), (1400, "at most 139: take 1390")):
-        with pytest.raises(UserError, match=told):
+    for size, message in ((25, "take 20"), (1400, "at most 139: take 1390")):
+        with pytest.raises(UserError, match=message):
             config_lib.check_data(matching(batch_size=size), digits)
     with pytest.raises(UserError, match="8x8 pixels are too small for lenet"):
         config_lib.check_data(matching(matching__network="lenet"), digits)

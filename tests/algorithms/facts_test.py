@@ -53,8 +53,10 @@ def test_titles_and_variants_tell_the_algorithms_apart():
 
 
 def test_labels_are_learned_fixed_or_solved():
-    told = {name: [algorithms.labels(name, x) for x in (True, False)] for name in algorithms.NAMES}
-    assert told == {
+    labels = {
+        name: [algorithms.labels(name, x) for x in (True, False)] for name in algorithms.NAMES
+    }
+    assert labels == {
         "bptt": ["learned", "fixed"],
         "dc": ["learned", "fixed"],
         "dp_kip": ["learned", "fixed"],

@@ -41,8 +41,8 @@ def test_the_example_of_the_page_runs_and_goes_on(example, quick_kernels, tmp_pa
     config_lib.validate(config)
     assert algorithms.facts("mine.class_means").title == "Class means"
     state = train.train_and_evaluate(config, str(tmp_path / "whole"))
-    told = result(tmp_path / "whole")["evaluations"]
-    assert told[-1]["accuracy"] > told[0]["accuracy"] + 0.1
+    evaluations = result(tmp_path / "whole")["evaluations"]
+    assert evaluations[-1]["accuracy"] > evaluations[0]["accuracy"] + 0.1
     # Twelve steps of half the way each: the means of the last batches, and near the whole means.
     digits = data.load_dataset("digits")
     fitted = preprocess.fit("standard", digits.train_images)
@@ -55,8 +55,8 @@ def test_the_example_of_the_page_runs_and_goes_on(example, quick_kernels, tmp_pa
     assert_same(train.train_and_evaluate(config, str(tmp_path / "parts")), state)
 
 
-def test_mistakes_in_naming_an_algorithm_are_told(example):
-    for name, told in (
+def test_mistakes_in_naming_an_algorithm_are_reported(example):
+    for name, message in (
         (
             "gan",
             "algorithm is 'gan': take one of bptt, dc, dp_kip, dsa, frepo, kip, kip_newton, "
@@ -66,7 +66,7 @@ def test_mistakes_in_naming_an_algorithm_are_told(example):
         ("nowhere.at_all", "algorithm is 'nowhere.at_all': take one of"),
         ("kip_flax.krr", "'kip_flax.krr', which has no init and no make_step"),
     ):
-        with pytest.raises(UserError, match=told) as caught:
+        with pytest.raises(UserError, match=message) as caught:
             algorithms.find(name)
         assert "\n" not in str(caught.value)
     config = small(algorithm="mine.class_means")

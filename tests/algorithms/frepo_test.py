@@ -92,7 +92,7 @@ def drawn_network(before, after):
 )
 def test_a_step_of_descent_is_the_papers_gradient(flip, margin):
     config = settings(frepo__flip=flip, frepo__margin=margin)
-    (before, after), (told,) = run(config, 1)
+    (before, after), (metrics,) = run(config, 1)
     network = network_of(config, before, drawn_network(before, after))
     images, labels = (np.asarray(a, np.float64) for a in before.support)
     data = targets()
@@ -103,11 +103,11 @@ def test_a_step_of_descent_is_the_papers_gradient(flip, margin):
 
     loss = jax.jit(loss)
     value, gradients = jax.jit(jax.value_and_grad(loss, (0, 1)))(images, labels)
-    assert float(told["loss"]) == pytest.approx(float(value), rel=1e-5)
+    assert float(metrics["loss"]) == pytest.approx(float(value), rel=1e-5)
     for old, new, gradient in zip(before.support, after.support, gradients, strict=True):
         np.testing.assert_allclose(old - new, gradient, atol=2e-4 * np.abs(gradient).max())
     norm = np.sqrt(sum(np.sum(np.square(g)) for g in gradients))
-    assert float(told["grad_norm"]) == pytest.approx(norm, rel=1e-4)
+    assert float(metrics["grad_norm"]) == pytest.approx(norm, rel=1e-4)
     direction = np.random.default_rng(2).normal(size=images.shape)
     ends = [float(loss(images + e * direction, labels)) for e in (1e-5, -1e-5)]
     slope = (ends[0] - ends[1]) / 2e-5
@@ -182,10 +182,10 @@ def test_batch_normalisation_keeps_averages_that_features_use():
 def test_devices_and_passes_change_nothing(normalization, monkeypatch):
     """Six mirrored images, ten targets and two pixels' worth of passes do not divide by four."""
     config = settings(frepo__normalization=normalization, optimizer__learning_rate=0.1)
-    states, told = run(config, 3)
+    states, metrics = run(config, 3)
     monkeypatch.setattr(batching, "PIXELS", 32)
-    more, told_more = run(config, 3, devices=4)
-    for one, four in zip(told, told_more, strict=True):
+    more, more_metrics = run(config, 3, devices=4)
+    for one, four in zip(metrics, more_metrics, strict=True):
         assert float(four["loss"]) == pytest.approx(float(one["loss"]), rel=1e-4)
     for ours, theirs in zip(more[-1].support, states[-1].support, strict=True):
         np.testing.assert_allclose(ours, theirs, atol=1e-4)

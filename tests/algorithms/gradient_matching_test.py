@@ -63,14 +63,14 @@ def run(net, training, devices, steps, key=1):
     tx = optax.sgd(0.5, 0.5)
     make = gradient_matching.make_step(net, tx, training, mesh, jax.random.key(key))
     step = base.pinned(make, mesh)
-    states, told = [sharding.replicate(mesh, first_state(net, tx))], []
+    states, history = [sharding.replicate(mesh, first_state(net, tx))], []
     for number in range(steps):
         real = np.swapaxes(FILE["real"][number % 3], 0, 1).astype(np.float32)
         batch = sharding.put_targets(mesh, real, np.zeros(len(real)))
         state, metrics = step(jax.tree.map(jnp.copy, states[-1]), batch[0], batch[2])
         states.append(state)
-        told.append(metrics)
-    return states, told
+        history.append(metrics)
+    return states, history
 
 
 PUBLISHED = gradient_matching.InnerTraining(3, 2, 0.1, 256)
@@ -82,12 +82,12 @@ SMALL_BATCHES = gradient_matching.InnerTraining(2, 2, 0.1, 4, ("scale", "flip"))
 def test_distance_and_its_gradient_are_pytorchs(pixels, monkeypatch):
     """The first update, without momentum yet, is the rate times the gradient."""
     monkeypatch.setattr(batching, "PIXELS", pixels)
-    (before, after), (told,) = run(network(weights("weights")), PUBLISHED, 1, 1)
-    assert float(told["loss"]) == pytest.approx(FILE["distances"].mean(), rel=1e-5)
+    (before, after), (metrics,) = run(network(weights("weights")), PUBLISHED, 1, 1)
+    assert float(metrics["loss"]) == pytest.approx(FILE["distances"].mean(), rel=1e-5)
     gradient = (before.images - after.images) / 0.5
     expected = FILE["gradients"].reshape(-1, *SHAPE)
     np.testing.assert_allclose(gradient, expected, atol=1e-4 * np.abs(expected).max())
-    assert float(told["grad_norm"]) == pytest.approx(np.linalg.norm(expected), rel=1e-4)
+    assert float(metrics["grad_norm"]) == pytest.approx(np.linalg.norm(expected), rel=1e-4)
 
 
 def test_three_steps_with_training_between_are_pytorchs(monkeypatch):

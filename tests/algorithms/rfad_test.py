@@ -148,11 +148,11 @@ def test_more_devices_take_the_same_step(devices, plain_descent):
     """Of four devices one has none of the three images, and of two one has one."""
     params, x_t, y_t = problem()
     found = [step(first(params), x_t[:7], y_t[:7], True, n) for n in (1, devices)]
-    (one, one_told), (more, more_told) = found
+    (one, one_metrics), (more, more_metrics) = found
     for name, value in one.params.items():
         np.testing.assert_allclose(more.params[name], value, rtol=1e-4, atol=1e-5)
-    for name, value in one_told.items():
-        assert float(more_told[name]) == pytest.approx(float(value), rel=1e-4)
+    for name, value in one_metrics.items():
+        assert float(more_metrics[name]) == pytest.approx(float(value), rel=1e-4)
 
 
 def test_adabelief_by_hand():
@@ -232,7 +232,7 @@ def test_the_exact_loss_falls_though_it_is_estimated(quick_kernels, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("fields", "told"),
+    ("fields", "message"),
     [
         ({"rfad__loss": "hinge"}, "rfad.loss is 'hinge': take one of mse, platt"),
         ({"rfad__networks": 0}, "rfad.networks is 0: it must be at least 1"),
@@ -242,8 +242,8 @@ def test_the_exact_loss_falls_though_it_is_estimated(quick_kernels, tmp_path):
         ({"rfad__platt_rate": 0.0}, "rfad.platt_rate is 0.0: it must be above 0"),
     ],
 )
-def test_mistakes_are_told(fields, told):
-    with pytest.raises(UserError, match=told) as caught:
+def test_mistakes_are_reported_in_one_line(fields, message):
+    with pytest.raises(UserError, match=message) as caught:
         quick(**fields)
     assert "\n" not in str(caught.value)
 

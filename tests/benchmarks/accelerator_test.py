@@ -35,7 +35,7 @@ def make_with(mistake):
     ],
     ids=["none", "values", "gradients"],
 )
-def test_a_wrong_kernel_is_told(monkeypatch, mistake, right):
+def test_a_wrong_kernel_is_detected(monkeypatch, mistake, right):
     monkeypatch.setattr(kernels, "make_kernel", make_with(mistake))
     rows = accelerator.errors("xla")
     assert rows["ordinary"]["right"] == right

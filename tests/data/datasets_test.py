@@ -45,13 +45,13 @@ def test_some_classes_alone_in_the_order_given(classes):
 
 
 @pytest.mark.parametrize(
-    ("classes", "told"),
+    ("classes", "message"),
     [
         ((3, 10), r"names 10: digits has the classes 0, 1, .*, or 0 to 9"),
         (("three", 1), r"names 'three': digits has the classes"),
         ((3, "3"), r"names a class twice"),
     ],
 )
-def test_classes_that_are_not_there_are_told(classes, told):
-    with pytest.raises(UserError, match=told):
+def test_classes_that_are_not_there_are_reported(classes, message):
+    with pytest.raises(UserError, match=message):
         of_classes(load_dataset("digits"), classes)

@@ -82,12 +82,12 @@ def test_a_run_ends_with_the_noise_that_it_began_with(algorithm, tmp_path, quick
 
 
 @pytest.mark.parametrize("name", sorted({*algorithms.NAMES} - {"kip", "kip_solve"}))
-def test_who_cannot_freeze_pixels_refuses(name):
+def test_other_algorithms_refuse_to_freeze_pixels(name):
     """Those that can are in the test above."""
     config = configuration(0.5)
     config.algorithm = name
-    told = f"'{name}' freezes no pixels: take 0, or algorithm 'kip' or 'kip_solve'"
-    with pytest.raises(UserError, match=told):
+    message = f"'{name}' freezes no pixels: take 0, or algorithm 'kip' or 'kip_solve'"
+    with pytest.raises(UserError, match=message):
         config_lib.validate(config)
 
 

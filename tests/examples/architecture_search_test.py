@@ -181,7 +181,7 @@ def test_the_small_version_goes_through_and_trains_nothing_twice(monkeypatch, tm
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         (["--dataset=cifar10"], "argument --dataset: invalid choice: 'cifar10'"),
         (["--fast"], "unrecognized arguments: --fast"),
@@ -190,11 +190,11 @@ def test_the_small_version_goes_through_and_trains_nothing_twice(monkeypatch, tm
         (["--set=results/kip_mnist_10_of_others"], "does not exist"),
     ],
 )
-def test_mistakes_are_told_in_one_line(arguments, told, tmp_path, capsys):
+def test_mistakes_are_reported_in_one_line(arguments, message, tmp_path, capsys):
     assert command.main([*arguments, f"--runs={tmp_path}"]) == 2
     line = capsys.readouterr().err
     assert line.startswith("error: ")
-    assert told in line
+    assert message in line
     assert line.count("\n") == 1
 
 

@@ -187,9 +187,9 @@ def test_the_small_version_goes_through_and_goes_on(short, tmp_path, capsys):
     assert json.loads((tmp_path / "figures.json").read_text()) == figures
     # Another experiment does not mix with this one.
     assert command.main([*arguments, "--num-test=5"]) == 2
-    told = capsys.readouterr().err
-    assert "num_test was 0 and is now 5" in told
-    assert told.count("\n") == 1
+    message = capsys.readouterr().err
+    assert "num_test was 0 and is now 5" in message
+    assert message.count("\n") == 1
 
 
 @pytest.mark.slow
@@ -235,10 +235,10 @@ def test_what_is_stopped_goes_on(short, tmp_path, capsys, monkeypatch):
         (["--data=."], "set dataset.data_dir"),
     ],
 )
-def test_mistakes_are_told_in_one_line(arguments, message, tmp_path, capsys):
+def test_mistakes_are_reported_in_one_line(arguments, message, tmp_path, capsys):
     assert command.main([f"--runs={tmp_path}/runs", *arguments]) == 2
-    told = capsys.readouterr().err
-    assert told.startswith("error: ")
-    assert message in told
-    assert told.count("\n") == 1
+    output = capsys.readouterr().err
+    assert output.startswith("error: ")
+    assert message in output
+    assert output.count("\n") == 1
     assert not (tmp_path / "runs").exists()

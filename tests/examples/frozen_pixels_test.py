@@ -42,8 +42,8 @@ def test_the_small_version_goes_through_and_goes_on(short, tmp_path, capsys):
     assert "step 20/20" not in capsys.readouterr().out
 
 
-def test_missing_data_is_told_in_one_line(short, tmp_path, capsys):
+def test_missing_data_is_reported_in_one_line(short, tmp_path, capsys):
     assert frozen_pixels.main([f"--data={tmp_path}", f"--runs={tmp_path}/runs"]) == 2
-    told = capsys.readouterr().err
-    assert told.startswith("error: ")
-    assert told.count("\n") == 1
+    output = capsys.readouterr().err
+    assert output.startswith("error: ")
+    assert output.count("\n") == 1

@@ -72,11 +72,11 @@ def finish(jobs: list[subprocess.Popen[str]], seconds: float) -> list[tuple[int,
         subprocess.TimeoutExpired: one is still there after so many seconds; all are killed.
     """
     try:
-        told = [job.communicate(timeout=seconds) for job in jobs]
+        outputs = [job.communicate(timeout=seconds) for job in jobs]
     finally:
         for job in jobs:
             job.kill()
-    return [(job.returncode, *texts) for job, texts in zip(jobs, told, strict=True)]
+    return [(job.returncode, *texts) for job, texts in zip(jobs, outputs, strict=True)]
 
 
 def arrays(workdir: Path) -> dict[str, np.ndarray]:

@@ -23,13 +23,13 @@ class Happened:
 
     Attributes:
         words: for the reader.
-        told: the last step that the run told of.
+        step: the last step that the run reported.
         lost: the step to resume from, where it is not the newest saved one.
         slack: further steps that may be lost.
     """
 
     words: str
-    told: int
+    step: int
     lost: int | None = None
     slack: int = 0
 
@@ -75,21 +75,21 @@ def kill_the_only(workdir: Path, flags: tuple[str, ...], rng: random.Random) -> 
     (job,) = alone = jobs.start(workdir, *flags, **shape(1))
     moment = wait_a_random_time(workdir, alone, rng)
     job.kill()
-    ((_, told, _),) = jobs.finish(alone, PATIENCE)
-    return Happened(f"killed {moment}", last_step(told))
+    ((_, output, _),) = jobs.finish(alone, PATIENCE)
+    return Happened(f"killed {moment}", last_step(output))
 
 
 def terminate_one_of_two(workdir: Path, flags: tuple[str, ...], rng: random.Random) -> Happened:
     """SIGTERM to one of two processes stops both at the same step, saved."""
-    told_one = rng.randrange(2)
+    process = rng.randrange(2)
     both = jobs.start(workdir, *flags, **shape(2))
     wait_for_step(workdir, both, rng.choice(range(0, 60, 5)))
-    both[told_one].send_signal(signal.SIGTERM)
+    both[process].send_signal(signal.SIGTERM)
     ends = jobs.finish(both, PATIENCE)
     assert [code for code, _, _ in ends] == [0, 0], ends
     step = max(jobs.steps_saved(workdir))
     assert f"stopped and saved at step {step}" in ends[0][1] or finished(ends[0][1])
-    return Happened(f"SIGTERM to process {told_one} of 2", step)
+    return Happened(f"SIGTERM to process {process} of 2", step)
 
 
 def full_disk(workdir: Path, flags: tuple[str, ...], rng: random.Random) -> Happened:
@@ -99,15 +99,15 @@ def full_disk(workdir: Path, flags: tuple[str, ...], rng: random.Random) -> Happ
     wait_for_step(workdir, alone, step)
     time.sleep(rng.uniform(0, 0.1))
     filler = disks.fill(workdir.parent, rng.choice((0, 4096, 16384, 65536, 300000)))
-    ((code, told, complaint),) = jobs.finish(alone, PATIENCE)
+    ((code, output, errors),) = jobs.finish(alone, PATIENCE)
     filler.unlink()
-    if finished(told):
-        return Happened("disk full, and it did not matter", last_step(told))
-    line = only_error(code, complaint, strict=False)
-    noise = "" if complaint.count("\n") == 1 else ", told of by Orbax's threads as well"
+    if finished(output):
+        return Happened("disk full, and it did not matter", last_step(output))
+    line = only_error(code, errors, strict=False)
+    noise = "" if errors.count("\n") == 1 else ", reported by Orbax's threads as well"
     what = "exporting" if "checkpoint to" not in line else "checkpointing"
     assert str(workdir) in line, line
-    return Happened(f"disk full while {what}{noise}", last_step(told))
+    return Happened(f"disk full while {what}{noise}", last_step(output))
 
 
 def read_only_disk(workdir: Path, flags: tuple[str, ...], rng: random.Random) -> Happened:
@@ -115,14 +115,14 @@ def read_only_disk(workdir: Path, flags: tuple[str, ...], rng: random.Random) ->
     alone = jobs.start(workdir, *flags, **shape(1))
     wait_for_step(workdir, alone, rng.choice(range(0, 60, 5)))
     alone[0].send_signal(signal.SIGTERM)
-    ((code, told, _),) = jobs.finish(alone, PATIENCE)
+    ((code, output, _),) = jobs.finish(alone, PATIENCE)
     assert code == 0
     assert disks.read_only(workdir.parent, True)
-    ((code, _, complaint),) = jobs.finish(jobs.start(workdir, *flags, **shape(1)), PATIENCE)
+    ((code, _, errors),) = jobs.finish(jobs.start(workdir, *flags, **shape(1)), PATIENCE)
     assert disks.read_only(workdir.parent, False)
-    line = only_error(code, complaint)
+    line = only_error(code, errors)
     assert f"cannot write to the workdir {workdir}" in line, line
-    return Happened("stopped, then read-only", last_step(told))
+    return Happened("stopped, then read-only", last_step(output))
 
 
 def truncated_checkpoint(workdir: Path, flags: tuple[str, ...], rng: random.Random) -> Happened:
@@ -130,21 +130,21 @@ def truncated_checkpoint(workdir: Path, flags: tuple[str, ...], rng: random.Rand
     alone = jobs.start(workdir, *flags, **shape(1))
     wait_for_step(workdir, alone, rng.choice(range(10, 60, 5)))
     alone[0].kill()
-    ((_, told, _),) = jobs.finish(alone, PATIENCE)
+    ((_, output, _),) = jobs.finish(alone, PATIENCE)
     *_, before, newest = sorted(jobs.steps_saved(workdir))
     # Orbax keeps what each process wrote beside the one copy that it reads.
     parts = (workdir / "checkpoints" / str(newest) / "state" / "d").iterdir()
     largest = max(parts, key=lambda path: path.stat().st_size)
     os.truncate(largest, rng.randrange(largest.stat().st_size))
-    return Happened(f"killed, checkpoint {newest} cut off", last_step(told), before, slack=5)
+    return Happened(f"killed, checkpoint {newest} cut off", last_step(output), before, slack=5)
 
 
 def not_finite(workdir: Path, flags: tuple[str, ...], rng: random.Random) -> Happened:
     """A rate that blows up the loss ends in one line; nothing that is not finite was written."""
     wrong = workdir.with_name("wrong")
     rate = ("--config.optimizer.name=sgd", f"--config.optimizer.learning_rate={10.0**30}")
-    ((code, _, complaint),) = jobs.finish(jobs.start(wrong, *flags, *rate, **shape(1)), PATIENCE)
-    line = only_error(code, complaint)
+    ((code, _, errors),) = jobs.finish(jobs.start(wrong, *flags, *rate, **shape(1)), PATIENCE)
+    line = only_error(code, errors)
     assert "the loss is not finite" in line, line
     jobs.check_whole(wrong)
     assert jobs.steps_saved(wrong) == [0]
@@ -155,13 +155,13 @@ def two_at_once(workdir: Path, flags: tuple[str, ...], rng: random.Random) -> Ha
     """A second run in the folder is refused, and the first killed: the lock goes with it."""
     first = jobs.start(workdir, *flags, "--config.num_steps=100000", **shape(1))
     wait_for_step(workdir, first, 0)
-    ((code, _, complaint),) = jobs.finish(jobs.start(workdir, *flags, **shape(1)), PATIENCE)
-    line = only_error(code, complaint)
+    ((code, _, errors),) = jobs.finish(jobs.start(workdir, *flags, **shape(1)), PATIENCE)
+    line = only_error(code, errors)
     assert f"in use by another run (process {first[0].pid} on" in line, line
     first[0].send_signal(signal.SIGTERM)
-    ((code, told, _),) = jobs.finish(first, PATIENCE)
+    ((code, output, _),) = jobs.finish(first, PATIENCE)
     assert code == 0, code
-    return Happened("second run refused", last_step(told))
+    return Happened("second run refused", last_step(output))
 
 
 KINDS = {
@@ -199,21 +199,21 @@ def wait_for_step(workdir: Path, running: list[Popen[str]], step: int) -> None:
         time.sleep(0.01)
 
 
-def only_error(code: int, complaint: str, strict: bool = True) -> str:
+def only_error(code: int, errors: str, strict: bool = True) -> str:
     """The line of a UserError on stderr; `strict`: nothing else stands there."""
-    lines = complaint.strip().splitlines()
-    assert code == 2, f"exit code {code}: {complaint[-2000:]}"
-    assert lines[-1].startswith("error: "), complaint[-2000:]
-    assert not strict or len(lines) == 1, complaint[-2000:]
+    lines = errors.strip().splitlines()
+    assert code == 2, f"exit code {code}: {errors[-2000:]}"
+    assert lines[-1].startswith("error: "), errors[-2000:]
+    assert not strict or len(lines) == 1, errors[-2000:]
     return lines[-1]
 
 
-def last_step(told: str) -> int:
-    """The last step that a run told of; 0 if none."""
-    steps = [line.split()[1] for line in told.splitlines() if line.startswith("step ")]
+def last_step(output: str) -> int:
+    """The last step that a run reported; 0 if none."""
+    steps = [line.split()[1] for line in output.splitlines() if line.startswith("step ")]
     return max((int(step.split("/")[0].rstrip(":")) for step in steps), default=0)
 
 
-def finished(told: str) -> bool:
+def finished(output: str) -> bool:
     """Whether the run came to its end before the fault."""
-    return "finished in" in told
+    return "finished in" in output

@@ -69,12 +69,12 @@ def loop(folder: Path, options: argparse.Namespace) -> int:
             break
         begin = time.monotonic()
         try:
-            told = one_round(folder / f"round{number}", kind, expected, rng, flags)
+            outcome = one_round(folder / f"round{number}", kind, expected, rng, flags)
             passed += 1
         except AssertionError as error:
             failed.append(f"{number} ({kind})")
-            told = f"FAILED: {error}"
-        print(f"round {number}, {kind}: {told}; {time.monotonic() - begin:.0f} s", flush=True)
+            outcome = f"FAILED: {error}"
+        print(f"round {number}, {kind}: {outcome}; {time.monotonic() - begin:.0f} s", flush=True)
     print(f"{passed} of {passed + len(failed)} rounds without loss {' '.join(failed)}".strip())
     return int(bool(failed))
 
@@ -103,18 +103,18 @@ def one_round(
         assert all(code == 0 for code, _, _ in ends), ends
         began = resumed_at(ends[0][1])
         assert began == resume, f"resumed at {began}, newest whole checkpoint {resume} of {saved}"
-        late = happened.told - (began or 0)
-        assert late <= 2 * EVERY + happened.slack, f"told of {happened.told}, resumed at {began}"
+        late = happened.step - (began or 0)
+        assert late <= 2 * EVERY + happened.slack, f"reported {happened.step}, resumed at {began}"
         jobs.check_whole(workdir)
         differing = jobs.differences(expected[kind.processes], jobs.arrays(workdir))
         assert not differing, f"differs in {', '.join(differing)}"
     return f"{happened.words}, resumed at {began}, bit-identical"
 
 
-def resumed_at(told: str) -> int | None:
+def resumed_at(output: str) -> int | None:
     """The step that a run says it goes on from; None for a new one."""
-    lines = [line for line in told.splitlines() if line.startswith("going on from")]
-    if not lines and (done := [line for line in told.splitlines() if "nothing to do" in line]):
+    lines = [line for line in output.splitlines() if line.startswith("going on from")]
+    if not lines and (done := [line for line in output.splitlines() if "nothing to do" in line]):
         return int(done[0].split("step ")[1].split(":")[0])
     return int(lines[0].split()[-1]) if lines else None
 

@@ -140,8 +140,8 @@ def test_a_promise_holds_where_every_residual_could_be_fitted(noise):
         residuals = -(seen @ truth + wrong)
         found, path, mean = _choose(model_of(seen), _single(residuals), jax.random.key(seed))
         step = np.asarray(found.length * path.solution(found.damping * mean))[0]
-        told = float(found.predicted_loss) * np.mean(residuals**2)
-        kept.append(np.mean((other @ (truth - step) + later) ** 2) / told)
+        predicted = float(found.predicted_loss) * np.mean(residuals**2)
+        kept.append(np.mean((other @ (truth - step) + later) ** 2) / predicted)
     assert 0.85 < np.mean(kept) < 1.15, kept
 
 
@@ -165,8 +165,8 @@ def test_a_promise_knows_what_labels_have_taken():
         found, path, mean = _choose(model, residuals, jax.random.key(seed))
         step = np.asarray(found.length * path.solution(found.damping * mean)).T
         labels = np.linalg.lstsq(columns, y - seen @ step, rcond=None)[0]
-        told = float(found.predicted_loss) * np.mean(residuals**2) / (1 - size / 300) ** 2
-        kept.append(np.mean((y_other - other @ step - others @ labels) ** 2) / told)
+        predicted = float(found.predicted_loss) * np.mean(residuals**2) / (1 - size / 300) ** 2
+        kept.append(np.mean((y_other - other @ step - others @ labels) ** 2) / predicted)
     assert 0.85 < np.mean(kept) < 1.15, kept
 
 

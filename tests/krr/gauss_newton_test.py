@@ -97,7 +97,7 @@ def test_a_step_by_blocks_is_steps_of_each_with_the_others_held(kind):
     """The second block starts from what the first one left, and entries that are kept are right."""
     batch = learnable()[0][0]
     images, labels = batch.x[:4], batch.y[:4]
-    told, residuals = [], residuals_of(kind)
+    recorded, residuals = [], residuals_of(kind)
 
     def around(support, support_labels, targets, moving, known):
         found = residuals.around(support, support_labels, targets, moving, known)
@@ -105,7 +105,7 @@ def test_a_step_by_blocks_is_steps_of_each_with_the_others_held(kind):
         pairs = zip(jax.tree.leaves(known), jax.tree.leaves(fresh), strict=True)
         apart = jnp.stack([jnp.max(jnp.abs(one - other)) for one, other in pairs])
         jax.debug.callback(
-            lambda *seen: told.append(seen), found.fit.loss, jnp.max(apart), ordered=True
+            lambda *seen: recorded.append(seen), found.fit.loss, jnp.max(apart), ordered=True
         )
         return found
 
@@ -113,8 +113,8 @@ def test_a_step_by_blocks_is_steps_of_each_with_the_others_held(kind):
     step = gauss_newton.make_step(spied, iterations=50, key=jax.random.key(0), block=2)
     state, _ = step(first(images, labels), *batch)
     jax.effects_barrier()
-    (one, _), (two, _) = told
-    assert max(apart for _, apart in told) < 1e-4
+    (one, _), (two, _) = recorded
+    assert max(apart for _, apart in recorded) < 1e-4
     assert one == pytest.approx(losses[kind](images, labels, batch), rel=1e-4)
     end = losses[kind](np.array(state.images), labels, batch)
     assert end < two < one

@@ -62,7 +62,7 @@ def test_a_configuration_has_its_own_images_and_stays_as_it_is(tmp_path, capsys)
 
 
 @pytest.mark.parametrize(
-    ("given", "told"),
+    ("given", "message"),
     [
         ({}, "nothing to distil: give images and labels, or a config"),
         ({"images": np.zeros((4, 8, 8), np.uint8)}, "images and labels go together"),
@@ -82,8 +82,8 @@ def test_a_configuration_has_its_own_images_and_stays_as_it_is(tmp_path, capsys)
         ({"config": kip_digits.get_config(), "fields": {"num_steps": -1}}, "num_steps is -1"),
     ],
 )
-def test_mistakes_are_one_line(given, told):
-    with pytest.raises(UserError, match=told) as caught:
+def test_mistakes_are_one_line(given, message):
+    with pytest.raises(UserError, match=message) as caught:
         kip_flax.distill(**given)
     assert "\n" not in str(caught.value)
 

@@ -47,16 +47,16 @@ def a_set(folder, name="standard", channels=3, provenance=PROVENANCE):
 def exported(tmp_path, capsys):
     pixels, distilled = a_set(tmp_path)
     written = export_file(str(tmp_path / "set.npz"), str(tmp_path / "out"))
-    told = capsys.readouterr().out
-    return pixels, distilled, tmp_path / "out", written, told
+    output = capsys.readouterr().out
+    return pixels, distilled, tmp_path / "out", written, output
 
 
-def test_what_is_told_and_written_is_there(exported):
-    _, _, folder, written, told = exported
+def test_files_that_are_printed_and_returned_are_there(exported):
+    _, _, folder, written, output = exported
     found = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
     assert found == sorted(written)
-    assert "exported" in told
-    paths = re.findall(r"  \S+(?: \S+)? +(/\S+)$", told, re.MULTILINE)
+    assert "exported" in output
+    paths = re.findall(r"  \S+(?: \S+)? +(/\S+)$", output, re.MULTILINE)
     assert len(paths) == 5
     assert all(Path(path).exists() for path in paths)
 
@@ -125,14 +125,14 @@ def card_of(folder):
     return yaml.safe_load(header), body
 
 
-def test_the_card_tells_the_figures(exported):
+def test_the_card_has_the_figures(exported):
     header, body = card_of(exported[2])
     assert header["pretty_name"] == "cifar10, distilled to 6 images"
     assert header["size_categories"] == ["n<1K"]
     assert header["task_categories"] == ["image-classification"]
     (split,) = header["configs"][0]["data_files"]
     assert split == {"split": "train", "path": "data/train-*.parquet"}
-    for told in (
+    for text in (
         "Kernel Inducing Points (KIP), images and labels, step 12, seed 7",
         "6 images of 5x4x3, 3 classes, 2 for each class",
         "51.23 %",
@@ -144,7 +144,7 @@ def test_the_card_tells_the_figures(exported):
         "arXiv:2107.13034",
         "naïve cat",
     ):
-        assert told in body, told
+        assert text in body, text
     assert "whitening" not in body
     for path in re.findall(r"`([\w./]+\.(?:npz|pt))`", body):
         assert (exported[2] / path).is_file(), path
@@ -298,8 +298,8 @@ def test_lost_whitening_matrices_are_computed_again_from_the_data(tmp_path):
 
 
 def test_a_card_says_which_images_its_figures_are_of(tmp_path):
-    told = {"validation_accuracy": 0.2512, "validation_mse": 0.0456}
-    provenance = {k: v for k, v in PROVENANCE.items() if not k.startswith("test_")} | told
+    validation = {"validation_accuracy": 0.2512, "validation_mse": 0.0456}
+    provenance = {k: v for k, v in PROVENANCE.items() if not k.startswith("test_")} | validation
     a_set(tmp_path, provenance=provenance)
     export_file(str(tmp_path / "set.npz"), str(tmp_path / "out"))
     text = (tmp_path / "out" / "README.md").read_text()

@@ -113,9 +113,9 @@ def test_files_are_whole_and_the_same_again(tmp_path, capsys):
         "figures/rows.png",
         "figures/rows.svg",
     }
-    told = capsys.readouterr().out
+    output = capsys.readouterr().out
     for path in written:
-        assert f"figure  {path}" in told
+        assert f"figure  {path}" in output
         if path.suffix == ".svg":
             assert ET.parse(path).getroot().tag.endswith("svg")
         else:
@@ -157,8 +157,8 @@ def test_networks_have_a_curve_beside_the_kernel():
     kernel, networks, *_ = accuracy.get_lines()
     np.testing.assert_allclose(kernel.get_xydata(), [[0, 50], [4, 75], [9, 70]])
     np.testing.assert_allclose(networks.get_xydata(), [[0, 20], [9, 40]])
-    told = [text.get_text() for text in accuracy.get_legend().get_texts()]
-    assert told == ["kernel, test images", "a, held-out images"]
+    labels = [text.get_text() for text in accuracy.get_legend().get_texts()]
+    assert labels == ["kernel, test images", "a, held-out images"]
     assert len(error.get_lines()) == 1
 
 
@@ -194,7 +194,7 @@ def test_the_worth_ladder_has_rungs_and_the_crossing(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("make", "told"),
+    ("make", "message"),
     [
         (lambda folder: None, "holds no run"),
         (
@@ -208,9 +208,9 @@ def test_the_worth_ladder_has_rungs_and_the_crossing(tmp_path):
         ),
     ],
 )
-def test_what_cannot_be_drawn_is_one_line(tmp_path, make, told):
+def test_what_cannot_be_drawn_is_one_line(tmp_path, make, message):
     make(tmp_path)
-    with pytest.raises(UserError, match=told) as caught:
+    with pytest.raises(UserError, match=message) as caught:
         write_figures(str(tmp_path))
     assert "\n" not in str(caught.value)
 
@@ -225,10 +225,10 @@ def test_runs_of_different_data_do_not_go_into_one_figure(tmp_path):
 
 def test_both_modes_work_from_the_command_line_without_a_configuration(tmp_path):
     make_run(tmp_path)
-    for mode, told in (("figures", "figures/rows.svg"), ("report", "report.html")):
+    for mode, path in (("figures", "figures/rows.svg"), ("report", "report.html")):
         done = command(f"--mode={mode}", f"--workdir={tmp_path}")
         assert (done.returncode, done.stderr) == (0, "")
-        assert str(tmp_path / told) in done.stdout
+        assert str(tmp_path / path) in done.stdout
     missing = command("--mode=report")
     assert missing.returncode == 2
     assert missing.stderr == "error: --mode=report needs --workdir=PATH.\n"

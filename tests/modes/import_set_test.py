@@ -110,9 +110,9 @@ def imported(tmp_path, path, layout="auto", **fields):
 def test_dc_gives_a_set_for_each_experiment(tmp_path, capsys, quick_kernels, name):
     written = imported(tmp_path, DATA / name)
     assert [Path(path).name for path in written] == [f"{name[:-3]}_{n}.npz" for n in (0, 1)]
-    told = capsys.readouterr().out
-    assert "layout dc, 10, 10 images of digits" in told
-    assert f"--mode=evaluate --distilled={written[0]} --config.preprocess=standard" in told
+    output = capsys.readouterr().out
+    assert "layout dc, 10, 10 images of digits" in output
+    assert f"--mode=evaluate --distilled={written[0]} --config.preprocess=standard" in output
     first, second = (export.load_distilled(path) for path in written)
     np.testing.assert_array_equal(first.images, second.images[::-1])
     np.testing.assert_allclose(first.labels, np.eye(10) - 0.1, rtol=1e-6)
@@ -173,19 +173,21 @@ def test_published_kip_files_keep_what_their_name_says(tmp_path, name, configure
 
 
 def test_each_layout_has_its_makers_preprocessing():
-    told = {
+    preprocessing = {
         (layout, dataset): preprocess_name(layout, Path("x.npz"), dataset, "none")
         for layout in layouts.LAYOUTS
         for dataset in ("mnist", "svhn", "cifar10")
     }
-    assert [told["rfad", d] for d in ("mnist", "svhn", "cifar10")] == [
+    assert [preprocessing["rfad", d] for d in ("mnist", "svhn", "cifar10")] == [
         "standard",
         "zca_normalize",
         "zca",
     ]
-    assert [told["frepo", d] for d in ("mnist", "svhn")] == ["standard", "zca_center"]
-    assert {told[layout, d] for layout in ("dc", "mtt") for d in ("mnist", "svhn")} == {"standard"}
-    assert told["kip", "cifar10"] == "none"
+    assert [preprocessing["frepo", d] for d in ("mnist", "svhn")] == ["standard", "zca_center"]
+    assert {preprocessing[layout, d] for layout in ("dc", "mtt") for d in ("mnist", "svhn")} == {
+        "standard"
+    }
+    assert preprocessing["kip", "cifar10"] == "none"
 
 
 def save(path, **changes):

@@ -43,10 +43,10 @@ def rows(workdir):
         return list(csv.reader(file))
 
 
-def test_the_network_that_is_kept_has_the_accuracy_that_transfer_told(transferred, digits):
-    workdir, told = transferred
+def test_the_kept_network_has_the_accuracy_of_the_transfer(transferred, digits):
+    workdir, transfer_rows = transferred
     network = networks.load(workdir / "network")
-    (row,) = (row for row in told if row["network"] == network.name)
+    (row,) = (row for row in transfer_rows if row["network"] == network.name)
     assert network.facts["test"] == row["accuracies"][network.facts["seed"]]
     pixels, labels = data.test_subset(digits, 60)
     assert np.mean(network.predict(pixels).classes == labels) == network.facts["test"]
@@ -117,10 +117,10 @@ def test_pictures_that_cannot_be_read_are_named_and_the_rest_classified(
         predict.predict_pictures(str(transferred[0] / "network"), str(pictures), str(tmp_path))
     assert caught.value.code == predict.UNREADABLE == 4
     assert len(rows(tmp_path)) == 7
-    told = capsys.readouterr()
-    assert "3 broken.png is not a readable picture" in told.err
-    assert told.err.count("\n") == 1
-    assert "6 pictures" in told.out
+    captured = capsys.readouterr()
+    assert "3 broken.png is not a readable picture" in captured.err
+    assert captured.err.count("\n") == 1
+    assert "6 pictures" in captured.out
 
 
 def test_mistakes_are_one_line(transferred, pictures, tmp_path):
@@ -157,5 +157,5 @@ def test_ten_thousand_pictures_are_predicted_in_parts(monkeypatch, transferred):
     whole = network.predict(images).scores
     monkeypatch.setattr(saved, "_BATCH", 8)
     np.testing.assert_allclose(network.predict(images).scores, whole, atol=1e-5)
-    told = json.loads(json.dumps(network.facts))
-    assert told == network.facts
+    read_back = json.loads(json.dumps(network.facts))
+    assert read_back == network.facts

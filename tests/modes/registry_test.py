@@ -114,7 +114,7 @@ def test_a_signal_that_no_mode_answers_ends_the_command_with_a_line(foreign):
 
 
 @pytest.mark.parametrize(
-    ("name", "told"),
+    ("name", "message"),
     [
         (
             "fly",
@@ -124,6 +124,6 @@ def test_a_signal_that_no_mode_answers_ends_the_command_with_a_line(foreign):
         ("my_modes.empty", "--mode=my_modes.empty: the module has no MODE"),
     ],
 )
-def test_what_is_no_mode_is_told(foreign, name, told):
-    with pytest.raises(UserError, match=told):
+def test_a_name_without_a_mode_is_reported(foreign, name, message):
+    with pytest.raises(UserError, match=message):
         modes.find(name)

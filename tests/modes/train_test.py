@@ -30,14 +30,14 @@ def test_a_run_learns_and_leaves_its_artefacts(undisturbed):
     workdir, state = undisturbed
     names = [f"FC1_ssize10_nozca_l_aug_ckpt{step}.npz" for step in (0, 5, STEPS)]
     assert sorted(artefacts(workdir)) == sorted([*names, "index.csv"])
-    told = result(workdir)
-    first, _, last = told["evaluations"]
-    assert told["status"] == "finished"
-    assert [row["step"] for row in told["evaluations"]] == [0, 5, STEPS]
+    run_result = result(workdir)
+    first, _, last = run_result["evaluations"]
+    assert run_result["status"] == "finished"
+    assert [row["step"] for row in run_result["evaluations"]] == [0, 5, STEPS]
     assert last["accuracy"] > first["accuracy"] + 0.05
     assert last["mse"] < first["mse"]
-    assert told["step_ms"] > 0
-    assert told["hardware"].startswith("4 x cpu")
+    assert run_result["step_ms"] > 0
+    assert run_result["hardware"].startswith("4 x cpu")
     with open(workdir / "distilled" / "index.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     assert [int(row["ckpt"]) for row in rows] == [0, 5, STEPS]
@@ -124,9 +124,9 @@ def test_validation_images_take_the_place_of_the_test_images(tmp_path, monkeypat
     monkeypatch.setattr(data, "load_dataset", lambda *args, **kwargs: nothing)
     config = small(dataset__validation=0.2, num_steps=2, eval__steps=(2,), eval__num_test=0)
     state = train.train_and_evaluate(config, str(tmp_path))
-    told = result(tmp_path)
+    run_result = result(tmp_path)
     held = data.hold_out(digits, 0.2)
-    assert told["evaluated_on"] == "validation"
+    assert run_result["evaluated_on"] == "validation"
     fitted = preprocess.fit("standard", digits.train_images)  # No label, no test image.
     measure = evaluate.make_evaluate(
         quick_kernel(None),
@@ -136,10 +136,10 @@ def test_validation_images_take_the_place_of_the_test_images(tmp_path, monkeypat
         batch_size=100,
     )
     accuracy = measure(*jax.device_get(state.support))["accuracy"]
-    assert told["evaluations"][-1]["accuracy"] == pytest.approx(accuracy, abs=1e-7)
+    assert run_result["evaluations"][-1]["accuracy"] == pytest.approx(accuracy, abs=1e-7)
     (path,) = (tmp_path / "distilled").glob("*_ckpt2.npz")
     provenance = export.load_distilled(path).meta["provenance"]
-    assert provenance["validation_accuracy"] == told["evaluations"][-1]["accuracy"]
+    assert provenance["validation_accuracy"] == run_result["evaluations"][-1]["accuracy"]
     assert "test_accuracy" not in provenance
     with open(tmp_path / "distilled" / "index.csv", newline="") as file:
         assert [row["test_acc"] for row in csv.DictReader(file)] == ["", ""]

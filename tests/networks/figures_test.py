@@ -23,8 +23,8 @@ def test_a_row_in_words():
 
 
 def test_a_summary_has_the_deviation_of_a_sample():
-    told = figures.summary([0.1, 0.2, 0.6])
-    assert told["mean"] == pytest.approx(0.3)
-    assert told["std"] == pytest.approx(np.sqrt((0.04 + 0.01 + 0.09) / 2))
+    summary = figures.summary([0.1, 0.2, 0.6])
+    assert summary["mean"] == pytest.approx(0.3)
+    assert summary["std"] == pytest.approx(np.sqrt((0.04 + 0.01 + 0.09) / 2))
     assert figures.summary([0.5])["std"] is None
     assert figures.spread(figures.summary([])) == "diverged"

@@ -42,9 +42,11 @@ def test_the_zoo_has_its_own_width():
     assert parameters("mlp")[0] == (192 + 1) * 128 + (128 + 1) * 128 + (128 + 1) * CLASSES
 
 
-@pytest.mark.parametrize(("name", "told"), [("vit", "unknown network 'vit'"), ("lenet", "small")])
-def test_what_cannot_be_made_is_told(name, told):
-    with pytest.raises(UserError, match=told):
+@pytest.mark.parametrize(
+    ("name", "message"), [("vit", "unknown network 'vit'"), ("lenet", "small")]
+)
+def test_a_network_that_cannot_be_made_is_reported(name, message):
+    with pytest.raises(UserError, match=message):
         parameters(name)
 
 
@@ -76,7 +78,7 @@ def test_a_name_stands_for_a_description_or_has_none(foreign, name, spec):
 
 
 @pytest.mark.parametrize(
-    ("name", "told"),
+    ("name", "message"),
     [
         ("vit", "unknown network 'vit': transfer.networks takes krr, kernel, fc:DEPTH"),
         ("mine.tiny", "unknown network 'mine.tiny'"),
@@ -85,7 +87,7 @@ def test_a_name_stands_for_a_description_or_has_none(foreign, name, spec):
         ("myrtle:6", "myrtle has depth 5, 7 or 10, not 6"),
     ],
 )
-def test_a_name_without_a_network_is_told(foreign, name, told):
-    with pytest.raises(UserError, match=told) as caught:
+def test_a_name_without_a_network_is_reported(foreign, name, message):
+    with pytest.raises(UserError, match=message) as caught:
         named.spec_of(name, "fc", 2)
     assert "\n" not in str(caught.value)

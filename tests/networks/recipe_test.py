@@ -113,17 +113,17 @@ def test_a_warm_up_shrinks_with_steps_that_are_given():
     assert (short.num_steps, short.warmup_steps) == (100, 50)
 
 
-def test_what_trains_alike_is_told_alike_however_it_is_said():
-    said = dict.fromkeys(recipe.OF_RECIPES) | {"recipe": "kip"}
-    kip = recipe.resolved(said)
-    assert kip == recipe.resolved(said | {"l2": (1e-3,), "num_steps": 5000, "width": 1024})
+def test_equal_trainings_have_equal_descriptions():
+    fields = dict.fromkeys(recipe.OF_RECIPES) | {"recipe": "kip"}
+    kip = recipe.resolved(fields)
+    assert kip == recipe.resolved(fields | {"l2": (1e-3,), "num_steps": 5000, "width": 1024})
     assert kip["transfer.lr_factor"] == (1.0,)
     assert "transfer.learning_rate" not in kip
     assert "transfer.choice_steps" not in kip  # Nothing is chosen.
-    frepo = recipe.resolved(said | {"recipe": "frepo"})
+    frepo = recipe.resolved(fields | {"recipe": "frepo"})
     assert frepo["transfer.num_steps"] == [1000, 2000, 40_000]
     changed = {name for name in frepo if kip.get(name) != frepo[name]}
     assert {"transfer.learning_rate", "transfer.augment", "transfer.average"} < changed
-    assert recipe.resolved(said | {"l2": (0, 1)}) != recipe.resolved(
-        said | {"l2": (0, 1), "choice_steps": 9}
+    assert recipe.resolved(fields | {"l2": (0, 1)}) != recipe.resolved(
+        fields | {"l2": (0, 1), "choice_steps": 9}
     )

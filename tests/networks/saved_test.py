@@ -1,4 +1,4 @@
-"""A network in a folder: what it says is what NumPy makes of its weights, and damage is told."""
+"""A network in a folder: what it says is what NumPy makes of its weights; damage is reported."""
 
 import dataclasses
 import json
@@ -78,22 +78,22 @@ def test_grey_pictures_need_no_last_axis_and_none_give_nothing():
 
 
 @pytest.mark.parametrize(
-    ("given", "told"),
+    ("given", "message"),
     [
         (pictures(2).astype(np.float32) / 255, r"pictures are float32 \(2, 4, 4, 1\)"),
         (pictures(2, shape=(5, 4, 1)), r"takes uint8 \(n, 4, 4, 1\) from 0 to 255"),
         (pictures(1)[0, :, :, 0], r"pictures are uint8 \(4, 4\)"),
     ],
 )
-def test_other_arrays_are_refused(given, told):
-    with pytest.raises(UserError, match=told):
+def test_other_arrays_are_refused(given, message):
+    with pytest.raises(UserError, match=message):
         trained().predict(given)
 
 
 def rewritten(path, **changes):
     arrays = files.read_arrays(path)
-    told = json.loads(arrays["description"].tobytes()) | changes
-    arrays["description"] = np.frombuffer(json.dumps(told).encode(), np.uint8)
+    description = json.loads(arrays["description"].tobytes()) | changes
+    arrays["description"] = np.frombuffer(json.dumps(description).encode(), np.uint8)
     files.write_arrays(path, arrays)
 
 

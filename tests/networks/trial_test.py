@@ -19,7 +19,7 @@ DEVICES = 2
 
 
 class Clock:
-    """Time that passes when it is told to."""
+    """Time that passes in `sleep` alone."""
 
     def __init__(self, monkeypatch):
         self.now = 0.0
@@ -30,7 +30,7 @@ class Clock:
 
 
 class Counting:
-    """In the place of a trainer: a state is the rate times the steps taken, and what it was told.
+    """In the place of a trainer: a state is the rate times the steps taken, and its calls are kept.
 
     Accuracies are 2^-(|state - 100| / 10), so the rate that comes to 100 in the end is the best; of
     states above `bears` they are NaN. A step takes `seconds`.
@@ -200,7 +200,7 @@ class Stop:
 
 
 @pytest.mark.parametrize("parts", [1, 3, 6])
-def test_a_trial_goes_on_where_it_was_told_to_stop(parts):
+def test_a_trial_goes_on_where_it_was_stopped(parts):
     options = {"learning_rate": (0.5, 1.0, 2.0), "most_steps": 40, "choice_steps": 60}
     whole = Counting()
     expected = make(whole, **options).run(*a_set(), watch())
@@ -215,7 +215,7 @@ def test_a_trial_goes_on_where_it_was_told_to_stop(parts):
 
 
 def test_a_step_that_takes_long_is_left_behind_with_the_state_before_it(monkeypatch):
-    """And what is finished stays, as does the state of a test that is told to stop."""
+    """And what is finished stays, as does the state of a test that is stopped."""
     monkeypatch.setattr(waiting, "GRACE", 0.1)
     monkeypatch.setattr(waiting, "_LOOK", 0.02)
     monkeypatch.setattr(waiting.atexit, "register", lambda *_: None)
@@ -261,7 +261,7 @@ def test_what_is_measured_is_not_trained_again():
     assert len([a for a in counting.advances if a[0] == 0]) == 1
 
 
-def test_how_long_it_takes_is_told_from_a_few_steps(monkeypatch):
+def test_the_time_is_estimated_from_a_few_steps(monkeypatch):
     counting = Counting(seconds=0.02, clock=Clock(monkeypatch))
     one = make(counting, seeds=5, learning_rate=(0.5, 1.0, 2.0), choice_steps=10)
     cost = one.probe(*a_set(), watch(), "timing")

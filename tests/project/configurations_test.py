@@ -46,8 +46,8 @@ def test_a_measured_row_has_its_accuracy_and_the_fields_that_differ(experiment):
     before, after = (
         100 * sum(d[part]["accuracy"] for d in draws) / len(draws) for part in ("initial", "final")
     )
-    told = re.search(r"\[(\d+\.\d\d)(?: ± \S+)? to (\d+\.\d\d)", line)
-    assert [float(x) for x in told.groups()] == pytest.approx([before, after], abs=5.1e-3)
+    match = re.search(r"\[(\d+\.\d\d)(?: ± \S+)? to (\d+\.\d\d)", line)
+    assert [float(x) for x in match.groups()] == pytest.approx([before, after], abs=5.1e-3)
     module = importlib.import_module(f"configs.{experiment.config}")
     base = config_lib.flatten(module.get_config())
     for name in ("support.size", "num_steps", "reg", "batch_size", "support.learn_labels"):

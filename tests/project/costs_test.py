@@ -31,16 +31,16 @@ def test_the_page_is_what_the_figures_make_it():
 
 @pytest.mark.parametrize("dataset", costs.DATASETS)
 def test_a_row_of_the_table_has_the_figures_of_its_files(dataset):
-    told = record.read(RESULTS / f"frepo_{dataset}_10")
-    by_name = {figure["network"]: figure["mean"] for figure in told["network"]}
+    figures = record.read(RESULTS / f"frepo_{dataset}_10")
+    by_name = {figure["network"]: figure["mean"] for figure in figures["network"]}
     (line,) = (
         x
         for x in costs.table(costs.costs(RESULTS, dataset)).splitlines()
         if "| FRePo" in x and x.startswith("| 10 ")
     )
     cells = [cell.strip() for cell in line.strip("|").split("|")]
-    assert cells[3] == f"{told['draws'][0]['cpu_seconds'] / 3600:.2g}"
-    assert cells[4] == f"{100 * told['draws'][0]['final']['accuracy']:.2f}"
+    assert cells[3] == f"{figures['draws'][0]['cpu_seconds'] / 3600:.2g}"
+    assert cells[4] == f"{100 * figures['draws'][0]['final']['accuracy']:.2f}"
     for cell, name in zip(cells[5:], NETWORKS, strict=True):
         assert float(cell.split(" ± ")[0]) == pytest.approx(100 * by_name[name], abs=5e-3)
 
@@ -48,8 +48,8 @@ def test_a_row_of_the_table_has_the_figures_of_its_files(dataset):
 def test_a_set_that_went_on_from_another_took_the_hours_of_both(tmp_path):
     for name, init, seconds in (("first", "real", 100.0), ("then", "results/first/x.npz", 40.0)):
         (tmp_path / name).mkdir()
-        told = {"config": {"support": {"init": init}}, "draws": [{"cpu_seconds": seconds}]}
-        (tmp_path / name / record.FIGURES).write_text(json.dumps(told))
+        figures = {"config": {"support": {"init": init}}, "draws": [{"cpu_seconds": seconds}]}
+        (tmp_path / name / record.FIGURES).write_text(json.dumps(figures))
     assert costs._core_seconds(tmp_path / "first") == 100
     assert costs._core_seconds(tmp_path / "then") == 140
 
@@ -84,8 +84,8 @@ def test_coresets_are_measured_like_rows_and_once(tmp_path, monkeypatch):
             for name in ("distilled", *coresets.SETS)
             for network in ("krr", *NETWORKS)
         ]  # fmt: skip
-        told = {"rows": rows, "hardware": "h", "versions": {}}
-        (workdir / networks.TABLE).write_text(json.dumps(told))
+        content = {"rows": rows, "hardware": "h", "versions": {}}
+        (workdir / networks.TABLE).write_text(json.dumps(content))
 
     monkeypatch.setattr(networks.run_all, "program", program)
     monkeypatch.setattr(coresets, "FILE", str(tmp_path / "coresets.json"))

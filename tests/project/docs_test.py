@@ -134,8 +134,8 @@ def test_commands_name_files_and_flags_that_exist(command):
 
 
 def test_every_mode_has_a_how_to():
-    told = " ".join(blocks(ROOT / "docs" / "howto.md", "bash"))
-    assert [mode for mode in modes.NAMES if f"--mode={mode}" not in told] == ["train"]
+    commands = " ".join(blocks(ROOT / "docs" / "howto.md", "bash"))
+    assert [mode for mode in modes.NAMES if f"--mode={mode}" not in commands] == ["train"]
 
 
 def test_the_api_names_modules_and_functions_that_exist():
@@ -219,8 +219,8 @@ def normal(line):
 
 def test_the_errors_are_the_programs_own(tmp_path, monkeypatch, quick_kernels):
     page = ROOT / "docs" / "troubleshooting.md"
-    told = [line for block in blocks(page, "") for line in block.splitlines()]
-    assert all(line.startswith("error: ") for line in told)
+    lines = [line for block in blocks(page, "") for line in block.splitlines()]
+    assert all(line.startswith("error: ") for line in lines)
     table = transfer_table.Table(str(tmp_path), {}, "a.npz")
     table.add_diverged("distilled", 10, "kernel")
     images = transfer_sets.ImageSet("distilled", np.zeros((1, 10, 2, 2, 1)), np.zeros((1, 10, 10)))
@@ -235,7 +235,7 @@ def test_the_errors_are_the_programs_own(tmp_path, monkeypatch, quick_kernels):
         not_positive_definite(monkeypatch),
     ]
     expected = sorted(f"error: {normal(line)}" for line in provoked)
-    assert sorted(normal(line) for line in told) == expected
+    assert sorted(normal(line) for line in lines) == expected
 
 
 # The site.

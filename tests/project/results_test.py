@@ -46,9 +46,9 @@ def test_the_lines_of_a_card_load_the_set(name, monkeypatch):
     (lines,) = re.findall(r"```python\n(.*?)```", (RESULTS / name / card.CARD).read_text(), re.S)
     found: dict = {}
     exec(lines, found)
-    told = record.read(RESULTS / name)
-    kept = np.load(RESULTS / name / told["set"])
-    assert found["images"].shape[0] == len(found["labels"]) == told["config"]["support"]["size"]
+    figures = record.read(RESULTS / name)
+    kept = np.load(RESULTS / name / figures["set"])
+    assert found["images"].shape[0] == len(found["labels"]) == figures["config"]["support"]["size"]
     pictures = kept["images"] * kept["preprocess/std"] + kept["preprocess/mean"]
     np.testing.assert_allclose(found["pictures"], pictures, atol=1e-5)
 
@@ -234,13 +234,13 @@ def test_networks_choose_among_sets_for_networks_on_validation_images():
 
 
 @pytest.mark.slow
-def test_networks_are_measured_once_and_told(tmp_path, monkeypatch):
+def test_networks_are_measured_once_and_written(tmp_path, monkeypatch):
     name = "kip_digits_10"
     (experiment,) = (e for e in EXPERIMENTS if e.name == name)
     shutil.copytree(RESULTS / name, tmp_path / "kept" / name)
-    told = record.read(tmp_path / "kept" / name)
-    told.pop("network", None)
-    (tmp_path / "kept" / name / record.FIGURES).write_text(json.dumps(told))
+    figures = record.read(tmp_path / "kept" / name)
+    figures.pop("network", None)
+    (tmp_path / "kept" / name / record.FIGURES).write_text(json.dumps(figures))
     for module in (run_all, table):
         monkeypatch.setattr(module, "EXPERIMENTS", (experiment,))
     small = {"transfer.seeds": 2, "transfer.width": 4, "transfer.num_steps": 3}
@@ -252,7 +252,7 @@ def test_networks_are_measured_once_and_told(tmp_path, monkeypatch):
     networks.main(arguments)
     after = record.read(tmp_path / "kept" / name)
     rows = after.pop("network")
-    assert after == told
+    assert after == figures
     for row, folder in zip(rows, ("convnet_plain_3", "convnet_in"), strict=True):
         path = tmp_path / "runs" / name / folder / "transfer.json"
         (other,) = json.loads(path.read_text())["rows"]
@@ -270,6 +270,6 @@ def test_networks_are_measured_once_and_told(tmp_path, monkeypatch):
 
 
 def test_a_row_without_the_figures_of_networks_is_not_measured():
-    told = {"network": [{"network": "convnet_in", "mean": 0.5, "std": 0.01}]}
-    assert words.by_networks(told) == ("", "50.00 ± 1.00")
+    figures = {"network": [{"network": "convnet_in", "mean": 0.5, "std": 0.01}]}
+    assert words.by_networks(figures) == ("", "50.00 ± 1.00")
     assert words.by_networks({}) == ("", "")

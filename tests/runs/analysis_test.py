@@ -108,7 +108,7 @@ def test_everything_together_is_plain_linear_algebra():
     )
 
 
-def test_labels_that_cannot_be_solved_for_are_told_by_nan():
+def test_labels_that_cannot_be_solved_for_are_reported_as_nan():
     """Twice the same image and no ridge: the sums over the targets are singular."""
     mesh = sharding.make_mesh(1, 1)
     start = images(4, 7).repeat(2, axis=0)

@@ -138,7 +138,7 @@ def test_no_readable_checkpoint_is_an_error_and_then_a_new_start(tmp_path):
     assert restore(tmp_path) is None
 
 
-def test_a_full_disk_is_told_before_anything_is_written(tmp_path, monkeypatch):
+def test_a_full_disk_is_reported_before_anything_is_written(tmp_path, monkeypatch):
     with checkpoint.open_manager(str(tmp_path), 3) as manager:
         checkpoint.save(manager, 1, state(1), META)
         usage = type("Usage", (), {"free": 4096})
@@ -172,8 +172,8 @@ def test_a_disk_that_fills_up_meanwhile_is_one_line(tmp_path, monkeypatch, error
             checkpoint.save(manager, 2, state(2), META)
             checkpoint.wait(manager)
 
-    told = r"cannot write a checkpoint to .*/checkpoints \(No space left on device\)"
-    with pytest.raises(UserError, match=told) as caught:
+    message = r"cannot write a checkpoint to .*/checkpoints \(No space left on device\)"
+    with pytest.raises(UserError, match=message) as caught:
         save_twice()
     assert "\n" not in str(caught.value)
     monkeypatch.undo()

@@ -24,10 +24,10 @@ def test_a_real_run_is_read_back(undisturbed):
         step: f"FC1_ssize10_nozca_l_aug_ckpt{step}.npz" for step in (0, 5, STEPS)
     }
     fitted = preprocess.fit("standard", data.load_dataset("digits").train_images)
-    told, expected = preprocess.to_arrays(folder.preprocessing()), preprocess.to_arrays(fitted)
-    assert told.keys() == expected.keys()
-    for name in told:
-        np.testing.assert_array_equal(told[name], expected[name])
+    arrays, expected = preprocess.to_arrays(folder.preprocessing()), preprocess.to_arrays(fitted)
+    assert arrays.keys() == expected.keys()
+    for name in arrays:
+        np.testing.assert_array_equal(arrays[name], expected[name])
 
 
 def test_all_that_a_run_leaves_has_its_name_here(undisturbed):
@@ -60,7 +60,7 @@ def test_label_solve_publishes_its_last_tile_as_step_1(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("broken", "told"),
+    ("broken", "message"),
     [
         (lambda folder: folder.result_file.unlink(), "holds no run"),
         (lambda folder: folder.result_file.write_text("{"), "cannot read"),
@@ -68,11 +68,11 @@ def test_label_solve_publishes_its_last_tile_as_step_1(tmp_path):
         (lambda folder: folder.index.write_text("a,b\n1,2\n"), "cannot read"),
     ],
 )
-def test_a_broken_folder_is_told_in_one_line(tmp_path, broken, told):
+def test_a_broken_folder_is_reported_in_one_line(tmp_path, broken, message):
     make_run(tmp_path)
     folder = RunFolder(tmp_path)
     broken(folder)
-    with pytest.raises(UserError, match=told) as caught:
+    with pytest.raises(UserError, match=message) as caught:
         folder.distilled()
     assert "\n" not in str(caught.value)
 

@@ -49,9 +49,9 @@ def test_the_set_and_the_figures_of_the_kernel_are_those_of_a_run_without_networ
     run, undisturbed
 ):
     assert_same(run[1], undisturbed[1])
-    told = [dict(row) for row in result(run[0])["evaluations"]]
-    assert all(row.pop("networks") for row in told)
-    assert told == result(undisturbed[0])["evaluations"]
+    evaluations = [dict(row) for row in result(run[0])["evaluations"]]
+    assert all(row.pop("networks") for row in evaluations)
+    assert evaluations == result(undisturbed[0])["evaluations"]
     for step in (0, 5, STEPS):
         one, other = (
             export.load_distilled(next((folder / "distilled").glob(f"*ckpt{step}.npz")))
@@ -63,8 +63,8 @@ def test_the_set_and_the_figures_of_the_kernel_are_those_of_a_run_without_networ
 
 def test_test_images_are_read_after_the_last_step_alone(run):
     rows = [row["networks"] for row in result(run[0])["evaluations"]]
-    told = [[(row["on"], len(row["accuracies"])) for row in at_step] for at_step in rows]
-    assert told == [[("held_out", 2)], [("held_out", 2)], [("held_out", 2), ("test", 3)]]
+    counts = [[(row["on"], len(row["accuracies"])) for row in at_step] for at_step in rows]
+    assert counts == [[("held_out", 2)], [("held_out", 2)], [("held_out", 2), ("test", 3)]]
     for row in (row for at_step in rows for row in at_step):
         assert (row["network"], row["width"], row["learning_rate"]) == (NAME, 64, 1e-2)
         assert row["recipe"].startswith("auto: 150 steps of at most 500 images, mse")
@@ -164,21 +164,21 @@ def test_an_evaluation_that_was_stopped_is_made_again(run, tmp_path, monkeypatch
         patch.setattr(rounds.Rounds, "_advance", signalled)
         state = train.train_and_evaluate(judged(), str(tmp_path))
     assert state.step == step
-    told = result(tmp_path)
-    assert told["status"] == "stopped"
-    assert step not in [row["step"] for row in told["evaluations"]]
+    run_result = result(tmp_path)
+    assert run_result["status"] == "stopped"
+    assert step not in [row["step"] for row in run_result["evaluations"]]
     assert f"stopped and saved at step {step}" in capsys.readouterr().out
     assert_same(train.train_and_evaluate(judged(), str(tmp_path)), expected)
     assert result(tmp_path)["evaluations"] == result(workdir)["evaluations"]
     assert artefacts(tmp_path) == artefacts(workdir)
-    (told, other) = (
+    (history, other) = (
         [
             {k: v for k, v in row.items() if k not in ("step_ms", "pairs_per_s")}
             for row in RunFolder(folder).history()
         ]
         for folder in (tmp_path, workdir)
     )
-    assert told == other
+    assert history == other
     train.train_and_evaluate(judged(), str(tmp_path))
     assert "nothing to do" in capsys.readouterr().out
 
@@ -193,7 +193,7 @@ def test_a_training_that_diverges_has_no_figure(tmp_path):
         assert [row["network_acc"] for row in csv.DictReader(file)] == ["", ""]
 
 
-def test_a_network_that_images_are_too_small_for_is_told_before_the_first_step(tmp_path):
+def test_a_network_that_images_are_too_small_for_is_reported_before_the_first_step(tmp_path):
     with pytest.raises(UserError, match="too small"):
         train.train_and_evaluate(judged(eval__networks=("convnet:4",)), str(tmp_path))
     assert not (tmp_path / "result.json").exists()

@@ -46,7 +46,7 @@ def test_a_signal_saves_and_the_next_start_ends_alike(
     with monkeypatch.context() as patch:
         stop_at(patch, 6, number)
         state = train.train_and_evaluate(small(augment="shift"), str(tmp_path))
-    assert state.step == 7  # The step after the one that was told of.
+    assert state.step == 7  # The step after the one that was reported.
     assert result(tmp_path)["status"] == "stopped"
     assert "stopped and saved at step 7" in capsys.readouterr().out
     assert signal.getsignal(number) == before

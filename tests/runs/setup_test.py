@@ -135,5 +135,5 @@ def test_the_algorithm_says_how_many_steps_and_pairs_there_are(algorithm, total,
     problem = Problem(config, targets, quick_kernel(None), mesh, jax.random.key(0))
     made = setup.make_distillation(problem, support)
     assert (made.total, made.pairs) == (total, pairs)
-    assert made.marks == ({2} if algorithm == "ls" else {0, 1, 2, 4, 6, 8, 12})
+    assert made.eval_steps == ({2} if algorithm == "ls" else {0, 1, 2, 4, 6, 8, 12})
     np.testing.assert_array_equal(made.support(made.start())[0], support[0])

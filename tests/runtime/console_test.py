@@ -107,7 +107,7 @@ def test_paths_are_given_from_the_current_folder(tmp_path, monkeypatch, capsys):
 
 @pytest.mark.parametrize("stream", [io.StringIO, Terminal])
 def test_quiet_leaves_outcomes_and_silent_nothing(stream):
-    told = {}
+    outputs = {}
     for options in ({"quiet": True}, {"silent": True}):
         out = stream()
         with Console(out, environment=PLAIN, **options) as console:
@@ -115,8 +115,8 @@ def test_quiet_leaves_outcomes_and_silent_nothing(stream):
             console.mark("b", "b")
             console.progress("c", "d")
             console.outcome("e")
-        told.update({key: out.getvalue() for key in options})
-    assert told == {"quiet": "e\n", "silent": ""}
+        outputs.update({key: out.getvalue() for key in options})
+    assert outputs == {"quiet": "e\n", "silent": ""}
 
 
 def on_a_terminal(*arguments, columns=80, **environment):

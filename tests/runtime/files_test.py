@@ -32,8 +32,8 @@ def test_a_lock_names_its_holder_and_ends_with_it(tmp_path):
     )
     with holder:
         assert holder.stdout.readline() == "held\n"
-        told = f"the thing is in use by another run \\(process {holder.pid} on .*\\): wait"
-        with pytest.raises(UserError, match=told) as caught, files.locked(path, "the thing"):
+        message = f"the thing is in use by another run \\(process {holder.pid} on .*\\): wait"
+        with pytest.raises(UserError, match=message) as caught, files.locked(path, "the thing"):
             pass
         assert "\n" not in str(caught.value)
         holder.kill()

@@ -1,4 +1,4 @@
-"""Metrics that cannot be written are told in one line; the stopwatch."""
+"""Metrics that cannot be written are reported in one line; the stopwatch."""
 
 import itertools
 import time
@@ -58,14 +58,14 @@ def write_on(folder, asked):
             time.sleep(0.02)
 
 
-def test_a_full_disk_is_told_in_one_line(full):
-    told = r"cannot write metrics to runs/a \(No space left on device\): free space there"
-    with pytest.raises(UserError, match=told) as caught:
+def test_a_full_disk_is_reported_in_one_line(full):
+    message = r"cannot write metrics to runs/a \(No space left on device\): free space there"
+    with pytest.raises(UserError, match=message) as caught:
         write("runs/a")
     assert "\n" not in str(caught.value)
 
 
-def test_when_it_is_told_all_has_been_said(full, caplog):
+def test_all_writes_are_done_when_the_error_is_raised(full, caplog):
     """A write that finds the error of the one before is made all the same, in clu's thread."""
     full.slow, asked = 0.05, []
     with pytest.raises(UserError, match="No space left"):

@@ -75,11 +75,11 @@ def test_two_processes_are_one_run_and_go_on_as_one(tmp_path):
     train.train_and_evaluate(config(**short(STEPS), eval__steps=(0, 6)), str(tmp_path / "one"))
     ends = jobs.finish(two, 300)
     assert [code for code, _, _ in ends] == [0, 0], ends
-    told, silent = ends[0][1], ends[1][1]
-    assert "4 x cpu" in told
-    assert "in 2 processes; mesh 4 x 1" in told
-    assert told.count("finished in") == 1
-    # Gloo tells from several threads at once: text of one, text of the other, two ends of lines.
+    output, silent = ends[0][1], ends[1][1]
+    assert "4 x cpu" in output
+    assert "in 2 processes; mesh 4 x 1" in output
+    assert output.count("finished in") == 1
+    # Gloo writes from several threads at once: text of one, text of the other, two ends of lines.
     assert re.sub(GLOO, "", silent) == "\n" * silent.count("[Gloo]")
     expected = losses(tmp_path / "one")
     assert sorted(expected) == list(range(1, STEPS + 1))
@@ -149,11 +149,11 @@ ENDLESS = flags(num_steps=100000, checkpoint__every_steps=5, eval__steps="(0,)")
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("told", [0, 1])
-def test_a_signal_at_one_process_stops_both_at_the_same_step(tmp_path, told):
+@pytest.mark.parametrize("process", [0, 1])
+def test_a_signal_at_one_process_stops_both_at_the_same_step(tmp_path, process):
     with jobs.running(tmp_path, *ENDLESS, processes=2, devices=2) as both:
         wait_for(tmp_path / "checkpoints" / "10")
-        both[told].send_signal(signal.SIGTERM)
+        both[process].send_signal(signal.SIGTERM)
         ends = jobs.finish(both, 200)
     assert [code for code, _, _ in ends] == [0, 0], ends
     stopped = max(jobs.steps_saved(tmp_path))
@@ -173,9 +173,9 @@ def test_a_killed_process_takes_the_other_along_and_nothing_else(tmp_path, kille
     assert "another task died" in ends[1 - killed][2] or "cannot go on" in ends[1 - killed][2]
     saved = max(jobs.steps_saved(tmp_path))
     resumed = [f"--config.num_steps={saved + 5}", "--config.eval.steps=(0,)"]
-    ((code, told, _),) = jobs.finish(jobs.start(tmp_path, *resumed, devices=4), 200)
+    ((code, output, _),) = jobs.finish(jobs.start(tmp_path, *resumed, devices=4), 200)
     assert code == 0
-    assert f"going on from the checkpoint of step {saved}" in told
+    assert f"going on from the checkpoint of step {saved}" in output
 
 
 def test_agreements_of_one_process_cost_nothing():
@@ -191,7 +191,7 @@ def test_agreements_of_one_process_cost_nothing():
 
 
 @pytest.mark.parametrize(
-    ("given", "told"),
+    ("given", "message"),
     [
         (("host:1", None, None), "--num_processes and --process_id missing"),
         ((None, 2, 0), "--coordinator_address missing"),
@@ -200,8 +200,8 @@ def test_agreements_of_one_process_cost_nothing():
         (("host", 2, 0), "lacks a port: write HOST:PORT"),
     ],
 )
-def test_flags_that_do_not_fit_together(given, told):
-    with pytest.raises(UserError, match=told) as caught:
+def test_flags_that_do_not_fit_together(given, message):
+    with pytest.raises(UserError, match=message) as caught:
         multihost.start(*given, environment={})
     assert "\n" not in str(caught.value)
 

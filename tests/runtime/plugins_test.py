@@ -19,7 +19,7 @@ def test_modules_are_built_in_or_anywhere():
 
 
 @pytest.mark.parametrize(
-    ("name", "told"),
+    ("name", "message"),
     [
         ("nothing", "thing is 'nothing': take one of decoder, encoder, or a module of your own"),
         ("", "thing is '': take one of"),
@@ -29,8 +29,8 @@ def test_modules_are_built_in_or_anywhere():
         ("json.scanner", "thing is 'json.scanner', which has no JSONDecoder"),
     ],
 )
-def test_mistakes_are_told_in_one_line(name, told):
-    with pytest.raises(UserError, match=told) as caught:
+def test_mistakes_are_reported_in_one_line(name, message):
+    with pytest.raises(UserError, match=message) as caught:
         find(name)
     assert "\n" not in str(caught.value)
 

@@ -34,21 +34,21 @@ def test_what_was_computed_is_returned_and_errors_are_raised(quick):
         one.wait("failing", lambda: (_ for _ in ()).throw(ValueError("twice")))
 
 
-def test_lines_are_told_while_it_lasts(quick):
-    one, told = watch()
+def test_lines_are_printed_while_it_lasts(quick):
+    one, lines = watch()
     one.wait("compiling", lambda: time.sleep(0.5))
-    assert 3 <= len(told()) <= 8
-    assert set(told()) <= {"compiling: 0 s so far", "compiling: 1 s so far"}
+    assert 3 <= len(lines()) <= 8
+    assert set(lines()) <= {"compiling: 0 s so far", "compiling: 1 s so far"}
 
 
-def test_progress_is_told_now_and_then(quick):
-    one, told = watch()
+def test_progress_is_printed_now_and_then(quick):
+    one, lines = watch()
     for step in range(10):
         one.progress(f"step {step}")
         time.sleep(0.015)
     one.progress("the end", last=True)
-    assert 3 <= len(told()) <= 6
-    assert told()[-1] == "the end"
+    assert 3 <= len(lines()) <= 6
+    assert lines()[-1] == "the end"
 
 
 def test_what_takes_longer_than_the_grace_is_left_behind(quick, monkeypatch):

@@ -65,7 +65,7 @@ def make_run(
         {"step": s, "loss": 0.03 / s, "accuracy": 0.5, "step_ms": 7.0} for s in range(1, steps[-1])
     ]
     RunFolder(folder).write_history(logged)
-    told = {
+    result = {
         "status": status,
         "evaluations": evaluations,
         "seconds": 83.0,
@@ -83,7 +83,7 @@ def make_run(
         "command": "main.py --config=configs/kip_digits.py",
         "versions": {"kip_flax": "0.1.0"},
     }
-    (folder / "result.json").write_text(json.dumps(told))
+    (folder / "result.json").write_text(json.dumps(result))
     (folder / "config.json").write_text(json.dumps(cfg.to_dict()))
     if analysed:
         _write_analysis(folder, cfg, steps[-1], size, classes, shape, rng)
@@ -95,9 +95,9 @@ def network_rows(names, number, last):
 
     def row(name, on, mean):
         accuracies = [mean - 0.01, mean + 0.01]
-        told = {"network": name, "on": on, "recipe": "auto: some steps", "width": 128}
+        facts = {"network": name, "on": on, "recipe": "auto: some steps", "width": 128}
         spread = float(np.std(accuracies, ddof=1))
-        return told | {"accuracies": accuracies, "mean": mean, "std": spread, "l2": 0.0}
+        return facts | {"accuracies": accuracies, "mean": mean, "std": spread, "l2": 0.0}
 
     means = {name: 0.2 + 0.1 * number - 0.05 * n for n, name in enumerate(names)}
     rows = [row(name, "held_out", mean) for name, mean in means.items()]
@@ -126,8 +126,8 @@ def _write_index(folder, cfg, evaluations):
     for row in evaluations:
         path = distilled_path(folder, cfg, row["step"])
         number = path.stem.rpartition("ckpt")[2]
-        told = dict.fromkeys(export.INDEX_COLUMNS, "x") | {"ckpt": number, "URL": path.name}
-        writer.writerow(told)
+        entry = dict.fromkeys(export.INDEX_COLUMNS, "x") | {"ckpt": number, "URL": path.name}
+        writer.writerow(entry)
     RunFolder(folder).index.write_text(text.getvalue())
 
 
@@ -147,6 +147,6 @@ def _write_analysis(folder, cfg, step, size, classes, shape, rng):
         "nearest_similarity": np.sort(rng.uniform(0.5, 1, near))[:, ::-1],
         "nearest_pixels": rng.integers(0, 256, (*near, *shape), dtype=np.uint8),
     }
-    told = {"step": step, "num_train": 200, "of_train": 1438, "num_test": 359, "of_test": 359}
+    facts = {"step": step, "num_train": 200, "of_train": 1438, "num_test": 359, "of_test": 359}
     path = distilled_path(folder, cfg, step)
-    RunFolder(folder).write_analysis(path, found, told | {"seconds": 1.5})
+    RunFolder(folder).write_analysis(path, found, facts | {"seconds": 1.5})

@@ -28,12 +28,12 @@ def run(algorithm, config, data, steps, devices=1):
     """States after 0, 1, ... steps, and what each step measured."""
     mesh = sharding.make_mesh(devices, 1)
     step = algorithm.make_step(Problem(config, data, None, mesh, jax.random.key(3)))
-    states, told = [_first(algorithm, config, mesh)], []
+    states, history = [_first(algorithm, config, mesh)], []
     for number in range(1, steps + 1):
         state, metrics = step(jax.tree.map(jnp.copy, states[-1]), number)
         states.append(state)
-        told.append(metrics)
-    return states, told
+        history.append(metrics)
+    return states, history
 
 
 def _first(algorithm, config, mesh):

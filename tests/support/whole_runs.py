@@ -61,11 +61,11 @@ def result(workdir):
 
 
 def stop_at(monkeypatch, step, number=signal.SIGTERM):
-    """The process gets a signal when it has told of `step`."""
-    told = Console.progress
+    """The process gets a signal when it has reported `step`."""
+    original = Console.progress
 
     def progress(self, text, *figures):
-        told(self, text, *figures)
+        original(self, text, *figures)
         if text.startswith(f"step {step}/"):
             os.kill(os.getpid(), number)
 

@@ -217,7 +217,7 @@ def _lines(
             Line(
                 made=made,
                 preprocess=fitted.name,
-                per_class=image_set.size / image_set.labels.shape[-1],
+                images_per_class=image_set.size / image_set.labels.shape[-1],
                 size=image_set.size,
                 bytes=image_set.images[0].nbytes + image_set.labels[0].nbytes,
                 figures={name: row for name, row in rows.items() if row is not None},

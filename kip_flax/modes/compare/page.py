@@ -68,7 +68,7 @@ def _sheet(line: Line) -> Sheet:
     height, width = pixels.shape[:2]
     scale = max(1, 320 // width)
     return Sheet(
-        title=f"{line.made.title}, {compare_table.per_class(line)} per class",
+        title=f"{line.made.title}, {compare_table.images_per_class(line)} per class",
         png=pictures.png_bytes(pixels),
         width=scale * width,
         height=scale * height,

@@ -47,11 +47,11 @@ def _by_count(
     }
 
 
-def accuracy(method: str, dataset: str, per_class: float) -> list[tuple[float, Published]]:
+def accuracy(method: str, dataset: str, images_per_class: float) -> list[tuple[float, Published]]:
     """Published accuracies (%) of a method for a data set and images per class, with sources."""
     found = [one for one in figures() if one.method == method]
     return [
-        (one.accuracies[dataset][per_class], one)
+        (one.accuracies[dataset][images_per_class], one)
         for one in found
-        if per_class in one.accuracies.get(dataset, {})
+        if images_per_class in one.accuracies.get(dataset, {})
     ]

@@ -31,7 +31,7 @@ class Line:
     Attributes:
         made: how the set was made.
         preprocess: name of its preprocessing.
-        per_class: images per class.
+        images_per_class: their number for each class.
         size: total number of images.
         bytes: size of its images and labels as float32.
         figures: by network, rows with `mean`, `std` and `accuracies` (0 to 1).
@@ -43,7 +43,7 @@ class Line:
 
     made: Made
     preprocess: str
-    per_class: float
+    images_per_class: float
     size: int
     bytes: int
     figures: dict[str, dict[str, Any]]
@@ -92,14 +92,14 @@ def seconds(line: Line) -> str:
     return _UNKNOWN if line.made.seconds is None else f"{line.made.seconds:.0f}"
 
 
-def per_class(line: Line) -> str:
+def images_per_class(line: Line) -> str:
     """Images per class: '10', or '2.5' if not whole."""
-    return f"{line.per_class:g}"
+    return f"{line.images_per_class:g}"
 
 
 def published_words(line: Line, dataset: str) -> str:
     """'network 91.7, kernel 97.3*', or a dash."""
-    found = published.accuracy(line.made.method, dataset, line.per_class)
+    found = published.accuracy(line.made.method, dataset, line.images_per_class)
     figures = [f"{f.measured_by} {value:g}{'' if f.first_hand else '*'}" for value, f in found]
     return ", ".join(figures) or _UNKNOWN
 
@@ -120,7 +120,7 @@ def cells(line: Line, networks: Sequence[str], dataset: str) -> list[str]:
         f"{line.bytes:,}",
     ]
     return [
-        per_class(line),
+        images_per_class(line),
         line.made.method,
         line.made.labels or _UNKNOWN,
         line.preprocess,
@@ -158,7 +158,7 @@ def comma_separated(lines: Sequence[Line], networks: Sequence[str]) -> str:
     writer.writerow([*heads, "file"])
     for line in ordered(lines):
         row = [
-            per_class(line),
+            images_per_class(line),
             line.made.method,
             line.made.labels,
             line.preprocess,
@@ -181,8 +181,8 @@ def notes(lines: Sequence[Line], dataset: str) -> list[str]:
     found: list[str] = []
     for line in ordered(lines):
         recipe = algorithms.facts(line.made.algorithm).published_recipe
-        for _, one in published.accuracy(line.made.method, dataset, line.per_class):
-            note = f"Published, {one.method}: {one.source}; {recipe(int(line.per_class))}."
+        for _, one in published.accuracy(line.made.method, dataset, line.images_per_class):
+            note = f"Published, {one.method}: {one.source}; {recipe(int(line.images_per_class))}."
             if note not in found:
                 found.append(note)
     if any("*" in published_words(line, dataset) for line in lines):

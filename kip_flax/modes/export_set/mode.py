@@ -103,13 +103,13 @@ def _write(distilled: Distilled, fitted: Preprocess, folder: Path) -> list[str]:
 def _card_files(distilled: Distilled, dataset: str) -> card.Files:
     """Names of the files that the data-set card explains."""
     architecture = distilled.kernel.get("architecture", "imported")
-    per_class = len(distilled.labels) // distilled.labels.shape[1]
+    images_per_class = len(distilled.labels) // distilled.labels.shape[1]
     return card.Files(
         npz=distilled.path.name,
         whole="torch/distilled.pt",
         images="torch/images.pt",
         labels="torch/labels.pt",
-        result=f"torch/res_{sets.field_name(dataset)}_{architecture}_{per_class}ipc.pt",
+        result=f"torch/res_{sets.field_name(dataset)}_{architecture}_{images_per_class}ipc.pt",
     )
 
 

@@ -83,7 +83,7 @@ class Forecast:
         """The largest number of steps, up to `steps`, whose run takes at most `seconds`."""
 
         def of_run(steps: int) -> float:
-            evaluations = len(setup.marks(config, steps) | {0, steps})
+            evaluations = len(setup.eval_steps(config, steps) | {0, steps})
             return dataclasses.replace(self, steps=steps, evaluations=evaluations).seconds
 
         every = range(self.steps + 1)
@@ -130,7 +130,7 @@ def forecast(
     numbers = 1 + data.evenly(max(1, total), _SEEN)  # Reading all steps would take seconds.
     sizes = [algorithms.batch_size(config, int(number)) for number in numbers]
     targets, most_targets = (min(round(n), train_size) for n in (np.mean(sizes), max(sizes)))
-    evaluations = len(setup.marks(config, total) | {0})
+    evaluations = len(setup.eval_steps(config, total) | {0})
     probed = probe.Probe(config, dataset, kernel, mesh)
     with signals.stop_signals() as stopping:
         before_end, at_end = probed.networks(Watch(stopping, console))

@@ -140,11 +140,11 @@ def test_broken_cifar_names_the_file(tmp_path, case):
     fails("data_batch_2", name="cifar10", data_dir=tmp_path)
 
 
-def test_a_copy_of_cifar10_is_told_of(tmp_path):
+def test_a_jpeg_copy_of_cifar10_is_noted(tmp_path):
     (tmp_path / "data_batch_1").write_bytes(b"other pixels")
     for data_dir in (tmp_path, tmp_path.parent):
-        told = sets.data_note("cifar10", str(data_dir))
-        assert ("JPEG copy" in told) == (data_dir == tmp_path)
+        note = sets.data_note("cifar10", str(data_dir))
+        assert ("JPEG copy" in note) == (data_dir == tmp_path)
     folder = tmp_path / "cifar-10-batches-py"
     folder.mkdir()
     (tmp_path / "data_batch_1").rename(folder / "data_batch_1")

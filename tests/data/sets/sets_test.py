@@ -42,16 +42,16 @@ def test_a_data_set_of_ones_own_is_read_and_distilled(stripes, quick_kernels, tm
     config = small(dataset__name=stripes, dataset__image_size=10, eval__num_test=0)
     config_lib.validate(config)
     train.train_and_evaluate(config, str(tmp_path / "run"))
-    told = result(tmp_path / "run")
-    assert told["data"]["name"] == stripes
-    assert told["evaluations"][-1]["accuracy"] > 0.9
+    run_result = result(tmp_path / "run")
+    assert run_result["data"]["name"] == stripes
+    assert run_result["evaluations"][-1]["accuracy"] > 0.9
 
 
-def test_mistakes_in_naming_a_data_set_are_told(own_module):
+def test_mistakes_in_naming_a_data_set_are_reported(own_module):
     known = "digits, mnist, fashion_mnist, cifar10, cifar100, svhn, folder, npz"
     for name in ("cifar", "mine.none", "nowhere.at_all"):
-        told = f"dataset.name is {name!r}: take one of {known}, or a module of your own"
-        fails(told, name=name)
+        message = f"dataset.name is {name!r}: take one of {known}, or a module of your own"
+        fails(message, name=name)
         with pytest.raises(config_lib.UserError, match="or a module of your own"):
             config_lib.validate(small(dataset__name=name))
     fails("'mine.nothing', which has no read", name=own_module("nothing", ""))

@@ -14,16 +14,16 @@ pytestmark = pytest.mark.usefixtures("compiled_kernel")
 
 
 def test_a_cold_start_says_that_it_compiles(monkeypatch, tmp_path):
-    told = []
+    lines = []
     monkeypatch.setattr(warm_up, "is_cold", lambda *_: True)
-    kernels.warm_up(OPTIONS, told.append)
-    assert "about a minute, on the first run only" in told[0]
-    assert "compiled in" in told[1]
-    told.clear()
+    kernels.warm_up(OPTIONS, lines.append)
+    assert "about a minute, on the first run only" in lines[0]
+    assert "compiled in" in lines[1]
+    lines.clear()
     monkeypatch.undo()
-    kernels.warm_up(OPTIONS, told.append)  # Kept by the call before.
-    kernels.warm_up(kernels.KernelOptions(arch.fc(1), implementation="cpu"), told.append)
-    assert told == []
+    kernels.warm_up(OPTIONS, lines.append)  # Kept by the call before.
+    kernels.warm_up(kernels.KernelOptions(arch.fc(1), implementation="cpu"), lines.append)
+    assert lines == []
     code = "from kip_flax.kernels.cpu import warm_up; print(warm_up.is_cold(*warm_up._LAST))"
     assert output_of(code).strip() == "False"
     assert output_of(code, XDG_CACHE_HOME=str(tmp_path)).strip() == "True"
@@ -40,10 +40,10 @@ def test_half_is_compiled_by_another_process_wherever_it_starts(monkeypatch, tmp
     assert process.returncode == 1
 
 
-def test_who_comes_second_waits_for_who_compiles(monkeypatch):
+def test_a_second_caller_waits_for_the_one_that_compiles(monkeypatch):
     monkeypatch.setattr(warm_up, "is_cold", lambda *_: True)
-    told = []
-    second = threading.Thread(target=warm_up.warm_up, args=[told.append])
+    lines = []
+    second = threading.Thread(target=warm_up.warm_up, args=[lines.append])
     with warm_up._one_at_a_time():
         second.start()
         second.join(timeout=0.5)
@@ -51,7 +51,7 @@ def test_who_comes_second_waits_for_who_compiles(monkeypatch):
     monkeypatch.setattr(warm_up, "is_cold", lambda *_: False)
     second.join(timeout=60)
     assert not second.is_alive()
-    assert "compiled in" in told[-1]
+    assert "compiled in" in lines[-1]
 
 
 def test_a_step_compiles_nothing_that_was_not_compiled_ahead():

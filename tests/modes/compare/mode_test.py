@@ -80,14 +80,14 @@ def test_every_set_is_measured_in_its_own_preprocessing(runs, compared):
         ("kip", find(lines, "KIP", 10)),
         ("ls", find(lines, "Label Solve", 20)),
     ):
-        told = json.loads((runs / name / "result.json").read_text())
+        result = json.loads((runs / name / "result.json").read_text())
         assert set(line.figures) == set(NETWORKS)
         # The run measured the same set on the same test images with the same kernel.
-        accuracy = told["evaluations"][-1]["accuracy"]
+        accuracy = result["evaluations"][-1]["accuracy"]
         assert line.figures["krr"]["mean"] == pytest.approx(accuracy, abs=1e-6)
-        assert line.made.seconds == told["seconds"]
+        assert line.made.seconds == result["seconds"]
         assert line.bytes == line.size * (8 * 8 + 10) * 4
-        assert line.per_class == line.size / 10
+        assert line.images_per_class == line.size / 10
         assert line.pictures.shape == (line.size, 8, 8, 1)
     assert find(lines, "KIP", 10).made.budget == "12 steps of 30, reg 1e-06"
     assert find(lines, "random real images", 10).figures["krr"]["std"] > 0
@@ -184,10 +184,10 @@ def test_a_difference_inside_a_deviation_is_a_tie():
     assert [x.marks.get("krr") for x in seeds] == ["best", None, "tie"]
     assert table.accuracy(lines[0], "krr") == "80.00 (± 4.00)"
     assert table.accuracy(seeds[0], "krr") == "80.00 ± 1.00"
-    told = table.markdown(seeds, ("krr",), "digits").splitlines()
-    assert "| **80.00 ± 1.00** |" in told[2]
-    assert "| 77.00 ± 2.00 |" in told[3]
-    assert "| ≈ 77.00 ± 5.00 |" in told[4]
+    table_rows = table.markdown(seeds, ("krr",), "digits").splitlines()
+    assert "| **80.00 ± 1.00** |" in table_rows[2]
+    assert "| 77.00 ± 2.00 |" in table_rows[3]
+    assert "| ≈ 77.00 ± 5.00 |" in table_rows[4]
 
 
 def test_a_training_that_diverged_is_in_the_table(runs, tmp_path):
@@ -211,9 +211,9 @@ def test_published_figures_stand_beside_ours_with_their_budget():
     lines = [line("DC", 0.9), line("KIP", 0.9), line("DC", 0.9, size=100), line("DC", 0.9, size=70)]
     for one in lines:
         one.made = dataclasses.replace(one.made, algorithm=one.made.method.lower())
-    told = [table.published_words(x, "mnist") for x in lines]
-    assert told[:3] == ["network 91.7", "kernel 97.3*, network 90.1*", "network 97.4"]
-    assert told[3] == table.published_words(line("herding", 0.9), "mnist")  # None.
+    published = [table.published_words(x, "mnist") for x in lines]
+    assert published[:3] == ["network 91.7", "kernel 97.3*, network 90.1*", "network 97.4"]
+    assert published[3] == table.published_words(line("herding", 0.9), "mnist")  # None.
     notes = "\n".join(table.notes(lines, "mnist"))
     assert "Zhao et al., ICLR 2021, ConvNet-3; 1 per class: 1,000 steps" in notes
     assert "10 per class: 10,000 steps, 256 real images of a class each, 50 epochs" in notes
@@ -236,18 +236,18 @@ def test_what_a_file_does_not_say_is_left_open(runs, tmp_path):
     assert entries.read(str(early)).made.seconds is None
 
 
-def test_mistakes_are_told_in_one_line(runs, tmp_path):
+def test_mistakes_are_reported_in_one_line(runs, tmp_path):
     kip = str(runs / "kip")
     copy = shutil.copytree(runs / "kip", tmp_path / "copy")
     (tmp_path / "empty").mkdir()
-    for paths, config, told in (
+    for paths, config, message in (
         ([kip, str(copy)], make_config(), "hold the same set: name each once in --compare"),
         ([str(tmp_path / "empty")], make_config(), "holds no distilled set"),
         ([str(tmp_path / "none.npz")], make_config(), "does not exist"),
         ([kip], make_config(baselines=("initial",)), "a comparison draws random, kmeans, herding"),
         ([kip], make_config(networks=("krr:convnet:4",)), "8x8 pixels are too small for 4 pooling"),
     ):
-        with pytest.raises(UserError, match=told) as caught:
+        with pytest.raises(UserError, match=message) as caught:
             compare(config, paths, str(tmp_path / "out"))
         assert "\n" not in str(caught.value)
     with pytest.raises(UserError, match="unknown kernel krr:vgg: write krr, or for example"):

@@ -19,7 +19,7 @@ def line(method, mean, std, size, pictures):
     return compare_table.Line(
         made=Made(method, labels="learned"),
         preprocess="standard",
-        per_class=size / 10,
+        images_per_class=size / 10,
         size=size,
         bytes=1,
         figures={"krr": {"mean": mean, "std": std, "accuracies": [mean]}},

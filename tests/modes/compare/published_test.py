@@ -28,8 +28,10 @@ TABLES = {
 
 @pytest.mark.parametrize(("method", "dataset", "measured_by"), TABLES)
 def test_figures_are_those_of_the_papers(method, dataset, measured_by):
-    for per_class, expected in zip((1, 10, 50), TABLES[method, dataset, measured_by], strict=True):
-        found = published.accuracy(method, dataset, per_class)
+    for images_per_class, expected in zip(
+        (1, 10, 50), TABLES[method, dataset, measured_by], strict=True
+    ):
+        found = published.accuracy(method, dataset, images_per_class)
         values = [value for value, one in found if one.measured_by == measured_by]
         assert values == ([] if expected is None else [expected])
 

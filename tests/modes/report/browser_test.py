@@ -142,9 +142,9 @@ def test_labels_and_cursor_follow_the_slider(opened, tmp_path):
     for step, key in ((1, "ArrowLeft"), (0, "Home"), (10, "End")):
         slider.press(key)
         label = sets[step][1][3]
-        told = bars.get_attribute("aria-label").replace("\N{MINUS SIGN}", "-")
+        aria_label = bars.get_attribute("aria-label").replace("\N{MINUS SIGN}", "-")
         best = int(np.argmax(np.abs(label)))
-        assert told.startswith(f"Label of image 4: {best} {label[best]:.2f}")
+        assert aria_label.startswith(f"Label of image 4: {best} {label[best]:.2f}")
         shown = tab.locator(".cards .value").nth(3).inner_text().replace("\N{MINUS SIGN}", "-")
         assert float(shown) == pytest.approx(label[3], abs=0.011)
         cursor = tab.locator("svg[data-scale] .cursor").first

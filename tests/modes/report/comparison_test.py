@@ -35,8 +35,8 @@ def test_what_networks_reach_is_compared_where_some_were_trained(tmp_path):
     tree, errors = page_checks.parse(path.read_text(encoding="utf-8"))
     assert errors == []
     rows = [[cell.text or "" for cell in tr] for tr in tree.iter("tr")]
-    told = "42.00 ± 1.41 % of test images"
-    assert ["by convnet_plain:3", told, told, NONE] in rows
+    accuracy = "42.00 ± 1.41 % of test images"
+    assert ["by convnet_plain:3", accuracy, accuracy, NONE] in rows
     assert ["by convnet_in", "37.00 ± 1.41 % of test images", NONE, NONE] in rows
     (chart,) = (
         e for e in tree.iter("svg") if e.get("aria-labelledby", "").startswith("all-networks")

@@ -24,9 +24,9 @@ def test_a_long_history_is_thinned_to_what_a_chart_can_show(tmp_path):
 
 def test_a_folder_from_before_the_sizes_were_kept_has_a_page(tmp_path):
     make_run(tmp_path)
-    told = json.loads((tmp_path / "result.json").read_text())
-    del told["data"]
-    (tmp_path / "result.json").write_text(json.dumps(told))
+    result = json.loads((tmp_path / "result.json").read_text())
+    del result["data"]
+    (tmp_path / "result.json").write_text(json.dumps(result))
     (tmp_path / "history.csv").unlink()
     report.write(tmp_path, {})
     tree, errors = page_checks.parse((tmp_path / "report.html").read_text(encoding="utf-8"))
@@ -53,7 +53,7 @@ def test_pictures_are_read_once(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("broken", "told"),
+    ("broken", "message"),
     [
         (lambda folder: (folder / "result.json").unlink(), "holds no run"),
         (lambda folder: (folder / "config.json").write_text("{"), "cannot read"),
@@ -65,10 +65,10 @@ def test_pictures_are_read_once(tmp_path, monkeypatch):
         ),
     ],
 )
-def test_a_broken_folder_is_told_in_one_line(tmp_path, broken, told):
+def test_a_broken_folder_is_reported_in_one_line(tmp_path, broken, message):
     make_run(tmp_path)
     broken(tmp_path)
-    with pytest.raises(UserError, match=told) as caught:
+    with pytest.raises(UserError, match=message) as caught:
         report.write(tmp_path, {})
     assert "\n" not in str(caught.value)
 

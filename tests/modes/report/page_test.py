@@ -59,7 +59,7 @@ def test_the_first_screen_says_how_well_from_what_at_what_cost(tmp_path):
     html, _ = page(tmp_path)
     tree, _ = page_checks.parse(html)
     (header,) = tree.iter("header")
-    told = text_of(header)
+    text = text_of(header)
     for words in (
         "10 learned images of digits, in place of 1,438",
         "gets 76.67 % of 359 test images right; on what they started from, 50.00 %",
@@ -70,7 +70,7 @@ def test_the_first_screen_says_how_well_from_what_at_what_cost(tmp_path):
         "10 steps on 2 x cpu (some, 2 cores)",
         "finished at step 10",
     ):
-        assert words in told, words
+        assert words in text, words
 
 
 def test_curves_have_every_evaluation_and_the_levels(tmp_path):
@@ -81,9 +81,9 @@ def test_curves_have_every_evaluation_and_the_levels(tmp_path):
     )
     dots = [(float(c.get("cx")), c.find("title").text) for c in chart.iter("circle")]
     left, width, last = map(float, chart.get("data-scale").split())
-    for (x, told), step in zip(dots, (0, 1, 10), strict=True):
+    for (x, title), step in zip(dots, (0, 1, 10), strict=True):
         assert x == pytest.approx(left + width * np.log(1 + step) / np.log(1 + last), abs=0.06)
-        assert told.startswith(f"test, {step}: ")
+        assert title.startswith(f"test, {step}: ")
     ys = [float(c.get("cy")) for c in chart.iter("circle")]
     first, solved = (
         float(e.get("y1")) for e in chart.iter("line") if "level" in e.get("class", "")
@@ -101,15 +101,15 @@ def test_networks_have_curves_and_tiles_of_their_own(tmp_path):
         e for e in tree.iter("svg") if e.get("aria-labelledby", "").startswith("r0-accuracy")
     )
     dots = {c.find("title").text: c for c in chart.iter("circle")}
-    told = [name for name in dots if name.startswith("convnet_plain:3, held-out images, ")]
-    assert [name.rpartition(", ")[2] for name in told] == [
+    titles = [name for name in dots if name.startswith("convnet_plain:3, held-out images, ")]
+    assert [name.rpartition(", ")[2] for name in titles] == [
         "0: 20 % ± 1.41",
         "1: 30 % ± 1.41",
         "10: 40 % ± 1.41",
     ]
     kernel = [c for name, c in dots.items() if name.startswith("kernel, test images, ")]
-    assert [c.get("cx") for c in kernel] == [dots[name].get("cx") for name in told]
-    assert {dots[name].get("class") for name in told} == {"k-network"}
+    assert [c.get("cx") for c in kernel] == [dots[name].get("cx") for name in titles]
+    assert {dots[name].get("class") for name in titles} == {"k-network"}
     assert "k-network-2" in {c.get("class") for c in dots.values()}
     words = text_of(tree)
     assert "By networks42.00 %± 1.41; 2 x convnet_plain:3, width 128, test images" in words
@@ -123,11 +123,11 @@ def test_networks_have_curves_and_tiles_of_their_own(tmp_path):
 
 def test_a_network_that_diverged_has_no_point(tmp_path):
     page(tmp_path, **KINDS["networks"])
-    told = RunFolder(tmp_path).result()
-    for evaluation in told["evaluations"]:
+    result = RunFolder(tmp_path).result()
+    for evaluation in result["evaluations"]:
         for row in evaluation["networks"]:
             row |= {"accuracies": [], "mean": None, "std": None}
-    RunFolder(tmp_path).write_result(told)
+    RunFolder(tmp_path).write_result(result)
     report.write(tmp_path, {})
     tree, errors = page_checks.parse((tmp_path / "report.html").read_text(encoding="utf-8"))
     assert errors == []
@@ -161,10 +161,10 @@ def test_a_kernel_that_is_not_positive_has_no_condition_number(tmp_path):
 
 
 def test_an_algorithm_from_elsewhere_has_a_page(tmp_path):
-    told = text_of(page_checks.parse(page(tmp_path, algorithm="somewhere.else")[0])[0])
-    assert "10 learned images of digits" in told
-    assert "The algorithm's own loss" in told
-    assert "10 steps on 2 x cpu" in told
+    text = text_of(page_checks.parse(page(tmp_path, algorithm="somewhere.else")[0])[0])
+    assert "10 learned images of digits" in text
+    assert "The algorithm's own loss" in text
+    assert "10 steps on 2 x cpu" in text
 
 
 def test_many_classes_are_a_picture_and_the_worst_pairs(tmp_path):
@@ -174,8 +174,8 @@ def test_many_classes_are_a_picture_and_the_worst_pairs(tmp_path):
     (image,) = tree.iter("img")
     assert image.get("width") == "100"
     wrong = counts - np.diag(np.diag(counts))
-    told = text_of(tree)
-    assert f"{wrong.max()}" in told.split("The most frequent mistakes")[-1]
+    text = text_of(tree)
+    assert f"{wrong.max()}" in text.split("The most frequent mistakes")[-1]
 
 
 def test_what_differs_from_the_defaults_comes_first(tmp_path):
@@ -187,12 +187,12 @@ def test_what_differs_from_the_defaults_comes_first(tmp_path):
 
 
 def test_another_algorithm_has_its_own_loss_apart_and_says_whether_labels_were_learned(tmp_path):
-    told = text_of(page_checks.parse(page(tmp_path / "a", algorithm="dc", relabelled=False)[0])[0])
-    assert "The algorithm's own loss" in told
-    assert "1 per class, labels fixed" in told
-    told = text_of(page_checks.parse(page(tmp_path / "b")[0])[0])
-    assert "The algorithm's own loss" not in told
-    assert "1 per class, labels learned" in told
+    text = text_of(page_checks.parse(page(tmp_path / "a", algorithm="dc", relabelled=False)[0])[0])
+    assert "The algorithm's own loss" in text
+    assert "1 per class, labels fixed" in text
+    text = text_of(page_checks.parse(page(tmp_path / "b")[0])[0])
+    assert "The algorithm's own loss" not in text
+    assert "1 per class, labels learned" in text
 
 
 @pytest.mark.parametrize("size", [10, 150])

@@ -42,10 +42,10 @@ def facts(workdir):
 
 
 def test_the_analysis_agrees_with_the_runs_own_figures(run):
-    found, told = facts(run).analysis, result(run)["evaluations"]
+    found, evaluations = facts(run).analysis, result(run)["evaluations"]
     assert (found["step"], found["num_test"], found["of_test"]) == (STEPS, 60, 359)
     assert (found["num_train"], found["of_train"]) == (1438, 1438)
-    for name, row in (("confusion", told[-1]), ("initial_confusion", told[0])):
+    for name, row in (("confusion", evaluations[-1]), ("initial_confusion", evaluations[0])):
         assert found[name].sum() == 60
         assert np.trace(found[name]) / 60 == pytest.approx(row["accuracy"], abs=1e-7)
 
@@ -143,8 +143,8 @@ def test_tensorboard_has_pictures_labels_figures_and_hyper_parameters(run):
         assert png.startswith(b"\x89PNG")
         assert int(width) > 500
         assert int(height) > 50
-    told = events.SummaryMetadata("_hparams_/session_start_info").plugin_data.content
-    start = plugin_data_pb2.HParamsPluginData.FromString(told).session_start_info
+    content = events.SummaryMetadata("_hparams_/session_start_info").plugin_data.content
+    start = plugin_data_pb2.HParamsPluginData.FromString(content).session_start_info
     assert start.hparams["batch_size"].number_value == 30
     assert start.hparams["kernel.architecture"].string_value == "fc"
     assert start.hparams["support.learn_labels"].bool_value is True
@@ -163,9 +163,9 @@ def test_a_page_is_made_again_without_the_analysis_of_the_run(copy, run, capsys)
 
 def test_a_page_without_its_data_says_why_there_is_no_analysis(copy, capsys):
     (copy / "analysis.npz").unlink()
-    told = json.loads((copy / "config.json").read_text())
-    told["dataset"] |= {"name": "mnist", "data_dir": "/nowhere"}
-    (copy / "config.json").write_text(json.dumps(told))
+    config = json.loads((copy / "config.json").read_text())
+    config["dataset"] |= {"name": "mnist", "data_dir": "/nowhere"}
+    (copy / "config.json").write_text(json.dumps(config))
     report_mode.write_reports(str(copy), None)
     out = capsys.readouterr().out
     assert "without an analysis" in out
@@ -194,11 +194,11 @@ def test_two_runs_make_one_page_beside_them(run, copy, tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    ("given", "told"),
+    ("given", "message"),
     [("{run},{run}", "names a folder twice"), ("{run}/nothing", "holds no run")],
 )
-def test_a_mistake_in_the_folders_is_one_line(run, given, told):
-    with pytest.raises(UserError, match=told) as caught:
+def test_a_mistake_in_the_folders_is_one_line(run, given, message):
+    with pytest.raises(UserError, match=message) as caught:
         report_mode.write_reports(given.format(run=run), None)
     assert "\n" not in str(caught.value)
 

@@ -18,16 +18,16 @@ def test_on_a_logarithmic_ladder_the_crossing_is_exact():
 
 
 @pytest.mark.parametrize(
-    ("accuracy", "told"),
+    ("accuracy", "text"),
     [
         (0.9, "10 images are worth more than 100 real ones"),
         (0.1, "10 images are worth no more than 10 real ones"),
     ],
 )
-def test_beyond_the_ladder_nothing_is_claimed(accuracy, told):
+def test_beyond_the_ladder_nothing_is_claimed(accuracy, text):
     ladder = Ladder((Rung(10, 0.3), Rung(100, 0.6)), 10, accuracy)
     assert crossing(ladder) is None
-    assert words(ladder) == told
+    assert words(ladder) == text
 
 
 def test_a_rung_itself_and_a_dip():

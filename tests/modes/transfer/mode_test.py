@@ -47,12 +47,12 @@ def test_the_table_of_a_transfer(files, tmp_path, quick_kernels, digits, capsys)
     assert ladder == sorted(ladder)
     assert ladder[-1] > 0.7
     assert rows["distilled", 10, "fc:1"]["mean"] > rows["initial", 10, "fc:1"]["mean"]
-    told = capsys.readouterr().out
-    assert "10 distilled" in told
+    output = capsys.readouterr().out
+    assert "10 distilled" in output
     # Of 5 sets for each seed the same, two short trainings and three; random ones of 10, 20, 100.
-    assert re.search(r"about \d+ s: 40 trainings of fc:1, 4 at a time \(compiling", told)
-    assert "width 128" in told
-    assert "images are worth" in told
+    assert re.search(r"about \d+ s: 40 trainings of fc:1, 4 at a time \(compiling", output)
+    assert "width 128" in output
+    assert "images are worth" in output
     content = json.loads((tmp_path / "transfer.json").read_text())
     assert by_name(content["rows"]) == rows
     assert set(content["worth"]) == {"krr", "fc:1"}
@@ -72,12 +72,12 @@ def test_baselines_do_not_see_the_held_out_images(digits):
     assert np.array_equal(together, np.sort(real.images.reshape(len(real.labels), -1), 0))
 
 
-def test_a_diverging_training_is_told_after_the_others(
+def test_a_diverging_training_is_reported_after_the_others(
     files, tmp_path, quick_kernels, capsys, monkeypatch
 ):
     config = make_config(networks=("fc:1", "krr"), lr_factor=(1e4,), ladder=(10, 20))
-    told = r"fc:1 on 10 distilled, fc:1 on 10 random, .*: the training diverged.*10000"
-    with pytest.raises(UserError, match=told) as caught:
+    message = r"fc:1 on 10 distilled, fc:1 on 10 random, .*: the training diverged.*10000"
+    with pytest.raises(UserError, match=message) as caught:
         transfer_file(config, files, str(tmp_path))
     assert "\n" not in str(caught.value)
     rows = json.loads((tmp_path / "transfer.json").read_text())["rows"]
@@ -90,7 +90,7 @@ def test_a_diverging_training_is_told_after_the_others(
     # Asked for again, nothing is trained again.
     monkeypatch.setattr(contest.rows, "krr_row", None)
     monkeypatch.setattr(contest.rows, "network_row", None)
-    with pytest.raises(UserError, match=told):
+    with pytest.raises(UserError, match=message):
         transfer_file(config, files, str(tmp_path))
 
 
@@ -103,13 +103,13 @@ def test_another_transfer_in_the_folder_is_refused(files, tmp_path):
         transfer_file(make_config(networks=("fc:1",)), first, str(tmp_path))
 
 
-def test_mistakes_are_told_in_one_line(files, tmp_path, digits, quick_kernels):
+def test_mistakes_are_reported_in_one_line(files, tmp_path, digits, quick_kernels):
     rows = np.arange(10)
     pixels = np.zeros((10, 6, 8, 1), np.float32)
     other = write(tmp_path / "other_ckpt1.npz", digits, rows, images=pixels)
     lonely = shutil.copy(files, tmp_path / NAME.format(7))
     nameless = shutil.copy(files, tmp_path / "set.npz")
-    for changes, path, told in (
+    for changes, path, message in (
         ({}, other, "has images of 6x8x1, digits has 8x8x1"),
         ({"networks": ("vgg11_bn",)}, files, "8x8 pixels are too small for vgg11_bn"),
         ({"networks": ("convnet:4",)}, files, "8x8 pixels are too small for 4 pooling layers"),
@@ -117,7 +117,7 @@ def test_mistakes_are_told_in_one_line(files, tmp_path, digits, quick_kernels):
         ({"baselines": ("label_solve",)}, nameless, "does not end in _ckptSTEP.npz"),
         ({"ladder": (5000,)}, files, "5000 real images are asked for and 1294 are not held out"),
     ):
-        with pytest.raises(UserError, match=told) as caught:
+        with pytest.raises(UserError, match=message) as caught:
             transfer_file(make_config(**changes), str(path), str(tmp_path / "run"))
         assert "\n" not in str(caught.value)
 
