@@ -26,9 +26,9 @@ experiment; `configs/default.py` has every field with a comment. A field is set 
 
 A row with a name is a file: what its docstring says. Rows below it are the same file with other
 fields, measured once, each linked to its set in the [gallery](gallery.md); the set's card has the
-whole command. Accuracies are of all test images in %, by kernel ridge regression, from the start to
-the set, unless a network's is said. Published ones are the papers', on original data; the CIFAR-10
-here is a JPEG copy. Core hours are of two cores without an accelerator. Written by
+whole command. Accuracies are of all test images in %, from the start to the set, by kernel ridge
+regression unless a row names a network. Published ones are the papers', on original data; the
+CIFAR-10 here is a JPEG copy. Core hours are of two cores without an accelerator. Written by
 `python -m results.configurations`.
 
 ## Which of three ways
@@ -120,12 +120,12 @@ def _line(*cells: str) -> str:
 
 def _cell(text: str) -> str:
     """Text of a docstring, adapted to a table of this page."""
-    for said, here in (
+    for original, here in (
         ("->", "to"),
         (" (docs/configurations.md)", ""),
         ("docs/configurations.md", "below"),
     ):
-        text = text.replace(said, here)
+        text = text.replace(original, here)
     return text
 
 

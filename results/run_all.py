@@ -134,7 +134,7 @@ def program(arguments: list[str], workdir: Path) -> None:
 
 
 def _give_up(arguments: list[str], code: int) -> NoReturn:
-    raise UserError(f"exit code {code} of python {shlex.join(arguments)}: see what it said above.")
+    raise UserError(f"exit code {code} of python {shlex.join(arguments)}: see its output above.")
 
 
 def _cpu_seconds() -> float:

@@ -162,7 +162,7 @@ def test_label_solve_refuses_augmentation():
 
 
 @pytest.mark.parametrize(
-    ("name", "said", "value"),
+    ("name", "written", "value"),
     [
         ("recipe", "dc", "dc"),
         ("width", "64", 64),
@@ -188,12 +188,12 @@ def test_label_solve_refuses_augmentation():
         ("every_steps", "5", 5),
     ],
 )
-def test_what_a_recipe_fills_in_is_set_on_the_command_line(name, said, value, monkeypatch):
+def test_what_a_recipe_fills_in_is_set_on_the_command_line(name, written, value, monkeypatch):
     """All of `transfer` that is None, and the recipe."""
     options = flags.FlagValues()
     config_flags.DEFINE_config_file("config", flag_values=options)
     path = ROOT / "configs" / "kip_digits.py"
-    command = ["main.py", f"--config={path}", f"--config.transfer.{name}={said}"]
+    command = ["main.py", f"--config={path}", f"--config.transfer.{name}={written}"]
     monkeypatch.setattr(sys, "argv", command)  # Where ml_collections looks for fields.
     options(command)
     config_lib.validate(options.config)

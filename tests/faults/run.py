@@ -3,7 +3,7 @@
 After each fault: no file of the run is half written, and the run goes on from the newest checkpoint
 that was whole. In the end the state and all distilled sets equal, bit for bit, those of a run that
 nothing happened to. Full and read-only disks need the right to mount a tmpfs; without it those
-rounds are left out, and that is said.
+rounds are left out, and the report says so.
 
 Run: python tests/faults/run.py --rounds=100
 """

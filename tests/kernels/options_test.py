@@ -25,7 +25,7 @@ def test_an_implementation_without_its_package(monkeypatch, implementation):
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         ({"get": "ntk2"}, "unknown get 'ntk2': it is one of ntk, nngp"),
         ({"parameterization": "mup"}, "unknown parameterization 'mup'"),
@@ -37,8 +37,8 @@ def test_an_implementation_without_its_package(monkeypatch, implementation):
         ({"b_std": -0.1}, "b_std at least 0"),
     ],
 )
-def test_bad_options(options, said):
-    with pytest.raises(UserError, match=said):
+def test_bad_options(options, message):
+    with pytest.raises(UserError, match=message):
         kernels.make_kernel(arch.fc(1), **options)
 
 

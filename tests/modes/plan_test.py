@@ -140,16 +140,18 @@ def test_what_a_plan_says(name, algorithm, monkeypatch, capsys):
     config = importlib.import_module(f"configs.{name}").get_config()
     config.algorithm, config.batch_size = algorithm, 200
     found = plan_run(config)
-    said = capsys.readouterr().out
+    output = capsys.readouterr().out
     steps = config.num_steps if name == "kip_digits" else 8  # 1,438 images by 200.
-    assert f"{steps} steps: {found.seconds:.3g} s" in said
+    assert f"{steps} steps: {found.seconds:.3g} s" in output
     assert (found.targets, found.support) == (config.batch_size, config.support.size)
     assert found.evaluations == len({0, steps, *config.eval.steps})
     assert found.seconds > 0
-    solved = "359 test images, labels solved for 1438 targets" in said
+    solved = "359 test images, labels solved for 1438 targets" in output
     assert solved == (algorithm == "kip_solve")
-    assert ("estimates, by arithmetic" in said) == (found.seconds >= 60)
-    assert ("our run kip_digits_10 (10 images, 200 targets a step" in said) == (algorithm == "kip")
+    assert ("estimates, by arithmetic" in output) == (found.seconds >= 60)
+    assert ("our run kip_digits_10 (10 images, 200 targets a step" in output) == (
+        algorithm == "kip"
+    )
 
 
 def test_other_devices_are_estimated_for_long_runs_alone():
@@ -186,8 +188,8 @@ def test_networks_that_judge_a_set_are_in_the_plan(monkeypatch, capsys):
     found = plan_run(config)
     assert asked == [2, 3]
     assert found.networks == 100 * (2 + 2 + (2 + 3))
-    said = capsys.readouterr().out
-    assert "networks   15 min 00 s for all trainings of fc:1 on the set" in said
+    output = capsys.readouterr().out
+    assert "networks   15 min 00 s for all trainings of fc:1 on the set" in output
     assert found.seconds > 900
 
 

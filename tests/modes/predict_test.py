@@ -103,10 +103,10 @@ def test_the_table_has_what_the_network_says(transferred, pictures, tmp_path, di
     assert [row[0] for row in body] == [
         f"{n}.png" if n % 2 == 0 else f"more/{n}.png" for n in order
     ]
-    said = networks.load(folder).predict(digits.test_images[order])
-    assert [row[1] for row in body] == said.names
+    predictions = networks.load(folder).predict(digits.test_images[order])
+    assert [row[1] for row in body] == predictions.names
     scores = np.array([row[2:] for row in body], np.float32)
-    np.testing.assert_allclose(scores, said.scores, rtol=1e-5)
+    np.testing.assert_allclose(scores, predictions.scores, rtol=1e-5)
 
 
 def test_pictures_that_cannot_be_read_are_named_and_the_rest_classified(

@@ -49,12 +49,12 @@ def test_what_a_loaded_network_says_is_numpys(centred, count, tmp_path):
     network = trained(centred=centred)
     saved.save(tmp_path / "network", network)
     loaded = networks.load(tmp_path / "network")
-    said = loaded.predict(pictures(count))
+    predictions = loaded.predict(pictures(count))
     expected = by_numpy(network, pictures(count))
-    np.testing.assert_allclose(said.scores, expected, atol=1e-5)
-    assert said.classes.tolist() == expected.argmax(1).tolist()
-    assert said.names == [NAMES[number] for number in said.classes]
-    assert len(set(said.names)) > 1 or count == 1
+    np.testing.assert_allclose(predictions.scores, expected, atol=1e-5)
+    assert predictions.classes.tolist() == expected.argmax(1).tolist()
+    assert predictions.names == [NAMES[number] for number in predictions.classes]
+    assert len(set(predictions.names)) > 1 or count == 1
     assert (loaded.facts, loaded.class_names) == (network.facts, NAMES)
 
 

@@ -35,7 +35,7 @@ def folder(tmp_path):
 @pytest.mark.slow
 def test_the_tutorial_runs_from_top_to_bottom(folder, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    said = []
+    printed = []
     for kind, what in steps():
         if kind != "run":
             (folder / kind).write_text(what, encoding="utf-8")
@@ -44,9 +44,9 @@ def test_the_tutorial_runs_from_top_to_bottom(folder, monkeypatch):
             assert program == PYTHON
             done = python(folder, *rest)
             assert (done.returncode, done.stderr) == (0, ""), what
-            said.append(done.stdout)
-    assert len(said) == 6
-    _, distilled, transferred, predicted, classified, exported = said
+            printed.append(done.stdout)
+    assert len(printed) == 6
+    _, distilled, transferred, predicted, classified, exported = printed
     before, after = re.search(r"accuracy +(\S+)% at step 0, (\S+)% at step 60", distilled).groups()
     assert float(before) < 75 < 95 < float(after)
     (learned,) = re.findall(r"^8 distilled +\S+ +(\S+) ±", transferred, re.MULTILINE)

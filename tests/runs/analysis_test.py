@@ -26,9 +26,9 @@ def exact(x1, x2):
 
 
 def test_confusion_is_that_of_scikit_learn():
-    true, said = RNG.integers(0, 5, 300), RNG.integers(0, 4, 300)
-    expected = confusion_matrix(true, said, labels=range(5))
-    np.testing.assert_array_equal(analysis.confusion(said, true, 5), expected)
+    true, predicted = RNG.integers(0, 5, 300), RNG.integers(0, 4, 300)
+    expected = confusion_matrix(true, predicted, labels=range(5))
+    np.testing.assert_array_equal(analysis.confusion(predicted, true, 5), expected)
 
 
 def test_spectrum_and_condition_number():

@@ -70,10 +70,10 @@ def test_a_run_that_time_ends_is_that_of_fewer_steps_and_can_go_on(
     ten_seconds_a_line, tmp_path, capsys
 ):
     state = train.train_and_evaluate(limited(), str(tmp_path / "limited"))
-    said = capsys.readouterr().out
+    output = capsys.readouterr().out
     ended = int(state.step)
     assert 3 <= ended <= 5
-    assert f"by time_limit, at step {ended} of 12" in said
+    assert f"by time_limit, at step {ended} of 12" in output
     fewer = train.train_and_evaluate(small(num_steps=ended), str(tmp_path / "fewer"))
     assert_same(state, fewer)
     content = result(tmp_path / "limited")

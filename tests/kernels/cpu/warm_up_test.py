@@ -1,4 +1,4 @@
-"""Compiling ahead: what is said, by whom it is done, and that nothing is left to the first step."""
+"""Compiling ahead: its messages, who does it, and that nothing is left to the first step."""
 
 import threading
 

@@ -55,16 +55,16 @@ def pages(tmp_path_factory):
 @pytest.fixture
 def opened(browser, pages):
     """opened(name, size, **options) -> a page; what it complained of fails the test at its end."""
-    contexts, complaints = [], []
+    contexts, errors = [], []
 
     def open_page(name, size=DESKTOP, **options):
         viewport = {"width": size[0], "height": size[1]}
         context = browser.new_context(viewport=viewport, offline=True, **options)
         contexts.append(context)
         tab = context.new_page()
-        tab.on("console", lambda message: complaints.append(message.text))
-        tab.on("pageerror", lambda error: complaints.append(str(error)))
-        tab.on("requestfailed", lambda request: complaints.append(request.url[:80]))
+        tab.on("console", lambda message: errors.append(message.text))
+        tab.on("pageerror", lambda error: errors.append(str(error)))
+        tab.on("requestfailed", lambda request: errors.append(request.url[:80]))
         tab.add_init_script(
             "window.shift = 0; new PerformanceObserver((list) => { for (const e of "
             "list.getEntries()) window.shift += e.value; }).observe({type: 'layout-shift', "
@@ -76,7 +76,7 @@ def opened(browser, pages):
     yield open_page
     for context in contexts:
         context.close()
-    assert complaints == []
+    assert errors == []
 
 
 def background(tab, selector):
