@@ -15,7 +15,7 @@ NAMES = sorted(path.stem for path in (ROOT / "configs").glob("[!_]*.py"))
 ASKED_FOR = (
     *("default", "kip_digits", "ls_digits", "kip_mnist", "kip_fashion_mnist", "kip_cifar10"),
     *("kip_cifar100", "kip_svhn", "kip_cifar10_fc", "kip_mnist_fixed_labels"),
-    *("kip_cifar10_myrtle", "ls_cifar10", "ls_mnist", "kip_folder"),
+    *("kip_cifar10_myrtle", "ls_cifar10", "ls_mnist", "kip_folder", "frepo_folder"),
     *("dc_digits", "dc_mnist", "dc_fashion_mnist", "dc_cifar10", "dc_cifar100", "dc_svhn"),
     *("dsa_digits", "dsa_mnist", "dsa_fashion_mnist", "dsa_cifar10", "dsa_cifar100", "dsa_svhn"),
     *("rfad_digits", "rfad_mnist", "rfad_fashion_mnist", "rfad_cifar10"),
