@@ -22,7 +22,7 @@ import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn, Protocol
+from typing import Any, Protocol
 
 import jax
 
@@ -30,6 +30,7 @@ from examples.architecture_search import finite, images, infinite, picture, rank
 from examples.architecture_search.images import Images
 from examples.architecture_search.kept import Kept, Row
 from examples.architecture_search.space import SEARCHES, SMALL, Search, name
+from examples.arguments import Parser
 from kip_flax import export
 from kip_flax.export import Distilled
 from kip_flax.modes.transfer.sets import ImageSet
@@ -106,15 +107,8 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-class _Parser(argparse.ArgumentParser):
-    """Reports a mistake as a UserError, in one line."""
-
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message} (see --help)")
-
-
 def _arguments(argv: list[str] | None) -> argparse.Namespace:
-    parser = _Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser("examples.architecture_search", __doc__)
     parser.add_argument("--dataset", default="digits", choices=SEARCHES)
     parser.add_argument("--data", default="data", help="folder of MNIST's files")
     parser.add_argument("--runs", default="runs/search", help="folder for results and figures")

@@ -11,14 +11,14 @@ RUNS/curves.png. --small takes scikit-learn's digits, which need no data, and tw
 class.
 """
 
-import argparse
 import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
+from examples.arguments import Parser
 from examples.continual_learning import learners, results
 from examples.continual_learning.memory import Distiller, Memory, real_images
 from examples.continual_learning.results import Cell, Cells, Curve
@@ -197,14 +197,8 @@ class Bench:
         return shared | {f"{cell.memory}.{name}": value for name, value in fields.items()}
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message}; --help lists the options.")
-
-
 def _options(argv: list[str] | None) -> Options:
-    parser = _Parser("python -m examples.continual_learning", description=__doc__)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser = Parser("examples.continual_learning", __doc__)
     parser.add_argument("--data", default="data", help="folder of the data set's files")
     parser.add_argument("--runs", help="folder for runs and figures; runs/continual_DATASET")
     parser.add_argument("--dataset", choices=("mnist", "cifar10"), default="mnist")

@@ -228,11 +228,10 @@ def privacy(distilled: Distilled) -> str:
     stated = distilled.provenance.get("privacy")
     if not stated:
         return ""
-    epsilon = stated["epsilon"]
     guarantee = (
         "The noise can be repeated, so the set is **not private**"
-        if epsilon is None
-        else f"The set is differentially private: epsilon {epsilon:.4g}, delta {stated['delta']:g}"
+        if stated["epsilon"] is None
+        else f"The set is differentially private: {spent_privacy(stated)}"
     )
     rows = "\n".join(
         f"| {name} | {value} |"
@@ -250,6 +249,11 @@ def privacy(distilled: Distilled) -> str:
         f"{guarantee}.\n\n| | |\n|---|---|\n{rows}\n\nNot covered: "
         f"{'; '.join(stated['not_covered'])}."
     )
+
+
+def spent_privacy(stated: Mapping[str, Any]) -> str:
+    """'epsilon 10, delta 1e-05', from a statement on privacy that has an epsilon."""
+    return f"epsilon {stated['epsilon']:.4g}, delta {stated['delta']:g}"
 
 
 def _means(stated: Mapping[str, Any]) -> list[tuple[str, str]]:

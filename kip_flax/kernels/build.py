@@ -50,7 +50,7 @@ def make_kernel(spec: arch.Spec | KernelOptions, **options: Any) -> Kernel:
     if not isinstance(spec, KernelOptions):
         return make_kernel(KernelOptions(spec, **options))
     if options:
-        raise TypeError(f"{', '.join(options)}: KernelOptions say it already.")
+        raise TypeError(f"{', '.join(options)}: set them in the KernelOptions that are passed.")
     chosen = spec
     implementation = resolve(chosen.implementation)
     if implementation == "neural_tangents":

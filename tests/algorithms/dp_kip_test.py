@@ -321,9 +321,14 @@ def test_a_resumed_run_is_the_same_and_spends_the_same(tmp_path, monkeypatch, st
 def test_a_private_set_says_so_and_its_files_say_nothing_else(tmp_path, capsys):
     config = private(privacy__noise_seed=-1, privacy__epsilon=2.0, privacy__start="means")
     train.train_and_evaluate(config, str(tmp_path))
-    assert "epsilon 2, delta 0.0001; noise multiplier" in capsys.readouterr().out
+    output = capsys.readouterr().out
     sets = {one.provenance["step"]: one for one in map(export.load_distilled, sets_of(tmp_path))}
     stated = [sets[step].provenance["privacy"] for step in (0, 2, 4)]
+    noise, of_means = (f"{stated[2][f'{name}noise_multiplier']:.4g}" for name in ("", "means_"))
+    line = (
+        f"epsilon 2, delta 0.0001; noise multiplier {noise}, of the first step's means {of_means}"
+    )
+    assert line in output
     assert [one["steps"] for one in stated] == [0, 2, 4]
     epsilons = [one["epsilon"] for one in stated]
     assert epsilons[0] == 0 < epsilons[1] < epsilons[2] <= 2

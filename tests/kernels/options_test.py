@@ -50,5 +50,5 @@ def test_options_in_one_value_are_those_by_name():
     default = kernels.make_kernel(arch.fc(1))
     np.testing.assert_array_equal(one(x, x), other(x, x))
     assert np.abs(one(x, x) - default(x, x)).max() > 0.1
-    with pytest.raises(TypeError, match="get: KernelOptions say it already"):
+    with pytest.raises(TypeError, match="get: set them in the KernelOptions"):
         kernels.make_kernel(kernels.KernelOptions(arch.fc(1)), get="nngp")

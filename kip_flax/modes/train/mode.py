@@ -17,6 +17,7 @@ from kip_flax import __version__, algorithms, data, kernels, preprocess
 from kip_flax import config as config_lib
 from kip_flax.algorithms.base import Problem, State
 from kip_flax.data import Dataset
+from kip_flax.export import card
 from kip_flax.kernels import Kernel
 from kip_flax.kernels.sharded import shard_kernel
 from kip_flax.modes.plan.mode import forecast
@@ -245,10 +246,9 @@ def _privacy(config: ConfigDict, dataset: Dataset, total: int) -> list[tuple[str
     stated = algorithms.declared(config, len(dataset.train_labels), total)
     if not stated:
         return []
-    epsilon = stated["epsilon"]
-    spent = (
-        "none: the noise can be repeated"
-        if epsilon is None
-        else f"epsilon {epsilon:.4g}, delta {stated['delta']:g}"
-    )
-    return [("privacy", f"{spent}; noise multiplier {stated['noise_multiplier']:.4g}")]
+    private = stated["epsilon"] is not None
+    spent = card.spent_privacy(stated) if private else "none: the noise can be repeated"
+    noise = f"noise multiplier {stated['noise_multiplier']:.4g}"
+    if "means_noise_multiplier" in stated:
+        noise += f", of the first step's means {stated['means_noise_multiplier']:.4g}"
+    return [("privacy", f"{spent}; {noise}")]
