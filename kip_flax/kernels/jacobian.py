@@ -13,6 +13,7 @@ from kip_flax import architectures as arch
 from kip_flax.kernels.build import make_kernel
 from kip_flax.kernels.options import Kernel, KernelOptions, resolve
 from kip_flax.kernels.plan import make_plan
+from kip_flax.kernels.xla.pair_gradients import make_xla_jacobian
 
 Jacobian = Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
 
@@ -25,14 +26,16 @@ def make_jacobian(options: KernelOptions) -> Jacobian:
 
     Returns:
         `jacobian(x_t, x_s)`: images (T, H, W, C) and (S, H, W, C) to the kernel (T, S) and `dk`
-        (S, T, H, W, C), where `dk[s, t]` is the gradient of entry (t, s) in x_s[s]. It can be
-        jitted. In float32, `dk` takes 4 S T H W C bytes.
+        (S, T, H W C), where `dk[s, t]` is the gradient of entry (t, s) in the pixels of x_s[s].
+        It can be jitted. In float32, `dk` takes 4 S T H W C bytes. Pixels and channels are one
+        axis: a TPU pads the last axis to 128, 40 times as much memory where that has 3 channels.
 
     Raises:
         UserError: the package of the implementation is missing; on call, images too small for the
             pools.
     """
-    compiled = resolve(options.implementation) == "cpu"
+    implementation = resolve(options.implementation)
+    compiled = implementation == "cpu"
     kernel = make_kernel(options)
 
     def jacobian(x_t: jax.Array, x_s: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -44,7 +47,10 @@ def make_jacobian(options: KernelOptions) -> Jacobian:
             from kip_flax.kernels.cpu.kernel import make_compiled_jacobian
 
             of_pairs = make_compiled_jacobian(plan, shape[-1], options.get == "ntk")
-            return _piece_by_piece(of_pairs, x_t, x_s)
+            k, dk = _piece_by_piece(of_pairs, x_t, x_s)
+            return k, dk.reshape(*dk.shape[:2], -1)
+        if implementation == "xla" and plan.convolutional:
+            return make_xla_jacobian(plan, options.get)(x_t, x_s)
         one_by_one = compiled and plan.convolutional  # The compiled kernel has no batching rule.
         return _target_by_target(kernel, x_t, x_s, None if one_by_one else _TARGETS)
 
@@ -88,7 +94,7 @@ def _target_by_target(
             return jnp.sum(row), row
 
         gradients, row = jax.grad(total, has_aux=True)(x_s)
-        return row, gradients
+        return row, gradients.reshape(len(x_s), -1)
 
     rows, gradients = jax.lax.map(of_target, x_t, batch_size=at_once)
     return rows, jnp.swapaxes(gradients, 0, 1)

@@ -44,6 +44,39 @@ def corrected(paired: Paired, kernel: jax.Array, x1: jax.Array, x2: jax.Array) -
     return jnp.where(mask, _near_values(paired, mask, x1, x2).astype(kernel.dtype), kernel)
 
 
+def corrected_gradients(
+    paired: Paired, k: jax.Array, dk: jax.Array, x1: jax.Array, x2: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """`k` (n1, n2) and `dk` (n1, n2, P) with the near-duplicates replaced by those of float64.
+
+    Args:
+        paired: as in `corrected`.
+        k, dk: the kernel, and the gradient of each entry in the P numbers of its image of x1.
+    """
+    mask = near(x1, x2) & has_float64()
+
+    def chunk(found: Any, at: jax.Array, a: jax.Array, b: jax.Array) -> Any:
+        values, pull = jax.vjp(lambda a: paired(a, b), a)
+        (gradients,) = pull(jnp.ones_like(values))
+        entries = values, gradients.reshape(len(at), -1)
+        return tuple(
+            old.at[at].set(new.astype(old.dtype), mode="drop")
+            for old, new in zip(found, entries, strict=True)
+        )
+
+    def exact(mask: jax.Array, x1: jax.Array, x2: jax.Array) -> Any:
+        return _over_chunks(chunk, nothing(mask), mask, x1, x2)
+
+    def nothing(mask: jax.Array, *_: jax.Array) -> Any:
+        return jnp.zeros(mask.size, k.dtype), jnp.zeros((mask.size, dk.shape[2]), dk.dtype)
+
+    near_k, near_dk = in_float64(exact, nothing, mask, x1, x2)
+    return (
+        jnp.where(mask, near_k.reshape(k.shape), k),
+        jnp.where(mask[:, :, None], near_dk.reshape(dk.shape), dk),
+    )
+
+
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _near_values(paired: Paired, mask: jax.Array, x1: jax.Array, x2: jax.Array) -> jax.Array:
     """The kernel (n1, n2) where `mask` is set, 0 elsewhere."""

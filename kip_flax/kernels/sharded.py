@@ -50,7 +50,7 @@ def shard_kernel(kernel: Kernel, mesh: Mesh) -> Kernel:
 
 
 def shard_jacobian(jacobian: Jacobian, mesh: Mesh) -> Jacobian:
-    """`jacobian(x_t, x_s) -> k (T, S), dk (S, T, ...)` computed over the mesh.
+    """`jacobian(x_t, x_s) -> k (T, S), dk (S, T, P)` computed over the mesh.
 
     Targets are split over 'data' and support images over 'support', padded as in `shard_kernel`.
     """

@@ -49,9 +49,8 @@ def make_gradients(jacobian: Jacobian, reg: float, basis: jax.Array | None = Non
             numbers.
     """
 
-    def flat(derivatives: jax.Array) -> jax.Array:
-        rows = derivatives.reshape(*derivatives.shape[:2], -1)
-        return rows if basis is None else product(rows, basis.T)
+    def in_basis(derivatives: jax.Array) -> jax.Array:
+        return derivatives if basis is None else product(derivatives, basis.T)
 
     def gradients(images: jax.Array, labels: jax.Array, batch: Batch) -> Gradients:
         size, classes = labels.shape
@@ -67,9 +66,9 @@ def make_gradients(jacobian: Jacobian, reg: float, basis: jax.Array | None = Non
         ridge = reg / size * jnp.trace(by_k_ss, axis1=1, axis2=2)
         by_k_ss = by_k_ss + ridge[:, None, None] * jnp.eye(size, dtype=jnp.float32)
 
-        own = back[:, :, None] * jnp.swapaxes(flat(dk_ts), 0, 1)
+        own = back[:, :, None] * jnp.swapaxes(in_basis(dk_ts), 0, 1)
         highest = jax.lax.Precision.HIGHEST
-        shared = jnp.einsum("tsi,sip->tsp", by_k_ss, flat(dk_ss), precision=highest)
+        shared = jnp.einsum("tsi,sip->tsp", by_k_ss, in_basis(dk_ss), precision=highest)
         return Gradients(own - shared, reach[:, :, None] * residuals[:, None, :])
 
     return gradients

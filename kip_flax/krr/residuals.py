@@ -127,7 +127,7 @@ def with_solved_labels(kernel: Kernel, jacobian: Jacobian, reg: float) -> Residu
         weighted = k_ts.astype(gram.dtype) * batch.weights[:, None]
         # Factor (S, S) only: a solve with T columns would gather the targets from all devices.
         basis = product(weighted, krr.inverse_factor(krr.add_ridge(gram, reg / len(gram))).T)
-        model = SolvedModel(_flat(dk), _single(alpha[:moving]), _single(basis), batch.weights)
+        model = SolvedModel(dk, _single(alpha[:moving]), _single(basis), batch.weights)
 
         def tried(others: jax.Array) -> tuple[jax.Array, Entries]:
             k_ts = _beside(kernel(batch.x, others), stay)
@@ -158,8 +158,7 @@ def with_fixed_labels(kernel: Kernel, jacobian: Jacobian, reg: float) -> Residua
         inverse = krr.solve(k_ss, jnp.eye(len(k_ss)), reg)
         reach = product(k_ts, inverse) * batch.weights[:, None]
         share = jnp.float32(reg / len(k_ss))
-        derivatives = _flat(dk_ts), _flat(dk_ss)
-        model = FixedModel(*derivatives, _single(alpha), _single(reach), batch.weights, share)
+        model = FixedModel(dk_ts, dk_ss, _single(alpha), _single(reach), batch.weights, share)
 
         def tried(others: jax.Array) -> tuple[jax.Array, Entries]:
             own = kernel(others, others)
@@ -279,10 +278,6 @@ def _bordered(moved: jax.Array, stay: jax.Array | None) -> jax.Array:
         return moved
     moving = moved.shape[1]
     return jnp.block([[moved[:moving], moved[moving:].T], [moved[moving:], stay]])
-
-
-def _flat(dk: jax.Array) -> jax.Array:
-    return dk.reshape(*dk.shape[:2], -1)
 
 
 def _single(x: jax.Array) -> jax.Array:

@@ -22,11 +22,20 @@ _COLLECTIVE = re.compile(
 
 @dataclass(frozen=True)
 class Program:
-    """One exported program: the name of its function, devices, and StableHLO text."""
+    """One exported program: the name of its function, and what `jax.export` made of it."""
 
     name: str
-    devices: int
-    text: str
+    exported: export.Exported
+
+    @property
+    def devices(self):
+        """The number of devices that it runs on."""
+        return self.exported.nr_devices
+
+    @functools.cached_property
+    def text(self):
+        """Its StableHLO."""
+        return self.exported.mlir_module()
 
     def operations(self, *names):
         """The lines of the operations `names`."""
@@ -72,7 +81,7 @@ def exporting(patch, platform):
                 return compiled(*args, **kwargs)
             exported = export.export(compiled, platforms=[platform])(*args, **kwargs)
             name = getattr(function, "__qualname__", str(function))
-            programs.append(Program(name, exported.nr_devices, exported.mlir_module()))
+            programs.append(Program(name, exported))
             out = [_zeros(aval) for aval in exported.out_avals]
             return jax.tree.unflatten(exported.out_tree, out)
 

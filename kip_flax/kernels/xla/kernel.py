@@ -12,19 +12,24 @@ from kip_flax.kernels.xla.variances import variances
 
 def make_xla_kernel(plan: KernelPlan, get: str) -> Kernel:
     """`kernel(x1, x2)` -> (n1, n2), 'ntk' or 'nngp', differentiable in both image sets."""
-    in_tiles = make_tile_kernel(plan, get)
+    in_tiles, paired = make_tile_kernel(plan, get), make_paired(plan, get)
 
     def kernel(x1: jax.Array, x2: jax.Array) -> jax.Array:
         return near_duplicates.corrected(paired, in_tiles(x1, x2), x1, x2)
 
+    return kernel
+
+
+def make_paired(plan: KernelPlan, get: str) -> Kernel:
+    """`paired(x1, x2)` -> (m,): the entry of each of m pairs, with its gradient in x1."""
+
     def paired(x1: jax.Array, x2: jax.Array) -> jax.Array:
-        """The kernel (m,) of m pairs of images, (m, H, W, C) and (m, H, W, C)."""
         lanes = len(x1)
         fixed = lay_out(plan, x1, variances(plan, x1), lanes, moving=False)
         moving = lay_out(plan, x2, variances(plan, x2), lanes, moving=True)
         return tiles.tile(plan, get, lanes, fixed, jax.lax.stop_gradient(moving))
 
-    return kernel
+    return paired
 
 
 def make_tile_kernel(plan: KernelPlan, get: str) -> Kernel:

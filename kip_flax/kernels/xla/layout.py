@@ -85,11 +85,12 @@ def relu_margins(level: KernelLevel) -> list[int]:
 
 
 def repeats_lanes() -> bool:
-    """Whether maps that all lanes share are stored once per lane: true on CPUs.
+    """Whether maps that all lanes share are stored once per lane: true on CPUs and TPUs.
 
-    There, a map that is broadcast as it is read is not read in vectors.
+    A CPU does not read in vectors what is broadcast as it is read. A TPU broadcasts it anew for
+    every plane: 6 % more cycles, by its compiler.
     """
-    return jax.default_backend() == "cpu"
+    return jax.default_backend() in ("cpu", "tpu")
 
 
 def _spread(maps: jax.Array, margin: int, band: tuple[int, int], lanes: int) -> jax.Array:

@@ -34,12 +34,12 @@ class Images(NamedTuple):
     variances: Variances
 
 
-def lanes_for(plan: KernelPlan, images: int) -> int:
-    """Images of the second set per tile."""
+def lanes_for(plan: KernelPlan, images: int, memory: int = 1) -> int:
+    """Images of the second set per tile, of which each takes `memory` times `bytes_per_lane`."""
     if jax.default_backend() == "cpu":
         most = _CPU_LANES
     else:
-        most = max(128, _TILE_BYTES // bytes_per_lane(plan) // 128 * 128)
+        most = max(128, _TILE_BYTES // (memory * bytes_per_lane(plan)) // 128 * 128)
     return min(most, images)
 
 
