@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # The long tests (more than an hour), then 20 rounds of faults for each of two algorithms.
-# The environment is that of tests/run.sh; tests/requirements-*.txt in it add optional tests; programs are compiled as for users, see conftest.py.
+# The environment is that of tests/run.sh; tests/requirements-*.txt add optional tests to it.
+# Programs are compiled as for users, see conftest.py.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
