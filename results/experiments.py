@@ -214,11 +214,18 @@ def _frepo(dataset: str, size: int, steps: int) -> Experiment:
     return Experiment(f"frepo_{dataset}_{size}", f"frepo_{dataset}", fields)
 
 
-def _bptt(dataset: str, start: str, name: str = "", **changes: Any) -> Experiment:
-    """BPTT from another row's ten images, evaluated by networks on held-out images."""
+def _bptt(dataset: str, start: str, name: str = "_10", **changes: Any) -> Experiment:
+    """BPTT from another row's images, evaluated by networks on held-out images."""
     fields = {**_CHOSEN, "support.init": f"results/{start}", "report.num_train": 0}
     fields |= _dotted(changes)
-    return Experiment(f"bptt_{dataset}_10{name}", f"bptt_{dataset}", fields)
+    return Experiment(f"bptt_{dataset}{name}", f"bptt_{dataset}", fields)
+
+
+def _bptt_hundred(dataset: str, start: str, steps: int) -> Experiment:
+    """BPTT of 100 images; its networks take too long to watch, so the last step is kept."""
+    unwatched = {"support.size": 100, "num_steps": steps, "eval.steps": (0,), "eval.networks": ()}
+    one = _bptt(dataset, start, "_100")
+    return replace(one, fields={**one.fields, **unwatched})
 
 
 # `run_all` runs them from top to bottom.
@@ -294,13 +301,18 @@ EXPERIMENTS: tuple[Experiment, ...] = (
     _bptt(
         "mnist",
         "bptt_mnist_10/ConvNet_ssize10_nozca_l_noaug_ckpt600.npz",
-        "_further",
+        "_10_further",
         seed=1,
         num_steps=400,
         optimizer__learning_rate=0.003,
         eval__steps=(0, 200),
     ),
     _bptt("cifar10", "frepo_cifar10_10/ConvNet_ssize10_zca_l_noaug_ckpt4000.npz"),
+    _bptt_hundred(
+        "fashion_mnist",
+        "frepo_fashion_mnist_100/ConvNet_ssize100_nozca_l_noaug_ckpt2000.npz",
+        150,
+    ),
     _condensed("dc", "mnist"),
     _condensed("dc", "cifar10"),
     _condensed("dsa", "mnist"),
