@@ -221,6 +221,13 @@ def _bptt(dataset: str, start: str, name: str = "_10", **changes: Any) -> Experi
     return Experiment(f"bptt_{dataset}{name}", f"bptt_{dataset}", fields)
 
 
+def _bptt_wide(dataset: str, start: str, seed: int, rate: float) -> Experiment:
+    """BPTT with networks of the width that judges the set."""
+    changes = {"seed": seed, "num_steps": 200, "optimizer.learning_rate": rate}
+    one = _bptt(dataset, start, "_10_wide", eval__steps=(0, 100))
+    return replace(one, fields={**one.fields, **changes, "bptt.width": 128})
+
+
 def _bptt_hundred(dataset: str, start: str, steps: int) -> Experiment:
     """BPTT of 100 images; its networks take too long to watch, so the last step is kept."""
     unwatched = {"support.size": 100, "num_steps": steps, "eval.steps": (0,), "eval.networks": ()}
@@ -306,6 +313,18 @@ EXPERIMENTS: tuple[Experiment, ...] = (
         num_steps=400,
         optimizer__learning_rate=0.003,
         eval__steps=(0, 200),
+    ),
+    _bptt_wide(
+        "mnist",
+        "bptt_mnist_10_further/ConvNet_ssize10_nozca_l_noaug_ckpt400.npz",
+        seed=2,
+        rate=0.01,
+    ),
+    _bptt_wide(
+        "fashion_mnist",
+        "bptt_fashion_mnist_10/ConvNet_ssize10_nozca_l_noaug_ckpt400.npz",
+        seed=1,
+        rate=0.005,
     ),
     _bptt("cifar10", "frepo_cifar10_10/ConvNet_ssize10_zca_l_noaug_ckpt4000.npz"),
     _bptt_hundred(
