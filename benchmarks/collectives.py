@@ -17,6 +17,7 @@ import numpy as np
 import optax
 from jax.sharding import Mesh
 
+from benchmarks import hlo
 from kip_flax import architectures, kernels
 from kip_flax.algorithms import base, kip, ls
 from kip_flax.kernels import jacobian
@@ -27,7 +28,6 @@ from kip_flax.runtime import sharding
 
 _OPS = "all-reduce|all-gather|all-to-all|reduce-scatter|collective-permute|collective-broadcast"
 _LINE = re.compile(rf"= (?P<shape>.*?) (?P<op>{_OPS})(-start)?\(")
-_SHAPE = re.compile(r"(?P<kind>pred|bf16|[fsuc]\d+)\[(?P<dims>[\d,]*)\]")
 # replica_groups as {{0,1},{2,3}}, as [groups,size]<=[devices], or as axes of a mesh.
 _LISTED = re.compile(r"replica_groups=\{\{([\d,]+)\}")
 _IOTA = re.compile(r"replica_groups=\[\d+,(\d+)\]")
@@ -61,16 +61,8 @@ def collectives(text: str) -> list[Collective]:
             continue
         devices = _devices(line)
         if devices > 1:
-            found.append(Collective(match["op"], _size(match["shape"]), devices, not entry))
+            found.append(Collective(match["op"], hlo.size(match["shape"]), devices, not entry))
     return found
-
-
-def _size(shapes: str) -> int:
-    total = 0
-    for match in _SHAPE.finditer(shapes):
-        bits = 8 if match["kind"] == "pred" else int(re.sub(r"\D", "", match["kind"]))
-        total += bits // 8 * math.prod(int(n) for n in match["dims"].split(",") if n)
-    return total
 
 
 def _devices(line: str) -> int:

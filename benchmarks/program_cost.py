@@ -11,7 +11,6 @@ Run: python -m benchmarks.program_cost [--architecture=convnet --depth=3 --size=
 import argparse
 import collections
 import functools
-import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -20,17 +19,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from benchmarks import hlo
 from kip_flax import architectures, kernels
 from kip_flax.kernels.plan import make_plan
 from kip_flax.kernels.xla import layout
 from kip_flax.kernels.xla.kernel import make_tile_kernel
 
-_COMPUTATION = re.compile(r"^(?:ENTRY )?%(?P<name>\S+) \(.*\{$")
-_LINE = re.compile(
-    r"^\s*(?P<root>ROOT )?%(?P<name>\S+) = (?P<shape>\(.*?\)|\S+) (?P<op>[\w-]+)\((?P<args>.*?)\)"
-    r"(?P<rest>.*)$"
-)
-_SHAPE = re.compile(r"(?P<kind>pred|bf16|[fsuc]\d+)\[(?P<dims>[\d,]*)\]")
 _CALLED = re.compile(r"(?:calls|to_apply|body)=%([\w.-]+)|branch_computations=\{([^}]*)\}")
 _TRIPS = re.compile(r'known_trip_count"?:\{"n":"(\d+)"')
 _FREE = (
@@ -62,28 +56,16 @@ class Cost:
             self.passes[name] += times * count
 
 
-@dataclass(frozen=True)
-class Instruction:
-    """One instruction of an HLO program."""
-
-    name: str
-    op: str
-    shape: str
-    args: tuple[str, ...]
-    rest: str
-    root: bool
-
-
 def program_cost(text: str) -> Cost:
     """Cost of a whole program from its compiled HLO text."""
-    computations, entry = _parse(text)
+    computations, entry = hlo.parse(text)
     return _Counter(computations).of(entry)
 
 
 class _Counter:
     """Costs of computations; each is counted once and kept."""
 
-    def __init__(self, computations: dict[str, list[Instruction]]):
+    def __init__(self, computations: dict[str, list[hlo.Instruction]]):
         self._computations = computations
         self.of = functools.cache(self._of)
 
@@ -104,54 +86,35 @@ class _Counter:
             elif line.op == "fusion":
                 total.add(self._fusion(line, called[0]))
             elif line.op not in _FREE:
-                operands = sum(_bytes(shapes.get(arg, "")) for arg in line.args)
-                total.add(Cost(operands + _bytes(line.shape), _flops(line), _one(line.op)))
+                operands = sum(hlo.size(shapes.get(arg, "")) for arg in line.operands)
+                total.add(Cost(operands + hlo.size(line.shape), _flops(line), _one(line.op)))
         return total
 
-    def _fusion(self, line: Instruction, name: str) -> Cost:
+    def _fusion(self, line: hlo.Instruction, name: str) -> Cost:
         body = self._computations[name]
         flops = sum(_flops(inner) for inner in body)
         readers = collections.defaultdict(list)
         for inner in body:
-            for arg in inner.args:
+            for arg in inner.operands:
                 readers[arg].append(inner)
         read = sum(_read(inner, readers[inner.name]) for inner in body if inner.op == "parameter")
         (root,) = (inner for inner in body if inner.root)
         written = {inner.name: inner for inner in body}
         while root.op == "bitcast":
-            root = written[root.args[0]]
-        size = _bytes(line.shape)
+            root = written[root.operands[0]]
+        size = hlo.size(line.shape)
         if root.op == "dynamic-update-slice":  # In place: only the slice is written.
-            size = _bytes(written[root.args[1]].shape)
+            size = hlo.size(written[root.operands[1]].shape)
         kind = "sqrt, arccos" if any(i.op in ("sqrt", "rsqrt") for i in body) else "other"
         return Cost(read + size, flops, _one(kind))
 
 
-def _read(parameter: Instruction, readers: list[Instruction]) -> float:
+def _read(parameter: hlo.Instruction, readers: list[hlo.Instruction]) -> float:
     """Bytes read of a fusion's operand: only the slices, if all its readers are slices."""
     sliced = ("dynamic-slice", "dynamic-update-slice")
-    if all(reader.op in sliced and reader.args[0] == parameter.name for reader in readers):
-        return sum(_bytes(reader.shape) for reader in readers if reader.op == "dynamic-slice")
-    return _bytes(parameter.shape)
-
-
-def _parse(text: str) -> tuple[dict[str, list[Instruction]], str]:
-    computations: dict[str, list[Instruction]] = {}
-    entry, lines = "", list[Instruction]()
-    for raw in text.splitlines():
-        if head := _COMPUTATION.match(raw):
-            lines = computations.setdefault(head["name"], [])
-            if raw.startswith("ENTRY"):
-                entry = head["name"]
-        elif found := _LINE.match(re.sub(r"/\*.*?\*/", "", raw)):
-            args = tuple(re.findall(r"%([\w.-]+)", found["args"]))
-            lines.append(
-                Instruction(
-                    found["name"], found["op"], found["shape"], args, found["rest"],
-                    bool(found["root"]),
-                )
-            )  # fmt: skip
-    return computations, entry
+    if all(reader.op in sliced and reader.operands[0] == parameter.name for reader in readers):
+        return sum(hlo.size(reader.shape) for reader in readers if reader.op == "dynamic-slice")
+    return hlo.size(parameter.shape)
 
 
 def _called(rest: str) -> Iterator[str]:
@@ -159,25 +122,12 @@ def _called(rest: str) -> Iterator[str]:
         yield from [one] if one else re.findall(r"%([\w.-]+)", several)
 
 
-def _elements(shape: str) -> int:
-    found = _SHAPE.search(shape)
-    return math.prod(int(d) for d in found["dims"].split(",") if d) if found else 0
-
-
-def _bytes(shape: str) -> float:
-    total = 0.0
-    for found in _SHAPE.finditer(shape):
-        width = 1 if found["kind"] == "pred" else int(re.sub(r"\D", "", found["kind"])) // 8
-        total += width * math.prod(int(d) for d in found["dims"].split(",") if d)
-    return total
-
-
-def _flops(line: Instruction) -> float:
+def _flops(line: hlo.Instruction) -> float:
     if line.op in (*_FREE, *_MOVES, "fusion", "call", "while", "conditional"):
         return 0.0
     if not re.match(r"\(?(f|bf)\d+", line.shape):
         return 0.0  # Indices and masks.
-    return float(_elements(line.shape))
+    return float(next(hlo.arrays(line.shape)).elements)
 
 
 def _one(kind: str) -> collections.Counter[str]:

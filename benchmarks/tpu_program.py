@@ -11,12 +11,11 @@ memory and the core. What stays in the core's vector memory is free. Nothing is 
 import argparse
 import functools
 import json
-import math
 import os
 import re
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import Any, NamedTuple
+from typing import Any
 from unittest import mock
 
 import jax
@@ -25,14 +24,12 @@ import numpy as np
 from jax.experimental import topologies
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from benchmarks import hlo
 from kip_flax import architectures, kernels
 from kip_flax.kernels.plan import make_plan
 from kip_flax.kernels.xla import tiles
 from kip_flax.kernels.xla.kernel import make_tile_kernel
 
-_COMPUTATION = re.compile(r"^(?P<entry>ENTRY )?%(?P<name>\S+) \(.*\{$")
-_LINE = re.compile(r"^\s*(?:ROOT )?%(?P<name>\S+) = (?P<shape>\(.*?\)|\S+) (?P<op>[\w-]+)\((.*)$")
-_ARRAY = re.compile(r"(?P<kind>pred|bf16|[fsu]\d+)\[(?P<dims>[\d,]*)\](?:\{(?P<layout>[^}]*)\})?")
 _CALLED = re.compile(r"(?:body|to_apply)=%([\w.-]+)")
 _CONDITION = re.compile(r"condition=%([\w.-]+)")
 _CYCLES = re.compile(r'"estimated_cycles":"(\d+)"')
@@ -40,15 +37,6 @@ _NO_TRAFFIC = (
     *("parameter", "constant", "tuple", "get-tuple-element", "bitcast", "after-all"),
     *("copy-done", "while", "call"),
 )
-
-
-class Instruction(NamedTuple):
-    """A line of a compiled program: its name, result, operation, and the rest of the line."""
-
-    name: str
-    shape: str
-    op: str
-    rest: str
 
 
 @dataclass(frozen=True)
@@ -68,7 +56,7 @@ class Cost:
 
 def program_cost(text: str) -> Cost:
     """The cost of a program from the text that the TPU's compiler gives, loops in full."""
-    computations, entry = _parse(text)
+    computations, entry = hlo.parse(text)
 
     @functools.cache
     def of(name: str) -> Cost:
@@ -85,48 +73,31 @@ def program_cost(text: str) -> Cost:
     return of(entry)
 
 
-def _trips(line: Instruction, computations: dict[str, list[Instruction]]) -> int:
+def _trips(line: hlo.Instruction, computations: dict[str, list[hlo.Instruction]]) -> int:
     """How often a loop runs: it counts from 0 up to a constant. 1 if the line is not a loop."""
     condition = _CONDITION.search(line.rest)
     if condition is None:
         return 1
     *others, root = computations[condition[1]]
-    limits = [re.match(r"\d+", one.rest) for one in others if one.op == "constant"]
-    if root.op != "compare" or "direction=LT" not in root.rest or len(limits) != 1 or not limits[0]:
+    limits = [one.args for one in others if one.op == "constant"]
+    if root.op != "compare" or "direction=LT" not in root.rest or len(limits) != 1:
         raise ValueError(f"a loop whose length is not in the program: {line.name}")
-    return int(limits[0][0])
+    return int(limits[0])
 
 
-def _parse(text: str) -> tuple[dict[str, list[Instruction]], str]:
-    computations: dict[str, list[Instruction]] = {}
-    entry, lines = "", list[Instruction]()
-    for raw in text.splitlines():
-        if head := _COMPUTATION.match(raw):
-            lines = computations.setdefault(head["name"], [])
-            entry = head["name"] if head["entry"] else entry
-        elif found := _LINE.match(re.sub(r"/\*.*?\*/", "", raw)):
-            lines.append(Instruction(*found.groups()))
-    return computations, entry
-
-
-def _traffic(line: Instruction, shapes: dict[str, str]) -> float:
+def _traffic(line: hlo.Instruction, shapes: dict[str, str]) -> int:
     """Bytes of an instruction's result and operands that lie in the device's memory."""
     if line.op in _NO_TRAFFIC:
-        return 0.0
+        return 0
     if line.op == "copy-start":  # Its result names both its ends.
         return _bytes_outside(line.shape)
-    operands = re.findall(r"%([\w.-]+)", line.rest.split("),")[0])
-    return _bytes_outside(line.shape) + sum(_bytes_outside(shapes.get(n, "")) for n in operands)
+    read = sum(_bytes_outside(shapes.get(name, "")) for name in line.operands)
+    return _bytes_outside(line.shape) + read
 
 
-def _bytes_outside(shape: str) -> float:
+def _bytes_outside(shape: str) -> int:
     """Bytes of the arrays of a shape that are not in the core's own memory, S(1)."""
-    total = 0.0
-    for array in _ARRAY.finditer(shape):
-        if "S(" not in (array["layout"] or ""):
-            width = 1 if array["kind"] == "pred" else int(re.sub(r"\D", "", array["kind"])) // 8
-            total += width * math.prod(int(d) for d in array["dims"].split(",") if d)
-    return total
+    return sum(array.bytes for array in hlo.arrays(shape) if "S(" not in array.layout)
 
 
 def tpu_mesh(topology: str, devices: int = 1) -> Mesh:

@@ -223,16 +223,14 @@ def _bptt(dataset: str, start: str, name: str = "_10", **changes: Any) -> Experi
 
 def _bptt_wide(dataset: str, start: str, seed: int, rate: float) -> Experiment:
     """BPTT with networks of the width that judges the set."""
-    changes = {"seed": seed, "num_steps": 200, "optimizer.learning_rate": rate}
-    one = _bptt(dataset, start, "_10_wide", eval__steps=(0, 100))
-    return replace(one, fields={**one.fields, **changes, "bptt.width": 128})
+    changes = {"seed": seed, "num_steps": 200, "optimizer__learning_rate": rate}
+    return _bptt(dataset, start, "_10_wide", eval__steps=(0, 100), **changes, bptt__width=128)
 
 
 def _bptt_hundred(dataset: str, start: str, steps: int) -> Experiment:
     """BPTT of 100 images; its networks take too long to watch, so the last step is kept."""
-    unwatched = {"support.size": 100, "num_steps": steps, "eval.steps": (0,), "eval.networks": ()}
-    one = _bptt(dataset, start, "_100")
-    return replace(one, fields={**one.fields, **unwatched})
+    changes = {"support__size": 100, "num_steps": steps}
+    return _bptt(dataset, start, "_100", **changes, eval__steps=(0,), eval__networks=())
 
 
 # `run_all` runs them from top to bottom.

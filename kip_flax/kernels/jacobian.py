@@ -17,7 +17,7 @@ from kip_flax.kernels.xla.pair_gradients import make_xla_jacobian
 
 Jacobian = Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
 
-_TARGETS = 16  # Targets differentiated at once, except by the compiled kernel.
+_TARGETS = 16  # Targets differentiated at once where a kernel has no code for its pairs.
 _MOST = 2**28  # Most bytes of gradients per compiled call; as it ends they are in memory twice.
 
 
