@@ -344,6 +344,7 @@ def get_config() -> ConfigDict:
     config.report.num_train = 2000
 
     config.log = ConfigDict()
-    # Steps between two lines of progress, each with a check that the loss is finite.
+    # Most steps between two lines of progress, each with a check that the loss is finite; there are
+    # fewer where they take more than 10 s.
     config.log.every_steps = 10
     return config

@@ -28,6 +28,7 @@ from kip_flax.runtime.errors import UserError
 from kip_flax.runtime.waiting import Stopped, Watch
 
 _LONG = 60  # Seconds; shorter runs do not announce their end.
+_SILENCE = 10  # Seconds between two lines of progress, at most, unless a step takes longer.
 
 
 class Due(NamedTuple):
@@ -56,7 +57,7 @@ class Training:
         recorder: writes the measurements.
         saver: saves checkpoints.
         console: prints messages and progress.
-        log_every: steps between lines of progress.
+        log_every: most steps between lines of progress.
         network_evaluate: trains networks on a support and tests them; None: no networks.
         time_limit: hours after which the run ends, summed over its parts; 0: no limit.
     """
@@ -82,6 +83,7 @@ class Training:
         distillation, total = self.distillation, self.distillation.total
         begun = checked = step
         figures = dict[str, float]()
+        log_every = self.log_every
         deadline = Deadline(3600 * self.time_limit, lambda: self.recorder.seconds)
         last = end = step == total or deadline.passed()
         with signals.stop_signals() as signalled:
@@ -96,12 +98,14 @@ class Training:
                 if step == begun + 1:  # Timings leave out the compilation.
                     jax.block_until_ready(state)
                     stopwatch.look(step)
-                elif deadline.is_set:
+                elif step == begun + 2 or deadline.is_set:
                     jax.block_until_ready(state)
-                    deadline.took(time.perf_counter() - began)
+                    took = time.perf_counter() - began
+                    deadline.took(took)
+                    log_every = self._log_every(took) if step == begun + 2 else log_every
                 end = step == total or deadline.reached()
                 last = end or stopping()
-                log, save = step % self.log_every == 0, self.saver.is_due(step)
+                log, save = step % log_every == 0, self.saver.is_due(step)
                 if not (last or log or save or step in distillation.eval_steps):
                     continue
                 self._check_finite(state, checked, step)
@@ -174,6 +178,11 @@ class Training:
             *pairs,
             f"ETA {duration(figures['eta_s'])}",
         )
+
+    def _log_every(self, step_seconds: float) -> int:
+        """Steps between lines of progress, the same number at all processes."""
+        shared = float(multihost.of_first(np.array(step_seconds)))
+        return max(1, min(self.log_every, int(_SILENCE / max(shared, 1e-6))))
 
     def _announce_end(self, seconds: float) -> None:
         """Prints when the run will end, unless that is in less than a minute."""
