@@ -82,18 +82,12 @@ def chosen_evaluation(
         facts: facts of the algorithm.
     """
     if facts.for_networks:
-        scored = [(accuracy, row) for row in rows if (accuracy := _by_networks(row)) is not None]
+        means = [(net_figures.watched_mean(row.get("networks", [])), row) for row in rows]
+        scored = [(mean, row) for mean, row in means if mean is not None]
         return max(scored, key=lambda pair: pair[0])[1] if scored else rows[-1]
     if on == "test" or not facts.uses_kernel:
         return rows[-1]
     return min(rows, key=lambda row: row["mse"])
-
-
-def _by_networks(evaluation: dict[str, Any]) -> float | None:
-    """Mean accuracy of networks on validation images; None if there is none or one diverged."""
-    found = [row for row in evaluation.get("networks", []) if row["on"] == net_figures.VALIDATION]
-    means = [row["mean"] for row in found]
-    return float(np.mean(means)) if means and None not in means else None
 
 
 def write(experiment: Experiment, draws: list[Draw], command: str, results: Path) -> None:

@@ -36,6 +36,12 @@ def watched_rows(rows: Sequence[Row]) -> list[Row]:
     return [row for row in rows if row["on"] != TEST]
 
 
+def watched_mean(rows: Sequence[Row]) -> float | None:
+    """Mean accuracy of the networks that watch a set; None if none does, or if one diverged."""
+    means = [row["mean"] for row in watched_rows(rows)]
+    return float(np.mean(means)) if means and None not in means else None
+
+
 def outcome(rows: Sequence[Row]) -> list[Row]:
     """One row per network of an evaluation: the one on the test images, if there is one."""
     by_name = {row["network"]: row for row in sorted(rows, key=lambda row: row["on"] == TEST)}

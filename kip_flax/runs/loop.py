@@ -230,11 +230,12 @@ def _is_finite(state: State) -> jax.Array:
 
 
 def _of_best(result: dict[str, Any]) -> list[tuple[str, str]]:
-    """A line on the best set, if validation images choose another one than the last."""
+    """A line on the best set, if held-out images choose another one than the last."""
     best = result.get("best")
     if best is None or best["step"] == result["evaluations"][-1]["step"]:
         return []
-    return [("best set", f"step {best['step']}, {best['accuracy']:.2%}: {best['set']}")]
+    by = "" if best["by"] == "kernel" else " by networks"
+    return [("best set", f"step {best['step']}, {best['accuracy']:.2%}{by}: {best['set']}")]
 
 
 def _of_networks(rows: list[network_figures.Row]) -> list[tuple[str, str]]:

@@ -290,12 +290,28 @@ class Recorder:
         return content
 
     def _best(self) -> dict[str, Any]:
-        """The evaluation with the highest accuracy, the earliest of equals; {} on test images."""
-        if self.split == "test" or not self._evaluations:
+        """The evaluation that held-out images choose, the earliest of equals; {} if none do.
+
+        Networks choose among sets that are made for networks, the kernel among others.
+        """
+        scores = [(row["step"], self._score(row)) for row in self._evaluations]
+        known = [(step, score) for step, score in scores if score is not None]
+        if not known:
             return {}
-        best = max(self._evaluations, key=lambda row: row["accuracy"])
-        chosen = {name: best[name] for name in ("step", "accuracy")}
-        return {"best": {**chosen, "set": self.exporter.path(best["step"]).name}}
+        step, accuracy = max(known, key=lambda pair: pair[1])
+        by = "networks" if self._for_networks else "kernel"
+        name = self.exporter.path(step).name
+        return {"best": {"step": step, "accuracy": accuracy, "by": by, "set": name}}
+
+    def _score(self, evaluation: Mapping[str, Any]) -> float | None:
+        """The accuracy on held-out images that chooses the set; None if it was not measured."""
+        if self._for_networks:
+            return network_figures.watched_mean(evaluation.get("networks", []))
+        return None if self.split == "test" else evaluation["accuracy"]
+
+    @property
+    def _for_networks(self) -> bool:
+        return algorithms.facts(self.exporter.config.algorithm).for_networks
 
     def _privacy(self) -> dict[str, Any]:
         """The privacy statement of the last set, whose steps include those of all others."""

@@ -1,5 +1,7 @@
 """What a recorder writes and keeps: of a new run, of one that goes on, at another process."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from whole_runs import label_solve, small
@@ -114,3 +116,38 @@ def test_label_solve_publishes_one_step_with_other_labels(exporter):
     )
     names = [of_label_solve.path(step).stem for step in (0, 3)]
     assert names == ["FC1_ssize20_nozca_nol_noaug_ckpt0", "FC1_ssize20_nozca_l_noaug_ckpt1"]
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "split", "watched", "expected"),
+    [
+        ("kip", "validation", [0.3, 0.2, 0.1], (5, 0.8, "kernel")),
+        ("kip", "test", [0.3, 0.2, 0.1], None),
+        ("bptt", "validation", [0.3, 0.6, 0.6], (3, 0.6, "networks")),
+        ("bptt", "test", [0.7, 0.6, 0.5], (0, 0.7, "networks")),
+        ("bptt", "validation", [], None),
+        ("bptt", "validation", [0.3, None, 0.2], (0, 0.3, "networks")),
+    ],
+    ids=["kernel", "no held-out images", "networks", "held-out beside test", "none", "diverged"],
+)
+def test_the_judge_that_a_set_is_made_for_names_the_best(
+    exporter, algorithm, split, watched, expected
+):
+    exporter = dataclasses.replace(
+        exporter,
+        config=small(algorithm=algorithm),
+        dataset=dataclasses.replace(exporter.dataset, split=split),
+    )
+    recorder, _ = recorder_of(exporter)
+    on = "held_out" if split == "test" else split
+    tested = {"network": "fc:1", "on": "test", "mean": 0.9, "std": None}
+    rows = [[{**tested, "on": on, "mean": mean}, tested] for mean in watched] or [[], [], []]
+    for step, accuracy, of_networks in zip((0, 3, 5), (0.5, 0.6, 0.8), rows, strict=True):
+        recorder.evaluation(step, exporter.initial, {"accuracy": accuracy, "mse": 0.1}, of_networks)
+    best = recorder.end("finished", {}).get("best")
+    if expected is None:
+        assert best is None
+    else:
+        step, accuracy, by = expected
+        name = exporter.path(step).name
+        assert best == {"step": step, "accuracy": accuracy, "by": by, "set": name}
