@@ -363,7 +363,7 @@ EXPERIMENTS: tuple[Experiment, ...] = (
     _bptt_narrow(
         "fashion_mnist",
         "bptt_fashion_mnist_100/ConvNet_ssize100_nozca_l_noaug_ckpt150.npz",
-        steps=200,
+        steps=150,
         name="_100_further",
         seed=1,
     ),
