@@ -1,7 +1,7 @@
 r"""BPTT on Fashion-MNIST: ten images for networks, by differentiating their training.
 
 Setting: as `bptt_mnist`; networks train with flips and moves, as `auto` trains them on clothes.
-Best begun from a set of FRePo, see `support.init`.
+For 10 images per class `bptt_fashion_mnist.py:10`. Best begun from FRePo, see `support.init`.
 Expected: no figure of Fashion-MNIST is published.
 Measured: network (width 128) 73.58 ± 0.63 %, FRePo's set 69.98; 0.59 core hours (Xeon).
 With `bptt.width=128` at the end 74.02 ± 0.14 %. 100 images: 83.29 ± 0.14 %, FRePo's 81.24.
@@ -15,9 +15,9 @@ from ml_collections import ConfigDict
 from configs import bptt_cifar10
 
 
-def get_config() -> ConfigDict:
+def get_config(images_per_class: str = "1") -> ConfigDict:
     """`bptt_cifar10` with what differs."""
-    config = bptt_cifar10.get_config()
+    config = bptt_cifar10.get_config(images_per_class)
     config.dataset.name = "fashion_mnist"
     config.preprocess = "standard"
     config.optimizer.learning_rate = 0.01

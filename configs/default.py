@@ -200,7 +200,8 @@ def get_config() -> ConfigDict:
     config.bptt.networks = 2
     # Steps of a network's training that are differentiated, after which it goes back to the pool.
     config.bptt.window = 30
-    # Steps of a network's training, after which it is drawn anew: those of transfer.recipe='auto'.
+    # Steps of a network's training, after which it is drawn anew. transfer.recipe='auto' takes 500
+    # for ten images and 1,000 for 100.
     config.bptt.life = 500
     # Of Adam, which trains the networks; it falls as a cosine to 0 over a life.
     config.bptt.learning_rate = 1e-3

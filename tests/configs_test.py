@@ -1,6 +1,7 @@
 """The files of configs/: what each says of itself, and that each runs."""
 
 import importlib
+import json
 from pathlib import Path
 
 import pytest
@@ -68,3 +69,26 @@ def test_config_runs_two_steps_on_digits(name, tmp_path, monkeypatch):
     images, _ = state.support
     assert images.shape == (10, 8, 8, 1)
     assert len(list((tmp_path / "distilled").glob("*_ckpt*.npz"))) == 2
+
+
+@pytest.mark.parametrize(
+    "name", ["frepo_cifar10", "frepo_mnist", "frepo_fashion_mnist", "bptt_cifar10"]
+)
+def test_the_settings_of_ten_images_per_class_are_those_that_were_measured(name):
+    row = json.loads((ROOT / "results" / f"{name}_100" / "figures.json").read_text())
+    measured = config_lib.flatten(row["config"])
+    given = config_lib.flatten(json.loads(json.dumps(load(name).get_config("10").to_dict())))
+    others = ("eval.", "dataset.", "report.", "log.", "support.init")
+    differ = {
+        field: (value, measured[field])
+        for field, value in given.items()
+        if not field.startswith(others) and measured.get(field, value) != value
+    }
+    assert not differ
+    assert (given["support.size"], row["config"]["support"]["size"]) == (100, 100)
+
+
+@pytest.mark.parametrize("name", ["frepo_mnist", "bptt_fashion_mnist"])
+def test_other_numbers_of_images_per_class_are_refused(name):
+    with pytest.raises(ValueError, match=r"^50 images per class have not been tried: write 1 or"):
+        load(name).get_config("50")

@@ -15,7 +15,15 @@ from command import DIGITS, QUICK, ROOT, run
         ((), "no experiment: name one, for example --config=configs/kip_digits.py"),
         (("--config=configs/none.py",), "there is no file configs/none.py"),
         (("--config=configs/none.py", "--config.seed=1"), "configs/none.py"),
-        ((DIGITS, "--config.kernel.dept=3"), 'Did you mean "depth" instead of "dept"?'),
+        (
+            (DIGITS, "--config.kernel.dept=3"),
+            """the configuration has no field 'dept'. Did you mean "depth" instead of "dept"?""",
+        ),
+        ((DIGITS, "--config.zzz=3"), "error: the configuration has no field 'zzz' (see "),
+        (
+            ("--config=configs/dsa_mnist.py:7", "--workdir=x"),
+            "dsa_mnist.py:7: 7 images per class have no published loops: write one of 1, 10, 20",
+        ),
         ((DIGITS, "--config.num_steps=many"), "--config.num_steps=many: invalid literal"),
         ((DIGITS, "--workdri=x"), "Unknown command line flag 'workdri'. Did you mean: workdir"),
         (

@@ -82,15 +82,26 @@ def parse_flags(argv: list[str]) -> list[str]:
     try:
         rest = FLAGS(argv)
     except (flags.Error, *_CONFIG_ERRORS) as error:
-        cause: BaseException = error
-        while cause.args and isinstance(cause.args[0], Exception):
-            cause = cause.args[0]
-        # A KeyError quotes its text.
-        text = cause.args[0] if isinstance(cause, KeyError) else cause
-        _exit_with(f"{' '.join(str(text).split())[:300]} (see {_program()} --help)")
+        _exit_with(f"{_reason(error)} (see {_program()} --help)")
     if FLAGS["verbosity"].using_default_value:
         logging.set_verbosity(logging.WARNING)  # --verbosity=0 shows the libraries' messages.
     return rest
+
+
+def _reason(error: BaseException) -> str:
+    """What an error of the command line says, in one line without the libraries' tracebacks."""
+    of_field = isinstance(error, AttributeError)  # It holds a KeyError, whose text is the name.
+    while error.args and isinstance(error.args[0], Exception):
+        error = error.args[0]
+    text = str(error.args[0] if isinstance(error, KeyError) else error)
+    flag, traceback, _ = text.partition("Error whilst parsing config file:")
+    if traceback:  # ml_collections puts the error of `get_config` at its end.
+        while error.__context__ is not None:
+            error = error.__context__
+        text = f"{flag}{error}"
+    if of_field and isinstance(error, KeyError):
+        text = "the configuration has no field " + text.replace("\nDid", ". Did")
+    return " ".join(text.split())[:300]
 
 
 def _checked_mode(argv: list[str]) -> modes.Mode:
