@@ -236,7 +236,7 @@ def _bptt_hundred(dataset: str, start: str, steps: int) -> Experiment:
 def _bptt_narrow(
     dataset: str, start: str, steps: int, name: str = "_100", **changes: Any
 ) -> Experiment:
-    """BPTT of 100 images by networks of width 32, a third of the cost, and larger batches."""
+    """BPTT of 100 images by networks of width 32, at a third of the cost, and larger batches."""
     fields = {
         **{"support__size": 100, "num_steps": steps, "batch_size": 1024},
         **{"bptt__width": 32, "bptt__life": 1000},
@@ -350,10 +350,11 @@ EXPERIMENTS: tuple[Experiment, ...] = (
     _bptt_narrow(
         "mnist",
         "bptt_mnist_100/ConvNet_ssize100_nozca_l_noaug_ckpt400.npz",
-        steps=200,
+        steps=60,
         name="_100_further",
         seed=1,
         optimizer__learning_rate=0.01,
+        bptt__width=64,
     ),
     _bptt_hundred(
         "fashion_mnist",
