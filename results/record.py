@@ -81,13 +81,13 @@ def chosen_evaluation(
         on: the images that the kernel was evaluated on, 'validation' or 'test'.
         facts: facts of the algorithm.
     """
+    if on == "test":
+        return rows[-1]
     if facts.for_networks:
         means = [(net_figures.watched_mean(row.get("networks", [])), row) for row in rows]
         scored = [(mean, row) for mean, row in means if mean is not None]
         return max(scored, key=lambda pair: pair[0])[1] if scored else rows[-1]
-    if on == "test" or not facts.uses_kernel:
-        return rows[-1]
-    return min(rows, key=lambda row: row["mse"])
+    return min(rows, key=lambda row: row["mse"]) if facts.uses_kernel else rows[-1]
 
 
 def write(experiment: Experiment, draws: list[Draw], command: str, results: Path) -> None:
