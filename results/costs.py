@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from kip_flax.modes.figures.draw import rendered
 from kip_flax.networks import figures
@@ -111,11 +111,12 @@ def figure(found: list[Cost]) -> Figure:
     axes = drawn.subplots(1, len(sizes), squeeze=False)[0]
     for axis, size in zip(axes, sizes, strict=True):
         of_size = [one for one in found if one.size == size and words.NETWORKS[0] in one.networks]
-        for number, one in enumerate(one for one in of_size if one.core_hours):
-            row = one.networks[words.NETWORKS[0]]
-            marker = _MARKERS[number % len(_MARKERS)]
-            style = {"fmt": marker, "ms": 5, "capsize": 2, "label": f"{one.method}, {one.labels}"}
-            axis.errorbar(one.core_hours, 100 * row["mean"], 100 * row["std"], **style)
+        for number, (label, sets) in enumerate(_by_method(of_size).items()):
+            rows = [one.networks[words.NETWORKS[0]] for one in sets]
+            means, spreads = ([100 * row[name] for row in rows] for name in ("mean", "std"))
+            marker = f"{_MARKERS[number % len(_MARKERS)]}-"
+            style = {"fmt": marker, "ms": 5, "lw": 0.8, "capsize": 2, "label": label}
+            axis.errorbar([one.core_hours for one in sets], means, spreads, **style)
         for one in (one for one in of_size if not one.core_hours):
             level = 100 * one.networks[words.NETWORKS[0]]["mean"]
             axis.axhline(level, color="grey", lw=0.8, ls="--")
@@ -123,11 +124,22 @@ def figure(found: list[Cost]) -> Figure:
                 one.method, (0.99, level), ("axes fraction", "data"), fontsize=6, ha="right"
             )
         axis.set_xscale("log")
+        axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axis.xaxis.set_minor_formatter(NullFormatter())
         axis.set(xlabel="core hours", ylabel="test accuracy of networks, %", title=f"{size} images")
         axis.grid(alpha=0.25)
         axis.legend(fontsize=6)
     return drawn
+
+
+def _by_method(found: list[Cost]) -> dict[str, list[Cost]]:
+    """Learned sets by their method and labels; a chain of rows is one line of the picture."""
+    series: dict[str, list[Cost]] = {}
+    for one in found:
+        if one.core_hours:
+            series.setdefault(f"{one.method}, {one.labels}", []).append(one)
+    return series
 
 
 def page(results: Path, text: str) -> str:

@@ -54,17 +54,19 @@ def test_a_set_that_went_on_from_another_took_the_hours_of_both(tmp_path):
     assert costs._core_seconds(tmp_path / "then") == 140
 
 
-def test_the_picture_has_a_panel_for_each_size_and_a_point_for_each_set():
+def test_the_picture_has_a_panel_for_each_size_and_a_line_for_each_method():
     found = [
         one(10, 0.1, 0.8),
+        one(10, 0.5, 0.7, "FRePo"),
         one(10, 2.0, 0.9),
         one(100, 1.0, 0.95),
         one(10, None, 0.5, "random"),
     ]
     ten, hundred = costs.figure(found).axes
     assert ten.get_title() == "10 images"
-    points = [container.lines[0].get_xydata()[0] for container in ten.containers]
-    np.testing.assert_allclose(points, [(0.1, 80), (2.0, 90)])
+    chain, lone = (container.lines[0].get_xydata() for container in ten.containers)
+    np.testing.assert_allclose(chain, [(0.1, 80), (2.0, 90)])
+    np.testing.assert_allclose(lone, [(0.5, 70)])
     (point,) = (container.lines[0].get_xydata()[0] for container in hundred.containers)
     np.testing.assert_allclose(point, (1.0, 95))
     assert [text.get_text() for text in ten.texts] == ["random"]
