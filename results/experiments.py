@@ -227,16 +227,13 @@ def _bptt_wide(dataset: str, start: str, seed: int, rate: float) -> Experiment:
     return _bptt(dataset, start, "_10_wide", eval__steps=(0, 100), **changes, bptt__width=128)
 
 
-def _bptt_hundred(dataset: str, start: str, steps: int) -> Experiment:
-    """BPTT of 100 images; its networks take too long to watch, so the last step is kept."""
-    changes = {"support__size": 100, "num_steps": steps}
-    return _bptt(dataset, start, "_100", **changes, eval__steps=(0,), eval__networks=())
-
-
 def _bptt_narrow(
     dataset: str, start: str, steps: int, name: str = "_100", **changes: Any
 ) -> Experiment:
-    """BPTT of 100 images by networks of width 32, at a third of the cost, and larger batches."""
+    """BPTT of 100 images by networks of width 32, at a third of the cost, and larger batches.
+
+    Networks take too long to watch there, so the last set is kept.
+    """
     fields = {
         **{"support__size": 100, "num_steps": steps, "batch_size": 1024},
         **{"bptt__width": 32, "bptt__life": 1000},
@@ -356,10 +353,14 @@ EXPERIMENTS: tuple[Experiment, ...] = (
         optimizer__learning_rate=0.01,
         bptt__width=64,
     ),
-    _bptt_hundred(
+    _bptt(
         "fashion_mnist",
         "frepo_fashion_mnist_100/ConvNet_ssize100_nozca_l_noaug_ckpt2000.npz",
-        150,
+        "_100",
+        support__size=100,
+        num_steps=150,
+        eval__steps=(0,),
+        eval__networks=(),
     ),
     _bptt_narrow(
         "fashion_mnist",
