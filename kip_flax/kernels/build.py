@@ -40,7 +40,7 @@ def make_kernel(spec: arch.Spec | KernelOptions, **options: Any) -> Kernel:
     Returns:
         `kernel(x1, x2)`: images (n1, H, W, C) and (n2, H, W, C) to (n1, n2) in their precision;
         it can be jitted and differentiated in both. Pairs of nearly equal float32 images are
-        computed in float64, except on TPUs and by 'neural_tangents'.
+        computed in float64, on TPUs in pairs of float32, and by 'neural_tangents' as they are.
 
     Raises:
         TypeError: `KernelOptions` together with options.

@@ -65,4 +65,4 @@ def dense_kernel(plan: KernelPlan, get: str, x1: jax.Array, x2: jax.Array) -> ja
     flat1, flat2 = (x.reshape(len(x), -1) for x in (x1, x2))
     k = product(flat1, flat2.T) / flat1.shape[1]
     k = ends(k, flat1[:, None], flat2[None])
-    return near_duplicates.corrected(paired, k, x1, x2)
+    return near_duplicates.corrected(near_duplicates.make_paired(plan, get, paired), k, x1, x2)

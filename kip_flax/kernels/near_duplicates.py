@@ -1,29 +1,55 @@
-"""Recomputes pairs of nearly equal images in float64.
+"""Recomputes pairs of nearly equal images with more digits than float32 has.
 
 For such pairs 1 - c is a small difference of float32 numbers, and the gradient loses digits (1 % at
 |x1 - x2|^2 about 1e-6 |x|^2). They are few: the diagonal of K_ss, and targets from which a support
-image was drawn. They are found by distance, gathered a chunk at a time and computed by the same
-code in float64, whether or not `jax_enable_x64` is on. Pairs that differ clearly in a few pixels
-(a cutout) do not count as near, and float32 is enough for them.
-
-A TPU has no float64, so such pairs stay in float32 there.
+image was drawn. They are found by distance, gathered a chunk at a time and computed in float64 by
+the same code, whether or not `jax_enable_x64` is on. A TPU has no float64: there the kernel of
+`carried_distance` computes them in pairs of float32. Pairs that differ clearly in a few pixels (a
+cutout) do not count as near, and float32 is enough for them.
 """
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.custom_derivatives import SymbolicZero
 
-from kip_flax.runtime.precision import has_float64, in_float64, product
-
-Paired = Callable[[jax.Array, jax.Array], jax.Array]
+from kip_flax.kernels.carried_distance import make_carried, pixel_pairs
+from kip_flax.kernels.options import Kernel
+from kip_flax.kernels.plan import KernelPlan
+from kip_flax.runtime.pair_program import in_pairs
+from kip_flax.runtime.precision import product
 
 _NEAR = 1e-3  # |x1 - x2|^2 relative to |x1|^2 + |x2|^2
 _CHUNK = 16
+_CARRIED_BYTES = 2**29  # At most of the arrays that `carried_distance` has of a chunk,
+_CARRIED_ARRAYS = 30  # which are so many pairs of float32 a pixel pair, gradient included.
+
+
+class Paired(NamedTuple):
+    """The kernel (m,) of m pairs of images, (m, H, W, C) and (m, H, W, C), in two ways.
+
+    It has to be symmetric.
+
+    Attributes:
+        kernel: for any precision; needs a gradient in its first argument only.
+        carried: for pairs of float32 (`runtime.pair_program`).
+        chunk: pairs that `carried` takes at once.
+    """
+
+    kernel: Kernel
+    carried: Kernel
+    chunk: int = _CHUNK
+
+
+def make_paired(plan: KernelPlan, get: str, kernel: Kernel) -> Paired:
+    """A network's `Paired`; `kernel` is its own kernel of m pairs, 'ntk' or 'nngp'."""
+    one = 8 * _CARRIED_ARRAYS * (pixel_pairs(plan) if plan.convolutional else 1)
+    chunk = min(_CHUNK, max(1, _CARRIED_BYTES // one))
+    return Paired(kernel, make_carried(plan, get), chunk)
 
 
 def near(x1: jax.Array, x2: jax.Array) -> jax.Array:
@@ -34,47 +60,70 @@ def near(x1: jax.Array, x2: jax.Array) -> jax.Array:
 
 
 def corrected(paired: Paired, kernel: jax.Array, x1: jax.Array, x2: jax.Array) -> jax.Array:
-    """`kernel` (n1, n2) with the near-duplicates replaced by their float64 values.
-
-    Args:
-        paired: kernel (m,) of m pairs of images, (m, H, W, C) and (m, H, W, C). It has to be
-            symmetric, but needs a gradient in its first argument only.
-    """
-    mask = near(x1, x2) & has_float64()
+    """`kernel` (n1, n2) with the near-duplicates replaced by their exact values."""
+    mask = near(x1, x2)
     return jnp.where(mask, _near_values(paired, mask, x1, x2).astype(kernel.dtype), kernel)
 
 
 def corrected_gradients(
     paired: Paired, k: jax.Array, dk: jax.Array, x1: jax.Array, x2: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """`k` (n1, n2) and `dk` (n1, n2, P) with the near-duplicates replaced by those of float64.
+    """`k` (n1, n2) and `dk` (n1, n2, P) with the near-duplicates replaced by exact ones.
 
     Args:
         paired: as in `corrected`.
         k, dk: the kernel, and the gradient of each entry in the P numbers of its image of x1.
     """
-    mask = near(x1, x2) & has_float64()
+    mask = near(x1, x2)
 
-    def chunk(found: Any, at: jax.Array, a: jax.Array, b: jax.Array) -> Any:
-        values, pull = jax.vjp(lambda a: paired(a, b), a)
-        (gradients,) = pull(jnp.ones_like(values))
-        entries = values, gradients.reshape(len(at), -1)
-        return tuple(
-            old.at[at].set(new.astype(old.dtype), mode="drop")
-            for old, new in zip(found, entries, strict=True)
-        )
+    def exact(pairs: "_Pairs", mask: jax.Array, x1: jax.Array, x2: jax.Array) -> Any:
+        def chunk(found: Any, at: jax.Array, a: jax.Array, b: jax.Array) -> Any:
+            values, gradients = pairs.gradients(a, b)
+            entries = values, gradients.reshape(len(at), -1)
+            return tuple(
+                old.at[at].set(new.astype(old.dtype), mode="drop")
+                for old, new in zip(found, entries, strict=True)
+            )
 
-    def exact(mask: jax.Array, x1: jax.Array, x2: jax.Array) -> Any:
-        return _over_chunks(chunk, nothing(mask), mask, x1, x2)
+        nothing = jnp.zeros(mask.size, k.dtype), jnp.zeros((mask.size, dk.shape[2]), dk.dtype)
+        return _over_chunks(chunk, nothing, pairs.chunk, mask, x1, x2)
 
-    def nothing(mask: jax.Array, *_: jax.Array) -> Any:
-        return jnp.zeros(mask.size, k.dtype), jnp.zeros((mask.size, dk.shape[2]), dk.dtype)
-
-    near_k, near_dk = in_float64(exact, nothing, mask, x1, x2)
+    near_k, near_dk = _with_more_digits(exact, paired, mask, x1, x2)
     return (
         jnp.where(mask, near_k.reshape(k.shape), k),
         jnp.where(mask[:, :, None], near_dk.reshape(dk.shape), dk),
     )
+
+
+class _Pairs(NamedTuple):
+    """Of m pairs of images: `values` (m,), and the same with `gradients` in the first image."""
+
+    values: Callable[[jax.Array, jax.Array], jax.Array]
+    gradients: Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
+    chunk: int
+
+
+def _with_more_digits(fn: Callable[..., Any], paired: Paired, *args: jax.Array) -> Any:
+    """`fn(pairs, *args)`, by float64 or, on a TPU, by pairs of float32."""
+    args = tuple(map(jnp.asarray, args))
+    if jax.default_backend() == "tpu":
+        carried = in_pairs(paired.carried), in_pairs(_with_gradients(paired.carried))
+        return fn(_Pairs(*carried, paired.chunk), *args)
+
+    def wide(of: Callable[..., Any]) -> Callable[..., Any]:
+        return lambda a, b: of(a.astype(jnp.float64), b.astype(jnp.float64))
+
+    pairs = _Pairs(wide(paired.kernel), wide(_with_gradients(paired.kernel)), _CHUNK)
+    with jax.enable_x64(True):
+        return fn(pairs, *args)
+
+
+def _with_gradients(kernel: Kernel) -> Callable[..., tuple[jax.Array, jax.Array]]:
+    def both(a: jax.Array, b: jax.Array) -> tuple[jax.Array, jax.Array]:
+        values, pull = jax.vjp(lambda a: kernel(a, b), a)
+        return values, pull(jnp.ones_like(values))[0]
+
+    return both
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -82,32 +131,33 @@ def _near_values(paired: Paired, mask: jax.Array, x1: jax.Array, x2: jax.Array) 
     """The kernel (n1, n2) where `mask` is set, 0 elsewhere."""
     dtype = jax.dtypes.canonicalize_dtype(jnp.float64)
 
-    def chunk(found: jax.Array, at: jax.Array, a: jax.Array, b: jax.Array) -> jax.Array:
-        return found.at[at].set(paired(a, b), mode="drop")
+    def exact(pairs: _Pairs, mask: jax.Array, x1: jax.Array, x2: jax.Array) -> jax.Array:
+        def chunk(found: jax.Array, at: jax.Array, a: jax.Array, b: jax.Array) -> jax.Array:
+            return found.at[at].set(pairs.values(a, b).astype(dtype), mode="drop")
 
-    def exact(mask: jax.Array, x1: jax.Array, x2: jax.Array) -> jax.Array:
-        found = _over_chunks(chunk, jnp.zeros(mask.size, jnp.float64), mask, x1, x2)
-        return found.reshape(mask.shape).astype(dtype)
+        nothing = jnp.zeros(mask.size, dtype)
+        return _over_chunks(chunk, nothing, pairs.chunk, mask, x1, x2).reshape(mask.shape)
 
-    def nothing(mask: jax.Array, *_: jax.Array) -> jax.Array:
-        return jnp.zeros(mask.shape, dtype)
-
-    return in_float64(exact, nothing, mask, x1, x2)
+    return _with_more_digits(exact, paired, mask, x1, x2)
 
 
 def _over_chunks(
-    chunk: Callable[..., Any], start: Any, mask: jax.Array, x1: jax.Array, x2: jax.Array
+    chunk: Callable[..., Any],
+    start: Any,
+    most: int,
+    mask: jax.Array,
+    x1: jax.Array,
+    x2: jax.Array,
 ) -> Any:
-    """Folds `chunk(state, flat indices, float64 images, float64 images)` over pairs in `mask`."""
-    size = min(_CHUNK, mask.size)
+    """Folds `chunk(state, flat indices, images, images)` over pairs in `mask`, `most` at once."""
+    size = min(most, mask.size)
 
     def body(carry: tuple[jax.Array, Any]) -> tuple[jax.Array, Any]:
         left, state = carry
         (at,) = jnp.nonzero(left, size=size, fill_value=mask.size)
         pair = jnp.minimum(at, mask.size - 1)
         rows, columns = pair // mask.shape[1], pair % mask.shape[1]
-        images = (x1[rows].astype(jnp.float64), x2[columns].astype(jnp.float64))
-        return left.at[at].set(False, mode="drop"), chunk(state, at, *images)
+        return left.at[at].set(False, mode="drop"), chunk(state, at, x1[rows], x2[columns])
 
     return lax.while_loop(lambda carry: carry[0].any(), body, (mask.ravel(), start))[1]
 
@@ -137,22 +187,21 @@ def _gradient(
 ) -> jax.Array:
     """Gradient of sum(g * kernel) over the pairs in `mask` with respect to x1."""
 
-    def exact(mask: jax.Array, x1: jax.Array, x2: jax.Array, g: jax.Array) -> jax.Array:
-        weights = g.ravel().astype(jnp.float64)
-
+    def exact(
+        pairs: _Pairs, mask: jax.Array, x1: jax.Array, x2: jax.Array, g: jax.Array
+    ) -> jax.Array:
         def chunk(total: jax.Array, at: jax.Array, a: jax.Array, b: jax.Array) -> jax.Array:
-            here = weights.at[at].get(mode="fill", fill_value=0)
-            (grad,) = jax.vjp(lambda a: paired(a, b), a)[1](here)
+            _, gradients = pairs.gradients(a, b)
+            here = g.ravel().at[at].get(mode="fill", fill_value=0).astype(gradients.dtype)
+            weighted = jnp.expand_dims(here, tuple(range(1, x1.ndim))) * gradients
             # Indices that fill up the last chunk point to a row past the end, and are dropped.
-            return total.at[at // mask.shape[1]].add(grad, mode="drop")
+            return total.at[at // mask.shape[1]].add(weighted.astype(total.dtype), mode="drop")
 
-        zeros = jnp.zeros(x1.shape, jnp.float64)
-        return _over_chunks(chunk, zeros, mask, x1, x2).astype(x1.dtype)
+        kind = jnp.float32 if jax.default_backend() == "tpu" else jnp.float64
+        zeros = jnp.zeros(x1.shape, kind)
+        return _over_chunks(chunk, zeros, pairs.chunk, mask, x1, x2).astype(x1.dtype)
 
-    def nothing(_: jax.Array, x1: jax.Array, *__: jax.Array) -> jax.Array:
-        return jnp.zeros_like(x1)
-
-    return in_float64(exact, nothing, mask, x1, x2, g)
+    return _with_more_digits(exact, paired, mask, x1, x2, g)
 
 
 _near_values.defvjp(_near_fwd, _near_bwd, symbolic_zeros=True)

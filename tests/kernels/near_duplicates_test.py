@@ -1,21 +1,37 @@
-"""Near-duplicates: which pairs, and that they alone are replaced, with a float64 gradient."""
+"""Near-duplicates: which pairs, and that they alone are replaced, with an exact gradient.
+
+On a TPU by pairs of float32, which the tests take on a CPU; elsewhere by float64.
+"""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from kernel_checks import UNFUSED, VALUES, WITHOUT_X64, relative, value_and_vjp
 
-from kip_flax.kernels import near_duplicates
+from kip_flax import architectures as arch
+from kip_flax.kernels import make_kernel, near_duplicates
+from kip_flax.kernels.options import KernelOptions
+from kip_flax.kernels.plan import make_plan
 
 
-def paired(a, b):
+def kernel(a, b):
     """A kernel with all precisions visible; symmetric. (m, ...), (m, ...) -> (m,)."""
     a, b = (x.reshape(len(x), -1) for x in (a, b))
-    return jnp.exp(-jnp.mean((a - b) ** 2, axis=-1)) * jnp.sum(a * b, axis=-1)
+    return jnp.sum(a * b, axis=-1) * (1 - jnp.mean((a - b) ** 2, axis=-1) / 2)
+
+
+paired = near_duplicates.Paired(kernel, kernel)
+
+
+@pytest.fixture(params=["cpu", "tpu"])
+def platform(request, monkeypatch):
+    """The device whose way is taken."""
+    monkeypatch.setattr(jax, "default_backend", lambda: request.param)
 
 
 def dense(a, b):
-    pair = jax.vmap(lambda x, y: paired(x[None], y[None])[0], (None, 0))
+    pair = jax.vmap(lambda x, y: kernel(x[None], y[None])[0], (None, 0))
     return jax.vmap(pair, (0, None))(a, b)
 
 
@@ -47,7 +63,7 @@ def test_zero_images_are_equal():
 
 
 @pytest.mark.parametrize("copies", [2, 9], ids=["one chunk", "more pairs than a chunk holds"])
-def test_near_pairs_are_replaced_and_others_left(copies):
+def test_near_pairs_are_replaced_and_others_left(copies, platform):
     x1, x2 = image_sets(copies)
     mask = np.asarray(near_duplicates.near(x1, x2))
     assert (mask.sum() > near_duplicates._CHUNK) == (copies == 9)
@@ -55,11 +71,11 @@ def test_near_pairs_are_replaced_and_others_left(copies):
     wrong = jnp.full(mask.shape, -7, jnp.float32)
     k = jax.jit(lambda *x: near_duplicates.corrected(paired, wrong, *x))(x1, x2)
     exact = dense(x1.astype(float), x2.astype(float))
-    np.testing.assert_array_equal(k, np.where(mask, exact.astype(np.float32), -7))
+    np.testing.assert_allclose(k, np.where(mask, exact, -7), rtol=1e-7)
 
 
 @pytest.mark.parametrize("copies", [2, 9], ids=["one chunk", "more pairs than a chunk holds"])
-def test_gradients_of_the_replaced_pairs(copies):
+def test_gradients_of_the_replaced_pairs(copies, platform):
     """In both images, summed over the pairs of each; the kernel given keeps its own elsewhere."""
     x1, x2 = image_sets(copies)
     mask = np.asarray(near_duplicates.near(x1, x2))
@@ -79,15 +95,16 @@ def test_gradients_of_the_replaced_pairs(copies):
         np.testing.assert_allclose(gradient, want, rtol=1e-5, atol=1e-6 * np.abs(want).max())
 
 
-def test_without_near_pairs_nothing_runs():
+def test_without_near_pairs_nothing_runs(platform):
     """Not one chunk: a pair kernel of NaN would show."""
     x1, x2 = map(jnp.asarray, image_sets())
     k = jnp.ones((3, 2), jnp.float32)
 
     def nan(a, b):
-        return jnp.full(len(a), jnp.nan)
+        return jnp.sum(a * b, axis=(1, 2, 3)) + jnp.nan
 
-    np.testing.assert_array_equal(near_duplicates.corrected(nan, k, x1, x2[:2]), k)
+    nans = near_duplicates.Paired(nan, nan)
+    np.testing.assert_array_equal(near_duplicates.corrected(nans, k, x1, x2[:2]), k)
 
 
 def test_near_pairs_are_float64s_with_the_switch_off():
@@ -108,3 +125,45 @@ def test_near_pairs_are_float64s_with_the_switch_off():
     for a, b in zip(off, on, strict=True):
         assert a.dtype == np.float32
         np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize(("chunk", "copies"), [(1, 2), (5, 9)])
+def test_on_a_tpu_as_many_pairs_at_once_as_its_memory_holds(chunk, copies, monkeypatch):
+    monkeypatch.setattr(jax, "default_backend", lambda: "tpu")
+    x1, x2 = image_sets(copies)
+    seen = []
+
+    def counted(a, b):
+        seen.append(len(a))
+        return kernel(a, b)
+
+    k = jnp.zeros((3, len(x2)), jnp.float32)
+    found = near_duplicates.corrected(near_duplicates.Paired(kernel, counted, chunk), k, x1, x2)
+    assert set(seen) == {chunk}
+    mask = np.asarray(near_duplicates.near(x1, x2))
+    exact = dense(x1.astype(float), x2.astype(float))
+    np.testing.assert_allclose(found, np.where(mask, exact, 0), rtol=1e-7)
+
+
+def test_large_images_go_one_at_a_time():
+    """512 MiB of arrays at most, unless one pair takes more."""
+    sizes = {}
+    for spec in (arch.fc(1), arch.convnet(3), arch.myrtle(5)):
+        for size in (8, 32):
+            plan = make_plan(KernelOptions(spec), (size, size, 3))
+            sizes[spec, size] = near_duplicates.make_paired(plan, "ntk", kernel).chunk
+    assert list(sizes.values()) == [16, 16, 16, 3, 16, 1]
+
+
+def test_an_xla_kernel_on_a_tpu(monkeypatch):
+    """The whole kernel on its way there: near pairs have the gradient of float64."""
+    x = np.random.default_rng(0).normal(size=(2, 6, 6, 1)).astype(np.float32)
+    near = (x + 1e-4 * np.random.default_rng(1).normal(size=x.shape)).astype(np.float32)
+    theirs = make_kernel(arch.convnet_plain(1), implementation="neural_tangents")
+    want, exact = value_and_vjp(theirs, (0,))(x.astype(float), near.astype(float), np.ones((2, 2)))
+    monkeypatch.setattr(jax, "default_backend", lambda: "tpu")
+    with jax.enable_x64(False):
+        ours = make_kernel(arch.convnet_plain(1), implementation="xla")
+        k, (gradient,) = value_and_vjp(ours, (0,), UNFUSED)(x, near, np.ones((2, 2), np.float32))
+    np.testing.assert_allclose(k, want, rtol=VALUES)
+    assert relative(np.asarray(gradient), np.asarray(exact[0])).max() < WITHOUT_X64

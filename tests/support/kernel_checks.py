@@ -9,6 +9,8 @@ VALUES, GRADIENTS = 1e-5, 1e-4  # Largest relative errors.
 # Gradients of pairs so near that neural_tangents in float64 itself has 1e-4 of error at 1e-6.
 WITHOUT_X64 = 1e-3
 WIDTH = 64  # Matters to 'standard'.
+# XLA on CPUs computes pairs of float32 anew wherever they are read: ten times as long to compile.
+UNFUSED = {"xla_disable_hlo_passes": "fusion"}
 
 
 def picture(rng, size, channels):
@@ -51,14 +53,14 @@ def near_images(x):
     return {kind: image.astype(np.float32) for kind, image in made.items()}
 
 
-def value_and_vjp(kernel, wrt):
+def value_and_vjp(kernel, wrt, compiler_options=None):
     """Compiled (x1, x2, weights) -> kernel, and the gradients of sum(weights * kernel)."""
 
     def run(x1, x2, weights):
         k, vjp = jax.vjp(lambda *moving: kernel(*merged((x1, x2), wrt, moving)), *pick(wrt, x1, x2))
         return k, vjp(weights.astype(k.dtype))
 
-    return jax.jit(run)
+    return jax.jit(run, compiler_options=compiler_options)
 
 
 def pick(wrt, *values):

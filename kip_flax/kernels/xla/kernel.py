@@ -1,4 +1,4 @@
-"""The kernel of two image sets in plain JAX, with nearly equal pairs in float64."""
+"""The kernel of two image sets in plain JAX, with more digits for nearly equal pairs."""
 
 import jax
 
@@ -20,8 +20,8 @@ def make_xla_kernel(plan: KernelPlan, get: str) -> Kernel:
     return kernel
 
 
-def make_paired(plan: KernelPlan, get: str) -> Kernel:
-    """`paired(x1, x2)` -> (m,): the entry of each of m pairs, with its gradient in x1."""
+def make_paired(plan: KernelPlan, get: str) -> near_duplicates.Paired:
+    """The entry (m,) of each of m pairs, with its gradient in the first image."""
 
     def paired(x1: jax.Array, x2: jax.Array) -> jax.Array:
         lanes = len(x1)
@@ -29,7 +29,7 @@ def make_paired(plan: KernelPlan, get: str) -> Kernel:
         moving = lay_out(plan, x2, variances(plan, x2), lanes, moving=True)
         return tiles.tile(plan, get, lanes, fixed, jax.lax.stop_gradient(moving))
 
-    return paired
+    return near_duplicates.make_paired(plan, get, paired)
 
 
 def make_tile_kernel(plan: KernelPlan, get: str) -> Kernel:
