@@ -10,6 +10,7 @@ kept small, for it grows thirty times in pairs: all offsets are one axis, and th
 either image, which pools need, are pairs of images like the others.
 """
 
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -104,6 +105,7 @@ def _planes(plan: KernelPlan, x1: Array, x2: Array) -> Pairs:
     return Pairs(*(jnp.split(x, 3)[1] for x in pairs)) if own else pairs
 
 
+@partial(jax.custom_vjp, nondiff_argnums=(1,))
 def _at_offsets(maps: Array, band: tuple[int, int]) -> Array:
     """Maps (m, H, W) at the second pixel of every pair, (m, H, W, offsets); 0 outside.
 
@@ -116,6 +118,25 @@ def _at_offsets(maps: Array, band: tuple[int, int]) -> Array:
     maps = once(jnp.stack([maps[:, i : i + height] for i in range(2 * rows + 1)], axis=-1))
     parts = [maps[:, :, i : i + width] for i in range(2 * columns + 1)]
     return once(jnp.concatenate(parts, axis=-1))
+
+
+def _at_offsets_bwd(band: tuple[int, int], _: None, cotangent: Array) -> tuple[Array]:
+    """As sums over an axis: in pairs they are a quarter of the program that as many adds are."""
+    rows, columns = band
+    for axis, reach in ((2, columns), (1, rows)):
+        size = cotangent.shape[axis]
+        parts = jnp.split(cotangent, 2 * reach + 1, axis=3)
+        padded = []
+        for i, part in enumerate(parts):
+            edges = [(0, 0)] * 4
+            edges[axis] = (i, 2 * reach - i)
+            padded.append(jnp.pad(part, edges))
+        total = lax.optimization_barrier(jnp.sum(jnp.stack(padded), axis=0))
+        cotangent = lax.slice_in_dim(total, reach, reach + size, axis=axis)
+    return (cotangent[..., 0],)
+
+
+_at_offsets.defvjp(lambda maps, band: (_at_offsets(maps, band), None), _at_offsets_bwd)
 
 
 def _of_both(v1: Array, v2: Array, band: tuple[int, int]) -> tuple[Array, Array]:

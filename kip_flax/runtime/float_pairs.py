@@ -51,8 +51,8 @@ def add(a: Pair, b: Pair) -> Pair:
     """a + b."""
     high, error = _exact_sum(a[0], b[0])
     low, lowest = _exact_sum(a[1], b[1])
-    high, error = _exact_sum(high, error + low)
-    return _exact_sum(high, error + lowest)
+    high, error = _ordered_sum(high, error + low)
+    return _ordered_sum(high, error + lowest)
 
 
 def negative(a: Pair) -> Pair:
@@ -68,14 +68,14 @@ def subtract(a: Pair, b: Pair) -> Pair:
 def multiply(a: Pair, b: Pair) -> Pair:
     """a * b."""
     high, low = _exact_product(a[0], b[0])
-    return _exact_sum(high, low + (a[0] * b[1] + a[1] * b[0]))
+    return _ordered_sum(high, low + (a[0] * b[1] + a[1] * b[0]))
 
 
 def divide(a: Pair, b: Pair) -> Pair:
     """a / b: two digits of long division, each a float32."""
     first = a[0] / b[0]
     left = subtract(a, _scale(b, first))
-    return _exact_sum(first, rounded(left) / b[0])
+    return _ordered_sum(first, rounded(left) / b[0])
 
 
 def sqrt(a: Pair) -> Pair:
@@ -83,7 +83,7 @@ def sqrt(a: Pair) -> Pair:
     positive = a[0] > 0
     first = jnp.where(positive, jnp.sqrt(a[0]), 1)
     left = add(a, negative(_exact_product(first, first)))
-    high, low = _exact_sum(first, rounded(left) / (2 * first))
+    high, low = _ordered_sum(first, rounded(left) / (2 * first))
     return jnp.where(positive, high, 0), jnp.where(positive, low, 0)
 
 
@@ -147,7 +147,7 @@ def _split(exact: np.ndarray) -> Pair:
 def _scale(a: Pair, factor: Array) -> Pair:
     """a times a float32."""
     high, low = _exact_product(a[0], factor)
-    return _exact_sum(high, low + a[1] * factor)
+    return _ordered_sum(high, low + a[1] * factor)
 
 
 def by_power_of_two(a: Pair, factor: float) -> Pair:
@@ -162,12 +162,18 @@ def _exact_sum(a: Array, b: Array) -> Pair:
     return total, (a - (total - rest)) + (b - rest)
 
 
+def _ordered_sum(a: Array, b: Array) -> Pair:
+    """The same where |a| >= |b|, or a is 0."""
+    total = a + b
+    return total, b - (total - a)
+
+
 def _exact_product(a: Array, b: Array) -> Pair:
     """The float32 product and its rounding error, from four products of 12 bits by 12."""
     (a1, a2), (b1, b2) = _halves(a), _halves(b)
-    high, low = _exact_sum(a1 * b1, a1 * b2)
-    high, more = _exact_sum(high, a2 * b1)
-    return _exact_sum(high, low + more + a2 * b2)
+    high, low = _ordered_sum(a1 * b1, a1 * b2)
+    high, more = _ordered_sum(high, a2 * b1)
+    return _ordered_sum(high, low + more + a2 * b2)
 
 
 def _halves(x: Array) -> Pair:
