@@ -21,10 +21,12 @@ from kip_flax.kernels.xla.planes import is_primal
 from kip_flax.kernels.xla.variances import variances
 from kip_flax.runtime.batching import split_rows
 
-# On a CPU, a tile's planes should stay in the cache of a core, so it has few lanes. Elsewhere the
-# lanes fill the device, and the planes of a tile should fit into `_TILE_BYTES`.
+# On a CPU, a tile's planes should stay in the cache of a core, so it has few lanes. On a TPU they
+# stay in the core's own memory: on a v5e 256 lanes of 32x32 or 28x28 pixels do, by its compiler. On
+# a GPU the lanes fill the device.
 _CPU_LANES = 32
 _TILE_BYTES = 1 << 30
+_TPU_BYTES = 3 << 26
 
 
 class Images(NamedTuple):
@@ -36,10 +38,12 @@ class Images(NamedTuple):
 
 def lanes_for(plan: KernelPlan, images: int, memory: int = 1) -> int:
     """Images of the second set per tile, of which each takes `memory` times `bytes_per_lane`."""
+    each = bytes_per_lane(plan)
+    most = max(128, _TILE_BYTES // (memory * each) // 128 * 128)
     if jax.default_backend() == "cpu":
         most = _CPU_LANES
-    else:
-        most = max(128, _TILE_BYTES // (memory * bytes_per_lane(plan)) // 128 * 128)
+    elif jax.default_backend() == "tpu":
+        most = min(most, max(256, _TPU_BYTES // each // 128 * 128))
     return min(most, images)
 
 

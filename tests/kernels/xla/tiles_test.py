@@ -66,6 +66,27 @@ def test_the_layout_of_accelerators_changes_nothing(x32, monkeypatch, name):
     )
 
 
+@pytest.mark.parametrize(
+    ("backend", "size", "memory", "lanes"),
+    [
+        ("cpu", 32, 1, 32),
+        ("gpu", 32, 1, 1280),
+        ("gpu", 32, 4, 256),
+        ("tpu", 32, 1, 256),
+        ("tpu", 28, 1, 256),
+        ("tpu", 32, 4, 256),
+        ("tpu", 8, 1, 2176),
+        ("tpu", 96, 4, 128),
+    ],
+)
+def test_lanes_by_device(monkeypatch, backend, size, memory, lanes):
+    """A TPU has as many as its cores' own memory holds, by what its compiler says of 256."""
+    plan = make_plan(kernels.KernelOptions(arch.convnet(3)), (size, size, 3))
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    assert tiles.lanes_for(plan, 10**6, memory) == lanes
+    assert tiles.lanes_for(plan, 20, memory) == 20
+
+
 def test_memory_grows_by_what_a_target_is_not_by_what_it_takes(x32):
     """From 64 to 256 targets: the images and their variances, never the planes of a pair."""
     kernel = kernels.make_kernel(arch.convnet_plain(1), implementation="xla")
