@@ -121,7 +121,7 @@ def _at_offsets(maps: Array, band: tuple[int, int]) -> Array:
 
 
 def _at_offsets_bwd(band: tuple[int, int], _: None, cotangent: Array) -> tuple[Array]:
-    """As sums over an axis: in pairs they are a quarter of the program that as many adds are."""
+    """As sums over an axis: in pairs they are a smaller program than as many adds."""
     rows, columns = band
     for axis, reach in ((2, columns), (1, rows)):
         size = cotangent.shape[axis]

@@ -104,7 +104,10 @@ class _Pairs(NamedTuple):
 
 
 def _with_more_digits(fn: Callable[..., Any], paired: Paired, *args: jax.Array) -> Any:
-    """`fn(pairs, *args)`, by float64 or, on a TPU, by pairs of float32."""
+    """`fn(pairs, *args)`, by float64 or, on a TPU, by pairs of float32.
+
+    The default device decides when JAX traces, for tracing both takes seconds.
+    """
     args = tuple(map(jnp.asarray, args))
     if jax.default_backend() == "tpu":
         carried = in_pairs(paired.carried), in_pairs(_with_gradients(paired.carried))
