@@ -10,7 +10,8 @@ kept small, for it grows thirty times in pairs: all offsets are one axis, and th
 either image, which pools need, are pairs of images like the others.
 """
 
-from functools import partial
+from functools import partial, reduce
+from operator import add
 from typing import NamedTuple
 
 import jax
@@ -177,16 +178,9 @@ def _pad(x: Array, edge: int) -> Array:
 def _window_mean(x: Array, size: int) -> Array:
     """Means over windows of (m, H, W, ...); the result is size - 1 smaller."""
     height, width = x.shape[1] - size + 1, x.shape[2] - size + 1
-    x = lax.optimization_barrier(_sum([x[:, i : i + height] for i in range(size)]))
-    x = lax.optimization_barrier(_sum([x[:, :, i : i + width] for i in range(size)]))
+    x = lax.optimization_barrier(reduce(add, [x[:, i : i + height] for i in range(size)]))
+    x = lax.optimization_barrier(reduce(add, [x[:, :, i : i + width] for i in range(size)]))
     return x / size**2
-
-
-def _sum(parts: list[Array]) -> Array:
-    total, *others = parts
-    for part in others:
-        total = total + part
-    return total
 
 
 def _pooled(level: KernelLevel, after: KernelLevel, pairs: Pairs) -> Pairs:
@@ -215,7 +209,9 @@ def _window_means(level: KernelLevel, after: KernelLevel, v: Array) -> Array:
     """Means over the windows of maps (m, H, W)."""
     for axis, size in ((1, after.height), (2, after.width)):
         window = range(level.pool)
-        v = _sum([_every(v, axis, level.start[axis - 1] + a, level.step, size) for a in window])
+        v = reduce(
+            add, [_every(v, axis, level.start[axis - 1] + a, level.step, size) for a in window]
+        )
     return v / level.pool**2
 
 
@@ -246,7 +242,7 @@ def _means_along(level: KernelLevel, after: KernelLevel, axis: int, x: Array) ->
         pixels = _every(x, 1, level.start[axis] + a, level.step, size)
         for b in range(level.pool):
             parts.append(_every(pixels, 2, first + b - a, level.step, 2 * reach + 1))
-    return lax.optimization_barrier(_sum(parts)) / level.pool**2
+    return lax.optimization_barrier(reduce(add, parts)) / level.pool**2
 
 
 def _every(x: Array, axis: int, start: int, step: int, size: int) -> Array:

@@ -47,8 +47,7 @@ class Paired(NamedTuple):
 
 def make_paired(plan: KernelPlan, get: str, kernel: Kernel) -> Paired:
     """A network's `Paired`; `kernel` is its own kernel of m pairs, 'ntk' or 'nngp'."""
-    one = 8 * _CARRIED_ARRAYS * (pixel_pairs(plan) if plan.convolutional else 1)
-    chunk = min(_CHUNK, max(1, _CARRIED_BYTES // one))
+    chunk = min(_CHUNK, max(1, _CARRIED_BYTES // (8 * _CARRIED_ARRAYS * pixel_pairs(plan))))
     return Paired(kernel, make_carried(plan, get), chunk)
 
 
@@ -96,11 +95,15 @@ def corrected_gradients(
 
 
 class _Pairs(NamedTuple):
-    """Of m pairs of images: `values` (m,), and the same with `gradients` in the first image."""
+    """Of m pairs of images: `values` (m,), and the same with `gradients` in the first image.
+
+    They are computed `chunk` at a time, and are of type `dtype`.
+    """
 
     values: Callable[[jax.Array, jax.Array], jax.Array]
     gradients: Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
     chunk: int
+    dtype: Any
 
 
 def _with_more_digits(fn: Callable[..., Any], paired: Paired, *args: jax.Array) -> Any:
@@ -111,14 +114,14 @@ def _with_more_digits(fn: Callable[..., Any], paired: Paired, *args: jax.Array) 
     args = tuple(map(jnp.asarray, args))
     if jax.default_backend() == "tpu":
         carried = in_pairs(paired.carried), in_pairs(_with_gradients(paired.carried))
-        return fn(_Pairs(*carried, paired.chunk), *args)
+        return fn(_Pairs(*carried, paired.chunk, jnp.float32), *args)
 
     def wide(of: Callable[..., Any]) -> Callable[..., Any]:
         return lambda a, b: of(a.astype(jnp.float64), b.astype(jnp.float64))
 
-    pairs = _Pairs(wide(paired.kernel), wide(_with_gradients(paired.kernel)), _CHUNK)
+    exact = wide(paired.kernel), wide(_with_gradients(paired.kernel))
     with jax.enable_x64(True):
-        return fn(pairs, *args)
+        return fn(_Pairs(*exact, _CHUNK, jnp.float64), *args)
 
 
 def _with_gradients(kernel: Kernel) -> Callable[..., tuple[jax.Array, jax.Array]]:
@@ -195,13 +198,12 @@ def _gradient(
     ) -> jax.Array:
         def chunk(total: jax.Array, at: jax.Array, a: jax.Array, b: jax.Array) -> jax.Array:
             _, gradients = pairs.gradients(a, b)
-            here = g.ravel().at[at].get(mode="fill", fill_value=0).astype(gradients.dtype)
+            here = g.ravel().at[at].get(mode="fill", fill_value=0).astype(pairs.dtype)
             weighted = jnp.expand_dims(here, tuple(range(1, x1.ndim))) * gradients
             # Indices that fill up the last chunk point to a row past the end, and are dropped.
-            return total.at[at // mask.shape[1]].add(weighted.astype(total.dtype), mode="drop")
+            return total.at[at // mask.shape[1]].add(weighted, mode="drop")
 
-        kind = jnp.float32 if jax.default_backend() == "tpu" else jnp.float64
-        zeros = jnp.zeros(x1.shape, kind)
+        zeros = jnp.zeros(x1.shape, pairs.dtype)
         return _over_chunks(chunk, zeros, pairs.chunk, mask, x1, x2).astype(x1.dtype)
 
     return _with_more_digits(exact, paired, mask, x1, x2, g)

@@ -38,11 +38,11 @@ class Images(NamedTuple):
 
 def lanes_for(plan: KernelPlan, images: int, memory: int = 1) -> int:
     """Images of the second set per tile, of which each takes `memory` times `bytes_per_lane`."""
+    if jax.default_backend() == "cpu":
+        return min(_CPU_LANES, images)
     each = bytes_per_lane(plan)
     most = max(128, _TILE_BYTES // (memory * each) // 128 * 128)
-    if jax.default_backend() == "cpu":
-        most = _CPU_LANES
-    elif jax.default_backend() == "tpu":
+    if jax.default_backend() == "tpu":
         most = min(most, max(256, _TPU_BYTES // each // 128 * 128))
     return min(most, images)
 
