@@ -67,8 +67,10 @@ def _config(algorithm: str, size: int, args: argparse.Namespace) -> ConfigDict:
     config: ConfigDict = importlib.import_module(f"configs.rfad_{args.dataset}").get_config()
     config.algorithm, config.kernel.kind = algorithm, args.kind
     config.support.size, config.batch_size = size, args.targets
-    config.rfad.networks, config.rfad.width = args.networks, args.width
-    config.optimizer.learning_rate = config.rfad.learning_rate
+    options = config.rfad
+    options.networks, options.width, options.loss = args.networks, args.width, "mse"
+    options.transform_rate = 5e-5
+    config.optimizer.learning_rate = options.learning_rate
     return config
 
 

@@ -214,6 +214,12 @@ def _frepo(dataset: str, size: int, steps: int) -> Experiment:
     return Experiment(f"frepo_{dataset}_{size}", f"frepo_{dataset}", fields)
 
 
+def _rfad(dataset: str, size: int) -> Experiment:
+    """RFAD with few narrow networks and targets a step."""
+    fields = {**_CHOSEN, "support.size": size, "report.num_train": 0}
+    return Experiment(f"rfad_{dataset}_{size}", f"rfad_{dataset}", fields)
+
+
 def _bptt(dataset: str, start: str, name: str = "_10", **changes: Any) -> Experiment:
     """BPTT from another row's images, evaluated by networks on held-out images."""
     fields = {**_CHOSEN, "support.init": f"results/{start}", "report.num_train": 0}
@@ -304,6 +310,8 @@ EXPERIMENTS: tuple[Experiment, ...] = (
     *_for_networks(),
     *_fully_connected("mnist", {10: 85.5, 100: 97.2, 500: 98.4}),
     *_fully_connected("cifar10", {10: 40.5, 100: 53.1, 500: 58.6}),
+    _rfad("cifar10", 10),
+    _rfad("mnist", 10),
     _frepo("cifar10", 10, 4000),
     _frepo("cifar10", 100, 3000),
     _frepo("mnist", 10, 2000),

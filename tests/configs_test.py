@@ -71,6 +71,19 @@ def test_config_runs_two_steps_on_digits(name, tmp_path, monkeypatch):
     assert len(list((tmp_path / "distilled").glob("*_ckpt*.npz"))) == 2
 
 
+@pytest.mark.parametrize("name", ["rfad_mnist", "rfad_fashion_mnist", "rfad_cifar10"])
+def test_the_published_budget_of_rfad_is_the_papers(name):
+    module = load(name)
+    config = module.get_config("published")
+    config_lib.validate(config)
+    options = config.rfad
+    assert (options.networks, options.width, options.loss) == (8, 256, "platt")
+    assert (options.learning_rate, options.transform_rate) == (1e-3, 5e-5)
+    assert (config.batch_size, config.reg) == (5120, 5e-3)
+    with pytest.raises(ValueError, match="write minutes or published"):
+        module.get_config("hours")
+
+
 @pytest.mark.parametrize(
     "name", ["frepo_cifar10", "frepo_mnist", "frepo_fashion_mnist", "bptt_cifar10"]
 )
