@@ -2,8 +2,8 @@ r"""RFAD (random feature approximation) on CIFAR-10: ten images for networks, in
 
 Setting: as `rfad_mnist`, with RFAD's ZCA.
 Expected: 53.6 % by networks of width 1,024.
-Measured: no accuracy yet. A step takes 3 core minutes (Xeon): take an accelerator, or
---config.batch_size=500.
+Measured: JPEG copy, networks (width 128) 43.17 ± 0.95 % of test images, the NNGP kernel 51.22 %,
+after 500 steps; 0.20 core hours (EPYC).
 
 Run: python main.py --config=configs/rfad_cifar10.py --workdir=runs/rfad_cifar10 \
     --config.dataset.data_dir=DIR
