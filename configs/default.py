@@ -229,6 +229,9 @@ def get_config() -> ConfigDict:
     config.rfad.transform_rate = 5e-5
     # Of the logarithm of that number.
     config.rfad.platt_rate = 1e-2
+    # Decay of the exponential mean of the last sets, which is exported; 0: the last set, as
+    # published.
+    config.rfad.average = 0.0
 
     config.mesh = ConfigDict()
     # Devices that share the targets; -1: all that are left.

@@ -38,6 +38,7 @@ _SINCE: dict[str, Any] = {
     "dataset.preprocess_from": "",
     "newton.block": 0,
     "newton.growth": 1,
+    "rfad.average": 0.0,
     "privacy.start": "noise",
     "privacy.means_share": 0.3,
     "privacy.means_clip": 0.5,

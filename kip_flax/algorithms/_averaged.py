@@ -50,16 +50,28 @@ class AveragedState(flax.struct.PyTreeNode):
         Args:
             tx: the optimiser of `params`.
             grads: like `params`.
-            decay: of the mean of the last sets, if there is one; at most (1 + n) / (10 + n) in
-                step n (from 0).
+            decay: of the mean of the last sets, if there is one: `mean_of_sets`.
         """
         updates, opt_state = tx.update(grads, self.opt_state, self.params)
-        params, average = optax.apply_updates(self.params, updates), ()
-        if self.average:
-            steps = self.step.astype(jnp.float32)
-            share = 1 - jnp.minimum(decay, (1 + steps) / (10 + steps))
-            average = jax.tree.map(lambda old, new: old + share * (new - old), self.average, params)
+        params = optax.apply_updates(self.params, updates)
+        average = mean_of_sets(self.average, params, self.step, decay)
         return self.replace(step=self.step + 1, params=params, opt_state=opt_state, average=average)
+
+
+def mean_of_sets(average: Any, params: dict[str, jax.Array], step: jax.Array, decay: float) -> Any:
+    """The exponential mean of the last sets after step `step` (from 0); () if there is none.
+
+    Args:
+        average: the mean before it, like `params`; ().
+        params: what the step ended with.
+        step: () int32.
+        decay: at most (1 + n) / (10 + n) in step n.
+    """
+    if not average:
+        return ()
+    steps = step.astype(jnp.float32)
+    share = 1 - jnp.minimum(decay, (1 + steps) / (10 + steps))
+    return jax.tree.map(lambda old, new: old + share * (new - old), average, params)
 
 
 def first_fields(

@@ -24,7 +24,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from kip_flax import architectures, krr
-from kip_flax.algorithms import base, kip
+from kip_flax.algorithms import _averaged, base, kip
 from kip_flax.algorithms.base import Facts, Problem, Step, Support
 from kip_flax.krr import feature_kernel
 from kip_flax.runtime import batching, sharding
@@ -50,10 +50,12 @@ SECTION = Section(
         "rfad.learning_rate": float,
         "rfad.transform_rate": float,
         "rfad.platt_rate": float,
+        "rfad.average": float,
     },
     choices={"rfad.loss": ("mse", "platt")},
     minima={"rfad.networks": 1, "rfad.width": 1, "rfad.transform_rate": 0},
     above_zero=("rfad.learning_rate", "rfad.platt_rate"),
+    check=lambda fields: _averaged.check_average("rfad.average", fields["rfad.average"]),
 )
 
 
@@ -92,17 +94,21 @@ class RfadState(flax.struct.PyTreeNode):
             logarithm of the predictions' factor (Platt).
         labels: (S, C), the initial labels, used unless labels are learned.
         opt_state: optax state of `params`.
+        average: like `params`: the exponential mean of the last sets, which is exported; () if
+            there is none.
     """
 
     step: jax.Array
     params: Params
     labels: jax.Array
     opt_state: Any
+    average: Any = ()
 
     @property
     def support(self) -> Support:
         """Support images (S, H, W, C), transformed, and labels (S, C)."""
-        return transformed(self.params), self.params.get("labels", self.labels)
+        used = self.average or self.params
+        return transformed(used), used.get("labels", self.labels)
 
 
 @dataclass(frozen=True)
@@ -157,7 +163,8 @@ def init(config: ConfigDict, images: jax.Array, labels: jax.Array) -> RfadState:
         params["transform"] = jnp.eye(math.prod(images.shape[1:]), dtype=jnp.float32)
     if config.rfad.loss == "platt":
         params["log_scale"] = jnp.zeros((), jnp.float32)
-    return RfadState(jnp.zeros((), jnp.int32), params, labels, _optimizer().init(params))
+    average = dict(params) if config.rfad.average else ()
+    return RfadState(jnp.zeros((), jnp.int32), params, labels, _optimizer().init(params), average)
 
 
 def make_step(problem: Problem) -> Step:
@@ -183,12 +190,18 @@ def make_step(problem: Problem) -> Step:
         "transform": options.transform_rate,
         "log_scale": options.platt_rate,
     }
-    update = make_update(build.functions(make), estimate, rates, problem.mesh, key_networks)
+    net = build.functions(make)
+    update = make_update(net, estimate, rates, problem.mesh, key_networks, options.average)
     return kip.on_batches(dataclasses.replace(problem, key=key_targets), update)
 
 
 def make_update(
-    net: Functions, estimate: Estimate, rates: dict[str, float], mesh: Mesh, key: jax.Array
+    net: Functions,
+    estimate: Estimate,
+    rates: dict[str, float],
+    mesh: Mesh,
+    key: jax.Array,
+    average: float = 0.0,
 ) -> kip.Update:
     """`update(state, x_t, y_t, weights) -> (state, metrics)`, not compiled.
 
@@ -198,6 +211,7 @@ def make_update(
         rates: learning rates of `RfadState.params`, by name.
         mesh: its axis 'data' shards the targets, and the work on the support's features.
         key: random key of the networks, which follow from it and `state.step`.
+        average: decay of the mean of the last sets, if the state has one.
 
     The update takes targets x_t (T, H, W, C), their labels y_t (T, C) and weights (T,), 0 where a
     target is padding, all sharded over 'data'. Its metrics are the loss, accuracy and gradient norm
@@ -214,8 +228,10 @@ def make_update(
         updates, opt_state = tx.update(grads, state.opt_state, state.params)
         updates = {name: rates[name] * update for name, update in updates.items()}
         params = optax.apply_updates(state.params, updates)
+        mean = _averaged.mean_of_sets(state.average, params, state.step, average)
         metrics["grad_norm"] = optax.tree.norm(grads)
-        return state.replace(step=state.step + 1, params=params, opt_state=opt_state), metrics
+        state = state.replace(params=params, opt_state=opt_state, average=mean)
+        return state.replace(step=state.step + 1), metrics
 
     return base.over_targets(local, mesh)
 

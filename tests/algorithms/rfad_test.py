@@ -94,11 +94,11 @@ def first(params):
     return state.replace(opt_state=rfad._optimizer().init(params))
 
 
-def step(state, x_t, y_t, platt, devices=1, rates=None):
+def step(state, x_t, y_t, platt, devices=1, rates=None, average=0.0):
     estimate = rfad.Estimate(NETWORKS, W_STD, B_STD, REG, platt)
     rates = rates or dict.fromkeys(state.params, 1.0)
     mesh = sharding.make_mesh(devices)
-    update = rfad.make_update(network(), estimate, rates, mesh, KEY)
+    update = rfad.make_update(network(), estimate, rates, mesh, KEY, average)
     return jax.jit(update)(state, *sharding.put_targets(mesh, x_t, y_t))
 
 
@@ -196,7 +196,9 @@ def quick(**fields):
 
 
 def test_a_run_goes_on_to_the_same_bits_and_exports_what_it_transformed(quick_kernels, tmp_path):
-    config = quick(rfad__loss="platt", rfad__transform_rate=1e-2, augment="shift")
+    config = quick(
+        rfad__loss="platt", rfad__transform_rate=1e-2, rfad__average=0.5, augment="shift"
+    )
     expected = train.train_and_evaluate(config, str(tmp_path / "whole"))
     with pytest.MonkeyPatch.context() as patch:
         stop_at(patch, 2)
@@ -205,12 +207,13 @@ def test_a_run_goes_on_to_the_same_bits_and_exports_what_it_transformed(quick_ke
     assert_same(train.train_and_evaluate(config, str(tmp_path / "cut")), expected)
     assert artefacts(tmp_path / "cut") == artefacts(tmp_path / "whole")
     (last,) = (tmp_path / "whole" / "distilled").glob("*_ckpt6.npz")
-    saved, params = export.load_distilled(last), expected.params
+    saved, params = export.load_distilled(last), expected.average
     rows = np.asarray(params["images"]).reshape(10, -1) @ np.asarray(params["transform"])
     np.testing.assert_allclose(saved.images.reshape(10, -1), rows, rtol=1e-5, atol=1e-5)
     assert np.abs(saved.images - params["images"]).max() > 1e-3
     np.testing.assert_array_equal(saved.labels, params["labels"])
     assert float(params["log_scale"]) != 0
+    assert np.abs(saved.labels - expected.params["labels"]).max() > 1e-5
 
 
 def test_fixed_labels_stay_and_no_transform_is_none(quick_kernels, tmp_path):
@@ -220,6 +223,25 @@ def test_fixed_labels_stay_and_no_transform_is_none(quick_kernels, tmp_path):
     images, labels = state.support
     np.testing.assert_array_equal(labels, state.labels)
     assert images is state.params["images"]
+
+
+def test_the_mean_of_the_last_sets_is_exported():
+    params, x_t, y_t = problem()
+    alone, state = first(params), first(params).replace(average=params)
+    mean = {name: np.asarray(value, np.float64) for name, value in params.items()}
+    for number in range(3):
+        alone, _ = step(alone, x_t, y_t, True)
+        state, _ = step(state, x_t, y_t, True, average=0.15)
+        decay = min(0.15, (1 + number) / (10 + number))
+        mean = {name: decay * mean[name] + (1 - decay) * alone.params[name] for name in mean}
+    for name, value in mean.items():  # And the mean moves no step.
+        np.testing.assert_allclose(state.params[name], alone.params[name], rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(state.average[name], value, rtol=1e-4, atol=1e-4)
+    images, labels = state.support
+    rows = images.reshape(S, -1)
+    np.testing.assert_allclose(rows, mean["images"].reshape(S, -1) @ mean["transform"], rtol=1e-3)
+    np.testing.assert_allclose(labels, mean["labels"], rtol=1e-3)
+    assert np.abs(labels - alone.support[1]).max() > 0.01
 
 
 def test_the_exact_loss_falls_though_it_is_estimated(quick_kernels, tmp_path):
@@ -240,6 +262,7 @@ def test_the_exact_loss_falls_though_it_is_estimated(quick_kernels, tmp_path):
         ({"rfad__transform_rate": -1.0}, "rfad.transform_rate is -1.0: it must be at least 0"),
         ({"rfad__learning_rate": 0.0}, "rfad.learning_rate is 0.0: it must be above 0"),
         ({"rfad__platt_rate": 0.0}, "rfad.platt_rate is 0.0: it must be above 0"),
+        ({"rfad__average": 1.0}, "rfad.average is 1.0: it must be at least 0 and below 1"),
     ],
 )
 def test_mistakes_are_reported_in_one_line(fields, message):
