@@ -229,6 +229,8 @@ def get_config() -> ConfigDict:
     config.rfad.transform_rate = 5e-5
     # Of the logarithm of that number.
     config.rfad.platt_rate = 1e-2
+    # Of all rates: 'constant', as published, 'cosine' to 0 at num_steps, or 'cosine_tenth'.
+    config.rfad.schedule = "constant"
     # Decay of the exponential mean of the last sets, which is exported; 0: the last set, as
     # published.
     config.rfad.average = 0.0

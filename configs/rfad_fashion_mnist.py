@@ -16,7 +16,9 @@ from configs import rfad_mnist
 
 
 def get_config(budget: str = "minutes") -> ConfigDict:
-    """`rfad_mnist` with what differs; `budget` is 'minutes' or 'published'."""
+    """`rfad_mnist` with what differs, and its budgets."""
     config = rfad_mnist.get_config(budget)
     config.dataset.name = "fashion_mnist"
+    if budget == "many":
+        config.augment = "flip"
     return config

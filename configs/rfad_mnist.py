@@ -14,11 +14,17 @@ from ml_collections import ConfigDict
 
 from configs import default
 
+BUDGETS = ("minutes", "many", "published")
+
 
 def get_config(budget: str = "minutes") -> ConfigDict:
-    """The default with what differs; `budget` is 'minutes' or 'published'."""
-    if budget not in ("minutes", "published"):
-        raise ValueError(f"no budget {budget!r}: write minutes or published after the colon.")
+    """The default with what differs.
+
+    `budget` is 'minutes' (ten images for networks), 'many' (100 images for the kernel, half an
+    hour) or 'published'.
+    """
+    if budget not in BUDGETS:
+        raise ValueError(f"no budget {budget!r}: write {' or '.join(BUDGETS)} after the colon.")
     config = default.get_config()
     config.algorithm = "rfad"
     config.dataset.name = "mnist"
@@ -36,12 +42,24 @@ def get_config(budget: str = "minutes") -> ConfigDict:
         config.checkpoint.every_steps = 20
         config.eval.steps = (0, 10, 30, 100, 200, 400, 600, 800, *range(1000, 10_000, 500))
         return config
-    config.rfad.networks = 2
-    config.rfad.width = 128
     config.rfad.learning_rate = 0.01
     config.rfad.transform_rate = 0.0
+    config.checkpoint.every_steps = 100
+    if budget == "many":
+        config.support.size = 100
+        config.rfad.networks = 4
+        config.rfad.width = 64
+        config.rfad.learning_rate = 0.02
+        config.rfad.schedule = "cosine"
+        config.rfad.average = 0.99
+        config.batch_size = 1000
+        config.num_steps = 2500
+        config.eval.steps = tuple(range(0, 2500, 500))
+        config.eval.networks = ()
+        return config
+    config.rfad.networks = 2
+    config.rfad.width = 128
     config.batch_size = 500
     config.num_steps = 1000
-    config.checkpoint.every_steps = 100
     config.eval.steps = (0, 500)
     return config

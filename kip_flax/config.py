@@ -39,6 +39,7 @@ _SINCE: dict[str, Any] = {
     "newton.block": 0,
     "newton.growth": 1,
     "rfad.average": 0.0,
+    "rfad.schedule": "constant",
     "privacy.start": "noise",
     "privacy.means_share": 0.3,
     "privacy.means_clip": 0.5,

@@ -214,10 +214,21 @@ def _frepo(dataset: str, size: int, steps: int) -> Experiment:
     return Experiment(f"frepo_{dataset}_{size}", f"frepo_{dataset}", fields)
 
 
-def _rfad(dataset: str, size: int) -> Experiment:
-    """RFAD with few narrow networks and targets a step."""
+def _rfad(dataset: str, size: int = 10, **changes: Any) -> Experiment:
+    """RFAD with narrow networks: ten images for networks, more for the kernel."""
     fields = {**_CHOSEN, "support.size": size, "report.num_train": 0}
-    return Experiment(f"rfad_{dataset}_{size}", f"rfad_{dataset}", fields)
+    return Experiment(f"rfad_{dataset}_{size}", f"rfad_{dataset}", fields | _dotted(changes))
+
+
+def _rfad_many(dataset: str, size: int, steps: int, **changes: Any) -> Experiment:
+    """The settings of `configs/rfad_*.py:many`."""
+    many = {
+        **{"rfad__networks": 4, "rfad__width": 64, "rfad__average": 0.99},
+        **{"rfad__learning_rate": 0.02, "rfad__schedule": "cosine"},
+        **{"batch_size": 1000, "num_steps": steps},
+        **{"eval__steps": tuple(range(0, steps, 500)), "eval__networks": ()},
+    }
+    return _rfad(dataset, size, **many | changes)
 
 
 def _bptt(dataset: str, start: str, name: str = "_10", **changes: Any) -> Experiment:
@@ -310,8 +321,9 @@ EXPERIMENTS: tuple[Experiment, ...] = (
     *_for_networks(),
     *_fully_connected("mnist", {10: 85.5, 100: 97.2, 500: 98.4}),
     *_fully_connected("cifar10", {10: 40.5, 100: 53.1, 500: 58.6}),
-    _rfad("cifar10", 10),
-    _rfad("mnist", 10),
+    _rfad("cifar10"),
+    _rfad("mnist"),
+    _rfad_many("cifar10", 100, 2500, augment="flip"),
     _frepo("cifar10", 10, 4000),
     _frepo("cifar10", 100, 3000),
     _frepo("mnist", 10, 2000),

@@ -80,7 +80,7 @@ def test_the_published_budget_of_rfad_is_the_papers(name):
     assert (options.networks, options.width, options.loss) == (8, 256, "platt")
     assert (options.learning_rate, options.transform_rate) == (1e-3, 5e-5)
     assert (config.batch_size, config.reg) == (5120, 5e-3)
-    with pytest.raises(ValueError, match="write minutes or published"):
+    with pytest.raises(ValueError, match="write minutes or many or published"):
         module.get_config("hours")
 
 

@@ -193,7 +193,17 @@ def optimizer(
     momentum: float,
     num_steps: int,
 ) -> optax.GradientTransformation:
-    """The optimiser 'adam', 'lamb', or 'sgd' with momentum, with a linear warm-up of its rate.
+    """The optimiser 'adam', 'lamb', or 'sgd' with momentum, at the rate of `rate_schedule`."""
+    rate = rate_schedule(learning_rate, schedule, num_steps, warmup_steps)
+    if name == "sgd":
+        return optax.sgd(rate, momentum)
+    return {"adam": optax.adam, "lamb": optax.lamb}[name](rate)
+
+
+def rate_schedule(
+    learning_rate: float, schedule: str, num_steps: int, warmup_steps: int = 0
+) -> optax.Schedule:
+    """The rate of a step (from 0), with a linear warm-up.
 
     After it the rate is constant ('constant'), or falls as a cosine to 0 ('cosine') or to a tenth
     ('cosine_tenth') at the last step.
@@ -205,9 +215,7 @@ def optimizer(
     if warmup_steps:
         warmup = optax.linear_schedule(0.0, learning_rate, warmup_steps)
         rate = optax.join_schedules([warmup, rate], [warmup_steps])
-    if name == "sgd":
-        return optax.sgd(rate, momentum)
-    return {"adam": optax.adam, "lamb": optax.lamb}[name](rate)
+    return rate
 
 
 def over_targets(step: Callable[..., Any], mesh: Mesh) -> Callable[..., Any]:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -50,9 +51,13 @@ SECTION = Section(
         "rfad.learning_rate": float,
         "rfad.transform_rate": float,
         "rfad.platt_rate": float,
+        "rfad.schedule": str,
         "rfad.average": float,
     },
-    choices={"rfad.loss": ("mse", "platt")},
+    choices={
+        "rfad.loss": ("mse", "platt"),
+        "rfad.schedule": ("constant", "cosine", "cosine_tenth"),
+    },
     minima={"rfad.networks": 1, "rfad.width": 1, "rfad.transform_rate": 0},
     above_zero=("rfad.learning_rate", "rfad.platt_rate"),
     check=lambda fields: _averaged.check_average("rfad.average", fields["rfad.average"]),
@@ -76,6 +81,12 @@ FACTS = Facts(
 )
 
 check_data = kip.check_data
+
+
+def length_decides(fields: Mapping[str, Any]) -> bool:
+    """Whether steps depend on `num_steps`."""
+    return bool(fields.get("rfad.schedule", "constant") != "constant")
+
 
 _CHUNK = 512  # Targets whose features, from all networks, are in memory at once.
 
@@ -184,11 +195,15 @@ def make_step(problem: Problem) -> Step:
         weights=build.Weights(w_std, b_std),
     )
     estimate = Estimate(options.networks, w_std, b_std, config.reg, options.loss == "platt")
-    rates = {
+    heights = {
         "images": options.learning_rate,
         "labels": options.learning_rate,
         "transform": options.transform_rate,
         "log_scale": options.platt_rate,
+    }
+    rates = {
+        name: base.rate_schedule(height, options.schedule, config.num_steps)
+        for name, height in heights.items()
     }
     net = build.functions(make)
     update = make_update(net, estimate, rates, problem.mesh, key_networks, options.average)
@@ -198,7 +213,7 @@ def make_step(problem: Problem) -> Step:
 def make_update(
     net: Functions,
     estimate: Estimate,
-    rates: dict[str, float],
+    rates: dict[str, optax.Schedule],
     mesh: Mesh,
     key: jax.Array,
     average: float = 0.0,
@@ -208,7 +223,7 @@ def make_update(
     Args:
         net: the network whose features estimate the kernel.
         estimate: the kernel and the loss.
-        rates: learning rates of `RfadState.params`, by name.
+        rates: learning rates of `RfadState.params` by step, by name.
         mesh: its axis 'data' shards the targets, and the work on the support's features.
         key: random key of the networks, which follow from it and `state.step`.
         average: decay of the mean of the last sets, if the state has one.
@@ -226,7 +241,7 @@ def make_update(
         networks = jax.lax.map(net.init, keys)
         grads, metrics = _gradient(net, estimate, networks, state, (x_t, y_t, weights))
         updates, opt_state = tx.update(grads, state.opt_state, state.params)
-        updates = {name: rates[name] * update for name, update in updates.items()}
+        updates = {name: rates[name](state.step) * update for name, update in updates.items()}
         params = optax.apply_updates(state.params, updates)
         mean = _averaged.mean_of_sets(state.average, params, state.step, average)
         metrics["grad_norm"] = optax.tree.norm(grads)

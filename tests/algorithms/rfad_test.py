@@ -12,7 +12,7 @@ from whole_runs import artefacts, assert_same, result, small, stop_at
 from kip_flax import architectures as arch
 from kip_flax import config as config_lib
 from kip_flax import export
-from kip_flax.algorithms import rfad
+from kip_flax.algorithms import base, rfad
 from kip_flax.modes.train import mode as train
 from kip_flax.networks import build
 from kip_flax.runtime import batching, sharding
@@ -96,7 +96,7 @@ def first(params):
 
 def step(state, x_t, y_t, platt, devices=1, rates=None, average=0.0):
     estimate = rfad.Estimate(NETWORKS, W_STD, B_STD, REG, platt)
-    rates = rates or dict.fromkeys(state.params, 1.0)
+    rates = {name: optax.constant_schedule(1.0) for name in state.params} | (rates or {})
     mesh = sharding.make_mesh(devices)
     update = rfad.make_update(network(), estimate, rates, mesh, KEY, average)
     return jax.jit(update)(state, *sharding.put_targets(mesh, x_t, y_t))
@@ -156,9 +156,10 @@ def test_more_devices_take_the_same_step(devices, plain_descent):
 
 
 def test_adabelief_by_hand():
-    """Two steps of Algorithm 2 of Zhuang et al. (NeurIPS 2020), each name at its own rate."""
+    """Two steps of Algorithm 2 of Zhuang et al. (NeurIPS 2020), rates falling as a cosine."""
     params, x_t, y_t = problem()
-    rates = {"images": 1e-3, "labels": 2e-3, "transform": 5e-5, "log_scale": 1e-2}
+    heights = {"images": 1e-3, "labels": 2e-3, "transform": 5e-5, "log_scale": 1e-2}
+    rates = {name: base.rate_schedule(height, "cosine", 4) for name, height in heights.items()}
     state = first(params)
     values = {name: value.astype(np.float64) for name, value in params.items()}
     mean = {name: np.zeros(value.shape) for name, value in params.items()}
@@ -169,7 +170,8 @@ def test_adabelief_by_hand():
             plain = first({k: np.asarray(v, np.float32) for k, v in values.items()})
             moved, _ = step(plain.replace(step=jnp.int32(count - 1)), x_t, y_t, True)
         state, _ = step(state, x_t, y_t, True, rates=rates)
-        for name, rate in rates.items():
+        for name, height in heights.items():
+            rate = height * (1 + np.cos(np.pi * (count - 1) / 4)) / 2
             gradient = np.asarray(plain.params[name] - moved.params[name], np.float64)
             mean[name] = 0.9 * mean[name] + 0.1 * gradient
             away = (gradient - mean[name]) ** 2
@@ -197,7 +199,11 @@ def quick(**fields):
 
 def test_a_run_goes_on_to_the_same_bits_and_exports_what_it_transformed(quick_kernels, tmp_path):
     config = quick(
-        rfad__loss="platt", rfad__transform_rate=1e-2, rfad__average=0.5, augment="shift"
+        rfad__loss="platt",
+        rfad__transform_rate=1e-2,
+        rfad__schedule="cosine",
+        rfad__average=0.5,
+        augment="shift",
     )
     expected = train.train_and_evaluate(config, str(tmp_path / "whole"))
     with pytest.MonkeyPatch.context() as patch:
@@ -257,6 +263,7 @@ def test_the_exact_loss_falls_though_it_is_estimated(quick_kernels, tmp_path):
     ("fields", "message"),
     [
         ({"rfad__loss": "hinge"}, "rfad.loss is 'hinge': take one of mse, platt"),
+        ({"rfad__schedule": "linear"}, "rfad.schedule is 'linear': take one of constant, cosine"),
         ({"rfad__networks": 0}, "rfad.networks is 0: it must be at least 1"),
         ({"rfad__width": 0}, "rfad.width is 0: it must be at least 1"),
         ({"rfad__transform_rate": -1.0}, "rfad.transform_rate is -1.0: it must be at least 0"),
@@ -275,3 +282,8 @@ def test_its_fields_decide_nothing_elsewhere():
     assert not any(name.startswith("rfad.") for name in config_lib.identity(small()))
     assert "rfad.width" in config_lib.identity(quick())
     assert "optimizer.learning_rate" not in config_lib.identity(quick())
+
+
+def test_a_run_whose_rate_falls_cannot_be_made_longer():
+    assert "num_steps" not in config_lib.identity(quick())
+    assert "num_steps" in config_lib.identity(quick(rfad__schedule="cosine"))
