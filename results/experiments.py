@@ -231,6 +231,17 @@ def _rfad_many(dataset: str, size: int, steps: int, **changes: Any) -> Experimen
     return _rfad(dataset, size, **many | changes)
 
 
+def _rfad_wide(dataset: str, start: str) -> Experiment:
+    """RFAD with wider networks, whose kernel is nearer to the exact one, from another row's set."""
+    wide = {
+        **{"support__init": f"results/{start}", "seed": 1},
+        **{"rfad__width": 128, "rfad__learning_rate": 0.01, "rfad__platt_rate": 0.1},
+        **{"batch_size": 500, "eval__steps": (0, 200, 400), "augment": "flip"},
+    }
+    experiment = _rfad_many(dataset, 100, 600, **wide)
+    return replace(experiment, name=f"{experiment.name}_wide")
+
+
 def _bptt(dataset: str, start: str, name: str = "_10", **changes: Any) -> Experiment:
     """BPTT from another row's images, evaluated by networks on held-out images."""
     fields = {**_CHOSEN, "support.init": f"results/{start}", "report.num_train": 0}
@@ -324,6 +335,7 @@ EXPERIMENTS: tuple[Experiment, ...] = (
     _rfad("cifar10"),
     _rfad("mnist"),
     _rfad_many("cifar10", 100, 2500, augment="flip"),
+    _rfad_wide("cifar10", "rfad_cifar10_100/ConvNet3_ssize100_zca_l_aug_ckpt2500.npz"),
     _frepo("cifar10", 10, 4000),
     _frepo("cifar10", 100, 3000),
     _frepo("mnist", 10, 2000),
