@@ -15,7 +15,8 @@ Test accuracy in % of kernel ridge regression, on all test images. *Natural*: th
 the set was made from, labels as they came. Where settings or checkpoints were chosen, a tenth of
 the training images, held out, decided. Checkpoints: the one with the least error; in the rows
 `kip_cifar10_10`, `kip_newton_mnist_10` and `kip_newton_fashion_mnist_10` the one with the best
-accuracy; of DC and DSA the last; of FRePo and RFAD the one that networks learn most from.
+accuracy; of DC and DSA the last; of FRePo and RFAD the one that networks learn most from,
+or the last if none were trained.
 The test images were read once, but twice for
 `kip_newton_cifar10_10` and `kip_newton_mnist_100`, which had been chosen by accuracy at first
 (60.02 % at step 75, 98.51 % at step 20), and for `kip_fc_mnist_100`, which was made by Gauss-Newton

@@ -85,12 +85,16 @@ def test_the_published_budget_of_rfad_is_the_papers(name):
 
 
 @pytest.mark.parametrize(
-    "name", ["frepo_cifar10", "frepo_mnist", "frepo_fashion_mnist", "bptt_cifar10"]
+    ("name", "word"),
+    [
+        *[(f"frepo_{name}", "10") for name in ("cifar10", "mnist", "fashion_mnist")],
+        *[("bptt_cifar10", "10"), ("rfad_cifar10", "many")],
+    ],
 )
-def test_the_settings_of_ten_images_per_class_are_those_that_were_measured(name):
+def test_the_settings_of_ten_images_per_class_are_those_that_were_measured(name, word):
     row = json.loads((ROOT / "results" / f"{name}_100" / "figures.json").read_text())
     measured = config_lib.flatten(row["config"])
-    given = config_lib.flatten(json.loads(json.dumps(load(name).get_config("10").to_dict())))
+    given = config_lib.flatten(json.loads(json.dumps(load(name).get_config(word).to_dict())))
     others = ("eval.", "dataset.", "report.", "log.", "support.init")
     differ = {
         field: (value, measured[field])
