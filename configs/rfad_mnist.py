@@ -4,8 +4,7 @@ Setting: Loo et al., NeurIPS 2022 (arXiv 2210.12067), with their cross-entropy, 
 width 128 and 500 targets a step. `:published` has 8, 256, 5,120 and 10,000 steps; `:many` makes
 100 images for the kernel.
 Expected: 94.4 % by networks of width 1,024.
-Measured: networks (width 128) 89.93 ± 2.89 % of test images, the NNGP kernel 93.71 %; 0.14 core
-hours (EPYC).
+Measured: networks (width 128) 89.93 ± 2.89 % of test images, the kernel 93.71 %; 0.14 core hours.
 
 Run: python main.py --config=configs/rfad_mnist.py --workdir=runs/rfad_mnist \
     --config.dataset.data_dir=DIR

@@ -80,7 +80,8 @@ def test_a_set_has_the_form_that_its_figures_say(experiment):
             start = record.read(ROOT / Path(figures["config"]["support"]["init"]).parent)
             assert figures["network"][0]["mean"] > start["network"][0]["mean"]
             continue
-        assert draw["final"]["mse"] < draw["initial"]["mse"]
+        if figures["config"]["algorithm"] != "rfad":  # Its rows minimise the cross-entropy.
+            assert draw["final"]["mse"] < draw["initial"]["mse"]
         assert draw["final"]["accuracy"] > draw["initial"]["accuracy"]
 
 
