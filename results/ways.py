@@ -22,7 +22,7 @@ WAYS = {
         "kip_newton_cifar10_100_furthest",
         "kip_newton_cifar10_100_larger",
     ),
-    "features of random networks (rfad)": ("rfad_cifar10_100",),
+    "features of random networks (rfad)": ("rfad_cifar10_100", "rfad_cifar10_100_wide"),
 }
 
 
