@@ -50,7 +50,8 @@ page and the cards, `python -m results.gallery` [docs/gallery.md](../docs/galler
 `python -m results.configurations` [docs/configurations.md](../docs/configurations.md),
 `python -m results.costs` the tables in [docs/rivals.md](../docs/rivals.md), `python -m results.rows
 --data=DIR` the figure [docs/mnist_rows.png](../docs/mnist_rows.png): natural, labels fixed, labels
-learned.
+learned; `python -m results.ways` [docs/ways_cifar10.png](../docs/ways_cifar10.png): 100 images over
+core hours.
 [ablations.md](ablations.md) has what single settings do, on held-out images.
 
 """
