@@ -84,7 +84,7 @@ def _coreset(row: dict[str, Any]) -> Cost:
     return Cost(
         dataset=row["dataset"],
         size=row["size"],
-        method=f"{row['set']} real images",
+        method=f"real images, {row['set']}",
         labels="fixed",
         core_hours=None,
         krr=row["krr"],
@@ -120,9 +120,8 @@ def figure(found: list[Cost]) -> Figure:
         for one in (one for one in of_size if not one.core_hours):
             level = 100 * one.networks[words.NETWORKS[0]]["mean"]
             axis.axhline(level, color="grey", lw=0.8, ls="--")
-            axis.annotate(
-                one.method, (0.99, level), ("axes fraction", "data"), fontsize=6, ha="right"
-            )
+            where = {"xy": (0.99, level), "xycoords": ("axes fraction", "data")}
+            axis.annotate(one.method, **where, fontsize=6, ha="right", va="bottom")
         axis.set_xscale("log")
         axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))

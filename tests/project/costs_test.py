@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from kip_flax.modes.figures.draw import rendered
 from results import coresets, costs, networks, record
 from results.words import NETWORKS
 
@@ -62,14 +63,17 @@ def test_the_picture_has_a_panel_for_each_size_and_a_line_for_each_method():
         one(100, 1.0, 0.95),
         one(10, None, 0.5, "random"),
     ]
-    ten, hundred = costs.figure(found).axes
+    drawn = costs.figure(found)
+    assert rendered(drawn, "png").startswith(b"\x89PNG")
+    ten, hundred = drawn.axes
     assert ten.get_title() == "10 images"
     chain, lone = (container.lines[0].get_xydata() for container in ten.containers)
     np.testing.assert_allclose(chain, [(0.1, 80), (2.0, 90)])
     np.testing.assert_allclose(lone, [(0.5, 70)])
     (point,) = (container.lines[0].get_xydata()[0] for container in hundred.containers)
     np.testing.assert_allclose(point, (1.0, 95))
-    assert [text.get_text() for text in ten.texts] == ["random"]
+    (text,) = ten.texts
+    assert (text.get_text(), text.xy[1]) == ("random", 50)
     assert ten.get_xscale() == "log"
 
 
@@ -104,4 +108,4 @@ def test_coresets_are_measured_like_rows_and_once(tmp_path, monkeypatch):
         ("mnist", "random", 0.6), ("mnist", "herding", 0.6),
     ]  # fmt: skip
     found = [one for one in costs.costs(RESULTS, "mnist") if one.core_hours is None]
-    assert [one.method for one in found] == ["random real images", "herding real images"]
+    assert [one.method for one in found] == ["real images, random", "real images, herding"]
