@@ -7,7 +7,7 @@ from kip_flax import export
 from kip_flax.export import card
 from kip_flax.networks import figures as net_figures
 from results import record, words
-from results.experiments import Experiment
+from results.experiment import Experiment
 
 CARD = "README.md"
 

@@ -14,7 +14,8 @@ from kip_flax import algorithms
 from kip_flax import config as config_lib
 from kip_flax.runtime import files
 from results import record, words
-from results.experiments import EXPERIMENTS, Experiment
+from results.experiment import Experiment
+from results.experiments import EXPERIMENTS
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "configurations.md"

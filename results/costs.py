@@ -74,10 +74,8 @@ def _cost(folder: Path) -> Cost:
 
 def _core_seconds(folder: Path) -> float:
     """Core seconds of a row, with those of the rows that it continues."""
-    entry = record.read(folder)
-    start = Path(entry["config"]["support"]["init"]).parent
-    before = _core_seconds(folder.parent / start.name) if start.name else 0.0
-    return before + float(entry["draws"][0]["cpu_seconds"])
+    rows = map(record.read, record.chain(folder))
+    return sum(float(row["draws"][0]["cpu_seconds"]) for row in rows)
 
 
 def _coreset(row: dict[str, Any]) -> Cost:

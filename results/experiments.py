@@ -1,14 +1,14 @@
 """The experiments: one for each row of the table."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
+
+from results.experiment import Experiment
 
 # The number of steps and the checkpoint are chosen on a tenth of the training images; the test
 # images are read once, after that.
 _CHOSEN = {"dataset.validation": 0.1, "eval.num_test": 2000}
-# Fields of the evaluations during a run; an evaluation on the test images leaves them out.
-_WATCHING = ("dataset.validation", "eval.")
 _CURVE = (0, 20, 50, 100, 200, 300, 400, 500, 600, 700, 800, 900, 1000)
 _NEWTON_CURVE = (0, 1, 2, *range(5, 100, 5))
 _HUNDRED = {"support__size": 100, "num_steps": 30, "checkpoint__every_steps": 1}
@@ -24,39 +24,6 @@ _FIVE_HUNDRED: dict[str, Any] = {
     "report__num_train": 0,  # Rows do not use the analysis.
 }
 _ZCA = {"preprocess": "zca_normalize"}
-
-
-@dataclass(frozen=True)
-class Experiment:
-    """A row of the table.
-
-    Attributes:
-        name: its folder in results/.
-        config: name of its configuration, without configs/ and .py.
-        fields: fields that differ from the configuration, by dotted name.
-        published: the papers' test accuracy in %, on the original data; None if there is none.
-        seeds: one run for each; the row is their mean.
-    """
-
-    name: str
-    config: str
-    fields: dict[str, Any] = field(default_factory=dict)
-    published: float | None = None
-    seeds: tuple[int, ...] = (0,)
-
-
-def command(experiment: Experiment, seed: int, watched: bool = True) -> list[str]:
-    """Command line of a run without its folders; not `watched`: of an evaluation on test images."""
-    fields = {
-        name: value
-        for name, value in experiment.fields.items()
-        if watched or not name.startswith(_WATCHING)
-    }
-    fields |= {"seed": seed} if seed else {}
-    return [
-        *("main.py", f"--config=configs/{experiment.config}.py"),
-        *(f"--config.{name}={value}".replace(" ", "") for name, value in fields.items()),
-    ]
 
 
 def _label_solve(

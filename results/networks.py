@@ -17,7 +17,7 @@ from kip_flax.data import sets
 from kip_flax.modes.transfer.table import TABLE
 from kip_flax.networks import figures, named, recipe
 from results import record, run_all
-from results.experiments import Experiment, command
+from results.experiment import Experiment, command
 from results.words import NETWORKS
 
 RECIPE, WIDTH = "auto", 128

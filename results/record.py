@@ -17,7 +17,7 @@ from kip_flax.networks import figures as net_figures
 from kip_flax.runs.folder import RunFolder
 from kip_flax.runtime import files
 from kip_flax.runtime.errors import UserError
-from results.experiments import Experiment
+from results.experiment import Experiment
 
 FIGURES = "figures.json"
 PICTURE = "images.png"
@@ -158,6 +158,16 @@ def add_network(folder: Path, row: net_figures.Row) -> None:
 def is_stopped(workdir: Path) -> bool:
     """Whether a signal stopped the run there before its end."""
     return RunFolder(workdir).earlier_result().get("status") == "stopped"
+
+
+def chain(folder: Path) -> list[Path]:
+    """The folders of the rows that a row goes on from, from set to set, and its own; oldest first.
+
+    Args:
+        folder: results/NAME.
+    """
+    start = Path(read(folder)["config"]["support"]["init"]).parent.name
+    return [*(chain(folder.with_name(start)) if start else []), folder]
 
 
 def add_cpu_seconds(workdir: Path, seconds: float) -> None:

@@ -21,7 +21,8 @@ from kip_flax.modes.evaluate.mode import EVALUATION
 from kip_flax.runtime import files
 from kip_flax.runtime.errors import UserError
 from results import record, table
-from results.experiments import EXPERIMENTS, Experiment, command
+from results.experiment import Experiment, command
+from results.experiments import EXPERIMENTS
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from kip_flax.runtime import files
 from results import card, record, words
-from results.experiments import EXPERIMENTS, Experiment
+from results.experiment import Experiment
+from results.experiments import EXPERIMENTS
 
 _HEAD = """# Results
 

@@ -7,7 +7,7 @@ from typing import Any
 from configs import default
 from kip_flax import algorithms
 from kip_flax.networks import figures
-from results.experiments import Experiment, command
+from results.experiment import Experiment, command
 
 NETWORKS = ("convnet_plain:3", "convnet_in")  # Every set is measured by these.
 DATASETS = {  # In the order of the pages.

@@ -50,34 +50,32 @@ class AveragedState(flax.struct.PyTreeNode):
         Args:
             tx: the optimiser of `params`.
             grads: like `params`.
-            decay: of the mean of the last sets, if there is one: `mean_of_sets`.
+            decay: as in `stepped`.
         """
         updates, opt_state = tx.update(grads, self.opt_state, self.params)
-        params = optax.apply_updates(self.params, updates)
-        average = mean_of_sets(self.average, params, self.step, decay)
+        return self.stepped(updates, opt_state, decay)
+
+    def stepped(self, updates: Any, opt_state: Any, decay: float) -> Self:
+        """The state after one step; fields that an algorithm adds stay the same.
+
+        Args:
+            updates: like `params`: what is added to them.
+            opt_state: the optimiser's state after the step.
+            decay: of the mean of the last sets, if there is one; at most (1 + n) / (10 + n) in
+                step n (from 0).
+        """
+        params, average = optax.apply_updates(self.params, updates), ()
+        if self.average:
+            steps = self.step.astype(jnp.float32)
+            share = 1 - jnp.minimum(decay, (1 + steps) / (10 + steps))
+            average = jax.tree.map(lambda old, new: old + share * (new - old), self.average, params)
         return self.replace(step=self.step + 1, params=params, opt_state=opt_state, average=average)
-
-
-def mean_of_sets(average: Any, params: dict[str, jax.Array], step: jax.Array, decay: float) -> Any:
-    """The exponential mean of the last sets after step `step` (from 0); () if there is none.
-
-    Args:
-        average: the mean before it, like `params`; ().
-        params: what the step ended with.
-        step: () int32.
-        decay: at most (1 + n) / (10 + n) in step n.
-    """
-    if not average:
-        return ()
-    steps = step.astype(jnp.float32)
-    share = 1 - jnp.minimum(decay, (1 + steps) / (10 + steps))
-    return jax.tree.map(lambda old, new: old + share * (new - old), average, params)
 
 
 def first_fields(
     config: ConfigDict, images: jax.Array, labels: jax.Array, average: float
 ) -> dict[str, Any]:
-    """The fields of `AveragedState` before the first step.
+    """The fields of `AveragedState` before the first step, for the optimiser of `config`.
 
     Args:
         config: a valid configuration.
@@ -87,11 +85,28 @@ def first_fields(
     params = {"images": jnp.asarray(images, jnp.float32)}
     if config.support.learn_labels:
         params["labels"] = labels
+    return fields_of(params, labels, base.make_optimizer(config), average)
+
+
+def fields_of(
+    params: dict[str, jax.Array],
+    labels: jax.Array,
+    tx: optax.GradientTransformation,
+    average: float,
+) -> dict[str, Any]:
+    """The fields of `AveragedState` before the first step.
+
+    Args:
+        params: as in `AveragedState`.
+        labels: (S, classes), used unless labels are learned.
+        tx: the optimiser of `params`.
+        average: decay of the mean of the last sets; 0 for no mean.
+    """
     return {
         "step": jnp.zeros((), jnp.int32),
         "params": params,
         "labels": labels,
-        "opt_state": base.make_optimizer(config).init(params),
+        "opt_state": tx.init(params),
         "average": dict(params) if average else (),
     }
 

@@ -21,6 +21,8 @@ PUBLISHED_STEPS = (*(0, 1, 2, 4, 6, 8, 12, 18, 26, 37, 54, 78, 112, 162, 233, 33
 
 SUPPORT_DRAWS = ("real", "noise")
 
+SCHEDULES = ("constant", "cosine", "cosine_tenth")  # Of `rate_schedule`.
+
 SECTION = Section(
     {
         "optimizer.name": str,
@@ -31,7 +33,7 @@ SECTION = Section(
     },
     choices={
         "optimizer.name": ("adam", "lamb", "sgd"),
-        "optimizer.schedule": ("constant", "cosine", "cosine_tenth"),
+        "optimizer.schedule": SCHEDULES,
     },
     minima={"optimizer.warmup_steps": 0, "optimizer.momentum": 0},
     above_zero=("optimizer.learning_rate",),

@@ -17,7 +17,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
@@ -26,6 +25,7 @@ from ml_collections import ConfigDict
 
 from kip_flax import architectures, krr
 from kip_flax.algorithms import _averaged, base, kip
+from kip_flax.algorithms._averaged import AveragedState
 from kip_flax.algorithms.base import Facts, Problem, Step, Support
 from kip_flax.krr import feature_kernel
 from kip_flax.runtime import batching, sharding
@@ -56,7 +56,7 @@ SECTION = Section(
     },
     choices={
         "rfad.loss": ("mse", "platt"),
-        "rfad.schedule": ("constant", "cosine", "cosine_tenth"),
+        "rfad.schedule": base.SCHEDULES,
     },
     minima={"rfad.networks": 1, "rfad.width": 1, "rfad.transform_rate": 0},
     above_zero=("rfad.learning_rate", "rfad.platt_rate"),
@@ -85,7 +85,7 @@ check_data = kip.check_data
 
 def length_decides(fields: Mapping[str, Any]) -> bool:
     """Whether steps depend on `num_steps`."""
-    return bool(fields.get("rfad.schedule", "constant") != "constant")
+    return fields.get("rfad.schedule", "constant") != "constant"
 
 
 _CHUNK = 512  # Targets whose features, from all networks, are in memory at once.
@@ -95,31 +95,19 @@ Params = dict[str, jax.Array]
 Networks = tuple[Any, Any]  # Parameters and other state of N networks, stacked.
 
 
-class RfadState(flax.struct.PyTreeNode):
+class RfadState(AveragedState):
     """The learned support, the other learned parameters, and the optimiser.
 
     Attributes:
-        step: () int32, steps taken.
         params: 'images' (S, H, W, C) before the transform; and, where they are learned, 'labels'
             (S, C), 'transform' (d, d) of the d numbers of an image, and 'log_scale' (), the
             logarithm of the predictions' factor (Platt).
-        labels: (S, C), the initial labels, used unless labels are learned.
-        opt_state: optax state of `params`.
-        average: like `params`: the exponential mean of the last sets, which is exported; () if
-            there is none.
     """
-
-    step: jax.Array
-    params: Params
-    labels: jax.Array
-    opt_state: Any
-    average: Any = ()
 
     @property
     def support(self) -> Support:
         """Support images (S, H, W, C), transformed, and labels (S, C)."""
-        used = self.average or self.params
-        return transformed(used), used.get("labels", self.labels)
+        return transformed(self.average or self.params), super().support[1]
 
 
 @dataclass(frozen=True)
@@ -174,8 +162,7 @@ def init(config: ConfigDict, images: jax.Array, labels: jax.Array) -> RfadState:
         params["transform"] = jnp.eye(math.prod(images.shape[1:]), dtype=jnp.float32)
     if config.rfad.loss == "platt":
         params["log_scale"] = jnp.zeros((), jnp.float32)
-    average = dict(params) if config.rfad.average else ()
-    return RfadState(jnp.zeros((), jnp.int32), params, labels, _optimizer().init(params), average)
+    return RfadState(**_averaged.fields_of(params, labels, _optimizer(), config.rfad.average))
 
 
 def make_step(problem: Problem) -> Step:
@@ -242,11 +229,8 @@ def make_update(
         grads, metrics = _gradient(net, estimate, networks, state, (x_t, y_t, weights))
         updates, opt_state = tx.update(grads, state.opt_state, state.params)
         updates = {name: rates[name](state.step) * update for name, update in updates.items()}
-        params = optax.apply_updates(state.params, updates)
-        mean = _averaged.mean_of_sets(state.average, params, state.step, average)
         metrics["grad_norm"] = optax.tree.norm(grads)
-        state = state.replace(params=params, opt_state=opt_state, average=mean)
-        return state.replace(step=state.step + 1), metrics
+        return state.stepped(updates, opt_state, average), metrics
 
     return base.over_targets(local, mesh)
 

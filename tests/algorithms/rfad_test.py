@@ -90,7 +90,7 @@ def problem():
 
 
 def first(params):
-    state = rfad.RfadState(np.zeros((), np.int32), params, params["labels"], None)
+    state = rfad.RfadState(np.zeros((), np.int32), params, params["labels"], None, ())
     return state.replace(opt_state=rfad._optimizer().init(params))
 
 

@@ -9,7 +9,8 @@ import pytest
 
 from kip_flax import config as config_lib
 from results import configurations, record
-from results.experiments import EXPERIMENTS, Experiment
+from results.experiment import Experiment
+from results.experiments import EXPERIMENTS
 
 RESULTS = configurations.ROOT / "results"
 CONFIGS = configurations.ROOT / "configs"

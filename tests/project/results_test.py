@@ -17,7 +17,8 @@ from kip_flax import algorithms, data, export, preprocess
 from kip_flax import config as config_lib
 from kip_flax.modes.evaluate import mode as evaluate_mode
 from results import card, networks, record, rows, run_all, table, words
-from results.experiments import EXPERIMENTS, Experiment
+from results.experiment import Experiment
+from results.experiments import EXPERIMENTS
 
 RESULTS = Path(table.__file__).parent
 ROOT = RESULTS.parent
