@@ -221,13 +221,24 @@ def _read_meta(manager: ocp.CheckpointManager, step: int) -> dict[str, Any]:
 
 def _read(manager: ocp.CheckpointManager, step: int, like: Any) -> Restored:
     template = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), like)
-    args = ocp.args.Composite(state=ocp.args.StandardRestore(template), meta=ocp.args.JsonRestore())
-    restored = manager.restore(step, args=args)
-    state = jax.tree.map(np.asarray, restored.state)
-    meta = dict(restored.meta)
+    try:
+        state, meta = _read_like(manager, step, template)
+    except ValueError:
+        # A field that is newer than the checkpoint, and holds no array, is not in it.
+        held = {name: value for name, value in vars(template).items() if jax.tree.leaves(value)}
+        fields, meta = _read_like(manager, step, held)
+        state = template.replace(**fields)
     if checksum(state, meta) != meta.pop("checksum"):
         raise ValueError("its content does not match its checksum")
     return Restored(step, state, meta)
+
+
+def _read_like(
+    manager: ocp.CheckpointManager, step: int, template: Any
+) -> tuple[Any, dict[str, Any]]:
+    args = ocp.args.Composite(state=ocp.args.StandardRestore(template), meta=ocp.args.JsonRestore())
+    restored = manager.restore(step, args=args)
+    return jax.tree.map(np.asarray, restored.state), dict(restored.meta)
 
 
 def _move_aside(manager: ocp.CheckpointManager, step: int) -> Path:

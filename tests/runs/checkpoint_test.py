@@ -2,8 +2,11 @@
 
 import errno
 import shutil
+from typing import Any
 
+import flax.struct
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
@@ -69,6 +72,32 @@ def test_round_trip(tmp_path):
     assert restored.step == 5
     assert restored.meta == {"config": {"seed": 1, "steps": [1, 2]}, "data": 7, "step": 5}
     assert_same(restored.state, state(5))
+
+
+class Older(flax.struct.PyTreeNode):
+    """A state before a field was added."""
+
+    step: jax.Array
+    params: Any
+
+
+class Newer(Older):
+    """The state with the field."""
+
+    average: Any = ()
+
+
+def test_a_newer_field_is_not_missed_unless_it_holds_arrays(tmp_path):
+    params = {"images": jnp.arange(6.0).reshape(2, 3)}
+    older = Older(jnp.int32(4), params)
+    with checkpoint.open_manager(str(tmp_path), 3) as manager:
+        checkpoint.save(manager, 4, older, META)
+    newer = Newer(jnp.int32(0), jax.tree.map(jnp.zeros_like, params))
+    with checkpoint.open_manager(str(tmp_path), 3) as manager:
+        found = checkpoint.restore(manager, newer)
+        assert_same(found.state, Newer(older.step, older.params))
+        with pytest.raises(UserError, match="no checkpoint in"):
+            checkpoint.restore(manager, newer.replace(average=params))
 
 
 def test_nothing_to_restore(tmp_path):
