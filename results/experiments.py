@@ -303,6 +303,7 @@ EXPERIMENTS: tuple[Experiment, ...] = (
     _rfad("mnist"),
     _rfad_many("cifar10", 100, 2500, augment="flip"),
     _rfad_wide("cifar10", "rfad_cifar10_100/ConvNet3_ssize100_zca_l_aug_ckpt2500.npz"),
+    _rfad_many("cifar10", 500, 2000, augment="flip"),
     _frepo("cifar10", 10, 4000),
     _frepo("cifar10", 100, 3000),
     _frepo("mnist", 10, 2000),
