@@ -154,6 +154,28 @@ def test_what_a_plan_says(name, algorithm, monkeypatch, capsys):
     )
 
 
+@pytest.mark.parametrize("name", ["frepo_digits", "bptt_digits", "dc_digits"])
+def test_a_step_without_kernel_is_timed_with_all_its_targets(name, monkeypatch, capsys):
+    """Nothing is said of pairs, of the kernel's memory, or of other devices."""
+    asked = []
+
+    def step(self, count):
+        asked.append(count)
+        return 2.5
+
+    monkeypatch.setattr(probe.Probe, "step", step)
+    monkeypatch.setattr(probe.Probe, "evaluation", lambda self, count: 1.0)
+    config = importlib.import_module(f"configs.{name}").get_config()
+    config.eval.networks = ()
+    found = plan_run(config)
+    output = capsys.readouterr().out
+    assert asked == [config.batch_size] == [found.targets]
+    assert found.seconds == pytest.approx(2.5 * config.num_steps + found.evaluations)
+    assert "  step       2.5 s\n" in output
+    assert f"  run        {config.num_steps} steps: {duration(found.seconds)}, and" in output
+    assert not any(word in output for word in ("pairs", "memory", "estimates"))
+
+
 def test_other_devices_are_estimated_for_long_runs_alone():
     cost = arithmetic.Cost(pairs=20_000, flops_per_pair=1e6)
     long = Forecast(
@@ -234,9 +256,12 @@ def test_an_evaluation_that_solves_for_labels_is_counted_with_them(name, fields,
 
 
 @pytest.mark.slow
-def test_the_time_of_a_run_within_a_quarter(tmp_path):
+@pytest.mark.parametrize("name", ["kip_digits", "bptt_digits"])
+def test_the_time_of_a_run_within_a_quarter(name, tmp_path):
     """Steps as the run measures them itself, on a quiet machine."""
-    config = kip_digits.get_config()
+    config = importlib.import_module(f"configs.{name}").get_config()
+    config.eval.networks = ()
+    config.num_steps = min(config.num_steps, 200)
     config.log.every_steps = config.num_steps
     found = plan_run(config)
     train.train_and_evaluate(config, str(tmp_path))

@@ -3,6 +3,7 @@
 The probe times real steps of the configuration with few targets and with more. A straight line
 through both gives the time of a whole step: a fixed part (the support with itself, the solve), and
 a part for each target. Times on other devices are calculated from it and labelled as estimates.
+A step that computes no kernel is timed with all its targets, and says nothing of other devices.
 """
 
 import bisect
@@ -23,7 +24,6 @@ from kip_flax.modes.plan.probe import LinearTime
 from kip_flax.runs import setup
 from kip_flax.runtime import hardware, sharding, signals
 from kip_flax.runtime.console import Console, count, duration
-from kip_flax.runtime.errors import UserError
 from kip_flax.runtime.waiting import Watch
 
 _LONG = 60  # Seconds: no estimates for other devices for a shorter run.
@@ -94,14 +94,9 @@ def plan_run(config: ConfigDict, console: Console | None = None) -> Forecast:
     """Measures a probe of the run that `config` describes, and prints its forecast.
 
     Raises:
-        UserError: data or devices do not fit the configuration, or its algorithm uses no kernel.
+        UserError: data or devices do not fit the configuration.
         Stopped: a signal arrived while networks were timed.
     """
-    if not algorithms.facts(config.algorithm).uses_kernel:
-        raise UserError(
-            f"--mode=plan counts kernel entries, which {config.algorithm} has none of: take a few "
-            f"steps instead, such as --config.num_steps=5, and multiply."
-        )
     console = console or Console()
     mesh = sharding.make_mesh(config.mesh.data, config.mesh.support)
     dataset = setup.load(config)
@@ -154,40 +149,58 @@ def forecast(
 
 
 def _words(config: ConfigDict, dataset: Dataset, mesh: Mesh, found: Forecast) -> str:
-    spec = architectures.build(config.kernel.architecture, config.kernel.depth)
-    differentiates = algorithms.facts(config.algorithm).differentiates
-    shape, kept = dataset.image_shape, algorithms.kept_gradients(config)
-    sizes = found.support, found.targets
-    blocks = 0 < kept.images < found.support
-    cost = arithmetic.cost(spec, shape, *sizes, differentiates, blocks)
-    devices = mesh.shape["data"] * mesh.shape["support"]
-    most = found.support, found.most_targets
-    memory = arithmetic.memory(spec, dataset, *most, devices, kept)
     one_step, one_test = found.step.at(found.targets), found.evaluation.at(found.evaluated)
     tested = f"{found.tests} test images"
     if found.labelled:
         tested += f", labels solved for {found.labelled} targets"
+    by_kernel = algorithms.facts(config.algorithm).uses_kernel
+    fixed = f", {_time(found.step.fixed)} of them whatever the targets" if by_kernel else ""
+    cost = _cost(config, dataset, found) if by_kernel else None
     lines = [
         f"plan of {config.algorithm} on {dataset.name}, {hardware.hardware()}, "
         f"kernel {kernels.resolve(config.kernel.implementation)}",
-        f"  pairs      {count(cost.pairs)} a step; "
-        f"{count(cost.flops_per_pair)}flop each, with the gradient where there is one",
-        f"  step       {_time(one_step)}, {_time(found.step.fixed)} of them whatever the targets",
+        *_of_pairs(cost),
+        f"  step       {_time(one_step)}{fixed}",
         f"  evaluation {_time(one_test)} on {tested}, {found.evaluations} times",
         *_of_networks(config, found),
         f"  run        {found.steps} steps: {_time(found.seconds)}, and compiling at the start",
-        f"  memory     {count(memory.host)}B of data on the host, "
-        f"{count(memory.device)}B on each of {devices} devices",
-        *arithmetic.warnings(memory),
+        *(_of_memory(config, dataset, mesh, found) if by_kernel else []),
         *_of_curve(config, found, one_step),
         *_estimates(found, cost),
     ]
     return "\n".join(lines)
 
 
-def _estimates(found: Forecast, cost: arithmetic.Cost) -> list[str]:
-    """Lines on the run on other devices; [] for a short run."""
-    if found.seconds < _LONG:
+def _cost(config: ConfigDict, dataset: Dataset, found: Forecast) -> arithmetic.Cost:
+    spec = architectures.build(config.kernel.architecture, config.kernel.depth)
+    differentiates = algorithms.facts(config.algorithm).differentiates
+    blocks = 0 < algorithms.kept_gradients(config).images < found.support
+    sizes = found.support, found.targets
+    return arithmetic.cost(spec, dataset.image_shape, *sizes, differentiates, blocks)
+
+
+def _of_pairs(cost: arithmetic.Cost | None) -> list[str]:
+    if cost is None:
+        return []
+    each = f"{count(cost.flops_per_pair)}flop each, with the gradient where there is one"
+    return [f"  pairs      {count(cost.pairs)} a step; {each}"]
+
+
+def _of_memory(config: ConfigDict, dataset: Dataset, mesh: Mesh, found: Forecast) -> list[str]:
+    spec = architectures.build(config.kernel.architecture, config.kernel.depth)
+    devices = mesh.shape["data"] * mesh.shape["support"]
+    most, kept = (found.support, found.most_targets), algorithms.kept_gradients(config)
+    memory = arithmetic.memory(spec, dataset, *most, devices, kept)
+    return [
+        f"  memory     {count(memory.host)}B of data on the host, "
+        f"{count(memory.device)}B on each of {devices} devices",
+        *arithmetic.warnings(memory),
+    ]
+
+
+def _estimates(found: Forecast, cost: arithmetic.Cost | None) -> list[str]:
+    """Lines on the run on other devices; [] for a short run, or if steps compute no kernel."""
+    if found.seconds < _LONG or cost is None:
         return []
     lines = ["estimates, by arithmetic from the above; nothing of it was run:"]
     for more in (2, 8, 64):
