@@ -234,6 +234,8 @@ def get_config() -> ConfigDict:
     # Decay of the exponential mean of the last sets, which is exported; 0: the last set, as
     # published.
     config.rfad.average = 0.0
+    # Extrapolate the loss to infinitely many networks, from that of all and of their halves.
+    config.rfad.debias = False
 
     config.mesh = ConfigDict()
     # Devices that share the targets; -1: all that are left.

@@ -40,6 +40,7 @@ _SINCE: dict[str, Any] = {
     "newton.growth": 1,
     "rfad.average": 0.0,
     "rfad.schedule": "constant",
+    "rfad.debias": False,
     "privacy.start": "noise",
     "privacy.means_share": 0.3,
     "privacy.means_clip": 0.5,

@@ -29,6 +29,7 @@ from kip_flax.algorithms._averaged import AveragedState
 from kip_flax.algorithms.base import Facts, Problem, Step, Support
 from kip_flax.krr import feature_kernel
 from kip_flax.runtime import batching, sharding
+from kip_flax.runtime.errors import UserError
 from kip_flax.runtime.fields import Section
 from kip_flax.runtime.precision import product
 
@@ -53,6 +54,7 @@ SECTION = Section(
         "rfad.platt_rate": float,
         "rfad.schedule": str,
         "rfad.average": float,
+        "rfad.debias": bool,
     },
     choices={
         "rfad.loss": ("mse", "platt"),
@@ -60,8 +62,18 @@ SECTION = Section(
     },
     minima={"rfad.networks": 1, "rfad.width": 1, "rfad.transform_rate": 0},
     above_zero=("rfad.learning_rate", "rfad.platt_rate"),
-    check=lambda fields: _averaged.check_average("rfad.average", fields["rfad.average"]),
+    check=lambda fields: _check(fields),
 )
+
+
+def _check(fields: Mapping[str, Any]) -> None:
+    _averaged.check_average("rfad.average", fields["rfad.average"])
+    if fields["rfad.debias"] and fields["rfad.networks"] % 2:
+        number = fields["rfad.networks"]
+        raise UserError(
+            f"rfad.networks is {number} and rfad.debias halves them: take {number + 1}, or "
+            "rfad.debias=False."
+        )
 
 
 def _published_recipe(images_per_class: int) -> str:
@@ -119,6 +131,7 @@ class Estimate:
         w_std, b_std: standard deviations of weights and biases, in the kernel's readout too.
         reg: ridge, as in `krr.solve`.
         platt: whether the loss is the cross-entropy of scaled predictions, not the squared error.
+        debias: whether the loss is extrapolated to infinitely many networks (see `shares`).
     """
 
     networks: int
@@ -126,21 +139,48 @@ class Estimate:
     b_std: float
     reg: float
     platt: bool
+    debias: bool = False
 
-    def kernel(self, f1: jax.Array, f2: jax.Array) -> jax.Array:
-        """The kernel (n1, n2) of features (N, n1, F) and (N, n2, F)."""
-        return feature_kernel.nngp(f1, f2, self.w_std, self.b_std)
+    @property
+    def shares(self) -> tuple[float, ...]:
+        """The shares of G losses in the whole loss: of all networks, then of each half of them.
+
+        The noise of N networks adds about c / N to the expected loss. So twice the loss of all less
+        the mean loss of their halves is, to first order, that of the exact kernel (the jackknife:
+        Quenouille, Biometrika 1956).
+        """
+        return (2.0, -0.5, -0.5) if self.debias else (1.0,)
+
+    def kernels(self, f1: jax.Array, f2: jax.Array) -> list[jax.Array]:
+        """The G kernels (n1, n2) of features (N, n1, F) and (N, n2, F)."""
+        if not self.debias:
+            return [self._kernel(f1, f2)]
+        half = self.networks // 2
+        first, second = (self._kernel(f1[i : i + half], f2[i : i + half]) for i in (0, half))
+        return [(first + second) / 2, first, second]
 
     def solve(self, f_s: jax.Array, y_s: jax.Array) -> jax.Array:
-        """The KRR coefficients alpha (S, C) of features (N, S, F) and labels (S, C)."""
-        return krr.solve(self.kernel(f_s, f_s), y_s, self.reg)
+        """The KRR coefficients alpha (G, S, C) of features (N, S, F) and labels (S, C)."""
+        return jnp.stack([krr.solve(k, y_s, self.reg) for k in self.kernels(f_s, f_s)])
+
+    def predict(self, f_t: jax.Array, f_s: jax.Array, alpha: jax.Array) -> jax.Array:
+        """Predictions (G, T, C) from features (N, T, F) and (N, S, F), and alpha (G, S, C)."""
+        each = zip(self.kernels(f_t, f_s), alpha, strict=True)
+        return jnp.stack([krr.predict(k, own) for k, own in each])
 
     def losses(self, predictions: jax.Array, y: jax.Array, log_scale: jax.Array) -> jax.Array:
-        """The losses (T,) of predictions (T, C) for labels (T, C); their mean is the loss."""
+        """The losses (T,) of predictions (G, T, C) for labels (T, C); their mean is the loss."""
+        shares = jnp.array(self.shares, jnp.float32)
         if not self.platt:
-            return jnp.mean(optax.l2_loss(predictions, y), axis=1)
-        logits = jnp.exp(log_scale) * predictions
-        return optax.softmax_cross_entropy_with_integer_labels(logits, jnp.argmax(y, axis=1))
+            return product(shares, jnp.mean(optax.l2_loss(predictions - y), axis=2))
+        logits, classes = jnp.exp(log_scale) * predictions, jnp.argmax(y, axis=1)
+        losses = optax.softmax_cross_entropy_with_integer_labels(
+            logits, jnp.broadcast_to(classes, logits.shape[:2])
+        )
+        return product(shares, losses)
+
+    def _kernel(self, f1: jax.Array, f2: jax.Array) -> jax.Array:
+        return feature_kernel.nngp(f1, f2, self.w_std, self.b_std)
 
 
 def transformed(params: Params) -> jax.Array:
@@ -181,7 +221,9 @@ def make_step(problem: Problem) -> Step:
         width=options.width,
         weights=build.Weights(w_std, b_std),
     )
-    estimate = Estimate(options.networks, w_std, b_std, config.reg, options.loss == "platt")
+    estimate = Estimate(
+        options.networks, w_std, b_std, config.reg, options.loss == "platt", options.debias
+    )
     heights = {
         "images": options.learning_rate,
         "labels": options.learning_rate,
@@ -291,8 +333,8 @@ def _sums(
     weights: jax.Array,
 ) -> tuple[jax.Array, jax.Array]:
     """The contribution of these targets to the loss and the accuracy of `count` targets."""
-    predictions = krr.predict(estimate.kernel(f_t, f_s), alpha)
-    right = jnp.argmax(predictions, axis=1) == jnp.argmax(y, axis=1)
+    predictions = estimate.predict(f_t, f_s, alpha)
+    right = jnp.argmax(predictions[0], axis=1) == jnp.argmax(y, axis=1)
     losses = estimate.losses(predictions, y, log_scale)
     right = right.astype(jnp.float32)
     return product(weights, losses) / count, product(weights, right) / count
