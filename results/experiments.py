@@ -291,7 +291,7 @@ EXPERIMENTS: tuple[Experiment, ...] = (
     _rfad("cifar10"),
     _rfad("mnist"),
     _rfad_many("cifar10", 100, 2500, augment="flip"),
-    _rfad_many("cifar10", 500, 2000, augment="flip"),
+    _rfad_many("cifar10", 500, 1600, augment="flip"),
     _frepo("cifar10", 10, 4000),
     _frepo("cifar10", 100, 3000),
     _frepo("mnist", 10, 2000),
