@@ -47,9 +47,8 @@ def get_config(budget: str = "minutes") -> ConfigDict:
     config.checkpoint.every_steps = 100
     if budget == "many":
         config.support.size = 100
-        config.rfad.networks = 8
-        config.rfad.width = 32
-        config.rfad.debias = True
+        config.rfad.networks = 4
+        config.rfad.width = 64
         config.rfad.learning_rate = 0.02
         config.rfad.schedule = "cosine"
         config.rfad.average = 0.99

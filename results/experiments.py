@@ -187,15 +187,31 @@ def _rfad(dataset: str, size: int = 10, **changes: Any) -> Experiment:
     return Experiment(f"rfad_{dataset}_{size}", f"rfad_{dataset}", fields | _dotted(changes))
 
 
-def _rfad_many(dataset: str, size: int, steps: int, **changes: Any) -> Experiment:
-    """The settings of `configs/rfad_*.py:many`."""
+def _rfad_many(
+    dataset: str, size: int, steps: int, debias: bool = False, **changes: Any
+) -> Experiment:
+    """The settings of `configs/rfad_*.py:many`; with `debias` narrower networks, debiased."""
+    networks = {"rfad__networks": 4, "rfad__width": 64}
+    if debias:
+        networks = {"rfad__networks": 8, "rfad__width": 32, "rfad__debias": True}
     many = {
-        **{"rfad__networks": 8, "rfad__width": 32, "rfad__debias": True},
+        **networks,
         **{"rfad__average": 0.99, "rfad__learning_rate": 0.02, "rfad__schedule": "cosine"},
         **{"batch_size": 1000, "num_steps": steps},
         **{"eval__steps": tuple(range(0, steps, 500)), "eval__networks": ()},
     }
     return _rfad(dataset, size, **many | changes)
+
+
+def _rfad_wide(dataset: str, start: str) -> Experiment:
+    """RFAD with wider networks, whose kernel is nearer to the exact one, from another row's set."""
+    wide = {
+        **{"support__init": f"results/{start}", "seed": 1},
+        **{"rfad__width": 128, "rfad__learning_rate": 0.01, "rfad__platt_rate": 0.1},
+        **{"batch_size": 500, "eval__steps": (0, 200, 400), "augment": "flip"},
+    }
+    experiment = _rfad_many(dataset, 100, 600, **wide)
+    return replace(experiment, name=f"{experiment.name}_wide")
 
 
 def _bptt(dataset: str, start: str, name: str = "_10", **changes: Any) -> Experiment:
@@ -291,7 +307,12 @@ EXPERIMENTS: tuple[Experiment, ...] = (
     _rfad("cifar10"),
     _rfad("mnist"),
     _rfad_many("cifar10", 100, 2500, augment="flip"),
-    _rfad_many("cifar10", 500, 1600, augment="flip"),
+    _rfad_wide("cifar10", "rfad_cifar10_100/ConvNet3_ssize100_zca_l_aug_ckpt2500.npz"),
+    replace(
+        _rfad_many("cifar10", 100, 2500, debias=True, augment="flip"),
+        name="rfad_cifar10_100_debiased",
+    ),
+    _rfad_many("cifar10", 500, 1600, debias=True, augment="flip"),
     _frepo("cifar10", 10, 4000),
     _frepo("cifar10", 100, 3000),
     _frepo("mnist", 10, 2000),

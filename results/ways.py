@@ -17,7 +17,7 @@ PICTURE = FOLDER.parent / "docs" / "ways_cifar10.png"
 # The last row of each; rows that it goes on from come before it.
 WAYS = {
     "Gauss-Newton steps (kip_newton)": "kip_newton_cifar10_100_larger",
-    "features of random networks (rfad)": "rfad_cifar10_100",
+    "features of random networks (rfad)": "rfad_cifar10_100_wide",
 }
 
 

@@ -44,6 +44,17 @@ _BIBTEX = """@inproceedings{loo2022efficient,
   note      = {arXiv:2210.12067}
 }"""
 
+
+def _check(fields: Mapping[str, Any]) -> None:
+    _averaged.check_average("rfad.average", fields["rfad.average"])
+    if fields["rfad.debias"] and fields["rfad.networks"] % 2:
+        number = fields["rfad.networks"]
+        raise UserError(
+            f"rfad.networks is {number} and rfad.debias halves them: take {number + 1}, or "
+            "rfad.debias=False."
+        )
+
+
 SECTION = Section(
     {
         "rfad.networks": int,
@@ -62,18 +73,8 @@ SECTION = Section(
     },
     minima={"rfad.networks": 1, "rfad.width": 1, "rfad.transform_rate": 0},
     above_zero=("rfad.learning_rate", "rfad.platt_rate"),
-    check=lambda fields: _check(fields),
+    check=_check,
 )
-
-
-def _check(fields: Mapping[str, Any]) -> None:
-    _averaged.check_average("rfad.average", fields["rfad.average"])
-    if fields["rfad.debias"] and fields["rfad.networks"] % 2:
-        number = fields["rfad.networks"]
-        raise UserError(
-            f"rfad.networks is {number} and rfad.debias halves them: take {number + 1}, or "
-            "rfad.debias=False."
-        )
 
 
 def _published_recipe(images_per_class: int) -> str:

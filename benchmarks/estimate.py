@@ -1,0 +1,144 @@
+"""What the noise of RFAD's estimated kernel adds to the loss, and what `rfad.debias` leaves of it.
+
+    python -m benchmarks.estimate --set=FILE --data=data [--networks 4 8 16] [--widths 64 32 16]
+
+The cross-entropy of a distilled set on random training images, as a mean over `--draws` draws of
+the networks: estimated by all networks of a draw, extrapolated from them and their halves
+(`kip_flax.algorithms.rfad.Estimate`), and by the exact NNGP kernel. The factor of the predictions
+is the best one of the exact kernel.
+"""
+
+import argparse
+import functools
+import importlib
+import json
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from kip_flax import architectures, data, export, kernels, krr, preprocess
+from kip_flax.algorithms.rfad import Estimate
+from kip_flax.kernels import Kernel
+from kip_flax.krr import feature_kernel
+from kip_flax.networks import build
+from kip_flax.runtime import hardware, sharding
+
+_LOG_SCALES = np.arange(0, 4, 0.1)
+
+
+def main() -> None:
+    """Measures, prints a table, writes JSON where asked."""
+    args = _arguments()
+    sharding.prepare_cpu_devices()
+    sharding.configure_jax()
+    file = export.load_distilled(args.set)
+    config = importlib.import_module(f"configs.rfad_{args.dataset}").get_config()
+    problem = Problem(config, file.images, file.labels, *_targets(config, args))
+    exact, log_scale = problem.exact()
+    print(f"{args.set}, {args.targets} training images; {hardware.hardware()}")
+    print(f"exact kernel: {exact:.4f}, predictions times {np.exp(log_scale):.2f}")
+    print(f"{'networks':>9}{'width':>7}{'estimated':>11}{'extrapolated':>14}{'exact':>8}")
+    rows = []
+    for number, width in zip(args.networks, args.widths, strict=True):
+        plain, extrapolated = problem.estimated(number, width, args.draws, log_scale)
+        rows.append({"networks": number, "width": width, "exact": exact, "estimated": plain})
+        rows[-1]["extrapolated"] = extrapolated
+        print(f"{number:9d}{width:7d}{plain:11.4f}{extrapolated:14.4f}{exact:8.4f}", flush=True)
+    if args.json:
+        result = {"machine": hardware.hardware(), "rows": rows, "command": " ".join(sys.argv)}
+        with open(args.json, "w", encoding="utf-8") as out:
+            json.dump(result, out, indent=1)
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--set", required=True, help="file of a distilled set (.npz)")
+    parser.add_argument("--data", default="data", help="folder of the data set's files")
+    parser.add_argument("--dataset", default="cifar10", choices=("cifar10", "mnist", "digits"))
+    parser.add_argument("--networks", type=int, nargs="+", default=[4, 8, 16], help="even numbers")
+    parser.add_argument("--widths", type=int, nargs="+", default=[64, 32, 16])
+    parser.add_argument("--targets", type=int, default=600)
+    parser.add_argument("--draws", type=int, default=8)
+    parser.add_argument("--json", default="")
+    return parser.parse_args()
+
+
+def _targets(config: ConfigDict, args: argparse.Namespace) -> tuple[np.ndarray, np.ndarray]:
+    """Random training images, preprocessed, and their classes."""
+    dataset = data.load_dataset(config.dataset.name, args.data)
+    fitted = preprocess.fit(config.preprocess, dataset.known_images)
+    key = jax.random.key(1)
+    rows = data.balanced_draw(dataset.train_labels, args.targets, dataset.num_classes, key)
+    return preprocess.apply(fitted, dataset.train_images[rows]), dataset.train_labels[rows]
+
+
+class Problem:
+    """The loss of a set on targets, by the exact kernel and by estimates of it.
+
+    Args:
+        config: of RFAD.
+        x_s, y_s: images (S, H, W, C) and labels (S, classes) of the set.
+        x_t, classes: the targets (T, H, W, C), and their classes (T,).
+    """
+
+    def __init__(
+        self,
+        config: ConfigDict,
+        x_s: np.ndarray,
+        y_s: np.ndarray,
+        x_t: np.ndarray,
+        classes: np.ndarray,
+    ):
+        self._x_s, self._y_s, self._x_t = (jnp.asarray(array) for array in (x_s, y_s, x_t))
+        self._y_t = krr.centered_one_hot(classes, y_s.shape[1])
+        self._spec = architectures.build(config.kernel.architecture, config.kernel.depth)
+        self._w_std, self._b_std, self._reg = config.kernel.w_std, config.kernel.b_std, config.reg
+
+    def exact(self) -> tuple[float, float]:
+        """The loss by the exact kernel, and the logarithm of its best factor."""
+        options = {"get": "nngp", "w_std": self._w_std, "b_std": self._b_std}
+        kernel: Kernel = jax.jit(kernels.make_kernel(self._spec, **options))
+        alpha = krr.solve(kernel(self._x_s, self._x_s), self._y_s, self._reg)
+        predictions = krr.predict(kernel(self._x_t, self._x_s), alpha)
+        losses = [self._loss(self._estimate(1), predictions[None], s) for s in _LOG_SCALES]
+        best = int(np.argmin(losses))
+        return losses[best], float(_LOG_SCALES[best])
+
+    def estimated(
+        self, number: int, width: int, draws: int, log_scale: float
+    ) -> tuple[float, float]:
+        """Mean losses over the draws: of `number` networks, and extrapolated."""
+        weights = build.Weights(self._w_std, self._b_std)
+        height, side, channels = self._x_s.shape[1:]
+        shape = height, side, channels
+        make = functools.partial(
+            build.make_network, self._spec, shape, 1, width=width, weights=weights
+        )
+        net = build.functions(make)
+        estimates = self._estimate(number), self._estimate(number, debias=True)
+        found = []
+        for draw in range(draws):
+            keys = jax.random.split(jax.random.key(draw), number)
+            params, other = jax.lax.map(net.init, keys)
+            f_s, f_t = (
+                feature_kernel.of_networks(net.features, params, other, x)
+                for x in (self._x_s, self._x_t)
+            )
+            predictions = (e.predict(f_t, f_s, e.solve(f_s, self._y_s)) for e in estimates)
+            each = zip(estimates, predictions, strict=True)
+            found.append([self._loss(e, p, log_scale) for e, p in each])
+        plain, extrapolated = np.mean(found, axis=0)
+        return float(plain), float(extrapolated)
+
+    def _estimate(self, number: int, debias: bool = False) -> Estimate:
+        return Estimate(number, self._w_std, self._b_std, self._reg, platt=True, debias=debias)
+
+    def _loss(self, estimate: Estimate, predictions: jax.Array, log_scale: float) -> float:
+        return float(jnp.mean(estimate.losses(predictions, self._y_t, jnp.float32(log_scale))))
+
+
+if __name__ == "__main__":
+    main()
