@@ -3,7 +3,7 @@
     python -m benchmarks.estimate --set=FILE --data=data [--networks 4 8 16] [--widths 64 32 16]
 
 The cross-entropy of a distilled set on random training images, as a mean over `--draws` draws of
-the networks: estimated by all networks of a draw, extrapolated from them and their halves
+the networks: estimated by all networks of a draw, debiased by their halves
 (`kip_flax.algorithms.rfad.Estimate`), and by the exact NNGP kernel. The factor of the predictions
 is the best one of the exact kernel.
 """
@@ -40,13 +40,13 @@ def main() -> None:
     exact, log_scale = problem.exact()
     print(f"{args.set}, {args.targets} training images; {hardware.hardware()}")
     print(f"exact kernel: {exact:.4f}, predictions times {np.exp(log_scale):.2f}")
-    print(f"{'networks':>9}{'width':>7}{'estimated':>11}{'extrapolated':>14}{'exact':>8}")
+    print(f"{'networks':>9}{'width':>7}{'estimated':>11}{'debiased':>10}{'exact':>8}")
     rows = []
     for number, width in zip(args.networks, args.widths, strict=True):
-        plain, extrapolated = problem.estimated(number, width, args.draws, log_scale)
+        plain, debiased = problem.estimated(number, width, args.draws, log_scale)
         rows.append({"networks": number, "width": width, "exact": exact, "estimated": plain})
-        rows[-1]["extrapolated"] = extrapolated
-        print(f"{number:9d}{width:7d}{plain:11.4f}{extrapolated:14.4f}{exact:8.4f}", flush=True)
+        rows[-1]["debiased"] = debiased
+        print(f"{number:9d}{width:7d}{plain:11.4f}{debiased:10.4f}{exact:8.4f}", flush=True)
     if args.json:
         result = {"machine": hardware.hardware(), "rows": rows, "command": " ".join(sys.argv)}
         with open(args.json, "w", encoding="utf-8") as out:
@@ -110,7 +110,7 @@ class Problem:
     def estimated(
         self, number: int, width: int, draws: int, log_scale: float
     ) -> tuple[float, float]:
-        """Mean losses over the draws: of `number` networks, and extrapolated."""
+        """Mean losses over the draws: of `number` networks, and debiased."""
         weights = build.Weights(self._w_std, self._b_std)
         height, side, channels = self._x_s.shape[1:]
         shape = height, side, channels
@@ -130,8 +130,8 @@ class Problem:
             predictions = (e.predict(f_t, f_s, e.solve(f_s, self._y_s)) for e in estimates)
             each = zip(estimates, predictions, strict=True)
             found.append([self._loss(e, p, log_scale) for e, p in each])
-        plain, extrapolated = np.mean(found, axis=0)
-        return float(plain), float(extrapolated)
+        plain, debiased = np.mean(found, axis=0)
+        return float(plain), float(debiased)
 
     def _estimate(self, number: int, debias: bool = False) -> Estimate:
         return Estimate(number, self._w_std, self._b_std, self._reg, platt=True, debias=debias)

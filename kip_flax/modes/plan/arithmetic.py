@@ -97,14 +97,19 @@ def memory(
     each with its rotation; zeros if a step keeps only the sum of the gradients.
     """
     image = int(np.prod(dataset.image_shape))
-    train, test = len(dataset.train_labels), len(dataset.test_labels)
     share = -(-targets // devices)
     plan = make_plan(KernelOptions(spec), dataset.image_shape)
     tile = tiles.bytes_per_lane(plan) * tiles.lanes_for(plan, share) if plan.convolutional else 0
     state = 4 * 4 * support * image  # Images, gradient, two moments of the optimiser.
     held = state + 4 * share * image + 4 * 8 * share * support + 8 * support**2
     apart = 4 * (share + 4 * kept.directions) * kept.images * image
-    return Memory(5 * (train + test) * image, held + tile + apart)
+    return Memory(host_bytes(dataset), held + tile + apart)
+
+
+def host_bytes(dataset: Dataset) -> int:
+    """Bytes of the data set on the host: as uint8, and preprocessed as float32."""
+    images = len(dataset.train_labels) + len(dataset.test_labels)
+    return 5 * images * int(np.prod(dataset.image_shape))
 
 
 def warnings(needed: Memory) -> list[str]:

@@ -164,7 +164,7 @@ def _words(config: ConfigDict, dataset: Dataset, mesh: Mesh, found: Forecast) ->
         f"  evaluation {_time(one_test)} on {tested}, {found.evaluations} times",
         *_of_networks(config, found),
         f"  run        {found.steps} steps: {_time(found.seconds)}, and compiling at the start",
-        *(_of_memory(config, dataset, mesh, found) if by_kernel else []),
+        *_of_memory(config, dataset, mesh, found),
         *_of_curve(config, found, one_step),
         *_estimates(found, cost),
     ]
@@ -187,15 +187,17 @@ def _of_pairs(cost: arithmetic.Cost | None) -> list[str]:
 
 
 def _of_memory(config: ConfigDict, dataset: Dataset, mesh: Mesh, found: Forecast) -> list[str]:
+    """Lines on the memory: of the data, and of a step that computes the kernel."""
+    host = arithmetic.host_bytes(dataset)
+    line = f"  memory     {count(host)}B of data on the host"
+    if not algorithms.facts(config.algorithm).uses_kernel:
+        return [line, *arithmetic.warnings(arithmetic.Memory(host, 0))]
     spec = architectures.build(config.kernel.architecture, config.kernel.depth)
     devices = mesh.shape["data"] * mesh.shape["support"]
     most, kept = (found.support, found.most_targets), algorithms.kept_gradients(config)
     memory = arithmetic.memory(spec, dataset, *most, devices, kept)
-    return [
-        f"  memory     {count(memory.host)}B of data on the host, "
-        f"{count(memory.device)}B on each of {devices} devices",
-        *arithmetic.warnings(memory),
-    ]
+    line += f", {count(memory.device)}B on each of {devices} devices"
+    return [line, *arithmetic.warnings(memory)]
 
 
 def _estimates(found: Forecast, cost: arithmetic.Cost | None) -> list[str]:
