@@ -312,7 +312,7 @@ EXPERIMENTS: tuple[Experiment, ...] = (
         _rfad_many("cifar10", 100, 2500, debias=True, augment="flip"),
         name="rfad_cifar10_100_debiased",
     ),
-    _rfad_many("cifar10", 500, 1600, debias=True, augment="flip"),
+    _rfad_many("cifar10", 500, 500, augment="flip"),
     _frepo("cifar10", 10, 4000),
     _frepo("cifar10", 100, 3000),
     _frepo("mnist", 10, 2000),
