@@ -234,7 +234,8 @@ def get_config() -> ConfigDict:
     # Decay of the exponential mean of the last sets, which is exported; 0: the last set, as
     # published.
     config.rfad.average = 0.0
-    # Extrapolate the loss to infinitely many networks, from that of all and of their halves.
+    # Extrapolate the loss to infinitely many networks, from that of all and of their halves, which
+    # need ten features for each image.
     config.rfad.debias = False
 
     config.mesh = ConfigDict()

@@ -102,6 +102,9 @@ def length_decides(fields: Mapping[str, Any]) -> bool:
 
 
 _CHUNK = 512  # Targets whose features, from all networks, are in memory at once.
+# Features for each image that the halves need: with 20 long runs hold, with 4 the loss falls
+# without bound, as images learn to spoil the kernels of the halves.
+_LEAST_FEATURES = 10
 
 Metrics = dict[str, jax.Array]
 Params = dict[str, jax.Array]
@@ -236,8 +239,26 @@ def make_step(problem: Problem) -> Step:
         for name, height in heights.items()
     }
     net = build.functions(make)
+    if estimate.debias:
+        _check_features(
+            net, problem.targets.images.shape[1:], options.networks, config.support.size
+        )
     update = make_update(net, estimate, rates, problem.mesh, key_networks, options.average)
     return kip.on_batches(dataclasses.replace(problem, key=key_targets), update)
+
+
+def _check_features(net: Functions, shape: tuple[int, ...], networks: int, size: int) -> None:
+    """Raises UserError if half of the networks have too few features for `size` images."""
+    params, other = jax.eval_shape(net.init, jax.random.key(0))
+    image = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
+    features = networks // 2 * jax.eval_shape(net.features, params, other, image).shape[1]
+    least = _LEAST_FEATURES * size
+    if features < least:
+        raise UserError(
+            f"half of the networks have {features} features, too few for rfad.debias with {size} "
+            f"images: take at least {least} (raise rfad.networks or rfad.width), or "
+            f"rfad.debias=False."
+        )
 
 
 def make_update(

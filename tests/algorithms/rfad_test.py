@@ -185,6 +185,14 @@ def test_halves_need_an_even_number_of_networks():
         config_lib.validate(config)
 
 
+def test_halves_need_features_for_their_images(tmp_path):
+    """2 networks of width 8, fully connected: a half has 8 features, for 10 images."""
+    with pytest.raises(
+        UserError, match=r"have 8 features, too few .* 10 images: take at least 100"
+    ):
+        train.train_and_evaluate(quick(rfad__debias=True), str(tmp_path))
+
+
 def test_every_step_draws_networks_of_its_own(plain_descent):
     params, x_t, y_t = problem()
     losses = [
@@ -195,11 +203,12 @@ def test_every_step_draws_networks_of_its_own(plain_descent):
     assert losses[0] != losses[1]
 
 
-@pytest.mark.parametrize("devices", [2, 4])
-def test_more_devices_take_the_same_step(devices, plain_descent):
+@pytest.mark.parametrize(("devices", "debias"), [(2, False), (4, False), (2, True)])
+def test_more_devices_take_the_same_step(devices, debias, plain_descent):
     """Of four devices one has none of the three images, and of two one has one."""
     params, x_t, y_t = problem()
-    found = [step(first(params), x_t[:7], y_t[:7], True, n) for n in (1, devices)]
+    options = {"number": 4, "debias": debias}
+    found = [step(first(params), x_t[:7], y_t[:7], True, n, **options) for n in (1, devices)]
     (one, one_metrics), (more, more_metrics) = found
     for name, value in one.params.items():
         np.testing.assert_allclose(more.params[name], value, rtol=1e-4, atol=1e-5)
