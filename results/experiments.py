@@ -205,7 +205,7 @@ def _rfad_many(
 
 def _rfad_wide(dataset: str, start: str) -> Experiment:
     """RFAD with wider networks, whose kernel is nearer to the exact one, from another row's set."""
-    wide = {
+    wide: dict[str, Any] = {
         **{"support__init": f"results/{start}", "seed": 1},
         **{"rfad__width": 128, "rfad__learning_rate": 0.01, "rfad__platt_rate": 0.1},
         **{"batch_size": 500, "eval__steps": (0, 200, 400), "augment": "flip"},
