@@ -9,22 +9,23 @@ is the best one of the exact kernel.
 """
 
 import argparse
-import functools
+import dataclasses
 import importlib
-import json
-import sys
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from kip_flax import architectures, data, export, kernels, krr, preprocess
+from benchmarks import output
+from kip_flax import data, export, krr, preprocess
+from kip_flax.algorithms import rfad
 from kip_flax.algorithms.rfad import Estimate
 from kip_flax.kernels import Kernel
 from kip_flax.krr import feature_kernel
-from kip_flax.networks import build
+from kip_flax.runs import setup
 from kip_flax.runtime import hardware, sharding
+from kip_flax.runtime.console import Console
 
 _LOG_SCALES = np.arange(0, 4, 0.1)
 
@@ -47,10 +48,7 @@ def main() -> None:
         rows.append({"networks": number, "width": width, "exact": exact, "estimated": plain})
         rows[-1]["debiased"] = debiased
         print(f"{number:9d}{width:7d}{plain:11.4f}{debiased:10.4f}{exact:8.4f}", flush=True)
-    if args.json:
-        result = {"machine": hardware.hardware(), "rows": rows, "command": " ".join(sys.argv)}
-        with open(args.json, "w", encoding="utf-8") as out:
-            json.dump(result, out, indent=1)
+    output.write(args.json, rows)
 
 
 def _arguments() -> argparse.Namespace:
@@ -92,18 +90,17 @@ class Problem:
         x_t: np.ndarray,
         classes: np.ndarray,
     ):
+        self._config = config
         self._x_s, self._y_s, self._x_t = (jnp.asarray(array) for array in (x_s, y_s, x_t))
         self._y_t = krr.centered_one_hot(classes, y_s.shape[1])
-        self._spec = architectures.build(config.kernel.architecture, config.kernel.depth)
-        self._w_std, self._b_std, self._reg = config.kernel.w_std, config.kernel.b_std, config.reg
 
     def exact(self) -> tuple[float, float]:
         """The loss by the exact kernel, and the logarithm of its best factor."""
-        options = {"get": "nngp", "w_std": self._w_std, "b_std": self._b_std}
-        kernel: Kernel = jax.jit(kernels.make_kernel(self._spec, **options))
-        alpha = krr.solve(kernel(self._x_s, self._x_s), self._y_s, self._reg)
+        kernel: Kernel = jax.jit(setup.make_kernel(self._config, Console()))
+        alpha = krr.solve(kernel(self._x_s, self._x_s), self._y_s, self._config.reg)
         predictions = krr.predict(kernel(self._x_t, self._x_s), alpha)
-        losses = [self._loss(self._estimate(1), predictions[None], s) for s in _LOG_SCALES]
+        estimate = rfad.estimate_of(self._config)
+        losses = [self._loss(estimate, predictions[None], scale) for scale in _LOG_SCALES]
         best = int(np.argmin(losses))
         return losses[best], float(_LOG_SCALES[best])
 
@@ -111,18 +108,15 @@ class Problem:
         self, number: int, width: int, draws: int, log_scale: float
     ) -> tuple[float, float]:
         """Mean losses over the draws: of `number` networks, and debiased."""
-        weights = build.Weights(self._w_std, self._b_std)
-        height, side, channels = self._x_s.shape[1:]
-        shape = height, side, channels
-        make = functools.partial(
-            build.make_network, self._spec, shape, 1, width=width, weights=weights
-        )
-        net = build.functions(make)
-        estimates = self._estimate(number), self._estimate(number, debias=True)
+        config = self._config.copy_and_resolve_references()
+        config.rfad.networks, config.rfad.width = number, width
+        _, height, side, channels = self._x_s.shape
+        net = rfad.network_of(config, (height, side, channels))
+        plain = rfad.estimate_of(config)
+        estimates = plain, dataclasses.replace(plain, debias=True)
         found = []
         for draw in range(draws):
-            keys = jax.random.split(jax.random.key(draw), number)
-            params, other = jax.lax.map(net.init, keys)
+            params, other = jax.lax.map(net.init, jax.random.split(jax.random.key(draw), number))
             f_s, f_t = (
                 feature_kernel.of_networks(net.features, params, other, x)
                 for x in (self._x_s, self._x_t)
@@ -130,11 +124,8 @@ class Problem:
             predictions = (e.predict(f_t, f_s, e.solve(f_s, self._y_s)) for e in estimates)
             each = zip(estimates, predictions, strict=True)
             found.append([self._loss(e, p, log_scale) for e, p in each])
-        plain, debiased = np.mean(found, axis=0)
-        return float(plain), float(debiased)
-
-    def _estimate(self, number: int, debias: bool = False) -> Estimate:
-        return Estimate(number, self._w_std, self._b_std, self._reg, platt=True, debias=debias)
+        of_all, debiased = np.mean(found, axis=0)
+        return float(of_all), float(debiased)
 
     def _loss(self, estimate: Estimate, predictions: jax.Array, log_scale: float) -> float:
         return float(jnp.mean(estimate.losses(predictions, self._y_t, jnp.float32(log_scale))))

@@ -12,16 +12,15 @@ that does other work as well, core seconds tell more than seconds.
 
 import argparse
 import importlib
-import json
 import os
 import statistics
-import sys
 import time
 from collections.abc import Callable
 
 import jax
 from ml_collections import ConfigDict
 
+from benchmarks import output
 from benchmarks.stepping import SHAPES, stepper
 from kip_flax.runtime import hardware, sharding
 
@@ -43,10 +42,7 @@ def main() -> None:
         }
         rows.append({"images": size} | _measure(steps, args.repeats))
         print(_row(rows[-1]), flush=True)
-    if args.json:
-        result = {"machine": hardware.hardware(), "rows": rows, "command": " ".join(sys.argv)}
-        with open(args.json, "w", encoding="utf-8") as file:
-            json.dump(result | {"options": vars(args)}, file, indent=1)
+    output.write(args.json, rows, options=vars(args))
 
 
 def _arguments() -> argparse.Namespace:

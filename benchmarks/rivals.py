@@ -11,10 +11,8 @@ turns; compiling is left out.
 
 import argparse
 import importlib
-import json
 import os
 import statistics
-import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -22,6 +20,7 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
+from benchmarks import output
 from benchmarks.stepping import CLASSES, SHAPES, stepper
 from kip_flax.runtime import hardware, sharding
 
@@ -48,10 +47,7 @@ def main() -> None:
         rows.append({"algorithm": name, "step_s": statistics.mean(seconds), "each_s": seconds})
         each = "" if len(seconds) == 1 else "  each " + " ".join(f"{s:.3f}" for s in seconds)
         print(f"{name:4} {statistics.mean(seconds):9.3f} s a step{each}")
-    if args.json:
-        result = {"machine": hardware.hardware(), "rows": rows, "command": " ".join(sys.argv)}
-        with open(args.json, "w", encoding="utf-8") as file:
-            json.dump(result, file, indent=1)
+    output.write(args.json, rows)
 
 
 def _arguments() -> argparse.Namespace:

@@ -11,11 +11,9 @@ the data was there; for a clean figure measure one size a process. Where a step 
 
 import argparse
 import functools
-import json
 import os
 import resource
 import statistics
-import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -25,6 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from benchmarks import output
 from kip_flax import architectures, kernels, krr
 from kip_flax.algorithms import kip
 from kip_flax.kernels.sharded import shard_kernel
@@ -43,10 +42,7 @@ def main() -> None:
     rows = [_measure(args, size) for size in args.support]
     for row in rows:
         print(_line(row))
-    if args.json:
-        result = {"machine": hardware.hardware(), "rows": rows, "command": " ".join(sys.argv)}
-        with open(args.json, "w", encoding="utf-8") as file:
-            json.dump(result, file, indent=1)
+    output.write(args.json, rows)
 
 
 def _line(row: dict[str, float]) -> str:

@@ -209,25 +209,39 @@ def init(config: ConfigDict, images: jax.Array, labels: jax.Array) -> RfadState:
     return RfadState(**_averaged.fields_of(params, labels, _optimizer(), config.rfad.average))
 
 
-def make_step(problem: Problem) -> Step:
-    """One step on a freshly drawn batch, balanced over the classes, with fresh networks."""
+def network_of(config: ConfigDict, shape: tuple[int, int, int]) -> Functions:
+    """The networks that a step draws, for images of `shape`; nothing reads their one output."""
     from kip_flax.networks import build  # Flax's modules take a second to load.
 
+    spec = architectures.build(config.kernel.architecture, config.kernel.depth)
+    weights = build.Weights(config.kernel.w_std, config.kernel.b_std)
+    width = config.rfad.width
+    return build.functions(
+        functools.partial(build.make_network, spec, shape, 1, width=width, weights=weights)
+    )
+
+
+def estimate_of(config: ConfigDict) -> Estimate:
+    """The estimated kernel and the loss that `config` describes."""
+    options, kernel = config.rfad, config.kernel
+    return Estimate(
+        networks=options.networks,
+        w_std=kernel.w_std,
+        b_std=kernel.b_std,
+        reg=config.reg,
+        platt=options.loss == "platt",
+        debias=options.debias,
+    )
+
+
+def make_step(problem: Problem) -> Step:
+    """One step on a freshly drawn batch, balanced over the classes, with fresh networks."""
     config, options = problem.config, problem.config.rfad
     key_targets, key_networks = jax.random.split(problem.key)
-    spec = architectures.build(config.kernel.architecture, config.kernel.depth)
-    w_std, b_std = config.kernel.w_std, config.kernel.b_std
-    make = functools.partial(
-        build.make_network,
-        spec,
-        problem.targets.images.shape[1:],
-        1,  # Output, which nothing reads.
-        width=options.width,
-        weights=build.Weights(w_std, b_std),
-    )
-    estimate = Estimate(
-        options.networks, w_std, b_std, config.reg, options.loss == "platt", options.debias
-    )
+    shape = problem.targets.images.shape[1:]
+    net, estimate = network_of(config, shape), estimate_of(config)
+    if estimate.debias:
+        _check_features(net, shape, options.networks, config.support.size)
     heights = {
         "images": options.learning_rate,
         "labels": options.learning_rate,
@@ -238,11 +252,6 @@ def make_step(problem: Problem) -> Step:
         name: base.rate_schedule(height, options.schedule, config.num_steps)
         for name, height in heights.items()
     }
-    net = build.functions(make)
-    if estimate.debias:
-        _check_features(
-            net, problem.targets.images.shape[1:], options.networks, config.support.size
-        )
     update = make_update(net, estimate, rates, problem.mesh, key_networks, options.average)
     return kip.on_batches(dataclasses.replace(problem, key=key_targets), update)
 
