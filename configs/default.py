@@ -74,8 +74,10 @@ def get_config() -> ConfigDict:
     config.support = ConfigDict()
     # Learned images in all, the same number for every class.
     config.support.size = 10
-    # 'real': drawn from the training images; 'noise': standard normal in the preprocessed space;
-    # or the file of a distilled set (.npz) to take further, with its preprocessing.
+    # 'real': drawn from the training images; 'herding' or 'kmeans': chosen from them, such that
+    # their mean follows that of the class, or nearest to its centres; 'noise': standard normal in
+    # the preprocessed space; or the file of a distilled set (.npz) to take further, with its
+    # preprocessing.
     config.support.init = "real"
     # KIP: learn the labels along with the images.
     config.support.learn_labels = True

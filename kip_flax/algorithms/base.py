@@ -12,14 +12,15 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
 from kip_flax import architectures, data, krr
-from kip_flax.data import Targets
+from kip_flax.data import Targets, coresets
 from kip_flax.kernels import Kernel, KernelOptions
+from kip_flax.runtime.errors import UserError
 from kip_flax.runtime.fields import Section
 
 # Steps at which the published sets were written; then every 500.
 PUBLISHED_STEPS = (*(0, 1, 2, 4, 6, 8, 12, 18, 26, 37, 54, 78, 112, 162, 233, 335, 483, 695, 1000),)
 
-SUPPORT_DRAWS = ("real", "noise")
+SUPPORT_DRAWS = ("real", *coresets.CORESETS, "noise")
 
 SCHEDULES = ("constant", "cosine", "cosine_tenth")  # Of `rate_schedule`.
 
@@ -151,21 +152,32 @@ def draw_support(targets: Targets, size: int, draw: str, key: jax.Array) -> Supp
     Args:
         targets: the training set.
         size: number of images, a multiple of the number of classes.
-        draw: one of `SUPPORT_DRAWS`: 'real' draws training images, 'noise' standard normal pixels.
-        key: random key of the draw.
+        draw: one of `SUPPORT_DRAWS`: 'real' draws training images, 'herding' and 'kmeans' choose
+            them, 'noise' draws standard normal pixels.
+        key: random key of the draw; a choice is the same for every key.
 
     Returns:
         Images (size, H, W, C) and labels (size, classes), one-hot minus 1/classes.
+
+    Raises:
+        UserError: a class has too few images to choose from.
     """
     classes = targets.num_classes
+    if draw == "noise":
+        images = jax.random.normal(key, (size, *targets.images.shape[1:]), jnp.float32)
+        labels = np.repeat(np.arange(classes), size // classes)
+        return images, krr.centered_one_hot(labels, classes)
     if draw == "real":
         rows = data.balanced_draw(targets.labels, size, classes, key)
         rows = rows[np.argsort(targets.labels[rows], kind="stable")]
-        images, labels = jnp.asarray(targets.images[rows]), targets.labels[rows]
     else:
-        images = jax.random.normal(key, (size, *targets.images.shape[1:]), jnp.float32)
-        labels = np.repeat(np.arange(classes), size // classes)
-    return images, krr.centered_one_hot(labels, classes)
+        rows = coresets.CORESETS[draw](targets.images, targets.labels, size, classes)
+    if len(rows) < size:
+        raise UserError(
+            f"support.init={draw!r} takes {size // classes} images of every class, and one has "
+            f"fewer: take a smaller support.size, or support.init='real'."
+        )
+    return jnp.asarray(targets.images[rows]), krr.centered_one_hot(targets.labels[rows], classes)
 
 
 def kernel_options(config: ConfigDict) -> KernelOptions:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from kip_flax.algorithms.base import SUPPORT_DRAWS
 from kip_flax.data import sampling
 from kip_flax.modes import pages
 from kip_flax.modes.report import sprites
@@ -96,9 +97,7 @@ def learned(run: RunFacts) -> Images:
         for frame, text in zip(run.frames, slider, strict=True)
     ]
     return Images(
-        {"real": "real image", "noise": "noise"}.get(
-            run.config["support.init"], "image of another set"
-        ),
+        _first_name(run.config["support.init"]),
         cards,
         slider,
         len(names) <= 12 and max(map(len, names)) <= 2,
@@ -106,6 +105,13 @@ def learned(run: RunFacts) -> Images:
         label_rows,
         {"names": names, "own": own.tolist(), "range": (low, high), "frames": frames},
     )
+
+
+def _first_name(init: str) -> str:
+    """What the images were before the first step, by `support.init`."""
+    if init == "noise":
+        return "noise"
+    return "real image" if init in SUPPORT_DRAWS else "image of another set"
 
 
 def _slider_text(run: RunFacts, step: int) -> str:
