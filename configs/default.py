@@ -74,10 +74,10 @@ def get_config() -> ConfigDict:
     config.support = ConfigDict()
     # Learned images in all, the same number for every class.
     config.support.size = 10
-    # 'real': drawn from the training images; 'herding' or 'kmeans': chosen from them, such that
-    # their mean follows that of the class, or nearest to its centres; 'noise': standard normal in
-    # the preprocessed space; or the file of a distilled set (.npz) to take further, with its
-    # preprocessing.
+    # 'real': drawn from the training images; chosen from them: 'herding', such that their mean
+    # follows that of the class, 'herding_unit', the same by directions alone (for photographs), or
+    # 'kmeans', nearest to the centres of the class; 'noise': standard normal in the preprocessed
+    # space; or the file of a distilled set (.npz) to take further, with its preprocessing.
     config.support.init = "real"
     # KIP: learn the labels along with the images.
     config.support.learn_labels = True
@@ -343,7 +343,7 @@ def get_config() -> ConfigDict:
     # At most so many steps between two looks at a training; None: as many as take some seconds.
     config.transfer.every_steps = placeholder(int)
     # Real images of the same number to compare with: 'initial' (what the set was made from),
-    # 'label_solve' (the same, labels solved), 'random', 'kmeans', 'herding'.
+    # 'label_solve' (the same, labels solved), 'random', 'kmeans', 'herding', 'herding_unit'.
     config.transfer.baselines = ()
     # Numbers of random real images among which the set's worth is looked for; () for no ladder.
     config.transfer.ladder = ()

@@ -1,4 +1,4 @@
-"""What kernel and networks make of as many real images: random ones, and a coreset.
+"""What kernel and networks make of as many real images: random ones, and coresets.
 
   python -m results.coresets --data=data [--runs=runs/coresets]
 
@@ -17,7 +17,7 @@ from results.experiments import EXPERIMENTS
 from results.words import NETWORKS
 
 FILE = "coresets.json"
-SETS = ("random", "herding")
+SETS = ("random", "herding", "herding_unit")
 EXPERIMENTS_OF_TEN = ("frepo_cifar10_10", "frepo_mnist_10")
 _KERNEL = "krr"
 
@@ -41,16 +41,18 @@ def main(argv: list[str] | None = None) -> None:
         folder = results / experiment.name
         entry = record.read(folder)
         dataset, size = entry["config"]["dataset"]["name"], entry["config"]["support"]["size"]
-        if any((row["dataset"], row["size"]) == (dataset, size) for row in read(results)):
+        there = [row for row in read(results) if (row["dataset"], row["size"]) == (dataset, size)]
+        missing = tuple(name for name in SETS if name not in {row["set"] for row in there})
+        if not missing:
             continue
         workdir = Path(args.runs).absolute() / experiment.name
-        fields = {"transfer.networks": (_KERNEL, *NETWORKS), "transfer.baselines": SETS}
+        fields = {"transfer.networks": (_KERNEL, *NETWORKS), "transfer.baselines": missing}
         content = networks.transfer(experiment, folder, args.data, workdir, fields)
         recipe = networks.recipe_words(folder)
         shared = {"hardware": content["hardware"], "versions": content["versions"]}
         rows = [
             {"dataset": dataset, "size": size, **_row(content["rows"], name, recipe), **shared}
-            for name in SETS
+            for name in missing
         ]
         files.write_json(results / FILE, [*read(results), *rows])
 

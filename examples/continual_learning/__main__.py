@@ -154,7 +154,8 @@ class Bench:
 
     def _memory(self, name: str, stream: Stream, per_class: int) -> Memory:
         if name in REAL:
-            return real_images(name, stream, per_class)
+            named = self.options.setting.herding if name == "herding" else name
+            return real_images(named, stream, per_class)
         return self._distiller.memory(name, stream, per_class)
 
     def _learn(self, cell: Cell, lesson: learners.Lesson) -> None:
@@ -188,6 +189,8 @@ class Bench:
             shared["reg"] = setting.reg
         else:
             shared |= {f"network.{name}": value for name, value in setting.network.items()}
+        if cell.memory == "herding":
+            shared["herding"] = setting.herding
         if cell.memory in REAL:
             return shared
         method = setting.methods[cell.memory]

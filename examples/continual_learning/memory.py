@@ -49,7 +49,7 @@ def joined(parts: list[Part]) -> Memory:
 
 
 def real_images(name: str, stream: Stream, per_class: int) -> Memory:
-    """A memory of training images: `name` is 'random', or a coreset of `coresets.CORESETS`.
+    """A memory of training images: `name` is 'random', or one of `coresets.CORESETS`.
 
     Coresets are chosen by the images as preprocessed for the learners.
     """

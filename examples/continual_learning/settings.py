@@ -56,6 +56,7 @@ class Setting:
     Attributes:
         dataset: its name.
         methods: by the name of the memory.
+        herding: the coreset of the memory 'herding', a name of `coresets.CORESETS`.
         preprocess: the learners' preprocessing, one of `preprocess.PREPROCESSES`.
         depth: blocks of the learners' ConvNet, for kernel and network.
         reg: relative regulariser of kernel ridge regression, as in `krr.solve`.
@@ -65,6 +66,7 @@ class Setting:
 
     dataset: str
     methods: Mapping[str, Method]
+    herding: str = "herding"
     preprocess: str = "standard"
     depth: int = 3
     reg: float = 1e-6
@@ -102,6 +104,7 @@ CIFAR10 = Setting(
         "frepo": Method(frepo_cifar10.get_config, {"batch_size": 256, "num_steps": 300}),
         "dsa": Method(dsa_cifar10.get_config, _DSA),
     },
+    herding="herding_unit",
     preprocess="zca_center",
 )
 DIGITS = Setting(

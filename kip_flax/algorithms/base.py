@@ -152,8 +152,8 @@ def draw_support(targets: Targets, size: int, draw: str, key: jax.Array) -> Supp
     Args:
         targets: the training set.
         size: number of images, a multiple of the number of classes.
-        draw: one of `SUPPORT_DRAWS`: 'real' draws training images, 'herding' and 'kmeans' choose
-            them, 'noise' draws standard normal pixels.
+        draw: one of `SUPPORT_DRAWS`: 'real' draws training images, a name of `coresets.CORESETS`
+            chooses them, 'noise' draws standard normal pixels.
         key: random key of the draw; a choice is the same for every key.
 
     Returns:

@@ -29,6 +29,14 @@ def herding(images: np.ndarray, labels: np.ndarray, size: int, num_classes: int)
     return _by_class(_herd, images, labels, size, num_classes)
 
 
+def herding_unit(images: np.ndarray, labels: np.ndarray, size: int, num_classes: int) -> np.ndarray:
+    """`herding` on images that are scaled to norm 1, as iCaRL scales its features.
+
+    Of images whose mean is near 0, such as whitened photographs, `herding` takes the palest.
+    """
+    return _by_class(_herd_unit, images, labels, size, num_classes)
+
+
 def _by_class(
     choose: Callable[[np.ndarray, int], np.ndarray],
     images: np.ndarray,
@@ -71,8 +79,14 @@ def _herd(vectors: np.ndarray, count: int) -> np.ndarray:
     return np.array(chosen)
 
 
+def _herd_unit(vectors: np.ndarray, count: int) -> np.ndarray:
+    norms = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return _herd(vectors / np.where(norms > 0, norms, 1), count)
+
+
 # (images (n, H, W, C) preprocessed, class numbers (n,), size, number of classes) -> rows (size,)
 CORESETS: dict[str, Callable[[np.ndarray, np.ndarray, int, int], np.ndarray]] = {
     "kmeans": kmeans,
     "herding": herding,
+    "herding_unit": herding_unit,
 }

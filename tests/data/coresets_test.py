@@ -9,7 +9,7 @@ from sklearn.cluster import KMeans
 from kip_flax.data import coresets
 
 
-@pytest.mark.parametrize("choose", [coresets.kmeans, coresets.herding])
+@pytest.mark.parametrize("choose", coresets.CORESETS.values())
 @pytest.mark.parametrize("size", [10, 30, 34])
 def test_budget_and_classes(digits, choose, size):
     rows = choose(digits.train_images, digits.train_labels, size, 10)
@@ -52,6 +52,25 @@ def test_herding_follows_the_mean_better_than_chance():
         for c in itertools.combinations(range(30), 3)
     ]
     assert np.mean(np.array(chance) < found) < 0.02
+
+
+def test_herding_of_unit_images_takes_the_image_at_the_least_angle_to_the_mean_direction():
+    """Brightness does not count, and the palest image, nearest to a mean near 0, is not taken."""
+    rng = np.random.default_rng(2)
+    directions = rng.standard_normal((40, 6)) + 0.5
+    directions /= np.linalg.norm(directions, axis=1, keepdims=True)
+    bright = np.exp(rng.normal(size=(40, 1)))
+    images = (bright * directions).reshape(40, 3, 2, 1)
+    (row,) = coresets.herding_unit(images, np.zeros(40, int), 1, 1)
+    assert row == np.argmax(directions @ directions.mean(axis=0))
+    images[(row + 1) % 40] *= 1e-3
+    assert coresets.herding_unit(images, np.zeros(40, int), 1, 1) == [row]
+
+
+def test_an_image_of_zeros_is_no_error():
+    images = np.zeros((3, 2, 2, 1))
+    images[1:] = 1
+    assert coresets.herding_unit(images, np.zeros(3, int), 1, 1)[0] in (1, 2)
 
 
 def test_kmeans_takes_the_images_nearest_to_the_centres(digits):

@@ -83,7 +83,7 @@ def test_coresets_are_measured_like_rows_and_once(tmp_path, monkeypatch):
 
     def program(arguments, workdir):
         asked.append(arguments)
-        workdir.mkdir(parents=True)
+        workdir.mkdir(parents=True, exist_ok=True)
         rows = [
             {"set": name, "size": 10, "network": network, "accuracies": [0.5, 0.7], "mean": 0.6,
              "std": 0.1, "learning_rate": 1e-3, "l2": 0.0, "seconds": 1.0}
@@ -98,14 +98,23 @@ def test_coresets_are_measured_like_rows_and_once(tmp_path, monkeypatch):
     for _ in range(2):
         coresets.main(["--data=data", f"--runs={tmp_path / 'runs'}"])
     assert len(asked) == len(coresets.EXPERIMENTS_OF_TEN)
-    assert "--config.transfer.baselines=('random','herding')" in asked[0]
+    assert "--config.transfer.baselines=('random','herding','herding_unit')" in asked[0]
     for name, value in networks.FIELDS.items():
         if name not in ("transfer.networks", "transfer.baselines"):
             assert f"--config.{name}={value}".replace(" ", "") in asked[0]
     kept = coresets.read(RESULTS)
     assert [(r["dataset"], r["set"], r["krr"]) for r in kept] == [
-        ("cifar10", "random", 0.6), ("cifar10", "herding", 0.6),
-        ("mnist", "random", 0.6), ("mnist", "herding", 0.6),
-    ]  # fmt: skip
+        (dataset, name, 0.6) for dataset in ("cifar10", "mnist") for name in coresets.SETS
+    ]
     found = [one for one in costs.costs(RESULTS, "mnist") if one.core_hours is None]
-    assert [one.method for one in found] == ["real images, random", "real images, herding"]
+    assert [one.method for one in found] == [
+        "real images, random",
+        "real images, herding",
+        "real images, herding_unit",
+    ]
+    (tmp_path / "coresets.json").write_text(json.dumps(kept[:2] + kept[3:]))
+    coresets.main(["--data=data", f"--runs={tmp_path / 'runs'}"])
+    assert len(asked) == len(coresets.EXPERIMENTS_OF_TEN) + 1
+    assert "--config.transfer.baselines=('herding_unit',)" in asked[-1]
+    names = {(row["dataset"], row["set"]) for row in coresets.read(RESULTS)}
+    assert len(names) == len(coresets.read(RESULTS)) == len(kept)

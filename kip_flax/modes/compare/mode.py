@@ -1,10 +1,10 @@
 """`--mode=compare`: distilled sets side by side, on the same test images, kernels and networks.
 
 Every set is used in its own preprocessing. Real images of the same number are drawn for comparison
-('random', 'herding', 'kmeans' of `config.transfer.baselines`), once for sets that share a
-preprocessing. All networks are trained by the recipe of `config.transfer`. comparison.json keeps
-finished accuracies, a checkpoint keeps the unfinished training: the same command resumes from
-there, also with more sets or networks.
+('random' and coresets, of `config.transfer.baselines`), once for sets that share a preprocessing.
+All networks are trained by the recipe of `config.transfer`. comparison.json keeps finished
+accuracies, a checkpoint keeps the unfinished training: the same command resumes from there, also
+with more sets or networks.
 """
 
 import dataclasses
