@@ -1,14 +1,15 @@
 """Can ten distilled images find the best network? An architecture search.
 
     python -m examples.architecture_search [--dataset=digits] [--data=data] [--runs=runs/search]
-        [--set=FILE] [--kernel-set=FILE] [--small]
+        [--kinds=finite,ntk,nngp] [--set=FILE] [--kernel-set=FILE] [--small]
 
 Each network of a grid is trained on a distilled set, on as many random and herding images, and on
 the whole (Zhao, Mopuri, Bilen, ICLR 2021, section 4.2). Infinite networks, NTKs and NNGPs, are
 ranked by kernel ridge regression. The question is how far each set orders them as the whole does.
 The best is chosen on held-out training images; the test images order those trained on the whole.
 
---dataset is digits, which needs no data, or mnist. --set and --kernel-set take distilled sets for
+--dataset is digits, which needs no data, or mnist. --kinds takes a part of the search; the rest may
+be added later. --set and --kernel-set take distilled sets for
 the finite and the infinite networks; without them the sets are distilled first. A network that is
 finished is kept in RUNS/KIND.json and not trained again. The figures go to RUNS/figures.json, the
 tables to RUNS/tables.md, the picture to RUNS/ranks.png. --small takes the digits, few networks and
@@ -112,15 +113,20 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--dataset", default="digits", choices=SEARCHES)
     parser.add_argument("--data", default="data", help="folder of MNIST's files")
     parser.add_argument("--runs", default="runs/search", help="folder for results and figures")
+    parser.add_argument("--kinds", default=",".join(KINDS), help="some of these")
     parser.add_argument("--set", default="", help="distilled set for the finite networks")
     parser.add_argument("--kernel-set", default="", help="distilled set for the infinite ones")
     parser.add_argument("--small", action="store_true", help="few networks, few steps")
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    args.kinds = tuple(dict.fromkeys(kind.strip() for kind in args.kinds.split(",")))
+    if not set(args.kinds) <= set(KINDS):
+        raise UserError(f"--kinds is {','.join(args.kinds)!r}: take some of {', '.join(KINDS)}.")
+    return args
 
 
 def _search(args: argparse.Namespace, search: Search, runs: Path) -> None:
     loaded = images.load(search, args.data)
-    given = {"finite": args.set, "ntk": args.kernel_set, "nngp": args.kernel_set}
+    given = {kind: args.set if kind == "finite" else args.kernel_set for kind in args.kinds}
     # Given files first, and all sets before networks, so that mistakes are reported early.
     by_kind = {
         kind: _space(kind, given[kind], args.data, search, loaded, runs)

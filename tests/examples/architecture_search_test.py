@@ -172,6 +172,10 @@ def test_the_small_version_goes_through_and_trains_nothing_twice(monkeypatch, tm
     (tmp_path / "figures.json").unlink()
     assert command.main(arguments) == 0
     assert json.loads((tmp_path / "figures.json").read_text()) == figures
+    # A part of the search has the same rows, and asks for no other set.
+    assert command.main([*arguments, "--kinds=nngp"]) == 0
+    part = json.loads((tmp_path / "figures.json").read_text())
+    assert part == {name: figures[name] for name in ("hardware", "nngp")}
     # A grid that grows trains what is new.
     grids = SHORT.grids | {"ntk": (*SHORT.grids["ntk"], Infinite("fc", 3, "ntk", 0.1))}
     larger = dataclasses.replace(SHORT, grids=grids)
@@ -187,6 +191,7 @@ def test_the_small_version_goes_through_and_trains_nothing_twice(monkeypatch, tm
         (["--fast"], "unrecognized arguments: --fast"),
         (["--dataset=mnist", "--data=none"], "none"),
         (["--set=none.npz"], "none.npz does not exist"),
+        (["--kinds=finite,gp"], "--kinds is 'finite,gp': take some of finite, ntk, nngp."),
         (["--set=results/kip_mnist_10_of_others"], "does not exist"),
     ],
 )
