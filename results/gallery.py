@@ -8,6 +8,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from kip_flax.data.coresets import CORESETS
 from kip_flax.runtime import files
 from results import card, record, words
 from results.experiments import EXPERIMENTS
@@ -103,6 +104,8 @@ def _start(config: dict[str, Any]) -> str:
     init = config["support"]["init"]
     if init == "real":
         return " Labels are solved at the start, too." if words.began(config) else ""
+    if init in CORESETS:
+        return f" Begins with images chosen by {init}."
     row = Path(init).parent.name
     return f" Goes on from [{row}](#{row})." if row else f" Begins as {init}."
 
