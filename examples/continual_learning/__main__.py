@@ -93,6 +93,8 @@ def _run(options: Options, watch: Watch) -> None:
     if not found:
         return
     watch.console.outcome(results.table(found))
+    if gains := results.above(found, "herding"):
+        watch.console.outcome(f"\nPoints above herding:\n\n{results.table(gains)}")
     settings = {"on": bench.split, "num_test": options.num_test, "hardware": hardware.hardware()}
     results.write(found, {"dataset": setting.dataset, **settings}, options.runs)
 

@@ -117,6 +117,24 @@ def curves(found: Mapping[Cell, list[float]]) -> list[Curve]:
     ]
 
 
+def above(found: Iterable[Curve], memory: str) -> list[Curve]:
+    """What the other memories have above `memory`, in points, order by order.
+
+    Accuracies differ more between class orders than between memories, so orders are compared one
+    by one. Curves of other orders than those of `memory` are left out.
+    """
+    found = list(found)
+    bases = {(c.per_class, c.learner): c for c in found if c.memory == memory}
+    rows = []
+    for curve in found:
+        base = bases.get((curve.per_class, curve.learner))
+        if base is None or curve is base or len(base.accuracies) != len(curve.accuracies):
+            continue
+        gains = np.subtract(curve.accuracies, base.accuracies).tolist()
+        rows.append(Curve(curve.memory, curve.per_class, curve.learner, gains))
+    return rows
+
+
 def table(found: Iterable[Curve]) -> str:
     """The curves as a markdown table."""
     found = list(found)
