@@ -4,9 +4,8 @@ Setting: that of Nguyen et al., NeurIPS 2021 (arXiv 2107.13034), made small: Con
 depth 2, labels learned, Adam 0.04, 10 images, 200 targets a step.
 
 Expected: no published figure.
-Measured: 58.50 % natural, 89.4 / 91.9 / 93.87 % at steps 10 / 30 / 60; 6 s on two cores (Xeon)
-once the kernel is compiled. With support.learn_labels=False 93.59 %, with support.init=herding
-86.07 -> 95.54.
+Measured: 58.50 % natural, 89.4 / 91.9 / 93.87 % at steps 10 / 30 / 60; 6 s on two cores (Xeon).
+With support.learn_labels=False 93.59 %, with support.init=herding 86.07 -> 95.54.
 
 Run: python main.py --config=configs/kip_digits.py --workdir=runs/kip_digits
 """

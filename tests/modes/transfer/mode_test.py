@@ -49,8 +49,8 @@ def test_the_table_of_a_transfer(files, tmp_path, quick_kernels, digits, capsys)
     assert rows["distilled", 10, "fc:1"]["mean"] > rows["initial", 10, "fc:1"]["mean"]
     output = capsys.readouterr().out
     assert "10 distilled" in output
-    # Of 5 sets for each seed the same, two short trainings and three; random ones of 10, 20, 100.
-    assert re.search(r"about \d+ s: 40 trainings of fc:1, 4 at a time \(compiling", output)
+    # Of 6 sets for each seed the same, two short trainings and three; random ones of 10, 20, 100.
+    assert re.search(r"about \d+ s: 45 trainings of fc:1, 4 at a time \(compiling", output)
     assert "width 128" in output
     assert "images are worth" in output
     content = json.loads((tmp_path / "transfer.json").read_text())
