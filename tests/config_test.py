@@ -73,7 +73,11 @@ def test_every_default_is_commented():
         ("preprocess", "pca", "preprocess is 'pca': take one of none, centred, standard"),
         ("augment", "blur", "blur"),
         ("support__size", 0, "support.size is 0: it must be at least 1"),
-        ("support__init", "zeros", "take one of real, kmeans, herding, herding_unit,"),
+        (
+            "support__init",
+            "zeros",
+            "support.init is 'zeros': take one of real, kmeans, herding, herding_unit, noise, or",
+        ),
         ("optimizer__name", "lion", "optimizer.name is 'lion': take one of adam, lamb, sgd"),
         ("optimizer__learning_rate", 0.0, "optimizer.learning_rate is 0.0: it must be above 0"),
         ("optimizer__learning_rate", float("nan"), "learning_rate is nan: it must be above 0"),

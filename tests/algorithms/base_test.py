@@ -7,7 +7,7 @@ import pytest
 from whole_runs import small
 
 from kip_flax.algorithms import base
-from kip_flax.data import Targets
+from kip_flax.data import Targets, coresets
 from kip_flax.runtime.errors import UserError
 
 
@@ -62,7 +62,7 @@ def test_a_support_by_herding_has_the_images_whose_mean_is_nearest_to_that_of_th
         assert found == pytest.approx(nearest, rel=1e-5)
 
 
-@pytest.mark.parametrize("name", ["herding", "kmeans"])
+@pytest.mark.parametrize("name", coresets.CORESETS)
 def test_a_class_with_too_few_images_to_choose_from_is_an_error(name):
     images = np.random.default_rng(2).normal(size=(30, 4, 4, 1)).astype(np.float32)
     targets = Targets(images, np.minimum(np.arange(30), 9), 10)

@@ -65,7 +65,11 @@ def test_dsa_is_dc_with_augmentation(quick_kernels, tmp_path):
         ({"support__learn_labels": True}, "gradient matching learns images alone"),
         ({"matching__augment": "flip"}, "DC does not augment: leave it empty"),
         ({"augment": "flip"}, "gradient matching augments as matching.augment says"),
-        ({"support__init": "a.npz"}, "begins with real images or noise: take one of real, kmeans"),
+        (
+            {"support__init": "a.npz"},
+            "begins with real images or noise: "
+            "take one of real, kmeans, herding, herding_unit, noise",
+        ),
         ({"algorithm": "dsa"}, "matching.augment is empty: DSA draws from it"),
         ({"matching__network": "vgg11_bn"}, "matching.network is 'vgg11_bn': take one of mlp"),
         ({"matching__outer_loops": 0}, "matching.outer_loops is 0: it must be at least 1"),

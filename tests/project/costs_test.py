@@ -83,7 +83,7 @@ def test_coresets_are_measured_like_rows_and_once(tmp_path, monkeypatch):
 
     def program(arguments, workdir):
         asked.append(arguments)
-        workdir.mkdir(parents=True, exist_ok=True)
+        workdir.mkdir(parents=True)
         rows = [
             {"set": name, "size": 10, "network": network, "accuracies": [0.5, 0.7], "mean": 0.6,
              "std": 0.1, "learning_rate": 1e-3, "l2": 0.0, "seconds": 1.0}
@@ -113,7 +113,7 @@ def test_coresets_are_measured_like_rows_and_once(tmp_path, monkeypatch):
         "real images, herding_unit",
     ]
     (tmp_path / "coresets.json").write_text(json.dumps(kept[:2] + kept[3:]))
-    coresets.main(["--data=data", f"--runs={tmp_path / 'runs'}"])
+    coresets.main(["--data=data", f"--runs={tmp_path / 'more'}"])
     assert len(asked) == len(coresets.EXPERIMENTS_OF_TEN) + 1
     assert "--config.transfer.baselines=('herding_unit',)" in asked[-1]
     names = {(row["dataset"], row["set"]) for row in coresets.read(RESULTS)}
