@@ -40,8 +40,9 @@ def max_eigenvalue(outputs: Outputs, params: Tree, x: jax.Array) -> jax.Array:
     values, pull = jax.vjp(lambda p: outputs(p, x), params)
 
     def times_kernel(v: jax.Array) -> jax.Array:
-        (tangent,) = pull(v)
-        return jax.jvp(lambda p: outputs(p, x), (params,), (tangent,))[1]
+        # The transpose of the transpose: convolutions have no forward mode on a CPU.
+        gradient, push = jax.vjp(lambda u: pull(u)[0], v)
+        return push(gradient)[0]
 
     def going_on(carry: tuple[jax.Array, ...]) -> jax.Array:
         _, new, old, iteration = carry

@@ -11,6 +11,7 @@ from flax import nnx
 from kip_flax import architectures as arch
 from kip_flax.kernels import reference
 from kip_flax.networks import build, layers
+from kip_flax.networks.convolution import convolve
 from kip_flax.runtime.errors import UserError
 
 SPECS = {
@@ -25,28 +26,6 @@ SPECS = {
 
 def images(n, shape, seed=0):
     return jax.random.normal(jax.random.key(seed), (n, *shape), jnp.float32)
-
-
-@pytest.mark.parametrize("size", [1, 3, 5])
-@pytest.mark.parametrize("stride", [1, 2])
-@pytest.mark.parametrize("padding", [None, 0, 2])
-@pytest.mark.parametrize("channels", [3, 17])
-def test_convolution_is_xlas(size, stride, padding, channels, monkeypatch):
-    x = images(2, (7, 10, channels))
-    kernel = images(size, (size, channels, 4), seed=1)
-    pads = "SAME" if padding is None else [(padding, padding)] * 2
-    expected = jax.lax.conv_general_dilated(
-        x, kernel, (stride, stride), pads, dimension_numbers=("NHWC", "HWIO", "NHWC")
-    )
-    np.testing.assert_allclose(
-        layers.convolve(x, kernel, stride, padding), expected, rtol=1e-4, atol=1e-4
-    )
-    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")  # Where XLA's own is taken.
-    there = layers.convolve(x, kernel, stride, padding)
-    np.testing.assert_allclose(there, expected, rtol=1e-6, atol=1e-6)
-    mixed = layers.convolve(x.astype(float), kernel, stride, padding)
-    assert mixed.dtype == np.float64
-    np.testing.assert_allclose(mixed, expected, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -139,7 +118,7 @@ def test_normalisation_stands_before_every_convolution_but_the_first(name, axes)
     conv1, conv2, dense = plain["layers"][0], plain["layers"][3], plain["layers"][7]
 
     def convolved(layer, x):
-        return layers.convolve(x, layer["kernel"][...]) + layer["bias"][...]
+        return convolve(x, layer["kernel"][...]) + layer["bias"][...]
 
     for i, j in ((0, 0), (4, 3), (8, 7)):  # The same weights, one layer later.
         params["layers"][i] = plain["layers"][j]
