@@ -19,6 +19,8 @@ from results.experiments import EXPERIMENTS
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "rivals.md"
 DATASETS = ("cifar10", "mnist")
+OTHERS = {"resnet18_in": "ResNet-18", "mlp": "MLP"}  # Networks that learn from the best sets too.
+BEST = 4  # Sets of ten images, one of each method and kind of labels.
 _BEGIN, _END = "<!-- costs: written by python -m results.costs -->", "<!-- end of costs -->"
 _COLUMNS = ("Images", "Method", "Labels", "Core hours", "KRR", "Network", "Normalised")
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
@@ -35,6 +37,7 @@ class Cost:
         core_hours: processor time, with that of the sets it continues; None for real images.
         krr: accuracy of kernel ridge regression, 0 to 1; None if not measured.
         networks: rows of `networks.figures` by network; only those that were measured.
+        row: name of the experiment; '' for real images.
     """
 
     dataset: str
@@ -44,6 +47,7 @@ class Cost:
     core_hours: float | None
     krr: float | None
     networks: dict[str, figures.Row]
+    row: str = ""
 
 
 def costs(results: Path, dataset: str) -> list[Cost]:
@@ -69,6 +73,7 @@ def _cost(folder: Path) -> Cost:
         core_hours=_core_seconds(folder) / 3600,
         krr=entry["draws"][0]["final"]["accuracy"],
         networks={row["network"]: row for row in entry.get("network", [])},
+        row=folder.name,
     )
 
 
@@ -99,6 +104,29 @@ def table(found: list[Cost]) -> str:
         by_networks = words.by_networks({"network": list(one.networks.values())})
         cells = (str(one.size), one.method, one.labels, hours, krr, *by_networks)
         lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def best(found: list[Cost], size: int = 10) -> list[Cost]:
+    """The learned sets that the ConvNet-3 learns most from, the best first, `BEST` methods."""
+    network = words.NETWORKS[0]
+    of_size = [one for one in found if one.row and one.size == size and network in one.networks]
+    ordered = sorted(of_size, key=lambda one: -float(one.networks[network]["mean"]))
+    by_method = {(one.method, one.labels): one for one in reversed(ordered)}
+    return [one for one in ordered if by_method[one.method, one.labels] is one][:BEST]
+
+
+def table_of_best(found: list[Cost]) -> str:
+    """A markdown table of `best` with the other networks; '' where none was trained."""
+    chosen = best(found)
+    if not any(name in one.networks for one in chosen for name in OTHERS):
+        return ""
+    names = {words.NETWORKS[0]: "ConvNet-3"} | OTHERS
+    columns = ("Images", "Method", "Labels", *names.values())
+    lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
+    for one in chosen:
+        cells = words.by_networks({"network": list(one.networks.values())}, tuple(names))
+        lines.append(f"| {' | '.join((str(one.size), one.method, one.labels, *cells))} |")
     return "\n".join(lines)
 
 
@@ -148,7 +176,8 @@ def page(results: Path, text: str) -> str:
         found = costs(results, dataset)
         name = words.dataset({"dataset": {"name": dataset}})
         picture = f"![Accuracy of networks over core hours, {name}]({_picture(dataset)})"
-        parts.append(f"### {name}\n\n{table(found)}\n\n{picture}\n")
+        tables = filter(None, (table(found), picture, table_of_best(found)))
+        parts.append(f"### {name}\n\n" + "\n\n".join(tables) + "\n")
     return f"{head}{_BEGIN}\n\n" + "\n".join(parts) + f"\n{_END}{tail}"
 
 

@@ -35,11 +35,11 @@ FIELDS: dict[str, Any] = {
 def main(argv: list[str] | None = None) -> None:
     """Measures what is missing for all experiments, or for those that `--only` names."""
     for network in NETWORKS:
-        work = functools.partial(_measure, network)
+        work = functools.partial(measure, network)
         run_all.go_through(work, __doc__ or "", "runs/networks", argv)
 
 
-def _measure(
+def measure(
     network: str, experiment: Experiment, data_dir: str, workdir: Path, results: Path
 ) -> bool:
     """Measures a finished row that lacks the network; returns whether it did."""

@@ -60,11 +60,11 @@ def hours(draws: list[dict[str, Any]]) -> tuple[str, str]:
     return _mean_hours(wall), _mean_hours(busy)
 
 
-def by_networks(entry: dict[str, Any]) -> tuple[str, ...]:
-    """Accuracies of the networks of `NETWORKS` on the row's set; '' for one not measured."""
+def by_networks(entry: dict[str, Any], names: tuple[str, ...] = NETWORKS) -> tuple[str, ...]:
+    """Accuracies of the networks `names` on the row's set; '' for one not measured."""
     found = {row["network"]: row for row in entry.get("network", [])}
     return tuple(
-        figures.spread(found[name]).removesuffix(" %") if name in found else "" for name in NETWORKS
+        figures.spread(found[name]).removesuffix(" %") if name in found else "" for name in names
     )
 
 

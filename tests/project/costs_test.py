@@ -1,5 +1,7 @@
 """Accuracy against core hours: the page is fresh, and the picture shows what the files say."""
 
+import contextlib
+import dataclasses
 import json
 import re
 from pathlib import Path
@@ -8,7 +10,7 @@ import numpy as np
 import pytest
 
 from kip_flax.modes.figures.draw import rendered
-from results import coresets, costs, networks, record
+from results import best, coresets, costs, networks, record
 from results.words import NETWORKS
 
 RESULTS = Path(costs.__file__).parent
@@ -75,6 +77,41 @@ def test_the_picture_has_a_panel_for_each_size_and_a_line_for_each_method():
     (text,) = ten.texts
     assert (text.get_text(), text.xy[1]) == ("random", 50)
     assert ten.get_xscale() == "log"
+
+
+def test_the_best_sets_have_a_table_with_other_networks():
+    found = [
+        dataclasses.replace(one(10, 0.1, mean, method), row=method + str(mean))
+        for method, means in {"A": (0.5, 0.6), "B": (0.4,), "C": (0.7,), "D": (0.1, 0.3)}.items()
+        for mean in means
+    ]
+    found += [dataclasses.replace(one(100, 1.0, 0.9), row="large"), one(10, None, 0.95, "random")]
+    found += [dataclasses.replace(one(10, 0.1, 0.2, "E"), row="E0.2")]
+    assert [each.row for each in costs.best(found)] == ["C0.7", "A0.6", "B0.4", "D0.3"]
+    assert not costs.table_of_best(found)  # No other network was trained.
+    resnet = {"network": "resnet18_in", "mean": 0.625, "std": 0.01}
+    found[0] = dataclasses.replace(found[0], networks=found[0].networks | {"resnet18_in": resnet})
+    assert not costs.table_of_best(found)  # Nor on a set that is shown.
+    found[1] = dataclasses.replace(found[1], networks=found[1].networks | {"resnet18_in": resnet})
+    head, _, *lines = costs.table_of_best(found).splitlines()
+    assert head == "| Images | Method | Labels | ConvNet-3 | ResNet-18 | MLP |"
+    assert lines[1] == "| 10 | A | fixed | 60.00 ± 1.00 | 62.50 ± 1.00 |  |"
+    assert len(lines) == costs.BEST
+
+
+def test_only_the_best_sets_are_measured_by_other_networks(monkeypatch):
+    measured = []
+    monkeypatch.setattr(
+        networks, "measure", lambda name, row, *_: measured.append((row.name, name))
+    )
+    monkeypatch.setattr(best.run_all.table, "write", lambda _: None)
+    monkeypatch.setattr(best.run_all.files, "locked", lambda *_: contextlib.nullcontext())
+    best.main([f"--runs={RESULTS}"])
+    rows = {row for row, _ in measured}
+    assert len(rows) == 2 * costs.BEST
+    assert measured == [(row, name) for row in dict(measured) for name in costs.OTHERS]
+    by_dataset = [costs.best(costs.costs(RESULTS, dataset)) for dataset in costs.DATASETS]
+    assert rows == {each.row for sets in by_dataset for each in sets}
 
 
 def test_coresets_are_measured_like_rows_and_once(tmp_path, monkeypatch):
