@@ -1,20 +1,24 @@
 """Can one tell from a distilled set which images it was made from?
 
-    python -m benchmarks.membership [--sets=64] [--json=FILE]
+    python -m benchmarks.membership [--sets=64] [--start=means] [--json=FILE]
 
 The likelihood-ratio attack of Carlini et al. (IEEE S&P 2022, LiRA, online) on sets of the digits.
 Each set is made from a random half of some images, without privacy and with epsilon 10 and 1. The
 attacker knows everything but which half it was, and has the other sets to learn from. For an image
 the attacker fits one normal distribution to its losses under the sets that were made with it, and
-one to its losses under the others. The score of a set is the ratio of the two likelihoods.
+one to its losses under the others. The score of a set is the ratio of the two likelihoods. With
+--start=means private sets begin as noisy class means, as `dp_kip` does by default; a set without
+privacy has no means to publish and is left out.
 
 Prints the area under the ROC curve (0.5: guessing) with its standard error over the sets, and the
 largest area that the epsilon allows.
 """
 
 import argparse
+import dataclasses
 import functools
 import json
+import operator
 import sys
 from pathlib import Path
 from typing import NamedTuple
@@ -53,9 +57,9 @@ class Attack(NamedTuple):
     accuracy: float
 
 
-def attack(epsilon: float | None, sets: int, seed: int = 0) -> Attack:
+def attack(epsilon: float | None, sets: int, seed: int = 0, start: str = "noise") -> Attack:
     """Makes `sets` sets and attacks each of them with the help of the others."""
-    problem, test = _problem(epsilon)
+    problem, test = _problem(epsilon, start)
     rng = np.random.default_rng(seed)
     members = np.stack([rng.permutation(IMAGES) < IMAGES // 2 for _ in range(sets)])
     supports = _distil(problem, members, epsilon, rng)
@@ -113,12 +117,14 @@ def main(argv: list[str] | None = None) -> int:
     """Prints the table, and writes it as JSON where asked."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sets", type=int, default=64, help="sets for each epsilon")
+    parser.add_argument("--start", default="noise", choices=("noise", "means"))
     parser.add_argument("--json", help="file to write the figures to")
     args = parser.parse_args(argv)
     rows = []
     print("| epsilon | area under the curve | largest allowed | test accuracy |\n|---|---|---|---|")
-    for epsilon in BUDGETS:
-        found = attack(epsilon, args.sets)
+    budgets = BUDGETS if args.start == "noise" else tuple(filter(None, BUDGETS))
+    for epsilon in budgets:
+        found = attack(epsilon, args.sets, start=args.start)
         most = "1" if epsilon is None else f"{largest_area(epsilon, _DELTA):.4f}"
         name = "no privacy" if epsilon is None else f"{epsilon:g}"
         accuracy = f"{100 * found.accuracy:.1f} %"
@@ -129,7 +135,7 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def _problem(epsilon: float | None) -> tuple[base.Problem, Targets]:
+def _problem(epsilon: float | None, start: str) -> tuple[base.Problem, Targets]:
     """The problem on `IMAGES` training digits, drawn evenly over the classes; the test images."""
     config = default.get_config()
     config.algorithm, config.support.size, config.support.init = "dp_kip", SUPPORT, "noise"
@@ -139,7 +145,7 @@ def _problem(epsilon: float | None) -> tuple[base.Problem, Targets]:
     config.num_steps, config.batch_size = STEPS, int(RATE * IMAGES)
     config.optimizer.learning_rate = 0.1
     config.privacy.delta, config.privacy.start_std = _DELTA, 1.0
-    config.privacy.start = "noise"
+    config.privacy.start = start
     config.privacy.clip = 1e3 if epsilon is None else 0.05  # The former clips nothing.
     config.privacy.epsilon = epsilon or 1.0
     digits = data.load_dataset("digits")
@@ -168,17 +174,32 @@ def _distil(
     states = jax.tree.map(
         lambda *leaves: jnp.stack(leaves), *(dp_kip.init(config, *support) for support in supports)
     )
+    first = 0
+    if config.privacy.start == "means":
+        states, first = _at_means(problem, states, members), 1
     x, y = targets.take(slice(None))
     zeros = dp_kip.Sums(
         jnp.zeros((len(members), SUPPORT, x[0].size), jnp.float32),
         jnp.zeros((len(members), SUPPORT, 10), jnp.float32),
     )
-    for number in range(STEPS):
+    for number in range(first, STEPS):
         drawn = members & (rng.random(members.shape) < RATE)
         sums = add(zeros, *states.current, x, y, drawn.astype(np.float32))
         step_keys = jax.vmap(functools.partial(jax.random.fold_in, data=number))(keys)
         states, _ = move(states, sums, jax.random.key_data(step_keys))
     return states.support
+
+
+def _at_means(problem: base.Problem, states: dp_kip.DpState, members: np.ndarray) -> dp_kip.DpState:
+    """The states of all runs after a first step that publishes the means of their members."""
+    moved = []
+    for number, own in enumerate(members):
+        state = jax.tree.map(operator.itemgetter(number), states)
+        rows = problem.targets.images[own], problem.targets.labels[own]
+        of_members = dataclasses.replace(problem, targets=Targets(*rows, 10))
+        keys = dp_kip.step_keys(state, 1)
+        moved.append(dp_kip.start_at_means(of_members, state, None, *keys)[0])
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *moved)
 
 
 @functools.partial(jax.jit, static_argnums=0)
