@@ -6,6 +6,7 @@ The best sets of each data set in docs/rivals.md are measured by the networks th
 as `python -m results.networks` measures all sets.
 """
 
+import functools
 from pathlib import Path
 
 from results import costs, networks, run_all
@@ -14,17 +15,19 @@ from results.experiment import Experiment
 
 def main(argv: list[str] | None = None) -> None:
     """Measures what is missing for the best sets, or for those that `--only` names."""
-    run_all.go_through(_measure, __doc__ or "", "runs/networks", argv)
+    for network in costs.OTHERS:
+        work = functools.partial(_measure, network)
+        run_all.go_through(work, __doc__ or "", "runs/networks", argv)
 
 
-def _measure(experiment: Experiment, data_dir: str, workdir: Path, results: Path) -> bool:
-    """Measures a set by the networks that it lacks; returns whether it did."""
+def _measure(
+    network: str, experiment: Experiment, data_dir: str, workdir: Path, results: Path
+) -> bool:
+    """Measures one of the best sets if it lacks the network; returns whether it did."""
     found = [costs.costs(results, dataset) for dataset in costs.DATASETS]
     if experiment.name not in {one.row for of_dataset in found for one in costs.best(of_dataset)}:
         return False
-    at = (experiment, data_dir, workdir, results)
-    done = [networks.measure(name, *at) for name in costs.OTHERS]
-    return any(done)
+    return networks.measure(network, experiment, data_dir, workdir, results)
 
 
 if __name__ == "__main__":

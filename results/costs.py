@@ -19,7 +19,7 @@ from results.experiments import EXPERIMENTS
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "rivals.md"
 DATASETS = ("cifar10", "mnist")
-OTHERS = {"resnet18_in": "ResNet-18", "mlp": "MLP"}  # Networks that learn from the best sets too.
+OTHERS = {"mlp": "MLP", "resnet18_in": "ResNet-18"}  # Networks that learn from the best sets too.
 BEST = 4  # Sets of ten images, one of each method and kind of labels.
 _BEGIN, _END = "<!-- costs: written by python -m results.costs -->", "<!-- end of costs -->"
 _COLUMNS = ("Images", "Method", "Labels", "Core hours", "KRR", "Network", "Normalised")
