@@ -42,7 +42,8 @@ known here).
 ([docs/transfer.md](../docs/transfer.md)), mean and deviation of five on all test images: the
 field's ConvNet-3 of width 128 without normalisation (`convnet_plain:3`), and, *normalised*, with
 instance normalisation (`convnet_in`). An empty cell was not measured. Of several draws it is the
-first one's set. `python -m results.networks --data=DIR` measures what is missing.
+first one's set. `python -m results.networks --data=DIR` measures what is missing, `python -m
+results.best --data=DIR` other networks on the best sets of [docs/rivals.md](../docs/rivals.md).
 
 Each folder holds the set (`.npz`), its card, a picture, the curve where there is one, and
 `figures.json` with the curve, the command, versions, hardware and wall time.
