@@ -171,9 +171,7 @@ def _distil(
     move = jax.jit(jax.vmap(dp_kip.make_move(config, noise)))
     keys = jax.random.split(jax.random.key(int(rng.integers(2**31))), len(members))
     supports = [base.draw_support(targets, SUPPORT, "noise", key) for key in keys]
-    states = jax.tree.map(
-        lambda *leaves: jnp.stack(leaves), *(dp_kip.init(config, *support) for support in supports)
-    )
+    states = _stacked([dp_kip.init(config, *support) for support in supports])
     first = 0
     if config.privacy.start == "means":
         states, first = _at_means(problem, states, members), 1
@@ -199,7 +197,11 @@ def _at_means(problem: base.Problem, states: dp_kip.DpState, members: np.ndarray
         of_members = dataclasses.replace(problem, targets=Targets(*rows, 10))
         keys = dp_kip.step_keys(state, 1)
         moved.append(dp_kip.start_at_means(of_members, state, None, *keys)[0])
-    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *moved)
+    return _stacked(moved)
+
+
+def _stacked(states: list[dp_kip.DpState]) -> dp_kip.DpState:
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
 
 
 @functools.partial(jax.jit, static_argnums=0)

@@ -20,6 +20,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "rivals.md"
 DATASETS = ("cifar10", "mnist")
 OTHERS = {"mlp": "MLP", "resnet18_in": "ResNet-18"}  # Networks that learn from the best sets too.
+_CONVNET = words.NETWORKS[0]
 BEST = 4  # Sets of ten images, one of each method and kind of labels.
 _BEGIN, _END = "<!-- costs: written by python -m results.costs -->", "<!-- end of costs -->"
 _COLUMNS = ("Images", "Method", "Labels", "Core hours", "KRR", "Network", "Normalised")
@@ -97,23 +98,23 @@ def _coreset(row: dict[str, Any]) -> Cost:
 
 def table(found: list[Cost]) -> str:
     """A markdown table with a line for each set."""
-    lines = [f"| {' | '.join(_COLUMNS)} |", "|---" * len(_COLUMNS) + "|"]
+    rows = []
     for one in found:
         hours = "" if one.core_hours is None else f"{one.core_hours:.2g}"
         krr = "" if one.krr is None else f"{100 * one.krr:.2f}"
-        by_networks = words.by_networks({"network": list(one.networks.values())})
-        cells = (str(one.size), one.method, one.labels, hours, krr, *by_networks)
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+        rows.append((str(one.size), one.method, one.labels, hours, krr, *_accuracies(one)))
+    return _markdown(_COLUMNS, rows)
 
 
 def best(found: list[Cost], size: int = 10) -> list[Cost]:
     """The learned sets that the ConvNet-3 learns most from, the best first, `BEST` methods."""
-    network = words.NETWORKS[0]
-    of_size = [one for one in found if one.row and one.size == size and network in one.networks]
-    ordered = sorted(of_size, key=lambda one: -float(one.networks[network]["mean"]))
-    by_method = {(one.method, one.labels): one for one in reversed(ordered)}
-    return [one for one in ordered if by_method[one.method, one.labels] is one][:BEST]
+    by_method = _by_method([one for one in found if one.size == size and _CONVNET in one.networks])
+
+    def accuracy(one: Cost) -> float:
+        return float(one.networks[_CONVNET]["mean"])
+
+    leaders = (max(sets, key=accuracy) for sets in by_method.values())
+    return sorted(leaders, key=accuracy, reverse=True)[:BEST]
 
 
 def table_of_best(found: list[Cost]) -> str:
@@ -121,13 +122,20 @@ def table_of_best(found: list[Cost]) -> str:
     chosen = best(found)
     if not any(name in one.networks for one in chosen for name in OTHERS):
         return ""
-    names = {words.NETWORKS[0]: "ConvNet-3"} | OTHERS
-    columns = ("Images", "Method", "Labels", *names.values())
+    names = {_CONVNET: "ConvNet-3"} | OTHERS
+    rows = [
+        (str(one.size), one.method, one.labels, *_accuracies(one, tuple(names))) for one in chosen
+    ]
+    return _markdown(("Images", "Method", "Labels", *names.values()), rows)
+
+
+def _accuracies(one: Cost, names: tuple[str, ...] = words.NETWORKS) -> tuple[str, ...]:
+    return words.by_networks({"network": list(one.networks.values())}, names)
+
+
+def _markdown(columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
     lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
-    for one in chosen:
-        cells = words.by_networks({"network": list(one.networks.values())}, tuple(names))
-        lines.append(f"| {' | '.join((str(one.size), one.method, one.labels, *cells))} |")
-    return "\n".join(lines)
+    return "\n".join(lines + [f"| {' | '.join(cells)} |" for cells in rows])
 
 
 def figure(found: list[Cost]) -> Figure:
@@ -136,15 +144,15 @@ def figure(found: list[Cost]) -> Figure:
     drawn = Figure(figsize=(4.6 * len(sizes), 3.6), layout="constrained")
     axes = drawn.subplots(1, len(sizes), squeeze=False)[0]
     for axis, size in zip(axes, sizes, strict=True):
-        of_size = [one for one in found if one.size == size and words.NETWORKS[0] in one.networks]
+        of_size = [one for one in found if one.size == size and _CONVNET in one.networks]
         for number, (label, sets) in enumerate(_by_method(of_size).items()):
-            rows = [one.networks[words.NETWORKS[0]] for one in sets]
+            rows = [one.networks[_CONVNET] for one in sets]
             means, spreads = ([100 * row[name] for row in rows] for name in ("mean", "std"))
             marker = f"{_MARKERS[number % len(_MARKERS)]}-"
             style = {"fmt": marker, "ms": 5, "lw": 0.8, "capsize": 2, "label": label}
             axis.errorbar([one.core_hours for one in sets], means, spreads, **style)
         for one in (one for one in of_size if not one.core_hours):
-            level = 100 * one.networks[words.NETWORKS[0]]["mean"]
+            level = 100 * one.networks[_CONVNET]["mean"]
             axis.axhline(level, color="grey", lw=0.8, ls="--")
             where = {"xy": (0.99, level), "xycoords": ("axes fraction", "data")}
             axis.annotate(one.method, **where, fontsize=6, ha="right", va="bottom")

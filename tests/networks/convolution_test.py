@@ -14,6 +14,13 @@ def images(n, shape, seed=0):
     return jax.random.normal(jax.random.key(seed), (n, *shape), jnp.float32)
 
 
+def xlas(x, kernel, stride, padding):
+    pads = "SAME" if padding is None else [(padding, padding)] * 2
+    return jax.lax.conv_general_dilated(
+        x, kernel, (stride, stride), pads, dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+
+
 @pytest.mark.parametrize("size", [1, 3, 5])
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("padding", [None, 0, 2])
@@ -21,10 +28,7 @@ def images(n, shape, seed=0):
 def test_convolution_is_xlas(size, stride, padding, channels, monkeypatch):
     x = images(2, (7, 10, channels))
     kernel = images(size, (size, channels, 4), seed=1)
-    pads = "SAME" if padding is None else [(padding, padding)] * 2
-    expected = jax.lax.conv_general_dilated(
-        x, kernel, (stride, stride), pads, dimension_numbers=("NHWC", "HWIO", "NHWC")
-    )
+    expected = xlas(x, kernel, stride, padding)
     np.testing.assert_allclose(convolve(x, kernel, stride, padding), expected, rtol=1e-4, atol=1e-4)
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")  # Where XLA's own is taken.
     there = convolve(x, kernel, stride, padding)
@@ -32,13 +36,6 @@ def test_convolution_is_xlas(size, stride, padding, channels, monkeypatch):
     mixed = convolve(x.astype(float), kernel, stride, padding)
     assert mixed.dtype == np.float64
     np.testing.assert_allclose(mixed, expected, rtol=1e-4, atol=1e-4)
-
-
-def xlas(x, kernel, stride, padding):
-    pads = "SAME" if padding is None else [(padding, padding)] * 2
-    return jax.lax.conv_general_dilated(
-        x, kernel, (stride, stride), pads, dimension_numbers=("NHWC", "HWIO", "NHWC")
-    )
 
 
 def with_gradients(function, x, kernel, stride, padding):
