@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from configs import kip_mnist
+from examples.arguments import Parser
 from kip_flax import distill
 from kip_flax.export import Distilled
 from kip_flax.export.pictures import rgb
@@ -60,10 +61,10 @@ class Point:
 
 def main(argv: list[str] | None = None) -> int:
     """Runs what is missing, prints the table, draws the pictures; 2 on an error."""
-    args = _arguments(argv)
-    runs = Path(args.runs)
-    fields = SMALL if args.small else FIELDS | {"dataset.data_dir": args.data}
     try:
+        args = _arguments(argv)
+        runs = Path(args.runs)
+        fields = SMALL if args.small else FIELDS | {"dataset.data_dir": args.data}
         points, shown = [], []
         for share in SHARES:
             point, example = _measure(share, fields, runs)
@@ -72,6 +73,9 @@ def main(argv: list[str] | None = None) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("stopped: the same command goes on from there")
+        return 0
     print(table(points))
     rows = [vars(point) for point in points]
     (runs / "figures.json").write_text(json.dumps({"fields": fields, "points": rows}, indent=1))
@@ -80,7 +84,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _arguments(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = Parser("examples.frozen_pixels", __doc__)
     parser.add_argument("--data", default="data", help="folder of MNIST's files")
     parser.add_argument("--runs", default="runs/frozen", help="folder for the runs and figures")
     parser.add_argument("--small", action="store_true", help="the digits, few steps")

@@ -87,7 +87,7 @@ def _run(options: Options, watch: Watch) -> None:
     try:
         for order in range(options.orders):
             bench.measure(order)
-    except Stopped:
+    except (KeyboardInterrupt, Stopped):
         watch.console.outcome("stopped and saved: the same command goes on from there")
     found = bench.curves
     if not found:
@@ -130,7 +130,7 @@ class Bench:
         """Measures the missing cells of a class order.
 
         Raises:
-            Stopped: a signal asked to stop.
+            KeyboardInterrupt, Stopped: a signal stopped a distillation, or anything else.
             UserError: data, folder and settings do not fit, or networks diverge.
         """
         missing = []

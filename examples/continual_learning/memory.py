@@ -18,9 +18,7 @@ from examples.continual_learning.stream import CLASSES_A_STEP, HELD_OUT, Stream
 from kip_flax import data, distill, preprocess
 from kip_flax.data import Dataset, coresets
 from kip_flax.export import Distilled
-from kip_flax.runs.folder import RunFolder
 from kip_flax.runtime.errors import UserError
-from kip_flax.runtime.waiting import Stopped
 
 Part = tuple[np.ndarray, np.ndarray]  # What a step adds: pixels (n, H, W, C), labels (n,) 0 or 1.
 
@@ -87,7 +85,7 @@ class Distiller:
         """The memory of the sets that the method `name` distils, one for each step.
 
         Raises:
-            Stopped: a signal asked to stop; the same call resumes the run.
+            KeyboardInterrupt: a signal stopped a run; the same call resumes it.
             UserError: the data or the folder do not fit, or pixels cannot be recovered.
         """
         make = self._maker(name, self.setting.methods[name], per_class)
@@ -106,10 +104,7 @@ class Distiller:
                 "support.size": CLASSES_A_STEP * per_class,
             }
             fields = method.changes | own
-            found = distill(config=method.get_config(), fields=fields, workdir=str(workdir))
-            if RunFolder(workdir).result()["status"] != "finished":
-                raise Stopped
-            return found
+            return distill(config=method.get_config(), fields=fields, workdir=str(workdir))
 
         return make
 

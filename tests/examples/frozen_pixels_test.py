@@ -42,8 +42,27 @@ def test_the_small_version_goes_through_and_goes_on(short, tmp_path, capsys):
     assert "step 20/20" not in capsys.readouterr().out
 
 
-def test_missing_data_is_reported_in_one_line(short, tmp_path, capsys):
-    assert frozen_pixels.main([f"--data={tmp_path}", f"--runs={tmp_path}/runs"]) == 2
+def test_what_is_stopped_has_no_figures(short, tmp_path, capsys, monkeypatch):
+    calls = []
+
+    def stopped(**arguments):
+        calls.append(arguments["workdir"])
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(frozen_pixels, "distill", stopped)
+    assert frozen_pixels.main(["--small", f"--runs={tmp_path}"]) == 0
+    assert calls == [str(tmp_path / "0_0")]
+    assert "stopped: the same command goes on" in capsys.readouterr().out
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [("--data=nowhere", "nowhere"), ("--nothing", "unrecognized arguments: --nothing")],
+)
+def test_mistakes_are_reported_in_one_line(short, tmp_path, capsys, argument, message):
+    assert frozen_pixels.main([argument, f"--runs={tmp_path}/runs"]) == 2
     output = capsys.readouterr().err
     assert output.startswith("error: ")
+    assert message in output
     assert output.count("\n") == 1

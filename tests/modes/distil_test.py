@@ -1,5 +1,8 @@
 """`kip_flax.distill`: what the command line does with the same images, from arrays."""
 
+import os
+import signal
+
 import numpy as np
 import pytest
 
@@ -8,6 +11,7 @@ from configs import kip_digits
 from kip_flax import export
 from kip_flax.modes.train import distil
 from kip_flax.modes.train import mode as train
+from kip_flax.runtime.console import Console
 from kip_flax.runtime.errors import UserError
 
 pytestmark = pytest.mark.usefixtures("quick_kernels")
@@ -59,6 +63,21 @@ def test_a_configuration_has_its_own_images_and_stays_as_it_is(tmp_path, capsys)
     again = kip_flax.distill(config=config, fields=FEW, workdir=str(tmp_path))
     assert "nothing to do" in capsys.readouterr().out
     np.testing.assert_array_equal(again.images, found.images)
+
+
+def test_a_stopped_run_is_no_set_and_goes_on(tmp_path, capsys, monkeypatch):
+    def progress(console, text, *figures):
+        if text.startswith("step 1/3"):
+            os.kill(os.getpid(), signal.SIGINT)
+
+    arguments = {"config": kip_digits.get_config(), "workdir": str(tmp_path)}
+    fields = FEW | {"log.every_steps": 1}
+    with monkeypatch.context() as patch:
+        patch.setattr(Console, "progress", progress)
+        with pytest.raises(KeyboardInterrupt, match="stopped before its last step"):
+            kip_flax.distill(**arguments, fields=fields)
+    kip_flax.distill(**arguments, fields=fields)
+    assert "going on from the checkpoint of step" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -47,6 +47,7 @@ def distill(
             keeps nothing.
 
     Raises:
+        KeyboardInterrupt: SIGINT or SIGTERM stopped the run, which is saved in `workdir`.
         UserError: images, labels and fields do not fit together, or as in `train_and_evaluate`.
     """
     if (images is None) != (labels is None):
@@ -63,7 +64,10 @@ def distill(
             _update(experiment, {"dataset.name": "npz", "dataset.data_dir": str(path)})
         config_lib.validate(experiment)
         mode.train_and_evaluate(experiment, folder)
-        sets = RunFolder(folder).distilled()
+        run = RunFolder(folder)
+        if run.result()["status"] != "finished":
+            raise KeyboardInterrupt("the run was stopped before its last step")
+        sets = run.distilled()
         return export.load_distilled(sets[max(sets)])
 
 
