@@ -24,6 +24,7 @@ from kip_flax import distill
 from kip_flax.export import Distilled
 from kip_flax.export.pictures import rgb
 from kip_flax.export.pictures import sheet as sheet_of
+from kip_flax.runtime import files
 from kip_flax.runtime.errors import UserError
 
 SHARES = (0.0, 0.25, 0.5, 0.75, 0.9, 0.95)
@@ -78,7 +79,7 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     print(table(points))
     rows = [vars(point) for point in points]
-    (runs / "figures.json").write_text(json.dumps({"fields": fields, "points": rows}, indent=1))
+    files.write_json(runs / "figures.json", {"fields": fields, "points": rows})
     _draw(points, shown, runs)
     return 0
 

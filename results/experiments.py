@@ -82,6 +82,9 @@ EXPERIMENTS: tuple[Experiment, ...] = (
         name="rfad_cifar10_100_debiased",
     ),
     families.rfad_many("cifar10", 500, 500, augment="flip"),
+    replace(
+        families.rfad_many("cifar10", 500, 2000, augment="flip"), name="rfad_cifar10_500_longer"
+    ),
     families.frepo("cifar10", 10, 4000),
     families.frepo("cifar10", 100, 3000),
     families.frepo("mnist", 10, 2000),
