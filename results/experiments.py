@@ -83,7 +83,7 @@ EXPERIMENTS: tuple[Experiment, ...] = (
     ),
     families.rfad_many("cifar10", 500, 500, augment="flip"),
     replace(
-        families.rfad_many("cifar10", 500, 2000, augment="flip"), name="rfad_cifar10_500_longer"
+        families.rfad_many("cifar10", 500, 1500, augment="flip"), name="rfad_cifar10_500_longer"
     ),
     families.frepo("cifar10", 10, 4000),
     families.frepo("cifar10", 100, 3000),
