@@ -81,10 +81,7 @@ EXPERIMENTS: tuple[Experiment, ...] = (
         families.rfad_many("cifar10", 100, 2500, debias=True, augment="flip"),
         name="rfad_cifar10_100_debiased",
     ),
-    families.rfad_many("cifar10", 500, 500, augment="flip"),
-    replace(
-        families.rfad_many("cifar10", 500, 1500, augment="flip"), name="rfad_cifar10_500_longer"
-    ),
+    families.rfad_many("cifar10", 500, 1500, augment="flip"),
     families.frepo("cifar10", 10, 4000),
     families.frepo("cifar10", 100, 3000),
     families.frepo("mnist", 10, 2000),
