@@ -20,7 +20,7 @@ import argparse
 import functools
 import sys
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -30,7 +30,7 @@ import jax
 from examples.architecture_search import finite, images, infinite, picture, ranks
 from examples.architecture_search.images import Images
 from examples.architecture_search.kept import Kept, Row
-from examples.architecture_search.space import SEARCHES, SMALL, Search, name
+from examples.architecture_search.space import SEARCHES, SMALL, Search, groups, name
 from examples.arguments import Parser
 from kip_flax import export
 from kip_flax.export import Distilled
@@ -136,7 +136,7 @@ def _search(args: argparse.Namespace, search: Search, runs: Path) -> None:
     print(f"{search.dataset} on {hardware.hardware()}", flush=True)
     found = {KINDS[space.kind][0]: space.explored(search) for space in spaces}
     tables = [
-        f"{ranks.table(title, rows)} {space.words}."
+        _tables(title, rows, space, groups(search.grids[space.kind]))
         for (title, rows), space in zip(found.items(), spaces, strict=True)
     ]
     print(*tables, sep="\n\n")
@@ -167,6 +167,14 @@ def _space(
     crc = zlib.crc32(distilled.images.tobytes(), zlib.crc32(distilled.labels.tobytes()))
     settings |= {"set": crc, "data": setup.fingerprint(loaded[0])}
     return Space(kind, distilled, making, ready, Kept(runs / f"{kind}.json", settings))
+
+
+def _tables(
+    title: str, rows: dict[str, Row], space: Space, alike: Mapping[str, Sequence[str]]
+) -> str:
+    """The rankings among all networks, then those among the groups `alike`, if there are any."""
+    tables = f"{ranks.table(title, rows)} {space.words}."
+    return f"{tables}\n\n{ranks.table_of_groups(title, rows, alike)}" if alike else tables
 
 
 def _words(row: Row) -> str:

@@ -1,6 +1,6 @@
 """How well each set ranks the networks, and how good the best network by each set is."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -81,4 +81,26 @@ def table(title: str, rows: Mapping[str, Row]) -> str:
         f"{max(reference):.2f} ({best}), mean {np.mean(reference):.2f}. Compiling took "
         f"{compiling:.0f} core seconds.",
     ]
+    return "\n".join(lines)
+
+
+def table_of_groups(
+    title: str, rows: Mapping[str, Row], groups: Mapping[str, Sequence[str]]
+) -> str:
+    """Spearman of each proxy among all networks and among groups, as a markdown table.
+
+    Args:
+        title: the kind of networks.
+        rows: all of them.
+        groups: names of networks, by the title of the group.
+    """
+    lines = [
+        f"| {title} | ranked by | {' | '.join(PROXIES)} |",
+        f"|---|---|{'---|' * len(PROXIES)}",
+    ]
+    for group, names in {"all": tuple(rows), **groups}.items():
+        found = rankings({name: rows[name] for name in names})[: len(PROXIES)]
+        for by, figure in (("error", "spearman"), ("accuracy", "of_accuracies")):
+            shares = " | ".join(f"{getattr(one, figure):.2f}" for one in found)
+            lines.append(f"| {group}, {len(names)} | {by} | {shares} |")
     return "\n".join(lines)

@@ -80,6 +80,23 @@ def infinite_grid(get: str, b_stds: tuple[float, ...]) -> tuple[Infinite, ...]:
     return tuple(Infinite(*kind, get, b_std) for kind in kinds for b_std in b_stds)
 
 
+def groups(designs: Sequence[ConvNet | Infinite]) -> dict[str, tuple[str, ...]]:
+    """Names of kernels that are alike: the ConvNets, and those with biases of one deviation.
+
+    A set fits the kernel that it is made for and its relatives. A group has three kernels at least,
+    and not all there are. Finite networks have no groups.
+    """
+    kernels = [one for one in designs if isinstance(one, Infinite)]
+    found = {"ConvNets": [one for one in kernels if one.architecture.startswith("convnet")]}
+    for one in kernels:
+        found.setdefault(f"biases {one.b_std:g}", []).append(one)
+    return {
+        title: tuple(map(name, alike))
+        for title, alike in found.items()
+        if 3 <= len(alike) < len(kernels)
+    }
+
+
 @dataclass(frozen=True)
 class Distillation:
     """How a set is made if none is given: a configuration, and changed fields by dotted name."""

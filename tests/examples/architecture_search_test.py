@@ -69,6 +69,48 @@ def test_ranks_are_those_that_a_hand_computes():
     assert "90.00 to 94.00 (network 4), mean 92.00" in lines[-1]
 
 
+def test_ranks_of_a_group_are_those_of_its_networks_alone():
+    ascending = [0.1, 0.2, 0.3, 0.4, 0.5]
+    held_out = {
+        "distilled": [0.1, 0.2, 0.3, 0.0, 0.4],
+        "random": [0.3, 0.2, 0.1, 0.4, 0.5],
+        "herding": ascending,
+        "whole": ascending,
+    }
+    rows = made_rows(held_out, test=ascending)
+    for row in rows.values():  # Errors order the networks the other way round.
+        row["herding"]["score"] = -row["herding"]["held_out"]
+    first = ("network 0", "network 1", "network 2")
+    lines = ranks.table_of_groups("Made", rows, {"first": first}).splitlines()
+    # 1 - 6 sum d^2 / (n (n^2 - 1)): of all, sum d^2 is 12 by the distilled set, 8 by drawn images.
+    assert lines == [
+        "| Made | ranked by | distilled | random | herding |",
+        "|---|---|---|---|---|",
+        "| all, 5 | error | 0.40 | 0.60 | -1.00 |",
+        "| all, 5 | accuracy | 0.40 | 0.60 | 1.00 |",
+        "| first, 3 | error | 1.00 | -1.00 | -1.00 |",
+        "| first, 3 | accuracy | 1.00 | -1.00 | 1.00 |",
+    ]
+
+
+def test_groups_are_the_convnets_and_the_kernels_of_one_deviation():
+    digits = space.groups(space.DIGITS.grids["ntk"])
+    assert {title: len(names) for title, names in digits.items()} == {
+        "ConvNets": 12, "biases 0.1": 15, "biases 1": 15
+    }  # fmt: skip
+    assert set(digits["biases 0.1"]).isdisjoint(digits["biases 1"])
+    mnist = space.groups(space.MNIST.grids["nngp"])  # All biases have one deviation.
+    assert mnist == {
+        "ConvNets": tuple(
+            f"{kind}:{depth} nngp 0.1"
+            for kind in ("convnet", "convnet_plain")
+            for depth in (1, 2, 3)
+        )
+    }
+    assert space.groups(space.MNIST.grids["finite"]) == {}
+    assert space.groups(space.SMALL.grids["ntk"]) == {}
+
+
 def test_what_is_kept_is_not_computed_again(tmp_path):
     path, counted = tmp_path / "rows.json", Counter()
 
