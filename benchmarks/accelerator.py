@@ -10,7 +10,6 @@ error is larger than it may be. --xla takes the accelerator's kernel on a CPU to
 
 import argparse
 import functools
-import json
 import statistics
 import sys
 import time
@@ -25,7 +24,7 @@ from benchmarks.stepping import stepper
 from configs import default
 from kip_flax import architectures, kernels
 from kip_flax.kernels.sharded import shard_kernel
-from kip_flax.runtime import hardware, sharding
+from kip_flax.runtime import files, hardware, sharding
 
 SPEC = architectures.convnet(3)
 VALUE, GRADIENT = 1e-5, 1e-3  # Largest relative errors allowed.
@@ -50,8 +49,7 @@ def main() -> int:
     for name, part in parts.items():
         found[name] = part()
         if args.json:
-            with open(args.json, "w", encoding="utf-8") as file:
-                json.dump(found, file, indent=1)
+            files.write_json(args.json, found)
     wrong = [kind for kind, row in found["errors"].items() if not row["right"]]
     print(f"wrong: {', '.join(wrong)}" if wrong else "the kernel is right on this machine")
     return 1 if wrong else 0

@@ -10,7 +10,6 @@ memory. Times are medians; all take turns, after half a second of rest.
 """
 
 import argparse
-import json
 import os
 import platform
 import statistics
@@ -26,7 +25,7 @@ import numpy as np
 from kip_flax import architectures, kernels
 from kip_flax.kernels import jacobian
 from kip_flax.kernels.sharded import shard_kernel
-from kip_flax.runtime import hardware, sharding
+from kip_flax.runtime import files, hardware, sharding
 
 Pairs = tuple[jax.Array, jax.Array]
 _REST = 0.5  # Seconds in which the previous contender frees its memory and stops its threads.
@@ -74,8 +73,7 @@ def main() -> None:
     if args.json:
         result: dict[str, Any] = {"machine": machine, "network": network, "ms_per_pair": rows}
         result |= {"relative_difference": differences, "command": " ".join(sys.argv)}
-        with open(args.json, "w", encoding="utf-8") as file:
-            json.dump(result, file, indent=1)
+        files.write_json(args.json, result)
 
 
 def _arguments() -> argparse.Namespace:

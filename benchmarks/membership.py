@@ -17,10 +17,8 @@ largest area that the epsilon allows.
 import argparse
 import dataclasses
 import functools
-import json
 import operator
 import sys
-from pathlib import Path
 from typing import NamedTuple
 
 import jax
@@ -34,7 +32,7 @@ from kip_flax import algorithms, data, kernels, krr, preprocess
 from kip_flax.algorithms import base, dp_kip
 from kip_flax.algorithms.base import Support
 from kip_flax.data import Targets
-from kip_flax.runtime import sharding
+from kip_flax.runtime import files, sharding
 
 IMAGES, SUPPORT, STEPS, RATE = 200, 20, 100, 0.5
 BUDGETS = (None, 10.0, 1.0)
@@ -131,7 +129,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"| {name} | {found.area:.4f} ± {found.error:.4f} | {most} | {accuracy} |")
         rows.append(found._asdict())
     if args.json:
-        Path(args.json).write_text(json.dumps(rows, indent=1))
+        files.write_json(args.json, rows)
     return 0
 
 

@@ -10,7 +10,6 @@ memory and the core. What stays in the core's vector memory is free. Nothing is 
 
 import argparse
 import functools
-import json
 import os
 import re
 from collections.abc import Callable
@@ -29,6 +28,7 @@ from kip_flax import architectures, kernels
 from kip_flax.kernels.plan import make_plan
 from kip_flax.kernels.xla import tiles
 from kip_flax.kernels.xla.kernel import make_tile_kernel
+from kip_flax.runtime import files
 
 _CALLED = re.compile(r"(?:body|to_apply)=%([\w.-]+)")
 _CONDITION = re.compile(r"condition=%([\w.-]+)")
@@ -159,8 +159,7 @@ def main() -> None:
                 f"{temporary / 2**20:.0f} MiB in the device's memory"
             )
     if args.json:
-        with open(args.json, "w", encoding="utf-8") as file:
-            json.dump(vars(args) | {"pairs": rows}, file, indent=1)
+        files.write_json(args.json, vars(args) | {"pairs": rows})
 
 
 def _arguments() -> argparse.Namespace:
