@@ -204,7 +204,7 @@ def _auto(size: int, channels: int, mirrorable: bool) -> Recipe:
         optimizer="adam",
         rates=(1e-3,),
         num_steps=_between(_FREPO_STEPS, size) // 2,
-        batch_size=500,
+        batch_size=500 if size <= _MANY else 125,
         width=128,
         average=0.99,
         label_scale=8.0,
@@ -272,6 +272,7 @@ def _frepo(size: int, channels: int, mirrorable: bool) -> Recipe:
 
 
 _RECIPES = {"auto": _auto, "kip": _kip, "dc": _dc, "frepo": _frepo}
+_MANY = 250  # Networks on more images learn about as much from a part of them in each step.
 # Pairs: number of images, number of steps.
 _FREPO_STEPS = ((10, 1000), (100, 2000), (500, 5000), (1000, 10_000), (5000, 40_000))
 

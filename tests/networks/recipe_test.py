@@ -61,6 +61,10 @@ def test_auto_takes_half_of_frepos_steps_and_flips_what_may_be_flipped():
     assert (auto.num_steps, auto.batch_size, auto.width) == (1000, 500, 128)
     assert "flip" in auto.augments
     assert auto.label_scale == 8
+    # All images in each step while they are few: the cost of a training grows with both.
+    batches = {10: 500, 250: 500, 251: 125, 500: 125, 5000: 125}
+    assert {size: recipe.make("auto", size, 3, True).batch_size for size in batches} == batches
+    assert recipe.make("auto", 500, 3, True, {"batch_size": 500}).batch_size == 500
     assert recipe.make("auto", 100, 3, True, {"loss": "cross_entropy"}).label_scale == 1
     digits = recipe.make("auto", 100, 1, False)
     assert (digits.augments, digits.augment_draw) == (("scale", "rotate"), "one")
