@@ -272,7 +272,7 @@ def _frepo(size: int, channels: int, mirrorable: bool) -> Recipe:
 
 
 _RECIPES = {"auto": _auto, "kip": _kip, "dc": _dc, "frepo": _frepo}
-_MANY = 250  # Networks on more images learn about as much from a part of them in each step.
+_MANY = 250  # All of more images in each step cost hours for little: docs/what-was-tried.md.
 # Pairs: number of images, number of steps.
 _FREPO_STEPS = ((10, 1000), (100, 2000), (500, 5000), (1000, 10_000), (5000, 40_000))
 
