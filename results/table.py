@@ -39,11 +39,12 @@ of convolutional kernels hundreds of GPUs worked side by side (second-hand; for 
 known here).
 
 *Network*: what networks reach that are trained on the set by the recipe 'auto'
-([docs/transfer.md](../docs/transfer.md)), mean and deviation of five on all test images: the
-field's ConvNet-3 of width 128 without normalisation (`convnet_plain:3`), and, *normalised*, with
-instance normalisation (`convnet_in`). An empty cell was not measured. Of several draws it is the
-first one's set. `python -m results.networks --data=DIR` measures what is missing, `python -m
-results.best --data=DIR` other networks on the best sets of [docs/rivals.md](../docs/rivals.md).
+([docs/transfer.md](../docs/transfer.md)), mean and deviation of five on all test images, of two
+from more than 250 images (five from `rfad_cifar10_500`): the field's ConvNet-3 of width 128 without
+normalisation (`convnet_plain:3`), and, *normalised*, with instance normalisation (`convnet_in`). An
+empty cell was not measured. Of several draws it is the first one's set. `python -m
+results.networks --data=DIR` measures what is missing, `python -m results.best --data=DIR` other
+networks on the best sets of [docs/rivals.md](../docs/rivals.md).
 
 Each folder holds the set (`.npz`), its card, a picture, the curve where there is one, and
 `figures.json` with the curve, the command, versions, hardware and wall time.

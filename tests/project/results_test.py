@@ -275,6 +275,21 @@ def test_networks_are_measured_once_and_written(tmp_path, monkeypatch):
     assert len(programs) == 2
 
 
+@pytest.mark.parametrize(("name", "seeds"), [("ls_cifar10_100", 5), ("ls_cifar10_500", 2)])
+def test_fewer_networks_learn_from_hundreds_of_images(name, seeds, tmp_path, monkeypatch):
+    (experiment,) = (e for e in EXPERIMENTS if e.name == name)
+    shutil.copytree(RESULTS / name, tmp_path / "kept" / name)
+    figures = record.read(tmp_path / "kept" / name)
+    figures.pop("network", None)
+    (tmp_path / "kept" / name / record.FIGURES).write_text(json.dumps(figures))
+    programs = []
+    monkeypatch.setattr(run_all, "program", lambda arguments, _: programs.append(arguments))
+    with pytest.raises(KeyboardInterrupt):  # There is no table, as if a signal had come.
+        networks.measure("convnet_in", experiment, "", tmp_path / "runs", tmp_path / "kept")
+    (arguments,) = programs
+    assert f"--config.transfer.seeds={seeds}" in arguments
+
+
 def test_a_row_without_the_figures_of_networks_is_not_measured():
     figures = {"network": [{"network": "convnet_in", "mean": 0.5, "std": 0.01}]}
     assert words.by_networks(figures) == ("", "50.00 ± 1.00")
