@@ -69,6 +69,48 @@ EXPERIMENTS: tuple[Experiment, ...] = (
     families.label_solve_on(
         "kip_newton_cifar10_100_furthest", "ConvNet_ssize100_zca_l_aug_ckpt12.npz"
     ),
+    families.relabelled(
+        "kip_newton_mnist_10",
+        "kip_newton_mnist",
+        "ConvNet_ssize10_nozca_l_noaug_ckpt80.npz",
+        97.3,
+    ),
+    families.relabelled(
+        "kip_newton_fashion_mnist_10",
+        "kip_newton_fashion_mnist",
+        "ConvNet_ssize10_nozca_l_noaug_ckpt40.npz",
+        82.9,
+    ),
+    families.relabelled(
+        "kip_newton_cifar10_10_further",
+        "kip_newton_cifar10",
+        "ConvNet_ssize10_zca_l_aug_ckpt12.npz",
+        64.7,
+    ),
+    families.relabelled(
+        "kip_newton_mnist_100_further",
+        "kip_newton_mnist",
+        "ConvNet_ssize100_nozca_l_noaug_ckpt12.npz",
+        99.1,
+    ),
+    families.relabelled(
+        "kip_newton_fashion_mnist_100_further",
+        "kip_newton_fashion_mnist",
+        "ConvNet_ssize100_nozca_l_noaug_ckpt12.npz",
+        91.0,
+    ),
+    families.relabelled(
+        "kip_newton_cifar10_100_larger",
+        "kip_newton_cifar10",
+        "ConvNet_ssize100_zca_l_aug_ckpt3.npz",
+        75.6,
+    ),
+    families.relabelled(
+        "kip_newton_mnist_500_further",
+        "kip_newton_mnist",
+        "ConvNet_ssize500_nozca_l_noaug_ckpt6.npz",
+        99.5,
+    ),
     families.newton("mnist", 100, None, fixed=True),
     *families.for_networks(),
     *families.fully_connected("mnist", {10: 85.5, 100: 97.2, 500: 98.4}),

@@ -1,5 +1,6 @@
 """Families of experiments: what the rows of a method share."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -109,6 +110,20 @@ def label_solve_on(row: str, start: str) -> Experiment:
     experiment = label_solve("cifar10", 100, None, draws=1, **ZCA)
     fields = experiment.fields | {"support.init": f"results/{row}/{start}"}
     return replace(experiment, name=f"ls_on_{row}", fields=fields)
+
+
+def relabelled(row: str, config: str, start: str, published: float | None) -> Experiment:
+    """Another row's images, with the labels of least cross-entropy on all training images."""
+    fields = {
+        "algorithm": "ls_cross_entropy",
+        "support.init": f"results/{row}/{start}",
+        "support.size": int(re.findall(r"_ssize(\d+)_", start)[0]),
+        "batch_size": 1000,
+        "augment": "",
+        "eval.networks": (),
+        "report.num_train": 0,
+    }
+    return Experiment(f"{row}_relabelled", config, fields, published)
 
 
 def for_networks() -> list[Experiment]:

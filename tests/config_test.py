@@ -63,7 +63,7 @@ def test_every_default_is_commented():
             "algorithm",
             "gan",
             "algorithm is 'gan': take one of bptt, dc, dp_kip, dsa, frepo, kip, kip_newton, "
-            "kip_solve, ls, rfad",
+            "kip_solve, ls, ls_cross_entropy, rfad",
         ),
         ("dataset__name", "imagenet", "dataset.name is 'imagenet': take one of digits, mnist"),
         ("kernel__architecture", "vgg", "kernel.architecture is 'vgg': take one of fc, conv"),

@@ -82,7 +82,12 @@ def solve_labels(k_ss: jax.Array, sums: Sums, reg: float) -> jax.Array:
 
 def fitting_labels(k_ss: jax.Array, sums: Sums, reg: float) -> jax.Array:
     """Labels (S, C), float32, for which `krr.solve` with `reg` returns `solution(sums, reg)`."""
-    return _lifted(krr.regularised(k_ss, reg), solution(sums, reg))
+    return labels_of(k_ss, solution(sums, reg), reg)
+
+
+def labels_of(k_ss: jax.Array, alpha: jax.Array, reg: float) -> jax.Array:
+    """Labels (S, C), float32, for which `krr.solve` with `reg` returns `alpha` (S, C)."""
+    return _lifted(krr.regularised(k_ss, reg), alpha)
 
 
 def _lifted(k_reg: jax.Array, alpha: jax.Array) -> jax.Array:

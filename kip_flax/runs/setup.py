@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import inspect
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -53,7 +54,7 @@ def make_distillation(problem: Problem, support: Support) -> Distillation:
 
     def start() -> State:
         # Steps reuse the memory of their state, so no two arrays of it may share memory.
-        state = jax.tree.map(np.array, _first_state(config, *support))
+        state = jax.tree.map(np.array, _first_state(config, train_size, *support))
         return sharding.replicate(problem.mesh, state)
 
     train_size = len(problem.targets.labels)
@@ -89,13 +90,16 @@ def compile_steps(config: ConfigDict, say: Callable[[str], None]) -> None:
 
 
 def state_template(
-    config: ConfigDict, image_shape: tuple[int, int, int], num_classes: int
+    config: ConfigDict, image_shape: tuple[int, int, int], num_classes: int, train_size: int = 0
 ) -> State:
-    """A state with shapes and dtypes in place of arrays."""
+    """A state with shapes and dtypes in place of arrays.
+
+    Few algorithms have a state whose shapes depend on `train_size`, the number of training images.
+    """
     size = config.support.size
     shapes = (size, *image_shape), (size, num_classes)
     images, labels = (jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes)
-    return jax.eval_shape(functools.partial(_first_state, config), images, labels)
+    return jax.eval_shape(functools.partial(_first_state, config, train_size), images, labels)
 
 
 def keys(config: ConfigDict) -> tuple[jax.Array, jax.Array]:
@@ -119,8 +123,12 @@ def first_support(config: ConfigDict, targets: Targets, key: jax.Array) -> Suppo
     return frozen.corrupted(images, config.support.frozen, config.seed), labels
 
 
-def _first_state(config: ConfigDict, images: jax.Array, labels: jax.Array) -> State:
-    return algorithms.find(config.algorithm).init(config, images, labels)
+def _first_state(
+    config: ConfigDict, train_size: int, images: jax.Array, labels: jax.Array
+) -> State:
+    init = algorithms.find(config.algorithm).init
+    asked = "train_size" in inspect.signature(init).parameters
+    return init(config, images, labels, **({"train_size": train_size} if asked else {}))
 
 
 def _hook(config: ConfigDict, name: str, otherwise: Any) -> Any:

@@ -66,6 +66,7 @@ def test_labels_are_learned_fixed_or_solved():
         "kip_newton": ["solved", "fixed"],
         "kip_solve": ["solved", "solved"],
         "ls": ["solved", "solved"],
+        "ls_cross_entropy": ["solved", "solved"],
         "rfad": ["learned", "fixed"],
     }
 

@@ -60,7 +60,7 @@ def test_mistakes_in_naming_an_algorithm_are_reported(example):
         (
             "gan",
             "algorithm is 'gan': take one of bptt, dc, dp_kip, dsa, frepo, kip, kip_newton, "
-            "kip_solve, ls, rfad, or a module of your own",
+            "kip_solve, ls, ls_cross_entropy, rfad, or a module of your own",
         ),
         ("mine.none", "algorithm is 'mine.none': take one of"),
         ("nowhere.at_all", "algorithm is 'nowhere.at_all': take one of"),

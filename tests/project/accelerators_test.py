@@ -13,7 +13,9 @@ from kip_flax.kernels.xla import tiles
 from kip_flax.runtime import sharding
 
 # Their steps consist of kernel entries and of linear algebra: bfloat16 would spoil either.
-KERNEL_PROGRAMS = ("kip", "kip_solve", "kip_newton", "dp_kip", "ls", "evaluation")
+KERNEL_PROGRAMS = (
+    *("kip", "kip_solve", "kip_newton", "dp_kip", "ls", "ls_cross_entropy", "evaluation"),
+)
 
 
 def accelerators():

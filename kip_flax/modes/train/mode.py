@@ -174,7 +174,8 @@ def _restore(
     config: ConfigDict, dataset: Dataset, manager: ocp.CheckpointManager, fingerprint: int
 ) -> checkpoint.Restored | None:
     """The state to resume from, or None; UserError if it was made from other data."""
-    like = setup.state_template(config, dataset.image_shape, dataset.num_classes)
+    train_size = len(dataset.train_labels)
+    like = setup.state_template(config, dataset.image_shape, dataset.num_classes, train_size)
     restored = checkpoint.restore(manager, like)
     if restored is not None and restored.meta["data"] != fingerprint:
         workdir = manager.directory.parent

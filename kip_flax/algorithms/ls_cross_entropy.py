@@ -1,0 +1,119 @@
+"""Label Solve by cross-entropy: one pass that keeps the kernel's rows, then the labels.
+
+The squared error of Label Solve needs two sums over the targets. The cross-entropy needs every row
+of K_ts, so the state holds them: T x S float32, 24 MB for 60,000 targets and 100 images.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
+from ml_collections import ConfigDict
+
+from kip_flax.algorithms import ls
+from kip_flax.algorithms.base import Problem, Step, Support, pinned
+from kip_flax.kernels import Kernel
+from kip_flax.krr import cross_entropy, label_solve
+from kip_flax.runtime import multihost, sharding
+
+FACTS = dataclasses.replace(ls.FACTS, variant="cross-entropy")
+
+check = ls.check
+eval_steps = ls.eval_steps
+labels = ls.labels
+labels_changed = ls.labels_changed
+pairs = ls.pairs
+published_step = ls.published_step
+total_steps = ls.total_steps
+
+
+class LsCrossEntropyState(flax.struct.PyTreeNode):
+    """The kernel of the targets seen so far.
+
+    Attributes:
+        step: () int32, tiles of targets seen.
+        images: (S, H, W, C), the support; never changed.
+        labels: (S, classes), the natural labels of the support.
+        k_ts: (T, S), the kernel of all targets and the support; zeros where not seen.
+    """
+
+    step: jax.Array
+    images: jax.Array
+    labels: jax.Array
+    k_ts: jax.Array
+
+    @property
+    def support(self) -> Support:
+        """Support images (S, H, W, C) and their natural labels (S, classes)."""
+        return self.images, self.labels
+
+
+def init(
+    config: ConfigDict, images: jax.Array, labels: jax.Array, train_size: int
+) -> LsCrossEntropyState:
+    """State before the first tile: support images (S, H, W, C), natural labels (S, classes)."""
+    del config
+    return LsCrossEntropyState(
+        step=jnp.zeros((), jnp.int32),
+        images=jnp.asarray(images, jnp.float32),
+        labels=jnp.asarray(labels, jnp.float32),
+        k_ts=jnp.zeros((train_size, len(images)), jnp.float32),
+    )
+
+
+def make_step(problem: Problem) -> Step:
+    """A step that computes the rows of one tile of `batch_size` targets, in fixed order."""
+    batch, targets, mesh = problem.config.batch_size, problem.targets, problem.mesh
+
+    @functools.cache
+    def update(count: int) -> Callable[..., LsCrossEntropyState]:
+        return pinned(make_update(problem.kernel, batch, count), mesh)
+
+    def step(
+        state: LsCrossEntropyState, number: int
+    ) -> tuple[LsCrossEntropyState, dict[str, jax.Array]]:
+        tile = targets.take(slice((number - 1) * batch, number * batch))
+        x_t, _, _ = sharding.put_targets(mesh, *tile)
+        return update(len(tile[0]))(state, x_t), {}
+
+    return step
+
+
+def make_update(kernel: Kernel, batch: int, count: int) -> Callable[..., LsCrossEntropyState]:
+    """`update(state, x_t) -> state`: keeps the rows of the next tile.
+
+    It takes targets x_t (T, H, W, C), of which the first `count` are no padding. Tiles before it
+    have `batch` targets.
+    """
+
+    def update(state: LsCrossEntropyState, x_t: jax.Array) -> LsCrossEntropyState:
+        rows = kernel(x_t, state.images)[:count].astype(state.k_ts.dtype)
+        k_ts = jax.lax.dynamic_update_slice_in_dim(state.k_ts, rows, state.step * batch, axis=0)
+        return state.replace(step=state.step + 1, k_ts=k_ts)
+
+    return update
+
+
+def make_support(problem: Problem) -> Callable[[LsCrossEntropyState], Support]:
+    """A function of the state: its images, with solved labels after the last tile, else natural."""
+    targets = problem.targets
+    total = total_steps(problem.config, len(targets.labels))
+
+    @functools.partial(jax.jit, out_shardings=NamedSharding(problem.mesh, PartitionSpec()))
+    def fitting(images: jax.Array, alpha: jax.Array) -> jax.Array:
+        return label_solve.labels_of(problem.kernel(images, images), alpha, problem.config.reg)
+
+    def support(state: LsCrossEntropyState) -> Support:
+        if state.step != total:
+            return state.images, state.labels
+        k_ts = np.asarray(state.k_ts)
+        alpha = cross_entropy.solution(k_ts, targets.labels, targets.num_classes)
+        (shared,) = sharding.replicate(problem.mesh, (multihost.of_first(alpha),))
+        return state.images, fitting(state.images, shared)
+
+    return support
