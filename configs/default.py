@@ -18,9 +18,9 @@ def get_config() -> ConfigDict:
     # for at every step. 'kip_newton': that by Gauss-Newton steps, which is quickest. 'rfad': as
     # 'kip', by features of random networks. 'frepo': by those of networks that are being trained.
     # 'bptt': by what networks get wrong that were trained on the support.
-    # 'ls' (Label Solve): solve for the labels only. 'dc', 'dsa': learn the images by matching
-    # gradients. 'dp_kip': as 'kip', with differential privacy. Or a module of your own by its
-    # dotted name: see docs/adding-an-algorithm.md.
+    # 'ls' (Label Solve): solve for the labels only; 'ls_cross_entropy': those that classify most.
+    # 'dc', 'dsa': learn the images by matching gradients. 'dp_kip': as 'kip', with differential
+    # privacy. Or a module of your own by its dotted name: see docs/adding-an-algorithm.md.
     config.algorithm = "kip"
     # All random numbers of a run follow from this and from the number of the step.
     config.seed = 0

@@ -4,7 +4,7 @@ Setting: as `rfad_mnist`.
 
 Expected: 78.6 % by networks of width 1,024 are reported for one image per class, 87.0 and 88.8 %
 for 10 and 50 (second-hand), after as many steps as the validation loss falls in.
-Measured: nothing yet.
+Measured: 100 images (`many`), 0.65 core hours: kernel 88.20 %, networks 84.34 ± 0.66 % (width 128).
 
 Run: python main.py --config=configs/rfad_fashion_mnist.py --workdir=runs/rfad_fashion_mnist \
     --config.dataset.data_dir=DIR
