@@ -142,8 +142,9 @@ def check(config: ConfigDict) -> None:
     """Raises UserError if the configuration augments or limits the time."""
     if config.time_limit:
         raise UserError(
-            f"time_limit is {config.time_limit:g} and ls makes one pass over the training images, "
-            f"with the labels at its end: take 0; a stopped run goes on by the same command."
+            f"time_limit is {config.time_limit:g} and {config.algorithm} makes one pass over the "
+            f"training images, with the labels at its end: take 0; a stopped run goes on by the "
+            f"same command."
         )
     if config.augment:
         raise UserError(
