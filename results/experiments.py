@@ -124,8 +124,15 @@ EXPERIMENTS: tuple[Experiment, ...] = (
         name="rfad_cifar10_100_debiased",
     ),
     families.rfad_many("cifar10", 500, 1500, augment="flip"),
+    families.relabelled(
+        "rfad_cifar10_500", "rfad_cifar10", "ConvNet3_ssize500_zca_l_aug_ckpt1500.npz", 78.2
+    ),
     families.rfad("fashion_mnist"),
     families.rfad_many("fashion_mnist", 100, 2500, augment="flip"),
+    replace(
+        families.rfad_many("fashion_mnist", 100, 2500, augment=""),
+        name="rfad_fashion_mnist_100_unmirrored",
+    ),
     families.rfad_many("mnist", 100, 2500),
     families.frepo("cifar10", 10, 4000),
     families.frepo("cifar10", 100, 3000),
