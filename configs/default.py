@@ -266,6 +266,9 @@ def get_config() -> ConfigDict:
     # 'kip_solve' and 'kip_newton' solve for the labels of a set with so many training images, the
     # same ones at every evaluation; 0: all. About support.size / targets is added to the error.
     config.eval.label_targets = 10_000
+    # By which loss: 'squared_error', or 'cross_entropy', which classifies more and needs hundreds
+    # of targets for each image.
+    config.eval.label_loss = "squared_error"
     # Networks that are trained on the set at every evaluation: names as in transfer.networks, but
     # no 'krr'; () for none. The fields of transfer say how. They are tested on the validation
     # images of dataset.validation, or without it on training images held out

@@ -10,7 +10,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from kip_flax import algorithms, architectures, data, kernels, preprocess
-from kip_flax.algorithms.base import SUPPORT_DRAWS
+from kip_flax.algorithms.base import LABEL_LOSSES, SUPPORT_DRAWS
 from kip_flax.data import augment, datasets
 from kip_flax.networks import named, recipe
 from kip_flax.runtime.errors import UserError
@@ -97,11 +97,13 @@ SECTION = Section(
         "eval.num_test": int,
         "eval.batch_size": int,
         "eval.label_targets": int,
+        "eval.label_loss": str,
         "eval.networks": tuple,
         "eval.network_seeds": int,
         "log.every_steps": int,
         "report.num_train": int,
     },
+    choices={"eval.label_loss": LABEL_LOSSES},
     minima={
         "seed": 0,
         "support.size": 1,

@@ -14,6 +14,10 @@ EXPERIMENTS: tuple[Experiment, ...] = (
     Experiment("kip_newton_digits_10_fixed", "kip_newton_digits", {"support.learn_labels": False}),
     Experiment("ls_digits_10", "ls_digits", seeds=(0, 1, 2, 3, 4)),
     families.from_coreset(Experiment("ls_digits_10", "ls_digits"), "herding"),
+    families.by_cross_entropy(Experiment("ls_digits_10", "ls_digits", seeds=(0, 1, 2, 3, 4))),
+    families.by_cross_entropy(
+        families.from_coreset(Experiment("ls_digits_10", "ls_digits"), "herding")
+    ),
     families.kip("kip_mnist_10", "kip_mnist", 97.3),
     families.kip("kip_solve_mnist_10", "kip_mnist", 97.3, algorithm="kip_solve", num_steps=400),
     families.kip("kip_cifar10_10", "kip_cifar10", 64.7),
@@ -218,6 +222,20 @@ EXPERIMENTS: tuple[Experiment, ...] = (
     families.label_solve("cifar10", 10, 26.09, draws=5, **families.ZCA),
     families.from_coreset(
         families.label_solve("cifar10", 10, 26.09, draws=1, **families.ZCA), "herding_unit"
+    ),
+    families.by_cross_entropy(families.label_solve("mnist", 10, None, draws=5)),
+    families.by_cross_entropy(
+        families.from_coreset(families.label_solve("mnist", 10, None, draws=1), "herding")
+    ),
+    families.by_cross_entropy(families.label_solve("fashion_mnist", 10, None, draws=5)),
+    families.by_cross_entropy(
+        families.from_coreset(families.label_solve("fashion_mnist", 10, None, draws=1), "herding")
+    ),
+    families.by_cross_entropy(families.label_solve("cifar10", 10, None, draws=5, **families.ZCA)),
+    families.by_cross_entropy(
+        families.from_coreset(
+            families.label_solve("cifar10", 10, None, draws=1, **families.ZCA), "herding_unit"
+        )
     ),
     families.label_solve("mnist", 100, 96.39, draws=3),
     families.from_coreset(families.label_solve("mnist", 100, 96.39, draws=1), "herding"),

@@ -112,6 +112,13 @@ def label_solve_on(row: str, start: str) -> Experiment:
     return replace(experiment, name=f"ls_on_{row}", fields=fields)
 
 
+def by_cross_entropy(experiment: Experiment) -> Experiment:
+    """Label Solve with labels of least cross-entropy in the place of least squared error."""
+    fields = experiment.fields | {"algorithm": "ls_cross_entropy"}
+    name = experiment.name.replace("ls_", "ls_cross_entropy_", 1)
+    return replace(experiment, name=name, fields=fields, published=None)
+
+
 def relabelled(row: str, config: str, start: str, published: float | None) -> Experiment:
     """Another row's images, with the labels of least cross-entropy on all training images."""
     fields = {

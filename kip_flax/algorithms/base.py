@@ -22,6 +22,8 @@ PUBLISHED_STEPS = (*(0, 1, 2, 4, 6, 8, 12, 18, 26, 37, 54, 78, 112, 162, 233, 33
 
 SUPPORT_DRAWS = ("real", *coresets.CORESETS, "noise")
 
+LABEL_LOSSES = ("squared_error", "cross_entropy")  # By which `kip_solve` labels a set.
+
 SCHEDULES = ("constant", "cosine", "cosine_tenth")  # Of `rate_schedule`.
 
 SECTION = Section(

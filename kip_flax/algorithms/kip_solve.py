@@ -6,13 +6,15 @@ not change with them to first order, so its gradient in the images treats them a
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import jax
+import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
 from kip_flax import data, krr
-from kip_flax.algorithms import kip, ls
+from kip_flax.algorithms import kip, ls, ls_cross_entropy
 from kip_flax.algorithms.base import Problem, Step, Support, pinned
 from kip_flax.algorithms.kip import KipState
 from kip_flax.kernels import Kernel
@@ -26,6 +28,9 @@ FACTS = dataclasses.replace(kip.FACTS, variant="labels solved at each step")
 check_data = kip.check_data
 labels = ls.labels
 pairs = ls.pairs
+
+Labeller = Callable[[jax.Array], jax.Array]  # Images (S, H, W, C) to labels (S, classes).
+Placed = tuple[jax.Array, jax.Array, jax.Array]  # Targets, their labels and weights.
 
 
 def solved_loss(
@@ -58,23 +63,56 @@ def make_step(problem: Problem) -> Step:
 
 def make_support(problem: Problem) -> Callable[[KipState], Support]:
     """A function of the state: its images, with the labels that fit `eval.label_targets` targets
-    best when `krr.solve` predicts with them."""
-    config, targets, mesh = problem.config, problem.targets, problem.mesh
-    count = label_targets(config, len(targets.labels))
+    best, by `eval.label_loss`, when `krr.solve` predicts with them."""
+    targets = problem.targets
+    count = label_targets(problem.config, len(targets.labels))
     key = jax.random.fold_in(problem.key, 1)
     rows = data.balanced_draw(targets.labels, count, targets.num_classes, key)
-    add_targets = pinned(label_solve.make_add_targets(problem.kernel), mesh)
-    solved = ls.solver(problem, label_solve.fitting_labels)
+    labelled = LABELLERS[problem.config.eval.label_loss](problem, rows)
 
     def support(state: KipState) -> Support:
         images = state.params["images"]
-        sums = sharding.replicate(mesh, label_solve.zero_sums(*state.labels.shape))
-        for first in range(0, count, config.batch_size):
-            tile = targets.take(rows[first : first + config.batch_size])
-            sums = add_targets(sums, images, *sharding.put_targets(mesh, *tile))
-        return images, solved(images, sums)
+        return images, labelled(images)
 
     return support
+
+
+def _by_squared_error(problem: Problem, rows: np.ndarray) -> Labeller:
+    targets, mesh = problem.targets, problem.mesh
+    add_targets = pinned(label_solve.make_add_targets(problem.kernel), mesh)
+    solved = ls.solver(problem, label_solve.fitting_labels)
+
+    def labelled(images: jax.Array) -> jax.Array:
+        zeros = label_solve.zero_sums(len(images), targets.num_classes)
+        sums = sharding.replicate(mesh, zeros)
+        for _, tile in _tiles(problem, rows):
+            sums = add_targets(sums, images, *tile)
+        return solved(images, sums)
+
+    return labelled
+
+
+def _by_cross_entropy(problem: Problem, rows: np.ndarray) -> Labeller:
+    kernel = jax.jit(problem.kernel, out_shardings=NamedSharding(problem.mesh, PartitionSpec()))
+    solved = ls_cross_entropy.solver(problem)
+
+    def labelled(images: jax.Array) -> jax.Array:
+        tiles = _tiles(problem, rows)
+        k_ts = [np.asarray(kernel(x_t, images))[:count] for count, (x_t, _, _) in tiles]
+        return solved(images, np.concatenate(k_ts), problem.targets.labels[rows])
+
+    return labelled
+
+
+def _tiles(problem: Problem, rows: np.ndarray) -> Iterator[tuple[int, Placed]]:
+    """The targets of `rows` in batches: their number, and what `put_targets` makes of them."""
+    batch = problem.config.batch_size
+    for first in range(0, len(rows), batch):
+        images, labels = problem.targets.take(rows[first : first + batch])
+        yield len(images), sharding.put_targets(problem.mesh, images, labels)
+
+
+LABELLERS = {"squared_error": _by_squared_error, "cross_entropy": _by_cross_entropy}
 
 
 def label_targets(config: ConfigDict, train_size: int) -> int:

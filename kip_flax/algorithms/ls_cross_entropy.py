@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
+from jax.typing import ArrayLike
 from ml_collections import ConfigDict
 
 from kip_flax.algorithms import ls
@@ -103,17 +104,29 @@ def make_support(problem: Problem) -> Callable[[LsCrossEntropyState], Support]:
     """A function of the state: its images, with solved labels after the last tile, else natural."""
     targets = problem.targets
     total = total_steps(problem.config, len(targets.labels))
+    solved = solver(problem)
 
-    @functools.partial(jax.jit, out_shardings=NamedSharding(problem.mesh, PartitionSpec()))
+    def support(state: LsCrossEntropyState) -> Support:
+        done = state.step == total
+        labels = solved(state.images, state.k_ts, targets.labels) if done else state.labels
+        return state.images, labels
+
+    return support
+
+
+def solver(problem: Problem) -> Callable[[jax.Array, ArrayLike, np.ndarray], jax.Array]:
+    """A function of support images (S, H, W, C), their kernel with targets k_ts (T, S) and the
+    targets' classes (T,): labels (S, classes) for which `krr.solve` predicts with the least
+    cross-entropy.
+    """
+    classes, mesh = problem.targets.num_classes, problem.mesh
+
+    @functools.partial(jax.jit, out_shardings=NamedSharding(mesh, PartitionSpec()))
     def fitting(images: jax.Array, alpha: jax.Array) -> jax.Array:
         return label_solve.labels_of(problem.kernel(images, images), alpha, problem.config.reg)
 
-    def support(state: LsCrossEntropyState) -> Support:
-        if state.step != total:
-            return state.images, state.labels
-        k_ts = np.asarray(state.k_ts)
-        alpha = cross_entropy.solution(k_ts, targets.labels, targets.num_classes)
-        (shared,) = sharding.replicate(problem.mesh, (multihost.of_first(alpha),))
-        return state.images, fitting(state.images, shared)
+    def solved(images: jax.Array, k_ts: ArrayLike, labels: np.ndarray) -> jax.Array:
+        alpha = cross_entropy.solution(np.asarray(k_ts), labels, classes)
+        return fitting(images, sharding.replicate(mesh, multihost.of_first(alpha)))
 
-    return support
+    return solved

@@ -5,8 +5,10 @@ import numpy as np
 import pytest
 from whole_runs import artefacts, assert_same, result, small, stop_at
 
-from kip_flax import architectures, data, export, kernels, preprocess
+from kip_flax import architectures, data, export, kernels, krr, preprocess
 from kip_flax import config as config_lib
+from kip_flax.algorithms import base, kip_solve
+from kip_flax.krr import cross_entropy
 from kip_flax.modes.train import mode as train
 from kip_flax.runs import setup
 from kip_flax.runtime.errors import UserError
@@ -43,6 +45,35 @@ def test_kip_solve_gives_its_images_the_best_labels_for_its_ridge(
     first, _, last = result(tmp_path)["evaluations"]
     assert last["accuracy"] > first["accuracy"]
     assert last["mse"] < first["mse"]
+
+
+@pytest.mark.parametrize(("algorithm", "devices"), [("kip_solve", 4), ("kip_newton", 1)])
+def test_labels_of_a_set_by_cross_entropy(quick_kernels, tmp_path, algorithm, devices):
+    """Those of logistic regression on the same targets, which may not be shared out evenly."""
+    config = small(algorithm=algorithm, num_steps=2, eval__num_test=0, eval__label_targets=515)
+    config.update_from_flattened_dict({"batch_size": 130, "mesh.data": devices, "eval.steps": (2,)})
+    config.eval.label_loss = "cross_entropy"
+    train.train_and_evaluate(config, str(tmp_path))
+    digits = data.load_dataset("digits")
+    key = jax.random.fold_in(setup.keys(config)[1], 1)
+    rows = data.balanced_draw(digits.train_labels, 515, 10, key)
+    x = preprocess.apply(preprocess.fit("standard", digits.train_images), digits.train_images)
+    kernel = kernels.make_kernel(architectures.fc(1), implementation="neural_tangents")
+    (path,) = (tmp_path / "distilled").glob("*_l_*ckpt2.npz")
+    distilled = export.load_distilled(path)
+    k_ts, k_ss = (
+        np.asarray(kernel(a.astype(float), distilled.images.astype(float)))
+        for a in (x[rows], distilled.images)
+    )
+    alpha = cross_entropy.solution(k_ts, digits.train_labels[rows], 10)
+    predictions = krr.predict(k_ts, krr.solve(k_ss, distilled.labels, 1e-6))
+    np.testing.assert_allclose(predictions, k_ts @ alpha, atol=0.01)
+
+
+def test_the_losses_that_may_label_a_set_are_those_there_are():
+    assert set(kip_solve.LABELLERS) == set(base.LABEL_LOSSES)
+    with pytest.raises(UserError, match=r"eval\.label_loss is 'hinge': take one of squared_error"):
+        config_lib.validate(small(algorithm="kip_solve", eval__label_loss="hinge"))
 
 
 def test_kip_solve_goes_on_to_the_same_bits(quick_kernels, tmp_path, monkeypatch):
