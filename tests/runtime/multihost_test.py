@@ -128,6 +128,28 @@ def test_two_processes_have_one_secret(tmp_path, noise_seed):
             np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"algorithm": "ls_cross_entropy", "batch_size": 301},  # Padded on four devices.
+        {"algorithm": "kip_solve", "eval__label_loss": "cross_entropy", "num_steps": 2},
+    ],
+)
+def test_two_processes_find_the_same_labels_by_cross_entropy(tmp_path, fields):
+    two = jobs.start(
+        tmp_path / "two", *SGD, *flags(**fields, eval__steps="(0,)"), processes=2, devices=2
+    )
+    train.train_and_evaluate(config(**fields, eval__steps=(0,)), str(tmp_path / "one"))
+    ends = jobs.finish(two, 300)
+    assert [code for code, _, _ in ends] == [0, 0], ends
+    found, expected = sets(tmp_path / "two"), sets(tmp_path / "one")
+    assert found.keys() == expected.keys()
+    for name, (images, labels) in expected.items():
+        np.testing.assert_allclose(found[name][0], images, rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(found[name][1], labels, atol=1e-2)
+
+
 def test_from_four_devices_to_two_and_back(tmp_path):
     whole = train.train_and_evaluate(config(**short(15)), str(tmp_path / "whole"))
     for steps, devices in ((5, 4), (10, 2), (15, 4)):
