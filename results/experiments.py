@@ -70,6 +70,14 @@ EXPERIMENTS: tuple[Experiment, ...] = (
         num_steps=3,
         eval__steps=(0, 3),
     ),
+    families.hundred_further(
+        "largest",
+        "kip_newton_cifar10_100_larger/ConvNet_ssize100_zca_l_aug_ckpt3.npz",
+        seed=4,
+        batch_size=5000,
+        num_steps=8,
+        eval__steps=(0, 4),
+    ),
     families.label_solve_on(
         "kip_newton_cifar10_100_furthest", "ConvNet_ssize100_zca_l_aug_ckpt12.npz"
     ),
