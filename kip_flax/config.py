@@ -10,7 +10,8 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from kip_flax import algorithms, architectures, data, kernels, preprocess
-from kip_flax.algorithms.base import LABEL_LOSSES, SUPPORT_DRAWS
+from kip_flax.algorithms import kip_solve
+from kip_flax.algorithms.base import SUPPORT_DRAWS
 from kip_flax.data import augment, datasets
 from kip_flax.networks import named, recipe
 from kip_flax.runtime.errors import UserError
@@ -103,7 +104,7 @@ SECTION = Section(
         "log.every_steps": int,
         "report.num_train": int,
     },
-    choices={"eval.label_loss": LABEL_LOSSES},
+    choices={"eval.label_loss": tuple(kip_solve.LABELLERS)},
     minima={
         "seed": 0,
         "support.size": 1,

@@ -81,47 +81,24 @@ EXPERIMENTS: tuple[Experiment, ...] = (
     families.label_solve_on(
         "kip_newton_cifar10_100_furthest", "ConvNet_ssize100_zca_l_aug_ckpt12.npz"
     ),
+    families.relabelled("kip_newton_mnist_10", "ConvNet_ssize10_nozca_l_noaug_ckpt80.npz", 97.3),
     families.relabelled(
-        "kip_newton_mnist_10",
-        "kip_newton_mnist",
-        "ConvNet_ssize10_nozca_l_noaug_ckpt80.npz",
-        97.3,
+        "kip_newton_fashion_mnist_10", "ConvNet_ssize10_nozca_l_noaug_ckpt40.npz", 82.9
     ),
     families.relabelled(
-        "kip_newton_fashion_mnist_10",
-        "kip_newton_fashion_mnist",
-        "ConvNet_ssize10_nozca_l_noaug_ckpt40.npz",
-        82.9,
+        "kip_newton_cifar10_10_further", "ConvNet_ssize10_zca_l_aug_ckpt12.npz", 64.7
     ),
     families.relabelled(
-        "kip_newton_cifar10_10_further",
-        "kip_newton_cifar10",
-        "ConvNet_ssize10_zca_l_aug_ckpt12.npz",
-        64.7,
+        "kip_newton_mnist_100_further", "ConvNet_ssize100_nozca_l_noaug_ckpt12.npz", 99.1
     ),
     families.relabelled(
-        "kip_newton_mnist_100_further",
-        "kip_newton_mnist",
-        "ConvNet_ssize100_nozca_l_noaug_ckpt12.npz",
-        99.1,
+        "kip_newton_fashion_mnist_100_further", "ConvNet_ssize100_nozca_l_noaug_ckpt12.npz", 91.0
     ),
     families.relabelled(
-        "kip_newton_fashion_mnist_100_further",
-        "kip_newton_fashion_mnist",
-        "ConvNet_ssize100_nozca_l_noaug_ckpt12.npz",
-        91.0,
+        "kip_newton_cifar10_100_larger", "ConvNet_ssize100_zca_l_aug_ckpt3.npz", 75.6
     ),
     families.relabelled(
-        "kip_newton_cifar10_100_larger",
-        "kip_newton_cifar10",
-        "ConvNet_ssize100_zca_l_aug_ckpt3.npz",
-        75.6,
-    ),
-    families.relabelled(
-        "kip_newton_mnist_500_further",
-        "kip_newton_mnist",
-        "ConvNet_ssize500_nozca_l_noaug_ckpt6.npz",
-        99.5,
+        "kip_newton_mnist_500_further", "ConvNet_ssize500_nozca_l_noaug_ckpt6.npz", 99.5
     ),
     families.newton("mnist", 100, None, fixed=True),
     *families.for_networks(),
@@ -136,9 +113,7 @@ EXPERIMENTS: tuple[Experiment, ...] = (
         name="rfad_cifar10_100_debiased",
     ),
     families.rfad_many("cifar10", 500, 1500, augment="flip"),
-    families.relabelled(
-        "rfad_cifar10_500", "rfad_cifar10", "ConvNet3_ssize500_zca_l_aug_ckpt1500.npz", 78.2
-    ),
+    families.relabelled("rfad_cifar10_500", "ConvNet3_ssize500_zca_l_aug_ckpt1500.npz", 78.2),
     families.rfad("fashion_mnist"),
     families.rfad_many("fashion_mnist", 100, 2500, augment="flip"),
     replace(
@@ -231,19 +206,20 @@ EXPERIMENTS: tuple[Experiment, ...] = (
     families.from_coreset(
         families.label_solve("cifar10", 10, 26.09, draws=1, **families.ZCA), "herding_unit"
     ),
-    families.by_cross_entropy(families.label_solve("mnist", 10, None, draws=5)),
-    families.by_cross_entropy(
-        families.from_coreset(families.label_solve("mnist", 10, None, draws=1), "herding")
-    ),
-    families.by_cross_entropy(families.label_solve("fashion_mnist", 10, None, draws=5)),
-    families.by_cross_entropy(
-        families.from_coreset(families.label_solve("fashion_mnist", 10, None, draws=1), "herding")
-    ),
-    families.by_cross_entropy(families.label_solve("cifar10", 10, None, draws=5, **families.ZCA)),
-    families.by_cross_entropy(
-        families.from_coreset(
-            families.label_solve("cifar10", 10, None, draws=1, **families.ZCA), "herding_unit"
-        )
+    *map(
+        families.by_cross_entropy,
+        (
+            families.label_solve("mnist", 10, None, draws=5),
+            families.from_coreset(families.label_solve("mnist", 10, None, draws=1), "herding"),
+            families.label_solve("fashion_mnist", 10, None, draws=5),
+            families.from_coreset(
+                families.label_solve("fashion_mnist", 10, None, draws=1), "herding"
+            ),
+            families.label_solve("cifar10", 10, None, draws=5, **families.ZCA),
+            families.from_coreset(
+                families.label_solve("cifar10", 10, None, draws=1, **families.ZCA), "herding_unit"
+            ),
+        ),
     ),
     families.label_solve("mnist", 100, 96.39, draws=3),
     families.from_coreset(families.label_solve("mnist", 100, 96.39, draws=1), "herding"),

@@ -116,15 +116,16 @@ def by_cross_entropy(experiment: Experiment) -> Experiment:
     """Label Solve with labels of least cross-entropy in the place of least squared error."""
     fields = experiment.fields | {"algorithm": "ls_cross_entropy"}
     name = experiment.name.replace("ls_", "ls_cross_entropy_", 1)
-    return replace(experiment, name=name, fields=fields, published=None)
+    return replace(experiment, name=name, fields=fields)
 
 
-def relabelled(row: str, config: str, start: str, published: float | None) -> Experiment:
+def relabelled(row: str, start: str, published: float | None) -> Experiment:
     """Another row's images, with the labels of least cross-entropy on all training images."""
+    config, size = re.findall(r"^(.+?)_(\d+)", row)[0]
     fields = {
         "algorithm": "ls_cross_entropy",
         "support.init": f"results/{row}/{start}",
-        "support.size": int(re.findall(r"_ssize(\d+)_", start)[0]),
+        "support.size": int(size),
         "batch_size": 1000,
         "augment": "",
         "eval.networks": (),

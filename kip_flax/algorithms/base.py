@@ -22,8 +22,6 @@ PUBLISHED_STEPS = (*(0, 1, 2, 4, 6, 8, 12, 18, 26, 37, 54, 78, 112, 162, 233, 33
 
 SUPPORT_DRAWS = ("real", *coresets.CORESETS, "noise")
 
-LABEL_LOSSES = ("squared_error", "cross_entropy")  # By which `kip_solve` labels a set.
-
 SCHEDULES = ("constant", "cosine", "cosine_tenth")  # Of `rate_schedule`.
 
 SECTION = Section(
@@ -250,5 +248,12 @@ def pinned(step: Callable[..., Any], mesh: Mesh) -> jax.stages.Wrapped:
     Otherwise the compiler shards parts of the state. The second step, and the first after a resume,
     would then be a different program from the first.
     """
+    return replicated(step, mesh, donate_argnums=0)
+
+
+def replicated(
+    function: Callable[..., Any], mesh: Mesh, donate_argnums: int | tuple[int, ...] = ()
+) -> jax.stages.Wrapped:
+    """`function`, compiled, with its results on every device of `mesh`."""
     whole = NamedSharding(mesh, PartitionSpec())
-    return jax.jit(step, donate_argnums=0, out_shardings=whole)
+    return jax.jit(function, donate_argnums=donate_argnums, out_shardings=whole)

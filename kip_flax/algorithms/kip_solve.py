@@ -10,12 +10,11 @@ from collections.abc import Callable, Iterator
 
 import jax
 import numpy as np
-from jax.sharding import NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
 from kip_flax import data, krr
 from kip_flax.algorithms import kip, ls, ls_cross_entropy
-from kip_flax.algorithms.base import Problem, Step, Support, pinned
+from kip_flax.algorithms.base import Problem, Step, Support, pinned, replicated
 from kip_flax.algorithms.kip import KipState
 from kip_flax.kernels import Kernel
 from kip_flax.krr import label_solve
@@ -93,7 +92,7 @@ def _by_squared_error(problem: Problem, rows: np.ndarray) -> Labeller:
 
 
 def _by_cross_entropy(problem: Problem, rows: np.ndarray) -> Labeller:
-    kernel = jax.jit(problem.kernel, out_shardings=NamedSharding(problem.mesh, PartitionSpec()))
+    kernel = replicated(problem.kernel, problem.mesh)
     solved = ls_cross_entropy.solver(problem)
 
     def labelled(images: jax.Array) -> jax.Array:

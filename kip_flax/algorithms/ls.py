@@ -1,15 +1,14 @@
 """Label Solve: one pass over the training set, tile by tile, then the solution."""
 
-import functools
 from collections.abc import Callable
+from typing import Any
 
 import flax.struct
 import jax
 import jax.numpy as jnp
-from jax.sharding import NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
-from kip_flax.algorithms.base import Facts, Problem, Step, Support, pinned
+from kip_flax.algorithms.base import Facts, Problem, Step, Support, pinned, replicated
 from kip_flax.kernels import Kernel
 from kip_flax.krr import label_solve
 from kip_flax.krr.label_solve import Sums
@@ -25,27 +24,35 @@ FACTS = Facts(
 )
 
 
-class LsState(flax.struct.PyTreeNode):
-    """The sums over the targets seen so far.
+class LabelSolveState(flax.struct.PyTreeNode):
+    """A pass over the targets, whatever it keeps of them.
 
     Attributes:
-        step: () int32, tiles of targets summed.
+        step: () int32, tiles of targets seen.
         images: (S, H, W, C), the support; never changed.
         labels: (S, classes), the natural labels of the support.
-        gram: (S, S) sum over targets of K_st K_ts.
-        cross: (S, classes) sum over targets of K_st y_t.
     """
 
     step: jax.Array
     images: jax.Array
     labels: jax.Array
-    gram: jax.Array
-    cross: jax.Array
 
     @property
     def support(self) -> Support:
         """Support images (S, H, W, C) and their natural labels (S, classes)."""
         return self.images, self.labels
+
+
+class LsState(LabelSolveState):
+    """The sums over the targets seen so far.
+
+    Attributes:
+        gram: (S, S) sum over targets of K_st K_ts.
+        cross: (S, classes) sum over targets of K_st y_t.
+    """
+
+    gram: jax.Array
+    cross: jax.Array
 
     @property
     def sums(self) -> Sums:
@@ -97,12 +104,19 @@ def make_update(kernel: Kernel) -> Callable[..., LsState]:
 
 def make_support(problem: Problem) -> Callable[[LsState], Support]:
     """A function of the state: its images, with solved labels after the last tile, else natural."""
-    total = total_steps(problem.config, len(problem.targets.labels))
     solved = solver(problem)
+    return labelled_at_the_end(problem, lambda state: solved(state.images, state.sums))
 
-    def support(state: LsState) -> Support:
-        labels = solved(state.images, state.sums) if state.step == total else state.labels
-        return state.images, labels
+
+def labelled_at_the_end(
+    problem: Problem, solved: Callable[[Any], jax.Array]
+) -> Callable[[Any], Support]:
+    """A function of a `LabelSolveState`: its images, with the labels `solved(state)` after the last
+    tile, else natural ones."""
+    total = total_steps(problem.config, len(problem.targets.labels))
+
+    def support(state: Any) -> Support:
+        return state.images, solved(state) if state.step == total else state.labels
 
     return support
 
@@ -115,11 +129,10 @@ def solver(
     `solve` is `label_solve.solve_labels` or `label_solve.fitting_labels`.
     """
 
-    @functools.partial(jax.jit, out_shardings=NamedSharding(problem.mesh, PartitionSpec()))
     def solved(images: jax.Array, sums: Sums) -> jax.Array:
         return solve(problem.kernel(images, images), sums, problem.config.reg)
 
-    return solved
+    return replicated(solved, problem.mesh)
 
 
 def total_steps(config: ConfigDict, train_size: int) -> int:

@@ -8,16 +8,14 @@ import dataclasses
 import functools
 from collections.abc import Callable
 
-import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import NamedSharding, PartitionSpec
 from jax.typing import ArrayLike
 from ml_collections import ConfigDict
 
 from kip_flax.algorithms import ls
-from kip_flax.algorithms.base import Problem, Step, Support, pinned
+from kip_flax.algorithms.base import Problem, Step, Support, pinned, replicated
 from kip_flax.kernels import Kernel
 from kip_flax.krr import cross_entropy, label_solve
 from kip_flax.runtime import multihost, sharding
@@ -33,25 +31,14 @@ published_step = ls.published_step
 total_steps = ls.total_steps
 
 
-class LsCrossEntropyState(flax.struct.PyTreeNode):
+class LsCrossEntropyState(ls.LabelSolveState):
     """The kernel of the targets seen so far.
 
     Attributes:
-        step: () int32, tiles of targets seen.
-        images: (S, H, W, C), the support; never changed.
-        labels: (S, classes), the natural labels of the support.
         k_ts: (T, S), the kernel of all targets and the support; zeros where not seen.
     """
 
-    step: jax.Array
-    images: jax.Array
-    labels: jax.Array
     k_ts: jax.Array
-
-    @property
-    def support(self) -> Support:
-        """Support images (S, H, W, C) and their natural labels (S, classes)."""
-        return self.images, self.labels
 
 
 def init(
@@ -102,16 +89,8 @@ def make_update(kernel: Kernel, batch: int, count: int) -> Callable[..., LsCross
 
 def make_support(problem: Problem) -> Callable[[LsCrossEntropyState], Support]:
     """A function of the state: its images, with solved labels after the last tile, else natural."""
-    targets = problem.targets
-    total = total_steps(problem.config, len(targets.labels))
-    solved = solver(problem)
-
-    def support(state: LsCrossEntropyState) -> Support:
-        done = state.step == total
-        labels = solved(state.images, state.k_ts, targets.labels) if done else state.labels
-        return state.images, labels
-
-    return support
+    solved, classes = solver(problem), problem.targets.labels
+    return ls.labelled_at_the_end(problem, lambda state: solved(state.images, state.k_ts, classes))
 
 
 def solver(problem: Problem) -> Callable[[jax.Array, ArrayLike, np.ndarray], jax.Array]:
@@ -121,9 +100,10 @@ def solver(problem: Problem) -> Callable[[jax.Array, ArrayLike, np.ndarray], jax
     """
     classes, mesh = problem.targets.num_classes, problem.mesh
 
-    @functools.partial(jax.jit, out_shardings=NamedSharding(mesh, PartitionSpec()))
-    def fitting(images: jax.Array, alpha: jax.Array) -> jax.Array:
+    def labels_of(images: jax.Array, alpha: jax.Array) -> jax.Array:
         return label_solve.labels_of(problem.kernel(images, images), alpha, problem.config.reg)
+
+    fitting = replicated(labels_of, mesh)
 
     def solved(images: jax.Array, k_ts: ArrayLike, labels: np.ndarray) -> jax.Array:
         alpha = cross_entropy.solution(np.asarray(k_ts), labels, classes)

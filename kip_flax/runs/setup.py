@@ -90,7 +90,7 @@ def compile_steps(config: ConfigDict, say: Callable[[str], None]) -> None:
 
 
 def state_template(
-    config: ConfigDict, image_shape: tuple[int, int, int], num_classes: int, train_size: int = 0
+    config: ConfigDict, image_shape: tuple[int, int, int], num_classes: int, train_size: int
 ) -> State:
     """A state with shapes and dtypes in place of arrays.
 

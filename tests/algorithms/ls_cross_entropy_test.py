@@ -3,10 +3,10 @@
 import jax
 import numpy as np
 import pytest
-from whole_runs import artefacts, assert_same, result, small, stop_at
+from whole_runs import artefacts, assert_same, exact_kernels, result, small, stop_at
 
-from kip_flax import architectures, data, export, kernels, krr, preprocess
 from kip_flax import config as config_lib
+from kip_flax import data, export, krr, preprocess
 from kip_flax.algorithms import ls_cross_entropy
 from kip_flax.krr import cross_entropy
 from kip_flax.modes.train import mode as train
@@ -28,11 +28,7 @@ def entropy(workdir):
     (path,) = (workdir / "distilled").glob("*_l_*ckpt1.npz")
     distilled = export.load_distilled(path)
     x, labels = targets()
-    kernel = kernels.make_kernel(architectures.fc(1), implementation="neural_tangents")
-    k_ts, k_ss = (
-        np.asarray(kernel(a.astype(float), distilled.images.astype(float)))
-        for a in (x, distilled.images)
-    )
+    k_ts, k_ss = exact_kernels(distilled.images, x)
     predictions = krr.predict(k_ts, krr.solve(k_ss, distilled.labels, 1e-6))
     losses = []
     for scale in np.geomspace(0.5, 50, 100):

@@ -240,14 +240,20 @@ def test_networks_choose_among_sets_for_networks_on_validation_images():
     assert chosen(two) == 2
 
 
+def kept_without_networks(name, kept):
+    """Copies a row to the folder `kept`, without the figures of networks; returns its figures."""
+    shutil.copytree(RESULTS / name, kept / name)
+    figures = record.read(kept / name)
+    figures.pop("network", None)
+    (kept / name / record.FIGURES).write_text(json.dumps(figures))
+    return figures
+
+
 @pytest.mark.slow
 def test_networks_are_measured_once_and_written(tmp_path, monkeypatch):
     name = "kip_digits_10"
     (experiment,) = (e for e in EXPERIMENTS if e.name == name)
-    shutil.copytree(RESULTS / name, tmp_path / "kept" / name)
-    figures = record.read(tmp_path / "kept" / name)
-    figures.pop("network", None)
-    (tmp_path / "kept" / name / record.FIGURES).write_text(json.dumps(figures))
+    figures = kept_without_networks(name, tmp_path / "kept")
     for module in (run_all, table):
         monkeypatch.setattr(module, "EXPERIMENTS", (experiment,))
     small = {"transfer.seeds": 2, "transfer.width": 4, "transfer.num_steps": 3}
@@ -279,10 +285,7 @@ def test_networks_are_measured_once_and_written(tmp_path, monkeypatch):
 @pytest.mark.parametrize(("name", "seeds"), [("ls_cifar10_100", 5), ("ls_cifar10_500", 2)])
 def test_fewer_networks_learn_from_hundreds_of_images(name, seeds, tmp_path, monkeypatch):
     (experiment,) = (e for e in EXPERIMENTS if e.name == name)
-    shutil.copytree(RESULTS / name, tmp_path / "kept" / name)
-    figures = record.read(tmp_path / "kept" / name)
-    figures.pop("network", None)
-    (tmp_path / "kept" / name / record.FIGURES).write_text(json.dumps(figures))
+    kept_without_networks(name, tmp_path / "kept")
     programs = []
     monkeypatch.setattr(run_all, "program", lambda arguments, _: programs.append(arguments))
     with pytest.raises(KeyboardInterrupt):  # There is no table, as if a signal had come.

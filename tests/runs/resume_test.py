@@ -167,7 +167,7 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(tmp_
     assert "after step 0 and by step 2" in str(caught.value)
     assert "checkpoint of step 0 is kept" in str(caught.value)
     with checkpoint.open_manager(str(tmp_path), 3) as manager:
-        restored = checkpoint.restore(manager, setup.state_template(config, (8, 8, 1), 10))
+        restored = checkpoint.restore(manager, setup.state_template(config, (8, 8, 1), 10, 1438))
     assert restored.step == 0
     assert np.isfinite(restored.state.support[0]).all()
 

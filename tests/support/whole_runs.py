@@ -10,7 +10,7 @@ import pytest
 import quick
 
 from configs import default
-from kip_flax import data
+from kip_flax import architectures, data, kernels
 from kip_flax.modes.train import mode as train
 from kip_flax.runtime.console import Console
 
@@ -44,6 +44,13 @@ def small(**fields):
 
 def label_solve(**fields):
     return small(algorithm="ls", batch_size=400, support__size=20, **fields)
+
+
+def exact_kernels(images, x):
+    """K_ts (T, S) and K_ss (S, S) of the network of `small` by neural_tangents, in float64."""
+    kernel = kernels.make_kernel(architectures.fc(1), implementation="neural_tangents")
+    images = images.astype(float)
+    return [np.asarray(kernel(rows.astype(float), images)) for rows in (x, images)]
 
 
 def assert_same(got, expected, tolerance=0.0):
