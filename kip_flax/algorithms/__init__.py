@@ -68,6 +68,11 @@ def kept_gradients(config: ConfigDict) -> KeptGradients:
     return _hook(config.algorithm, "kept_gradients", lambda config: KeptGradients(0, 0))(config)
 
 
+def kept_rows(config: ConfigDict, train_size: int) -> int:
+    """The number of targets whose kernel with the support is kept until labels are solved for."""
+    return _hook(config.algorithm, "kept_rows", lambda *_: 0)(config, train_size)
+
+
 def length_decides(fields: Mapping[str, Any]) -> bool:
     """Whether steps depend on `num_steps`, so that a run cannot be extended.
 

@@ -192,6 +192,11 @@ def labels(learn_labels: bool) -> str:
     return "solved" if learn_labels else "fixed"
 
 
+def kept_rows(config: ConfigDict, train_size: int) -> int:
+    """The targets of an evaluation by cross-entropy; none if labels are fixed."""
+    return kip_solve.kept_rows(config, train_size) if config.support.learn_labels else 0
+
+
 def kept_gradients(config: ConfigDict) -> KeptGradients:
     """The images that move at once, and the directions of the linear solver."""
     return KeptGradients(config.newton.block or config.support.size, config.newton.iterations)

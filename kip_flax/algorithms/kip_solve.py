@@ -119,6 +119,12 @@ def label_targets(config: ConfigDict, train_size: int) -> int:
     return min(config.eval.label_targets or train_size, train_size)
 
 
+def kept_rows(config: ConfigDict, train_size: int) -> int:
+    """The targets of an evaluation by cross-entropy; none by squared error, which keeps sums."""
+    by_rows = config.eval.label_loss == "cross_entropy"
+    return label_targets(config, train_size) if by_rows else 0
+
+
 def check_targets(config: ConfigDict) -> None:
     """Raises UserError if labels could fit a batch, or `eval.label_targets` targets, exactly.
 

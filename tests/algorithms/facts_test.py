@@ -89,6 +89,20 @@ def test_gauss_newton_keeps_gradients():
     assert algorithms.kept_gradients(config) == (2, config.newton.iterations)
 
 
+def test_cross_entropy_keeps_the_rows_of_the_targets_that_labels_are_solved_for():
+    config = default.get_config()
+    assert algorithms.kept_rows(config, 900) == 0
+    config.algorithm = "ls_cross_entropy"
+    assert algorithms.kept_rows(config, 900) == 900
+    for config.algorithm in ("kip_solve", "kip_newton"):
+        config.eval.label_loss, config.eval.label_targets = "squared_error", 300
+        assert algorithms.kept_rows(config, 900) == 0
+        config.eval.label_loss = "cross_entropy"
+        assert algorithms.kept_rows(config, 900) == 300
+    config.support.learn_labels = False
+    assert algorithms.kept_rows(config, 900) == 0
+
+
 @pytest.mark.parametrize("name", ["", "mine", "mine.none", "json", "antigravity.no"])
 def test_an_unknown_algorithm_has_defaults_and_its_name(name):
     assert algorithms.facts(name) == base.Facts(title=name)

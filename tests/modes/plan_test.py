@@ -154,6 +154,18 @@ def test_what_a_plan_says(name, algorithm, monkeypatch, capsys):
     )
 
 
+def test_rows_that_labels_are_solved_for_with_are_in_the_plan(monkeypatch, capsys):
+    quick.install(monkeypatch)
+    config = importlib.import_module("configs.ls_digits").get_config()
+    plan_run(config)
+    assert "kernel rows" not in capsys.readouterr().out
+    config.algorithm = "ls_cross_entropy"
+    plan_run(config)
+    rows = np.zeros((1438, config.support.size))
+    kept = 2 * rows.nbytes + rows.astype(np.float32).nbytes
+    assert f"{kept / 1e3:.3g}kB of kernel rows that labels are solved" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("name", ["frepo_digits", "bptt_digits", "dc_digits"])
 def test_a_step_without_kernel_is_timed_with_all_its_targets(name, monkeypatch, capsys):
     """Nothing is said of pairs, of the memory of devices, or of other devices."""

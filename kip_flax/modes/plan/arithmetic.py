@@ -112,6 +112,11 @@ def host_bytes(dataset: Dataset) -> int:
     return 5 * images * int(np.prod(dataset.image_shape))
 
 
+def row_bytes(rows: int, support: int) -> int:
+    """Bytes of the kernel's rows of `krr.cross_entropy`: one copy float32, two float64."""
+    return (4 + 2 * 8) * rows * support
+
+
 def warnings(needed: Memory) -> list[str]:
     """A line for the host, and one for a device, if its memory is too small."""
     found = []
