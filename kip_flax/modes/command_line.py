@@ -4,6 +4,7 @@
   python main.py --config=configs/kip_digits.py --mode=evaluate --distilled=FILE.npz
   python main.py --config=configs/kip_digits.py --mode=transfer --distilled=FILE.npz --workdir=DIR
   python main.py --mode=predict --network=DIR --pictures=DIR --workdir=DIR
+  python main.py --mode=predict --distilled=FILE.npz --pictures=DIR --workdir=DIR
   python main.py --config=configs/kip_digits.py --mode=plan
   python main.py --config=configs/kip_digits.py --mode=compare --compare=DIR,FILE.npz --workdir=DIR
   python main.py --mode=export --distilled=FILE.npz --workdir=DIR

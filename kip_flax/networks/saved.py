@@ -12,7 +12,7 @@ import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
@@ -20,6 +20,8 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from kip_flax import preprocess
+from kip_flax.data import predictions
+from kip_flax.data.predictions import Predictions
 from kip_flax.networks import build, named
 from kip_flax.preprocess import Preprocess
 from kip_flax.runtime import files
@@ -34,21 +36,6 @@ _PREPROCESS = "preprocess/"
 _BATCH = 100  # Images per device at a time.
 
 Weights = tuple[tuple[Any, Any], ...]  # (parameters, running averages) of one network, or two.
-
-
-class Predictions(NamedTuple):
-    """The predictions of a network for n pictures.
-
-    Attributes:
-        names: n names of the predicted classes.
-        scores: (n, classes) float32, the outputs, which are not probabilities; the class with the
-            largest one is predicted.
-        classes: (n,), numbers of the predicted classes.
-    """
-
-    names: list[str]
-    scores: np.ndarray
-    classes: np.ndarray
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,7 +69,7 @@ class TrainedNetwork:
         Raises:
             UserError: they are not uint8, or of another shape than the network was trained on.
         """
-        pictures = self._checked(np.asarray(pictures))
+        pictures = predictions.checked(pictures, self.image_shape, "the network")
         count, devices = len(pictures), len(jax.devices())
         size = _BATCH * devices
         scores = np.zeros((count, len(self.class_names)), np.float32)
@@ -92,19 +79,7 @@ class TrainedNetwork:
             # A few pictures make a smaller batch; of many, the last batch is padded.
             images = pad_rows(images, min(size, 8 * devices) if count < size else size)
             scores[start : start + len(part)] = np.asarray(self._outputs(images))[: len(part)]
-        classes = scores.argmax(axis=1)
-        return Predictions([self.class_names[number] for number in classes], scores, classes)
-
-    def _checked(self, pictures: np.ndarray) -> np.ndarray:
-        if pictures.ndim == 3 and self.image_shape[2] == 1:
-            pictures = pictures[..., None]
-        if pictures.dtype != np.uint8 or pictures.shape[1:] != self.image_shape:
-            height, width, channels = self.image_shape
-            raise UserError(
-                f"pictures are {pictures.dtype} {pictures.shape}: the network takes uint8 "
-                f"(n, {height}, {width}, {channels}) from 0 to 255."
-            )
-        return pictures
+        return predictions.of_scores(scores, self.class_names)
 
     @functools.cached_property
     def _outputs(self) -> Any:

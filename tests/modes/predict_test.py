@@ -13,6 +13,8 @@ from kip_flax import data, networks
 from kip_flax.modes.predict import mode as predict
 from kip_flax.modes.transfer.mode import transfer_file
 from kip_flax.networks import rounds, saved
+from kip_flax.runs.folder import RunFolder
+from kip_flax.runtime.console import Console
 from kip_flax.runtime.errors import UserError
 
 pytestmark = pytest.mark.usefixtures("quick_kernels")
@@ -96,7 +98,7 @@ def test_outputs_less_those_at_the_start_are_used_so(files, tmp_path, digits):
 
 def test_the_table_has_what_the_network_says(transferred, pictures, tmp_path, digits):
     folder = str(transferred[0] / "network")
-    assert predict.predict_pictures(folder, str(pictures), str(tmp_path)) == 6
+    assert predict.predict_pictures(networks.load(folder), str(pictures), str(tmp_path)) == 6
     head, *body = rows(tmp_path)
     assert head == ["file", "class", *(f"score of {name}" for name in digits.class_names)]
     order = [0, 2, 4, 1, 3, 5]
@@ -113,8 +115,9 @@ def test_pictures_that_cannot_be_read_are_named_and_the_rest_classified(
     transferred, pictures, tmp_path, capsys
 ):
     (pictures / "3 broken.png").write_bytes(b"\x89PNG")
+    network = networks.load(transferred[0] / "network")
     with pytest.raises(SystemExit) as caught:
-        predict.predict_pictures(str(transferred[0] / "network"), str(pictures), str(tmp_path))
+        predict.predict_pictures(network, str(pictures), str(tmp_path))
     assert caught.value.code == predict.UNREADABLE == 4
     assert len(rows(tmp_path)) == 7
     captured = capsys.readouterr()
@@ -124,9 +127,9 @@ def test_pictures_that_cannot_be_read_are_named_and_the_rest_classified(
 
 
 def test_mistakes_are_one_line(transferred, pictures, tmp_path):
-    network, workdir = str(transferred[0] / "network"), str(tmp_path / "out")
+    network, workdir = networks.load(transferred[0] / "network"), str(tmp_path / "out")
     with pytest.raises(UserError, match=r"no network in .*elsewhere"):
-        predict.predict_pictures(str(tmp_path / "elsewhere"), str(pictures), workdir)
+        predict.load_network(str(tmp_path / "elsewhere"), Console())
     with pytest.raises(UserError, match="missing is not a folder"):
         predict.predict_pictures(network, str(tmp_path / "missing"), workdir)
     empty = tmp_path / "empty"
@@ -148,6 +151,17 @@ def test_from_the_command_line(transferred, pictures, tmp_path):
     lacking = run("--mode=predict", *where)
     assert (lacking.returncode, lacking.stderr.count("\n")) == (2, 1)
     assert "--mode=predict needs --network=PATH" in lacking.stderr
+    both = run("--mode=predict", folder, "--distilled=some.npz", *where)
+    assert (both.returncode, both.stderr) == (2, lacking.stderr)
+
+
+def test_a_set_predicts_by_its_kernel_from_the_command_line(undisturbed, pictures, tmp_path):
+    sets = RunFolder(undisturbed[0]).distilled()
+    where = (f"--pictures={pictures}", f"--workdir={tmp_path}")
+    done = run("--mode=predict", f"--distilled={sets[max(sets)]}", *where)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.endswith(f"6 pictures, {tmp_path / predict.FILE}\n")
+    assert len(rows(tmp_path)) == 7
 
 
 def test_ten_thousand_pictures_are_predicted_in_parts(monkeypatch, transferred):

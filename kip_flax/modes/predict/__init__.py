@@ -1,12 +1,20 @@
-"""`--mode=predict`: the classes that a trained network predicts for new pictures."""
+"""`--mode=predict`: the classes that a network, or a distilled set, predicts for new pictures."""
 
 from kip_flax.modes.registry import Command, Mode
+from kip_flax.runtime.errors import UserError
 
 
 def _run(command: Command) -> None:
+    if bool(command.network) == bool(command.distilled):
+        raise UserError(
+            "--mode=predict needs --network=PATH, a folder with a trained network, or "
+            "--distilled=PATH, a file with a set whose kernel predicts: name one of them."
+        )
     from kip_flax.modes.predict import mode
 
-    mode.predict_pictures(command.network, command.pictures, command.workdir, command.console)
+    load = mode.load_network if command.network else mode.load_set
+    classifier = load(command.network or command.distilled, command.console)
+    mode.predict_pictures(classifier, command.pictures, command.workdir, command.console)
 
 
-MODE = Mode("predict", needs=("network", "pictures", "workdir"), run=_run, wants_config=False)
+MODE = Mode("predict", needs=("pictures", "workdir"), run=_run, wants_config=False)

@@ -1,4 +1,4 @@
-"""`--mode=predict`: a trained network predicts the classes of the pictures in a folder."""
+"""`--mode=predict`: a trained network, or a distilled set, predicts the classes of pictures."""
 
 import csv
 import io
@@ -7,9 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from kip_flax import networks
+from kip_flax import kernels, networks
 from kip_flax.data import readers
-from kip_flax.networks.saved import Predictions, TrainedNetwork
+from kip_flax.data.predictions import Classifier, Predictions
+from kip_flax.export import predictor
 from kip_flax.runs.folder import RunFolder
 from kip_flax.runtime import files
 from kip_flax.runtime.console import Console, count
@@ -20,42 +21,54 @@ UNREADABLE = 4  # Exit code if some pictures could not be read.
 _PART = 1000  # Pictures in memory at once.
 
 
+def load_network(folder: str, console: Console) -> Classifier:
+    """The network that `--mode=transfer` left in a folder; UserError if there is none."""
+    del console
+    return networks.load(folder)
+
+
+def load_set(path: str, console: Console) -> Classifier:
+    """The distilled set in a file, its kernel compiled; UserErrors as of `predictor.load`."""
+    found = predictor.load(path)
+    kernels.warm_up(found.options, console.say)
+    return found
+
+
 def predict_pictures(
-    network: str, pictures: str, workdir: str, console: Console | None = None
+    classifier: Classifier, pictures: str, workdir: str, console: Console | None = None
 ) -> int:
     """Writes predictions.csv into `workdir`: file, class, and the score of every class.
 
     Pictures lie in the folder `pictures` or in folders below it. They are turned upright, cropped
-    to a square and resized like those of `dataset.name='folder'`, and made grey for a network of
-    grey images. Those that cannot be read are listed on stderr and left out.
+    to a square and resized like those of `dataset.name='folder'`, and made grey where the
+    classifier takes grey images. Those that cannot be read are listed on stderr and left out.
 
     Returns:
         The number of rows.
 
     Raises:
-        UserError: there is no network, no picture or none that can be read; the network takes
-            images that are not square, grey or RGB; or the file cannot be written.
+        UserError: there is no picture or none that can be read; the classifier takes images that
+            are not square, grey or RGB; or the file cannot be written.
         SystemExit: code `UNREADABLE` if some could not be read; the others have their rows.
     """
     console = console or Console()
-    found = networks.load(network)
     root = Path(pictures).expanduser()
     paths = readers.pictures_below(root)
     folder = RunFolder.make(workdir)
     rows: list[list[str]] = []
     unreadable: list[str] = []
     for start in range(0, len(paths), _PART):
-        read, images = _read(paths[start : start + _PART], found, unreadable)
+        read, images = _read(paths[start : start + _PART], classifier, unreadable)
         if read:
             names = [path.relative_to(root).as_posix() for path in read]
-            rows += _rows(names, found.predict(images))
+            rows += _rows(names, classifier.predict(images))
         console.progress(f"picture {min(len(paths), start + _PART)}/{len(paths)}")
     for message in unreadable:
         print(f"error: {message}", file=sys.stderr)
     if not rows:
         raise UserError(f"none of the {len(paths)} pictures in {root} can be read: see above.")
     path = folder.path / FILE
-    files.write_bytes_atomic(path, _table(found.class_names, rows))
+    files.write_bytes_atomic(path, _table(classifier.class_names, rows))
     console.outcome(f"{count(len(rows))} pictures, {path}")
     if unreadable:
         sys.exit(UNREADABLE)
@@ -63,14 +76,14 @@ def predict_pictures(
 
 
 def _read(
-    paths: list[Path], network: TrainedNetwork, unreadable: list[str]
+    paths: list[Path], classifier: Classifier, unreadable: list[str]
 ) -> tuple[list[Path], np.ndarray]:
     """Paths and pixels, uint8 (n, H, W, C), of readable pictures; errors go to `unreadable`."""
-    height, width, channels = network.image_shape
+    height, width, channels = classifier.image_shape
     if height != width or channels not in (1, 3):
         raise UserError(
-            f"the network takes images {network.image_shape}, which pictures are not made into: "
-            f"call kip_flax.networks.load(...).predict with arrays."
+            f"the images it takes are {classifier.image_shape}, which pictures are not made into: "
+            f"call kip_flax.networks.load(...).predict, or that of export.predictor, with arrays."
         )
     read, images = [], []
     for path in paths:
@@ -79,7 +92,7 @@ def _read(
             read.append(path)
         except UserError as error:
             unreadable.append(str(error))
-    return read, np.stack(images) if images else np.zeros((0, *network.image_shape), np.uint8)
+    return read, np.stack(images) if images else np.zeros((0, *classifier.image_shape), np.uint8)
 
 
 def _rows(names: list[str], predictions: Predictions) -> list[list[str]]:

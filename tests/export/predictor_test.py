@@ -1,0 +1,109 @@
+"""A set as a classifier, against neural_tangents in float64 and the run that made the set."""
+
+import json
+
+import numpy as np
+import pytest
+from whole_runs import exact_kernels, label_solve, small
+
+from kip_flax import data, export, preprocess
+from kip_flax.algorithms import base
+from kip_flax.export import predictor
+from kip_flax.modes.train import mode as train
+from kip_flax.runs.folder import RunFolder
+from kip_flax.runtime.errors import UserError
+
+
+def last_set(workdir):
+    sets = RunFolder(workdir).distilled()
+    return sets[max(sets)]
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("run")
+    train.train_and_evaluate(small(num_steps=3), str(workdir))
+    return last_set(workdir)
+
+
+def rewritten(path, to, **changes):
+    """A copy of the set with changed meta."""
+    with np.load(path) as file:
+        arrays = {name: file[name] for name in file.files}
+    arrays["meta"] = np.array(json.dumps(json.loads(str(arrays["meta"])) | changes))
+    np.savez(to, **arrays)
+    return to
+
+
+def test_scores_are_those_of_kernel_ridge_regression(path, digits):
+    pixels, _ = data.test_subset(digits, 60)
+    found = export.load_distilled(path)
+    x = preprocess.apply(preprocess.from_arrays(found.preprocess), pixels)
+    k_ts, k_ss = exact_kernels(found.images, x)
+    ridge = 1e-6 * np.trace(k_ss) / len(k_ss) * np.eye(len(k_ss))
+    expected = k_ts @ np.linalg.solve(k_ss + ridge, found.labels)
+    predictions = predictor.load(path).predict(pixels)
+    np.testing.assert_allclose(predictions.scores, expected, atol=1e-4)
+    assert predictions.classes.tolist() == expected.argmax(axis=1).tolist()
+    assert predictions.names == [digits.class_names[number] for number in predictions.classes]
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"kernel__kind": "nngp", "reg": 0.1, "preprocess": "zca"},
+        {"kernel__parameterization": "standard", "kernel__width": 64, "kernel__b_std": 0.3},
+        {"algorithm": "ls", "batch_size": 400},
+    ],
+    ids=["nngp", "standard", "ls"],
+)
+def test_the_file_alone_has_the_accuracy_of_the_run(fields, tmp_path, digits):
+    config = label_solve() if "algorithm" in fields else small(num_steps=3, **fields)
+    train.train_and_evaluate(config, str(tmp_path))
+    evaluations = json.loads((tmp_path / "result.json").read_text())["evaluations"]
+    pixels, labels = data.test_subset(digits, 60)
+    loaded = predictor.load(last_set(tmp_path))
+    assert loaded.options == base.kernel_options(config)
+    share = np.mean(loaded.predict(pixels).classes == labels)
+    assert share == pytest.approx(evaluations[-1]["accuracy"], abs=1e-6)
+    assert share > 0.3
+
+
+def test_many_pictures_are_predicted_in_parts(path, digits, monkeypatch):
+    loaded = predictor.load(path)
+    whole = loaded.predict(digits.test_images[:30]).scores
+    monkeypatch.setattr(predictor, "_BATCH", 8)
+    parts = predictor.load(path).predict(digits.test_images[:30, ..., 0])
+    np.testing.assert_allclose(parts.scores, whole, atol=1e-5)
+    assert loaded.predict(digits.test_images[:0]).names == []
+
+
+def test_pictures_of_another_form_are_refused(path, digits):
+    loaded = predictor.load(path)
+    with pytest.raises(UserError, match=r"float32 \(2, 8, 8, 1\): the set takes uint8"):
+        loaded.predict(digits.test_images[:2].astype(np.float32))
+    with pytest.raises(UserError, match=r"the set takes uint8 \(n, 8, 8, 1\)"):
+        loaded.predict(digits.test_images[:2, :4])
+
+
+def test_files_that_cannot_predict_say_what_they_lack(path, tmp_path):
+    other = tmp_path / "other.npz"
+    found = export.load_distilled(path)
+    np.savez(other, images=found.images, labels=found.labels)
+    with pytest.raises(UserError, match=r"other\.npz has no preprocessing to predict with"):
+        predictor.load(other)
+    with pytest.raises(UserError, match=r"other\.npz has no kernel to predict with"):
+        predictor.load(rewritten(path, other, kernel={}))
+    with pytest.raises(UserError, match="does not say its ridge"):
+        predictor.load(rewritten(path, other, provenance={}))
+    with pytest.raises(UserError, match=r"does not read \(.*wobble"):
+        predictor.load(rewritten(path, other, kernel={**found.kernel, "wobble": 1}))
+    with pytest.raises(UserError, match=r"missing\.npz"):
+        predictor.load(tmp_path / "missing.npz")
+
+
+def test_a_file_runs_no_code_of_the_module_that_it_names(path, tmp_path, own_module):
+    name = own_module("loud", "raise SystemExit")
+    other = rewritten(path, tmp_path / "other.npz", kernel={"architecture": name, "depth": 1})
+    with pytest.raises(UserError, match=r"architecture 'mine\.loud', a module of its own"):
+        predictor.load(other)
