@@ -45,6 +45,8 @@ _SINCE: dict[str, Any] = {
     "privacy.start": "noise",
     "privacy.means_share": 0.3,
     "privacy.means_clip": 0.5,
+    "eval.label_targets": 10_000,
+    "eval.label_loss": "squared_error",
 }
 
 
@@ -165,18 +167,21 @@ def unflatten(flat: dict[str, Any]) -> dict[str, Any]:
 def identity(config: ConfigDict | dict[str, Any]) -> dict[str, Any]:
     """The fields, by dotted names, that decide what is computed: all but the free ones.
 
-    `num_steps` is one of them if steps depend on it (see `length_decides`). Optional sections that
-    the algorithm does not read are left out, as are later fields at the value of earlier runs.
+    `num_steps` is one of them if steps depend on it (see `length_decides`), and so are the fields
+    that decide solved labels. Optional sections that the algorithm does not read are left out, as
+    are later fields at the value of earlier runs.
     """
     flat = flatten(config)
     facts = algorithms.facts(flat["algorithm"])
     read = facts.sections
     idle = tuple(f"{name}." for name in algorithms.sections() if name not in read)
-    length = length_decides(flat)
+    decide = {"num_steps"} if length_decides(flat) else set()
+    if algorithms.labels(flat["algorithm"], flat["support.learn_labels"]) == "solved":
+        decide |= set(facts.label_fields)
     return {
         name: value
         for name, value in flat.items()
-        if (not name.startswith((*_FREE, *idle)) or (length and name == "num_steps"))
+        if (not name.startswith((*_FREE, *idle)) or name in decide)
         and (name not in _SINCE or value != _SINCE[name])
     }
 

@@ -293,6 +293,23 @@ def test_what_computes_the_same_may_change(free):
     config_lib.check_same_experiment(default.get_config().to_dict(), changed(**free), "runs/a")
 
 
+@pytest.mark.parametrize("algorithm", ["kip_solve", "kip_newton"])
+@pytest.mark.parametrize(
+    ("field", "now"), [("eval__label_targets", 0), ("eval__label_loss", "cross_entropy")]
+)
+def test_what_decides_solved_labels_may_not_change(algorithm, field, now):
+    saved = changed(algorithm=algorithm).to_dict()
+    other = changed(algorithm=algorithm, **{field: now})
+    with pytest.raises(UserError, match=f"{field.replace('__', '.')} was .* and is now {now!r}"):
+        config_lib.check_same_experiment(saved, other, "runs/a")
+    learned = changed(algorithm="kip").to_dict()
+    config_lib.check_same_experiment(learned, changed(algorithm="kip", **{field: now}), "runs/a")
+    if algorithm == "kip_newton":
+        fixed = {"algorithm": algorithm, "support__learn_labels": False}
+        other = changed(**fixed, **{field: now})
+        config_lib.check_same_experiment(changed(**fixed).to_dict(), other, "runs/a")
+
+
 def test_a_cosine_schedule_fixes_the_number_of_steps():
     saved = changed(optimizer__schedule="cosine", num_steps=10)
     with pytest.raises(UserError, match="num_steps was 10 and is now 20"):

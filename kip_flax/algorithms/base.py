@@ -97,6 +97,7 @@ class Facts:
         bibtex: entries of the papers to cite.
         sections: the optional sections of the configuration that it reads; the fields of the
             others have no effect.
+        label_fields: the fields of `eval` that decide the labels, if it solves for them.
         published_recipe: images per class -> the recipe of the published numbers, in words.
     """
 
@@ -113,6 +114,7 @@ class Facts:
     tag: str = "kernel-ridge-regression"
     bibtex: str = KIP_BIBTEX
     sections: tuple[str, ...] = ("optimizer",)
+    label_fields: tuple[str, ...] = ()
     published_recipe: Callable[[int], str] = _unstated_recipe
 
     @property

@@ -31,7 +31,7 @@ SECTION = Section(
     above_zero=("newton.damping",),
 )
 FACTS = dataclasses.replace(
-    kip.FACTS, variant="Gauss-Newton", sections=("newton",), freezes_pixels=False
+    kip_solve.FACTS, variant="Gauss-Newton", sections=("newton",), freezes_pixels=False
 )
 
 

@@ -22,7 +22,11 @@ from kip_flax.krr.residuals import Batch
 from kip_flax.runtime import sharding
 from kip_flax.runtime.errors import UserError
 
-FACTS = dataclasses.replace(kip.FACTS, variant="labels solved at each step")
+FACTS = dataclasses.replace(
+    kip.FACTS,
+    variant="labels solved at each step",
+    label_fields=("eval.label_targets", "eval.label_loss"),
+)
 
 check_data = kip.check_data
 labels = ls.labels
