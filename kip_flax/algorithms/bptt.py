@@ -228,7 +228,7 @@ class _Method:
         params, pull, (other, optimizer) = jax.vjp(train, *state.current, has_aux=True)
         value, right, cotangent = self._loss(params, other, *batch)
         g_images, g_labels = pull(cotangent)
-        # A diverged network adds no gradient, and is drawn anew at the end of its life.
+        # A diverged network adds no gradient, and the pool draws it anew.
         fine = jnp.isfinite(value) & jnp.isfinite(g_images).all() & jnp.isfinite(g_labels).all()
         grads = {"images": jnp.where(fine, g_images, 0), "labels": jnp.where(fine, g_labels, 0)}
         after = network._replace(params=params, other=other, optimizer=optimizer)

@@ -70,8 +70,12 @@ class Pooling:
         return jax.tree.unflatten(self._structure(), [leaf[number] for leaf in pool.networks])
 
     def put(self, pool: Pool, number: jax.Array, network: Network, steps: int = 1) -> Pool:
-        """The pool with `network`, `steps` older, at `number`; redrawn if its life has ended."""
-        ended = pool.ages[number] + steps >= self.life
+        """The pool with `network`, `steps` older, at `number`; redrawn if its life has ended.
+
+        A life ends after `life` steps, or when the network diverges.
+        """
+        fine = jnp.array([jnp.isfinite(leaf).all() for leaf in self._leaves(network)]).all()
+        ended = (pool.ages[number] + steps >= self.life) | ~fine
         lives = pool.lives.at[number].add(ended)
         leaves = jax.lax.cond(
             ended,

@@ -181,9 +181,12 @@ def weights_of(recipe: Recipe, states: Tree, place: int) -> tuple[tuple[Tree, Tr
 def share_of_rate(
     recipe: Recipe, step: ArrayLike, num_steps: ArrayLike, warmup: ArrayLike
 ) -> jax.Array:
-    """The rate of a step (from 0) as a share of its peak, see `Recipe.schedule`; float32."""
+    """The rate of a step (from 0) as a share of its peak, see `Recipe.schedule`; float32.
+
+    From step `num_steps` on it is that of the end.
+    """
     step, num_steps, warmup = (jnp.asarray(v, jnp.float32) for v in (step, num_steps, warmup))
-    done = (step - warmup) / (num_steps - warmup)
+    done = jnp.minimum((step - warmup) / (num_steps - warmup), 1)
     if recipe.schedule == "drop":
         falling = jnp.where(step < num_steps / 2, 1, recipe.end_rate)
     else:

@@ -187,6 +187,16 @@ def test_a_network_that_diverges_moves_nothing():
     assert float(metrics["grad_norm"]) == 0
 
 
+def test_a_run_goes_on_without_the_networks_that_diverge(quick_kernels, tmp_path):
+    fields = {k.replace(".", "__"): v for k, v in TINY.items() if k.startswith("bptt.")}
+    fields |= {"bptt__learning_rate": 1e30, "bptt__pool": 2, "bptt__networks": 2}
+    config = small(algorithm="bptt", num_steps=3, eval__steps=(0,), batch_size=100, **fields)
+    state = train.train_and_evaluate(config, str(tmp_path))
+    np.testing.assert_array_equal(state.pool.lives, [3, 3])
+    np.testing.assert_array_equal(state.pool.ages, [0, 0])
+    assert all(np.isfinite(leaf).all() for leaf in state.pool.networks)
+
+
 def test_labels_that_are_fixed_stay():
     states, _ = run(settings(support__learn_labels=False), 2)
     np.testing.assert_array_equal(states[0].support[1], states[-1].support[1])

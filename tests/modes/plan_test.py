@@ -3,6 +3,7 @@
 import dataclasses
 import importlib
 import json
+import types
 
 import numpy as np
 import pytest
@@ -108,6 +109,23 @@ def test_gradients_of_pairs_kept_apart_are_counted():
     gradients, basis = (np.zeros((5, n, 8, 8, 1), np.float32) for n in (100, 30))
     assert apart.device - summed.device == gradients.nbytes + 4 * basis.nbytes
     assert apart.host == summed.host
+
+
+@pytest.mark.parametrize(("total", "timed"), [(1, {1}), (2, {2}), (500, set(range(2, 11)))])
+def test_the_first_step_is_not_timed_where_there_are_others(total, timed, monkeypatch):
+    """That of `dp_kip` is the mean of the classes, and no step of its optimiser."""
+    numbers = []
+
+    def step(state, number):
+        numbers.append(number)
+        return state, {}
+
+    task = types.SimpleNamespace(total=total, start=lambda: np.zeros(()), step=step)
+    monkeypatch.setattr(setup, "make_distillation", lambda *_: task)
+    config = kip_digits.get_config()
+    probed = probe.Probe(config, data.load_dataset("digits"), None, sharding.make_mesh())
+    probed.step(config.batch_size)
+    assert set(numbers) == timed
 
 
 def test_a_plan_counts_batches_that_grow(monkeypatch):

@@ -148,7 +148,7 @@ def test_the_schedules_are_optax_ones():
     theirs = optax.warmup_cosine_decay_schedule(0.0, 3e-4, 500, 1000, 3e-6)
     drop = recipe(num_steps=11, schedule="drop", end_rate=0.1)
     halved = optax.piecewise_constant_schedule(1.0, {6: 0.1})
-    for step in (0, 1, 250, 499, 500, 501, 750, 999):
+    for step in (0, 1, 250, 499, 500, 501, 750, 999, 1000, 1300):
         ours = train.share_of_rate(cosine, step, 1000, 500)
         assert ours.dtype == np.float32
         assert float(ours) * 3e-4 == pytest.approx(float(theirs(step)), rel=1e-4, abs=1e-12)

@@ -79,6 +79,7 @@ class Probe:
         # A run may be shorter than the probe, and its batches may grow.
         first = range(1, min(task.total, _STEPS) + 1)
         numbers = [n for n in first if algorithms.batch_size(config, n) == count]
+        numbers = numbers[1:] or numbers  # The first step may be of another kind (`dp_kip`).
 
         def some(steps: int) -> None:
             """Takes steps as a run does: prepares the next one while one is computed."""
