@@ -47,7 +47,7 @@ def _natural(name: str, data_dir: str) -> ShownSet:
     config = ConfigDict(config_lib.unflatten(fields))
     config.dataset.data_dir = data_dir
     dataset = setup.load(config)
-    fitted = setup.preprocessing_of(_set(name), dataset, config.preprocess)
+    fitted = setup.preprocessing_of(_set(name), config, dataset, config.preprocess)
     training = preprocess.apply(fitted, dataset.train_images)
     targets = data.Targets(training, dataset.train_labels, dataset.num_classes)
     drawn = setup.first_support(config, targets, setup.keys(config)[0])

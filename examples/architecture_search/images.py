@@ -6,6 +6,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
+from configs import default
 from examples.architecture_search.clock import core_seconds
 from examples.architecture_search.kept import Kept
 from examples.architecture_search.space import Search
@@ -87,7 +88,8 @@ def prepared(search: Search, loaded: Loaded, distilled: Distilled) -> Images:
         UserError: the set does not fit the data set.
     """
     dataset, halved = loaded
-    fitted = setup.preprocessing_of(distilled, dataset, distilled.preprocess_name or "standard")
+    name = distilled.preprocess_name or "standard"
+    fitted = setup.preprocessing_of(distilled, default.get_config(), dataset, name)
     keys = jax.random.split(jax.random.key(0))
     parts = (
         (halved.train_images, halved.train_labels, search.whole, keys[0]),

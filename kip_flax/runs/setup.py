@@ -177,13 +177,12 @@ def _read(config: ConfigDict, name: str) -> Dataset:
     )
 
 
-def _images_to_fit(config: ConfigDict, dataset: Dataset) -> np.ndarray:
-    """Images (n, H, W, C) that preprocessing is fitted on.
+def _images_to_fit(config: ConfigDict, dataset: Dataset, name: str) -> np.ndarray:
+    """Images (n, H, W, C) that preprocessing is fitted on: of the data set `name`; '': `dataset`.
 
     Raises:
-        UserError: those of `dataset.preprocess_from` have another shape.
+        UserError: those of `name` have another shape.
     """
-    name = config.dataset.preprocess_from
     if not name:
         return dataset.known_images
     images = _read(config, name).train_images
@@ -214,9 +213,10 @@ def kept_preprocessing(
         start = start_of(config, dataset)
         if multihost.is_first() and not (resumed and folder.preprocessing_file.exists()):
             if start is None:
-                fitted = preprocess.fit(config.preprocess, _images_to_fit(config, dataset))
+                public = config.dataset.preprocess_from
+                fitted = preprocess.fit(config.preprocess, _images_to_fit(config, dataset, public))
             else:
-                fitted = preprocessing_of(start, dataset, config.preprocess)
+                fitted = preprocessing_of(start, config, dataset, config.preprocess)
             folder.write_preprocessing(fitted)
     if start is not None:
         multihost.check_same("the set of support.init", start.path.read_bytes())
@@ -241,16 +241,25 @@ def start_of(config: ConfigDict, dataset: Dataset) -> export.Distilled | None:
     return start
 
 
-def preprocessing_of(distilled: export.Distilled, dataset: Dataset, name: str) -> Preprocess:
-    """The preprocessing stored with a set, or `name` fitted to the data if there is none.
+def preprocessing_of(
+    distilled: export.Distilled, config: ConfigDict, dataset: Dataset, name: str
+) -> Preprocess:
+    """The preprocessing stored with a set, or `name` fitted again if the arrays are lost.
+
+    It is fitted on the data that the set's own run fitted it on; if the file does not say which,
+    as `config` has it.
 
     Raises:
         UserError: the set does not fit the data set or `name`.
     """
     export.check_fits(distilled, dataset, name)
-    if distilled.preprocess is None:
-        return preprocess.fit(name, dataset.known_images)
-    return preprocess.from_arrays(distilled.preprocess)
+    if distilled.preprocess is not None:
+        return preprocess.from_arrays(distilled.preprocess)
+    public = config.dataset.preprocess_from
+    if (fields := distilled.provenance.get("config")) is not None:
+        named = fields.get("dataset.preprocess_from", "")
+        public = named if named in ("", *data.DATASETS) else public  # A file imports no module.
+    return preprocess.fit(name, _images_to_fit(config, dataset, public))
 
 
 def make_kernel(config: ConfigDict, console: Console) -> Kernel:

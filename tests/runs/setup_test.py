@@ -10,7 +10,7 @@ from quick import quick_kernel
 from whole_runs import small
 
 from configs import kip_digits
-from kip_flax import preprocess
+from kip_flax import export, preprocess
 from kip_flax.algorithms.base import Problem
 from kip_flax.data import Targets
 from kip_flax.runs import setup
@@ -91,6 +91,25 @@ def test_preprocessing_is_fitted_on_public_images_where_they_are_named(
         UserError, match=r"whose images are \(9, 9, 1\).* of digits are \(8, 8, 1\)"
     ):
         setup.kept_preprocessing(config, digits, str(tmp_path), resumed=False)
+
+
+def test_a_lost_preprocessing_is_fitted_again_on_the_images_that_it_was_fitted_on(
+    digits, tmp_path, own_module
+):
+    config = kip_digits.get_config()
+    config.dataset.preprocess_from = own_module("public", PUBLIC.replace("SIDE", "8"))
+    path = tmp_path / "FC1_ssize10_nozca_l_noaug_ckpt1.npz"
+    images, labels = np.zeros((10, 8, 8, 1), np.float32), np.zeros((10, 10), np.float32)
+    np.savez(path, images=images, labels=labels)
+    lost = export.load_distilled(path)
+    public = setup.kept_preprocessing(config, digits, str(tmp_path), resumed=False)
+    again = setup.preprocessing_of(lost, config, digits, "standard")
+    np.testing.assert_array_equal(again.mean, public.mean)
+    assert again.mean != pytest.approx(digits.train_images.mean() / 255, rel=1e-2)
+    # A set that says that it was fitted on its own data.
+    own = dataclasses.replace(lost, meta={"provenance": {"config": {"seed": 0}}})
+    fitted = setup.preprocessing_of(own, config, digits, "standard")
+    np.testing.assert_allclose(fitted.mean, digits.train_images.mean() / 255, rtol=1e-5)
 
 
 def test_a_set_to_begin_with_fits_the_run(digits, tmp_path):

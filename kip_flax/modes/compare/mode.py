@@ -157,7 +157,7 @@ def _groups(config: ConfigDict, compared: list[Entry], dataset: Dataset) -> list
     groups: dict[int, Group] = {}
     for entry in compared:
         name = entry.distilled.preprocess_name or config.preprocess
-        fitted = setup.preprocessing_of(entry.distilled, dataset, name)
+        fitted = setup.preprocessing_of(entry.distilled, config, dataset, name)
         arrays = sorted(preprocess.to_arrays(fitted).items())
         key = 0
         for _, array in arrays:

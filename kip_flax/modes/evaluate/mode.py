@@ -31,7 +31,7 @@ def evaluate_file(
     distilled = export.load_distilled(path)
     dataset = setup.load(config)
     config_lib.check_pools(config, dataset)
-    fitted = setup.preprocessing_of(distilled, dataset, config.preprocess)
+    fitted = setup.preprocessing_of(distilled, config, dataset, config.preprocess)
     kernel = shard_kernel(setup.make_kernel(config, console), mesh)
     measure = evaluate.on_test_images(config, dataset, fitted, kernel, mesh)
     measures = measure(*sharding.replicate(mesh, (distilled.images, distilled.labels)))

@@ -53,7 +53,7 @@ def export_file(
 def _completed(distilled: Distilled, config: ConfigDict, folder: Path) -> Distilled:
     """The same set, written to `folder` with its preprocessing, which is fitted again."""
     config_lib.validate(config)
-    fitted = setup.preprocessing_of(distilled, setup.load(config), config.preprocess)
+    fitted = setup.preprocessing_of(distilled, config, setup.load(config), config.preprocess)
     description = export.Description(
         fitted, distilled.class_names, distilled.kernel, distilled.provenance
     )

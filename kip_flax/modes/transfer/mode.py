@@ -102,7 +102,7 @@ def _prepared(
 ) -> tuple[RealImages, list[ImageSet]]:
     """Real images, and the sets to measure."""
     keys, size = networks.keys(config.seed), len(distilled.images)
-    fitted = setup.preprocessing_of(distilled, dataset, config.preprocess)
+    fitted = setup.preprocessing_of(distilled, config, dataset, config.preprocess)
     held_out, num_test = config.transfer.held_out, config.eval.num_test
     real = sets.real_images(dataset, fitted, held_out, num_test, keys.held_out)
     return real, [
