@@ -48,6 +48,7 @@ class Session:
             "at": progress.step,
             "measured": [dataclasses.asdict(one) for one in progress.measured],
             "shapes": [list(np.shape(leaf)) for leaf in leaves],
+            "dtypes": [str(np.dtype(leaf.dtype)) for leaf in leaves],
         }
         checkpoint.save(self._manager, number, leaves or [np.zeros(1)], meta)
 
@@ -67,7 +68,7 @@ class Session:
             return Progress()
         shapes, leaves = meta["shapes"], jax.tree.leaves(like)
         fits = shapes == [list(np.shape(leaf)) for leaf in leaves]
-        template = leaves if fits else [np.zeros(shape, np.float32) for shape in shapes]
+        template = leaves if fits else _zeros(shapes, meta)
         restored = checkpoint.restore(self._manager, template or [np.zeros(1)])
         if restored is None or restored.meta["job"] != job:
             return Progress()
@@ -76,6 +77,12 @@ class Session:
             return Progress(measured)
         states = jax.tree.unflatten(jax.tree.structure(like), restored.state)
         return Progress(measured, states, restored.meta["at"])
+
+
+def _zeros(shapes: list[list[int]], meta: dict[str, Any]) -> list[np.ndarray]:
+    """Arrays like the saved ones; in checkpoints that are older than 'dtypes' all are float32."""
+    dtypes = meta.get("dtypes", ["float32"] * len(shapes))
+    return [np.zeros(*one) for one in zip(shapes, dtypes, strict=True)]
 
 
 @contextlib.contextmanager

@@ -49,8 +49,17 @@ def test_an_interrupted_transfer_ends_as_one_that_was_not(at, files, tmp_path, m
         assert one == two
 
 
-def test_another_number_of_devices_begins_the_round_anew(files, tmp_path, monkeypatch):
-    config = make_config(networks=("fc:1",), lr_factor=(0.1, 1.0))
+@pytest.mark.parametrize(
+    "rates",
+    [
+        {"lr_factor": (0.1, 1.0)},
+        # Its count of steps is an integer.
+        {"learning_rate": (0.001, 0.003), "optimizer": "adam"},
+    ],
+    ids=["sgd", "adam"],
+)
+def test_another_number_of_devices_begins_the_round_anew(rates, files, tmp_path, monkeypatch):
+    config = make_config(networks=("fc:1",), **rates)
     with monkeypatch.context() as patched:
         Stop(patched, at=2)
         transfer_file(config, files, str(tmp_path))
