@@ -48,6 +48,8 @@ def main(argv: list[str] | None = None) -> None:
         workdir = Path(args.runs).absolute() / experiment.name
         fields = {"transfer.networks": (_KERNEL, *NETWORKS), "transfer.baselines": missing}
         content = networks.transfer(experiment, folder, args.data, workdir, fields)
+        if len(content.get("rows", [])) < (1 + len(missing)) * len(fields["transfer.networks"]):
+            raise KeyboardInterrupt  # A signal stopped it.
         recipe = networks.recipe_words(folder)
         shared = {"hardware": content["hardware"], "versions": content["versions"]}
         rows = [

@@ -92,7 +92,7 @@ def make_krr(setting: Setting) -> Learner:
 
 @dataclass(frozen=True, eq=False)
 class Networks:
-    """ConvNets of finite width, trained by the recipe 'auto' and compiled once for each step.
+    """ConvNets of finite width, trained by the recipe 'auto' and compiled once for each size.
 
     Attributes:
         setting: the settings of the data set.
@@ -101,7 +101,7 @@ class Networks:
 
     setting: Setting
     mesh: Mesh
-    _trainers: dict[int, train.Trainer] = field(default_factory=dict)
+    _trainers: dict[tuple[int, int], train.Trainer] = field(default_factory=dict)
 
     def __call__(self, lesson: Lesson) -> list[float]:
         """Mean accuracies of `NETWORKS` networks; raises `trial.Diverged` if one diverges."""
@@ -121,17 +121,17 @@ class Networks:
         first = lesson.stream.steps[0]
         *_, channels = first.image_shape
         chosen = recipe.make("auto", size, channels, first.mirrorable, self.setting.network)
-        if seen not in self._trainers:
+        if (seen, size) not in self._trainers:  # The recipe depends on the number of images.
             spec = architectures.convnet_plain(self.setting.depth)
             make = lambda rngs: build.make_network(  # noqa: E731
                 spec, first.image_shape, seen, rngs, width=chosen.width
             )
             net = build.functions(make)
-            self._trainers[seen] = train.make_trainer(net, chosen, self.mesh)
+            self._trainers[seen, size] = train.make_trainer(net, chosen, self.mesh)
         rows = evenly(len(first.train_labels), _SCALED_BY)
         known = preprocess.apply(lesson.stream.fitted, first.train_images[rows])
         return Trial(
-            self._trainers[seen],
+            self._trainers[seen, size],
             chosen,
             self.mesh,
             validation=Targets(known, first.train_labels[rows], CLASSES_A_STEP),

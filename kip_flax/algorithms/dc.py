@@ -105,7 +105,7 @@ def check_fixed(config: ConfigDict) -> None:
 
 
 def check_data(config: ConfigDict, dataset: Dataset) -> None:
-    """Raises UserError unless every class fills its share of a batch and images fit the network."""
+    """Raises UserError unless every class fills its shares and images fit the network."""
     classes = dataset.num_classes
     fewest = int(np.bincount(dataset.train_labels, minlength=classes).min())
     if config.batch_size % classes or config.batch_size > fewest * classes:
@@ -113,6 +113,12 @@ def check_data(config: ConfigDict, dataset: Dataset) -> None:
         raise UserError(
             f"batch_size is {config.batch_size}: gradient matching takes as many real images of "
             f"each of the {classes} classes of {dataset.name}, at most {fewest}: take {fit}."
+        )
+    if config.support.init == "real" and config.support.size > fewest * classes:
+        raise UserError(
+            f"support.size is {config.support.size}: gradient matching begins with as many real "
+            f"images of each of the {classes} classes of {dataset.name}, at most {fewest}: take "
+            f"{fewest * classes}, or support.init='noise'."
         )
     from kip_flax.networks import build  # Flax's modules take a second to load.
 

@@ -188,10 +188,15 @@ def of_classes(dataset: Dataset, classes: Sequence[int | str]) -> Dataset:
     return replace(dataset, class_names=tuple(names[i] for i in numbers), whole=False, **parts)
 
 
+def held_out_of(count: int, fraction: float) -> int:
+    """How many of `count` images of a class are held out: at least one and not all."""
+    return min(max(1, round(fraction * count)), count - 1)
+
+
 def _split(
     where: Path, images: np.ndarray, labels: np.ndarray, fraction: float
 ) -> tuple[Part, Part]:
-    """Holds out `fraction` of every class, at least one image and not all; order is kept."""
+    """Holds out `fraction` of every class, see `held_out_of`; order is kept."""
     rng = np.random.default_rng(_SPLIT_SEED)
     held_out = np.zeros(len(labels), bool)
     for label in np.unique(labels):
@@ -200,7 +205,7 @@ def _split(
             raise UserError(
                 f"{where} has one image of class {label}: at least two are needed to hold one out."
             )
-        count = min(max(1, round(fraction * len(members))), len(members) - 1)
+        count = held_out_of(len(members), fraction)
         held_out[rng.permutation(members)[:count]] = True
     return (images[~held_out], labels[~held_out]), (images[held_out], labels[held_out])
 
@@ -213,6 +218,13 @@ def _checked(name: str, source: Source, train: Part, test: Part) -> Dataset:
         if images.shape[-1] not in (1, 3) or 0 in images.shape:
             raise UserError(f"{path} has images of {images.shape[1:]}: 1 or 3 channels are needed.")
         readers.check_labels(path, labels, len(images), 0, len(source.class_names) - 1)
+    counts = np.bincount(train[1].astype(np.int64), minlength=len(source.class_names))
+    if 0 in counts:
+        empty = source.class_names[int(counts.argmin())]
+        raise UserError(
+            f"{source.paths[0]} has no training image of class {empty}: classes are numbered from "
+            f"0 without gaps, and each needs images."
+        )
     if train[0].shape[1:] != test[0].shape[1:]:
         both = " and ".join(map(str, source.paths))
         raise UserError(

@@ -27,6 +27,7 @@ from kip_flax.runtime import disk, multihost
 from kip_flax.runtime.errors import UserError
 
 State = TypeVar("State")
+SECONDS = "seconds"  # In the JSON of a run's checkpoints: its time so far, over all parts.
 _HALF_WRITTEN = ".orbax-checkpoint-tmp"  # Marks folders that Orbax has not finished.
 # Errors of Orbax and TensorStore for files that are missing, cut off or altered.
 _DAMAGE = (OSError, ValueError, KeyError, TypeError, AttributeError)
@@ -70,9 +71,9 @@ class Saver:
         """Whether a checkpoint is due after `step` steps."""
         return step % self.every == 0
 
-    def save(self, step: int, state: Any) -> None:
-        """Saves the state after `step` steps in the background; see the function `save`."""
-        save(self.manager, step, state, self.meta)
+    def save(self, step: int, state: Any, seconds: float) -> None:
+        """Saves the state after `step` steps and `seconds` in the background; see `save` below."""
+        save(self.manager, step, state, {**self.meta, SECONDS: round(seconds, 1)})
 
     def wait(self) -> None:
         """Waits until the last save is on the disk; UserError if it could not be written."""

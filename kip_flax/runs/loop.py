@@ -128,7 +128,7 @@ class Training:
     def _settle(self, state: State, step: int, figures: Mapping[str, float], due: Due) -> bool:
         """Does what is due at `step`; False if a signal stopped its evaluation (it is saved)."""
         marked = step == 0 or step in self.distillation.eval_steps or due.end
-        if marked and not self.recorder.has(step):
+        if marked and not self._is_evaluated(step, due.end):
             try:
                 with due.deadline.evaluation():
                     self._evaluate(state, step, due)
@@ -139,6 +139,12 @@ class Training:
         if due.save:
             self._save(state, step)
         return True
+
+    def _is_evaluated(self, step: int, end: bool) -> bool:
+        """Whether nothing is missing: networks are tested on more images at the end of a run."""
+        networks = self.network_evaluate
+        on = networks.tests_on(end) if networks is not None else ()
+        return self.recorder.has(step, on)
 
     def _evaluate(self, state: State, step: int, due: Due) -> None:
         support = self.distillation.support(state)
@@ -163,7 +169,7 @@ class Training:
 
     def _save(self, state: State, step: int) -> None:
         self.recorder.write_history()
-        self.saver.save(step, state)
+        self.saver.save(step, state, self.recorder.seconds)
 
     def _report_progress(
         self, step: int, measured: Mapping[str, jax.Array], figures: Mapping[str, float]

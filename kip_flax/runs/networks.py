@@ -98,6 +98,10 @@ class NetworkEvaluate:
             before_end, at_end = before_end + seconds[0], at_end + sum(seconds)
         return before_end, at_end
 
+    def tests_on(self, last: bool) -> tuple[str, ...]:
+        """The kinds of images that `measure` tests on."""
+        return tuple(on for _, on in self._parts(last))
+
     def _parts(self, last: bool) -> list[tuple[Targets, str]]:
         """Images that networks are tested on, each with its kind."""
         parts = [(self.watched, self.on)]

@@ -161,6 +161,7 @@ class Recorder:
         write_report: writes the report from the files in the folder.
         resumed: step of the checkpoint that the run resumes from, None for a new run; earlier
             records of later steps are dropped.
+        seconds: seconds of the run up to that checkpoint; 0 if it does not say.
     """
 
     def __init__(
@@ -169,13 +170,14 @@ class Recorder:
         writer: metrics.Writer,
         write_report: WriteReport,
         resumed: int | None,
+        seconds: float = 0.0,
     ):
         self.exporter, self.folder = exporter, exporter.folder
         self.split = exporter.dataset.split
         self._writer, self._write_report = writer, write_report
         self._writes, self._status = multihost.is_first(), "running"
         earlier = {} if resumed is None else self.folder.earlier_result()
-        self._seconds = float(earlier.get("seconds", 0.0))
+        self._seconds = max(seconds, float(earlier.get("seconds", 0.0)))
         self._began = time.perf_counter()
         self._evaluations: list[dict[str, Any]] = [
             row for row in earlier.get("evaluations", []) if row["step"] <= (resumed or 0)
@@ -193,9 +195,13 @@ class Recorder:
         """Seconds of the run so far, summed over its parts, without their starts."""
         return self._seconds + time.perf_counter() - self._began
 
-    def has(self, step: int) -> bool:
-        """Whether there is an evaluation after `step` steps."""
-        return any(row["step"] == step for row in self._evaluations)
+    def has(self, step: int, on: Sequence[str] = ()) -> bool:
+        """Whether there is an evaluation after `step` steps, with networks on the images `on`.
+
+        `on`: kinds of images, see `networks.figures`.
+        """
+        found = (row for row in self._evaluations if row["step"] == step)
+        return any(set(on) <= {one["on"] for one in row.get("networks", [])} for row in found)
 
     def evaluation(
         self,

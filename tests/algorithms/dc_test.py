@@ -1,5 +1,7 @@
 """DC and DSA as whole runs, and what they refuse."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from whole_runs import artefacts, assert_same, small, stop_at
@@ -90,6 +92,20 @@ def test_real_images_must_be_shared_by_the_classes():
             config_lib.check_data(matching(batch_size=size), digits)
     with pytest.raises(UserError, match="8x8 pixels are too small for lenet"):
         config_lib.check_data(matching(matching__network="lenet"), digits)
+
+
+def test_a_small_class_has_real_images_to_begin_with():
+    """Others would make up for it, and be matched with gradients of the wrong class."""
+    digits = data.load_dataset("digits")
+    few = np.flatnonzero((digits.train_labels != 3) | (np.cumsum(digits.train_labels == 3) <= 2))
+    small = dataclasses.replace(
+        digits, train_images=digits.train_images[few], train_labels=digits.train_labels[few]
+    )
+    fields = {"batch_size": 20, "support__size": 30}
+    with pytest.raises(UserError, match=r"support\.size is 30: .* at most 2: take 20, or"):
+        config_lib.check_data(matching(**fields, support__init="real"), small)
+    config_lib.check_data(matching(**fields, support__init="noise"), small)
+    config_lib.check_data(matching(batch_size=20, support__size=20, support__init="real"), small)
 
 
 def test_the_published_loops_follow_from_the_images_per_class():

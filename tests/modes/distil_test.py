@@ -2,13 +2,15 @@
 
 import os
 import signal
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 import kip_flax
-from configs import kip_digits
+from configs import default, kip_digits
 from kip_flax import export
+from kip_flax.data import datasets
 from kip_flax.modes.train import distil
 from kip_flax.modes.train import mode as train
 from kip_flax.runtime.console import Console
@@ -65,6 +67,26 @@ def test_a_configuration_has_its_own_images_and_stays_as_it_is(tmp_path, capsys)
     np.testing.assert_array_equal(again.images, found.images)
 
 
+@pytest.mark.parametrize("each", [8, 58])
+def test_the_default_batch_fits_what_is_left_of_small_classes(each):
+    labels = np.arange(10 * each) % 10
+    config = distil._default({"labels": labels})
+    part = np.zeros((len(labels), 2, 2, 1), np.uint8), labels
+    (_, left), _ = datasets._split(Path("mine"), *part, config.dataset.test_fraction)
+    assert config.batch_size == min(len(left), default.get_config().batch_size)
+    assert config.batch_size == {8: 60, 58: 460}[each]
+
+
+def test_a_run_keeps_the_images_that_it_was_made_from(arrays, tmp_path):
+    images, labels = arrays
+    kip_flax.distill(images, labels, fields=FEW, workdir=str(tmp_path))
+    before = (tmp_path / "images.npz").read_bytes()
+    with pytest.raises(UserError, match="holds a run on other images or labels"):
+        kip_flax.distill(255 - images, labels, fields=FEW, workdir=str(tmp_path))
+    assert (tmp_path / "images.npz").read_bytes() == before
+    kip_flax.distill(images, labels, fields=FEW | {"num_steps": 4}, workdir=str(tmp_path))
+
+
 def test_a_stopped_run_is_no_set_and_goes_on(tmp_path, capsys, monkeypatch):
     def progress(console, text, *figures):
         if text.startswith("step 1/3"):
@@ -99,6 +121,10 @@ def test_a_stopped_run_is_no_set_and_goes_on(tmp_path, capsys, monkeypatch):
         ),
         ({"config": kip_digits.get_config(), "fields": {"num_steps": "x"}}, "fields: .*"),
         ({"config": kip_digits.get_config(), "fields": {"num_steps": -1}}, "num_steps is -1"),
+        (
+            {"images": np.zeros((6, 8, 8), np.uint8), "labels": [1, 2, 3, 1, 2, 3]},
+            "has no training image of class 0: classes are numbered from 0 without gaps",
+        ),
     ],
 )
 def test_mistakes_are_one_line(given, message):

@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import json
 import os
 import signal
 
@@ -181,6 +182,21 @@ def test_an_evaluation_that_was_stopped_is_made_again(run, tmp_path, monkeypatch
     assert history == other
     train.train_and_evaluate(judged(), str(tmp_path))
     assert "nothing to do" in capsys.readouterr().out
+
+
+def test_a_run_that_ends_at_a_step_already_evaluated_reads_the_test_images(tmp_path):
+    """Stopped right after an evaluation, and then given no more steps than it has."""
+    train.train_and_evaluate(judged(num_steps=5), str(tmp_path))
+    finished = result(tmp_path)
+    stopped = json.loads(json.dumps(finished)) | {"status": "stopped"}
+    at_end = stopped["evaluations"][-1]
+    at_end["networks"] = [row for row in at_end["networks"] if row["on"] == figures.HELD_OUT]
+    (tmp_path / "result.json").write_text(json.dumps(stopped))
+    train.train_and_evaluate(judged(num_steps=5), str(tmp_path))
+    assert result(tmp_path)["status"] == "finished"
+    assert result(tmp_path)["evaluations"] == finished["evaluations"]
+    rows = [row["on"] for row in finished["evaluations"][-1]["networks"]]
+    assert rows == [figures.HELD_OUT, figures.TEST]
 
 
 def test_a_training_that_diverges_has_no_figure(tmp_path):

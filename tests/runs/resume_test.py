@@ -1,5 +1,6 @@
 """Runs that are stopped, lost, refused or broken, and what the same command does next."""
 
+import json
 import os
 import signal
 
@@ -20,6 +21,8 @@ from kip_flax.modes.train import mode as train
 from kip_flax.runs import checkpoint, setup
 from kip_flax.runs.folder import RunFolder
 from kip_flax.runs.loop import Training
+from kip_flax.runs.record import Recorder
+from kip_flax.runtime.console import Console
 from kip_flax.runtime.errors import UserError
 
 pytestmark = pytest.mark.usefixtures("quick_kernels")
@@ -71,6 +74,43 @@ def test_a_signal_while_a_step_runs_ends_the_run_with_that_step(undisturbed, tmp
     assert result(tmp_path)["status"] == "stopped"
     assert_same(train.train_and_evaluate(small(augment="shift"), str(tmp_path)), undisturbed[1])
     assert artefacts(tmp_path) == artefacts(undisturbed[0])
+
+
+def test_a_kill_loses_no_more_of_the_clock_than_of_the_steps(tmp_path, monkeypatch):
+    """Its result.json is that of the last evaluation, its checkpoint is younger."""
+    progress = Console.progress
+
+    def killed(self, text, *figures):
+        progress(self, text, *figures)
+        if text.startswith("step 10/"):
+            raise MemoryError
+
+    config = small(eval__steps=(0,))
+    with monkeypatch.context() as patch:
+        patch.setattr(Recorder, "seconds", property(lambda _: 7200.0))
+        patch.setattr(Console, "progress", killed)
+        with pytest.raises(MemoryError):
+            train.train_and_evaluate(config, str(tmp_path))
+    with checkpoint.open_manager(tmp_path, keep=1) as manager:
+        assert manager.latest_step() == 8
+    earlier = result(tmp_path)
+    earlier["seconds"] = 1.0
+    (tmp_path / "result.json").write_text(json.dumps(earlier))
+    train.train_and_evaluate(config, str(tmp_path))
+    assert 7200 < result(tmp_path)["seconds"] < 7300
+
+
+def test_a_run_does_not_end_before_the_step_at_which_it_was_stopped(tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        stop_at(patch, 6)
+        train.train_and_evaluate(small(), str(tmp_path))
+    with pytest.raises(
+        UserError, match=r"stopped at step 7, beyond num_steps=5: give --config\.num"
+    ):
+        train.train_and_evaluate(small(num_steps=5), str(tmp_path))
+    train.train_and_evaluate(small(num_steps=7), str(tmp_path))
+    assert result(tmp_path)["status"] == "finished"
+    assert [row["step"] for row in result(tmp_path)["evaluations"]] == [0, 5, 7]
 
 
 def test_a_lost_checkpoint_is_made_up_for(undisturbed, tmp_path):

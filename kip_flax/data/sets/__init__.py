@@ -73,7 +73,7 @@ def field_preprocess(name: str, fitted: Preprocess) -> Preprocess:
 
 def data_note(name: str, data_dir: str) -> str:
     """A sentence on how the files in `data_dir` differ from the publisher's, if known; or ''."""
-    return _attribute(name, "data_note", lambda name, root: "")(name, Path(data_dir))
+    return _attribute(name, "data_note", lambda name, root: "")(name, Path(data_dir).expanduser())
 
 
 def _attribute(name: str, attribute: str, otherwise: Any) -> Any:

@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike
 
 from kip_flax import config as config_lib
 from kip_flax import export
+from kip_flax.data import datasets
 from kip_flax.export import Distilled
 from kip_flax.modes.train import mode
 from kip_flax.runs.folder import RunFolder
@@ -59,8 +60,7 @@ def distill(
     _update(experiment, fields or {})
     with _folder(workdir) as folder:
         if arrays is not None:
-            path = Path(folder) / "images.npz"
-            files.write_arrays(path, arrays)
+            path = _kept(arrays, folder)
             _update(experiment, {"dataset.name": "npz", "dataset.data_dir": str(path)})
         config_lib.validate(experiment)
         mode.train_and_evaluate(experiment, folder)
@@ -69,6 +69,21 @@ def distill(
             raise KeyboardInterrupt("the run was stopped before its last step")
         sets = run.distilled()
         return export.load_distilled(sets[max(sets)])
+
+
+def _kept(arrays: dict[str, np.ndarray], folder: str) -> Path:
+    """The file of the arrays in the folder of the run; UserError if a run there has others."""
+    path = Path(folder) / "images.npz"
+    if path.exists() and any(RunFolder(folder).checkpoints.glob("*")):
+        known = files.read_arrays(path)
+        if known.keys() != arrays.keys() or not all(
+            np.array_equal(known[name], array) for name, array in arrays.items()
+        ):
+            raise UserError(
+                f"{folder} holds a run on other images or labels: give those, or another workdir."
+            )
+    files.write_arrays(path, arrays)
+    return path
 
 
 def _arrays(
@@ -99,10 +114,12 @@ def _default(arrays: dict[str, np.ndarray] | None) -> ConfigDict:
         ) from None
     if arrays is not None:
         labels = arrays["labels"] if "labels" in arrays else arrays["train_labels"]
-        # A fifth of the images may be held out.
-        most = max(1, len(labels) * 4 // 5 if "labels" in arrays else len(labels))
-        experiment.support.size = len(np.unique(labels))
-        experiment.batch_size = min(experiment.batch_size, most)
+        counts = np.unique(labels, return_counts=True)[1]
+        if "labels" in arrays:  # Test images are held out.
+            fraction = experiment.dataset.test_fraction
+            counts = np.array([n - datasets.held_out_of(int(n), fraction) for n in counts])
+        experiment.support.size = len(counts)
+        experiment.batch_size = min(experiment.batch_size, max(1, int(counts.sum())))
     return experiment
 
 

@@ -73,6 +73,8 @@ def train_and_evaluate(config: ConfigDict, workdir: str, console: Console | None
         total = setup.total_steps(config, len(dataset.train_labels))
         meta = {"config": config.to_dict(), "data": _shared_fingerprint(dataset)}
         restored = _restore(config, dataset, manager, meta["data"])
+        if restored is not None:
+            _check_not_beyond(restored.step, total, folder)
         if restored is not None and _is_finished(restored.step, total, folder, config.time_limit):
             console.outcome(f"finished at step {restored.step}: nothing to do in {workdir}")
             return restored.state
@@ -90,8 +92,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str, console: Console | None
         # The steps.
         exporter = Exporter(folder, config, dataset, fitted, initial)
         saver = checkpoint.Saver(manager, meta, config.checkpoint.every_steps)
-        resumed = None if restored is None else restored.step
-        with _open_recorder(exporter, resumed) as recorder:
+        with _open_recorder(exporter, restored) as recorder:
             every = config.log.every_steps
             parts = (distillation, measure, recorder, saver, console, every, of_networks)
             training = Training(*parts, config.time_limit)
@@ -116,6 +117,15 @@ def _is_finished(step: int, total: int, folder: RunFolder, time_limit: float) ->
     limit = result.get("ended_by_time_limit")
     ended = step == total or (limit is not None and limit == time_limit)
     return step > total or (ended and result.get("status") == "finished")
+
+
+def _check_not_beyond(step: int, total: int, folder: RunFolder) -> None:
+    """Raises UserError if a run was stopped after more steps than it is now to have."""
+    if step > total and folder.earlier_result().get("status") != "finished":
+        raise UserError(
+            f"{folder.path} was stopped at step {step}, beyond num_steps={total}: give "
+            f"--config.num_steps={step} to end it there, or more."
+        )
 
 
 def _with_kept_length(config: ConfigDict, saved: dict[str, Any], workdir: str) -> ConfigDict:
@@ -203,11 +213,14 @@ def _write_config(folder: RunFolder, config: ConfigDict) -> None:
 
 
 @contextlib.contextmanager
-def _open_recorder(exporter: Exporter, resumed: int | None) -> Iterator[Recorder]:
+def _open_recorder(exporter: Exporter, restored: checkpoint.Restored | None) -> Iterator[Recorder]:
     """The recorder of the run; on exit TensorBoard's files are flushed."""
     with metrics.open_writer(str(exporter.folder.metrics), multihost.is_first()) as writer:
         writer.write_hparams(config_lib.hyper_parameters(exporter.config))
-        yield Recorder(exporter, writer, _report_writer(), resumed)
+        resumed, seconds = None, 0.0
+        if restored is not None:
+            resumed, seconds = restored.step, restored.meta.get(checkpoint.SECONDS, 0.0)
+        yield Recorder(exporter, writer, _report_writer(), resumed, seconds)
 
 
 def _report_writer() -> WriteReport:

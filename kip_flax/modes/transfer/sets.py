@@ -116,6 +116,8 @@ def initial(path: str) -> ImageSet:
         UserError: `path` is not named _ckptSTEP.npz, or there is no file of step 0.
     """
     first = Path(path).with_name(re.sub(r"_ckpt\d+\.npz$", "_ckpt0.npz", Path(path).name))
+    if not first.is_file():
+        first = _with_natural_labels(first) or first
     if first.name == Path(path).name and not first.stem.endswith("_ckpt0"):
         raise UserError(
             f"{path} does not end in _ckptSTEP.npz, by which the initial images beside it are "
@@ -127,6 +129,15 @@ def initial(path: str) -> ImageSet:
             f"or leave 'initial' and 'label_solve' out of transfer.baselines."
         )
     return of_file("initial", export.load_distilled(first))
+
+
+def _with_natural_labels(first: Path) -> Path | None:
+    """The file of step 0 under the name that says that its labels are not learned, if it is there.
+
+    Label Solve begins with natural labels, so only its last set is named after learned ones.
+    """
+    natural = first.with_name(first.name.replace("_l_", "_nol_"))
+    return natural if natural.is_file() else None
 
 
 def label_solved(start: ImageSet, pool: Targets, kernel: Kernel, reg: float) -> ImageSet:

@@ -140,7 +140,7 @@ def test_broken_cifar_names_the_file(tmp_path, case):
     fails("data_batch_2", name="cifar10", data_dir=tmp_path)
 
 
-def test_a_jpeg_copy_of_cifar10_is_noted(tmp_path):
+def test_a_jpeg_copy_of_cifar10_is_noted(tmp_path, monkeypatch):
     (tmp_path / "data_batch_1").write_bytes(b"other pixels")
     for data_dir in (tmp_path, tmp_path.parent):
         note = sets.data_note("cifar10", str(data_dir))
@@ -150,6 +150,8 @@ def test_a_jpeg_copy_of_cifar10_is_noted(tmp_path):
     (tmp_path / "data_batch_1").rename(folder / "data_batch_1")
     assert "JPEG copy" in sets.data_note("cifar10", str(tmp_path))
     assert sets.data_note("cifar100", str(tmp_path)) == ""
+    monkeypatch.setenv("HOME", str(tmp_path.parent))
+    assert "JPEG copy" in sets.data_note("cifar10", f"~/{tmp_path.name}")
 
 
 def test_the_publishers_own_files_are_not(tmp_path, monkeypatch):

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from made_transfers import NAME, make_config, write
 
+from kip_flax import export
 from kip_flax.data import Targets
 from kip_flax.modes.evaluate import mode as evaluate_mode
 from kip_flax.modes.transfer import contest, sets
@@ -101,6 +102,15 @@ def test_another_transfer_in_the_folder_is_refused(files, tmp_path):
     first = str(Path(files).with_name(NAME.format(0)))
     with pytest.raises(UserError, match=r"another transfer: distilled set \(checksum\)"):
         transfer_file(make_config(networks=("fc:1",)), first, str(tmp_path))
+
+
+def test_the_initial_images_of_label_solve_lie_under_the_name_of_natural_labels(files, tmp_path):
+    last = "FC1_ssize10_nozca_l_noaug_ckpt1.npz"
+    shutil.copy(files, tmp_path / last)
+    natural = Path(files).with_name(NAME.format(0))
+    shutil.copy(natural, tmp_path / "FC1_ssize10_nozca_nol_noaug_ckpt0.npz")
+    found = sets.initial(str(tmp_path / last))
+    np.testing.assert_array_equal(found.images[0], export.load_distilled(natural).images)
 
 
 def test_mistakes_are_reported_in_one_line(files, tmp_path, digits, quick_kernels):
