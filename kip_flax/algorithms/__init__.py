@@ -13,7 +13,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from kip_flax.algorithms.base import SECTION, Facts, KeptGradients
+from kip_flax.algorithms.base import SECTION, Facts, KeptGradients, KeptRows
 from kip_flax.runtime import plugins
 from kip_flax.runtime.fields import Section
 
@@ -68,9 +68,9 @@ def kept_gradients(config: ConfigDict) -> KeptGradients:
     return _hook(config.algorithm, "kept_gradients", lambda config: KeptGradients(0, 0))(config)
 
 
-def kept_rows(config: ConfigDict, train_size: int) -> int:
-    """The number of targets whose kernel with the support is kept until labels are solved for."""
-    return _hook(config.algorithm, "kept_rows", lambda *_: 0)(config, train_size)
+def kept_rows(config: ConfigDict, train_size: int) -> KeptRows:
+    """The targets whose kernel with the support is kept until labels are solved for; or none."""
+    return _hook(config.algorithm, "kept_rows", lambda *_: KeptRows(0))(config, train_size)
 
 
 def length_decides(fields: Mapping[str, Any]) -> bool:

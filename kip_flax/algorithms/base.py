@@ -49,6 +49,14 @@ class KeptGradients(NamedTuple):
     directions: int
 
 
+class KeptRows(NamedTuple):
+    """For how many targets the kernel with the support is kept until labels are solved for, and
+    whether it is a part of the state, which every device holds."""
+
+    targets: int
+    in_state: bool = False
+
+
 State = Any  # An algorithm's own pytree, with `step` and, in most, `support`.
 Step = Callable[[Any, int], tuple[Any, dict[str, jax.Array]]]
 Support = tuple[jax.Array, jax.Array]
@@ -97,6 +105,7 @@ class Facts:
         bibtex: entries of the papers to cite.
         sections: the optional sections of the configuration that it reads; the fields of the
             others have no effect.
+        if_not_finite: what a user may change if its numbers overflow, in words.
         label_fields: the fields of `eval` that decide the labels, if it solves for them.
         published_recipe: images per class -> the recipe of the published numbers, in words.
     """
@@ -115,6 +124,7 @@ class Facts:
     bibtex: str = KIP_BIBTEX
     sections: tuple[str, ...] = ("optimizer",)
     label_fields: tuple[str, ...] = ()
+    if_not_finite: str = "lower optimizer.learning_rate or raise reg"
     published_recipe: Callable[[int], str] = _unstated_recipe
 
     @property

@@ -60,6 +60,7 @@ FACTS = Facts(
     tag="unrolled-training",
     bibtex=_BIBTEX,
     sections=("bptt", "optimizer"),
+    if_not_finite="lower optimizer.learning_rate or bptt.learning_rate",
     published_recipe=_published_recipe,
 )
 

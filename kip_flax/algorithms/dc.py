@@ -40,6 +40,7 @@ FACTS = Facts(
     tag="gradient-matching",
     bibtex=_BIBTEX,
     sections=("matching", "optimizer"),
+    if_not_finite="lower optimizer.learning_rate or matching.learning_rate",
     published_recipe=gradient_matching.published_recipe,
 )
 

@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 
 from kip_flax import data
 from kip_flax.algorithms import kip, kip_solve
-from kip_flax.algorithms.base import KeptGradients, Problem, Step, Support, kernel_options
+from kip_flax.algorithms.base import KeptGradients, KeptRows, Problem, Step, Support, kernel_options
 from kip_flax.algorithms.kip import KipState, Metrics
 from kip_flax.data import Dataset
 from kip_flax.kernels import jacobian
@@ -31,7 +31,11 @@ SECTION = Section(
     above_zero=("newton.damping",),
 )
 FACTS = dataclasses.replace(
-    kip_solve.FACTS, variant="Gauss-Newton", sections=("newton",), freezes_pixels=False
+    kip_solve.FACTS,
+    variant="Gauss-Newton",
+    sections=("newton",),
+    freezes_pixels=False,
+    if_not_finite="raise reg or newton.damping",
 )
 
 
@@ -192,9 +196,9 @@ def labels(learn_labels: bool) -> str:
     return "solved" if learn_labels else "fixed"
 
 
-def kept_rows(config: ConfigDict, train_size: int) -> int:
+def kept_rows(config: ConfigDict, train_size: int) -> KeptRows:
     """The targets of an evaluation by cross-entropy; none if labels are fixed."""
-    return kip_solve.kept_rows(config, train_size) if config.support.learn_labels else 0
+    return kip_solve.kept_rows(config, train_size) if config.support.learn_labels else KeptRows(0)
 
 
 def kept_gradients(config: ConfigDict) -> KeptGradients:

@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 
 from kip_flax import data, krr
 from kip_flax.algorithms import kip, ls, ls_cross_entropy
-from kip_flax.algorithms.base import Problem, Step, Support, pinned, replicated
+from kip_flax.algorithms.base import KeptRows, Problem, Step, Support, pinned, replicated
 from kip_flax.algorithms.kip import KipState
 from kip_flax.kernels import Kernel
 from kip_flax.krr import label_solve
@@ -123,10 +123,10 @@ def label_targets(config: ConfigDict, train_size: int) -> int:
     return min(config.eval.label_targets or train_size, train_size)
 
 
-def kept_rows(config: ConfigDict, train_size: int) -> int:
+def kept_rows(config: ConfigDict, train_size: int) -> KeptRows:
     """The targets of an evaluation by cross-entropy; none by squared error, which keeps sums."""
     by_rows = config.eval.label_loss == "cross_entropy"
-    return label_targets(config, train_size) if by_rows else 0
+    return KeptRows(label_targets(config, train_size) if by_rows else 0)
 
 
 def check_targets(config: ConfigDict) -> None:

@@ -15,7 +15,7 @@ from jax.typing import ArrayLike
 from ml_collections import ConfigDict
 
 from kip_flax.algorithms import ls
-from kip_flax.algorithms.base import Problem, Step, Support, pinned, replicated
+from kip_flax.algorithms.base import KeptRows, Problem, Step, Support, pinned, replicated
 from kip_flax.kernels import Kernel
 from kip_flax.krr import cross_entropy, label_solve
 from kip_flax.runtime import multihost, sharding
@@ -54,10 +54,10 @@ def init(
     )
 
 
-def kept_rows(config: ConfigDict, train_size: int) -> int:
+def kept_rows(config: ConfigDict, train_size: int) -> KeptRows:
     """All training images: the state holds their rows of K_ts."""
     del config
-    return train_size
+    return KeptRows(train_size, in_state=True)
 
 
 def make_step(problem: Problem) -> Step:

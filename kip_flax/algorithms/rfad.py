@@ -90,6 +90,7 @@ FACTS = Facts(
     for_networks=True,
     bibtex=_BIBTEX,
     sections=("rfad",),
+    if_not_finite="lower rfad.learning_rate or raise reg",
     published_recipe=_published_recipe,
 )
 

@@ -9,6 +9,8 @@ targets, C classes.
 import numpy as np
 import scipy.linalg
 
+from kip_flax.runtime.errors import UserError
+
 PENALTY = 1e-3  # Of half the mean square of the predictions. Accuracy hardly depends on it.
 _JITTER = 1e-9  # In units of the mean square of an entry of K_ts.
 _TOLERANCE, _ITERATIONS = 1e-6, 2000
@@ -26,8 +28,16 @@ def solution(k_ts: np.ndarray, classes: np.ndarray, num_classes: int) -> np.ndar
         k_ts: (T, S), the kernel of targets and support.
         classes: (T,), the classes of the targets, 0 to C - 1.
         num_classes: C.
+
+    Raises:
+        UserError: K_ts holds NaN or inf.
     """
     rows = k_ts.astype(np.float64)
+    if not np.isfinite(rows).all():
+        raise UserError(
+            "the kernel of targets and support holds NaN or inf: take smaller steps, or start from "
+            "images without NaN."
+        )
     factor, features = _whitened(rows)
     weights = _logistic_regression(features, classes, num_classes)
     alpha = scipy.linalg.solve_triangular(factor, weights, lower=True, trans="T")

@@ -125,8 +125,8 @@ def check_positive_definite(k_ss: ArrayLike, reg: float) -> None:
     k = np.asarray(k_ss, np.float64)
     if not np.isfinite(k).all():
         raise UserError(
-            "the kernel of the support holds NaN or inf: lower optimizer.learning_rate, or start "
-            "from images without NaN."
+            "the kernel of the support holds NaN or inf: take smaller steps, or start from images "
+            "without NaN."
         )
     ridge = reg * np.trace(k) / len(k)
     try:

@@ -199,8 +199,8 @@ class Training:
         if not _is_finite(state):
             raise UserError(
                 f"the loss is not finite: it went wrong after step {before} and by step {step}; "
-                f"lower optimizer.learning_rate or raise reg. The checkpoint of step "
-                f"{self.saver.newest} is kept."
+                f"{self.distillation.if_not_finite}. The checkpoint of step {self.saver.newest} is "
+                f"kept."
             )
 
     def _finish(self, step: int, figures: Mapping[str, float]) -> None:

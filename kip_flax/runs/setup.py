@@ -38,6 +38,7 @@ class Distillation:
         step: (state, number) -> the state after step `number` (from 1), and the metrics on its
             targets. The same number always gets the same targets.
         support: state -> images (S, H, W, C) and labels (S, classes) to evaluate and to export.
+        if_not_finite: what a user may change if the state overflows, in words.
     """
 
     total: int
@@ -46,6 +47,7 @@ class Distillation:
     start: Callable[[], State]
     step: Step
     support: Callable[[State], Support]
+    if_not_finite: str
 
 
 def make_distillation(problem: Problem, support: Support) -> Distillation:
@@ -66,6 +68,7 @@ def make_distillation(problem: Problem, support: Support) -> Distillation:
         start=start,
         step=algorithms.find(config.algorithm).make_step(problem),
         support=_hook(config, "make_support", lambda _: lambda state: state.support)(problem),
+        if_not_finite=algorithms.facts(config.algorithm).if_not_finite,
     )
 
 

@@ -7,6 +7,7 @@ import pytest
 
 from configs import default
 from kip_flax import algorithms
+from kip_flax import config as config_lib
 from kip_flax.algorithms import base
 
 SECTIONS = {"optimizer", "newton", "matching", "frepo", "rfad", "bptt", "privacy"}
@@ -71,6 +72,14 @@ def test_labels_are_learned_fixed_or_solved():
     }
 
 
+@pytest.mark.parametrize("name", algorithms.NAMES)
+def test_advice_names_fields_that_the_algorithm_reads(name):
+    facts = algorithms.facts(name)
+    named = {word.strip(",") for word in facts.if_not_finite.split() if "." in word}
+    assert named <= set(config_lib.FIELDS)
+    assert {word.partition(".")[0] for word in named} <= set(facts.sections)
+
+
 def test_label_solve_changes_labels_in_one_published_step():
     changed, number = algorithms.labels_changed, algorithms.published_step
     assert [changed("ls", False, step) for step in (0, 1, 9)] == [False, True, True]
@@ -91,16 +100,16 @@ def test_gauss_newton_keeps_gradients():
 
 def test_cross_entropy_keeps_the_rows_of_the_targets_that_labels_are_solved_for():
     config = default.get_config()
-    assert algorithms.kept_rows(config, 900) == 0
+    assert algorithms.kept_rows(config, 900) == (0, False)
     config.algorithm = "ls_cross_entropy"
-    assert algorithms.kept_rows(config, 900) == 900
+    assert algorithms.kept_rows(config, 900) == (900, True)
     for config.algorithm in ("kip_solve", "kip_newton"):
         config.eval.label_loss, config.eval.label_targets = "squared_error", 300
-        assert algorithms.kept_rows(config, 900) == 0
+        assert algorithms.kept_rows(config, 900) == (0, False)
         config.eval.label_loss = "cross_entropy"
-        assert algorithms.kept_rows(config, 900) == 300
+        assert algorithms.kept_rows(config, 900) == (300, False)
     config.support.learn_labels = False
-    assert algorithms.kept_rows(config, 900) == 0
+    assert algorithms.kept_rows(config, 900) == (0, False)
 
 
 @pytest.mark.parametrize("name", ["", "mine", "mine.none", "json", "antigravity.no"])

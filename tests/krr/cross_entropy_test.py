@@ -8,6 +8,7 @@ from scipy.optimize import minimize
 
 from kip_flax import krr
 from kip_flax.krr import cross_entropy, label_solve
+from kip_flax.runtime.errors import UserError
 
 S, T = 5, 400
 
@@ -50,6 +51,14 @@ def test_predictions_are_those_of_the_least_cross_entropy(classes):
     want = k_ts.astype(float) @ best * scale(best, k_ts, labels)
     np.testing.assert_allclose(k_ts.astype(float) @ alpha, want, atol=2e-4)
     assert scale(alpha, k_ts, labels) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_kernel_that_is_not_finite_is_refused(value):
+    k_ts, labels = problem(3)
+    k_ts[7, 2] = value
+    with pytest.raises(UserError, match="kernel of targets and support holds NaN or inf"):
+        cross_entropy.solution(k_ts, labels, 3)
 
 
 def test_no_change_does_better():

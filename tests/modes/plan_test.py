@@ -12,7 +12,7 @@ import quick
 from configs import kip_digits
 from kip_flax import architectures as arch
 from kip_flax import data
-from kip_flax.algorithms.base import KeptGradients
+from kip_flax.algorithms.base import KeptGradients, KeptRows
 from kip_flax.kernels import KernelOptions
 from kip_flax.kernels.plan import make_plan
 from kip_flax.modes.plan import arithmetic, mode, probe
@@ -180,8 +180,12 @@ def test_rows_that_labels_are_solved_for_with_are_in_the_plan(monkeypatch, capsy
     config.algorithm = "ls_cross_entropy"
     plan_run(config)
     rows = np.zeros((1438, config.support.size))
-    kept = 2 * rows.nbytes + rows.astype(np.float32).nbytes
-    assert f"{kept / 1e3:.3g}kB of kernel rows that labels are solved" in capsys.readouterr().out
+    solved, kept = 2 * rows.nbytes, 2 * rows.astype(np.float32).nbytes
+    words = "kB of kernel rows that labels are solved"
+    assert f"{solved / 1e3:.3g}{words}" in capsys.readouterr().out
+    in_state, on_host = (arithmetic.rows_memory(KeptRows(1438, b), 10) for b in (True, False))
+    assert in_state == arithmetic.Memory(solved, kept)
+    assert on_host == arithmetic.Memory(solved + kept, 0)
 
 
 @pytest.mark.parametrize("name", ["frepo_digits", "bptt_digits", "dc_digits"])

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from kip_flax import architectures as arch
-from kip_flax.algorithms.base import KeptGradients
+from kip_flax.algorithms.base import KeptGradients, KeptRows
 from kip_flax.data import Dataset
 from kip_flax.kernels import KernelOptions
 from kip_flax.kernels.plan import KernelPlan, make_plan
@@ -112,9 +112,14 @@ def host_bytes(dataset: Dataset) -> int:
     return 5 * images * int(np.prod(dataset.image_shape))
 
 
-def row_bytes(rows: int, support: int) -> int:
-    """Bytes of the kernel's rows of `krr.cross_entropy`: one copy float32, two float64."""
-    return (4 + 2 * 8) * rows * support
+def rows_memory(rows: KeptRows, support: int) -> Memory:
+    """Bytes of the kernel's rows: float32, copied once, and at the end twice float64 on the host.
+
+    The copy is that of a checkpoint of the state, or of the rows as one array on the host.
+    """
+    entries = rows.targets * support
+    kept, solved = 2 * 4 * entries, 2 * 8 * entries
+    return Memory(solved, kept) if rows.in_state else Memory(solved + kept, 0)
 
 
 def warnings(needed: Memory) -> list[str]:

@@ -197,9 +197,10 @@ def _of_memory(config: ConfigDict, dataset: Dataset, mesh: Mesh, found: Forecast
     most, kept = (found.support, found.most_targets), algorithms.kept_gradients(config)
     memory = arithmetic.memory(spec, dataset, *most, devices, kept)
     rows = algorithms.kept_rows(config, len(dataset.train_labels))
-    if of_rows := arithmetic.row_bytes(rows, found.support):
-        memory = dataclasses.replace(memory, host=memory.host + of_rows)
-        line += f", {count(of_rows)}B of kernel rows that labels are solved for with"
+    if rows.targets:
+        more = arithmetic.rows_memory(rows, found.support)
+        memory = arithmetic.Memory(memory.host + more.host, memory.device + more.device)
+        line += f", {count(more.host)}B of kernel rows that labels are solved for with"
     line += f", {count(memory.device)}B on each of {devices} devices"
     return [line, *arithmetic.warnings(memory)]
 
