@@ -3,7 +3,7 @@ r"""KIP on your own pictures: one learned image per class.
 Setting: as `kip_cifar10`. DIR has a folder of pictures per class; `support.size` is a multiple of
 the classes, `batch_size` at most the number of training pictures, four fifths of all.
 Expected: depends on the pictures.
-Measured: not yet.
+Measured: the tutorial's digits, eight images, 60 steps: 61.11 -> 98.61 %, two cores of an EPYC.
 
 Run: python main.py --config=configs/kip_folder.py --workdir=runs/kip_folder \
     --config.dataset.data_dir=DIR --config.support.size=10

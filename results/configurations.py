@@ -28,8 +28,9 @@ experiment; `configs/default.py` has every field with a comment. A field is set 
 A row with a name is a file: what its docstring says. Rows below it are the same file with other
 fields, measured once, each linked to its set in the [gallery](gallery.md); the set's card has the
 whole command. Accuracies are of all test images in %, from the start to the set, by kernel ridge
-regression unless a row names a network. Published ones are the papers', on original data; the
-CIFAR-10 here is a JPEG copy. Core hours are of two cores without an accelerator. Written by
+regression unless a row names a network. *Networks*, *normalised*: five ConvNet-3 of width 128 that
+are trained on the set, without and with instance normalisation. Published ones are the papers', on
+original data; the CIFAR-10 here is a JPEG copy. Core hours are of two cores without an accelerator. Written by
 `python -m results.configurations`.
 
 ## Which of three ways

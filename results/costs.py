@@ -13,7 +13,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from kip_flax.modes.figures.draw import rendered
 from kip_flax.networks import figures
 from kip_flax.runtime import files
-from results import coresets, record, words
+from results import card, coresets, record, words
 from results.experiments import EXPERIMENTS
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -102,8 +102,13 @@ def table(found: list[Cost]) -> str:
     for one in found:
         hours = "" if one.core_hours is None else f"{one.core_hours:.2g}"
         krr = "" if one.krr is None else f"{100 * one.krr:.2f}"
-        rows.append((str(one.size), one.method, one.labels, hours, krr, *_accuracies(one)))
+        rows.append((str(one.size), _linked(one), one.labels, hours, krr, *_accuracies(one)))
     return _markdown(_COLUMNS, rows)
+
+
+def _linked(one: Cost) -> str:
+    """The method, linked to the card of the row."""
+    return f"[{one.method}](../results/{one.row}/{card.CARD})" if one.row else one.method
 
 
 def best(found: list[Cost], size: int = 10) -> list[Cost]:
@@ -124,7 +129,7 @@ def table_of_best(found: list[Cost]) -> str:
         return ""
     names = {_CONVNET: "ConvNet-3"} | OTHERS
     rows = [
-        (str(one.size), one.method, one.labels, *_accuracies(one, tuple(names))) for one in chosen
+        (str(one.size), _linked(one), one.labels, *_accuracies(one, tuple(names))) for one in chosen
     ]
     return _markdown(("Images", "Method", "Labels", *names.values()), rows)
 

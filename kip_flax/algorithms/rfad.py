@@ -2,7 +2,7 @@
 
 Loo, Hasani, Amini, Rus, *Efficient Dataset Distillation using Random Feature Approximation*
 (NeurIPS 2022, arXiv 2210.12067). Fresh networks are drawn for every step. A step for 500 learned
-images costs little more than for ten; the exact kernel's cost grows with their number.
+images costs 3.8 times as much as for ten; the exact kernel's cost grows with their number.
 Constants that the paper leaves open are those of the published code, yolky/RFAD.
 
 Shapes: S support images, T targets, C classes, N networks, F features of each.

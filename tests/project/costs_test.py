@@ -39,9 +39,10 @@ def test_a_row_of_the_table_has_the_figures_of_its_files(dataset):
     (line,) = (
         x
         for x in costs.table(costs.costs(RESULTS, dataset)).splitlines()
-        if "| FRePo" in x and x.startswith("| 10 ")
+        if "| [FRePo" in x and x.startswith("| 10 ")
     )
     cells = [cell.strip() for cell in line.strip("|").split("|")]
+    assert cells[1] == f"[FRePo, convnet](../results/frepo_{dataset}_10/README.md)"
     assert cells[3] == f"{figures['draws'][0]['cpu_seconds'] / 3600:.2g}"
     assert cells[4] == f"{100 * figures['draws'][0]['final']['accuracy']:.2f}"
     for cell, name in zip(cells[5:], NETWORKS, strict=True):
@@ -95,7 +96,8 @@ def test_the_best_sets_have_a_table_with_other_networks():
     found[1] = dataclasses.replace(found[1], networks=found[1].networks | {"resnet18_in": resnet})
     head, _, *lines = costs.table_of_best(found).splitlines()
     assert head == "| Images | Method | Labels | ConvNet-3 | MLP | ResNet-18 |"
-    assert lines[1] == "| 10 | A | fixed | 60.00 ± 1.00 |  | 62.50 ± 1.00 |"
+    card = "../results/A0.6/README.md"
+    assert lines[1] == f"| 10 | [A]({card}) | fixed | 60.00 ± 1.00 |  | 62.50 ± 1.00 |"
     assert len(lines) == costs.BEST
 
 
