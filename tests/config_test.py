@@ -310,6 +310,13 @@ def test_what_decides_solved_labels_may_not_change(algorithm, field, now):
         config_lib.check_same_experiment(changed(**fixed).to_dict(), other, "runs/a")
 
 
+@pytest.mark.parametrize("algorithm", ["ls", "ls_cross_entropy"])
+def test_label_solve_goes_on_whatever_the_optimiser_is(algorithm):
+    saved = changed(algorithm=algorithm).to_dict()
+    other = {"optimizer__learning_rate": 0.5, "optimizer__schedule": "cosine", "num_steps": 3}
+    config_lib.check_same_experiment(saved, changed(algorithm=algorithm, **other), "runs/a")
+
+
 def test_a_cosine_schedule_fixes_the_number_of_steps():
     saved = changed(optimizer__schedule="cosine", num_steps=10)
     with pytest.raises(UserError, match="num_steps was 10 and is now 20"):

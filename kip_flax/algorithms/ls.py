@@ -21,6 +21,7 @@ FACTS = Facts(
     learns_images=False,
     uses_kernel=True,
     differentiates=False,
+    sections=(),
     if_not_finite="raise reg, and look for NaN in the images",
 )
 
