@@ -90,15 +90,23 @@ def load(path: str | os.PathLike[str]) -> Predictor:
     """The distilled set in a file, with its kernel.
 
     Raises:
-        UserError: the file is missing or broken, or lacks the kernel, the ridge or the
-            preprocessing, as published files of others do.
+        UserError: the file is missing or broken, or as of `of`.
     """
-    found = load_distilled(path)
+    return of(load_distilled(path))
+
+
+def of(found: Distilled) -> Predictor:
+    """A distilled set, as `load_distilled` and `kip_flax.distill` return it, with its kernel.
+
+    Raises:
+        UserError: its file lacks the kernel, the ridge or the preprocessing, as published files of
+            others do, or names an architecture that is not imported.
+    """
     if found.preprocess is None or not found.kernel:
         lacks = "preprocessing" if found.preprocess is None else "kernel"
         raise UserError(
-            f"{path} has no {lacks} to predict with: take a set that a run of this program wrote, "
-            f"with the files beside it, or a network of --mode=transfer."
+            f"{found.path} has no {lacks} to predict with: take a set that a run of this program "
+            f"wrote, with the files beside it, or a network of --mode=transfer."
         )
     return Predictor(
         found.images,

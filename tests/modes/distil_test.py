@@ -11,6 +11,7 @@ import kip_flax
 from configs import default, kip_digits
 from kip_flax import export
 from kip_flax.data import datasets
+from kip_flax.export import predictor
 from kip_flax.modes.train import distil
 from kip_flax.modes.train import mode as train
 from kip_flax.runtime.console import Console
@@ -41,6 +42,13 @@ def test_arrays_give_the_set_that_their_file_gives(arrays, digits, tmp_path):
     assert found.images.shape == (10, 8, 8, 1)
     assert found.class_names == tuple("0123456789")
     assert np.abs(found.pictures() - expected.pictures()).max() == 0
+
+
+def test_what_is_returned_classifies(arrays):
+    found = kip_flax.distill(*arrays, fields=FEW)
+    assert not found.path.exists()  # It was in a folder for a moment.
+    predictions = predictor.of(found).predict(arrays[0])
+    assert np.mean(predictions.classes == arrays[1]) > 0.6
 
 
 def test_labels_may_be_names(arrays):
