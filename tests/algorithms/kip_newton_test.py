@@ -21,7 +21,7 @@ def newton(**changes):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("learned", "descent"), [(True, "kip_solve"), (False, "kip")])
-def test_six_steps_are_worth_more_than_those_of_descent(quick_kernels, tmp_path, learned, descent):
+def test_six_steps_are_worth_more_than_those_of_descent(tmp_path, learned, descent):
     config = newton(eval__num_test=0, batch_size=300, support__learn_labels=learned)
     train.train_and_evaluate(config, str(tmp_path / "newton"))
     config.algorithm = descent
@@ -42,7 +42,7 @@ def check_images(workdir, state):
     "fields",
     [pytest.param({}, marks=pytest.mark.slow), {"newton__block": 2, "newton__growth": 2}],
 )
-def test_a_run_goes_on_to_the_same_bits(quick_kernels, tmp_path, monkeypatch, fields):
+def test_a_run_goes_on_to_the_same_bits(tmp_path, monkeypatch, fields):
     config = newton(**fields)
     whole = train.train_and_evaluate(config, str(tmp_path / "whole"))
     with monkeypatch.context() as patch:
@@ -54,7 +54,7 @@ def test_a_run_goes_on_to_the_same_bits(quick_kernels, tmp_path, monkeypatch, fi
     check_images(tmp_path / "whole", whole)
 
 
-def test_fixed_labels_stay_and_the_set_says_so(quick_kernels, tmp_path):
+def test_fixed_labels_stay_and_the_set_says_so(tmp_path):
     config = newton(support__learn_labels=False)
     state = train.train_and_evaluate(config, str(tmp_path))
     check_images(tmp_path, state)

@@ -15,9 +15,7 @@ from kip_flax.runtime.errors import UserError
 
 
 @pytest.mark.parametrize(("reg", "few"), [(1e-6, 0), (0.1, 10_000), (1e-6, 50)])
-def test_kip_solve_gives_its_images_the_best_labels_for_its_ridge(
-    quick_kernels, tmp_path, reg, few
-):
+def test_kip_solve_gives_its_images_the_best_labels_for_its_ridge(tmp_path, reg, few):
     config = small(algorithm="kip_solve", num_steps=6, eval__steps=(3,), eval__num_test=0, reg=reg)
     config.eval.label_targets = few
     state = train.train_and_evaluate(config, str(tmp_path))
@@ -44,7 +42,7 @@ def test_kip_solve_gives_its_images_the_best_labels_for_its_ridge(
 
 
 @pytest.mark.parametrize(("algorithm", "devices"), [("kip_solve", 4), ("kip_newton", 1)])
-def test_labels_of_a_set_by_cross_entropy(quick_kernels, tmp_path, algorithm, devices):
+def test_labels_of_a_set_by_cross_entropy(tmp_path, algorithm, devices):
     """Those of logistic regression on the same targets, which may not be shared out evenly."""
     config = small(algorithm=algorithm, num_steps=2, eval__num_test=0, eval__label_targets=515)
     config.update_from_flattened_dict({"batch_size": 130, "mesh.data": devices, "eval.steps": (2,)})
@@ -68,7 +66,7 @@ def test_the_losses_that_may_label_a_set_are_those_there_are():
         config_lib.validate(small(algorithm="kip_solve", eval__label_loss="hinge"))
 
 
-def test_kip_solve_goes_on_to_the_same_bits(quick_kernels, tmp_path, monkeypatch):
+def test_kip_solve_goes_on_to_the_same_bits(tmp_path, monkeypatch):
     config = small(algorithm="kip_solve", num_steps=6, eval__steps=(3,))
     whole = train.train_and_evaluate(config, str(tmp_path / "whole"))
     with monkeypatch.context() as patch:

@@ -38,7 +38,7 @@ def entropy(workdir):
 
 
 @pytest.mark.parametrize("devices", [1, 2, 4])
-def test_a_run_finds_the_labels_of_least_cross_entropy(quick_kernels, tmp_path, devices):
+def test_a_run_finds_the_labels_of_least_cross_entropy(tmp_path, devices):
     """1,438 targets by 400: the last tile is shorter, and is padded on four devices."""
     state = train.train_and_evaluate(config(mesh__data=devices), str(tmp_path / "run"))
     assert state.step == 4
@@ -53,7 +53,7 @@ def test_a_run_finds_the_labels_of_least_cross_entropy(quick_kernels, tmp_path, 
         assert found < 0.95 * entropy(tmp_path / "squares")[0]
 
 
-def test_a_run_goes_on_to_the_same_bits(quick_kernels, tmp_path, monkeypatch):
+def test_a_run_goes_on_to_the_same_bits(tmp_path, monkeypatch):
     options = config(checkpoint__every_steps=1, log__every_steps=1)
     whole = train.train_and_evaluate(options, str(tmp_path / "whole"))
     with monkeypatch.context() as patch:

@@ -10,7 +10,8 @@ import pytest
 import quick
 
 from configs import default
-from kip_flax import architectures, data, kernels
+from kip_flax import architectures, data
+from kip_flax.kernels import build
 from kip_flax.modes.train import mode as train
 from kip_flax.runtime.console import Console
 
@@ -48,7 +49,8 @@ def label_solve(**fields):
 
 def exact_kernels(images, x):
     """K_ts (T, S) and K_ss (S, S) of the network of `small` by neural_tangents, in float64."""
-    kernel = kernels.make_kernel(architectures.fc(1), implementation="neural_tangents")
+    # Not `kernels.make_kernel`, for which `quick_kernels` puts another kernel.
+    kernel = build.make_kernel(architectures.fc(1), implementation="neural_tangents")
     images = images.astype(float)
     return [np.asarray(kernel(rows.astype(float), images)) for rows in (x, images)]
 
