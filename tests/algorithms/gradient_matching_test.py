@@ -106,6 +106,28 @@ def test_three_steps_with_training_between_are_pytorchs(monkeypatch):
     assert max(moved) > 0.05
 
 
+@pytest.mark.parametrize("augments", [("scale", "rotate"), ("flip", "crop", "color")])
+def test_real_and_learned_images_are_augmented_alike(augments):
+    """DSA's siamese augmentation: equal images stay equal, so their gradients do."""
+    training = gradient_matching.InnerTraining(1, 1, 0.1, 256, augments)
+    net, mesh = network(weights("weights")), sharding.make_mesh(1, 1)
+    state = first_state(net, optax.sgd(0.5, 0.5))
+    make = gradient_matching.make_step(net, optax.sgd(0.0), training, mesh, jax.random.key(3))
+    step = base.pinned(make, mesh)
+
+    def distance(real, number):
+        before = jax.tree.map(jnp.copy, state).replace(step=jnp.asarray(number, jnp.int32))
+        before = before.replace(opt_state=optax.sgd(0.0).init(before.images))
+        batch = sharding.put_targets(mesh, real.astype(np.float32), np.zeros(len(real)))
+        placed = sharding.replicate(mesh, before)
+        return float(step(placed, batch[0], batch[2])[1]["loss"])
+
+    learned = np.swapaxes(np.asarray(FILE["images"]).reshape(CLASSES, PER_CLASS, *SHAPE), 0, 1)
+    other = learned[:, ::-1]  # Images of other classes.
+    for number in range(3):
+        assert distance(learned, number) < 0.05 < 3 < distance(other, number)
+
+
 def test_distance_is_numpys():
     rng = np.random.default_rng(0)
     shapes = ((3, 3, 2, 4), (4,), (8, 3), (3,))

@@ -4,12 +4,13 @@ import jax
 import numpy as np
 import pytest
 import quick
-from whole_runs import artefacts, assert_same, result, small, stop_at
+from whole_runs import artefacts, assert_same, exact_kernels, result, small, stop_at
 
-from kip_flax import algorithms, data, export, krr
+from kip_flax import algorithms, data, export, kernels, krr, preprocess
 from kip_flax import config as config_lib
-from kip_flax.algorithms import kip_newton
+from kip_flax.algorithms import base, kip_newton
 from kip_flax.algorithms.base import Problem
+from kip_flax.data import Targets
 from kip_flax.modes.train import mode as train
 from kip_flax.runtime import sharding
 from kip_flax.runtime.errors import UserError
@@ -29,6 +30,37 @@ def test_six_steps_are_worth_more_than_those_of_descent(tmp_path, learned, desce
     ends = [result(tmp_path / name)["evaluations"][-1] for name in ("newton", "descent")]
     assert ends[0]["accuracy"] > ends[1]["accuracy"] + 0.02
     assert ends[0]["mse"] < 0.9 * ends[1]["mse"]
+
+
+@pytest.mark.parametrize("learned", [True, False])
+def test_a_step_has_the_loss_of_its_batch_and_lowers_that_of_others(learned, digits):
+    """Losses by neural_tangents in float64."""
+    pixels = preprocess.apply(
+        preprocess.fit("standard", digits.train_images), digits.train_images[:900]
+    )
+    targets = Targets(pixels[:400], digits.train_labels[:400], 10)
+    config = newton(batch_size=400, support__learn_labels=learned, mesh__data=1)
+    kernel, mesh = kernels.make_kernel(base.kernel_options(config)), sharding.make_mesh(1)
+    problem = Problem(config, targets, kernel, mesh, jax.random.key(2))
+    support = base.draw_support(targets, 10, "real", jax.random.key(1))
+    state = jax.tree.map(np.array, kip_newton.init(config, *support))
+    before, labels = (np.array(part) for part in state.support)
+
+    def loss(images, rows):
+        y = np.eye(10)[digits.train_labels[rows]] - 0.1
+        k_ts, k_ss = exact_kernels(images, pixels[rows])
+        alpha = np.linalg.lstsq(k_ts, y, rcond=None)[0]
+        if not learned:
+            k_reg = k_ss + config.reg * np.trace(k_ss) / 10 * np.eye(10)
+            alpha = np.linalg.solve(k_reg, labels)
+        return 0.5 * np.mean((k_ts @ alpha - y) ** 2)
+
+    after, metrics = kip_newton.make_step(problem)(state, 1)
+    batch, others = slice(0, 400), slice(400, 900)
+    assert float(metrics["loss"]) == pytest.approx(loss(before, batch), rel=1e-3)
+    moved = np.asarray(after.support[0])
+    assert loss(moved, batch) < 0.8 * loss(before, batch)
+    assert loss(moved, others) < 0.9 * loss(before, others)
 
 
 def check_images(workdir, state):

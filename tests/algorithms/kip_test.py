@@ -8,9 +8,12 @@ import numpy as np
 import optax
 import pytest
 
+from configs import default
 from kip_flax import architectures as arch
 from kip_flax import kernels
-from kip_flax.algorithms import kip, kip_solve
+from kip_flax.algorithms import base, kip, kip_solve
+from kip_flax.data import Targets
+from kip_flax.runtime import sharding
 
 REG, RATE, S, T, CLASSES = 1e-3, 0.02, 4, 7, 3
 SPEC = arch.fc(1)
@@ -198,3 +201,47 @@ def test_with_solved_labels_the_gradient_is_that_through_the_solution():
     np.testing.assert_allclose(metrics["loss"], 0.5 * np.mean((k_ts @ best - y_t) ** 2), rtol=1e-2)
     moved = x_s - np.asarray(new.params["images"])
     np.testing.assert_allclose(moved, gradient, rtol=2e-2, atol=2e-3 * np.abs(gradient).max())
+
+
+def seen_by_steps(augment, steps):
+    """The targets and labels that steps with `augment` get: (steps, T, H, W, C) and (steps, T, C).
+
+    Every image of the training set is one of a kind, and not its mirror image.
+    """
+    config = default.get_config()
+    config.augment, config.batch_size = augment, 12
+    images = np.random.default_rng(0).normal(size=(30, 2, 3, 1)).astype(np.float32)
+    targets = Targets(images, np.arange(30) % 3, 3)
+    problem = base.Problem(config, targets, None, sharding.make_mesh(1), jax.random.key(0))
+    step = kip.on_batches(problem, lambda state, x, y, weights: (state, {"x": x, "y": y}))
+    seen = [step({"step": np.zeros(1)}, number)[1] for number in range(1, steps + 1)]
+    return targets, *(np.stack([np.asarray(each[name]) for each in seen]) for name in ("x", "y"))
+
+
+def rows_of(targets, images):
+    """The number of the training image that each image is, and where one is none; -1."""
+    same = [np.all(targets.images == image, axis=(1, 2, 3)) for image in images]
+    return np.array([int(np.argmax(row)) if row.any() else -1 for row in same])
+
+
+def test_every_step_draws_its_own_targets():
+    targets, x, y = seen_by_steps("", steps=4)
+    rows = np.stack([rows_of(targets, images) for images in x])
+    assert rows.min() >= 0
+    for numbers, labels in zip(rows, y, strict=True):
+        assert len(set(numbers)) == 12
+        np.testing.assert_array_equal(np.bincount(numbers % 3), [4, 4, 4])
+        np.testing.assert_allclose(labels, np.eye(3)[numbers % 3] - 1 / 3, atol=1e-6)
+    assert len({frozenset(numbers) for numbers in rows}) == 4
+
+
+def test_augmented_targets_keep_their_labels():
+    targets, x, y = seen_by_steps("flip", steps=4)
+    as_they_are, mirrored = (
+        np.stack([rows_of(targets, images) for images in views]) for views in (x, x[:, :, :, ::-1])
+    )
+    assert np.all((as_they_are >= 0) ^ (mirrored >= 0))
+    assert 0.2 < np.mean(mirrored >= 0) < 0.8
+    numbers = np.maximum(as_they_are, mirrored)
+    np.testing.assert_allclose(y, np.eye(3)[numbers % 3] - 1 / 3, atol=1e-6)
+    assert len({tuple(row) for row in mirrored >= 0}) > 1  # Each step mirrors others.

@@ -71,6 +71,23 @@ def test_each_pair_s_gradient_is_the_kernel_s(name, get):
     check(jacobian, kernel, x_t, x_s, 2e-5)
 
 
+@pytest.mark.parametrize("name", SPECS)
+def test_the_gradients_of_all_targets_add_up_to_that_of_a_weighted_sum(name):
+    """One backward pass in float64 sees every lane of a tile."""
+    spec, shape = SPECS[name]
+    x_s, x_t = images(shape)
+    weights = np.random.default_rng(1).normal(size=(len(x_t), len(x_s)))
+    _, dk = jax.jit(make_jacobian(spec))(x_t, x_s)
+    kernel = kernels.make_kernel(spec, implementation="cpu")
+
+    def total(support):
+        return jnp.sum(weights * kernel(x_t.astype(float), support))
+
+    expected = jax.jit(jax.grad(total))(x_s.astype(float)).reshape(len(x_s), -1)
+    found = np.einsum("ts,stp->sp", weights, np.asarray(dk, np.float64))
+    np.testing.assert_allclose(found, expected, atol=2e-5 * np.abs(expected).max())
+
+
 @pytest.mark.parametrize("implementation", ["xla", "neural_tangents"])
 def test_kernels_without_code_of_their_own_go_target_by_target(implementation):
     x_s, x_t = images((3, 3, 1))

@@ -2,6 +2,7 @@
 
 import importlib.util
 
+import jax
 import numpy as np
 import pytest
 
@@ -10,9 +11,12 @@ from kip_flax import kernels
 from kip_flax.runtime.errors import UserError
 
 
-def test_auto_is_an_implementation_that_is_on_offer():
-    assert kernels.resolve("auto") in kernels.IMPLEMENTATIONS
+def test_auto_is_the_fastest_implementation_of_the_device(monkeypatch):
+    assert kernels.resolve("auto") == "cpu"
     assert kernels.resolve("neural_tangents") == "neural_tangents"
+    for backend in ("gpu", "tpu"):
+        monkeypatch.setattr(jax, "default_backend", lambda backend=backend: backend)
+        assert kernels.resolve("auto") == "xla"
 
 
 @pytest.mark.parametrize("implementation", ["cpu", "neural_tangents"])
