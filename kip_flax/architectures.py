@@ -26,6 +26,13 @@ class Conv:
     size: int = 3
     stride: int = 1
 
+    def __post_init__(self) -> None:
+        if self.size % 2 == 0 or self.size < 1 or self.stride < 1:
+            raise UserError(
+                f"Conv(size={self.size}, stride={self.stride}): sizes are odd and above 0, strides "
+                f"above 0."
+            )
+
 
 @dataclass(frozen=True)
 class Relu:
@@ -37,6 +44,10 @@ class AvgPool:
     """Average over disjoint `size` x `size` windows; rows and columns left over are dropped."""
 
     size: int = 2
+
+    def __post_init__(self) -> None:
+        if self.size < 1:
+            raise UserError(f"AvgPool(size={self.size}): sizes are above 0.")
 
 
 @dataclass(frozen=True)

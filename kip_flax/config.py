@@ -263,6 +263,11 @@ def check_data(config: ConfigDict, dataset: data.Dataset) -> None:
             check fails, or the images are too small for the architecture's pools.
     """
     size, classes, train = config.support.size, dataset.num_classes, len(dataset.train_labels)
+    if classes < 2:
+        raise UserError(
+            f"{dataset.name} has one class ({dataset.class_names[0]}): there must be another to "
+            f"tell it from."
+        )
     if size % classes:
         raise UserError(
             f"support.size is {size}, which is no multiple of the {classes} classes of "

@@ -30,8 +30,8 @@ steps are chosen now, and than the mean of images that is a set now (`figures.js
 docs/what-was-tried.md what it makes of 100), except `kip_newton_mnist_500`, those that go on from
 the set of another, and with labels fixed `kip_newton_fashion_mnist_10_fixed`,
 `kip_newton_cifar10_10_fixed` and `kip_newton_cifar10_10_fixed_ridge`.
-*Published*: Nguyen et al., NeurIPS 2021, on the original data; for KIP the best variant,
-second-hand. The CIFAR-10 here is a JPEG copy.
+*Published*: Nguyen et al., NeurIPS 2021, on the original data; for KIP the best variant. The
+CIFAR-10 here is a JPEG copy.
 *Hours*: wall time of one run on two cores without an accelerator (AMD EPYC or Intel Xeon:
 `figures.json` says which) that did other work as well, with the evaluations that it makes itself;
 *core hours*: its processor time, that of reading the test images included. For the published sets

@@ -71,6 +71,14 @@ def test_images_too_small_for_the_pools(height, width):
     arch.spatial_sizes(arch.convnet(3), 8, 8)
 
 
+@pytest.mark.parametrize("wrong", [{"size": 2}, {"size": 0}, {"size": -1}, {"stride": 0}])
+def test_convolutions_have_a_centre(wrong):
+    with pytest.raises(UserError, match="sizes are odd and above 0, strides above 0"):
+        arch.Conv(**wrong)
+    with pytest.raises(UserError, match=r"AvgPool\(size=0\)"):
+        arch.AvgPool(0)
+
+
 def test_an_unknown_name_is_answered_with_the_known_ones():
     with pytest.raises(UserError, match=r"'resnet'.*fc, conv, convnet, convnet_plain, myrtle"):
         arch.build("resnet", 3)

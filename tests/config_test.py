@@ -310,6 +310,11 @@ def test_what_decides_solved_labels_may_not_change(algorithm, field, now):
         config_lib.check_same_experiment(changed(**fixed).to_dict(), other, "runs/a")
 
 
+def test_one_class_is_refused():
+    with pytest.raises(UserError, match=r"digits has one class \(0\): there must be another"):
+        config_lib.check_data(changed(batch_size=40, support__size=1), dataset(classes=1))
+
+
 @pytest.mark.parametrize("algorithm", ["ls", "ls_cross_entropy"])
 def test_label_solve_goes_on_whatever_the_optimiser_is(algorithm):
     saved = changed(algorithm=algorithm).to_dict()

@@ -44,8 +44,8 @@ def make_kernel(spec: arch.Spec | KernelOptions, **options: Any) -> Kernel:
 
     Raises:
         TypeError: `KernelOptions` together with options.
-        UserError: an unknown name or a missing package; on call, images of different shapes or too
-            small for the pools.
+        UserError: an unknown name or a missing package; on call, images of different shapes, of
+            whole numbers or too small for the pools.
     """
     if not isinstance(spec, KernelOptions):
         return make_kernel(KernelOptions(spec, **options))
@@ -95,4 +95,9 @@ def _check_images(x1: jax.Array, x2: jax.Array) -> None:
     if x1.ndim != 4 or x2.ndim != 4 or x1.shape[1:] != x2.shape[1:]:
         raise UserError(
             f"a kernel takes images (n1, H, W, C) and (n2, H, W, C), not {x1.shape} and {x2.shape}."
+        )
+    if not {x1.dtype.name, x2.dtype.name} <= {"float32", "float64"}:
+        raise UserError(
+            f"a kernel takes images of float32 or float64, not {x1.dtype} and {x2.dtype}: "
+            f"`preprocess.apply` makes them of pixels."
         )

@@ -13,6 +13,7 @@ import numpy as np
 
 from kip_flax import architectures as arch
 from kip_flax.kernels.options import KernelOptions
+from kip_flax.runtime.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -107,11 +108,16 @@ def make_plan(options: KernelOptions, image_shape: tuple[int, int, int]) -> Kern
     """The plan of the network of `options` on images of `image_shape` (H, W, C).
 
     Raises:
-        UserError: the images are too small for the pools.
+        UserError: the images are too small for the pools, or pixels are left at the end.
     """
     spec = options.spec
     sizes = arch.spatial_sizes(spec, *image_shape[:2])
-    end = next(i for i, layer in enumerate(spec) if isinstance(layer, _ENDS))
+    ends = [i for i, layer in enumerate(spec) if isinstance(layer, _ENDS)]
+    if not ends:
+        raise UserError(
+            "the architecture has neither Flatten nor GlobalAvgPool: put one before its last Dense."
+        )
+    end = ends[0]
     global_pool = isinstance(spec[end], arch.GlobalAvgPool)
 
     ops: list[Op] = []

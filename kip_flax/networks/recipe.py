@@ -121,6 +121,19 @@ def make(
     Raises:
         UserError: two fields contradict each other.
     """
+    recipe = _made(name, size, channels, mirrorable, changes)
+    _check_recipe(recipe)
+    return recipe
+
+
+def _made(
+    name: str,
+    size: int,
+    channels: int = 3,
+    mirrorable: bool = False,
+    changes: Mapping[str, Any] | None = None,
+) -> Recipe:
+    """As `make`, where a warm-up may be longer than the training of a set of this size."""
     given = {k: v for k, v in (changes or {}).items() if v is not None}
     if "learning_rate" in given and "lr_factor" in given:
         raise UserError(
@@ -135,7 +148,6 @@ def make(
         recipe = dataclasses.replace(recipe, label_scale=1.0)
     if "choice_steps" not in given:
         recipe = dataclasses.replace(recipe, choice_steps=math.ceil(recipe.num_steps / 5))
-    _check_recipe(recipe)
     return recipe
 
 
@@ -181,7 +193,7 @@ def resolved(fields: Mapping[str, Any]) -> dict[str, Any]:
     Args:
         fields: of `transfer`, by their names there.
     """
-    by_size = [make(fields["recipe"], size, changes=fields) for size in (10, 100, 10_000)]
+    by_size = [_made(fields["recipe"], size, changes=fields) for size in (10, 100, _LARGE)]
     settled: dict[str, Any] = {}
     for name in (field.name for field in dataclasses.fields(Recipe)):
         values = [getattr(one, name) for one in by_size]
@@ -272,6 +284,7 @@ def _frepo(size: int, channels: int, mirrorable: bool) -> Recipe:
 
 
 _RECIPES = {"auto": _auto, "kip": _kip, "dc": _dc, "frepo": _frepo}
+_LARGE = 10_000
 _MANY = 250  # All of more images in each step cost hours for little: docs/what-was-tried.md.
 # Pairs: number of images, number of steps.
 _FREPO_STEPS = ((10, 1000), (100, 2000), (500, 5000), (1000, 10_000), (5000, 40_000))
@@ -314,7 +327,7 @@ def _check(fields: Mapping[str, Any]) -> None:
     if fields["transfer.average"] == 1:
         raise UserError("transfer.average is 1: the first weights would stay; take 0.99.")
     changes = {name.removeprefix("transfer."): value for name, value in fields.items()}
-    make(fields["transfer.recipe"], size=10, changes=changes)
+    make(fields["transfer.recipe"], _LARGE, changes=changes)  # Smaller sets take fewer steps.
     if not 0 < fields["transfer.held_out"] < 1:
         raise UserError(
             f"transfer.held_out is {fields['transfer.held_out']}: it must lie between 0 and 1."

@@ -22,6 +22,7 @@ from kip_flax.networks import ntk
 from kip_flax.networks.build import Functions, Tree
 from kip_flax.networks.recipe import Recipe
 from kip_flax.runtime import batching
+from kip_flax.runtime.errors import UserError
 from kip_flax.runtime.precision import product
 
 
@@ -71,8 +72,16 @@ def make_trainer(net: Functions, recipe: Recipe, mesh: Mesh) -> Trainer:
         net: of images (n, H, W, C).
         recipe: how it is trained.
         mesh: the devices; each trains a network of its own.
+
+    Raises:
+        UserError: the recipe is centred and the network normalises over batches.
     """
     tx = _optimizer(recipe)
+    if recipe.centred and jax.tree.leaves(jax.eval_shape(net.init, jax.random.key(0))[1]):
+        raise UserError(
+            "transfer.centred subtracts the untrained network, which has no averages for its batch "
+            "normalisation: set it to False, or name networks with another normalisation."
+        )
 
     def start(key: jax.Array) -> Tree:
         params, other = net.init(key)

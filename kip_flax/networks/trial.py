@@ -19,6 +19,7 @@ from kip_flax.networks.build import Tree
 from kip_flax.networks.progress import Cost, Kept, Outcome
 from kip_flax.networks.recipe import Recipe
 from kip_flax.networks.rounds import Job, Rounds
+from kip_flax.runtime.errors import UserError
 from kip_flax.runtime.waiting import Watch
 
 
@@ -140,7 +141,13 @@ class Trial:
         """The factor of the images."""
         if not self.recipe.scale_inputs:
             return np.float32(1)
-        return np.float32(1 / np.std(self.validation.images, dtype=np.float64))
+        deviation = np.std(self.validation.images, dtype=np.float64)
+        if not deviation:
+            raise UserError(
+                "the held-out images are constant, so nothing says how bright the networks' inputs "
+                "should be: look at the data, or set transfer.scale_inputs to False."
+            )
+        return np.float32(1 / deviation)
 
     def keys(self, part: int, seeds: Sequence[int]) -> jax.Array:
         """Keys (R,) of weights (part 0), or of batches and augmentations (1)."""

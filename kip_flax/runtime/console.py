@@ -150,7 +150,8 @@ def duration(seconds: float) -> str:
 
 def count(number: float) -> str:
     """A number as a person reads it: 950, 12.3k, 4.56M."""
+    rounded = float(f"{number:.3g}")
     for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
-        if number >= size:
-            return f"{number / size:.3g}{unit}"
-    return f"{number:.3g}"
+        if rounded >= size:
+            return f"{rounded / size:.3g}{unit}"
+    return f"{rounded:.3g}"

@@ -1,6 +1,7 @@
 """The hardware and software that a program runs on, and its cache folder."""
 
 import contextlib
+import math
 import os
 import platform
 from importlib import metadata
@@ -8,6 +9,7 @@ from pathlib import Path
 
 from kip_flax import __version__
 
+_CONTROL = Path("/sys/fs/cgroup")
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
@@ -24,10 +26,21 @@ def hardware() -> str:
 
 
 def usable_cores() -> int:
-    """Cores that this process may use."""
+    """Cores that this process may use: by its affinity, and by the quota of its container."""
+    cores = os.cpu_count() or 1
     if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+        cores = len(os.sched_getaffinity(0))
+    return max(1, math.ceil(min(cores, _quota())))
+
+
+def _quota() -> float:
+    """Cores that the control group gives its processes, as `docker --cpus=2` does; inf: all."""
+    for files in (("cpu.max",), ("cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us")):
+        with contextlib.suppress(OSError, ValueError):
+            words = " ".join((_CONTROL / name).read_text() for name in files).split()
+            quota, period = (math.inf if word in ("max", "-1") else float(word) for word in words)
+            return quota / period
+    return math.inf
 
 
 def versions() -> dict[str, str]:

@@ -62,15 +62,21 @@ def find_foreign(
         UserError: there is no such module, or it lacks an attribute of `needs`.
     """
     try:
-        found = "." in name and importlib.util.find_spec(name) is not None
-    except (ImportError, ValueError):
-        found = False
-    if not found:
+        dotted = "." in name and not name.startswith(".")
+        found = dotted and importlib.util.find_spec(name) is not None
+        module = importlib.import_module(name) if found else None
+    except ValueError:
+        module = None
+    except ImportError as error:
+        missing = error.name if isinstance(error, ModuleNotFoundError) else None
+        if missing is None or not f"{name}.".startswith(f"{missing}."):
+            raise UserError(f"{kind} is {name!r}, which cannot be imported: {error}.") from error
+        module = None
+    if module is None:
         raise UserError(
             f"{kind} is {name!r}: take one of {', '.join(names)}, or a module of your own by "
             f"its dotted name."
         )
-    module = importlib.import_module(name)
     lacking = [part for part in needs if not hasattr(module, part)]
     if lacking:
         raise UserError(f"{kind} is {name!r}, which has no {' and no '.join(lacking)}: see {page}.")

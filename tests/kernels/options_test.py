@@ -46,6 +46,20 @@ def test_bad_options(options, message):
         kernels.make_kernel(arch.fc(1), **options)
 
 
+def test_pixels_are_no_images_of_a_kernel():
+    """A product of uint8 numbers is modulo 256."""
+    kernel = kernels.make_kernel(arch.fc(1))
+    pixels = np.zeros((2, 3, 3, 1), np.uint8)
+    with pytest.raises(UserError, match="takes images of float32 or float64, not uint8 and uint8"):
+        kernel(pixels, pixels)
+
+
+def test_an_architecture_that_leaves_pixels_is_refused():
+    kernel = kernels.make_kernel((arch.Conv(), arch.Relu(), arch.Dense()))
+    with pytest.raises(UserError, match="neither Flatten nor GlobalAvgPool"):
+        kernel(np.zeros((1, 3, 3, 1), np.float32), np.zeros((1, 3, 3, 1), np.float32))
+
+
 def test_options_in_one_value_are_those_by_name():
     x = np.random.default_rng(0).normal(size=(3, 4, 4, 1))
     options = {"w_std": 1.3, "b_std": 0.2, "parameterization": "standard", "width": 8}

@@ -4,7 +4,10 @@ import dataclasses
 
 import pytest
 
+from configs import kip_digits
+from kip_flax import config as config_lib
 from kip_flax.networks import recipe
+from kip_flax.runtime.errors import UserError
 
 
 def test_the_published_recipe_is_the_notebooks():
@@ -54,6 +57,17 @@ def test_frepo_is_its_published_evaluation():
     assert one.augments == ("flip", "color", "crop", "rotate", "shift", "cutout")
     assert one.augment_draw == "one"
     assert "flip" not in recipe.make("frepo", 10, 1, False).augments
+
+
+def test_a_warm_up_must_fit_the_set_that_it_is_for():
+    changes = {"warmup_steps": 1000, "networks": ("mlp",), "augment": None, "recipe": "frepo"}
+    assert recipe.make("frepo", 500, changes=changes).warmup_steps == 1000
+    assert recipe.resolved(changes)["transfer.warmup_steps"] == 1000
+    with pytest.raises(UserError, match=r"warmup_steps is 1000 of 1000 steps"):
+        recipe.make("frepo", 10, changes=changes)
+    config = kip_digits.get_config()
+    config.transfer.recipe, config.transfer.warmup_steps = "frepo", 1000
+    config_lib.validate(config)
 
 
 def test_auto_takes_half_of_frepos_steps_and_flips_what_may_be_flipped():

@@ -1,5 +1,7 @@
 """Training of finite networks against a loop in NumPy, and what the seeds and the devices share."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,6 +14,7 @@ from kip_flax.architectures import Dense, Flatten
 from kip_flax.networks import build, train, zoo
 from kip_flax.networks.recipe import Recipe
 from kip_flax.runtime import batching, sharding
+from kip_flax.runtime.errors import UserError
 
 CLASSES = 3
 LINEAR = (Flatten(), Dense())
@@ -111,6 +114,16 @@ def numpy_share(step, options):
         return 1 if step < options.num_steps / 2 else options.end_rate
     done = (step - options.warmup_steps) / (options.num_steps - options.warmup_steps)
     return options.end_rate + (1 - options.end_rate) * 0.5 * (1 + np.cos(np.pi * done))
+
+
+def test_a_network_with_running_averages_cannot_be_centred():
+    """Those of the untrained network are nobody's, but it is subtracted at the test too."""
+    init = network().init
+    net = dataclasses.replace(network(), init=lambda key: (init(key)[0], {"mean": jnp.zeros(3)}))
+    mesh = sharding.make_mesh(1)
+    with pytest.raises(UserError, match=r"transfer\.centred subtracts the untrained network"):
+        train.make_trainer(net, recipe(centred=True), mesh)
+    train.make_trainer(net, recipe(), mesh)
 
 
 @pytest.mark.parametrize("pixels", [2048, 16], ids=["one pass", "two passes"])

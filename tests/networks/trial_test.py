@@ -14,6 +14,7 @@ from kip_flax.networks import recipe, rounds, train, trial
 from kip_flax.networks.progress import Kept, Measured, Progress
 from kip_flax.runtime import sharding, waiting
 from kip_flax.runtime.console import Console
+from kip_flax.runtime.errors import UserError
 
 DEVICES = 2
 
@@ -105,6 +106,14 @@ def seen_by(counting):
         ]
         for t in counting.trainings
     ]
+
+
+def test_constant_images_have_no_scale():
+    counting = Counting()
+    constant = Targets(np.ones((4, 2, 2, 1), np.float32), np.arange(4) % 2, 2)
+    made = dataclasses.replace(make(counting, scale_inputs=True), validation=constant)
+    with pytest.raises(UserError, match="the held-out images are constant"):
+        made.run(*a_set(), watch(), "a network")
 
 
 def test_of_a_single_candidate_nothing_is_chosen():

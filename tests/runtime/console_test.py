@@ -221,3 +221,4 @@ def test_durations_in_words(seconds, words):
 
 def test_counts_in_words():
     assert [count(n) for n in (950, 12300, 4.56e6)] == ["950", "12.3k", "4.56M"]
+    assert [count(n) for n in (999.4, 999.6, 999_600)] == ["999", "1k", "1M"]

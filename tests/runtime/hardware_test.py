@@ -1,9 +1,11 @@
 """The cache folder and the versions that a result names."""
 
+import os
 from pathlib import Path
 
 import jax
 import numpy as np
+import pytest
 
 import kip_flax
 from kip_flax.runtime import hardware
@@ -26,3 +28,24 @@ def test_versions_are_those_at_work():
 def test_hardware_counts_devices_and_cores():
     assert hardware.hardware().startswith(f"{jax.device_count()} x cpu (")
     assert hardware.hardware().endswith(f", {hardware.usable_cores()} cores)")
+
+
+@pytest.mark.parametrize(
+    ("files", "cores"),
+    [
+        ({"cpu.max": "200000 100000\n"}, 2),
+        ({"cpu.max": "150000 100000\n"}, 2),
+        ({"cpu.max": "max 100000\n"}, 8),
+        ({"cpu.max": "6400000 100000\n"}, 8),
+        ({"cpu/cpu.cfs_quota_us": "300000\n", "cpu/cpu.cfs_period_us": "100000\n"}, 3),
+        ({"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, 8),
+        ({}, 8),
+    ],
+)
+def test_a_container_may_give_fewer_cores_than_the_machine_has(files, cores, monkeypatch, tmp_path):
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    monkeypatch.setattr(hardware, "_CONTROL", tmp_path)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
+    assert hardware.usable_cores() == cores

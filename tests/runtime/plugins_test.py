@@ -40,3 +40,14 @@ def test_modules_come_in_the_order_given_then_by_name(tmp_path):
         (tmp_path / f"{name}.py").write_text("")
     found = plugins.modules_in([str(tmp_path)], ("c", "gone", "a"))
     assert [module.name for module in found] == ["c", "a", "b", "d"]
+
+
+@pytest.mark.parametrize("name", ["mine.thing", "mine.needy.thing"])
+def test_what_a_module_of_ones_own_lacks_is_said(name, own_module, tmp_path):
+    """Not that there is no such module."""
+    own_module("thing", "import no_such_package")
+    (tmp_path / "mine" / "needy").mkdir()
+    (tmp_path / "mine" / "needy" / "__init__.py").write_text("import no_such_package")
+    message = f"thing is '{name}', which cannot be imported: No module named 'no_such_package'"
+    with pytest.raises(UserError, match=message):
+        find(name)

@@ -2,13 +2,16 @@
 
 import functools
 import hashlib
+import os
 import pathlib
+import tempfile
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 import numba
 
 from kip_flax.runtime import hardware
+from kip_flax.runtime.errors import UserError
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -46,18 +49,39 @@ def _entry(function: F, fastmath: bool) -> F:
 def code_folder() -> str:
     """Folder of the compiled code of this version of the sources.
 
-    numba only checks the file of the entry function; this name depends on every source file.
+    numba only checks the file of the entry function; this name depends on every source file. A
+    folder that cannot be written would make numba look elsewhere, so the user's own one among the
+    temporary files takes its place.
+
+    Raises:
+        UserError: that one cannot be written either.
     """
     digest = hashlib.sha256()
     for path in sorted(pathlib.Path(__file__).parent.glob("*.py")):
         digest.update(path.read_bytes())
-    return str(hardware.cache_folder() / f"numba-{digest.hexdigest()[:16]}")
+    name = f"numba-{digest.hexdigest()[:16]}"
+    if _can_be_written(folder := hardware.cache_folder() / name):
+        return str(folder)
+    own = pathlib.Path(tempfile.gettempdir()) / f"kip_flax-{os.getuid()}"
+    if _can_be_written(own / name) and own.stat().st_uid == os.getuid():  # Nobody else's code.
+        return str(own / name)
+    raise UserError(
+        f"the compiled kernel can be kept neither in {hardware.cache_folder()} nor in {own}: set "
+        f"XDG_CACHE_HOME to a folder that can be written."
+    )
+
+
+def _can_be_written(folder: pathlib.Path) -> bool:
+    """Makes the folder; False if it cannot be made or written."""
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return True
+    except OSError:
+        return False
 
 
 def is_cold(*functions: str) -> bool:
-    """Whether `code_folder` still lacks the code of any of these entry functions.
-
-    numba creates the folder itself at import.
-    """
+    """Whether `code_folder` still lacks the code of any of these entry functions."""
     folder = pathlib.Path(code_folder())
     return not all(any(folder.rglob(f"*.{function}-*.nbi")) for function in functions)

@@ -58,7 +58,7 @@ class _Hashed:
 
 def _result_dtype() -> Any:
     """float64 if JAX has it enabled, else float32."""
-    return jnp.float64 if jax.config.read("jax_enable_x64") else jnp.float32
+    return jax.dtypes.canonicalize_dtype(np.float64)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))

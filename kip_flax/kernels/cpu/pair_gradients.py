@@ -43,10 +43,10 @@ def pair_gradients(
     threads.run(task, pairs.blocks_of(n1, n2))
     i, j = np.nonzero(pairs.near(x1, x2))
     out = out.astype(np.float64)
-    if len(i):
-        out[:, i, j] = pairs.near_values(programs, i, j, x1, x2)
-        weights = np.repeat(np.asarray(g, np.float64)[:, None], len(i), axis=1)
-        gradients[i, j] = pairs.near_gradient(programs, i, j, x1, x2, weights)
+    for part, sides in pairs.near_parts(programs, i, j, x1, x2):
+        out[:, i[part], j[part]] = pairs.near_values(programs, sides)
+        weights = np.repeat(np.asarray(g, np.float64)[:, None], len(sides.x1), axis=1)
+        gradients[i[part], j[part]] = pairs.near_gradient(programs, sides, weights)
     return out, gradients
 
 

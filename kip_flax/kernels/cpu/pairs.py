@@ -3,7 +3,9 @@
 Results do not depend on the number of threads: sums are cut into tasks by the sizes only.
 """
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -19,6 +21,7 @@ from kip_flax.kernels.plan import KernelPlan, variance_plan
 _ROWS = 8  # Fixed images per task; they share the layout of the moving ones.
 _TASKS = 64  # At least this many tasks, if there is enough to do.
 _NEAR = 1e-2  # |x1 - x2|^2 relative to |x1|^2 + |x2|^2
+_NEAR_PAIRS = 512  # Most pairs that are float64 at a time.
 
 
 @dataclass(frozen=True)
@@ -101,8 +104,8 @@ def kernel(
     threads.run(task, blocks_of(len(x1), len(x2)))
     out = out.astype(np.float64)
     i, j = np.nonzero(near(x1, x2))
-    if len(i):
-        out[:, i, j] = near_values(programs, i, j, x1, x2)
+    for part, sides in near_parts(programs, i, j, x1, x2):
+        out[:, i[part], j[part]] = near_values(programs, sides)
     return np.triu(out) + np.triu(out, 1).swapaxes(1, 2) if same else out
 
 
@@ -139,8 +142,8 @@ def gradient(
     for (rows, _), (grad_x, grad_s) in zip(blocks, threads.run(task, blocks), strict=True):
         total_x[slice(*rows)] += grad_x
         total_s[slice(*rows)] += grad_s
-    if len(i):
-        np.add.at(total_x, i, near_gradient(programs, i, j, x1, x2, weights))
+    for part, sides in near_parts(programs, i, j, x1, x2):
+        np.add.at(total_x, i[part], near_gradient(programs, sides, weights[:, part]))
     return total_x.astype(x1.dtype), total_s.astype(x1.dtype)
 
 
@@ -158,25 +161,46 @@ def near(x1: np.ndarray, x2: np.ndarray) -> np.ndarray:
     return distances <= _NEAR * scale
 
 
-def near_values(
+class NearPairs(NamedTuple):
+    """float64 images (m, ...) and deviations (m, maps) of both sides of m pairs."""
+
+    x1: np.ndarray
+    s1: np.ndarray
+    x2: np.ndarray
+    s2: np.ndarray
+
+
+def near_parts(
     programs: Programs, i: np.ndarray, j: np.ndarray, x1: np.ndarray, x2: np.ndarray
-) -> np.ndarray:
-    """float64 K and T (2, m) of the m pairs (i, j)."""
-    one, s1, two, s2 = _pairs(programs, i, j, x1, x2)
+) -> Iterator[tuple[slice, NearPairs]]:
+    """The pairs (i, j) in parts that fit in memory, each with its place among them.
+
+    A pair takes up to 220 KB with its gradient (ConvNet, 32x32x3). Deviations are computed once
+    for each image.
+    """
+    if not len(i):
+        return
+    first, second = _float64_side(programs, x1, i), _float64_side(programs, x2, j)
+    for start, end in _spans(len(i), _NEAR_PAIRS):
+        part = slice(start, end)
+        yield part, NearPairs(*first(part), *second(part))
+
+
+def near_values(programs: Programs, sides: NearPairs) -> np.ndarray:
+    """float64 K and T (2, m) of m pairs."""
+    one, s1, two, s2 = sides
 
     def task(a: int, b: int) -> np.ndarray:
         values = np.zeros((2, b - a))
         pairs_forward(programs.pair, one[a:b], s1[a:b], two[a:b], s2[a:b], programs.tangent, values)
         return values
 
-    return np.concatenate(threads.run(task, _spans(len(i), LANES)), axis=1)
+    return np.concatenate(threads.run(task, _spans(len(one), LANES)), axis=1)
 
 
-def near_gradient(
-    programs: Programs, i: np.ndarray, j: np.ndarray, x1: np.ndarray, x2: np.ndarray, g: np.ndarray
-) -> np.ndarray:
-    """float64 gradient (m, ...) of the m pairs (i, j) in their first images; g is (2, m)."""
-    one, s1, two, s2 = _pairs(programs, i, j, x1, x2)
+def near_gradient(programs: Programs, sides: NearPairs, g: np.ndarray) -> np.ndarray:
+    """float64 gradient (m, ...) of m pairs in their first images; g is (2, m)."""
+    one, s1, two, s2 = sides
     grad_x, grad_s = np.zeros(one.shape), np.zeros(s1.shape)
 
     def task(a: int, b: int) -> None:
@@ -185,21 +209,23 @@ def near_gradient(
             programs.tangent, grad_x[a:b], grad_s[a:b],
         )  # fmt: skip
 
-    threads.run(task, _spans(len(i), LANES))
+    threads.run(task, _spans(len(one), LANES))
     g_variances = grad_s * np.where(s1 > 0, 0.5 / np.where(s1 > 0, s1, 1), 0)
-    return grad_x + variances_gradient(programs, one, s1 * s1, g_variances, np.zeros(len(i)))
+    return grad_x + variances_gradient(programs, one, s1 * s1, g_variances, np.zeros(len(one)))
 
 
-def _pairs(
-    programs: Programs, i: np.ndarray, j: np.ndarray, x1: np.ndarray, x2: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """float64 images and deviations of both sides of the pairs (i, j), computed once per image."""
-    found = []
-    for x, rows in ((x1, i), (x2, j)):
-        unique, places = np.unique(rows, return_inverse=True)
-        deviations = np.sqrt(variances(programs, x[unique])[0])
-        found += [as_input(x[rows], np.float64), as_input(deviations[places], np.float64)]
-    return found[0], found[1], found[2], found[3]
+def _float64_side(
+    programs: Programs, x: np.ndarray, rows: np.ndarray
+) -> Callable[[slice], tuple[np.ndarray, np.ndarray]]:
+    """A function from a part of `rows`, indices into `x`, to its float64 images and deviations."""
+    unique, places = np.unique(rows, return_inverse=True)
+    deviations = np.sqrt(variances(programs, x[unique])[0])
+
+    def side(part: slice) -> tuple[np.ndarray, np.ndarray]:
+        images, found = x[rows[part]], deviations[places[part]]
+        return as_input(images, np.float64), as_input(found, np.float64)
+
+    return side
 
 
 def as_input(a: np.ndarray, dtype: np.typing.DTypeLike) -> np.ndarray:

@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from kip_flax.runtime import hardware
+
 
 def count() -> int:
     """Number of threads: the cores this process may use, or NUMBA_NUM_THREADS if that is less.
@@ -13,10 +15,7 @@ def count() -> int:
     A launcher of several processes on one machine gives each its share by affinity, as SLURM does,
     or by that variable.
     """
-    try:
-        cores = len(os.sched_getaffinity(0))
-    except AttributeError:  # Not available on every system.
-        cores = os.cpu_count() or 1
+    cores = hardware.usable_cores()
     return max(1, min(cores, int(os.environ.get("NUMBA_NUM_THREADS", cores))))
 
 

@@ -31,7 +31,8 @@ def make_rings(program: Any, like: Any) -> Rings:
         count = max(count, rows)
     length = width + 2 * reach
     columns = np.zeros((window + 1, 4), np.int64)
-    k, t = aligned(like, count * length), aligned(like, count * length)
+    # A row more: where all convolutions are 1x1, sums read past the last one.
+    k, t = aligned(like, (count + 1) * length), aligned(like, (count + 1) * length)
     return Rings(k, t, length, reach, columns)
 
 

@@ -72,8 +72,9 @@ def call_for_near_duplicates() -> None:
     """Computes the same for an image with itself, in float64."""
     programs, x = _smallest()
     here = np.zeros(1, int)
-    pairs.near_values(programs, here, here, x, x)
-    pairs.near_gradient(programs, here, here, x, x, np.ones((2, 1)))
+    for _, sides in pairs.near_parts(programs, here, here, x, x):
+        pairs.near_values(programs, sides)
+        pairs.near_gradient(programs, sides, np.ones((2, 1)))
 
 
 def _smallest() -> tuple[pairs.Programs, np.ndarray]:

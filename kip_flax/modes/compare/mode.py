@@ -43,10 +43,11 @@ BASELINES = ("random", *CORESETS)
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Group:
-    """Sets that share a preprocessing."""
+    """Sets that share a preprocessing, whose arrays have a checksum."""
 
     fitted: Preprocess
     entries: list[Entry]
+    checksum: int
 
 
 def compare(
@@ -162,7 +163,7 @@ def _groups(config: ConfigDict, compared: list[Entry], dataset: Dataset) -> list
         key = 0
         for _, array in arrays:
             key = zlib.crc32(np.ascontiguousarray(array).tobytes(), key)
-        groups.setdefault(key, Group(fitted, [])).entries.append(entry)
+        groups.setdefault(key, Group(fitted, [], key)).entries.append(entry)
     return list(groups.values())
 
 
@@ -190,7 +191,7 @@ def _sets(
 def _drawn(config: ConfigDict, group: Group) -> list[tuple[str, str, int]]:
     """Sets of real images to compare a group with: how they are drawn, name and size."""
     return [
-        (name, f"{name} real images, {group.fitted.name}", size)
+        (name, f"{name} real images, {group.fitted.name} {group.checksum:08x}", size)
         for size in sorted({len(e.distilled.images) for e in group.entries})
         for name in config.transfer.baselines
     ]

@@ -65,7 +65,7 @@ def _accuracy(run: RunFacts, uid: str) -> Chart:
     tested = [(row["step"], row["accuracy"]) for row in run.evaluations]
     trained = _logged(run, "accuracy")
     of_networks = _of_networks(run)
-    kernel = f"kernel, {run.split} images" if of_networks else "test"
+    kernel = f"kernel, {run.split} images" if of_networks else run.split
     shown = [Curve(kernel, "k-test", tested, dots=True), *of_networks]
     if trained:
         shown.insert(0, Curve("training batches", "k-train", trained))

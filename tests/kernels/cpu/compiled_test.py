@@ -1,12 +1,35 @@
 """Where compiled code is kept."""
 
+import os
+import tempfile
+from pathlib import Path
+
+import pytest
+
 from kip_flax.kernels.cpu import compiled
+from kip_flax.runtime.errors import UserError
 
 
 def test_compiled_code_is_kept_apart_for_each_version_of_the_sources(monkeypatch, tmp_path):
     assert compiled.code_folder() == compiled.code_folder()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     (tmp_path / "rows.py").write_text("other\n")
     monkeypatch.setattr(compiled, "__file__", str(tmp_path / "compiled.py"))
     one = compiled.code_folder.__wrapped__()
     (tmp_path / "rows.py").write_text("another\n")
     assert one != compiled.code_folder.__wrapped__() != compiled.code_folder()
+
+
+def test_where_the_cache_cannot_be_written_the_user_s_temporary_folder_takes_its_place(
+    monkeypatch, tmp_path
+):
+    (tmp_path / "file").write_text("")  # No folder can be made below a file, even by root.
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    folder = Path(compiled.code_folder.__wrapped__())
+    assert folder.parent == tmp_path / f"kip_flax-{os.getuid()}"
+    assert folder.is_dir()
+    monkeypatch.setattr(os, "getuid", lambda: folder.stat().st_uid + 1)
+    (tmp_path / f"kip_flax-{os.getuid()}").mkdir()  # Made by another user.
+    with pytest.raises(UserError, match="set XDG_CACHE_HOME to a folder that can be written"):
+        compiled.code_folder.__wrapped__()

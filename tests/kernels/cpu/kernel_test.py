@@ -14,6 +14,7 @@ from own_process import output_of
 from kip_flax import architectures as arch
 from kip_flax import kernels
 from kip_flax.kernels.cpu import pairs, threads
+from kip_flax.kernels.jacobian import make_jacobian
 from kip_flax.kernels.sharded import shard_kernel
 from kip_flax.runtime import sharding
 
@@ -77,11 +78,31 @@ def test_a_set_with_itself_computes_one_triangle(monkeypatch):
     x = images(40)
     kernel = kernels.make_kernel(SPEC, implementation="cpu")
     same = kernel(x, x)
+    assert seen
     assert all(seen)
     seen.clear()
     np.testing.assert_allclose(same, kernel(x, x + 0), rtol=1e-6)
     assert not any(seen)
     np.testing.assert_array_equal(same, same.T)
+
+
+def test_near_duplicates_are_computed_in_parts(monkeypatch):
+    """All pairs of images of little contrast are near; memory does not hold them all at once."""
+    rng = np.random.default_rng(0)
+    x1, x2 = (1 + 0.01 * rng.normal(size=(n, 6, 6, 1)).astype(np.float32) for n in (3, 5))
+    kernel = kernels.make_kernel(SPEC, implementation="cpu")
+    jacobian = make_jacobian(kernels.KernelOptions(SPEC, implementation="cpu"))
+    whole = (*kernel_and_gradient(kernel, x1, x2), *jacobian(x1, x2))
+    sizes = []
+    original = pairs.near_values
+    monkeypatch.setattr(
+        pairs, "near_values", lambda p, sides: (sizes.append(len(sides.x1)), original(p, sides))[1]
+    )
+    monkeypatch.setattr(pairs, "_NEAR_PAIRS", 4)
+    parts = (*kernel_and_gradient(kernel, x1, x2), *jacobian(x1, x2))
+    assert sizes == [4, 4, 4, 3] * 2
+    for one, other in zip(whole, parts, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-6)
 
 
 def test_one_core_is_enough():

@@ -36,6 +36,15 @@ def test_figures_are_those_of_the_papers(method, dataset, measured_by):
         assert values == ([] if expected is None else [expected])
 
 
+def test_kip_is_second_hand_where_its_table_is_of_others():
+    """Networks on other data than CIFAR were not read at the source."""
+    kip = [one for one in published.figures() if one.method == "KIP"]
+    of = {(one.measured_by, name): one.first_hand for one in kip for name in one.accuracies}
+    assert of["kernel", "mnist"]
+    assert of["network", "cifar10"]
+    assert not of["network", "mnist"]
+
+
 def test_methods_are_the_titles_of_algorithms():
     titles = {algorithms.facts(name).title for name in algorithms.NAMES}
     assert {one.method for one in published.figures()} <= titles
