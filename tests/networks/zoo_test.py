@@ -1,16 +1,20 @@
-"""The networks of the field: parameters counted layer by layer, shapes, normalisation."""
+"""The networks of the field against PyTorch (tests/fixtures), and their parameters counted."""
 
+import collections
 import functools
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import zoo_weights
 from flax import nnx
 
 from kip_flax.networks import build, zoo
 from kip_flax.runtime.errors import UserError
 
+FILE = np.load(Path(__file__).parents[1] / "fixtures" / "zoo.npz")
 COLOUR, GREY = (32, 32, 3), (28, 28, 1)
 
 
@@ -83,6 +87,31 @@ COUNTS = {
 def test_parameters_are_those_of_the_published_definitions(name, shape):
     found = build.num_parameters(lambda rngs: zoo.make_network(name, shape, 10, rngs))
     assert found == COUNTS[name](shape[2])
+
+
+def drawn_weights(params):
+    """The same tree, in whose order the network uses its weights, with those of the file."""
+    leaves, structure = jax.tree_util.tree_flatten_with_path(params)
+    found, seen = [], collections.Counter()
+    for path, leaf in leaves:
+        name = [key.key for key in path if hasattr(key, "key")][-1]
+        drawn = zoo_weights.weight(name, leaf.shape, seen[name, leaf.shape])
+        found.append(jnp.asarray(drawn, jnp.float32))
+        seen[name, leaf.shape] += 1
+    return jax.tree.unflatten(structure, found)
+
+
+@pytest.mark.parametrize("name", sorted(FILE))
+def test_outputs_are_pytorchs(name):
+    """Of networks that were written from their descriptions, in float64."""
+    net = build.functions(lambda rngs: zoo.make_network(name, COLOUR, 10, rngs))
+    params, other = jax.eval_shape(net.init, jax.random.key(0))
+    weights = drawn_weights(params)
+    other = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), other)
+    images = jnp.asarray(zoo_weights.images(), jnp.float32)
+    outputs = jax.jit(lambda w, x: net.apply_train(w, other, x)[0])(weights, images)
+    np.testing.assert_allclose(outputs, FILE[name], atol=2e-4 * np.abs(FILE[name]).max())
+    assert np.abs(FILE[name][0] - FILE[name][1]).max() > 0.1
 
 
 def test_the_counts_that_publications_print():
