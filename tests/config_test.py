@@ -165,35 +165,34 @@ def test_label_solve_refuses_augmentation():
         config_lib.validate(changed(algorithm="ls", augment="flip"))
 
 
-@pytest.mark.parametrize(
-    ("name", "written", "value"),
-    [
-        ("recipe", "dc", "dc"),
-        ("width", "64", 64),
-        ("loss", "mse", "mse"),
-        ("labels", "hard", "hard"),
-        ("label_scale", "8", 8.0),
-        ("centred", "True", True),
-        ("scale_inputs", "False", False),
-        ("augment", "flip,crop", "flip,crop"),
-        ("augment_draw", "one", "one"),
-        ("optimizer", "lamb", "lamb"),
-        ("momentum", "0.5", 0.5),
-        ("learning_rate", "(0.01, 1)", (0.01, 1)),
-        ("lr_factor", "(0.3,)", (0.3,)),
-        ("l2", "(0.0, 0.1)", (0.0, 0.1)),
-        ("num_steps", "70", 70),
-        ("batch_size", "7", 7),
-        ("schedule", "drop", "drop"),
-        ("warmup_steps", "3", 3),
-        ("end_rate", "0.1", 0.1),
-        ("average", "0.9", 0.9),
-        ("choice_steps", "9", 9),
-        ("every_steps", "5", 5),
-    ],
-)
+FILLED_IN = [
+    ("recipe", "dc", "dc"),
+    ("width", "64", 64),
+    ("loss", "mse", "mse"),
+    ("labels", "hard", "hard"),
+    ("label_scale", "8", 8.0),
+    ("centred", "True", True),
+    ("scale_inputs", "False", False),
+    ("augment", "flip,crop", "flip,crop"),
+    ("augment_draw", "one", "one"),
+    ("optimizer", "lamb", "lamb"),
+    ("momentum", "0.5", 0.5),
+    ("learning_rate", "(0.01, 1)", (0.01, 1)),
+    ("lr_factor", "(0.3,)", (0.3,)),
+    ("l2", "(0.0, 0.1)", (0.0, 0.1)),
+    ("num_steps", "70", 70),
+    ("batch_size", "7", 7),
+    ("schedule", "drop", "drop"),
+    ("warmup_steps", "3", 3),
+    ("end_rate", "0.1", 0.1),
+    ("average", "0.9", 0.9),
+    ("choice_steps", "9", 9),
+    ("every_steps", "5", 5),
+]
+
+
+@pytest.mark.parametrize(("name", "written", "value"), FILLED_IN)
 def test_what_a_recipe_fills_in_is_set_on_the_command_line(name, written, value, monkeypatch):
-    """All of `transfer` that is None, and the recipe."""
     options = flags.FlagValues()
     config_flags.DEFINE_config_file("config", flag_values=options)
     path = ROOT / "configs" / "kip_digits.py"
@@ -205,6 +204,11 @@ def test_what_a_recipe_fills_in_is_set_on_the_command_line(name, written, value,
     assert (found, type(found)) == (value, type(value))
     others = set(config_lib.SECTIONS[-1].optional) - {f"transfer.{name}"}
     assert all(options.config.transfer[other[9:]] is None for other in others)
+
+
+def test_every_field_that_a_recipe_fills_in_is_set():
+    names = {f"transfer.{name}" for name, _, _ in FILLED_IN}
+    assert names == {*config_lib.SECTIONS[-1].optional, "transfer.recipe"}
 
 
 @pytest.mark.parametrize(

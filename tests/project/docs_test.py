@@ -140,9 +140,11 @@ def test_every_mode_has_a_how_to():
 
 def test_the_api_names_modules_and_functions_that_exist():
     text = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
-    for module, members in re.findall(
+    named = re.findall(
         r"^::: (\S+)(?:\n    options:\n      members: \[(.*)\])?", text, re.MULTILINE
-    ):
+    )
+    assert len(named) == text.count("\n::: ") > 10
+    for module, members in named:
         loaded = __import__(module, fromlist=["_"])
         assert inspect.getdoc(loaded)
         for name in filter(None, (members or "").split(", ")):
