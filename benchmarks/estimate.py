@@ -37,7 +37,7 @@ def main() -> None:
     sharding.configure_jax()
     file = export.load_distilled(args.set)
     config = importlib.import_module(f"configs.rfad_{args.dataset}").get_config()
-    problem = Problem(config, file.images, file.labels, *_targets(config, args))
+    problem = Problem(config, file.images, file.labels, *_targets(config, file, args))
     exact, log_scale = problem.exact()
     print(f"{args.set}, {args.targets} training images; {hardware.hardware()}")
     print(f"exact kernel: {exact:.4f}, predictions times {np.exp(log_scale):.2f}")
@@ -61,13 +61,19 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--targets", type=int, default=600)
     parser.add_argument("--draws", type=int, default=8)
     parser.add_argument("--json", default="")
-    return parser.parse_args()
+    args = parser.parse_args()
+    if len(args.networks) != len(args.widths):
+        parser.error("--networks and --widths go together: give as many of each.")
+    return args
 
 
-def _targets(config: ConfigDict, args: argparse.Namespace) -> tuple[np.ndarray, np.ndarray]:
-    """Random training images, preprocessed, and their classes."""
+def _targets(
+    config: ConfigDict, file: export.Distilled, args: argparse.Namespace
+) -> tuple[np.ndarray, np.ndarray]:
+    """Random training images in the preprocessing of the set, and their classes."""
     dataset = data.load_dataset(config.dataset.name, args.data)
-    fitted = preprocess.fit(config.preprocess, dataset.known_images)
+    name = file.preprocess_name or config.preprocess
+    fitted = setup.preprocessing_of(file, config, dataset, name)
     key = jax.random.key(1)
     rows = data.balanced_draw(dataset.train_labels, args.targets, dataset.num_classes, key)
     return preprocess.apply(fitted, dataset.train_images[rows]), dataset.train_labels[rows]

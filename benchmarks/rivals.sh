@@ -7,10 +7,10 @@
 # What it makes lies in OUT (by default runs/rivals). BUDGET=short (the default) takes the shortened
 # schedules that docs/rivals.md states, BUDGET=published those of the configurations.
 set -euo pipefail
+dataset=$1 count=$2 data=${3:+$(realpath "$3")}
+out=${OUT:+$(realpath -m "$OUT")}
 cd "$(dirname "$0")/.."
-
-dataset=$1 count=$2 data=${3:-}
-out=${OUT:-runs/rivals}/${dataset}_$count
+out=${out:-runs/rivals}/${dataset}_$count
 python=${PYTHON:-python}
 size=$((10 * count))
 common=(--config.dataset.data_dir="$data" --config.eval.num_test="${NUM_TEST:-0}")
@@ -45,5 +45,6 @@ network=convnet_in
 "$python" main.py --config="configs/kip_$dataset.py" --mode=compare --workdir="$out/compared" \
   --compare="$out/ls,$out/kip_fixed,$out/kip,$out/dc,$out/dsa" "${common[@]}" \
   --config.transfer.networks="('krr','kernel','$network')" \
+  --config.transfer.recipe=kip \
   --config.transfer.baselines="('random','herding')" --config.transfer.width=128 \
   --config.transfer.num_steps=1000 --config.transfer.lr_factor="(0.1,0.3)"

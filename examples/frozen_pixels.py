@@ -1,6 +1,6 @@
 """How much of an image does a distilled set need? Accuracy against the share of frozen noise.
 
-    python -m examples.frozen_pixels --data=data [--runs=runs/frozen] [--small]
+    python -m examples.frozen_pixels --data=data [--runs=DIR] [--small]
 
 KIP on MNIST, one hidden layer of infinite width, ten images of each class. Of every image a share
 of the pixels is noise that no step changes (`support.frozen`; KIP_rho in Nguyen et al., ICLR 2021).
@@ -64,7 +64,7 @@ def main(argv: list[str] | None = None) -> int:
     """Runs what is missing, prints the table, draws the pictures; 2 on an error."""
     try:
         args = _arguments(argv)
-        runs = Path(args.runs)
+        runs = Path(args.runs or f"runs/frozen_{'digits' if args.small else 'mnist'}")
         fields = SMALL if args.small else FIELDS | {"dataset.data_dir": args.data}
         points, shown = [], []
         for share in SHARES:
@@ -87,7 +87,7 @@ def main(argv: list[str] | None = None) -> int:
 def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = Parser("examples.frozen_pixels", __doc__)
     parser.add_argument("--data", default="data", help="folder of MNIST's files")
-    parser.add_argument("--runs", default="runs/frozen", help="folder for the runs and figures")
+    parser.add_argument("--runs", help="folder for the runs and figures; runs/frozen_DATASET")
     parser.add_argument("--small", action="store_true", help="the digits, few steps")
     return parser.parse_args(argv)
 

@@ -7,6 +7,7 @@ of fields describes it (`runtime.fields.Section`); those of a run as a whole are
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+import numpy as np
 from ml_collections import ConfigDict
 
 from kip_flax import algorithms, architectures, data, kernels, preprocess
@@ -267,6 +268,13 @@ def check_data(config: ConfigDict, dataset: data.Dataset) -> None:
         raise UserError(
             f"{dataset.name} has one class ({dataset.class_names[0]}): there must be another to "
             f"tell it from."
+        )
+    counts = np.bincount(dataset.train_labels, minlength=classes)
+    if 0 in counts:
+        raise UserError(
+            f"{dataset.name} has no training image of class "
+            f"{dataset.class_names[int(counts.argmin())]}: classes are numbered from 0 without "
+            f"gaps, and each needs images; dataset.classes takes some of them."
         )
     if size % classes:
         raise UserError(

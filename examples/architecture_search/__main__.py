@@ -1,6 +1,6 @@
 """Can ten distilled images find the best network? An architecture search.
 
-    python -m examples.architecture_search [--dataset=digits] [--data=data] [--runs=runs/search]
+    python -m examples.architecture_search [--dataset=digits] [--data=data] [--runs=DIR]
         [--kinds=finite,ntk,nngp] [--set=FILE] [--kernel-set=FILE] [--small]
 
 Each network of a grid is trained on a distilled set, on as many random and herding images, and on
@@ -99,7 +99,7 @@ def main(argv: list[str] | None = None) -> int:
     """Runs what is missing, prints the tables, draws the picture; 2 on an error."""
     try:
         args = _arguments(argv)
-        _search(args, SMALL if args.small else SEARCHES[args.dataset], Path(args.runs))
+        _search(args, SMALL if args.small else SEARCHES[args.dataset], _folder(args))
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -108,11 +108,16 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
+def _folder(args: argparse.Namespace) -> Path:
+    name = f"search_{args.dataset}" + ("_small" if args.small else "")
+    return Path(args.runs or f"runs/{name}")
+
+
 def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = Parser("examples.architecture_search", __doc__)
     parser.add_argument("--dataset", default="digits", choices=SEARCHES)
     parser.add_argument("--data", default="data", help="folder of MNIST's files")
-    parser.add_argument("--runs", default="runs/search", help="folder for results and figures")
+    parser.add_argument("--runs", help="folder for results and figures; runs/search_DATASET")
     parser.add_argument("--kinds", default=",".join(KINDS), help="some of these")
     parser.add_argument("--set", default="", help="distilled set for the finite networks")
     parser.add_argument("--kernel-set", default="", help="distilled set for the infinite ones")

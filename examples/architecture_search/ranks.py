@@ -38,7 +38,7 @@ def rankings(rows: Mapping[str, Row]) -> list[Ranking]:
     found = []
     for by in (*PROXIES, WHOLE):
         scores = _column(rows, by, "score")
-        best = int(np.argmax(scores))
+        best = int(np.argmax(np.nan_to_num(scores, nan=-np.inf)))  # A regression may fail.
         found.append(
             Ranking(
                 by=by,

@@ -92,7 +92,9 @@ def make_krr(setting: Setting) -> Learner:
 
 @dataclass(frozen=True, eq=False)
 class Networks:
-    """ConvNets of finite width, trained by the recipe 'auto' and compiled once for each size.
+    """ConvNets of finite width, trained by the recipe 'auto'.
+
+    They are compiled once for each number of classes and of images.
 
     Attributes:
         setting: the settings of the data set.

@@ -161,7 +161,7 @@ def default_eval_steps(config: ConfigDict, total: int) -> frozenset[int]:
 def draw_support(targets: Targets, size: int, draw: str, key: jax.Array) -> Support:
     """An initial support, ordered by class, with the same number of images per class.
 
-    Only of 'real' may a class have fewer, if it has no more; others make up for it.
+    With 'real' a class may have too few images; other classes then give more.
 
     Args:
         targets: the training set.

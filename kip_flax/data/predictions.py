@@ -47,10 +47,10 @@ def of_scores(scores: np.ndarray, class_names: tuple[str, ...]) -> Predictions:
     return Predictions([class_names[number] for number in classes], scores, classes)
 
 
-def checked(pictures: np.ndarray, image_shape: tuple[int, int, int], takes: str) -> np.ndarray:
+def checked(pictures: np.ndarray, image_shape: tuple[int, int, int], taker: str) -> np.ndarray:
     """uint8 pictures (n, H, W, C), also from (n, H, W) if they are grey.
 
-    `takes`: who takes pictures of `image_shape` (H, W, C), for the message: 'the network'.
+    `taker`: who takes pictures of `image_shape` (H, W, C), for the message: 'the network'.
 
     Raises:
         UserError: they are not uint8, or of another shape.
@@ -61,7 +61,7 @@ def checked(pictures: np.ndarray, image_shape: tuple[int, int, int], takes: str)
     if pictures.dtype != np.uint8 or pictures.shape[1:] != image_shape:
         height, width, channels = image_shape
         raise UserError(
-            f"pictures are {pictures.dtype} {pictures.shape}: {takes} takes uint8 "
+            f"pictures are {pictures.dtype} {pictures.shape}: {taker} takes uint8 "
             f"(n, {height}, {width}, {channels}) from 0 to 255."
         )
     return pictures

@@ -63,7 +63,8 @@ def read(path: Path, layout: str, image_shape: tuple[int, int, int]) -> Found:
 def _content(path: Path) -> Any:
     """The arrays of an npz, or the content of a torch.save file."""
     if not path.is_file():
-        raise UserError(f"{path} does not exist: --distilled names the file to import.")
+        what = "is a folder" if path.is_dir() else "does not exist"
+        raise UserError(f"{path} {what}: --distilled names the file to import.")
     if path.suffix == ".npz" or _is_npz(path):
         return files.read_arrays(path)
     return torch_files.read(path)

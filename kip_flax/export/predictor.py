@@ -1,7 +1,9 @@
 """A distilled set classifies pictures: kernel ridge regression with the kernel in its file.
 
-set_ = kip_flax.export.predictor.load("runs/digits/distilled/NAME.npz")
-names, scores = set_.predict(pictures)[:2]
+from kip_flax.export import predictor
+
+classifier = predictor.load("runs/digits/distilled/NAME.npz")
+names, scores = classifier.predict(pictures)[:2]
 """
 
 from __future__ import annotations
@@ -125,7 +127,7 @@ def _kernel_options(found: Distilled) -> KernelOptions:
     if name not in architectures.ARCHITECTURES and name not in sys.modules:
         raise UserError(
             f"{found.path} was made for the architecture {name!r}, a module of its own: import it "
-            f"and call kip_flax.export.predictor, or train a network on the set "
+            f"before kip_flax.export.predictor.load, or train a network on the set "
             f"(--mode=transfer)."
         )
     try:

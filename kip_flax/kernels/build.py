@@ -45,7 +45,7 @@ def make_kernel(spec: arch.Spec | KernelOptions, **options: Any) -> Kernel:
     Raises:
         TypeError: `KernelOptions` together with options.
         UserError: an unknown name or a missing package; on call, images of different shapes, of
-            whole numbers or too small for the pools.
+            another type than float32 or float64, or too small for the pools.
     """
     if not isinstance(spec, KernelOptions):
         return make_kernel(KernelOptions(spec, **options))
@@ -56,7 +56,13 @@ def make_kernel(spec: arch.Spec | KernelOptions, **options: Any) -> Kernel:
     if implementation == "neural_tangents":
         from kip_flax.kernels import reference
 
-        return reference.make_reference_kernel(chosen)
+        by_reference = reference.make_reference_kernel(chosen)
+
+        def checked(x1: jax.Array, x2: jax.Array) -> jax.Array:
+            _check_images(x1, x2)
+            return by_reference(x1, x2)
+
+        return checked
 
     def kernel(x1: jax.Array, x2: jax.Array) -> jax.Array:
         _check_images(x1, x2)

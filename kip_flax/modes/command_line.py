@@ -14,7 +14,8 @@
 
 Exit code 0: finished, or stopped by SIGTERM or Ctrl-C with everything saved; 2: a mistake that one
 line on stderr explains; 3: one of several processes was lost, which a line explains too; 4: some
-pictures could not be read (--mode=predict), a line for each, and the others have their rows.
+pictures could not be read (--mode=predict), a line for each, and the others have their rows; 130:
+stopped by Ctrl-C with nothing to save.
 
 Where kip_flax is installed by pip, `kip_flax` is the same command as `python main.py`.
 """
@@ -38,15 +39,26 @@ _CONFIG_ERRORS = (
 )
 
 FLAGS = flags.FLAGS
+_SOME_MODES = ("distilled", "compare", "network", "pictures", "layout")  # Flags that few read.
+_INTERRUPTED = 130  # Exit code after Ctrl-C, as of a shell.
 
 config_flags.DEFINE_config_file("config", None, "File with the experiment, such as configs/*.py.")
-flags.DEFINE_string("workdir", None, "Folder for what the mode writes (--mode=evaluate: optional).")
+flags.DEFINE_string(
+    "workdir",
+    None,
+    "Folder for what the mode writes (--mode=evaluate: optional); --mode=report and figures: the "
+    "folders of runs, with commas between them.",
+)
 flags.DEFINE_bool("quiet", False, "Say nothing but the outcome.")
 flags.DEFINE_string("mode", "train", f"One of {', '.join(modes.NAMES)}, or a module of your own.")
 flags.DEFINE_string("coordinator_address", None, "HOST:PORT of process 0 of several.")
 flags.DEFINE_integer("num_processes", None, "How many processes share the run.")
 flags.DEFINE_integer("process_id", None, "Which of them this is, from 0.")
-flags.DEFINE_string("distilled", None, "File with a distilled set (all modes but train and plan).")
+flags.DEFINE_string(
+    "distilled",
+    None,
+    "File with a distilled set (--mode=evaluate, transfer, predict, export, import).",
+)
 flags.DEFINE_list("compare", [], "Folders of runs and distilled files (--mode=compare).")
 flags.DEFINE_string("network", None, "Folder with a trained network (--mode=predict).")
 flags.DEFINE_string("pictures", None, "Folder with pictures (--mode=predict).")
@@ -61,6 +73,8 @@ def main(argv: list[str]) -> None:
             mode.run(_command(Console(quiet=FLAGS.quiet)))
             return
         # JAX takes seconds to load: a mistake in the command is reported before.
+        import jax
+
         from kip_flax import config as config_lib
         from kip_flax.runtime import multihost
         from kip_flax.runtime.waiting import Stopped
@@ -70,12 +84,19 @@ def main(argv: list[str]) -> None:
         _set_up_jax(0 if FLAGS.config is None else FLAGS.config.mesh.cpu_devices)
         console = Console(quiet=FLAGS.quiet, silent=not multihost.is_first())
         with multihost.abort_on_error(), console:
+            if mode.one_process and jax.process_count() > 1:
+                raise UserError(
+                    f"--mode={FLAGS.mode} runs in one process: start it without a launcher."
+                )
             try:
                 mode.run(_command(console))
             except Stopped:  # Modes that keep their progress report that themselves.
                 console.outcome("stopped: there was nothing to save yet")
     except UserError as error:
         _exit_with(str(error))
+    except KeyboardInterrupt:  # Modes that save on Ctrl-C do so themselves.
+        print("stopped: there was nothing to save", file=sys.stderr)
+        sys.exit(_INTERRUPTED)
 
 
 def parse_flags(argv: list[str]) -> list[str]:
@@ -115,7 +136,22 @@ def _checked_mode(argv: list[str]) -> modes.Mode:
     for needed in mode.needs:
         if not FLAGS[needed].value:
             raise UserError(f"--mode={FLAGS.mode} needs --{needed}=PATH.")
+    if FLAGS.mode in modes.NAMES:
+        _check_all_are_read(mode)
+    if mode.check is not None:
+        mode.check(_command(Console(silent=True)))
     return mode
+
+
+def _check_all_are_read(mode: modes.Mode) -> None:
+    """Raises UserError for a flag that has no effect: `--mode` may be forgotten."""
+    for name in _SOME_MODES:
+        if FLAGS[name].present and name not in (*mode.needs, *mode.takes):
+            readers = [m for m in modes.NAMES if name in (*(f := modes.find(m)).needs, *f.takes)]
+            raise UserError(
+                f"--mode={FLAGS.mode} does not read --{name}: leave it out, or take --mode="
+                f"{' or '.join(readers)}."
+            )
 
 
 def _check_config(mode: modes.Mode) -> None:
@@ -129,14 +165,15 @@ def _check_config(mode: modes.Mode) -> None:
 
 
 def _command(console: Console) -> modes.Command:
+    home = os.path.expanduser  # The shell leaves --name=~/folder as it is.
     return modes.Command(
         FLAGS.config,
-        FLAGS.workdir or "",
-        FLAGS.distilled or "",
-        tuple(FLAGS.compare),
+        ",".join(map(home, (FLAGS.workdir or "").split(","))),
+        home(FLAGS.distilled or ""),
+        tuple(map(home, FLAGS.compare)),
         FLAGS.layout,
-        FLAGS.network or "",
-        FLAGS.pictures or "",
+        home(FLAGS.network or ""),
+        home(FLAGS.pictures or ""),
         console,
     )
 

@@ -40,6 +40,8 @@ class Mode:
         name: its name in `--mode`.
         needs: flags that the command must have, such as ("distilled", "workdir").
         run: carries out the command.
+        takes: flags that it may have besides.
+        check: raises UserError for mistakes that show before any device is set up.
         wants_config: False if it needs no configuration, or finds one in the workdir.
         one_process: False if several processes may share the work.
         uses_devices: False if it computes nothing; JAX is then not set up.
@@ -48,6 +50,8 @@ class Mode:
     name: str
     needs: tuple[str, ...]
     run: Callable[[Command], object]
+    takes: tuple[str, ...] = ()
+    check: Callable[[Command], None] | None = None
     wants_config: bool = True
     one_process: bool = True
     uses_devices: bool = True

@@ -193,7 +193,7 @@ def resolved(fields: Mapping[str, Any]) -> dict[str, Any]:
     Args:
         fields: of `transfer`, by their names there.
     """
-    by_size = [_made(fields["recipe"], size, changes=fields) for size in (10, 100, _LARGE)]
+    by_size = [_made(fields["recipe"], size, changes=fields) for size in (10, 100, LARGE)]
     settled: dict[str, Any] = {}
     for name in (field.name for field in dataclasses.fields(Recipe)):
         values = [getattr(one, name) for one in by_size]
@@ -284,7 +284,7 @@ def _frepo(size: int, channels: int, mirrorable: bool) -> Recipe:
 
 
 _RECIPES = {"auto": _auto, "kip": _kip, "dc": _dc, "frepo": _frepo}
-_LARGE = 10_000
+LARGE = 10_000  # Images, of which every recipe takes as many steps as of any set.
 _MANY = 250  # All of more images in each step cost hours for little: docs/what-was-tried.md.
 # Pairs: number of images, number of steps.
 _FREPO_STEPS = ((10, 1000), (100, 2000), (500, 5000), (1000, 10_000), (5000, 40_000))
@@ -327,7 +327,7 @@ def _check(fields: Mapping[str, Any]) -> None:
     if fields["transfer.average"] == 1:
         raise UserError("transfer.average is 1: the first weights would stay; take 0.99.")
     changes = {name.removeprefix("transfer."): value for name, value in fields.items()}
-    make(fields["transfer.recipe"], _LARGE, changes=changes)  # Smaller sets take fewer steps.
+    make(fields["transfer.recipe"], LARGE, changes=changes)  # Smaller sets take fewer steps.
     if not 0 < fields["transfer.held_out"] < 1:
         raise UserError(
             f"transfer.held_out is {fields['transfer.held_out']}: it must lie between 0 and 1."

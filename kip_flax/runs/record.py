@@ -22,12 +22,14 @@ from kip_flax.export import pictures
 from kip_flax.networks import figures as network_figures
 from kip_flax.preprocess import Preprocess
 from kip_flax.runs.folder import RunFolder
+from kip_flax.runs.setup import fingerprint
 from kip_flax.runtime import hardware, metrics, multihost
 
 Support = tuple[np.ndarray, np.ndarray]
 # (folder, awaited): writes the report. With `awaited` it will be written again soon, although the
 # run is finished.
 WriteReport = Callable[[RunFolder, bool], None]
+CHECKSUM = "checksum"  # In `data` of result.json: of the training set.
 _SPEED = ("step_ms", "pairs_per_s")
 
 
@@ -337,6 +339,7 @@ def _sizes(dataset: Dataset, num_test: int) -> dict[str, Any]:
         "tested": len(data.test_subset(dataset, num_test)[1]),
         "image_shape": list(dataset.image_shape),
         "class_names": list(dataset.class_names),
+        CHECKSUM: fingerprint(dataset),
     }
 
 

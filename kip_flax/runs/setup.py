@@ -249,11 +249,12 @@ def preprocessing_of(
 ) -> Preprocess:
     """The preprocessing stored with a set, or `name` fitted again if the arrays are lost.
 
-    It is fitted on the data that the set's own run fitted it on; if the file does not say which,
-    as `config` has it.
+    It is fitted on the data that the set's own run names; if the file says nothing of a run, on
+    those of `config`. A set that began with another's preprocessing does not say that one's data.
 
     Raises:
-        UserError: the set does not fit the data set or `name`.
+        UserError: the set does not fit the data set or `name`, or was preprocessed by the data of a
+            module that `config` does not name.
     """
     export.check_fits(distilled, dataset, name)
     if distilled.preprocess is not None:
@@ -261,7 +262,12 @@ def preprocessing_of(
     public = config.dataset.preprocess_from
     if (fields := distilled.provenance.get("config")) is not None:
         named = fields.get("dataset.preprocess_from", "")
-        public = named if named in ("", *data.DATASETS) else public  # A file imports no module.
+        if named not in ("", public, *data.DATASETS):  # A file alone imports no module.
+            raise UserError(
+                f"the preprocessing of {distilled.path} is lost, and was fitted on {named}: pass "
+                f"--config.dataset.preprocess_from={named}."
+            )
+        public = named
     return preprocess.fit(name, _images_to_fit(config, dataset, public))
 
 

@@ -98,6 +98,8 @@ def read_arrays(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
             return {key: loaded[key] for key in loaded.files}
     except FileNotFoundError:
         raise UserError(f"{path} does not exist: name an .npz file that does.") from None
+    except IsADirectoryError:
+        raise UserError(f"{path} is a folder: name an .npz file in it or below.") from None
     except _UNREADABLE as error:
         line = " ".join(str(error).split())
         raise UserError(

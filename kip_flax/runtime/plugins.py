@@ -62,11 +62,7 @@ def find_foreign(
         UserError: there is no such module, or it lacks an attribute of `needs`.
     """
     try:
-        dotted = "." in name and not name.startswith(".")
-        found = dotted and importlib.util.find_spec(name) is not None
-        module = importlib.import_module(name) if found else None
-    except ValueError:
-        module = None
+        module = importlib.import_module(name) if _may_be_found(name) else None
     except ImportError as error:
         missing = error.name if isinstance(error, ModuleNotFoundError) else None
         if missing is None or not f"{name}.".startswith(f"{missing}."):
@@ -81,3 +77,15 @@ def find_foreign(
     if lacking:
         raise UserError(f"{kind} is {name!r}, which has no {' and no '.join(lacking)}: see {page}.")
     return module
+
+
+def _may_be_found(name: str) -> bool:
+    """Whether a dotted name leads to a module; raises what importing its packages raises."""
+    if "." not in name or name.startswith("."):
+        return False
+    try:
+        return importlib.util.find_spec(name) is not None
+    except ValueError as error:  # A module without a spec, as `__main__` is.
+        if isinstance(error, UserError):
+            raise
+        return False

@@ -69,6 +69,13 @@ def test_ranks_are_those_that_a_hand_computes():
     assert "90.00 to 94.00 (network 4), mean 92.00" in lines[-1]
 
 
+def test_a_regression_that_failed_is_not_the_best():
+    held_out = {name: [0.1, 0.2, 0.3] for name in ("random", "herding", "whole")}
+    rows = made_rows(held_out | {"distilled": [np.nan, 0.2, 0.1]}, test=[0.9, 0.8, 0.7])
+    found = {one.by: one for one in ranks.rankings(rows)}
+    assert (found["distilled"].best, found["whole"].best) == ("network 1", "network 2")
+
+
 def test_ranks_of_a_group_are_those_of_its_networks_alone():
     ascending = [0.1, 0.2, 0.3, 0.4, 0.5]
     held_out = {

@@ -49,16 +49,15 @@ def test_scores_are_those_of_kernel_ridge_regression(path, digits):
 
 
 @pytest.mark.parametrize(
-    "fields",
+    "config",
     [
-        {"kernel__kind": "nngp", "reg": 0.1, "preprocess": "zca"},
-        {"kernel__parameterization": "standard", "kernel__width": 64, "kernel__b_std": 0.3},
-        {"algorithm": "ls", "batch_size": 400},
+        small(num_steps=3, kernel__kind="nngp", reg=0.1, preprocess="zca"),
+        small(num_steps=3, kernel__parameterization="standard", kernel__width=64),
+        label_solve(kernel__b_std=0.3),
     ],
     ids=["nngp", "standard", "ls"],
 )
-def test_the_file_alone_has_the_accuracy_of_the_run(fields, tmp_path, digits):
-    config = label_solve() if "algorithm" in fields else small(num_steps=3, **fields)
+def test_the_file_alone_has_the_accuracy_of_the_run(config, tmp_path, digits):
     train.train_and_evaluate(config, str(tmp_path))
     evaluations = json.loads((tmp_path / "result.json").read_text())["evaluations"]
     pixels, labels = data.test_subset(digits, 60)

@@ -51,6 +51,13 @@ def test_small_images(implementation, name, depth, size, channels, options):
     check(implementation, arch.build(name, depth), *image_sets(size, channels), **options)
 
 
+@pytest.mark.parametrize("sizes", [(1,), (1, 3)], ids=["1x1 alone", "1x1 and 3x3"])
+def test_convolutions_of_a_pixel(sizes):
+    """Of odd rows: sums over windows end with the row."""
+    layers = [layer for size in sizes for layer in (arch.Conv(size), arch.Relu())]
+    check("cpu", (*layers, arch.Flatten(), arch.Dense()), *image_sets(5, 1))
+
+
 def test_gradients_of_both_sets_and_more_rows_than_columns(implementation):
     x1, x2 = image_sets(6, 1)
     check(implementation, arch.convnet_plain(1), x2, x1, wrt=(0, 1), w_std=1.2, b_std=0.3)

@@ -46,9 +46,10 @@ def test_bad_options(options, message):
         kernels.make_kernel(arch.fc(1), **options)
 
 
-def test_pixels_are_no_images_of_a_kernel():
+@pytest.mark.parametrize("implementation", kernels.IMPLEMENTATIONS)
+def test_pixels_are_no_images_of_a_kernel(implementation):
     """A product of uint8 numbers is modulo 256."""
-    kernel = kernels.make_kernel(arch.fc(1))
+    kernel = kernels.make_kernel(arch.fc(1), implementation=implementation)
     pixels = np.zeros((2, 3, 3, 1), np.uint8)
     with pytest.raises(UserError, match="takes images of float32 or float64, not uint8 and uint8"):
         kernel(pixels, pixels)

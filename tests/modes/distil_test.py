@@ -78,11 +78,21 @@ def test_a_configuration_has_its_own_images_and_stays_as_it_is(tmp_path, capsys)
 @pytest.mark.parametrize("each", [8, 58])
 def test_the_default_batch_fits_what_is_left_of_small_classes(each):
     labels = np.arange(10 * each) % 10
-    config = distil._default({"labels": labels})
+    config = default.get_config()
     part = np.zeros((len(labels), 2, 2, 1), np.uint8), labels
-    (_, left), _ = datasets._split(Path("mine"), *part, config.dataset.test_fraction)
-    assert config.batch_size == min(len(left), default.get_config().batch_size)
-    assert config.batch_size == {8: 60, 58: 460}[each]
+    for fraction in (0.2, 0.5):
+        config.dataset.test_fraction = fraction
+        (images, left), _ = datasets._split(Path("mine"), *part, fraction)
+        assert distil._left({"labels": labels}, config) == len(left)
+    config.dataset.validation = 0.1
+    (_, less), _ = datasets._split(Path("mine"), images, left, 0.1)
+    assert distil._left({"labels": labels}, config) == len(less)
+
+
+def test_the_default_batch_follows_the_fields(arrays):
+    few = {"num_steps": 1, "eval.steps": (0,), "report.num_train": 0}
+    images, labels = arrays
+    kip_flax.distill(images[:100], labels[:100], fields=few | {"dataset.test_fraction": 0.6})
 
 
 def test_a_run_keeps_the_images_that_it_was_made_from(arrays, tmp_path):

@@ -245,6 +245,16 @@ def test_the_same_set_again_is_the_same_and_another_is_refused(exported, tmp_pat
         export_file(str(tmp_path / "other.npz"), str(folder))
 
 
+def test_a_page_of_someone_else_is_not_overwritten(exported, tmp_path):
+    (tmp_path / "mine").mkdir()
+    page = tmp_path / "mine" / "README.md"
+    page.write_text("# My project")
+    path = exported[1].path
+    with pytest.raises(UserError, match=r"holds README\.md, which is no card"):
+        export_file(str(path), str(tmp_path / "mine"))
+    assert page.read_text() == "# My project"
+
+
 def test_sets_without_preprocessing_are_refused(tmp_path):
     np.savez(tmp_path / "theirs.npz", images=np.zeros((2, 4, 4, 1)), labels=np.eye(2))
     with pytest.raises(UserError, match="--mode=import"):

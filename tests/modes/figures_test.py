@@ -202,6 +202,7 @@ def test_the_worth_ladder_has_rungs_and_the_crossing(tmp_path):
             "no ladder",
         ),
         (lambda folder: (folder / "transfer.json").write_text("{"), "cannot read"),
+        (lambda folder: (folder / "transfer.json").write_text("[1]"), "cannot read"),
         (
             lambda folder: (make_run(folder), (folder / "distilled" / "index.csv").unlink()),
             "no distilled sets",
@@ -213,6 +214,25 @@ def test_what_cannot_be_drawn_is_one_line(tmp_path, make, message):
     with pytest.raises(UserError, match=message) as caught:
         write_figures(str(tmp_path))
     assert "\n" not in str(caught.value)
+
+
+def test_a_transfer_in_the_folder_of_a_run_hides_nothing(tmp_path):
+    make_run(tmp_path, steps=STEPS)
+    (tmp_path / "transfer.json").write_text(json.dumps({"rows": []}))
+    names = {path.name for path in write_figures(str(tmp_path))}
+    assert "rows.png" in names
+    assert "worth.png" not in names
+    (tmp_path / "transfer.json").write_text(json.dumps({"rows": LADDER}))
+    both = {path.name for path in write_figures(str(tmp_path))}
+    assert both == names | {"worth.png", "worth.svg"}
+
+
+def test_a_mistake_is_found_before_the_first_file(tmp_path):
+    make_run(tmp_path / "a")
+    (tmp_path / "b").mkdir()
+    with pytest.raises(UserError, match="holds no run"):
+        write_figures(f"{tmp_path / 'a'},{tmp_path / 'b'}")
+    assert not (tmp_path / "a" / "figures").exists()
 
 
 def test_runs_of_different_data_do_not_go_into_one_figure(tmp_path):

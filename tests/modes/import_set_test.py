@@ -231,7 +231,15 @@ def test_wrong_files_are_refused_with_a_hint(tmp_path, changes, layout, says):
     assert not list(tmp_path.glob("in/*"))
 
 
+def test_the_file_itself_is_not_overwritten(tmp_path):
+    path = shutil.copy(DATA / "views.pt", tmp_path / "views.pt")
+    with pytest.raises(UserError, match=r"holds the file itself: take another folder"):
+        import_file(small(), str(path), str(tmp_path), "auto")
+
+
 def test_missing_and_foreign_files_are_refused(tmp_path):
+    with pytest.raises(UserError, match=r"is a folder: --distilled names the file to import"):
+        imported(tmp_path, tmp_path)
     with pytest.raises(UserError, match="does not exist"):
         imported(tmp_path, tmp_path / "absent.npz")
     (tmp_path / "text.pt").write_text("hello")

@@ -181,7 +181,7 @@ def test_rows_that_labels_are_solved_for_with_are_in_the_plan(monkeypatch, capsy
     plan_run(config)
     rows = np.zeros((1438, config.support.size))
     solved, kept = 2 * rows.nbytes, 2 * rows.astype(np.float32).nbytes
-    words = "kB of kernel rows that labels are solved"
+    words = "kB for the kernel rows that labels are solved from"
     assert f"{solved / 1e3:.3g}{words}" in capsys.readouterr().out
     in_state, on_host = (arithmetic.rows_memory(KeptRows(1438, b), 10) for b in (True, False))
     assert in_state == arithmetic.Memory(solved, kept)

@@ -79,6 +79,18 @@ def run(command: Command) -> None:
 
 MODE = Mode("interrupted", needs=(), run=run)
 '''
+PRESSED = '''
+"""Is stopped by Ctrl-C where nothing waits for it."""
+
+from kip_flax.modes import Command, Mode
+
+
+def run(command: Command) -> None:
+    raise KeyboardInterrupt
+
+
+MODE = Mode("pressed", needs=(), run=run)
+'''
 
 
 @pytest.fixture
@@ -86,6 +98,7 @@ def foreign(tmp_path, monkeypatch):
     (tmp_path / "my_modes").mkdir()
     (tmp_path / "my_modes" / "counting.py").write_text(FOREIGN)
     (tmp_path / "my_modes" / "interrupted.py").write_text(INTERRUPTED)
+    (tmp_path / "my_modes" / "pressed.py").write_text(PRESSED)
     (tmp_path / "my_modes" / "empty.py").write_text("")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     monkeypatch.syspath_prepend(str(tmp_path))
@@ -111,6 +124,43 @@ def test_a_signal_that_no_mode_answers_ends_the_command_with_a_line(foreign):
     done = run(DIGITS, "--mode=my_modes.interrupted")
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.splitlines()[-1] == "stopped: there was nothing to save yet"
+
+
+def test_ctrl_c_with_nothing_to_save_is_one_line(foreign):
+    done = run(DIGITS, "--mode=my_modes.pressed")
+    assert (done.returncode, done.stderr) == (130, "stopped: there was nothing to save\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ("--distilled=a.npz", "--workdir=runs/a"),
+            "--mode=train does not read --distilled: leave it out, or take --mode=evaluate or "
+            "transfer or predict or export or import.",
+        ),
+        (
+            ("--mode=evaluate", "--distilled=a.npz", "--compare=runs/a"),
+            "--mode=evaluate does not read --compare: leave it out, or take --mode=compare.",
+        ),
+        (
+            ("--mode=compare", "--compare=runs/a,", "--workdir=runs/b"),
+            "--compare=runs/a, has an empty entry",
+        ),
+    ],
+)
+def test_flags_without_an_effect_are_refused(arguments, message):
+    done = run(DIGITS, *arguments)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+    assert done.stderr.startswith(f"error: {message}")
+
+
+def test_a_tilde_is_the_home_in_all_paths(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    done = run(DIGITS, "--mode=evaluate", "--distilled=~/none.npz")
+    assert (
+        done.stderr == f"error: {tmp_path}/none.npz does not exist: name an .npz file that does.\n"
+    )
 
 
 @pytest.mark.parametrize(

@@ -106,7 +106,18 @@ def test_a_lost_preprocessing_is_fitted_again_on_the_images_that_it_was_fitted_o
     again = setup.preprocessing_of(lost, config, digits, "standard")
     np.testing.assert_array_equal(again.mean, public.mean)
     assert again.mean != pytest.approx(digits.train_images.mean() / 255, rel=1e-2)
-    # A set that says that it was fitted on its own data.
+    # A set that names a module is told apart from one that was fitted on its own data.
+    foreign = {"config": {"dataset.preprocess_from": config.dataset.preprocess_from}}
+    named = dataclasses.replace(lost, meta={"provenance": foreign})
+    again = setup.preprocessing_of(named, config, digits, "standard")
+    np.testing.assert_array_equal(again.mean, public.mean)
+    with pytest.raises(UserError, match=r"was fitted on mine\.public: pass --config\.dataset"):
+        setup.preprocessing_of(named, kip_digits.get_config(), digits, "standard")
+    by_name = {"config": {"dataset.preprocess_from": "digits"}}
+    named = dataclasses.replace(lost, meta={"provenance": by_name})
+    darker = dataclasses.replace(digits, train_images=digits.train_images // 2)
+    fitted = setup.preprocessing_of(named, config, darker, "standard")
+    np.testing.assert_allclose(fitted.mean, digits.train_images.mean() / 255, rtol=1e-5)
     own = dataclasses.replace(lost, meta={"provenance": {"config": {"seed": 0}}})
     fitted = setup.preprocessing_of(own, config, digits, "standard")
     np.testing.assert_allclose(fitted.mean, digits.train_images.mean() / 255, rtol=1e-5)

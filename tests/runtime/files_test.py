@@ -21,6 +21,11 @@ with files.locked(sys.argv[1], "the thing"):
 """
 
 
+def test_a_folder_is_no_file_of_arrays(tmp_path):
+    with pytest.raises(UserError, match=r"is a folder: name an \.npz file in it or below"):
+        files.read_arrays(tmp_path)
+
+
 def test_a_lock_names_its_holder_and_ends_with_it(tmp_path):
     path = tmp_path / ".lock"
     holder = subprocess.Popen(

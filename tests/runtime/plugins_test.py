@@ -42,6 +42,14 @@ def test_modules_come_in_the_order_given_then_by_name(tmp_path):
     assert [module.name for module in found] == ["c", "a", "b", "d"]
 
 
+@pytest.mark.parametrize("error", [ValueError, UserError])
+def test_errors_of_a_module_of_ones_own_are_its_own(error, own_module):
+    imported = f"from {error.__module__} import {error.__name__}"
+    name = own_module("thing", f"{imported}\nraise {error.__name__}('of mine')")
+    with pytest.raises(error, match="of mine"):
+        find(name)
+
+
 @pytest.mark.parametrize("name", ["mine.thing", "mine.needy.thing"])
 def test_what_a_module_of_ones_own_lacks_is_said(name, own_module, tmp_path):
     """Not that there is no such module."""

@@ -4,6 +4,7 @@ import functools
 import hashlib
 import os
 import pathlib
+import stat
 import tempfile
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -63,7 +64,7 @@ def code_folder() -> str:
     if _can_be_written(folder := hardware.cache_folder() / name):
         return str(folder)
     own = pathlib.Path(tempfile.gettempdir()) / f"kip_flax-{os.getuid()}"
-    if _can_be_written(own / name) and own.stat().st_uid == os.getuid():  # Nobody else's code.
+    if _is_private(own) and _can_be_written(own / name):
         return str(own / name)
     raise UserError(
         f"the compiled kernel can be kept neither in {hardware.cache_folder()} nor in {own}: set "
@@ -71,10 +72,21 @@ def code_folder() -> str:
     )
 
 
+def _is_private(folder: pathlib.Path) -> bool:
+    """Makes the folder; False unless this user alone can put code there."""
+    try:
+        folder.mkdir(mode=0o700, exist_ok=True)
+        found = folder.lstat()
+    except OSError:
+        return False
+    own = stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid()
+    return own and not found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+
+
 def _can_be_written(folder: pathlib.Path) -> bool:
     """Makes the folder; False if it cannot be made or written."""
     try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             return True
     except OSError:

@@ -88,9 +88,9 @@ def around(rings: Any, stage: Any, h: int, height: int) -> Any:
 def summed(rings: Any, array: Any, stage: Any, h: int, height: int, width: int) -> Any:
     """The sums over windows of any size around row `h` of a stage's ring, as a tuple of one row.
 
-    They are written to the last row of `array`, and are zero if `height` is 0.
+    They are written to the last row of `array` but one, and are zero if `height` is 0.
     """
-    out = row_at(array, len(array) - rings.length + rings.reach)
+    out = row_at(array, len(array) - 2 * rings.length + rings.reach)
     rows.clear(out, width)
     reach = stage.size // 2
     for i in range(max(0, h - reach), min(height, h + reach + 1)):

@@ -31,7 +31,7 @@ def make_rings(program: Any, like: Any) -> Rings:
         count = max(count, rows)
     length = width + 2 * reach
     columns = np.zeros((window + 1, 4), np.int64)
-    # A row more: where all convolutions are 1x1, sums read past the last one.
+    # A row more: those who read the row of `rings.summed` read on, up to two columns past it.
     k, t = aligned(like, (count + 1) * length), aligned(like, (count + 1) * length)
     return Rings(k, t, length, reach, columns)
 

@@ -29,7 +29,7 @@ from kip_flax.modes.transfer import contest, session, sets
 from kip_flax.modes.transfer.mode import STOPPED
 from kip_flax.modes.transfer.sets import ImageSet, RealImages
 from kip_flax.modes.transfer.table import Table
-from kip_flax.networks.recipe import Recipe
+from kip_flax.networks.recipe import LARGE, Recipe
 from kip_flax.preprocess import Preprocess
 from kip_flax.runs import networks, setup
 from kip_flax.runtime import hardware, sharding, signals
@@ -43,11 +43,18 @@ BASELINES = ("random", *CORESETS)
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Group:
-    """Sets that share a preprocessing, whose arrays have a checksum."""
+    """Sets that share a preprocessing.
+
+    Attributes:
+        fitted, entries: the preprocessing, and the sets.
+        checksum: CRC-32 of the arrays of the preprocessing.
+        name: of the preprocessing, unlike that of any other group.
+    """
 
     fitted: Preprocess
     entries: list[Entry]
     checksum: int
+    name: str
 
 
 def compare(
@@ -90,7 +97,7 @@ def _compare(config: ConfigDict, paths: Sequence[str], workdir: str, watch: Watc
     found: list[Line] = []
     asked: list[ImageSet] = []
     done = True
-    with session.open_session(workdir, watch) as opened:
+    with session.open_session(workdir, watch, identity=table.checksum) as opened:
         for number, group in enumerate(groups):
             real, measured = watch.wait(
                 "preparing the images", functools.partial(_prepared, config, group, dataset, keys)
@@ -119,7 +126,7 @@ def _compare(config: ConfigDict, paths: Sequence[str], workdir: str, watch: Watc
     session.discard(workdir)
     console.outcome(markdown(found, names, dataset.title))
     console.say(f"written {', '.join(os.path.join(workdir, name) for name in page.FILES)}")
-    table.check_diverged(names, asked, contenders.protocol.recipe_of(1))
+    table.check_diverged(names, asked, contenders.protocol.recipe_of(LARGE))
     return found
 
 
@@ -163,8 +170,15 @@ def _groups(config: ConfigDict, compared: list[Entry], dataset: Dataset) -> list
         key = 0
         for _, array in arrays:
             key = zlib.crc32(np.ascontiguousarray(array).tobytes(), key)
-        groups.setdefault(key, Group(fitted, [], key)).entries.append(entry)
-    return list(groups.values())
+        groups.setdefault(key, Group(fitted, [], key, fitted.name)).entries.append(entry)
+    found = list(groups.values())
+    kinds = [group.fitted.name for group in found]
+    return [g if kinds.count(g.fitted.name) == 1 else _named_apart(g) for g in found]
+
+
+def _named_apart(group: Group) -> Group:
+    """The group under a name of its own, as another has a preprocessing of the same kind."""
+    return dataclasses.replace(group, name=f"{group.fitted.name} {group.checksum:08x}")
 
 
 def _identity(config: ConfigDict, dataset: Dataset) -> dict[str, Any]:
@@ -191,7 +205,7 @@ def _sets(
 def _drawn(config: ConfigDict, group: Group) -> list[tuple[str, str, int]]:
     """Sets of real images to compare a group with: how they are drawn, name and size."""
     return [
-        (name, f"{name} real images, {group.fitted.name} {group.checksum:08x}", size)
+        (name, f"{name} real images, {group.name}", size)
         for size in sorted({len(e.distilled.images) for e in group.entries})
         for name in config.transfer.baselines
     ]

@@ -149,6 +149,9 @@ def _check_folder(folder: Path, written: list[str]) -> None:
         name = path.relative_to(folder).as_posix()
         if path.is_file() and name not in written and not name.endswith(".tmp"):
             raise UserError(f"{folder} holds {name} of another set: take an empty --workdir.")
+    text = folder / CARD
+    if text.is_file() and not text.read_bytes().startswith(b"---\n"):
+        raise UserError(f"{folder} holds {CARD}, which is no card: take an empty --workdir.")
 
 
 def _words(distilled: Distilled, path: str, workdir: str) -> tuple[str, list[tuple[str, str]]]:

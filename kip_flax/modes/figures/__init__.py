@@ -9,4 +9,4 @@ def _run(command: Command) -> None:
     mode.write_figures(command.workdir, command.console)
 
 
-MODE = Mode("figures", needs=("workdir",), run=_run, wants_config=False)
+MODE = Mode("figures", needs=("workdir",), run=_run, wants_config=False, uses_devices=False)

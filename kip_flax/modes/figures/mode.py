@@ -62,14 +62,14 @@ def write_figures(workdirs: str, console: Console | None = None) -> list[Path]:
             of different data, or a file cannot be written.
     """
     folders = [Path(os.path.abspath(os.path.expanduser(name))) for name in workdirs.split(",")]
+    found = [_read(folder) for folder in folders]  # Mistakes before the first file.
     written: list[Path] = []
-    runs: list[ShownRun] = []
-    for folder in folders:
-        if (folder / TABLE).is_file():
-            written += _save(_worth_figure(folder / TABLE), folder / FOLDER / "worth")
-            continue
-        runs.append(read_run(folder))
-        written += _write_run(runs[-1], folder / FOLDER)
+    for folder, (run, worth) in zip(folders, found, strict=True):
+        if worth is not None:
+            written += _save(worth, folder / FOLDER / "worth")
+        if run is not None:
+            written += _write_run(run, folder / FOLDER)
+    runs = [run for run, _ in found if run is not None]
     if len(runs) > 1:
         beside = Path(os.path.commonpath([folder.parent for folder in folders]))
         figure = draw.rows_figure(rows_of(runs), runs[0].class_names)
@@ -141,14 +141,27 @@ def _write_run(run: ShownRun, folder: Path) -> list[Path]:
     return [*written, moving]
 
 
-def _worth_figure(table: Path) -> Figure:
+def _read(folder: Path) -> tuple[ShownRun | None, Figure | None]:
+    """The run and the worth by a transfer that a folder holds; UserError if it holds neither."""
+    worth = _worth_figure(folder / TABLE) if (folder / TABLE).is_file() else None
+    if worth is None or RunFolder(folder).result_file.is_file():
+        return read_run(folder), worth
+    return None, worth
+
+
+def _worth_figure(table: Path) -> Figure | None:
+    """The figure of a transfer; None if it has no ladder and lies in the folder of a run."""
     try:
-        rows = json.loads(table.read_text(encoding="utf-8"))["rows"]
-    except (OSError, ValueError, KeyError) as error:
+        ladders = ladder.ladders(list(json.loads(table.read_text(encoding="utf-8"))["rows"]))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"cannot read {table} ({error}): move it away.") from None
-    if not (ladders := ladder.ladders(rows)):
-        raise UserError("the transfer has no ladder: set transfer.ladder to two sizes or more.")
-    return draw.worth_figure(ladders)
+    if ladders:
+        return draw.worth_figure(ladders)
+    if RunFolder(table.parent).result_file.is_file():
+        return None
+    raise UserError(
+        f"the transfer in {table.parent} has no ladder: set transfer.ladder to two sizes or more."
+    )
 
 
 def _save(figure: Figure, stem: Path) -> list[Path]:

@@ -11,4 +11,4 @@ def _run(command: Command) -> None:
     )
 
 
-MODE = Mode("import", needs=("distilled", "workdir"), run=_run)
+MODE = Mode("import", needs=("distilled", "workdir"), run=_run, takes=("layout",))

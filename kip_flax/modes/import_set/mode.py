@@ -44,6 +44,8 @@ def import_file(
     Raises:
         UserError: the file is broken, or does not fit the layout or the data set.
     """
+    if Path(path).resolve().parent == Path(workdir).resolve():
+        raise UserError(f"--workdir={workdir} holds the file itself: take another folder.")
     dataset = setup.load(config)
     found = layouts.read(Path(path), layout, dataset.image_shape)
     name = preprocess_name(found.layout, Path(path), dataset.name, config.preprocess)

@@ -200,7 +200,7 @@ def _of_memory(config: ConfigDict, dataset: Dataset, mesh: Mesh, found: Forecast
     if rows.targets:
         more = arithmetic.rows_memory(rows, found.support)
         memory = arithmetic.Memory(memory.host + more.host, memory.device + more.device)
-        line += f", {count(more.host)}B of kernel rows that labels are solved for with"
+        line += f", {count(more.host)}B for the kernel rows that labels are solved from"
     line += f", {count(memory.device)}B on each of {devices} devices"
     return [line, *arithmetic.warnings(memory)]
 

@@ -34,6 +34,12 @@ def load_set(path: str, console: Console) -> Classifier:
     return found
 
 
+def find_pictures(pictures: str) -> tuple[Path, list[Path]]:
+    """The folder `pictures`, and the pictures in it and below; UserError if there are none."""
+    root = Path(pictures).expanduser()
+    return root, readers.pictures_below(root)
+
+
 def predict_pictures(
     classifier: Classifier, pictures: str, workdir: str, console: Console | None = None
 ) -> int:
@@ -52,8 +58,7 @@ def predict_pictures(
         SystemExit: code `UNREADABLE` if some could not be read; the others have their rows.
     """
     console = console or Console()
-    root = Path(pictures).expanduser()
-    paths = readers.pictures_below(root)
+    root, paths = find_pictures(pictures)
     folder = RunFolder.make(workdir)
     rows: list[list[str]] = []
     unreadable: list[str] = []
@@ -82,8 +87,8 @@ def _read(
     height, width, channels = classifier.image_shape
     if height != width or channels not in (1, 3):
         raise UserError(
-            f"the images it takes are {classifier.image_shape}, which pictures are not made into: "
-            f"call kip_flax.networks.load(...).predict, or that of export.predictor, with arrays."
+            f"network or set takes images {classifier.image_shape}, which pictures are not made "
+            f"into: call its predict with arrays (kip_flax.networks.load, export.predictor.load)."
         )
     read, images = [], []
     for path in paths:

@@ -58,6 +58,8 @@ def distill(
     arrays = None if images is None or labels is None else _arrays(images, labels, test)
     experiment = _default(arrays) if config is None else config.copy_and_resolve_references()
     _update(experiment, fields or {})
+    if config is None and arrays is not None and "batch_size" not in (fields or {}):
+        experiment.batch_size = min(experiment.batch_size, _left(arrays, experiment))
     with _folder(workdir) as folder:
         if arrays is not None:
             path = _kept(arrays, folder)
@@ -114,13 +116,20 @@ def _default(arrays: dict[str, np.ndarray] | None) -> ConfigDict:
         ) from None
     if arrays is not None:
         labels = arrays["labels"] if "labels" in arrays else arrays["train_labels"]
-        counts = np.unique(labels, return_counts=True)[1]
-        if "labels" in arrays:  # Test images are held out.
-            fraction = experiment.dataset.test_fraction
-            counts = np.array([n - datasets.held_out_of(int(n), fraction) for n in counts])
-        experiment.support.size = len(counts)
-        experiment.batch_size = min(experiment.batch_size, max(1, int(counts.sum())))
+        experiment.support.size = len(np.unique(labels))
     return experiment
+
+
+def _left(arrays: dict[str, np.ndarray], experiment: ConfigDict) -> int:
+    """The number of training images that are left when test and validation images are held out."""
+    options = experiment.dataset
+    shares = [options.test_fraction] if "labels" in arrays else []
+    shares += [options.validation] if options.validation else []
+    labels = arrays["labels"] if "labels" in arrays else arrays["train_labels"]
+    counts = np.unique(labels, return_counts=True)[1]
+    for share in shares:
+        counts = np.array([n - datasets.held_out_of(int(n), share) for n in counts])
+    return max(1, int(counts.sum()))
 
 
 def _update(experiment: ConfigDict, fields: Mapping[str, Any]) -> None:

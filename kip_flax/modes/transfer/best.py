@@ -16,6 +16,7 @@ from kip_flax.preprocess import Preprocess
 from kip_flax.runtime.errors import UserError
 
 FOLDER = "network"
+TRANSFER = "transfer (checksum)"
 
 
 @dataclass(eq=False)
@@ -27,7 +28,8 @@ class BestNetwork:
         like: how described networks are made.
         dataset: provides image shape and class names.
         fitted: preprocessing of pictures.
-        facts: JSON values that are the same for all networks.
+        facts: JSON values that are the same for all networks. A network in the folder with another
+            `TRANSFER` is not compared with.
         size: images of the distilled set.
         network: the best so far; None if there is none.
     """
@@ -42,7 +44,10 @@ class BestNetwork:
 
     def __post_init__(self) -> None:
         with contextlib.suppress(UserError):  # No network from an earlier part.
-            self.network = saved.load(self.folder)
+            earlier = saved.load(self.folder)
+            own = self.facts.get(TRANSFER)
+            if earlier.facts.get(TRANSFER, own) == own:  # Old ones do not name their transfer.
+                self.network = earlier
 
     def offer(self, name: str, trial: Trial, one: Trained) -> None:
         """Keeps a network called `name` if it is the best so far on held-out images."""

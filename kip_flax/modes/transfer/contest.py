@@ -211,7 +211,7 @@ def make_contest(
     """
     names = config.transfer.networks
     recipe_of = run_networks.make_recipes(config, dataset)
-    width = recipe_of(1).width
+    width = recipe_of(recipes.LARGE).width
     shape, like = (dataset.image_shape, dataset.num_classes), run_networks.described(config, width)
     makers = {name: named.maker(name, *shape, like) for name in names if not is_kernel(name)}
     asked = [name for name in names if is_kernel(name)]

@@ -17,11 +17,11 @@ from kip_flax import export
 from kip_flax.data import Dataset
 from kip_flax.kernels import Kernel
 from kip_flax.modes.transfer import contest, session, sets
-from kip_flax.modes.transfer.best import FOLDER, BestNetwork
+from kip_flax.modes.transfer.best import FOLDER, TRANSFER, BestNetwork
 from kip_flax.modes.transfer.sets import ImageSet, RealImages
 from kip_flax.modes.transfer.table import Table
 from kip_flax.networks.named import KRR
-from kip_flax.networks.recipe import Recipe
+from kip_flax.networks.recipe import LARGE, Recipe
 from kip_flax.runs import networks, setup
 from kip_flax.runtime import hardware, sharding, signals
 from kip_flax.runtime.console import Console
@@ -80,17 +80,22 @@ def _transfer(
         like=networks.described(config, recipe.width),
         dataset=dataset,
         fitted=real.fitted,
-        facts={"dataset": dataset.name, "set": path, "images": len(distilled.images)},
+        facts={
+            "dataset": dataset.name,
+            "set": path,
+            "images": len(distilled.images),
+            TRANSFER: table.checksum,
+        },
         size=len(distilled.images),
     )
-    with session.open_session(workdir, watch, best) as opened:
+    with session.open_session(workdir, watch, best, table.checksum) as opened:
         missing = contenders.missing(table, [(s.name, s.size) for s in measured])
         if line := contenders.forecast(missing, real, opened):
             watch.say(line)
         contenders.fill(table, measured, real, opened)
     session.discard(workdir)
     console.outcome("\n".join(filter(None, (table.finish(contenders.names, measured), best.words))))
-    table.check_diverged(contenders.names, measured, contenders.protocol.recipe_of(1))
+    table.check_diverged(contenders.names, measured, contenders.protocol.recipe_of(LARGE))
 
 
 def _prepared(

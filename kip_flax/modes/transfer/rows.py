@@ -16,6 +16,7 @@ from kip_flax.networks.progress import Kept, Outcome
 from kip_flax.networks.trial import Trial
 from kip_flax.runs import evaluate
 from kip_flax.runtime import sharding
+from kip_flax.runtime.errors import UserError
 
 Row = dict[str, Any]
 Contender = Callable[[ImageSet], Row]
@@ -48,7 +49,10 @@ def krr_row(
         accuracies = []
         for draw in zip(image_set.images, image_set.labels, strict=True):
             compute = functools.partial(measure, *sharding.replicate(mesh, draw))
-            accuracies.append(session.watch.wait(what, compute)["accuracy"])
+            try:
+                accuracies.append(session.watch.wait(what, compute)["accuracy"])
+            except UserError as error:
+                raise UserError(f"{what}: {error}") from None
         return summary(accuracies) | {"seconds": time.perf_counter() - began}
 
     return row

@@ -27,8 +27,14 @@ class Session:
         best: keeps the best network on the distilled set; None keeps none.
     """
 
-    def __init__(self, manager: ocp.CheckpointManager, watch: Watch, best: BestNetwork | None):
-        self._manager = manager
+    def __init__(
+        self,
+        manager: ocp.CheckpointManager,
+        watch: Watch,
+        best: BestNetwork | None,
+        identity: int,
+    ):
+        self._manager, self._identity = manager, identity
         self.watch, self.best = watch, best
 
     def save(self, job: str, progress: Progress) -> None:
@@ -45,6 +51,7 @@ class Session:
         leaves = jax.tree.leaves(progress.states)
         meta = {
             "job": job,
+            "identity": self._identity,
             "at": progress.step,
             "measured": [dataclasses.asdict(one) for one in progress.measured],
             "shapes": [list(np.shape(leaf)) for leaf in leaves],
@@ -53,7 +60,7 @@ class Session:
         checkpoint.save(self._manager, number, leaves or [np.zeros(1)], meta)
 
     def restore(self, job: str, like: Any) -> Progress:
-        """The progress saved for `job`; an empty one if none or another job's was saved.
+        """The progress saved for `job`; an empty one if none, or one of something else, was saved.
 
         Args:
             job: name of the row.
@@ -64,19 +71,23 @@ class Session:
             UserError: no checkpoint can be read.
         """
         meta = checkpoint.restore_meta(self._manager)
-        if meta is None or meta["job"] != job:
+        if meta is None or not self._is_of(meta, job):
             return Progress()
         shapes, leaves = meta["shapes"], jax.tree.leaves(like)
         fits = shapes == [list(np.shape(leaf)) for leaf in leaves]
         template = leaves if fits else _zeros(shapes, meta)
         restored = checkpoint.restore(self._manager, template or [np.zeros(1)])
-        if restored is None or restored.meta["job"] != job:
+        if restored is None or not self._is_of(restored.meta, job):
             return Progress()
         measured = [Measured(**one) for one in restored.meta["measured"]]
         if not (fits and restored.meta["shapes"]):
             return Progress(measured)
         states = jax.tree.unflatten(jax.tree.structure(like), restored.state)
         return Progress(measured, states, restored.meta["at"])
+
+    def _is_of(self, meta: dict[str, Any], job: str) -> bool:
+        """Whether a checkpoint is of this job and transfer; old ones do not name the transfer."""
+        return meta["job"] == job and meta.get("identity", self._identity) == self._identity
 
 
 def _zeros(shapes: list[list[int]], meta: dict[str, Any]) -> list[np.ndarray]:
@@ -86,11 +97,13 @@ def _zeros(shapes: list[list[int]], meta: dict[str, Any]) -> list[np.ndarray]:
 
 
 @contextlib.contextmanager
-def open_session(workdir: str, watch: Watch, best: BestNetwork | None = None) -> Iterator[Session]:
-    """A session with its checkpoint in `workdir`."""
+def open_session(
+    workdir: str, watch: Watch, best: BestNetwork | None = None, identity: int = 0
+) -> Iterator[Session]:
+    """A session with its checkpoint in `workdir`; `identity` tells transfers apart."""
     folder = os.path.join(workdir, _FOLDER)
     with checkpoint.open_manager(folder, keep=1) as manager:
-        yield Session(manager, watch, best)
+        yield Session(manager, watch, best, identity)
 
 
 def discard(workdir: str) -> None:

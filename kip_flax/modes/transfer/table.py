@@ -4,6 +4,7 @@ import json
 import os
 import shlex
 import sys
+import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -38,6 +39,8 @@ def line(row: dict[str, Any]) -> str:
 class Table:
     """Rows kept in a file in `workdir`, beginning with those of an earlier part of the transfer.
 
+    The file is written at once: what else the folder keeps belongs to this transfer.
+
     Args:
         workdir: the folder.
         identity: JSON values that all rows depend on.
@@ -60,6 +63,12 @@ class Table:
             kind = os.path.splitext(file)[0]
             config_lib.check_same(earlier["identity"], identity, kind, workdir)
             self._content |= earlier
+        self._write()
+
+    @property
+    def checksum(self) -> int:
+        """CRC-32 of the identity."""
+        return zlib.crc32(json.dumps(self._content["identity"], sort_keys=True).encode())
 
     @property
     def rows(self) -> list[dict[str, Any]]:

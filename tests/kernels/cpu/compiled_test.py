@@ -29,7 +29,16 @@ def test_where_the_cache_cannot_be_written_the_user_s_temporary_folder_takes_its
     folder = Path(compiled.code_folder.__wrapped__())
     assert folder.parent == tmp_path / f"kip_flax-{os.getuid()}"
     assert folder.is_dir()
-    monkeypatch.setattr(os, "getuid", lambda: folder.stat().st_uid + 1)
-    (tmp_path / f"kip_flax-{os.getuid()}").mkdir()  # Made by another user.
-    with pytest.raises(UserError, match="set XDG_CACHE_HOME to a folder that can be written"):
+    refused = pytest.raises(UserError, match="set XDG_CACHE_HOME to a folder that can be written")
+    folder.parent.chmod(0o777)  # Others may put code there.
+    with refused:
+        compiled.code_folder.__wrapped__()
+    folder.parent.rename(tmp_path / "elsewhere")
+    folder.parent.symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere").chmod(0o700)
+    with refused:
+        compiled.code_folder.__wrapped__()
+    monkeypatch.setattr(os, "getuid", lambda: tmp_path.stat().st_uid + 1)
+    (tmp_path / f"kip_flax-{os.getuid()}").mkdir(mode=0o700)  # Made by another user.
+    with refused:
         compiled.code_folder.__wrapped__()

@@ -212,7 +212,7 @@ def test_published_figures_stand_beside_ours_with_their_budget():
     for one in lines:
         one.made = dataclasses.replace(one.made, algorithm=one.made.method.lower())
     published = [table.published_words(x, "mnist") for x in lines]
-    assert published[:3] == ["network 91.7", "kernel 97.3*, network 90.1*", "network 97.4"]
+    assert published[:3] == ["network 91.7", "kernel 97.3, network 90.1*", "network 97.4"]
     assert published[3] == table.published_words(line("herding", 0.9), "mnist")  # None.
     notes = "\n".join(table.notes(lines, "mnist"))
     assert "Zhao et al., ICLR 2021, ConvNet-3; 1 per class: 1,000 steps" in notes

@@ -2,17 +2,20 @@
 
 import dataclasses
 import itertools
+from pathlib import Path
 
 import numpy as np
 import pytest
-from made_transfers import Stop, make_config
+from made_transfers import NAME, Stop, make_config
 
+from kip_flax import export, networks, preprocess
 from kip_flax.modes.transfer import rows, session
 from kip_flax.modes.transfer.mode import transfer_file
 from kip_flax.networks import progress, train, trial
 from kip_flax.runs import setup
 from kip_flax.runtime import waiting
 from kip_flax.runtime.console import Console
+from kip_flax.runtime.errors import UserError
 
 
 @pytest.mark.slow
@@ -133,6 +136,51 @@ def test_choices_are_made_by_one_seed_and_few_steps(files, tmp_path, monkeypatch
     (row,) = transfer_file(make_config(networks=("fc:1",)), files, str(tmp_path / "one"))
     assert row["tried"] == []
     assert images_of(measured) == ["test", "held out"]
+
+
+def test_what_another_transfer_left_is_not_taken_for_this_one_s(files, tmp_path, monkeypatch):
+    """Stopped before its first row, and then another set in the same folder."""
+    config = make_config(networks=("fc:1",))
+    other = str(Path(files).with_name(NAME.format(0)))
+    with monkeypatch.context() as patched:
+        Stop(patched, at=2)
+        assert transfer_file(config, files, str(tmp_path)) == []
+    with pytest.raises(UserError, match=r"another transfer: distilled set \(checksum\)"):
+        transfer_file(config, other, str(tmp_path))
+    (tmp_path / "transfer.json").unlink()  # As a line advises where it cannot be read.
+    going_on = Stop(monkeypatch)
+    (row,) = transfer_file(config, other, str(tmp_path))
+    assert going_on.parts == [(0, 100), (100, 200), (200, 300)]
+    (alone,) = transfer_file(config, other, str(tmp_path / "alone"))
+    assert row["accuracies"] == alone["accuracies"]
+
+
+def test_a_network_that_another_transfer_kept_is_no_rival(files, tmp_path):
+    config = make_config(networks=("fc:1",))
+    transfer_file(config, files, str(tmp_path))
+    better = networks.load(tmp_path / "network").facts["held_out"]
+    (tmp_path / "transfer.json").unlink()
+    transfer_file(config, str(Path(files).with_name(NAME.format(0))), str(tmp_path))
+    kept = networks.load(tmp_path / "network").facts
+    assert kept["held_out"] < better
+    assert kept["set"].endswith(NAME.format(0))
+
+
+def test_a_kernel_that_cannot_be_solved_with_names_its_set(files, tmp_path, quick_kernels):
+    found = export.load_distilled(files)
+    twice = np.repeat(found.images[:5], 2, axis=0)
+    path = tmp_path / NAME.format(3)
+    export.write_distilled(
+        path,
+        twice,
+        found.labels,
+        export.Description(preprocess.from_arrays(found.preprocess), found.class_names),
+    )
+    config = make_config(networks=("krr",))
+    config.reg = 0.0
+    message = r"^kernel ridge regression on 10 distilled: the kernel of the support is not positive"
+    with pytest.raises(UserError, match=message):
+        transfer_file(config, str(path), str(tmp_path / "out"))
 
 
 def test_a_checkpoint_of_another_row_is_left_alone(tmp_path):
