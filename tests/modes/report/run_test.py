@@ -181,7 +181,7 @@ def test_other_data_than_the_run_s_are_not_analysed(copy, capsys):
     report_mode.write_reports(str(copy), None)
     out = " ".join(capsys.readouterr().out.split())
     assert "without an analysis" in out
-    assert "its data are others now: set dataset.data_dir to its own" in out
+    assert "its data are others now: set --config.dataset.data_dir to its own" in out
 
 
 def test_a_folder_at_work_is_shown_as_it_is(copy, capsys):
