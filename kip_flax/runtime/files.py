@@ -99,7 +99,9 @@ def read_arrays(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     except FileNotFoundError:
         raise UserError(f"{path} does not exist: name an .npz file that does.") from None
     except IsADirectoryError:
-        raise UserError(f"{path} is a folder: name an .npz file in it or below.") from None
+        raise UserError(
+            f"{path} is a folder and not a whole npz file: name one in it or below."
+        ) from None
     except _UNREADABLE as error:
         line = " ".join(str(error).split())
         raise UserError(

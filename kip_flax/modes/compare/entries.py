@@ -86,8 +86,9 @@ def _made(file: Path, provenance: dict[str, Any]) -> Made:
 
 
 def _last_of(folder: Path) -> Path:
-    """The set of the latest step in a run's folder."""
-    found = [(int(m[1]), f) for f in folder.glob("**/*.npz") if (m := _STEP.search(f.name))]
+    """The set of the latest step in a run's folder, or in a folder of sets."""
+    files = [*folder.glob("distilled/*.npz"), *folder.glob("*.npz")]
+    found = [(int(m[1]), file) for file in files if (m := _STEP.search(file.name))]
     if not found:
         raise UserError(
             f"{folder} holds no distilled set (NAME_ckptSTEP.npz): name the folder of a run, or a "

@@ -243,6 +243,7 @@ def test_mistakes_are_reported_in_one_line(runs, tmp_path):
     for paths, config, message in (
         ([kip, str(copy)], make_config(), "hold the same set: name each once in --compare"),
         ([str(tmp_path / "empty")], make_config(), "holds no distilled set"),
+        ([str(runs)], make_config(), "holds no distilled set"),  # It holds several runs.
         ([str(tmp_path / "none.npz")], make_config(), "does not exist"),
         ([kip], make_config(baselines=("initial",)), "a comparison draws random, kmeans, herding"),
         ([kip], make_config(networks=("krr:convnet:4",)), "8x8 pixels are too small for 4 pooling"),
