@@ -32,7 +32,7 @@ def test_six_steps_are_worth_more_than_those_of_descent(tmp_path, learned, desce
     assert ends[0]["mse"] < 0.9 * ends[1]["mse"]
 
 
-@pytest.mark.parametrize("learned", [True, False])
+@pytest.mark.parametrize("learned", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_a_step_has_the_loss_of_its_batch_and_lowers_that_of_others(learned, digits):
     """Losses by neural_tangents in float64."""
     pixels = preprocess.apply(

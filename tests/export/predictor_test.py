@@ -52,7 +52,10 @@ def test_scores_are_those_of_kernel_ridge_regression(path, digits):
     "config",
     [
         small(num_steps=3, kernel__kind="nngp", reg=0.1, preprocess="zca"),
-        small(num_steps=3, kernel__parameterization="standard", kernel__width=64),
+        pytest.param(
+            small(num_steps=3, kernel__parameterization="standard", kernel__width=64),
+            marks=pytest.mark.slow,
+        ),
         label_solve(kernel__b_std=0.3),
     ],
     ids=["nngp", "standard", "ls"],
