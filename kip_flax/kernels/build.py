@@ -56,16 +56,19 @@ def make_kernel(spec: arch.Spec | KernelOptions, **options: Any) -> Kernel:
     if implementation == "neural_tangents":
         from kip_flax.kernels import reference
 
-        by_reference = reference.make_reference_kernel(chosen)
-
-        def checked(x1: jax.Array, x2: jax.Array) -> jax.Array:
-            _check_images(x1, x2)
-            return by_reference(x1, x2)
-
-        return checked
+        of_images = reference.make_reference_kernel(chosen)
+    else:
+        of_images = _make_exact_kernel(chosen, implementation)
 
     def kernel(x1: jax.Array, x2: jax.Array) -> jax.Array:
         _check_images(x1, x2)
+        return of_images(x1, x2)
+
+    return kernel
+
+
+def _make_exact_kernel(chosen: KernelOptions, implementation: str) -> Kernel:
+    def kernel(x1: jax.Array, x2: jax.Array) -> jax.Array:
         if x2 is x1:
             return symmetric(pairs(x1, jax.lax.stop_gradient(x1), same=True))
         return pairs(x1, x2, same=False)

@@ -121,26 +121,19 @@ def make(
     Raises:
         UserError: two fields contradict each other.
     """
-    recipe = _made(name, size, channels, mirrorable, changes)
+    recipe = _changed(_RECIPES[name](size, channels, mirrorable), changes or {})
     _check_recipe(recipe)
     return recipe
 
 
-def _made(
-    name: str,
-    size: int,
-    channels: int = 3,
-    mirrorable: bool = False,
-    changes: Mapping[str, Any] | None = None,
-) -> Recipe:
-    """As `make`, where a warm-up may be longer than the training of a set of this size."""
-    given = {k: v for k, v in (changes or {}).items() if v is not None}
+def _changed(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
+    """The recipe with `changes` as in `make`; not all sizes have steps enough for a warm-up."""
+    given = {k: v for k, v in changes.items() if v is not None}
     if "learning_rate" in given and "lr_factor" in given:
         raise UserError(
             "transfer.learning_rate and transfer.lr_factor are both given: take one of them."
         )
     steps = given.get("num_steps")
-    recipe = _RECIPES[name](size, channels, mirrorable)
     if steps is not None and "warmup_steps" not in given:
         recipe = dataclasses.replace(recipe, warmup_steps=min(recipe.warmup_steps, steps // 2))
     recipe = dataclasses.replace(recipe, **_attributes(given))
@@ -193,7 +186,8 @@ def resolved(fields: Mapping[str, Any]) -> dict[str, Any]:
     Args:
         fields: of `transfer`, by their names there.
     """
-    by_size = [_made(fields["recipe"], size, changes=fields) for size in (10, 100, LARGE)]
+    published = _RECIPES[fields["recipe"]]
+    by_size = [_changed(published(size, 3, False), fields) for size in (10, 100, LARGE)]
     settled: dict[str, Any] = {}
     for name in (field.name for field in dataclasses.fields(Recipe)):
         values = [getattr(one, name) for one in by_size]

@@ -47,13 +47,11 @@ class Group:
 
     Attributes:
         fitted, entries: the preprocessing, and the sets.
-        checksum: CRC-32 of the arrays of the preprocessing.
         name: of the preprocessing, unlike that of any other group.
     """
 
     fitted: Preprocess
     entries: list[Entry]
-    checksum: int
     name: str
 
 
@@ -170,15 +168,14 @@ def _groups(config: ConfigDict, compared: list[Entry], dataset: Dataset) -> list
         key = 0
         for _, array in arrays:
             key = zlib.crc32(np.ascontiguousarray(array).tobytes(), key)
-        groups.setdefault(key, Group(fitted, [], key, fitted.name)).entries.append(entry)
-    found = list(groups.values())
-    kinds = [group.fitted.name for group in found]
-    return [g if kinds.count(g.fitted.name) == 1 else _named_apart(g) for g in found]
-
-
-def _named_apart(group: Group) -> Group:
-    """The group under a name of its own, as another has a preprocessing of the same kind."""
-    return dataclasses.replace(group, name=f"{group.fitted.name} {group.checksum:08x}")
+        groups.setdefault(key, Group(fitted, [], fitted.name)).entries.append(entry)
+    kinds = [group.name for group in groups.values()]
+    return [
+        group
+        if kinds.count(group.name) == 1
+        else dataclasses.replace(group, name=f"{group.name} {key:08x}")
+        for key, group in groups.items()
+    ]
 
 
 def _identity(config: ConfigDict, dataset: Dataset) -> dict[str, Any]:
