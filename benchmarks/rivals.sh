@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Makes the sets of docs/rivals.md and compares them; a second start goes on where it was.
+# Makes sets by the methods of docs/rivals.md and compares them; a second start goes on where it was.
 #
 #   bash benchmarks/rivals.sh digits 1          data set, images per class
 #   bash benchmarks/rivals.sh mnist 10 DATA     folder of the publisher's files
 #
-# What it makes lies in OUT (by default runs/rivals). BUDGET=short (the default) takes the shortened
-# schedules that docs/rivals.md states, BUDGET=published those of the configurations.
+# What it makes lies in OUT (by default runs/rivals). BUDGET=short (the default) takes the schedules
+# below, BUDGET=published those of the configurations.
 set -euo pipefail
 dataset=$1 count=$2 data=${3:+$(realpath "$3")}
 out=${OUT:+$(realpath -m "$OUT")}

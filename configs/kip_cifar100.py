@@ -1,7 +1,7 @@
 r"""KIP on CIFAR-100: one image per class, labels learned.
 
 Setting: Nguyen et al., NeurIPS 2021 (arXiv 2107.13034): ConvNet with a prepended layer, ZCA.
-Expected: 34.9 % by the kernel, the best published variant, with augmentation and long runs.
+Expected: 34.9 % by the kernel, the best published variant: long runs, without augmentation.
 Measured: not yet: the data was not at hand.
 
 Run: python main.py --config=configs/kip_cifar100.py --workdir=runs/kip_cifar100 \

@@ -24,7 +24,7 @@ from kip_flax import distill
 from kip_flax.export import Distilled
 from kip_flax.export.pictures import rgb
 from kip_flax.export.pictures import sheet as sheet_of
-from kip_flax.runtime import files
+from kip_flax.runtime import files, sharding
 from kip_flax.runtime.errors import UserError
 
 SHARES = (0.0, 0.25, 0.5, 0.75, 0.9, 0.95)
@@ -145,4 +145,6 @@ def _draw(points: list[Point], shown: list[Distilled], runs: Path) -> None:
 
 
 if __name__ == "__main__":
+    sharding.prepare_cpu_devices()
+    sharding.configure_jax()
     sys.exit(main())

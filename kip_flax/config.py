@@ -14,7 +14,7 @@ from kip_flax import algorithms, architectures, data, kernels, preprocess
 from kip_flax.algorithms import kip_solve
 from kip_flax.algorithms.base import SUPPORT_DRAWS
 from kip_flax.data import augment, datasets
-from kip_flax.networks import named, recipe
+from kip_flax.networks import named, transfer_fields
 from kip_flax.runtime.errors import UserError
 from kip_flax.runtime.fields import Section
 
@@ -61,7 +61,7 @@ def _check(fields: Mapping[str, Any]) -> None:
             f"support.frozen is {frozen} and algorithm {fields['algorithm']!r} freezes no pixels: "
             f"take 0, or algorithm {' or '.join(able)}."
         )
-    if fields["support.init"] not in SUPPORT_DRAWS and not _is_file(fields["support.init"]):
+    if fields["support.init"] not in SUPPORT_DRAWS and not is_file(fields["support.init"]):
         raise UserError(
             f"support.init is {fields['support.init']!r}: take one of {', '.join(SUPPORT_DRAWS)}, "
             f"or the file of a distilled set (.npz)."
@@ -135,7 +135,7 @@ SECTIONS = (
     augment.SECTION,
     kernels.SECTION,
     *algorithms.sections().values(),
-    recipe.SECTION,
+    transfer_fields.SECTION,
 )
 FIELDS: dict[str, type] = {
     name: kind for section in SECTIONS for name, kind in section.fields.items()
@@ -194,7 +194,7 @@ def length_decides(config: ConfigDict | dict[str, Any]) -> bool:
 
 def from_a_file(config: ConfigDict) -> bool:
     """Whether the support starts from the file of a distilled set, not from a draw."""
-    return _is_file(config.support.init)
+    return is_file(config.support.init)
 
 
 def hyper_parameters(config: ConfigDict | dict[str, Any]) -> dict[str, int | float | str]:
@@ -252,7 +252,7 @@ def _all(parts: Iterable[Mapping[str, Any]]) -> Iterator[tuple[str, Any]]:
     return (item for part in parts for item in part.items())
 
 
-def _is_file(init: str) -> bool:
+def is_file(init: str) -> bool:
     return init.endswith(".npz")
 
 

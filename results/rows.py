@@ -54,15 +54,16 @@ def _natural(name: str, data_dir: str) -> ShownSet:
     images, labels = map(np.asarray, drawn)
     pictures = preprocess.invert(fitted, images)
     accuracy = figures["draws"][0]["initial"]["accuracy"]
-    return ShownSet("natural images", pictures, labels, accuracy, False, 0)
+    classes = labels.argmax(axis=1)
+    return ShownSet("natural images", pictures, labels, classes, accuracy, False, 0)
 
 
 def _distilled(name: str, title: str) -> ShownSet:
     draw, distilled = record.read(FOLDER / name)["draws"][0], _set(name)
     pictures = distilled.pictures().clip(0, 1)
-    return ShownSet(
-        title, pictures, distilled.labels, draw["final"]["accuracy"], False, draw["step"]
-    )
+    labels, classes = distilled.labels, distilled.first_classes
+    accuracy, step = draw["final"]["accuracy"], draw["step"]
+    return ShownSet(title, pictures, labels, classes, accuracy, False, step)
 
 
 def _set(name: str) -> export.Distilled:

@@ -16,7 +16,7 @@ Test accuracy in % of kernel ridge regression, on all test images. *Natural*: th
 the set was made from, labels as they came. Where settings or checkpoints were chosen, a tenth of
 the training images, held out, decided. Checkpoints: the one with the least error; in the rows
 `kip_cifar10_10`, `kip_newton_mnist_10` and `kip_newton_fashion_mnist_10` the one with the best
-accuracy; of DC and DSA the last; of FRePo and RFAD the one that networks learn most from,
+accuracy; of DC and DSA the last; of FRePo, RFAD and BPTT the one that networks learn most from,
 or the last if none were trained.
 The test images were read once, but twice for
 `kip_newton_cifar10_10` and `kip_newton_mnist_100`, which had been chosen by accuracy at first
@@ -25,13 +25,14 @@ steps at first (96.37 %); a row that goes on from the set of another reads them 
 Gauss-Newton steps with labels solved anew. ± is the standard deviation over draws of the images
 (`figures.json` has each). Ten images of Fashion-MNIST come to the published figure with pixels in
 [0, 1], not with standardised ones: each of ten draws is better so, by 2.33 ± 1.65 points.
-Rows `kip_newton_*` on other data than the digits are older than the criterion by which Gauss-Newton
-steps are chosen now, and than the mean of images that is a set now (`figures.json` has the commit,
-docs/what-was-tried.md what it makes of 100), except `kip_newton_mnist_500`, those that go on from
-the set of another, and with labels fixed `kip_newton_fashion_mnist_10_fixed`,
-`kip_newton_cifar10_10_fixed` and `kip_newton_cifar10_10_fixed_ridge`.
-*Published*: Nguyen et al., NeurIPS 2021, on the original data; for KIP the best variant. The
-CIFAR-10 here is a JPEG copy.
+Some rows were made before Gauss-Newton steps were chosen by cross-validation, and before a set was
+a mean of images (docs/what-was-tried.md has what that is worth): `kip_newton_*` on MNIST,
+Fashion-MNIST and CIFAR-10, but not `kip_newton_mnist_500`, not
+`kip_newton_fashion_mnist_10_fixed`, `kip_newton_cifar10_10_fixed` and
+`kip_newton_cifar10_10_fixed_ridge`, and not the rows that go on from another set. `figures.json`
+has the commit of each.
+*Published*, on the original data: Nguyen et al., NeurIPS 2021 (rows `kip_fc_*`: ICLR 2021); for
+KIP, and for rows `*_relabelled`, the best variant of KIP. The CIFAR-10 here is a JPEG copy.
 *Hours*: wall time of one run on two cores without an accelerator (AMD EPYC or Intel Xeon:
 `figures.json` says which) that did other work as well, with the evaluations that it makes itself;
 *core hours*: its processor time, that of reading the test images included. For the published sets
@@ -39,12 +40,11 @@ of convolutional kernels hundreds of GPUs worked side by side (second-hand; for 
 known here).
 
 *Network*: what networks reach that are trained on the set by the recipe 'auto'
-([docs/transfer.md](../docs/transfer.md)), mean and deviation of five on all test images, of two
-from more than 250 images (five from `rfad_cifar10_500`): the field's ConvNet-3 of width 128 without
-normalisation (`convnet_plain:3`), and, *normalised*, with instance normalisation (`convnet_in`). An
-empty cell was not measured. Of several draws it is the first one's set. `python -m
-results.networks --data=DIR` measures what is missing, `python -m results.best --data=DIR` other
-networks on the best sets of [docs/rivals.md](../docs/rivals.md).
+([docs/transfer.md](../docs/transfer.md)), mean and deviation of five on all test images: the
+field's ConvNet-3 of width 128 without normalisation (`convnet_plain:3`), and, *normalised*, with
+instance normalisation (`convnet_in`). An empty cell was not measured. Of several draws it is the
+first one's set. `python -m results.networks --data=DIR` measures what is missing, `python -m
+results.best --data=DIR` other networks on the best sets of [docs/rivals.md](../docs/rivals.md).
 
 Each folder holds the set (`.npz`), its card, a picture, the curve where there is one, and
 `figures.json` with the curve, the command, versions, hardware and wall time.
@@ -64,6 +64,12 @@ _COLUMNS = (
 )
 _TAIL = """
 CIFAR-100 and SVHN: not measured (`configs/kip_cifar100.py` and `configs/kip_svhn.py` are ready).
+
+## Make a row again
+
+`python -m results.run_all --data=data --results=again --only=NAME` makes the set of a row, chooses
+and measures it. A row that goes on from another set reads that from this folder. The card in a
+row's folder has the command of the run alone.
 
 ## Measure a row again
 

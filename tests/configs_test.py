@@ -52,9 +52,9 @@ def test_config_runs_two_steps_on_digits(name, tmp_path, monkeypatch):
     if name.startswith(("dc_", "dsa_")) and name != "dc_digits":  # Nor need all compile a ConvNet.
         config.matching.network, config.matching.augment = "mlp", config.matching.augment[:10]
     if name.startswith("frepo_"):
-        config.frepo.network, config.frepo.pool = "fc:1", 2
+        config.frepo.network, config.frepo.pool, config.frepo.flip = "fc:1", 2, False
     if name.startswith("bptt_"):
-        config.bptt.network, config.bptt.window = "fc:1", 2
+        config.bptt.network, config.bptt.window, config.bptt.augment = "fc:1", 2, "nudge"
     config.rfad.networks, config.rfad.width = 2, 8
     config.privacy.noise_multiplier = 2.0  # To find it takes half a minute; privacy_test does.
     config.dataset.name, config.dataset.data_dir = "digits", ""

@@ -161,6 +161,7 @@ def _space(
     making = None
     if given:
         distilled = export.load_distilled(given)
+        _warn_of_seen(distilled, search.held_out)
     else:
         distilled, making = images.made(search, kind, data_dir, runs / f"set_{kind}")
     ready = images.prepared(search, loaded, distilled)
@@ -172,6 +173,18 @@ def _space(
     crc = zlib.crc32(distilled.images.tobytes(), zlib.crc32(distilled.labels.tobytes()))
     settings |= {"set": crc, "data": setup.fingerprint(loaded[0])}
     return Space(kind, distilled, making, ready, Kept(runs / f"{kind}.json", settings))
+
+
+def _warn_of_seen(distilled: Distilled, held_out: float) -> None:
+    """Says so if a set may have learned from the images that choose the best network."""
+    fields = distilled.provenance.get("config", {})
+    if fields.get("dataset.validation", 0) != held_out:
+        print(
+            f"note: {distilled.path} was made without dataset.validation={held_out:g}, so the "
+            f"held-out images, which choose the best network, may be among those that it learned "
+            f"from",
+            flush=True,
+        )
 
 
 def _tables(

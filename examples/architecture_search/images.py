@@ -1,5 +1,6 @@
 """The images of a search by their purpose, and the sets that replace the whole."""
 
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -7,7 +8,6 @@ import jax
 import numpy as np
 
 from configs import default
-from examples.architecture_search.clock import core_seconds
 from examples.architecture_search.kept import Kept
 from examples.architecture_search.space import Search
 from kip_flax import data, distill, preprocess
@@ -60,7 +60,8 @@ def load(search: Search, data_dir: str) -> Loaded:
 def made(search: Search, kind: str, data_dir: str, workdir: Path) -> tuple[Distilled, float]:
     """A set for networks of `kind`, distilled without the held-out images, and its core seconds.
 
-    A run that was begun in `workdir` is resumed; the seconds are those of its last part.
+    A run that was begun in `workdir` is resumed; the seconds are those of all parts that were not
+    killed.
 
     Raises:
         UserError: see `distill`.
@@ -74,11 +75,17 @@ def made(search: Search, kind: str, data_dir: str, workdir: Path) -> tuple[Disti
         "eval.steps": (0,),
         "report.num_train": 0,
     }
-    distilled, took = core_seconds(
-        lambda: distill(config=how.get_config(), fields=fields, workdir=str(workdir))
-    )
-    kept = Kept(workdir / "core_seconds.json", {})  # A finished set is not made again.
-    return distilled, kept.row(kind, lambda: {"core_seconds": took})["core_seconds"]
+    kept = Kept(workdir / "core_seconds.json", {})
+    earlier = kept.rows.get(kind, {"core_seconds": 0.0, "made": False})
+    began, made = time.process_time(), False
+    try:
+        distilled = distill(config=how.get_config(), fields=fields, workdir=str(workdir))
+        made = True
+    finally:
+        if not earlier.get("made", True):  # A finished set is not made again.
+            seconds = earlier["core_seconds"] + time.process_time() - began
+            kept.keep(kind, {"core_seconds": seconds, "made": made})
+    return distilled, kept.rows[kind]["core_seconds"]
 
 
 def prepared(search: Search, loaded: Loaded, distilled: Distilled) -> Images:

@@ -45,6 +45,10 @@ class Kept:
     def row(self, name: str, compute: Callable[[], Row]) -> Row:
         """The row `name`, which is computed and kept if it is not there."""
         if name not in self.rows:
-            self.rows[name] = compute()
-            files.write_json(self._path, {"settings": self._settings, "rows": self.rows})
+            self.keep(name, compute())
         return self.rows[name]
+
+    def keep(self, name: str, row: Row) -> None:
+        """Keeps `row` in the place of an earlier one."""
+        self.rows[name] = row
+        files.write_json(self._path, {"settings": self._settings, "rows": self.rows})

@@ -28,6 +28,7 @@ from kip_flax import config as config_lib
 from kip_flax import data
 from kip_flax.data import Dataset
 from kip_flax.networks.trial import Diverged
+from kip_flax.runs import setup
 from kip_flax.runtime import hardware, sharding, signals
 from kip_flax.runtime.console import Console
 from kip_flax.runtime.errors import UserError
@@ -115,6 +116,7 @@ class Bench:
         self._distiller = Distiller(
             options.setting, options.data, options.runs / "sets", options.held_out
         )
+        self._fingerprint = setup.fingerprint(dataset)
         self._found: dict[Cell, list[float]] = {}
         self._learners: dict[str, learners.Learner] = {}
 
@@ -182,6 +184,7 @@ class Bench:
         setting = self.options.setting
         shared = {
             "dataset": setting.dataset,
+            "data (checksum)": self._fingerprint,
             "tested on": self.split,
             "num_test": self.options.num_test,
             "preprocess": setting.preprocess,

@@ -114,6 +114,7 @@ NOT_COVERED = (
     "other runs on the same images, whose epsilons add up, and the choice of the settings",
     "the number of training images",
     "the test images and the accuracies on them",
+    "what transfer and compare write: their networks are chosen on held-out training images",
     "checkpoints, which hold the random key, and the times of steps",
     "attacks on the rounding of float32 noise (Mironov, CCS 2012), or on JAX's generator, which "
     "is not made for cryptography",

@@ -105,6 +105,7 @@ class Facts:
         bibtex: entries of the papers to cite.
         sections: the optional sections of the configuration that it reads; the fields of the
             others have no effect.
+        keeps_rate: whether its steps depend on the share of the training images that they draw.
         if_not_finite: what a user may change if its numbers overflow, in words.
         label_fields: the fields of `eval` that decide the labels, if it solves for them.
         published_recipe: images per class -> the recipe of the published numbers, in words.
@@ -120,6 +121,7 @@ class Facts:
     differentiates: bool = True
     for_networks: bool = False
     freezes_pixels: bool = False
+    keeps_rate: bool = False
     tag: str = "kernel-ridge-regression"
     bibtex: str = KIP_BIBTEX
     sections: tuple[str, ...] = ("optimizer",)

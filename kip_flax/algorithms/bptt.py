@@ -133,8 +133,13 @@ def make_step(problem: Problem) -> Step:
 
 
 def check_data(config: ConfigDict, dataset: Dataset) -> None:
-    """Raises UserError if a batch is larger than the training set, or images are too small."""
+    """Raises UserError on a batch larger than the training set, or images that do not fit."""
     kip.check_data(config, dataset)
+    if "flip" in augment.parse(config.bptt.augment) and not dataset.mirrorable:
+        raise UserError(
+            f"bptt.augment mirrors images, and a mirror image in {dataset.name} may be of another "
+            f"class: pass --config.bptt.augment=scale,rotate --config.bptt.augment_draw=one."
+        )
     _make(config, dataset.image_shape, dataset.num_classes)
 
 
@@ -203,21 +208,25 @@ class _Method:
         drawn = jax.random.permutation(draw_key, self.pooling.size)[: self.networks]
         counts = sharding.own_share(jnp.ones(self.networks))  # Weight 0: padding of a share.
         unrolled = functools.partial(self._unrolled, state, train_key, batch)
-        leaves, found = jax.lax.map(unrolled, sharding.own_share(drawn))
-        summed = jax.tree.map(lambda each: jnp.tensordot(counts, each, 1), found)
-        grads, value, right = jax.tree.map(
-            lambda total: (jax.lax.psum(total, "data") / self.networks).astype(jnp.float32), summed
-        )
-        grads = {name: grads[name] for name in state.params}
-        gathered = [jax.lax.all_gather(leaf, "data", tiled=True) for leaf in leaves]
+        (leaves, fine), found = jax.lax.map(unrolled, sharding.own_share(drawn))
+        summed = jax.tree.map(lambda each: jnp.tensordot(counts * fine, each, 1), found)
+        (grads, value, right), learning = jax.lax.psum((summed, counts @ fine), "data")
+        value, right = value / learning, right / learning  # NaN if all diverged.
+        grads = {name: grads[name] / jnp.maximum(learning, 1) for name in state.params}
+        gathered = [jax.lax.all_gather(leaf, "data", tiled=True) for leaf in (*leaves, fine)]
         new = state.moved(self.tx, grads, self.average)
         metrics = {"loss": value, "accuracy": right, "grad_norm": optax.tree.norm(grads)}
         return new.replace(pool=self._put(state.pool, drawn, gathered)), metrics
 
     def _unrolled(
         self, state: PooledState, key: jax.Array, batch: list[jax.Array], number: jax.Array
-    ) -> tuple[tuple[jax.Array, ...], tuple[dict[str, jax.Array], jax.Array, jax.Array]]:
-        """Leaves of network `number` after its window; the support's gradient, loss, accuracy."""
+    ) -> tuple[
+        tuple[tuple[jax.Array, ...], jax.Array], tuple[dict[str, jax.Array], jax.Array, jax.Array]
+    ]:
+        """Network `number` after its window, and its gradient of the support, loss, accuracy.
+
+        Of the network its leaves, and 1 if it learns or 0 if it diverged; then all others are 0.
+        """
         network = self.pooling.network(state.pool, number)
         ages = state.pool.ages[number] + jnp.arange(self.window, dtype=jnp.int32)
         key = jax.random.fold_in(key, number)
@@ -229,11 +238,11 @@ class _Method:
         params, pull, (other, optimizer) = jax.vjp(train, *state.current, has_aux=True)
         value, right, cotangent = self._loss(params, other, *batch)
         g_images, g_labels = pull(cotangent)
-        # A diverged network adds no gradient, and the pool draws it anew.
         fine = jnp.isfinite(value) & jnp.isfinite(g_images).all() & jnp.isfinite(g_labels).all()
-        grads = {"images": jnp.where(fine, g_images, 0), "labels": jnp.where(fine, g_labels, 0)}
+        found = ({"images": g_images, "labels": g_labels}, value, right)
+        found = jax.tree.map(lambda part: jnp.where(fine, part, 0).astype(jnp.float32), found)
         after = network._replace(params=params, other=other, optimizer=optimizer)
-        return tuple(jax.tree.leaves(after)), (grads, jnp.where(fine, value, 0), right)
+        return (tuple(jax.tree.leaves(after)), fine.astype(jnp.float32)), found
 
     def _loss(
         self, params: Tree, other: Tree, x: jax.Array, y: jax.Array, weights: jax.Array
@@ -257,11 +266,12 @@ class _Method:
         return value, right, grads
 
     def _put(self, pool: Pool, drawn: jax.Array, leaves: list[jax.Array]) -> Pool:
-        """The pool with the networks `drawn` after their windows."""
+        """The pool with the networks `drawn` after their windows; the last leaf is `fine`."""
         structure = jax.tree.structure(self.pooling.network(pool, drawn[0]))
         for place in range(self.networks):
-            network = jax.tree.unflatten(structure, [leaf[place] for leaf in leaves])
-            pool = self.pooling.put(pool, drawn[place], network, self.window)
+            *own, fine = (leaf[place] for leaf in leaves)
+            network = jax.tree.unflatten(structure, own)
+            pool = self.pooling.put(pool, drawn[place], network, self.window, fine > 0)
         return pool
 
 

@@ -27,6 +27,7 @@ from scipy.fft import dct
 from kip_flax.algorithms import _averaged, _privacy, _private_means, kip
 from kip_flax.algorithms._averaged import AveragedState
 from kip_flax.algorithms.base import Problem, Step, kernel_options, make_optimizer, pinned
+from kip_flax.data import Dataset
 from kip_flax.kernels import jacobian
 from kip_flax.kernels.sharded import shard_jacobian
 from kip_flax.krr import per_target
@@ -47,7 +48,8 @@ _BIBTEX = """@misc{vinaroz2023differentially,
 }"""
 
 
-_MOST_EPSILON = 100  # The accountant's tables grow with it.
+_MOST_EPSILON = 100  # The accountant's tables grow with it,
+_LEAST_NOISE = 0.05  # and with less noise; a step then spends an epsilon of some hundreds.
 
 
 def _published_recipe(images_per_class: int) -> str:
@@ -64,6 +66,11 @@ def _check(fields: Any) -> None:
         raise UserError(
             f"privacy.epsilon is {fields['privacy.epsilon']}: above {_MOST_EPSILON} it protects "
             f"nothing; take a smaller one, or another algorithm."
+        )
+    if 0 < fields["privacy.noise_multiplier"] < _LEAST_NOISE:
+        raise UserError(
+            f"privacy.noise_multiplier is {fields['privacy.noise_multiplier']}: below "
+            f"{_LEAST_NOISE} it protects nothing; take more, or 0, which finds it."
         )
     if not fields["privacy.means_share"] < 1:
         raise UserError(
@@ -106,10 +113,10 @@ FACTS = dataclasses.replace(
     freezes_pixels=False,
     bibtex="\n".join([_BIBTEX, kip.FACTS.bibtex]),
     sections=("optimizer", "privacy"),
+    keeps_rate=True,
     published_recipe=_published_recipe,
 )
 
-check_data = kip.check_data
 pairs = kip.pairs
 
 _DEVIATIONS = 3  # One call takes batches up to so many standard deviations above the mean.
@@ -133,13 +140,18 @@ def check(config: ConfigDict) -> None:
     if config.augment:
         raise UserError(f"augment is {config.augment!r} and dp_kip augments nothing: take ''.")
     constant = " or ".join(map(repr, CONSTANT))
-    fitted = config.preprocess not in CONSTANT and not config.dataset.preprocess_from
+    others = config.dataset.preprocess_from not in ("", config.dataset.name)
+    fitted = config.preprocess not in CONSTANT and not others
     secret = config.privacy.noise_seed < 0
     for name, wrong, advice in (
         ("support.init", config.support.init != "noise", "take 'noise'"),
         ("preprocess", fitted, f"take {constant}, or fit it on others (dataset.preprocess_from)"),
         ("report.num_train", config.report.num_train, "take 0: neighbours are training images"),
-        ("eval.networks", config.eval.networks, "take (), and --mode=transfer afterwards"),
+        (
+            "eval.networks",
+            config.eval.networks,
+            "take (), and --mode=transfer afterwards, which is not private",
+        ),
         (
             "dataset.validation",
             config.dataset.validation and secret,
@@ -148,6 +160,17 @@ def check(config: ConfigDict) -> None:
     ):
         if wrong:
             raise UserError(f"{name} must not use training images in dp_kip: {advice}.")
+
+
+def check_data(config: ConfigDict, dataset: Dataset) -> None:
+    """Raises UserError on a batch larger than the training set, or a delta that protects none."""
+    kip.check_data(config, dataset)
+    train, delta = len(dataset.train_labels), config.privacy.delta
+    if config.privacy.noise_seed < 0 and delta * train >= 1:
+        raise UserError(
+            f"privacy.delta is {delta:g} and {dataset.name} has {train} training images: take less "
+            f"than {1 / train:.1g}, as a delta of one in so many allows to publish one of them."
+        )
 
 
 def length_decides(fields: Mapping[str, Any]) -> bool:
@@ -200,8 +223,12 @@ def prepare(config: ConfigDict, say: Callable[[str], None]) -> None:
 
 def make_step(problem: Problem) -> Step:
     """One step of the optimiser on the noisy sum of the clipped gradients of drawn targets."""
-    config, targets, mesh = problem.config, problem.targets, problem.mesh
+    targets, mesh = problem.targets, problem.mesh
     count = len(targets.labels)
+    config = problem.config
+    if config.optimizer.schedule != "constant":  # It ends with the budget.
+        config = config.copy_and_resolve_references()
+        config.num_steps = total_steps(config, count)
     rate = _rate(config, count)
     add = pinned(make_add(problem), mesh)
     image_shape = targets.images.shape[1:]
@@ -209,6 +236,7 @@ def make_step(problem: Problem) -> Step:
     dimensions = math.prod(image_shape) if basis is None else len(basis)
     move = pinned(make_move(config, _noise(config, count), basis), mesh)
     piece = _piece(config.batch_size, 4 * config.support.size * math.prod(image_shape))
+    piece += -piece % mesh.shape["data"]  # Else a call is padded to a multiple of both.
 
     def step(state: DpState, number: int) -> tuple[DpState, Metrics]:
         key_rows, key_noise = step_keys(state, number)

@@ -277,7 +277,7 @@ def limits(distilled: Distilled, *more: str) -> str:
         f"preprocessing; elsewhere it is worth less.",
         "PNGs have 8 bits and are clipped to [0, 1]: train on the images as learned, not on them.",
     ]
-    if not distilled.provenance.get("privacy"):
+    if (distilled.provenance.get("privacy") or {}).get("epsilon") is None:
         lines.append("Learned images can show training images: a set from private data is private.")
     if (distilled.preprocess_name or "").startswith("zca"):
         lines.insert(

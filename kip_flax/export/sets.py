@@ -85,6 +85,12 @@ class Distilled:
         return (self.meta or {}).get("provenance", {})
 
     @property
+    def first_classes(self) -> np.ndarray:
+        """(S,) the class that each image began with; its largest label if that is not recorded."""
+        known = self.provenance.get("first_classes", ())
+        return np.asarray(known) if len(known) == len(self.labels) else self.labels.argmax(axis=1)
+
+    @property
     def kernel(self) -> dict[str, Any]:
         """Hyper-parameters of the kernel that it was made for; {} if they are not recorded."""
         return (self.meta or {}).get("kernel", {})

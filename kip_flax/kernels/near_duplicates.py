@@ -21,7 +21,7 @@ from kip_flax.kernels.carried_distance import make_carried, pixel_pairs
 from kip_flax.kernels.options import Kernel
 from kip_flax.kernels.plan import KernelPlan
 from kip_flax.runtime.pair_program import in_pairs
-from kip_flax.runtime.precision import product
+from kip_flax.runtime.precision import product, widest_dtype
 
 _NEAR = 1e-3  # |x1 - x2|^2 relative to |x1|^2 + |x2|^2
 _CHUNK = 16
@@ -135,7 +135,7 @@ def _with_gradients(kernel: Kernel) -> Callable[..., tuple[jax.Array, jax.Array]
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _near_values(paired: Paired, mask: jax.Array, x1: jax.Array, x2: jax.Array) -> jax.Array:
     """The kernel (n1, n2) where `mask` is set, 0 elsewhere."""
-    dtype = jax.dtypes.canonicalize_dtype(jnp.float64)
+    dtype = widest_dtype()
 
     def exact(pairs: _Pairs, mask: jax.Array, x1: jax.Array, x2: jax.Array) -> jax.Array:
         def chunk(found: jax.Array, at: jax.Array, a: jax.Array, b: jax.Array) -> jax.Array:

@@ -22,12 +22,13 @@ from kip_flax.runtime.precision import (
     inverse_factor_in_pairs,
     product,
     solve_in_pairs,
+    widest_dtype,
 )
 
 
 def solve_dtype() -> np.dtype:
-    """float64 if JAX has it switched on, else float32."""
-    return jax.dtypes.canonicalize_dtype(np.float64)
+    """The precision of a solve's arguments and results: float64 if JAX has it switched on."""
+    return widest_dtype()
 
 
 def add_ridge(k: ArrayLike, ridge: ArrayLike) -> Array:

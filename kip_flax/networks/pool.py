@@ -69,12 +69,21 @@ class Pooling:
         """Network `number` of the pool."""
         return jax.tree.unflatten(self._structure(), [leaf[number] for leaf in pool.networks])
 
-    def put(self, pool: Pool, number: jax.Array, network: Network, steps: int = 1) -> Pool:
+    def put(
+        self,
+        pool: Pool,
+        number: jax.Array,
+        network: Network,
+        steps: int = 1,
+        learns: jax.Array | bool = True,
+    ) -> Pool:
         """The pool with `network`, `steps` older, at `number`; redrawn if its life has ended.
 
-        A life ends after `life` steps, or when the network diverges.
+        A life ends after `life` steps, or when the network diverges or does not learn.
         """
-        fine = jnp.array([jnp.isfinite(leaf).all() for leaf in self._leaves(network)]).all()
+        fine = (
+            learns & jnp.array([jnp.isfinite(leaf).all() for leaf in self._leaves(network)]).all()
+        )
         ended = (pool.ages[number] + steps >= self.life) | ~fine
         lives = pool.lives.at[number].add(ended)
         leaves = jax.lax.cond(

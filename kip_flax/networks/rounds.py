@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 
+from kip_flax.data import evenly
 from kip_flax.networks import train
 from kip_flax.networks.build import Tree
 from kip_flax.networks.progress import Cost, Kept, Measured, Progress, Trained
@@ -215,7 +216,8 @@ class Rounds:
         if not trial.recipe.relative:
             return [None] * len(jobs)
         if any(job.seed not in known for job in jobs):
-            inputs = trial.validation.images[: trial.ntk_inputs] * trial.scale
+            images = trial.validation.images  # They may be sorted by class.
+            inputs = images[evenly(len(images), trial.ntk_inputs)] * trial.scale
             put = train.put_all(trial.mesh, inputs)
             found = self._wait(
                 f"{label}: the largest rate", lambda: trial.trainer.largest_rate(states, put)

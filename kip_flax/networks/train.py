@@ -118,7 +118,10 @@ def make_trainer(net: Functions, recipe: Recipe, mesh: Mesh) -> Trainer:
         def step(number: jax.Array, state: Tree) -> Tree:
             x, y = batch(recipe, images, labels, jax.random.fold_in(key, number))
             grads, other = gradient(state, x, y)
-            grads = jax.tree.map(lambda g, p: g + l2 * p, grads, state["params"])
+            params = state["params"]
+            if recipe.centred:  # RFAD's L2 pulls to the start.
+                params = jax.tree.map(jnp.subtract, params, state["first"][0])
+            grads = jax.tree.map(lambda g, p: g + l2 * p, grads, params)
             updates, optimizer = tx.update(grads, state["optimizer"], state["params"])
             height = rate * share_of_rate(recipe, number, num_steps, warmup)
             params = jax.tree.map(lambda p, u: p + height * u, state["params"], updates)

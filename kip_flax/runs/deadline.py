@@ -13,10 +13,11 @@ class Deadline:
     Args:
         seconds: limit of the whole run, summed over its parts; 0: no limit.
         spent: () -> seconds of the run so far.
+        at_end: how many times as long as others the last evaluation takes, at most.
     """
 
-    def __init__(self, seconds: float, spent: Callable[[], float]):
-        self._seconds, self._spent = seconds, spent
+    def __init__(self, seconds: float, spent: Callable[[], float], at_end: float = 1.0):
+        self._seconds, self._spent, self._at_end = seconds, spent, at_end
         self._step = self._evaluation = 0.0
         self._reached = multihost.agreed(self._is_reached)
 
@@ -52,4 +53,4 @@ class Deadline:
         self._evaluation = max(self._evaluation, time.perf_counter() - begin)
 
     def _is_reached(self) -> bool:
-        return self._spent() + self._step + self._evaluation > self._seconds
+        return self._spent() + self._step + self._at_end * self._evaluation > self._seconds

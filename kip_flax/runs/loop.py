@@ -84,7 +84,8 @@ class Training:
         begun = checked = step
         figures = dict[str, float]()
         log_every = self.log_every
-        deadline = Deadline(3600 * self.time_limit, lambda: self.recorder.seconds)
+        at_end = self.network_evaluate.at_end if self.network_evaluate else 1.0
+        deadline = Deadline(3600 * self.time_limit, lambda: self.recorder.seconds, at_end)
         last = end = step == total or deadline.passed()
         with signals.stop_signals() as signalled:
             due = Due(self.saver.newest is None, end, deadline, signalled)

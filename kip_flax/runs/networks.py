@@ -98,6 +98,12 @@ class NetworkEvaluate:
             before_end, at_end = before_end + seconds[0], at_end + sum(seconds)
         return before_end, at_end
 
+    @property
+    def at_end(self) -> float:
+        """The networks that the last evaluation trains for one of those before it."""
+        more = self.config.transfer.seeds if self.on == figures.HELD_OUT else 0
+        return 1 + more / self.config.eval.network_seeds
+
     def tests_on(self, last: bool) -> tuple[str, ...]:
         """The kinds of images that `measure` tests on."""
         return tuple(on for _, on in self._parts(last))
@@ -205,7 +211,9 @@ class Keys(NamedTuple):
 
 def keys(seed: int) -> Keys:
     """The keys that follow from `seed`, for all code that trains networks on sets."""
-    return Keys(*jax.random.split(jax.random.key(seed), 3))
+    first, draws, networks = jax.random.split(jax.random.key(seed), 3)
+    # `first` itself is also the first key of `setup.keys`, which draws the support.
+    return Keys(jax.random.fold_in(first, 1), draws, networks)
 
 
 def make_recipes(config: ConfigDict, dataset: Dataset) -> Callable[[int], Recipe]:
@@ -228,9 +236,19 @@ def described(config: ConfigDict, width: int) -> named.Described:
 
 
 def held_out_rows(labels: np.ndarray, classes: int, share: float, key: jax.Array) -> np.ndarray:
-    """Sorted row numbers of the held-out training images, balanced over the classes."""
+    """Sorted row numbers of the held-out training images, balanced over the classes.
+
+    Of a small class at most half are held out, or `share` if that is more.
+    """
     count = max(1, round(share * len(labels)))
-    return np.sort(data.balanced_draw(labels, count, classes, key))
+    rows = data.balanced_draw(labels, count, classes, key)
+    sizes = np.bincount(labels, minlength=classes)
+    kept = [
+        rows[labels[rows] == number][: data.held_out_of(size, max(share, 0.5))]
+        for number, size in enumerate(sizes)
+        if size
+    ]
+    return np.sort(np.concatenate(kept))
 
 
 def _watched(config: ConfigDict, dataset: Dataset, fitted: Preprocess) -> tuple[Targets, str]:

@@ -29,7 +29,8 @@ Support = tuple[np.ndarray, np.ndarray]
 # (folder, awaited): writes the report. With `awaited` it will be written again soon, although the
 # run is finished.
 WriteReport = Callable[[RunFolder, bool], None]
-CHECKSUM = "checksum"  # In `data` of result.json: of the training set.
+_TRAINING = ("network", "on", "recipe", "width")  # Fields of a row of networks.
+CHECKSUM = "checksum"  # In `data` of result.json: of the training set, unless it is private.
 _SPEED = ("step_ms", "pairs_per_s")
 
 
@@ -121,6 +122,7 @@ class Exporter:
             f"{split}_mse": measures["mse"],
             **of_networks,
             **self.privacy(step),
+            "first_classes": np.argmax(self.initial[1], axis=1).tolist(),
             "config": config_lib.identity(self.config),
             "versions": hardware.versions(),
         }
@@ -186,6 +188,8 @@ class Recorder:
         ]
         self._history = [] if resumed is None else self.folder.history(resumed)
         self._data = _sizes(exporter.dataset, exporter.config.eval.num_test)
+        if exporter.privacy(0):  # It would tell whether one image is in a known training set.
+            del self._data[CHECKSUM]
 
     @property
     def finished(self) -> bool:
@@ -227,6 +231,11 @@ class Recorder:
             self._write_result("running", {})
             self._writer.write_scalars(step, scalars | found)
             self._writer.write_images(step, shown)
+
+    def go_on(self) -> None:
+        """Says that a run is at work again which was stopped, finished or killed."""
+        with multihost.raise_everywhere():
+            self._write_result("running", {})
 
     def _add_to_history(self, step: int, figures: Mapping[str, float]) -> None:
         """Adds the metrics of an evaluation to the history row of its step."""
@@ -300,13 +309,16 @@ class Recorder:
     def _best(self) -> dict[str, Any]:
         """The evaluation that held-out images choose, the earliest of equals; {} if none do.
 
-        Networks choose among sets that are made for networks, the kernel among others.
+        Networks choose among sets that are made for networks, the kernel among others. Networks
+        that were trained otherwise, before a resume changed `transfer`, do not compete.
         """
-        scores = [(row["step"], self._score(row)) for row in self._evaluations]
-        known = [(step, score) for step, score in scores if score is not None]
+        scored = [(row, self._score(row)) for row in self._evaluations]
+        known = [(row, score) for row, score in scored if score is not None]
         if not known:
             return {}
-        step, accuracy = max(known, key=lambda pair: pair[1])
+        judge = _judge(known[-1][0])
+        alike = [(row["step"], score) for row, score in known if _judge(row) == judge]
+        step, accuracy = max(alike, key=lambda pair: pair[1])
         by = "networks" if self._for_networks else "kernel"
         name = self.exporter.path(step).name
         return {"best": {"step": step, "accuracy": accuracy, "by": by, "set": name}}
@@ -328,6 +340,12 @@ class Recorder:
     def _write_history(self) -> None:
         if self._writes:
             self.folder.write_history(self._history)
+
+
+def _judge(evaluation: Mapping[str, Any]) -> list[tuple[Any, ...]]:
+    """How the networks that watch a set were trained."""
+    rows = network_figures.watched_rows(evaluation.get("networks", []))
+    return sorted(tuple(str(row.get(name)) for name in _TRAINING) for row in rows)
 
 
 def _sizes(dataset: Dataset, num_test: int) -> dict[str, Any]:

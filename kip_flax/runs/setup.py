@@ -64,7 +64,7 @@ def make_distillation(problem: Problem, support: Support) -> Distillation:
     return Distillation(
         total=total,
         eval_steps=eval_steps(config, total),
-        pairs=_hook(config, "pairs", lambda config, train_size: 0)(config, train_size),
+        pairs=pairs(config, train_size),
         start=start,
         step=algorithms.find(config.algorithm).make_step(problem),
         support=_hook(config, "make_support", lambda _: lambda state: state.support)(problem),
@@ -75,6 +75,11 @@ def make_distillation(problem: Problem, support: Support) -> Distillation:
 def total_steps(config: ConfigDict, train_size: int) -> int:
     """Steps of a run: `num_steps`, unless the algorithm decides otherwise."""
     return _hook(config, "total_steps", lambda config, _: config.num_steps)(config, train_size)
+
+
+def pairs(config: ConfigDict, train_size: int) -> int:
+    """Kernel entries of a step; 0 where it computes none."""
+    return _hook(config, "pairs", lambda config, train_size: 0)(config, train_size)
 
 
 def eval_steps(config: ConfigDict, total: int) -> frozenset[int]:

@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, lax
 
 from kip_flax.runtime.float_pairs import Pair, divide, multiply, subtract
@@ -29,6 +30,11 @@ def in_float64(fn: Callable[..., Any], on_tpu: Callable[..., Any], *args: Any) -
             return fn(*args)
 
     return lax.platform_dependent(*args, tpu=on_tpu, default=exact)
+
+
+def widest_dtype() -> np.dtype:
+    """float64 if JAX has it switched on, else float32."""
+    return jax.dtypes.canonicalize_dtype(np.float64)
 
 
 def product(a: Array, b: Array) -> Array:

@@ -185,6 +185,29 @@ def test_a_network_that_diverges_moves_nothing():
     for old, new in zip(before.support, after.support, strict=True):
         np.testing.assert_array_equal(old, new)
     assert float(metrics["grad_norm"]) == 0
+    assert np.isnan(float(metrics["loss"]))
+
+
+def test_loss_and_gradient_are_means_over_the_networks_that_learn():
+    config = settings(bptt__pool=2, bptt__networks=2, optimizer__learning_rate=0.1)
+    (before, after), (both,) = run(config, 1)
+    states, history = [], []
+    for number in range(2):
+        ill = tuple(
+            leaf.at[number].set(jnp.nan) if leaf.dtype == jnp.float32 else leaf
+            for leaf in before.pool.networks
+        )
+        first = before.replace(pool=before.pool.replace(networks=ill))
+        (_, state), (metrics,) = pooled_steps.run(bptt, config, targets(), 1, first=first)
+        assert int(state.pool.lives[number]) == 1
+        states.append(state)
+        history.append(metrics)
+    for name in ("loss", "accuracy"):
+        assert float(both[name]) == pytest.approx(np.mean([float(m[name]) for m in history]))
+    for place in range(2):
+        moved = [np.asarray(state.support[place]) for state in states]
+        np.testing.assert_allclose(np.mean(moved, axis=0), after.support[place], atol=1e-6)
+        assert np.abs(moved[0] - moved[1]).max() > 1e-4
 
 
 def test_a_run_goes_on_without_the_networks_that_diverge(quick_kernels, tmp_path):

@@ -6,6 +6,7 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from dp_accounting import pld
 from scipy.optimize import brentq
@@ -302,6 +303,10 @@ def test_the_secret_comes_from_the_operating_system_unless_it_is_given():
             {"preprocess": "standard"},
             "preprocess must not use .*: take 'none' or 'centred', or fit",
         ),
+        (
+            {"preprocess": "zca", "dataset__preprocess_from": "digits"},
+            "preprocess must not use .*: take 'none' or 'centred', or fit",
+        ),
         ({"report__num_train": 5}, "report.num_train must not use .*: take 0"),
         ({"eval__networks": ("fc:1",)}, r"eval.networks must not use .*: take \(\), and --mode="),
         ({"augment": "shift"}, "augment is 'shift' and dp_kip augments nothing: take ''."),
@@ -313,6 +318,7 @@ def test_the_secret_comes_from_the_operating_system_unless_it_is_given():
         ({"privacy__means_share": 1.0}, "privacy.means_share is 1.0: it must be below 1"),
         ({"privacy__start": "zero"}, "privacy.start is 'zero': take one of means, noise"),
         ({"privacy__delta": 1.0}, "privacy.delta is 1.0: it must be below 1"),
+        ({"privacy__noise_multiplier": 1e-3}, "privacy.noise_multiplier is 0.001: below 0.05 it"),
         ({"privacy__average": 1.0}, "privacy.average is 1.0: it must be at least 0 and below 1"),
         ({"privacy__epsilon": 0.0}, "privacy.epsilon is 0.0: it must be above 0"),
         ({"privacy__epsilon": 1e3}, "privacy.epsilon is 1000.0: above 100 it protects nothing"),
@@ -322,6 +328,14 @@ def test_the_secret_comes_from_the_operating_system_unless_it_is_given():
 def test_what_would_see_training_images_is_refused(changes, words):
     with pytest.raises(UserError, match=words):
         config_lib.validate(private(**changes))
+
+
+def test_a_delta_that_allows_to_publish_an_image_is_refused(digits):
+    """With delta = 1/n a random image may be published: nothing is private then."""
+    dp_kip.check_data(private(privacy__noise_seed=-1, privacy__delta=1e-4), digits)
+    dp_kip.check_data(private(privacy__delta=0.5), digits)  # It promises nothing anyway.
+    with pytest.raises(UserError, match=r"delta is 0.001 and digits has 1438 .* less than 0.0007"):
+        dp_kip.check_data(private(privacy__noise_seed=-1, privacy__delta=1e-3), digits)
 
 
 def test_what_is_private_is_accepted():
@@ -344,6 +358,49 @@ def test_a_noise_multiplier_ends_the_run_when_the_budget_is_spent():
     config.privacy.epsilon = 1e-3
     with pytest.raises(UserError, match=r"first step spends more than privacy.epsilon=0.001"):
         dp_kip.total_steps(config, 1000)
+
+
+def test_the_schedule_ends_where_the_budget_does(monkeypatch):
+    fields = {"privacy__noise_multiplier": 1.0, "optimizer__schedule": "cosine"}
+    problem = make_problem(tiny(num_steps=500, **fields))
+    lengths = []
+    monkeypatch.setattr(dp_kip, "total_steps", lambda config, count: 7 if count == COUNT else None)
+    monkeypatch.setattr(
+        dp_kip, "make_optimizer", lambda config: lengths.append(config.num_steps) or optax.sgd(1.0)
+    )
+    dp_kip.make_step(problem)
+    assert lengths == [7]
+
+
+def test_targets_are_padded_no_more_than_devices_ask_for(monkeypatch):
+    """One call of 13 targets or a few more; 13 is no multiple of the devices."""
+    config = tiny(privacy__noise_multiplier=1e-12)
+    problem = make_problem(config, devices=2)
+    monkeypatch.setattr(dp_kip, "_piece", lambda *_: 13)
+    padded, put = [], sharding.put_targets
+
+    def watched(*args):
+        found = put(*args)
+        padded.append(len(found[2]))
+        return found
+
+    monkeypatch.setattr(sharding, "put_targets", watched)
+    dp_kip.make_step(problem)(start(config, problem), 1)
+    assert padded == [14]
+
+
+@pytest.mark.usefixtures("quick_kernels")
+def test_a_resumed_run_has_the_secret_that_it_began_with(tmp_path, monkeypatch):
+    fields = {"privacy__noise_seed": -1, "privacy__noise_multiplier": 2.0, "eval__steps": (4,)}
+    random = [b"secretly", b"another!"]
+    monkeypatch.setattr(dp_kip.os, "urandom", lambda count: random[0][:count])
+    with monkeypatch.context() as patch:
+        stop_at(patch, 2)
+        train.train_and_evaluate(private(**fields), str(tmp_path))
+    monkeypatch.setattr(dp_kip.os, "urandom", lambda count: random[1][:count])
+    state = train.train_and_evaluate(private(**fields), str(tmp_path))
+    assert state.step == 4
+    assert np.asarray(state.secret).tobytes() == b"secretly"
 
 
 @pytest.mark.slow
@@ -394,6 +451,8 @@ def test_a_private_set_says_so_and_its_files_say_nothing_else(tmp_path, capsys):
     with open(tmp_path / "history.csv", newline="") as file:
         columns = csv.DictReader(file).fieldnames
     assert not {"loss", "accuracy"} & set(columns)
+    # So would a sum over them: it tells whether an image is in a training set known otherwise.
+    assert "checksum" not in result(tmp_path)["data"]
 
 
 def sets_of(workdir):

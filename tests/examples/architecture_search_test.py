@@ -183,6 +183,33 @@ def test_kernels_reach_what_a_plain_solve_reaches(real):
     assert row["whole"]["seconds"] > 0
 
 
+def test_the_time_of_a_set_is_that_of_all_parts(monkeypatch, tmp_path):
+    clock = iter([10.0, 17.0, 100.0, 103.0, 500.0])
+    monkeypatch.setattr("time.process_time", lambda: next(clock))
+    parts = iter([KeyboardInterrupt, None, None])
+
+    def distill(**_):
+        if (error := next(parts)) is not None:
+            raise error
+        return "set"
+
+    monkeypatch.setattr(images, "distill", distill)
+    with pytest.raises(KeyboardInterrupt):
+        images.made(SHORT, "finite", "", tmp_path)
+    assert images.made(SHORT, "finite", "", tmp_path) == ("set", 10.0)
+    assert images.made(SHORT, "finite", "", tmp_path) == ("set", 10.0)  # Nothing was to do.
+
+
+@pytest.mark.parametrize(("share", "seen"), [(0.1, False), (0, True), (None, True)])
+def test_a_set_that_may_have_seen_the_images_that_choose_is_named(share, seen, capsys):
+    fields = {} if share is None else {"dataset.validation": share}
+    meta = {"provenance": {"config": fields}}
+    command._warn_of_seen(export.Distilled(Path("a.npz"), None, None, meta, None), 0.1)
+    assert (
+        "note: a.npz was made without dataset.validation=0.1" in capsys.readouterr().out
+    ) == seen
+
+
 @pytest.mark.slow
 def test_the_small_version_goes_through_and_trains_nothing_twice(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(command, "SMALL", SHORT)

@@ -182,7 +182,7 @@ def short(monkeypatch):
 
 
 @pytest.mark.slow
-def test_the_small_version_goes_through_and_goes_on(short, tmp_path, capsys):
+def test_the_small_version_goes_through_and_goes_on(short, tmp_path, capsys, monkeypatch):
     arguments = ["--small", f"--runs={tmp_path}", "--orders=1", "--memories=random,kip"]
     assert command.main(arguments) == 0
     printed = capsys.readouterr().out
@@ -200,6 +200,15 @@ def test_the_small_version_goes_through_and_goes_on(short, tmp_path, capsys):
     assert "step 4/4" not in printed
     assert printed.count("order 0,") == 1
     assert json.loads((tmp_path / "figures.json").read_text()) == figures
+    # Other data do not either: the labels of two images are exchanged.
+    digits = data.load_dataset("digits")
+    labels = digits.train_labels.copy()
+    labels[:2] = labels[1::-1]
+    with monkeypatch.context() as patch:
+        others = dataclasses.replace(digits, train_labels=labels)
+        patch.setattr(data, "load_dataset", lambda *_: others)
+        assert command.main(arguments) == 2
+    assert "data (checksum) was" in capsys.readouterr().err
     # Another experiment does not mix with this one.
     assert command.main([*arguments, "--num-test=5"]) == 2
     message = capsys.readouterr().err

@@ -128,6 +128,42 @@ def test_the_first_step_is_not_timed_where_there_are_others(total, timed, monkey
     assert set(numbers) == timed
 
 
+@pytest.mark.parametrize("count", [10, 100])
+def test_steps_that_depend_on_the_share_that_they_draw_keep_it(count, monkeypatch):
+    config = importlib.import_module("configs.dp_kip_digits").get_config()
+    seen = []
+
+    def make(problem, support):
+        seen.append((problem.config.batch_size, len(problem.targets.labels), len(support[1])))
+        return types.SimpleNamespace(total=3, start=lambda: np.zeros(()), step=lambda s, _: (s, {}))
+
+    monkeypatch.setattr(setup, "make_distillation", make)
+    digits = data.load_dataset("digits")
+    probe.Probe(config, digits, None, sharding.make_mesh()).step(count)
+    ((batch, targets, support),) = seen
+    share = config.batch_size / len(digits.train_labels)
+    assert (batch, support) == (count, config.support.size)
+    assert batch / targets == pytest.approx(share, rel=count / targets)
+
+
+def test_a_start_that_few_images_of_a_class_allow_can_be_planned(monkeypatch):
+    """The probe sees 40 images, four of a class, and the run starts from ten of each."""
+    monkeypatch.setattr(probe, "_IMAGES", 40)
+    quick.install(monkeypatch)
+    config = kip_digits.get_config()
+    config.support.init, config.support.size, config.num_steps = "herding", 100, 2
+    assert plan_run(config).steps == 2
+
+
+@pytest.mark.parametrize(("learned", "own"), [(True, 0), (False, 10 * 11 // 2)])
+def test_the_support_pairs_count_where_a_step_computes_them(learned, own):
+    config = importlib.import_module("configs.kip_newton_digits").get_config()
+    config.support.learn_labels, config.newton.growth = learned, 1
+    found = types.SimpleNamespace(support=10, targets=config.batch_size)
+    cost = mode._cost(config, data.load_dataset("digits"), found)
+    assert cost.pairs == 10 * config.batch_size + own
+
+
 def test_a_plan_counts_batches_that_grow(monkeypatch):
     quick.install(monkeypatch)
     for name in ("step", "evaluation"):

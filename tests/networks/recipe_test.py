@@ -7,6 +7,7 @@ import pytest
 from configs import kip_digits
 from kip_flax import config as config_lib
 from kip_flax.networks import recipe
+from kip_flax.networks.transfer_fields import OF_RECIPES
 from kip_flax.runtime.errors import UserError
 
 
@@ -109,7 +110,7 @@ FIELDS = {
 }
 
 
-@pytest.mark.parametrize("name", recipe.OF_RECIPES)
+@pytest.mark.parametrize("name", OF_RECIPES)
 def test_every_field_takes_the_place_of_the_recipes(name):
     value, attribute, expected = FIELDS[name]
     plain = recipe.make("auto", 10, 3, True)
@@ -132,7 +133,7 @@ def test_a_warm_up_shrinks_with_steps_that_are_given():
 
 
 def test_equal_trainings_have_equal_descriptions():
-    fields = dict.fromkeys(recipe.OF_RECIPES) | {"recipe": "kip"}
+    fields = dict.fromkeys(OF_RECIPES) | {"recipe": "kip"}
     kip = recipe.resolved(fields)
     assert kip == recipe.resolved(fields | {"l2": (1e-3,), "num_steps": 5000, "width": 1024})
     assert kip["transfer.lr_factor"] == (1.0,)

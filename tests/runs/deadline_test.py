@@ -8,6 +8,7 @@ from whole_runs import assert_same, result, small, stop_at
 
 from kip_flax import config as config_lib
 from kip_flax.modes.plan.mode import Forecast
+from kip_flax.modes.report import mode as report
 from kip_flax.modes.train import mode as train
 from kip_flax.runs.deadline import Deadline
 from kip_flax.runs.record import Recorder
@@ -42,6 +43,18 @@ def test_a_run_ends_where_a_step_and_an_evaluation_would_not_fit(monkeypatch):
     clock.now = 101
     assert deadline.passed()
     assert deadline.eta(30) == 0
+
+
+def test_the_last_evaluation_may_take_longer_than_others(monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr("time.perf_counter", clock)
+    deadline = Deadline(100, clock, at_end=3.5)
+    with deadline.evaluation():
+        clock.now = 10
+    reached = []
+    for clock.now in (64.9, 65.1):
+        reached.append(deadline.reached())
+    assert reached == [False, True]
 
 
 def test_without_a_limit_a_run_goes_on():
@@ -114,6 +127,9 @@ def test_a_schedule_is_laid_out_for_the_steps_that_fit_and_keeps_its_length(
     assert_same(state, train.train_and_evaluate(whole, str(tmp_path / "whole")))
     with pytest.raises(UserError, match=r"laid out for time_limit=2 and it is now 3"):
         train.train_and_evaluate(small(**(fields | {"time_limit": 3.0})), str(tmp_path / "limited"))
+    with pytest.raises(UserError, match=r"began with num_steps=12 .* num_steps is now 24"):
+        train.train_and_evaluate(small(**(fields | {"num_steps": 24})), str(tmp_path / "limited"))
+    report.write_reports(str(tmp_path / "limited"), small(**fields))  # Six steps are its own.
 
 
 def test_the_best_set_is_named_where_held_out_images_tell(quick_kernels, tmp_path):

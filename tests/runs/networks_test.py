@@ -6,6 +6,7 @@ import json
 import os
 import signal
 
+import jax
 import numpy as np
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -16,7 +17,7 @@ from kip_flax import data, export, preprocess
 from kip_flax.modes.train import mode as train
 from kip_flax.modes.transfer import mode as transfer
 from kip_flax.networks import figures, progress, rounds, trial
-from kip_flax.runs import networks
+from kip_flax.runs import networks, setup
 from kip_flax.runs.folder import RunFolder
 from kip_flax.runtime.errors import UserError
 
@@ -106,6 +107,21 @@ def test_held_out_images_are_training_images_evenly_over_the_classes(digits):
     known = {image.tobytes() for image in preprocess.apply(fitted, digits.train_images)}
     assert {image.tobytes() for image in watched.images} <= known
     assert networks.make_network_evaluate(small(), digits, fitted, mesh) is None
+
+
+def test_the_images_that_a_run_starts_from_are_not_the_held_out_ones(digits):
+    """One key for both would draw the same images first."""
+    key_support, _ = setup.keys(judged(seed=3))
+    held = networks.held_out_rows(digits.train_labels, 10, 0.2, networks.keys(3).held_out)
+    drawn = data.balanced_draw(digits.train_labels, 100, 10, key_support)
+    assert len(set(drawn.tolist()) & set(held.tolist())) < 40  # By chance some 20.
+
+
+def test_no_class_is_held_out_as_a_whole():
+    labels = np.repeat([0, 1, 2], [1000, 40, 1])
+    rows = networks.held_out_rows(labels, 4, 0.1, jax.random.key(0))
+    np.testing.assert_array_equal(np.bincount(labels[rows], minlength=4), [63, 20, 0, 0])
+    np.testing.assert_array_equal(rows, np.unique(rows))
 
 
 def test_validation_images_are_watched_and_no_test_image_is_read(tmp_path, monkeypatch, digits):

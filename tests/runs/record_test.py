@@ -151,3 +151,34 @@ def test_the_judge_that_a_set_is_made_for_names_the_best(
         step, accuracy, by = expected
         name = exporter.path(step).name
         assert best == {"step": step, "accuracy": accuracy, "by": by, "set": name}
+
+
+def test_networks_that_were_trained_otherwise_do_not_compete(exporter):
+    recorder, _ = recorder_of(dataclasses.replace(exporter, config=small(algorithm="bptt")))
+    found = [("auto: 500 steps", 128, 0.7), ("auto: 500 steps", 64, 0.5), ("kip: 9", 64, 0.6)]
+    found += [("auto: 500 steps", 64, 0.4)]
+    for step, (recipe, width, mean) in enumerate(found):
+        row = {"network": "fc:1", "on": "held_out", "recipe": recipe, "width": width}
+        rows = [row | {"mean": mean, "std": None}]
+        recorder.evaluation(step, exporter.initial, MEASURES, rows)
+    best = recorder.end("finished", {})["best"]
+    assert (best["step"], best["accuracy"]) == (1, 0.5)
+
+
+def test_a_run_that_goes_on_says_so(exporter):
+    recorder, _ = recorder_of(exporter)
+    recorder.evaluation(0, exporter.initial, MEASURES)
+    recorder.end("finished", {})
+    again, _ = recorder_of(exporter, resumed=0)
+    again.go_on()
+    written = exporter.folder.result()
+    assert (written["status"], len(written["evaluations"])) == ("running", 1)
+
+
+def test_a_set_says_with_which_classes_its_images_began(exporter):
+    """Labels that are solved for, or learned, may have another largest value."""
+    images, labels = exporter.initial
+    exporter.write(0, (images, -labels), MEASURES)
+    found = export.load_distilled(exporter.path(0))
+    np.testing.assert_array_equal(found.first_classes, labels.argmax(axis=1))
+    assert (found.first_classes != found.labels.argmax(axis=1)).any()

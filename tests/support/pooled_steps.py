@@ -24,11 +24,11 @@ def targets(scale=1):
     return Targets(images, np.arange(T) % CLASSES, CLASSES)
 
 
-def run(algorithm, config, data, steps, devices=1):
-    """States after 0, 1, ... steps, and what each step measured."""
+def run(algorithm, config, data, steps, devices=1, first=None):
+    """States after 0, 1, ... steps from the state `first`, and what each step measured."""
     mesh = sharding.make_mesh(devices, 1)
     step = algorithm.make_step(Problem(config, data, None, mesh, jax.random.key(3)))
-    states, history = [_first(algorithm, config, mesh)], []
+    states, history = [first or _first(algorithm, config, mesh)], []
     for number in range(1, steps + 1):
         state, metrics = step(jax.tree.map(jnp.copy, states[-1]), number)
         states.append(state)

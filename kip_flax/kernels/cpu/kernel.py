@@ -16,6 +16,7 @@ from kip_flax.kernels.cpu.pairs import Programs
 from kip_flax.kernels.head import head, head_variances
 from kip_flax.kernels.plan import KernelPlan
 from kip_flax.kernels.relu import deviation
+from kip_flax.runtime.precision import widest_dtype
 
 
 def make_compiled_kernel(
@@ -56,11 +57,6 @@ class _Hashed:
         return isinstance(other, _Hashed) and self._key == other._key
 
 
-def _result_dtype() -> Any:
-    """float64 if JAX has it enabled, else float32."""
-    return jax.dtypes.canonicalize_dtype(np.float64)
-
-
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _variances(programs: _Hashed, x: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Variances (n, maps) at the planes' ReLUs and (n,) at their end, of images (n, pixels * C).
@@ -71,7 +67,7 @@ def _variances(programs: _Hashed, x: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 def _variances_in(precision: Any, programs: _Hashed, x: jax.Array) -> tuple[jax.Array, jax.Array]:
-    size, dtype = programs.programs.variance.maps, _result_dtype()
+    size, dtype = programs.programs.variance.maps, widest_dtype()
     shapes = (
         jax.ShapeDtypeStruct((len(x), size), dtype),
         jax.ShapeDtypeStruct((len(x),), dtype),
@@ -107,7 +103,7 @@ def _ends(
     programs: _Hashed, same: bool, x1: jax.Array, s1: jax.Array, x2: jax.Array, s2: jax.Array
 ) -> jax.Array:
     """K and T (2, n1, n2) at the end of the planes."""
-    shape = jax.ShapeDtypeStruct((2, len(x1), len(x2)), _result_dtype())
+    shape = jax.ShapeDtypeStruct((2, len(x1), len(x2)), widest_dtype())
     return host_call(_kernel_callback, (same, programs), shape, x1, s1, x2, s2)
 
 
@@ -167,10 +163,10 @@ def make_compiled_jacobian(
         x1, x2 = x1.reshape(len(x1), -1), x2.reshape(len(x2), -1)
         v1, _ = _variances_in(np.dtype(np.float64), programs, x1)
         s2 = deviation(_variances_in(dtype, programs, x2)[0]).astype(dtype)
-        zero = jnp.zeros((), _result_dtype())
+        zero = jnp.zeros((), widest_dtype())
         g = jnp.stack(jax.grad(ends, argnums=(0, 1))(zero, zero))
         shapes = (
-            jax.ShapeDtypeStruct((2, len(x1), len(x2)), _result_dtype()),
+            jax.ShapeDtypeStruct((2, len(x1), len(x2)), widest_dtype()),
             jax.ShapeDtypeStruct((len(x1), len(x2), x1.shape[1]), dtype),
         )
         found, gradients = host_call(_jacobian_callback, programs, shapes, x1, v1, x2, s2, g)

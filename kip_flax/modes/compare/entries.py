@@ -70,14 +70,16 @@ def _made(file: Path, provenance: dict[str, Any]) -> Made:
     config, step = provenance.get("config", {}), provenance.get("step")
     if "algorithm" not in config or step is None:
         return Made(file.stem, "", file=str(file))
-    if step == 0:
-        return Made("initial images", file=str(file))
     algorithm = config["algorithm"]
+    labels = algorithms.labels(algorithm, config["support.learn_labels"])
+    if step == 0:
+        solved = labels == "solved" and algorithms.labels_changed(algorithm, True, step)
+        return Made("initial images", labels="solved" if solved else "fixed", file=str(file))
     facts = algorithms.facts(algorithm)
     ridge = f", reg {config['reg']:g}" if facts.uses_kernel else ""
     return Made(
         method=facts.title,
-        labels=algorithms.labels(algorithm, config["support.learn_labels"]),
+        labels=labels,
         algorithm=algorithm,
         budget=f"{step} steps of {config['batch_size']}{ridge}",
         seconds=_seconds(file, step),

@@ -47,7 +47,8 @@ class Group:
 
     Attributes:
         fitted, entries: the preprocessing, and the sets.
-        name: of the preprocessing, unlike that of any other group.
+        name: of the preprocessing, with a checksum of its arrays: rows of real images that are
+            kept by it hold for no other, now or later.
     """
 
     fitted: Preprocess
@@ -162,20 +163,15 @@ def _entries(paths: Sequence[str]) -> list[Entry]:
 def _groups(config: ConfigDict, compared: list[Entry], dataset: Dataset) -> list[Group]:
     groups: dict[int, Group] = {}
     for entry in compared:
-        name = entry.distilled.preprocess_name or config.preprocess
-        fitted = setup.preprocessing_of(entry.distilled, config, dataset, name)
+        stated = entry.distilled.preprocess_name or config.preprocess
+        fitted = setup.preprocessing_of(entry.distilled, config, dataset, stated)
         arrays = sorted(preprocess.to_arrays(fitted).items())
         key = 0
         for _, array in arrays:
             key = zlib.crc32(np.ascontiguousarray(array).tobytes(), key)
-        groups.setdefault(key, Group(fitted, [], fitted.name)).entries.append(entry)
-    kinds = [group.name for group in groups.values()]
-    return [
-        group
-        if kinds.count(group.name) == 1
-        else dataclasses.replace(group, name=f"{group.name} {key:08x}")
-        for key, group in groups.items()
-    ]
+        name = f"{fitted.name} {key:08x}"
+        groups.setdefault(key, Group(fitted, [], name)).entries.append(entry)
+    return list(groups.values())
 
 
 def _identity(config: ConfigDict, dataset: Dataset) -> dict[str, Any]:

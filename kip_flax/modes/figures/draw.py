@@ -37,6 +37,7 @@ class ShownSet:
         name: its caption.
         pictures: (S, H, W, channels) in [0, 1].
         labels: (S, C).
+        first_classes: (S,), the class that each image began with.
         accuracy: accuracy on the images of the evaluations (0 to 1).
         norm_is_lost: whether the preprocessing lost the norm of each image.
         step: number of steps taken; 0 for natural images.
@@ -45,6 +46,7 @@ class ShownSet:
     name: str
     pictures: np.ndarray
     labels: np.ndarray
+    first_classes: np.ndarray
     accuracy: float
     norm_is_lost: bool
     step: int
@@ -61,10 +63,9 @@ def rows_figure(rows: Sequence[ShownSet], class_names: Sequence[str]) -> Figure:
     for row, shown in zip(axes, rows, strict=True):
         # Classes are those of the first row: learned labels may have another largest value.
         first = rows[0] if len(rows[0].labels) == len(shown.labels) else shown
-        classes = first.labels.argmax(axis=1)
         for axis, number in zip(row, columns, strict=True):
             axis.axis("off")
-            found = np.flatnonzero(classes == number)
+            found = np.flatnonzero(first.first_classes == number)
             if len(found):
                 _show(axis, shown.pictures[found[0]])
         place = row[0].get_position()

@@ -100,6 +100,7 @@ def read_run(workdir: Path) -> ShownRun:
             name=learned if step else "natural images",
             pictures=np.clip(distilled.pictures(), 0, 1),
             labels=distilled.labels,
+            first_classes=distilled.first_classes,
             accuracy=accuracies[step],
             norm_is_lost=distilled.norm_is_lost,
             step=step,

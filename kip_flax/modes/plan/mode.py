@@ -176,7 +176,10 @@ def _cost(config: ConfigDict, dataset: Dataset, found: Forecast) -> arithmetic.C
     differentiates = algorithms.facts(config.algorithm).differentiates
     blocks = 0 < algorithms.kept_gradients(config).images < found.support
     sizes = found.support, found.targets
-    return arithmetic.cost(spec, dataset.image_shape, *sizes, differentiates, blocks)
+    cost = arithmetic.cost(spec, dataset.image_shape, *sizes, differentiates, blocks)
+    # Steps that solve for labels compute no entries of the support with itself.
+    pairs = min(cost.pairs, setup.pairs(config, len(dataset.train_labels)))
+    return dataclasses.replace(cost, pairs=pairs)
 
 
 def _of_pairs(cost: arithmetic.Cost | None) -> list[str]:

@@ -57,6 +57,8 @@ class Probe:
     """Times the steps and evaluations of a run with any number of targets or test images."""
 
     def __init__(self, config: ConfigDict, dataset: Dataset, kernel: Kernel, mesh: Mesh):
+        config = config.copy_and_resolve_references()
+        config.support.init = "noise"  # Of some classes there may be too few images here to start.
         self._config, self._kernel, self._mesh = config, kernel, mesh
         # Times do not depend on the pixels: whitening, which is slow to fit, is left out.
         rows = data.evenly(len(dataset.train_labels), _IMAGES)
@@ -120,13 +122,16 @@ class Probe:
         found = make_network_evaluate(config, self._dataset, self._fitted, self._mesh)
         if found is None:
             return 0.0, 0.0
-        images, labels = setup.first_support(config, self._targets, self._key)
+        targets = self._batches(config.support.size)
+        images, labels = setup.first_support(config, targets, self._key)
         return found.seconds(np.asarray(images), np.asarray(labels), watch)
 
     def _batches(self, count: int) -> Targets:
         """Whole batches of `count` targets, at least as many as the probe and the support have."""
-        targets = self._targets
-        least = max(count, self._config.support.size, len(targets.labels))
+        config, targets = self._config, self._targets
+        least = max(count, config.support.size, len(targets.labels))
+        if algorithms.facts(config.algorithm).keeps_rate:
+            least = round(count * len(self._dataset.train_labels) / config.batch_size)
         rows = np.arange(-(-least // count) * count) % len(targets.labels)
         return Targets(targets.images[rows], targets.labels[rows], targets.num_classes)
 

@@ -106,7 +106,7 @@ class RunFacts:
     @property
     def first_classes(self) -> np.ndarray:
         """The class that each image shown began with; the run must have frames."""
-        return self.frames[0].labels.argmax(axis=1)
+        return self.frames[0].first_classes
 
     @property
     def images_changed(self) -> bool:
@@ -184,5 +184,7 @@ def _frame(path: Path, step: int, choice: FrameChoice, frames: Frames) -> Frame:
     if key not in frames:
         distilled = export.load_distilled(path)
         png = sprites.encode(distilled.pictures()[choice.rows], choice.palette)
-        frames[key] = Frame(step, png, distilled.labels[choice.rows])
+        frames[key] = Frame(
+            step, png, distilled.labels[choice.rows], distilled.first_classes[choice.rows]
+        )
     return frames[key]

@@ -81,6 +81,9 @@ def _config(workdir: Path, given: ConfigDict | None) -> ConfigDict:
     folder.result()  # Raises UserError if there is no run.
     saved = folder.config()
     if given is not None:
+        if saved.get("time_limit") and config_lib.length_decides(given):
+            given = given.copy_and_resolve_references()
+            given.num_steps = saved["num_steps"]  # The time limit may have shortened the schedule.
         config_lib.check_same_experiment(saved, given, str(workdir))
         return given
     # Fields newer than the run get their defaults, if configs/default.py can be imported.

@@ -22,11 +22,19 @@ COLUMNS = 20
 
 @dataclass(frozen=True, eq=False)
 class Frame:
-    """A support after `step` steps: the images shown as one PNG, and their labels (n, C)."""
+    """A support after `step` steps.
+
+    Attributes:
+        step: number of steps.
+        png: the n images shown.
+        labels: theirs, (n, C).
+        first_classes: the classes (n,) that they began with.
+    """
 
     step: int
     png: bytes
     labels: np.ndarray
+    first_classes: np.ndarray
 
 
 @dataclass(frozen=True, eq=False)

@@ -33,6 +33,7 @@ from kip_flax.runtime import hardware, metrics, multihost, sharding, signals
 from kip_flax.runtime.console import Console, count, duration
 from kip_flax.runtime.errors import UserError
 
+_ASKED = "asked_steps"  # In a checkpoint: `num_steps` as it was given, before a time limit.
 _SHARE = 0.9  # Share of a time limit to plan for: steps may take longer than in the probe.
 
 
@@ -65,13 +66,14 @@ def train_and_evaluate(config: ConfigDict, workdir: str, console: Console | None
         # The data, and the state that an earlier part of the run saved.
         saved = checkpoint.restore_meta(manager)
         if saved is not None:
-            config = _with_kept_length(config, saved["config"], workdir)
+            config = _with_kept_length(config, saved, workdir)
             config_lib.check_same_experiment(saved["config"], config, workdir)
-        dataset = _load_data(config)
+        dataset, asked = _load_data(config), config.num_steps
         if saved is None and config.time_limit and config_lib.length_decides(config):
             config = _with_length_that_fits(config, dataset, mesh, console)
         total = setup.total_steps(config, len(dataset.train_labels))
-        meta = {"config": config.to_dict(), "data": _shared_fingerprint(dataset)}
+        asked = asked if saved is None else saved.get(_ASKED, asked)
+        meta = {"config": config.to_dict(), "data": _shared_fingerprint(dataset), _ASKED: asked}
         restored = _restore(config, dataset, manager, meta["data"])
         if restored is not None:
             _check_not_beyond(restored.step, total, folder)
@@ -100,6 +102,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str, console: Console | None
                 state = training.run(distillation.start(), 0)
             else:
                 console.say(f"going on from the checkpoint of step {restored.step}")
+                recorder.go_on()
                 state = training.run(sharding.replicate(mesh, restored.state), restored.step)
 
         # All is saved: if this fails, --mode=report can do it later.
@@ -132,8 +135,10 @@ def _with_kept_length(config: ConfigDict, saved: dict[str, Any], workdir: str) -
     """`config` with the number of steps that `_with_length_that_fits` gave the run when it began.
 
     Raises:
-        UserError: the run began with another time limit, which its schedule was made for.
+        UserError: the run began with another time limit or number of steps, which its schedule was
+            made for.
     """
+    asked, saved = saved.get(_ASKED), saved["config"]
     earlier = saved.get("time_limit", 0.0)
     if not config_lib.length_decides(config) or not (earlier or config.time_limit):
         return config
@@ -141,6 +146,11 @@ def _with_kept_length(config: ConfigDict, saved: dict[str, Any], workdir: str) -
         raise UserError(
             f"the schedule of {workdir} was laid out for time_limit={earlier:g} and it is now "
             f"{config.time_limit:g}: take another --workdir, or {earlier:g} to go on."
+        )
+    if asked is not None and config.num_steps not in (asked, saved["num_steps"]):
+        raise UserError(
+            f"{workdir} began with num_steps={asked} and a schedule for its time_limit; num_steps "
+            f"is now {config.num_steps}: take another --workdir, or {asked} to go on."
         )
     return _with_steps(config, saved["num_steps"])
 

@@ -25,6 +25,7 @@ from kip_flax.networks import build, named, train
 from kip_flax.networks import recipe as recipes
 from kip_flax.networks.named import KRR, is_kernel
 from kip_flax.networks.recipe import Recipe
+from kip_flax.networks.transfer_fields import OF_RECIPES
 from kip_flax.networks.trial import Diverged, Trial
 from kip_flax.runs import networks as run_networks
 from kip_flax.runs import setup
@@ -240,7 +241,7 @@ def deciding(config: ConfigDict) -> dict[str, Any]:
     flat = config_lib.flatten(nested)
     flat |= {name: config[name] for name in ("seed", "preprocess", "reg")}
     flat["eval.num_test"] = config.eval.num_test
-    of_recipe = ("transfer.recipe", *(f"transfer.{name}" for name in recipes.OF_RECIPES))
+    of_recipe = ("transfer.recipe", *(f"transfer.{name}" for name in OF_RECIPES))
     kept = {name: value for name, value in flat.items() if name not in (*_FREE, *of_recipe)}
     return kept | recipes.resolved(config.transfer.to_dict())
 

@@ -11,7 +11,7 @@ from kip_flax.data import Targets
 from kip_flax.kernels import Kernel
 from kip_flax.modes.transfer.session import Session
 from kip_flax.modes.transfer.sets import DISTILLED, ImageSet
-from kip_flax.modes.transfer.table import summary
+from kip_flax.networks.figures import summary
 from kip_flax.networks.progress import Kept, Outcome
 from kip_flax.networks.trial import Trial
 from kip_flax.runs import evaluate

@@ -1,5 +1,6 @@
 """The sets that networks are trained on: the distilled one, and sets of real images."""
 
+import dataclasses
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from kip_flax import data, export, preprocess
+from kip_flax import algorithms, data, export, preprocess
+from kip_flax import config as config_lib
 from kip_flax.data import Dataset, Targets, coresets
 from kip_flax.kernels import Kernel
 from kip_flax.krr import label_solve
@@ -112,6 +114,8 @@ def chosen(name: str, pool: Targets, size: int) -> ImageSet:
 def initial(path: str) -> ImageSet:
     """The initial images of the set in `path`: its run's file of step 0, in the same folder.
 
+    Images that were drawn have natural labels, also where the file has solved ones.
+
     Raises:
         UserError: `path` is not named _ckptSTEP.npz, or there is no file of step 0.
     """
@@ -128,7 +132,20 @@ def initial(path: str) -> ImageSet:
             f"the initial images {first} are not there: copy them from the run that made {path}, "
             f"or leave 'initial' and 'label_solve' out of transfer.baselines."
         )
-    return of_file("initial", export.load_distilled(first))
+    start = export.load_distilled(first)
+    found = of_file("initial", start)
+    natural = _natural_labels(start)
+    return found if natural is None else dataclasses.replace(found, labels=natural[None])
+
+
+def _natural_labels(start: export.Distilled) -> np.ndarray | None:
+    """Natural labels (S, C) of images that were drawn and have solved ones at step 0; else None."""
+    fields = start.provenance.get("config", {})
+    if "first_classes" not in start.provenance or config_lib.is_file(fields["support.init"]):
+        return None
+    if algorithms.labels(fields["algorithm"], fields["support.learn_labels"]) != "solved":
+        return None
+    return np.asarray(data.centered_one_hot(start.first_classes, start.labels.shape[1]))
 
 
 def _with_natural_labels(first: Path) -> Path | None:

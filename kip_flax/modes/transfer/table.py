@@ -8,8 +8,6 @@ import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 from kip_flax import config as config_lib
 from kip_flax.modes.transfer import ladder
 from kip_flax.modes.transfer.sets import ImageSet
@@ -20,12 +18,6 @@ from kip_flax.runtime.errors import UserError
 TABLE = "transfer.json"
 PICTURE = "worth.png"
 DIVERGED = "diverged"  # In place of an accuracy.
-
-
-def summary(accuracies: Sequence[float]) -> dict[str, Any]:
-    """`accuracies`, their `mean`, and their `std` (n - 1; None for a single one)."""
-    std = float(np.std(accuracies, ddof=1)) if len(accuracies) > 1 else None
-    return {"accuracies": list(accuracies), "mean": float(np.mean(accuracies)), "std": std}
 
 
 def line(row: dict[str, Any]) -> str:

@@ -231,6 +231,9 @@ def test_what_a_file_does_not_say_is_left_open(runs, tmp_path):
     assert (entry.made.seconds, entry.made.budget) == (None, "")
     first = entries.read(str(path.with_name(path.name.replace("ckpt12", "ckpt0"))))
     assert (first.made.method, first.made.seconds) == ("initial images", None)
+    solved = read.provenance | {"step": 0}
+    solved["config"] = solved["config"] | {"algorithm": "kip_newton"}
+    assert entries._made(path, solved).title == "initial images, labels solved"
     # A set that the run went beyond took less time than its result says.
     (early,) = (runs / "kip" / "distilled").glob("*_ckpt5.npz")
     assert entries.read(str(early)).made.seconds is None

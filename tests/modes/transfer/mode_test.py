@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from made_transfers import NAME, make_config, write
 
-from kip_flax import export
+from kip_flax import export, preprocess
 from kip_flax.data import Targets
 from kip_flax.modes.evaluate import mode as evaluate_mode
 from kip_flax.modes.transfer import contest, sets
 from kip_flax.modes.transfer.mode import transfer_file
-from kip_flax.networks.recipe import BASELINES
+from kip_flax.networks.transfer_fields import BASELINES
 from kip_flax.runs import setup
 from kip_flax.runtime.errors import UserError
 
@@ -111,6 +111,24 @@ def test_the_initial_images_of_label_solve_lie_under_the_name_of_natural_labels(
     shutil.copy(natural, tmp_path / "FC1_ssize10_nozca_nol_noaug_ckpt0.npz")
     found = sets.initial(str(tmp_path / last))
     np.testing.assert_array_equal(found.images[0], export.load_distilled(natural).images)
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "init", "natural"),
+    [("kip_newton", "real", True), ("kip", "real", False), ("kip_newton", "set.npz", False)],
+)
+def test_initial_images_that_were_drawn_have_natural_labels(tmp_path, algorithm, init, natural):
+    """Gauss-Newton solves for labels at step 0 too; the labels of a file are not natural."""
+    classes, labels = [2, 0, 1], np.eye(3, dtype=np.float32)
+    fields = {"algorithm": algorithm, "support.learn_labels": True, "support.init": init}
+    made = {"config": fields, "first_classes": classes}
+    fitted = preprocess.fit("none", np.zeros((1, 4, 4, 1), np.uint8))
+    description = export.Description(fitted, tuple("abc"), provenance=made)
+    images = np.zeros((3, 4, 4, 1), np.float32)
+    export.write_distilled(tmp_path / "set_ckpt0.npz", images, labels, description)
+    found = sets.initial(str(tmp_path / "set_ckpt9.npz")).labels[0]
+    expected = np.eye(3)[classes] - 1 / 3 if natural else labels
+    np.testing.assert_allclose(found, expected, atol=1e-7)
 
 
 def test_mistakes_are_reported_in_one_line(files, tmp_path, digits, quick_kernels):
