@@ -120,6 +120,10 @@ EXPERIMENTS: tuple[Experiment, ...] = (
         families.rfad_many("fashion_mnist", 100, 2500, augment=""),
         name="rfad_fashion_mnist_100_unmirrored",
     ),
+    families.rfad_many("fashion_mnist", 500, 1500, augment=""),
+    families.relabelled(
+        "rfad_fashion_mnist_500", "ConvNet3_ssize500_nozca_l_noaug_ckpt1500.npz", 92.4
+    ),
     families.rfad_many("mnist", 100, 2500),
     families.frepo("cifar10", 10, 4000),
     families.frepo("cifar10", 100, 3000),
