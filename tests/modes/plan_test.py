@@ -178,9 +178,12 @@ def test_a_plan_counts_batches_that_grow(monkeypatch):
 
 def test_a_host_that_is_too_small_is_warned_of(monkeypatch):
     needed = arithmetic.Memory(host=5 << 30, device=1 << 20)
-    assert arithmetic.warnings(needed) == [] or arithmetic.free_memory() < 6 << 30
+    assert arithmetic.warnings(needed, 1) == [] or arithmetic.free_memory() < 6 << 30
     monkeypatch.setattr(arithmetic, "free_memory", lambda: 1 << 30)
-    (warning,) = arithmetic.warnings(needed)
+    (warning,) = arithmetic.warnings(needed, 1)
+    assert f"{5 * 1024 + 1} MiB are needed" in warning
+    (warning,) = arithmetic.warnings(needed, 9)
+    assert f"{5 * 1024 + 9} MiB are needed" in warning
     assert "1024 are free" in warning
     assert "lower batch_size" in warning
 

@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import json
+import shutil
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +13,7 @@ from quick import quick_kernel
 from whole_runs import (
     STEPS,
     artefacts,
+    assert_same,
     label_solve,
     result,
     small,
@@ -76,6 +78,21 @@ def test_a_run_takes_a_set_further_with_its_preprocessing(undisturbed, tmp_path,
     assert after[-1]["mse"] != after[0]["mse"]
     train.train_and_evaluate(small(support__init=str(path), num_steps=4), str(tmp_path))
     assert result(tmp_path)["evaluations"][0] == after[0]
+
+
+def test_a_run_goes_on_without_the_file_that_it_began_from(undisturbed, tmp_path):
+    path = tmp_path / "set.npz"
+    shutil.copy(undisturbed[0] / "distilled" / f"FC1_ssize10_nozca_l_aug_ckpt{STEPS}.npz", path)
+    whole, parts = (str(tmp_path / name) for name in ("whole", "parts"))
+    state = train.train_and_evaluate(small(support__init=str(path), num_steps=4), whole)
+    train.train_and_evaluate(small(support__init=str(path), num_steps=2), parts)
+    path.unlink()
+    found = train.train_and_evaluate(small(support__init=str(path), num_steps=4), parts)
+    assert_same(found, state)
+    last = "FC1_ssize10_nozca_l_noaug_ckpt4.npz"
+    assert artefacts(tmp_path / "parts")[last] == artefacts(tmp_path / "whole")[last]
+    with pytest.raises(UserError, match=r"set\.npz does not exist"):
+        train.train_and_evaluate(small(support__init=str(path)), str(tmp_path / "new"))
 
 
 def test_label_solve_is_the_closed_form_over_all_targets(tmp_path):

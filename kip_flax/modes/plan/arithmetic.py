@@ -93,6 +93,7 @@ def memory(
 ) -> Memory:
     """The host holds the data set twice, as uint8 and preprocessed; a device holds one step.
 
+    `devices`: those that share the targets (the mesh's 'data').
     `kept`: a Gauss-Newton step keeps the gradients of all pairs, and two bases of its directions,
     each with its rotation; zeros if a step keeps only the sum of the gradients.
     """
@@ -122,13 +123,16 @@ def rows_memory(rows: KeptRows, support: int) -> Memory:
     return Memory(solved, kept) if rows.in_state else Memory(solved + kept, 0)
 
 
-def warnings(needed: Memory) -> list[str]:
-    """A line for the host, and one for a device, if its memory is too small."""
+def warnings(needed: Memory, devices: int) -> list[str]:
+    """A line for the host, and one for a device, if its memory is too small.
+
+    `devices`: those of this host that take part in a step.
+    """
     found = []
     host = free_memory()
     device = jax.local_devices()[0]
     if device.platform == "cpu":
-        total = needed.host + needed.device * jax.local_device_count()
+        total = needed.host + needed.device * devices
         if total > host:
             found.append(
                 f"  WARNING    {total >> 20} MiB are needed and {host >> 20} are free: lower "

@@ -194,18 +194,17 @@ def _of_memory(config: ConfigDict, dataset: Dataset, mesh: Mesh, found: Forecast
     host = arithmetic.host_bytes(dataset)
     line = f"  memory     {count(host)}B of data on the host"
     if not algorithms.facts(config.algorithm).uses_kernel:
-        return [line, *arithmetic.warnings(arithmetic.Memory(host, 0))]
+        return [line, *arithmetic.warnings(arithmetic.Memory(host, 0), 1)]
     spec = architectures.build(config.kernel.architecture, config.kernel.depth)
-    devices = mesh.shape["data"] * mesh.shape["support"]
     most, kept = (found.support, found.most_targets), algorithms.kept_gradients(config)
-    memory = arithmetic.memory(spec, dataset, *most, devices, kept)
+    memory = arithmetic.memory(spec, dataset, *most, mesh.shape["data"], kept)
     rows = algorithms.kept_rows(config, len(dataset.train_labels))
     if rows.targets:
         more = arithmetic.rows_memory(rows, found.support)
         memory = arithmetic.Memory(memory.host + more.host, memory.device + more.device)
         line += f", {count(more.host)}B for the kernel rows that labels are solved from"
-    line += f", {count(memory.device)}B on each of {devices} devices"
-    return [line, *arithmetic.warnings(memory)]
+    line += f", {count(memory.device)}B on each of {mesh.size} devices"
+    return [line, *arithmetic.warnings(memory, len(mesh.local_devices))]
 
 
 def _estimates(found: Forecast, cost: arithmetic.Cost | None) -> list[str]:

@@ -6,6 +6,7 @@ The algorithm's module computes a step; `runs.loop` goes through the steps.
 import contextlib
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -82,11 +83,12 @@ def train_and_evaluate(config: ConfigDict, workdir: str, console: Console | None
             return restored.state
 
         # Preprocessing, kernel, algorithm.
-        fitted = setup.kept_preprocessing(config, dataset, workdir, resumed=restored is not None)
+        at_hand = config if restored is None else _with_start_at_hand(config, folder)
+        fitted = setup.kept_preprocessing(at_hand, dataset, workdir, resumed=restored is not None)
         of_networks = networks.make_network_evaluate(config, dataset, fitted, mesh)
         kernel = shard_kernel(setup.make_kernel(config, console), mesh)
         setup.compile_steps(config, console.say)
-        distillation, initial = _make_distillation(config, dataset, fitted, kernel, mesh)
+        distillation, initial = _make_distillation(at_hand, dataset, fitted, kernel, mesh)
         measure = evaluate.on_test_images(config, dataset, fitted, kernel, mesh)
         _write_config(folder, config)
         console.say(*_summary(config, dataset, mesh, distillation, workdir))
@@ -174,6 +176,18 @@ def _with_length_that_fits(
 def _with_steps(config: ConfigDict, steps: int) -> ConfigDict:
     config = config.copy_and_resolve_references()
     config.num_steps = steps
+    return config
+
+
+def _with_start_at_hand(config: ConfigDict, folder: RunFolder) -> ConfigDict:
+    """`config`, its `support.init` replaced by the run's own set of step 0 if that file is gone.
+
+    A run that goes on takes only shapes and a picture from it.
+    """
+    if not config_lib.from_a_file(config) or Path(config.support.init).expanduser().is_file():
+        return config
+    config = config.copy_and_resolve_references()
+    config.support.init = str(folder.distilled().get(0, config.support.init))
     return config
 
 
