@@ -154,7 +154,8 @@ def get_config() -> ConfigDict:
     config.frepo.life = 100
     # Of Adam, which trains the networks.
     config.frepo.learning_rate = 3e-4
-    # Regress on the learned images and their mirror images.
+    # Regress on the learned images and their mirror images; refused where these may be of another
+    # class (digits, grey images).
     config.frepo.flip = True
     # Reward labels whose largest entry is ahead of the second by up to 1/classes.
     config.frepo.margin = True
@@ -209,7 +210,8 @@ def get_config() -> ConfigDict:
     config.bptt.learning_rate = 1e-3
     # Networks learn the labels times this.
     config.bptt.label_scale = 8.0
-    # Augmentations of the support while networks train on it, as in transfer.augment.
+    # Augmentations of the support while networks train on it, as in transfer.augment; 'flip' is
+    # refused where mirror images may be of another class.
     config.bptt.augment = "flip,nudge"
     # 'all' of them, or 'one', drawn for every batch.
     config.bptt.augment_draw = "all"
@@ -317,8 +319,8 @@ def get_config() -> ConfigDict:
     # The same in units of the largest that the network's tangent kernel bears, in the place of
     # learning_rate: (1.0,) (kip). Whoever gives it trains by 'sgd'.
     config.transfer.lr_factor = placeholder(tuple)
-    # Weight decay: half of it times the squared norm of all parameters is added to the loss.
-    # Several: as above, together with the rates.
+    # Weight decay: half of it times the squared norm of all parameters is added to the loss, of
+    # centred trainings that of their changes. Several: as above, together with the rates.
     config.transfer.l2 = placeholder(tuple)
     # Steps of a training: by the number of images, but 5,000 (kip).
     config.transfer.num_steps = placeholder(int)
@@ -336,8 +338,8 @@ def get_config() -> ConfigDict:
     config.transfer.choice_steps = placeholder(int)
     # Networks that are trained, with weights (and, where random, images) of their own.
     config.transfer.seeds = 5
-    # Share of the training images, evenly over the classes, that choices are made on; baselines
-    # do not draw from them.
+    # Share of the training images, evenly over the classes (but not more than half of a small one),
+    # that choices are made on; baselines do not draw from them.
     config.transfer.held_out = 0.1
     # Held-out images on which the tangent kernel is measured.
     config.transfer.ntk_inputs = 50

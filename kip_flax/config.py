@@ -61,7 +61,7 @@ def _check(fields: Mapping[str, Any]) -> None:
             f"support.frozen is {frozen} and algorithm {fields['algorithm']!r} freezes no pixels: "
             f"take 0, or algorithm {' or '.join(able)}."
         )
-    if fields["support.init"] not in SUPPORT_DRAWS and not is_file(fields["support.init"]):
+    if fields["support.init"] not in SUPPORT_DRAWS and not names_a_file(fields["support.init"]):
         raise UserError(
             f"support.init is {fields['support.init']!r}: take one of {', '.join(SUPPORT_DRAWS)}, "
             f"or the file of a distilled set (.npz)."
@@ -194,7 +194,7 @@ def length_decides(config: ConfigDict | dict[str, Any]) -> bool:
 
 def from_a_file(config: ConfigDict) -> bool:
     """Whether the support starts from the file of a distilled set, not from a draw."""
-    return is_file(config.support.init)
+    return names_a_file(config.support.init)
 
 
 def hyper_parameters(config: ConfigDict | dict[str, Any]) -> dict[str, int | float | str]:
@@ -252,7 +252,8 @@ def _all(parts: Iterable[Mapping[str, Any]]) -> Iterator[tuple[str, Any]]:
     return (item for part in parts for item in part.items())
 
 
-def is_file(init: str) -> bool:
+def names_a_file(init: str) -> bool:
+    """Whether `support.init` names the file of a distilled set, not a draw."""
     return init.endswith(".npz")
 
 

@@ -136,7 +136,10 @@ def _measure(name: str, change: dict[str, Any], seed: int, data: str) -> None:
     jax.config.update("jax_enable_x64", change.get("float64", True))
     with tempfile.TemporaryDirectory() as folder:
         train_and_evaluate(config, folder)
-        evaluations = RunFolder(folder).evaluations()
+        run = RunFolder(folder)
+        if run.result()["status"] != "finished":  # A signal stopped it.
+            raise KeyboardInterrupt
+        evaluations = run.evaluations()
     last = evaluations[-1]
     runs[str(seed)] = {
         "initial": evaluations[0]["accuracy"],

@@ -118,7 +118,9 @@ def program(arguments: list[str], workdir: Path) -> None:
     """
     print(f"$ python {shlex.join(arguments)}", flush=True)
     before = _cpu_seconds()
-    child = subprocess.Popen(["nice", "-n", "19", sys.executable, *arguments], cwd=ROOT)
+    program = ["nice", "-n", "19", sys.executable, *arguments]
+    # Ctrl-C reaches this process alone: a second signal would end the run before it has saved.
+    child = subprocess.Popen(program, cwd=ROOT, start_new_session=True)
     try:
         code = child.wait()
     except KeyboardInterrupt:

@@ -48,8 +48,8 @@ _BIBTEX = """@misc{vinaroz2023differentially,
 }"""
 
 
-_MOST_EPSILON = 100  # The accountant's tables grow with it,
-_LEAST_NOISE = 0.05  # and with less noise; a step then spends an epsilon of some hundreds.
+_MOST_EPSILON = 100  # The accountant's tables grow with it.
+_LEAST_NOISE = 0.05  # They grow with less noise too. A step spends an epsilon of hundreds here.
 
 
 def _published_recipe(images_per_class: int) -> str:
@@ -169,7 +169,7 @@ def check_data(config: ConfigDict, dataset: Dataset) -> None:
     if config.privacy.noise_seed < 0 and delta * train >= 1:
         raise UserError(
             f"privacy.delta is {delta:g} and {dataset.name} has {train} training images: take less "
-            f"than {1 / train:.1g}, as a delta of one in so many allows to publish one of them."
+            f"than 1 / {train}, as a delta of one in so many allows to publish one of them."
         )
 
 

@@ -1,13 +1,6 @@
 """Labelled image sets: reading, checks, draws and augmentations."""
 
-from kip_flax.data.datasets import (
-    DATASETS,
-    Dataset,
-    held_out_of,
-    hold_out,
-    load_dataset,
-    of_classes,
-)
+from kip_flax.data.datasets import DATASETS, Dataset, hold_out, load_dataset, of_classes
 from kip_flax.data.sampling import balanced_batch, balanced_draw, evenly, test_subset
 from kip_flax.data.targets import Targets, centered_one_hot
 
@@ -19,7 +12,6 @@ __all__ = [
     "balanced_draw",
     "centered_one_hot",
     "evenly",
-    "held_out_of",
     "hold_out",
     "load_dataset",
     "of_classes",

@@ -211,10 +211,15 @@ def _split(
 
 
 def _checked(name: str, source: Source, train: Part, test: Part) -> Dataset:
-    """Checks that both parts hold images of one shape and a label in range for each."""
+    """Checks that both parts hold uint8 images of one shape and a label in range for each."""
     for path, (images, labels) in zip(source.paths, (train, test), strict=True):
         if not len(images):
             raise UserError(f"{path} holds no images: at least one is needed.")
+        if images.dtype != np.uint8 or images.ndim != 4:
+            raise UserError(
+                f"{path} has images of type {images.dtype} and shape {images.shape}: uint8 "
+                f"(n, height, width, channels) from 0 to 255 are needed."
+            )
         if images.shape[-1] not in (1, 3) or 0 in images.shape:
             raise UserError(f"{path} has images of {images.shape[1:]}: 1 or 3 channels are needed.")
         readers.check_labels(path, labels, len(images), 0, len(source.class_names) - 1)

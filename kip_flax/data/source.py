@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-Part = tuple[np.ndarray, np.ndarray]  # images (n, H, W, C), labels (n,)
+Part = tuple[np.ndarray, np.ndarray]  # images (n, H, W, C), uint8, and labels (n,)
 
 
 class Source(NamedTuple):

@@ -123,7 +123,6 @@ def save(folder: str | os.PathLike[str], network: TrainedNetwork) -> Path:
     for number, leaf in enumerate(jax.tree.leaves(network.weights)):
         arrays[f"{_WEIGHTS}{number}"] = np.asarray(leaf)
     path = Path(folder) / FILE
-    path.parent.mkdir(parents=True, exist_ok=True)
     files.write_arrays(path, arrays)
     return path
 

@@ -7,6 +7,9 @@ Held-out images and keys are those of `--mode=transfer`, so that both give the s
 
 from __future__ import annotations
 
+import json
+import math
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -100,9 +103,12 @@ class NetworkEvaluate:
 
     @property
     def at_end(self) -> float:
-        """The networks that the last evaluation trains for one of those before it."""
-        more = self.config.transfer.seeds if self.on == figures.HELD_OUT else 0
-        return 1 + more / self.config.eval.network_seeds
+        """How many times as long as others the last evaluation takes: it trains more networks."""
+        if self.on != figures.HELD_OUT:
+            return 1.0
+        counts = (self.config.transfer.seeds, self.config.eval.network_seeds)
+        rounds, earlier = (math.ceil(count / self.mesh.size) for count in counts)
+        return 1 + rounds / earlier
 
     def tests_on(self, last: bool) -> tuple[str, ...]:
         """The kinds of images that `measure` tests on."""
@@ -128,6 +134,7 @@ class NetworkEvaluate:
                 "network": name,
                 "on": on,
                 "recipe": f"{options.recipe}: {self.recipe.words}",
+                "training": self._training,
                 "width": self.recipe.width if self._is_described(name) else None,
             }
             try:
@@ -137,6 +144,14 @@ class NetworkEvaluate:
             except Diverged:
                 rows.append(shared | figures.summary([]))
         return rows
+
+    @property
+    def _training(self) -> int:
+        """CRC-32 of all that decides how networks are trained, and which images choose."""
+        options = self.config.transfer
+        others = (options.parameterization, options.held_out, HELD_OUT_VERSION)
+        settled = recipes.resolved(options.to_dict()), *others
+        return zlib.crc32(json.dumps(settled, sort_keys=True, default=str).encode())
 
     def _is_described(self, name: str) -> bool:
         """Whether the network has the recipe's width; networks of the zoo have their own."""
@@ -201,6 +216,9 @@ def make_network_evaluate(
     )
 
 
+HELD_OUT_VERSION = 2  # Of the rule by which images are held out: 1 held out those of a start.
+
+
 class Keys(NamedTuple):
     """Keys of the held-out images, the random draws and the networks."""
 
@@ -238,17 +256,14 @@ def described(config: ConfigDict, width: int) -> named.Described:
 def held_out_rows(labels: np.ndarray, classes: int, share: float, key: jax.Array) -> np.ndarray:
     """Sorted row numbers of the held-out training images, balanced over the classes.
 
-    Of a small class at most half are held out, or `share` if that is more.
+    Of a small class at most half are held out, or `share` if that is more; but one image if all
+    classes have a single one.
     """
     count = max(1, round(share * len(labels)))
     rows = data.balanced_draw(labels, count, classes, key)
-    sizes = np.bincount(labels, minlength=classes)
-    kept = [
-        rows[labels[rows] == number][: data.held_out_of(size, max(share, 0.5))]
-        for number, size in enumerate(sizes)
-        if size
-    ]
-    return np.sort(np.concatenate(kept))
+    most = (max(share, 0.5) * np.bincount(labels, minlength=classes)).astype(int)
+    kept = [rows[labels[rows] == number][: most[number]] for number in range(classes)]
+    return np.sort(np.concatenate(kept) if any(map(len, kept)) else rows[:1])
 
 
 def _watched(config: ConfigDict, dataset: Dataset, fitted: Preprocess) -> tuple[Targets, str]:

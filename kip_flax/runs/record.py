@@ -3,6 +3,7 @@
 All processes of a run make the same calls; the first one writes.
 """
 
+import functools
 import shlex
 import sys
 import time
@@ -29,7 +30,7 @@ Support = tuple[np.ndarray, np.ndarray]
 # (folder, awaited): writes the report. With `awaited` it will be written again soon, although the
 # run is finished.
 WriteReport = Callable[[RunFolder, bool], None]
-_TRAINING = ("network", "on", "recipe", "width")  # Fields of a row of networks.
+_TRAINING = ("network", "on", "training", "width")  # Fields of a row of networks.
 CHECKSUM = "checksum"  # In `data` of result.json: of the training set, unless it is private.
 _SPEED = ("step_ms", "pairs_per_s")
 
@@ -122,10 +123,18 @@ class Exporter:
             f"{split}_mse": measures["mse"],
             **of_networks,
             **self.privacy(step),
-            "first_classes": np.argmax(self.initial[1], axis=1).tolist(),
+            "first_classes": self._first_classes.tolist(),
             "config": config_lib.identity(self.config),
             "versions": hardware.versions(),
         }
+
+    @functools.cached_property
+    def _first_classes(self) -> np.ndarray:
+        """The class that each image began with; for those of a file, the ones that it states."""
+        init = self.config.support.init
+        if config_lib.from_a_file(self.config) and Path(init).expanduser().is_file():
+            return export.load_distilled(init).first_classes
+        return np.argmax(self.initial[1], axis=1)
 
     def privacy(self, step: int) -> dict[str, Any]:
         """{'privacy': the privacy statement of the set after `step` steps}; {} if it has none."""
@@ -316,9 +325,11 @@ class Recorder:
         known = [(row, score) for row, score in scored if score is not None]
         if not known:
             return {}
-        judge = _judge(known[-1][0])
-        alike = [(row["step"], score) for row, score in known if _judge(row) == judge]
-        step, accuracy = max(alike, key=lambda pair: pair[1])
+        if self._for_networks:
+            judge = _judge(known[-1][0])
+            known = [(row, score) for row, score in known if _judge(row) == judge]
+        row, accuracy = max(known, key=lambda pair: pair[1])
+        step = row["step"]
         by = "networks" if self._for_networks else "kernel"
         name = self.exporter.path(step).name
         return {"best": {"step": step, "accuracy": accuracy, "by": by, "set": name}}

@@ -38,7 +38,7 @@ class Console:
         self._quiet, self._silent = quiet or silent, silent
         self._terminal = self._stream.isatty() and environment.get("TERM") != "dumb"
         self._colour = self._terminal and not environment.get("NO_COLOR")
-        self._open = False
+        self._open = self._closed = False
         self._mark = ""
         self._shown: tuple[str, ...] = ()
 
@@ -103,8 +103,13 @@ class Console:
         return f"{_DIM}{text}{_PLAIN}" if self._colour else text
 
     def _write(self, text: str) -> None:
-        self._stream.write(_from_here(text))
-        self._stream.flush()
+        if self._closed:
+            return
+        try:
+            self._stream.write(_from_here(text))
+            self._stream.flush()
+        except BrokenPipeError:  # Nobody reads any more, as after `| head`: the work goes on.
+            self._closed = True
 
 
 def _from_here(text: str) -> str:

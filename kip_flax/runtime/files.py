@@ -71,10 +71,19 @@ def locked(path: str | os.PathLike[str], what: str) -> Iterator[None]:
                 f"{what} is in use by another run ({file.read().strip() or 'just started'}): wait "
                 f"until it ends, or take another --workdir."
             ) from None
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {platform.node()}\n")
-        file.flush()
-        os.fsync(file.fileno())
+        except OSError as error:
+            raise UserError(
+                f"cannot lock {path}: {error.strerror}; take a --workdir on a disk that has locks."
+            ) from None
+        try:
+            file.truncate(0)
+            file.write(f"process {os.getpid()} on {platform.node()}\n")
+            file.flush()
+            os.fsync(file.fileno())
+        except OSError as error:
+            raise UserError(
+                f"cannot write {path}: {error.strerror}; free space or take another --workdir."
+            ) from None
         yield
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import signal
+import threading
 import types
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -9,7 +10,13 @@ from typing import Any
 
 @contextlib.contextmanager
 def stop_signals() -> Iterator[Callable[[], bool]]:
-    """Yields a function that returns True after SIGTERM or SIGINT; a second one acts as before."""
+    """Yields a function that returns True after SIGTERM or SIGINT; a second one acts as before.
+
+    Outside the main thread, which alone may handle signals, it returns False.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: False
+        return
     seen: list[int] = []
     before: dict[signal.Signals, Any] = {}
 
@@ -17,12 +24,12 @@ def stop_signals() -> Iterator[Callable[[], bool]]:
         del frame
         seen.append(number)
         for known, handler in before.items():
-            signal.signal(known, handler)
+            signal.signal(known, handler or signal.SIG_DFL)
 
     for known in (signal.SIGTERM, signal.SIGINT):
         before[known] = signal.signal(known, note)
     try:
         yield lambda: bool(seen)
     finally:
-        for known, handler in before.items():
-            signal.signal(known, handler)
+        for known, handler in before.items():  # None: it was not set by Python.
+            signal.signal(known, handler or signal.SIG_DFL)

@@ -1,10 +1,13 @@
 """Data sets by name, and the split of those without a test part."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from dataset_checks import fails
 
-from kip_flax.data import DATASETS, hold_out, load_dataset, of_classes
+from kip_flax.data import DATASETS, datasets, hold_out, load_dataset, of_classes
+from kip_flax.data.source import Source
 from kip_flax.runtime.errors import UserError
 
 
@@ -55,3 +58,14 @@ def test_some_classes_alone_in_the_order_given(classes):
 def test_classes_that_are_not_there_are_reported(classes, message):
     with pytest.raises(UserError, match=message):
         of_classes(load_dataset("digits"), classes)
+
+
+@pytest.mark.parametrize(
+    "images", [np.zeros((4, 8, 8, 1), np.float32), np.zeros((4, 8, 3), np.uint8)]
+)
+def test_images_of_a_module_of_ones_own_are_bytes(images):
+    """Floats would be taken for pixels of another scale."""
+    labels = np.array([0, 1, 0, 1])
+    source = Source((Path("a"), Path("b")), (images, labels), (images, labels), ("x", "y"))
+    with pytest.raises(UserError, match=r"a has images of type .*: uint8 \(n, height, width"):
+        datasets._checked("mine", source, *source[1:3])

@@ -1,8 +1,11 @@
 """Ablations: the page is fresh, every line a valid configuration, gains are paired by seed."""
 
+import json
+
 import pytest
 
 from kip_flax import config as config_lib
+from kip_flax.runs.folder import RunFolder
 from results import ablations
 
 LINES = [(name, change) for name, study in ablations.STUDIES.items() for change in study.changes]
@@ -56,3 +59,20 @@ def test_one_seed_has_no_deviation(monkeypatch):
     lines = ablations.render().splitlines()
     assert "| nothing: the base | 126 | 50.00 |  |" in lines
     assert "| `reg=0.01` | 126 | 52.00 | +2.00 |" in lines
+
+
+def test_a_run_that_was_stopped_is_not_a_measurement(monkeypatch):
+    written = []
+
+    def stopped(config, folder):
+        evaluations = [{"step": 0, "accuracy": 0.1, "mse": 0.1}]
+        content = {"status": "stopped", "evaluations": evaluations}
+        RunFolder(folder).result_file.write_text(json.dumps(content), encoding="utf-8")
+
+    monkeypatch.setattr(ablations, "train_and_evaluate", stopped)
+    monkeypatch.setattr(ablations, "read", dict)
+    monkeypatch.setattr(ablations.files, "write_json", lambda *args: written.append(args))
+    name, study = next(iter(ablations.STUDIES.items()))
+    with pytest.raises(KeyboardInterrupt):
+        ablations._measure(name, study.changes[0], 0, "")
+    assert not written

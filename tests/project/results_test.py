@@ -15,6 +15,7 @@ import pytest
 from configs import default, kip_digits
 from kip_flax import algorithms, data, export, preprocess
 from kip_flax import config as config_lib
+from kip_flax.modes.compare import published
 from kip_flax.modes.evaluate import mode as evaluate_mode
 from results import card, networks, record, rows, run_all, table, words
 from results.experiment import Experiment
@@ -298,3 +299,14 @@ def test_a_row_without_the_figures_of_networks_is_not_measured():
     figures = {"network": [{"network": "convnet_in", "mean": 0.5, "std": 0.01}]}
     assert words.by_networks(figures) == ("", "50.00 ± 1.00")
     assert words.by_networks({}) == ("", "")
+
+
+def test_published_figures_are_those_that_comparisons_show():
+    """For KIP the best variant, also beside its images with other labels."""
+    of_kip = re.compile(r"(?:kip(?!_fc).*|.*_relabelled)")
+    stated = {e.name: e.published for e in EXPERIMENTS if of_kip.fullmatch(e.name) and e.published}
+    assert len(stated) > 20
+    for name, figure in stated.items():
+        dataset, size = re.search(r"(fashion_mnist|mnist|cifar10)_(\d+)", name).groups()
+        known = published.accuracy("KIP", dataset, int(size) // 10)
+        assert figure == next(value for value, one in known if one.measured_by == "kernel"), name

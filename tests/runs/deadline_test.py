@@ -132,6 +132,19 @@ def test_a_schedule_is_laid_out_for_the_steps_that_fit_and_keeps_its_length(
     report.write_reports(str(tmp_path / "limited"), small(**fields))  # Six steps are its own.
 
 
+def test_an_older_run_that_does_not_say_what_was_asked_for_goes_on(
+    quick_kernels, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(Forecast, "steps_within", lambda *_: 6)
+    config = small(optimizer__schedule="cosine", log__every_steps=1, time_limit=2.0)
+    for step, key in ((2, "unknown then"), (4, train._ASKED)):
+        with monkeypatch.context() as patch:
+            patch.setattr(train, "_ASKED", key)
+            stop_at(patch, step)
+            train.train_and_evaluate(config, str(tmp_path))
+    assert train.train_and_evaluate(config, str(tmp_path)).step == 6
+
+
 def test_the_best_set_is_named_where_held_out_images_tell(quick_kernels, tmp_path):
     train.train_and_evaluate(small(dataset__validation=0.1), str(tmp_path / "held_out"))
     content = result(tmp_path / "held_out")

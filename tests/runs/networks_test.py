@@ -97,6 +97,17 @@ def test_the_time_of_networks_is_that_of_their_trainings(digits, monkeypatch):
     assert at_end == pytest.approx(before_end + tested)
 
 
+@pytest.mark.parametrize(("devices", "ratio"), [(1, 1 + 3 / 2), (2, 1 + 2), (4, 1 + 1)])
+def test_the_last_evaluation_takes_as_many_rounds_more_as_its_networks_need(digits, devices, ratio):
+    """Two networks on held-out images before, and three more on test images at the end."""
+    fitted = preprocess.fit("standard", digits.train_images)
+    mesh = train.sharding.make_mesh(devices, 1)
+    found = networks.make_network_evaluate(judged(), digits, fitted, mesh)
+    assert found.at_end == ratio
+    validated = data.hold_out(digits, 0.1)
+    assert networks.make_network_evaluate(judged(), validated, fitted, mesh).at_end == 1
+
+
 def test_held_out_images_are_training_images_evenly_over_the_classes(digits):
     fitted = preprocess.fit("standard", digits.train_images)
     mesh = train.sharding.make_mesh(1, 1)
@@ -122,6 +133,8 @@ def test_no_class_is_held_out_as_a_whole():
     rows = networks.held_out_rows(labels, 4, 0.1, jax.random.key(0))
     np.testing.assert_array_equal(np.bincount(labels[rows], minlength=4), [63, 20, 0, 0])
     np.testing.assert_array_equal(rows, np.unique(rows))
+    lonely = networks.held_out_rows(np.arange(4), 4, 0.1, jax.random.key(0))
+    assert len(lonely) == 1
 
 
 def test_validation_images_are_watched_and_no_test_image_is_read(tmp_path, monkeypatch, digits):

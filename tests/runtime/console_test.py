@@ -222,3 +222,16 @@ def test_durations_in_words(seconds, words):
 def test_counts_in_words():
     assert [count(n) for n in (950, 12300, 4.56e6)] == ["950", "12.3k", "4.56M"]
     assert [count(n) for n in (999.4, 999.6, 999_600)] == ["999", "1k", "1M"]
+
+
+def test_a_reader_that_has_gone_ends_nothing():
+    """As after `python main.py | head -1`."""
+
+    class Gone(io.StringIO):
+        def write(self, text):
+            raise BrokenPipeError
+
+    console = Console(Gone())
+    console.say("one")
+    console.progress("two")
+    console.outcome("three")

@@ -1,5 +1,6 @@
 """Files whole or not at all; a folder for one run at a time."""
 
+import errno
 import os
 import subprocess
 import sys
@@ -68,3 +69,18 @@ def test_a_file_that_cannot_be_written_leaves_the_one_before(tmp_path, monkeypat
         files.write_json(path, [2])
     assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
     assert path.read_text() == "[\n  1\n]\n"
+
+
+@pytest.mark.parametrize(
+    ("call", "module", "words"),
+    [("flock", "fcntl", "cannot lock .*: No locks"), ("fsync", "os", "cannot write .*full")],
+)
+def test_a_lock_that_the_disk_refuses_is_one_line(call, module, words, tmp_path, monkeypatch):
+    number, reason = (errno.ENOLCK, "No locks available") if call == "flock" else (28, "full")
+
+    def refuse(*_):
+        raise OSError(number, reason)
+
+    monkeypatch.setattr(f"{module}.{call}", refuse)
+    with pytest.raises(UserError, match=words), files.locked(tmp_path / ".lock", "it"):
+        pass

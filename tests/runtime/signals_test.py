@@ -2,6 +2,7 @@
 
 import os
 import signal
+import threading
 
 import pytest
 
@@ -23,3 +24,17 @@ def test_a_second_one_acts_as_ever():
         os.kill(os.getpid(), signal.SIGINT)
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_another_thread_is_left_without_signals():
+    """Python lets the main thread alone handle them."""
+    seen = []
+
+    def work():
+        with stop_signals() as stopping:
+            seen.append(stopping())
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert seen == [False]

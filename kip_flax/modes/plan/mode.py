@@ -178,8 +178,8 @@ def _cost(config: ConfigDict, dataset: Dataset, found: Forecast) -> arithmetic.C
     sizes = found.support, found.targets
     cost = arithmetic.cost(spec, dataset.image_shape, *sizes, differentiates, blocks)
     # Steps that solve for labels compute no entries of the support with itself.
-    pairs = min(cost.pairs, setup.pairs(config, len(dataset.train_labels)))
-    return dataclasses.replace(cost, pairs=pairs)
+    stated = setup.pairs(config, len(dataset.train_labels)) or cost.pairs  # 0: it does not say.
+    return dataclasses.replace(cost, pairs=min(cost.pairs, stated))
 
 
 def _of_pairs(cost: arithmetic.Cost | None) -> list[str]:

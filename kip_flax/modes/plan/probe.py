@@ -73,6 +73,9 @@ class Probe:
         config = self._config.copy_and_resolve_references()
         config.batch_size = count
         targets = self._batches(count)
+        if algorithms.facts(config.algorithm).keeps_rate:
+            share = self._config.batch_size / len(self._dataset.train_labels)
+            targets = self._batches(count, least=round(count / share))
         support = setup.first_support(config, targets, self._key)
         problem = Problem(config, targets, self._kernel, self._mesh, self._key)
         task = setup.make_distillation(problem, support)
@@ -122,16 +125,16 @@ class Probe:
         found = make_network_evaluate(config, self._dataset, self._fitted, self._mesh)
         if found is None:
             return 0.0, 0.0
-        targets = self._batches(config.support.size)
-        images, labels = setup.first_support(config, targets, self._key)
+        images, labels = setup.first_support(config, self._targets, self._key)
         return found.seconds(np.asarray(images), np.asarray(labels), watch)
 
-    def _batches(self, count: int) -> Targets:
-        """Whole batches of `count` targets, at least as many as the probe and the support have."""
-        config, targets = self._config, self._targets
-        least = max(count, config.support.size, len(targets.labels))
-        if algorithms.facts(config.algorithm).keeps_rate:
-            least = round(count * len(self._dataset.train_labels) / config.batch_size)
+    def _batches(self, count: int, least: int = 0) -> Targets:
+        """Whole batches of `count` targets: as many as the probe and the support have, or `least`.
+
+        With `least` there may be fewer than those.
+        """
+        targets = self._targets
+        least = max(count, least or max(self._config.support.size, len(targets.labels)))
         rows = np.arange(-(-least // count) * count) % len(targets.labels)
         return Targets(targets.images[rows], targets.labels[rows], targets.num_classes)
 

@@ -106,7 +106,7 @@ class RunFacts:
     @property
     def first_classes(self) -> np.ndarray:
         """The class that each image shown began with; the run must have frames."""
-        return self.frames[0].first_classes
+        return self.frames[-1].first_classes  # Files of older runs do not all say.
 
     @property
     def images_changed(self) -> bool:

@@ -65,15 +65,15 @@ def train_and_evaluate(config: ConfigDict, workdir: str, console: Console | None
         folder = RunFolder(workdir)
 
         # The data, and the state that an earlier part of the run saved.
-        saved = checkpoint.restore_meta(manager)
+        saved, asked = checkpoint.restore_meta(manager), config.num_steps
         if saved is not None:
             config = _with_kept_length(config, saved, workdir)
             config_lib.check_same_experiment(saved["config"], config, workdir)
-        dataset, asked = _load_data(config), config.num_steps
+        dataset = _load_data(config)
         if saved is None and config.time_limit and config_lib.length_decides(config):
             config = _with_length_that_fits(config, dataset, mesh, console)
         total = setup.total_steps(config, len(dataset.train_labels))
-        asked = asked if saved is None else saved.get(_ASKED, asked)
+        asked = (saved or {}).get(_ASKED, asked)
         meta = {"config": config.to_dict(), "data": _shared_fingerprint(dataset), _ASKED: asked}
         restored = _restore(config, dataset, manager, meta["data"])
         if restored is not None:
@@ -140,8 +140,8 @@ def _with_kept_length(config: ConfigDict, saved: dict[str, Any], workdir: str) -
         UserError: the run began with another time limit or number of steps, which its schedule was
             made for.
     """
-    asked, saved = saved.get(_ASKED), saved["config"]
-    earlier = saved.get("time_limit", 0.0)
+    asked, kept = saved.get(_ASKED), saved["config"]
+    earlier = kept.get("time_limit", 0.0)
     if not config_lib.length_decides(config) or not (earlier or config.time_limit):
         return config
     if earlier != config.time_limit:
@@ -149,12 +149,12 @@ def _with_kept_length(config: ConfigDict, saved: dict[str, Any], workdir: str) -
             f"the schedule of {workdir} was laid out for time_limit={earlier:g} and it is now "
             f"{config.time_limit:g}: take another --workdir, or {earlier:g} to go on."
         )
-    if asked is not None and config.num_steps not in (asked, saved["num_steps"]):
+    if asked is not None and config.num_steps not in (asked, kept["num_steps"]):
         raise UserError(
             f"{workdir} began with num_steps={asked} and a schedule for its time_limit; num_steps "
             f"is now {config.num_steps}: take another --workdir, or {asked} to go on."
         )
-    return _with_steps(config, saved["num_steps"])
+    return _with_steps(config, kept["num_steps"])
 
 
 def _with_length_that_fits(
