@@ -76,86 +76,14 @@ def make_trainer(net: Functions, recipe: Recipe, mesh: Mesh) -> Trainer:
     Raises:
         UserError: the recipe is centred and the network normalises over batches.
     """
-    tx = _optimizer(recipe)
     if recipe.centred and jax.tree.leaves(jax.eval_shape(net.init, jax.random.key(0))[1]):
         raise UserError(
             "transfer.centred subtracts the untrained network, which has no averages for its batch "
             "normalisation: set it to False, or name networks with another normalisation."
         )
-
-    def start(key: jax.Array) -> Tree:
-        params, other = net.init(key)
-        state = {"params": params, "other": other, "optimizer": tx.init(params)}
-        if recipe.average:
-            state["average"] = jax.tree.map(jnp.zeros_like, (params, other))
-        if recipe.centred:
-            state["first"] = (params, other)
-        return state
-
-    def outputs(state: Tree, params: Tree, other: Tree, x: jax.Array) -> tuple[jax.Array, Tree]:
-        found, after = net.apply_train(params, other, x)
-        if recipe.centred:
-            first, first_other = state["first"]
-            found = found - net.apply_train(first, first_other, x)[0]
-        return found, after
-
-    def gradient(state: Tree, x: jax.Array, y: jax.Array) -> tuple[Tree, Tree]:
-        def loss(p: Tree, x: jax.Array, y: jax.Array, weights: jax.Array) -> tuple[jax.Array, Tree]:
-            found, after = outputs(state, p, state["other"], x)
-            return product(weights, _LOSSES[recipe.loss](found, y)), after
-
-        batch = (x, y, jnp.full(len(x), 1 / len(x), jnp.float32))
-        if jax.tree.leaves(state["other"]):  # Batch normalisation needs the whole batch.
-            return jax.grad(loss, has_aux=True)(state["params"], *batch)
-        grads = batching.gradient_in_passes(lambda *a: loss(*a)[0], state["params"], *batch)
-        return grads, state["other"]
-
-    def advance(
-        own: tuple, num_steps: jax.Array, warmup: jax.Array, first: jax.Array, last: jax.Array
-    ) -> Tree:
-        state, key, images, labels, rate, l2 = own
-
-        def step(number: jax.Array, state: Tree) -> Tree:
-            x, y = batch(recipe, images, labels, jax.random.fold_in(key, number))
-            grads, other = gradient(state, x, y)
-            params = state["params"]
-            if recipe.centred:  # RFAD's L2 pulls to the start.
-                params = jax.tree.map(jnp.subtract, params, state["first"][0])
-            grads = jax.tree.map(lambda g, p: g + l2 * p, grads, params)
-            updates, optimizer = tx.update(grads, state["optimizer"], state["params"])
-            height = rate * share_of_rate(recipe, number, num_steps, warmup)
-            params = jax.tree.map(lambda p, u: p + height * u, state["params"], updates)
-            after = state | {"params": params, "other": other, "optimizer": optimizer}
-            if recipe.average:
-                mean = state["average"]
-                after["average"] = _averaged(recipe.average, mean, (params, other), number)
-            return after
-
-        return jax.lax.fori_loop(first, last, step, state)
-
-    def largest_rate(state: Tree, images: jax.Array) -> jax.Array:
-        other = state["other"]
-        apply = lambda p, x: net.apply_train(p, other, x)[0]  # noqa: E731
-        return ntk.max_learning_rate(apply, state["params"], images)
-
-    def count_right(
-        state: Tree, images: jax.Array, labels: jax.Array, first: jax.Array, last: jax.Array
-    ) -> jax.Array:
-        params, other = state["average"] if recipe.average else (state["params"], state["other"])
-
-        def add(number: jax.Array, total: jax.Array) -> jax.Array:
-            x = images[number]
-            found = net.apply(params, other, x)
-            if recipe.centred:
-                found = found - net.apply(state["first"][0], state["first"][1], x)
-            return total + jnp.sum(jnp.argmax(found, axis=1) == labels[number], dtype=jnp.float32)
-
-        finite = [jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(params)]
-        total = jax.lax.fori_loop(first, last, add, jnp.float32(0))
-        return jnp.where(jnp.array(finite).all(), total, jnp.nan)
-
-    spread_advance = _on_each_device(advance, mesh, shared=4)
-    spread_count = _on_each_device(count_right, mesh, shared=4)
+    one = _Training(net, recipe, _optimizer(recipe))
+    spread_advance = _on_each_device(one.advance, mesh, shared=4)
+    spread_count = _on_each_device(one.count_right, mesh, shared=4)
 
     def advance_all(
         states: Tree, trainings: Trainings, recipe: Recipe, first: int, last: int
@@ -167,11 +95,120 @@ def make_trainer(net: Functions, recipe: Recipe, mesh: Mesh) -> Trainer:
         return spread_count(states, images, labels, np.int32(first), np.int32(last))
 
     return Trainer(
-        _on_each_device(start, mesh, shared=0),
-        _on_each_device(largest_rate, mesh, shared=1),
+        _on_each_device(one.start, mesh, shared=0),
+        _on_each_device(one.largest_rate, mesh, shared=1),
         advance_all,
         count_all,
     )
+
+
+@dataclass(frozen=True, eq=False)
+class _Training:
+    """One training; its functions are pure, and make those of `Trainer`.
+
+    Attributes:
+        net: the network.
+        recipe: how it is trained.
+        tx: the recipe's optimiser, without the rate.
+    """
+
+    net: Functions
+    recipe: Recipe
+    tx: optax.GradientTransformation
+
+    def start(self, key: jax.Array) -> Tree:
+        """The state before the first step."""
+        params, other = self.net.init(key)
+        state = {"params": params, "other": other, "optimizer": self.tx.init(params)}
+        if self.recipe.average:
+            state["average"] = jax.tree.map(jnp.zeros_like, (params, other))
+        if self.recipe.centred:
+            state["first"] = (params, other)
+        return state
+
+    def advance(
+        self, own: tuple, num_steps: jax.Array, warmup: jax.Array, first: jax.Array, last: jax.Array
+    ) -> Tree:
+        """The state after the steps `first` + 1 to `last`; `own`: state, then as in `Trainings`."""
+        state, key, images, labels, rate, l2 = own
+
+        def step(number: jax.Array, state: Tree) -> Tree:
+            share = share_of_rate(self.recipe, number, num_steps, warmup)
+            x, y = batch(self.recipe, images, labels, jax.random.fold_in(key, number))
+            after = self._moved(state, *self._gradient(state, x, y), rate * share, l2)
+            if self.recipe.average:
+                weights = (after["params"], after["other"])
+                after["average"] = _averaged(self.recipe.average, state["average"], weights, number)
+            return after
+
+        return jax.lax.fori_loop(first, last, step, state)
+
+    def largest_rate(self, state: Tree, images: jax.Array) -> jax.Array:
+        """See `Trainer`."""
+
+        def outputs(params: Tree, x: jax.Array) -> jax.Array:
+            return self.net.apply_train(params, state["other"], x)[0]
+
+        return ntk.max_learning_rate(outputs, state["params"], images)
+
+    def count_right(
+        self,
+        state: Tree,
+        images: jax.Array,
+        labels: jax.Array,
+        first: jax.Array,
+        last: jax.Array,
+    ) -> jax.Array:
+        """See `Trainer`."""
+        averaged = self.recipe.average
+        params, other = state["average"] if averaged else (state["params"], state["other"])
+
+        def add(number: jax.Array, total: jax.Array) -> jax.Array:
+            x = images[number]
+            found = self.net.apply(params, other, x)
+            if self.recipe.centred:
+                first_params, first_other = state["first"]
+                found = found - self.net.apply(first_params, first_other, x)
+            return total + jnp.sum(jnp.argmax(found, axis=1) == labels[number], dtype=jnp.float32)
+
+        finite = [jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(params)]
+        total = jax.lax.fori_loop(first, last, add, jnp.float32(0))
+        return jnp.where(jnp.array(finite).all(), total, jnp.nan)
+
+    def _moved(
+        self, state: Tree, grads: Tree, other: Tree, height: jax.Array, l2: jax.Array
+    ) -> dict[str, Any]:
+        """The state after a step of the optimiser, without the mean of the weights."""
+        pulled = params = state["params"]
+        if self.recipe.centred:  # RFAD's L2 pulls to the start.
+            pulled = jax.tree.map(jnp.subtract, params, state["first"][0])
+        grads = jax.tree.map(lambda g, p: g + l2 * p, grads, pulled)
+        updates, optimizer = self.tx.update(grads, state["optimizer"], params)
+        params = jax.tree.map(lambda p, u: p + height * u, params, updates)
+        return state | {"params": params, "other": other, "optimizer": optimizer}
+
+    def _gradient(self, state: Tree, x: jax.Array, y: jax.Array) -> tuple[Tree, Tree]:
+        """The gradient of the loss on a batch, and the new running averages."""
+        other = state["other"]
+
+        def loss(p: Tree, x: jax.Array, y: jax.Array, weights: jax.Array) -> tuple[jax.Array, Tree]:
+            found, after = self._outputs(state, p, other, x)
+            return product(weights, _LOSSES[self.recipe.loss](found, y)), after
+
+        whole = (x, y, jnp.full(len(x), 1 / len(x), jnp.float32))
+        if jax.tree.leaves(other):  # Batch normalisation needs the whole batch.
+            return jax.grad(loss, has_aux=True)(state["params"], *whole)
+        grads = batching.gradient_in_passes(lambda *a: loss(*a)[0], state["params"], *whole)
+        return grads, other
+
+    def _outputs(
+        self, state: Tree, params: Tree, other: Tree, x: jax.Array
+    ) -> tuple[jax.Array, Tree]:
+        found, after = self.net.apply_train(params, other, x)
+        if self.recipe.centred:
+            first, first_other = state["first"]
+            found = found - self.net.apply_train(first, first_other, x)[0]
+        return found, after
 
 
 def weights_of(recipe: Recipe, states: Tree, place: int) -> tuple[tuple[Tree, Tree], ...]:

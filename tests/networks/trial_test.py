@@ -159,9 +159,9 @@ def test_rates_of_the_tangent_kernel_are_measured_once_and_on_validation_images(
     counting = Counting()
     one = make(counting, learning_rate=None, lr_factor=(0.5, 1.0), seeds=2, scale_inputs=True)
     outcome = one.run(*a_set(), watch())
-    np.testing.assert_allclose(
-        counting.inputs, one.validation.images[:7] / np.std(one.validation.images), rtol=1e-5
-    )
+    # All classes are among them, as images may be sorted by class.
+    spread = one.validation.images[[0, 5, 10, 14, 19, 24, 29]]
+    np.testing.assert_allclose(counting.inputs, spread / np.std(one.validation.images), rtol=1e-5)
     assert one.largest == {0: 2.0, 1: 3.0}
     assert outcome.rate == 0.5
     assert [m.learning_rate for m in outcome.trained] == [1.0, 1.5]
