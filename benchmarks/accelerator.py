@@ -10,9 +10,7 @@ error is larger than it may be. --xla takes the accelerator's kernel on a CPU to
 
 import argparse
 import functools
-import statistics
 import sys
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -21,6 +19,7 @@ import numpy as np
 
 from benchmarks import collectives
 from benchmarks.stepping import stepper
+from benchmarks.turns import medians
 from configs import default
 from kip_flax import architectures, kernels
 from kip_flax.kernels.sharded import shard_kernel
@@ -138,12 +137,7 @@ def steps(implementation: str, size: int, targets: int) -> dict[str, float]:
 
 def _seconds(run: Callable[[], Any]) -> float:
     """Median seconds of three runs, after one that compiles."""
-    found = []
-    for _ in range(4):
-        began = time.perf_counter()
-        jax.block_until_ready(run())
-        found.append(time.perf_counter() - began)
-    return statistics.median(found[1:])
+    return medians({"it": run}, 3)["it"]
 
 
 def exchanges(size: int, targets: int) -> dict[str, int]:

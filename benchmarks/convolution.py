@@ -10,8 +10,6 @@ are standard normal; compiling is left out. Printed are medians, and the peer's 
 import argparse
 import functools
 import os
-import statistics
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -19,6 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from benchmarks import output
+from benchmarks.turns import medians
 from kip_flax.networks import layers
 from kip_flax.networks.convolution import convolve
 from kip_flax.runtime import hardware, sharding
@@ -62,14 +61,8 @@ def measure(size: int, images: int, width: int, steps: int, turns: int = 5) -> d
         "xla_loop": looped(peer),
         "xla_calls": lambda p: functools.reduce(lambda p, _: one(p), range(steps), p),
     }
-    times: dict[str, list[float]] = {name: [] for name in ways}
-    for turn in range(turns + 1):
-        for name, way in ways.items():
-            begin = time.perf_counter()
-            jax.block_until_ready(way(params))
-            if turn:
-                times[name].append((time.perf_counter() - begin) / steps / images * 1000)
-    return {name: statistics.median(found) for name, found in times.items()}
+    found = medians({name: functools.partial(way, params) for name, way in ways.items()}, turns)
+    return {name: seconds / steps / images * 1000 for name, seconds in found.items()}
 
 
 def _step(convolution: Convolution, x: jax.Array, params: list[jax.Array]) -> list[jax.Array]:

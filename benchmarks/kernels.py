@@ -10,11 +10,10 @@ memory. Times are medians; all take turns, after half a second of rest.
 """
 
 import argparse
+import functools
 import os
 import platform
-import statistics
 import sys
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -22,6 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from benchmarks.turns import medians
 from kip_flax import architectures, kernels
 from kip_flax.kernels import jacobian
 from kip_flax.kernels.sharded import shard_kernel
@@ -111,19 +111,14 @@ def _gradient(kernel: kernels.Kernel) -> Callable[[jax.Array, jax.Array], Any]:
 
 def _race(contenders: dict[str, tuple[Callable, Pairs]], repeats: int) -> dict[str, float]:
     """Median milliseconds per pair of each contender; they take turns."""
-    times: dict[str, list[float]] = {name: [] for name in contenders}
-    for name, (fn, pairs) in contenders.items():
-        begin = time.perf_counter()
-        jax.block_until_ready(fn(*pairs))
-        print(f"# {name}: first call {time.perf_counter() - begin:.1f} s", file=sys.stderr)
-    for _ in range(repeats):
-        for name, (fn, pairs) in contenders.items():
-            time.sleep(_REST)
-            begin = time.perf_counter()
-            jax.block_until_ready(fn(*pairs))
-            elapsed = time.perf_counter() - begin
-            times[name].append(1e3 * elapsed / (len(pairs[0]) * len(pairs[1])))
-    return {name: statistics.median(values) for name, values in times.items()}
+    found = medians(
+        {name: functools.partial(fn, *pairs) for name, (fn, pairs) in contenders.items()},
+        repeats,
+        _REST,
+        lambda name, seconds: print(f"# {name}: first call {seconds:.1f} s", file=sys.stderr),
+    )
+    counts = {name: len(pairs[0]) * len(pairs[1]) for name, (_, pairs) in contenders.items()}
+    return {name: 1e3 * seconds / counts[name] for name, seconds in found.items()}
 
 
 def _difference(ours: kernels.Kernel, theirs: kernels.Kernel, pairs: Pairs) -> float:

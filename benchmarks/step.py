@@ -13,10 +13,6 @@ import argparse
 import functools
 import os
 import resource
-import statistics
-import time
-from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -24,6 +20,7 @@ import numpy as np
 import optax
 
 from benchmarks import output
+from benchmarks.turns import medians
 from kip_flax import architectures, kernels, krr
 from kip_flax.algorithms import kip
 from kip_flax.kernels.sharded import shard_kernel
@@ -92,7 +89,7 @@ def _measure(args: argparse.Namespace, size: int) -> dict[str, float]:
     }
     if not args.repeats:
         del contenders["kernel"]
-    times = _medians(contenders, args.repeats)
+    times = medians(contenders, args.repeats)
     pairs = size * (args.targets + size)
     return {
         "support": size,
@@ -100,17 +97,6 @@ def _measure(args: argparse.Namespace, size: int) -> dict[str, float]:
         "pairs_per_s": pairs / times["step"],
         "memory_mib": _peak() - before,
     }
-
-
-def _medians(contenders: dict[str, Callable[[], Any]], repeats: int) -> dict[str, float]:
-    """Median seconds; all take turns. The first call compiles and counts only if it is alone."""
-    times: dict[str, list[float]] = {name: [] for name in contenders}
-    for _ in range(1 + repeats):
-        for name, fn in contenders.items():
-            begin = time.perf_counter()
-            jax.block_until_ready(fn())
-            times[name].append(time.perf_counter() - begin)
-    return {name: statistics.median(values[1:] or values) for name, values in times.items()}
 
 
 def _peak() -> float:
