@@ -21,6 +21,7 @@ from kip_flax.algorithms import kip
 from kip_flax.modes.train.mode import train_and_evaluate
 from kip_flax.runs.folder import RunFolder
 from kip_flax.runtime import files, hardware, sharding
+from results import run_all
 from results.record import percent
 
 FOLDER = Path(__file__).resolve().parent
@@ -118,11 +119,12 @@ def main(argv: list[str] | None = None) -> None:
         sys.exit(f"error: no study {unknown[0]!r}: --only takes {', '.join(STUDIES)}.")
     sharding.prepare_cpu_devices()
     jax.config.update("jax_num_cpu_devices", hardware.usable_cores())
-    for name in args.only.split(","):
-        for change in STUDIES[name].changes:
-            for seed in range(STUDIES[name].seeds):
-                _measure(name, change, seed, args.data)
-    write()
+    with run_all.alone(FOLDER.parent / "runs" / "ablations"):
+        for name in args.only.split(","):
+            for change in STUDIES[name].changes:
+                for seed in range(STUDIES[name].seeds):
+                    _measure(name, change, seed, args.data)
+        write()
 
 
 def _measure(name: str, change: dict[str, Any], seed: int, data: str) -> None:

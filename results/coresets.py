@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from kip_flax.runtime import files
-from results import networks, record
+from results import networks, record, run_all
+from results.experiment import Experiment
 from results.experiments import EXPERIMENTS
 from results.words import NETWORKS
 
@@ -34,29 +35,37 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--data", default="", help="folder with the data sets' files")
     parser.add_argument("--runs", default="runs/coresets", help="folder for the runs")
     args = parser.parse_args(argv)
-    results = Path(__file__).resolve().parent
-    for experiment in EXPERIMENTS:
-        if experiment.name not in EXPERIMENTS_OF_TEN or not record.is_done(experiment, results):
-            continue
-        folder = results / experiment.name
-        entry = record.read(folder)
-        dataset, size = entry["config"]["dataset"]["name"], entry["config"]["support"]["size"]
-        there = [row for row in read(results) if (row["dataset"], row["size"]) == (dataset, size)]
-        missing = tuple(name for name in SETS if name not in {row["set"] for row in there})
-        if not missing:
-            continue
-        workdir = Path(args.runs).absolute() / experiment.name
-        fields = {"transfer.networks": (_KERNEL, *NETWORKS), "transfer.baselines": missing}
-        content = networks.transfer(experiment, folder, args.data, workdir, fields)
-        if len(content.get("rows", [])) < (1 + len(missing)) * len(fields["transfer.networks"]):
-            raise KeyboardInterrupt  # A signal stopped it.
-        recipe = networks.recipe_words(folder)
-        shared = {"hardware": content["hardware"], "versions": content["versions"]}
-        rows = [
-            {"dataset": dataset, "size": size, **_row(content["rows"], name, recipe), **shared}
-            for name in missing
-        ]
-        files.write_json(results / FILE, [*read(results), *rows])
+    results, runs = Path(__file__).resolve().parent, Path(args.runs).absolute()
+    with run_all.alone(runs):
+        for experiment in EXPERIMENTS:
+            if experiment.name in EXPERIMENTS_OF_TEN and record.is_done(experiment, results):
+                _measure(experiment, args.data, runs / experiment.name, results)
+
+
+def _measure(experiment: Experiment, data_dir: str, workdir: Path, results: Path) -> None:
+    """Measures what is missing beside the set of an experiment.
+
+    Raises:
+        KeyboardInterrupt: a signal stopped it.
+    """
+    folder = results / experiment.name
+    entry = record.read(folder)
+    dataset, size = entry["config"]["dataset"]["name"], entry["config"]["support"]["size"]
+    there = [row for row in read(results) if (row["dataset"], row["size"]) == (dataset, size)]
+    missing = tuple(name for name in SETS if name not in {row["set"] for row in there})
+    if not missing:
+        return
+    fields = {"transfer.networks": (_KERNEL, *NETWORKS), "transfer.baselines": missing}
+    content = networks.transfer(experiment, folder, data_dir, workdir, fields)
+    if len(content.get("rows", [])) < (1 + len(missing)) * len(fields["transfer.networks"]):
+        raise KeyboardInterrupt
+    recipe = networks.recipe_words(folder)
+    shared = {"hardware": content["hardware"], "versions": content["versions"]}
+    rows = [
+        {"dataset": dataset, "size": size, **_row(content["rows"], name, recipe), **shared}
+        for name in missing
+    ]
+    files.write_json(results / FILE, [*read(results), *rows])
 
 
 def _row(rows: list[dict[str, Any]], name: str, recipe: str) -> dict[str, Any]:

@@ -7,13 +7,14 @@ leaves its set, its picture and its figures in results/NAME, and the table is ma
 """
 
 import argparse
+import contextlib
 import json
 import resource
 import shlex
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NoReturn
 
@@ -56,15 +57,26 @@ def go_through(work: Work, doc: str, runs_folder: str, argv: list[str] | None) -
     only = args.only.split(",") if args.only else names
     if unknown := sorted(set(only) - set(names)):
         sys.exit(f"error: no experiment {unknown[0]!r}: --only takes {', '.join(names)}.")
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     runs, results = Path(args.runs).absolute(), Path(args.results)
-    runs.mkdir(parents=True, exist_ok=True)
+    with alone(runs):
+        for experiment in EXPERIMENTS:
+            folder = runs / experiment.name
+            if experiment.name in only and work(experiment, args.data, folder, results):
+                table.write(results)
+
+
+@contextlib.contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Work that no other process does in `folder`; a mistake or a stop ends in one line.
+
+    Raises:
+        SystemExit: with that line.
+    """
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    folder.mkdir(parents=True, exist_ok=True)
     try:
-        with files.locked(runs / ".lock", f"the folder {runs}"):
-            for experiment in EXPERIMENTS:
-                folder = runs / experiment.name
-                if experiment.name in only and work(experiment, args.data, folder, results):
-                    table.write(results)
+        with files.locked(folder / ".lock", f"the folder {folder}"):
+            yield
     except UserError as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from kip_flax.modes.figures.draw import rendered
+from kip_flax.runtime.errors import UserError
 from results import best, coresets, costs, networks, record
 from results.words import NETWORKS
 
@@ -157,3 +158,17 @@ def test_coresets_are_measured_like_rows_and_once(tmp_path, monkeypatch):
     assert "--config.transfer.baselines=('herding_unit',)" in asked[-1]
     names = {(row["dataset"], row["set"]) for row in coresets.read(RESULTS)}
     assert len(names) == len(coresets.read(RESULTS)) == len(kept)
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [(UserError("no data"), "error: no data"), (KeyboardInterrupt(), "stopped: ")],
+)
+def test_a_mistake_or_a_stop_of_the_coresets_is_one_line(error, line, tmp_path, monkeypatch):
+    def fail(*_):
+        raise error
+
+    monkeypatch.setattr(networks.run_all, "program", fail)
+    monkeypatch.setattr(coresets, "FILE", str(tmp_path / "coresets.json"))
+    with pytest.raises(SystemExit, match=line):
+        coresets.main([f"--runs={tmp_path / 'runs'}"])
