@@ -5,11 +5,10 @@
 The likelihood-ratio attack of Carlini et al. (IEEE S&P 2022, LiRA, online) on sets of the digits.
 Each set is made from some of 200 images, each drawn with probability one half, without privacy and
 with epsilon 10 and 1. The attacker knows everything but the draw, and has the other sets to learn
-from. For an image
-the attacker fits one normal distribution to its losses under the sets that were made with it, and
-one to its losses under the others. The score of a set is the ratio of the two likelihoods. With
---start=means private sets begin as noisy class means, as `dp_kip` does by default; a set without
-privacy has no means to publish and is left out.
+from. For an image the attacker fits one normal distribution to its losses under the sets that were
+made with it, and one to its losses under the others. The score of a set is the ratio of the two
+likelihoods. With --start=means private sets begin as noisy class means, as `dp_kip` does by
+default; a set without privacy has no means to publish and is left out.
 
 Prints the area under the ROC curve (0.5: guessing) with its standard error over the sets, and the
 largest area that the epsilon allows.

@@ -73,6 +73,8 @@ def alone(folder: Path) -> Iterator[None]:
         SystemExit: with that line.
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # As it is after nohup.
+        signal.signal(signal.SIGHUP, signal.default_int_handler)
     folder.mkdir(parents=True, exist_ok=True)
     try:
         with files.locked(folder / ".lock", f"the folder {folder}"):
@@ -130,9 +132,9 @@ def program(arguments: list[str], workdir: Path) -> None:
     """
     print(f"$ python {shlex.join(arguments)}", flush=True)
     before = _cpu_seconds()
-    program = ["nice", "-n", "19", sys.executable, *arguments]
+    nice = ["nice", "-n", "19", sys.executable, *arguments]
     # Ctrl-C reaches this process alone: a second signal would end the run before it has saved.
-    child = subprocess.Popen(program, cwd=ROOT, start_new_session=True)
+    child = subprocess.Popen(nice, cwd=ROOT, start_new_session=True)
     try:
         code = child.wait()
     except KeyboardInterrupt:

@@ -1,6 +1,7 @@
 """Files of distilled sets: ours and those of others."""
 
 from kip_flax.export.sets import (
+    FIRST_CLASSES,
     INDEX_COLUMNS,
     Description,
     Distilled,
@@ -12,6 +13,7 @@ from kip_flax.export.sets import (
 )
 
 __all__ = [
+    "FIRST_CLASSES",
     "INDEX_COLUMNS",
     "Description",
     "Distilled",

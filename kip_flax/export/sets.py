@@ -26,6 +26,7 @@ from kip_flax.runtime.errors import UserError
 _IDENTITY = ("architecture", "dataset", "ssize", "zca", "l", "aug", "ckpt")
 _PUBLISHED_COLUMNS = (*_IDENTITY, "test_acc", "test_mse", "URL")
 INDEX_COLUMNS = (*_PUBLISHED_COLUMNS, "network_acc")
+FIRST_CLASSES = "first_classes"  # In the provenance: the class with which each image began.
 _PREFIX = "preprocess/"
 _HEAVY_BYTES = 1 << 20
 
@@ -87,7 +88,7 @@ class Distilled:
     @property
     def first_classes(self) -> np.ndarray:
         """(S,) the class that each image began with; its largest label if that is not recorded."""
-        known = self.provenance.get("first_classes", ())
+        known = self.provenance.get(FIRST_CLASSES, ())
         return np.asarray(known) if len(known) == len(self.labels) else self.labels.argmax(axis=1)
 
     @property

@@ -3,7 +3,8 @@
 A row has `network` (its name), `on` (the images that it is tested on: `VALIDATION`, `HELD_OUT` or
 `TEST`), `accuracies` (0 to 1) of the seeds with their `mean` and `std` (n - 1; None for a single
 seed), the chosen `learning_rate` (in units of the largest one if the recipe uses them) and `l2`,
-the `recipe` in words and the `width` (None for a network of the zoo, which has its own). If the
+the `recipe` in words, `training` (a checksum of all that decides how it was trained and by which
+images it is judged) and the `width` (None for a network of the zoo, which has its own). If the
 training diverged, `accuracies` is empty.
 """
 

@@ -134,7 +134,7 @@ class NetworkEvaluate:
                 "network": name,
                 "on": on,
                 "recipe": f"{options.recipe}: {self.recipe.words}",
-                "training": self._training,
+                "training": self._training(on),
                 "width": self.recipe.width if self._is_described(name) else None,
             }
             try:
@@ -145,11 +145,14 @@ class NetworkEvaluate:
                 rows.append(shared | figures.summary([]))
         return rows
 
-    @property
-    def _training(self) -> int:
-        """CRC-32 of all that decides how networks are trained, and which images choose."""
+    def _training(self, on: str) -> int:
+        """CRC-32 of all that decides how networks are trained, and which images judge them."""
         options = self.config.transfer
-        others = (options.parameterization, options.held_out, HELD_OUT_VERSION)
+        judges = {
+            figures.HELD_OUT: (HELD_OUT_VERSION, options.held_out),
+            figures.VALIDATION: (self.config.eval.num_test,),
+        }
+        others = (options.parameterization, options.ntk_inputs, *judges.get(on, ()))
         settled = recipes.resolved(options.to_dict()), *others
         return zlib.crc32(json.dumps(settled, sort_keys=True, default=str).encode())
 
@@ -256,14 +259,15 @@ def described(config: ConfigDict, width: int) -> named.Described:
 def held_out_rows(labels: np.ndarray, classes: int, share: float, key: jax.Array) -> np.ndarray:
     """Sorted row numbers of the held-out training images, balanced over the classes.
 
-    Of a small class at most half are held out, or `share` if that is more; but one image if all
-    classes have a single one.
+    Of a small class at most half are held out, or `share` if that is more; but at least one image.
     """
     count = max(1, round(share * len(labels)))
     rows = data.balanced_draw(labels, count, classes, key)
     most = (max(share, 0.5) * np.bincount(labels, minlength=classes)).astype(int)
     kept = [rows[labels[rows] == number][: most[number]] for number in range(classes)]
-    return np.sort(np.concatenate(kept) if any(map(len, kept)) else rows[:1])
+    if not any(map(len, kept)):
+        return np.flatnonzero(labels == np.argmax(most))[:1]
+    return np.sort(np.concatenate(kept))
 
 
 def _watched(config: ConfigDict, dataset: Dataset, fitted: Preprocess) -> tuple[Targets, str]:

@@ -30,7 +30,6 @@ Support = tuple[np.ndarray, np.ndarray]
 # (folder, awaited): writes the report. With `awaited` it will be written again soon, although the
 # run is finished.
 WriteReport = Callable[[RunFolder, bool], None]
-_TRAINING = ("network", "on", "training", "width")  # Fields of a row of networks.
 CHECKSUM = "checksum"  # In `data` of result.json: of the training set, unless it is private.
 _SPEED = ("step_ms", "pairs_per_s")
 
@@ -123,17 +122,23 @@ class Exporter:
             f"{split}_mse": measures["mse"],
             **of_networks,
             **self.privacy(step),
-            "first_classes": self._first_classes.tolist(),
+            export.FIRST_CLASSES: self._first_classes.tolist(),
             "config": config_lib.identity(self.config),
             "versions": hardware.versions(),
         }
 
     @functools.cached_property
     def _first_classes(self) -> np.ndarray:
-        """The class that each image began with; for those of a file, the ones that it states."""
-        init = self.config.support.init
-        if config_lib.from_a_file(self.config) and Path(init).expanduser().is_file():
-            return export.load_distilled(init).first_classes
+        """The class that each image began with; for those of a file, the ones that it states.
+
+        A run that goes on asks its own set of step 0, as the file may be gone.
+        """
+        files = [self.path(0)]
+        if config_lib.from_a_file(self.config):
+            files.append(Path(self.config.support.init).expanduser())
+        there = [file for file in files if file.is_file()]
+        if there:
+            return export.load_distilled(there[0]).first_classes
         return np.argmax(self.initial[1], axis=1)
 
     def privacy(self, step: int) -> dict[str, Any]:
@@ -354,9 +359,17 @@ class Recorder:
 
 
 def _judge(evaluation: Mapping[str, Any]) -> list[tuple[Any, ...]]:
-    """How the networks that watch a set were trained."""
+    """How the networks that watch a set were trained; rows of older runs say it in words alone."""
     rows = network_figures.watched_rows(evaluation.get("networks", []))
-    return sorted(tuple(str(row.get(name)) for name in _TRAINING) for row in rows)
+    return sorted(
+        (
+            row["network"],
+            row["on"],
+            str(row.get("width")),
+            str(row.get("training", row.get("recipe"))),
+        )
+        for row in rows
+    )
 
 
 def _sizes(dataset: Dataset, num_test: int) -> dict[str, Any]:

@@ -5,6 +5,7 @@ a pipe, TERM=dumb) every line is plain and stays. NO_COLOR (no-color.org) turns 
 below the current folder are printed relative to it.
 """
 
+import contextlib
 import os
 import re
 import shutil
@@ -110,6 +111,8 @@ class Console:
             self._stream.flush()
         except BrokenPipeError:  # Nobody reads any more, as after `| head`: the work goes on.
             self._closed = True
+            with contextlib.suppress(OSError), open(os.devnull, "w") as nowhere:
+                os.dup2(nowhere.fileno(), self._stream.fileno())  # What is left in the buffer.
 
 
 def _from_here(text: str) -> str:

@@ -3,7 +3,6 @@
 import csv
 import dataclasses
 import json
-import shutil
 
 import jax
 import jax.numpy as jnp
@@ -82,7 +81,15 @@ def test_a_run_takes_a_set_further_with_its_preprocessing(undisturbed, tmp_path,
 
 def test_a_run_goes_on_without_the_file_that_it_began_from(undisturbed, tmp_path):
     path = tmp_path / "set.npz"
-    shutil.copy(undisturbed[0] / "distilled" / f"FC1_ssize10_nozca_l_aug_ckpt{STEPS}.npz", path)
+    known = export.load_distilled(
+        undisturbed[0] / "distilled" / f"FC1_ssize10_nozca_l_aug_ckpt{STEPS}.npz"
+    )
+    classes = list(range(10))[::-1]  # Unlike the largest labels.
+    fitted = preprocess.from_arrays(known.preprocess)
+    description = export.Description(
+        fitted, known.class_names, provenance={"first_classes": classes}
+    )
+    export.write_distilled(path, known.images, known.labels, description)
     whole, parts = (str(tmp_path / name) for name in ("whole", "parts"))
     state = train.train_and_evaluate(small(support__init=str(path), num_steps=4), whole)
     train.train_and_evaluate(small(support__init=str(path), num_steps=2), parts)
@@ -91,6 +98,8 @@ def test_a_run_goes_on_without_the_file_that_it_began_from(undisturbed, tmp_path
     assert_same(found, state)
     last = "FC1_ssize10_nozca_l_noaug_ckpt4.npz"
     assert artefacts(tmp_path / "parts")[last] == artefacts(tmp_path / "whole")[last]
+    own = export.load_distilled(tmp_path / "parts" / "distilled" / last)
+    assert own.first_classes.tolist() == classes != own.labels.argmax(axis=1).tolist()
     with pytest.raises(UserError, match=r"set\.npz does not exist"):
         train.train_and_evaluate(small(support__init=str(path)), str(tmp_path / "new"))
 

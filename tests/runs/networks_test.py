@@ -135,6 +135,9 @@ def test_no_class_is_held_out_as_a_whole():
     np.testing.assert_array_equal(rows, np.unique(rows))
     lonely = networks.held_out_rows(np.arange(4), 4, 0.1, jax.random.key(0))
     assert len(lonely) == 1
+    for seed in range(10):
+        (one,) = networks.held_out_rows(np.array([1, 0, 0, 0, 0, 0]), 2, 0.1, jax.random.key(seed))
+        assert one > 0  # The only image of its class stays.
 
 
 def test_validation_images_are_watched_and_no_test_image_is_read(tmp_path, monkeypatch, digits):

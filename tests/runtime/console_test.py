@@ -225,13 +225,15 @@ def test_counts_in_words():
 
 
 def test_a_reader_that_has_gone_ends_nothing():
-    """As after `python main.py | head -1`."""
-
-    class Gone(io.StringIO):
-        def write(self, text):
-            raise BrokenPipeError
-
-    console = Console(Gone())
-    console.say("one")
-    console.progress("two")
-    console.outcome("three")
+    """As after `python main.py | head -1`: the rest is not written, and the program ends with 0."""
+    code = (
+        "import sys, time; from kip_flax.runtime.console import Console; console = Console()\n"
+        "for n in range(3): console.say('x' * 10); time.sleep(0.2)\n"
+        "print('done', file=sys.stderr)"
+    )
+    run = [sys.executable, "-c", code]
+    child = subprocess.Popen(run, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert child.stdout.readline() == "x" * 10 + "\n"
+    child.stdout.close()
+    assert child.stderr.read() == "done\n"
+    assert child.wait() == 0

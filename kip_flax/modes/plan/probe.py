@@ -72,10 +72,11 @@ class Probe:
         """Seconds of a step with `count` targets."""
         config = self._config.copy_and_resolve_references()
         config.batch_size = count
-        targets = self._batches(count)
+        least = 0
         if algorithms.facts(config.algorithm).keeps_rate:
             share = self._config.batch_size / len(self._dataset.train_labels)
-            targets = self._batches(count, least=round(count / share))
+            least = round(count / share)
+        targets = self._batches(count, least)
         support = setup.first_support(config, targets, self._key)
         problem = Problem(config, targets, self._kernel, self._mesh, self._key)
         task = setup.make_distillation(problem, support)

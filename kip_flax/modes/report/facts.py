@@ -106,7 +106,8 @@ class RunFacts:
     @property
     def first_classes(self) -> np.ndarray:
         """The class that each image shown began with; the run must have frames."""
-        return self.frames[-1].first_classes  # Files of older runs do not all say.
+        stated = [frame for frame in self.frames if frame.stated]  # Older files do not say.
+        return (stated or self.frames)[0].first_classes
 
     @property
     def images_changed(self) -> bool:
@@ -185,6 +186,10 @@ def _frame(path: Path, step: int, choice: FrameChoice, frames: Frames) -> Frame:
         distilled = export.load_distilled(path)
         png = sprites.encode(distilled.pictures()[choice.rows], choice.palette)
         frames[key] = Frame(
-            step, png, distilled.labels[choice.rows], distilled.first_classes[choice.rows]
+            step,
+            png,
+            distilled.labels[choice.rows],
+            distilled.first_classes[choice.rows],
+            stated=export.FIRST_CLASSES in distilled.provenance,
         )
     return frames[key]

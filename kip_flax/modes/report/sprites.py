@@ -29,12 +29,14 @@ class Frame:
         png: the n images shown.
         labels: theirs, (n, C).
         first_classes: the classes (n,) that they began with.
+        stated: whether the set's file states them; else they are those of its largest labels.
     """
 
     step: int
     png: bytes
     labels: np.ndarray
     first_classes: np.ndarray
+    stated: bool
 
 
 @dataclass(frozen=True, eq=False)

@@ -184,7 +184,9 @@ def _with_start_at_hand(config: ConfigDict, folder: RunFolder) -> ConfigDict:
 
     A run that goes on takes only shapes and a picture from it.
     """
-    if not config_lib.from_a_file(config) or Path(config.support.init).expanduser().is_file():
+    if not config_lib.from_a_file(config):
+        return config
+    if multihost.of_first(np.array(Path(config.support.init).expanduser().is_file())):
         return config
     config = config.copy_and_resolve_references()
     config.support.init = str(folder.distilled().get(0, config.support.init))

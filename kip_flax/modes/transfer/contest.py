@@ -241,7 +241,7 @@ def deciding(config: ConfigDict) -> dict[str, Any]:
     flat = config_lib.flatten(nested)
     flat |= {name: config[name] for name in ("seed", "preprocess", "reg")}
     flat["eval.num_test"] = config.eval.num_test
-    flat["held-out images"] = run_networks.HELD_OUT_VERSION
+    flat["held-out images (version)"] = run_networks.HELD_OUT_VERSION
     of_recipe = ("transfer.recipe", *(f"transfer.{name}" for name in OF_RECIPES))
     kept = {name: value for name, value in flat.items() if name not in (*_FREE, *of_recipe)}
     return kept | recipes.resolved(config.transfer.to_dict())

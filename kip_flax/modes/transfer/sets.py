@@ -141,7 +141,9 @@ def initial(path: str) -> ImageSet:
 def _natural_labels(start: export.Distilled) -> np.ndarray | None:
     """Natural labels (S, C) of images that were drawn and have solved ones at step 0; else None."""
     fields = start.provenance.get("config", {})
-    if "first_classes" not in start.provenance or config_lib.names_a_file(fields["support.init"]):
+    if export.FIRST_CLASSES not in start.provenance or config_lib.names_a_file(
+        fields["support.init"]
+    ):
         return None
     if algorithms.labels(fields["algorithm"], fields["support.learn_labels"]) != "solved":
         return None
