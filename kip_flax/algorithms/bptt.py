@@ -135,11 +135,9 @@ def make_step(problem: Problem) -> Step:
 def check_data(config: ConfigDict, dataset: Dataset) -> None:
     """Raises UserError on a batch larger than the training set, or images that do not fit."""
     kip.check_data(config, dataset)
-    if "flip" in augment.parse(config.bptt.augment) and not dataset.mirrorable:
-        raise UserError(
-            f"bptt.augment mirrors images, and a mirror image in {dataset.name} may be of another "
-            f"class: pass --config.bptt.augment=scale,rotate --config.bptt.augment_draw=one."
-        )
+    if "flip" in augment.parse(config.bptt.augment):
+        others = "--config.bptt.augment=scale,rotate --config.bptt.augment_draw=one"
+        _pooled.check_mirrorable(dataset, "bptt.augment", others)
     _make(config, dataset.image_shape, dataset.num_classes)
 
 

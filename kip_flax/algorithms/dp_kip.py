@@ -22,10 +22,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from ml_collections import ConfigDict
-from scipy.fft import dct
 
 from kip_flax.algorithms import _averaged, _privacy, _private_means, kip
 from kip_flax.algorithms._averaged import AveragedState
+from kip_flax.algorithms._low_frequencies import low_frequencies, smooth
 from kip_flax.algorithms.base import Problem, Step, kernel_options, make_optimizer, pinned
 from kip_flax.data import Dataset
 from kip_flax.kernels import jacobian
@@ -210,7 +210,7 @@ def declared(config: ConfigDict, train_size: int, step: int) -> dict[str, Any]:
 def init(config: ConfigDict, images: jax.Array, labels: jax.Array) -> DpState:
     """State before the first step, from normal images (S, H, W, C) and labels (S, classes)."""
     noise = jnp.asarray(images, jnp.float32)
-    start = config.privacy.start_std * _smooth(noise, _basis(config, images.shape[1:]))
+    start = config.privacy.start_std * smooth(noise, _basis(config, images.shape[1:]))
     secret = _secret(config.privacy.noise_seed, shape_only=isinstance(images, jax.core.Tracer))
     fields = _averaged.first_fields(config, start, labels, config.privacy.average)
     return DpState(**fields, secret=secret)
@@ -270,7 +270,7 @@ def start_at_means(
     groups = _private_means.draw_groups(targets.labels, np.argmax(labels, axis=1), key_groups)
     sums = _private_means.group_sums(targets.images, groups, len(labels), clip)
     images = _private_means.noisy_means(sums, clip, _means_noise(config), key_noise)
-    placed = {"images": _smooth(jnp.asarray(images), basis)}
+    placed = {"images": smooth(jnp.asarray(images), basis)}
     params = state.params | sharding.replicate(problem.mesh, placed)
     average = jax.tree.map(jnp.copy, params) if state.average else ()  # Steps give both away.
     moved = state.replace(step=state.step + 1, params=params, average=average)
@@ -337,31 +337,12 @@ def make_move(
     return move
 
 
-def low_frequencies(image_shape: tuple[int, int, int], count: int) -> np.ndarray:
-    """An orthonormal basis (K, H W C): each channel's lowest `count` frequencies along each side.
-
-    The frequencies are those of the discrete cosine transform.
-    """
-    height, width, channels = image_shape
-    rows, columns = (dct(np.eye(side), axis=0, norm="ortho")[:count] for side in (height, width))
-    waves = np.einsum("ah,bw,cd->abchwd", rows, columns, np.eye(channels))
-    return waves.reshape(-1, height * width * channels).astype(np.float32)
-
-
 def _basis(config: ConfigDict, image_shape: tuple[int, ...]) -> jax.Array | None:
     """The basis (K, H W C) that images are learned in; None: all pixels."""
     if not config.privacy.frequencies:
         return None
     height, width, channels = image_shape
     return jnp.asarray(low_frequencies((height, width, channels), config.privacy.frequencies))
-
-
-def _smooth(images: jax.Array, basis: jax.Array | None) -> jax.Array:
-    """The part of images (S, H, W, C) in the space of `basis`; None: all."""
-    if basis is None:
-        return images
-    rows = images.reshape(len(images), -1)
-    return product(product(rows, basis.T), basis).reshape(images.shape)
 
 
 def _release(config: ConfigDict, train_size: int, steps: int) -> _privacy.Release:

@@ -26,7 +26,6 @@ from kip_flax.data import Dataset
 from kip_flax.krr import feature_kernel
 from kip_flax.networks import named
 from kip_flax.runtime import batching, sharding
-from kip_flax.runtime.errors import UserError
 from kip_flax.runtime.fields import Section
 from kip_flax.runtime.precision import product
 
@@ -115,11 +114,8 @@ def make_step(problem: Problem) -> Step:
 def check_data(config: ConfigDict, dataset: Dataset) -> None:
     """Raises UserError on a batch larger than the training set, or images that do not fit."""
     kip.check_data(config, dataset)
-    if config.frepo.flip and not dataset.mirrorable:
-        raise UserError(
-            f"frepo.flip mirrors images, and a mirror image in {dataset.name} may be of another "
-            f"class: pass --config.frepo.flip=False."
-        )
+    if config.frepo.flip:
+        _pooled.check_mirrorable(dataset, "frepo.flip", "--config.frepo.flip=False")
     _make(config, dataset.image_shape, dataset.num_classes)
 
 

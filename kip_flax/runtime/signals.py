@@ -24,12 +24,12 @@ def stop_signals() -> Iterator[Callable[[], bool]]:
         del frame
         seen.append(number)
         for known, handler in before.items():
-            signal.signal(known, handler or signal.SIG_DFL)
+            signal.signal(known, handler)
 
-    for known in (signal.SIGTERM, signal.SIGINT):
-        before[known] = signal.signal(known, note)
+    for known in (signal.SIGTERM, signal.SIGINT):  # None: a handler that Python did not set.
+        before[known] = signal.signal(known, note) or signal.SIG_DFL
     try:
         yield lambda: bool(seen)
     finally:
-        for known, handler in before.items():  # None: it was not set by Python.
-            signal.signal(known, handler or signal.SIG_DFL)
+        for known, handler in before.items():
+            signal.signal(known, handler)

@@ -1,5 +1,7 @@
 """BPTT's step against plain differentiation of the whole training, its pool, resume and devices."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -224,6 +226,14 @@ def test_labels_that_are_fixed_stay():
     states, _ = run(settings(support__learn_labels=False), 2)
     np.testing.assert_array_equal(states[0].support[1], states[-1].support[1])
     assert np.abs(states[0].support[0] - states[-1].support[0]).max() > 1e-4
+
+
+def test_digits_are_not_mirrored(digits):
+    fields = TINY | {"bptt.augment": "scale,flip"}
+    config = pooled_steps.changed(bptt_digits.get_config(), fields, {})
+    with pytest.raises(UserError, match=r"^bptt.augment mirrors .* in digits .*augment_draw=one"):
+        bptt.check_data(config, digits)
+    bptt.check_data(config, dataclasses.replace(digits, mirrorable=True))
 
 
 def test_normalised_networks_keep_their_averages():

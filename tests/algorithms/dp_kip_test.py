@@ -1,52 +1,26 @@
-"""Private steps: what they add up, draw, and tell; and whole runs."""
-
-import csv
-import functools
+"""Private steps: what they add up, draw and move."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import private_runs
 import pytest
-from dp_accounting import pld
 from scipy.optimize import brentq
 from scipy.stats import norm
-from whole_runs import artefacts, assert_same, result, small, stop_at
 
 from configs import default
-from kip_flax import config as config_lib
-from kip_flax import export, kernels, krr
-from kip_flax.algorithms import _privacy, base, dp_kip
+from kip_flax import kernels, krr
+from kip_flax.algorithms import base, dp_kip
+from kip_flax.algorithms._low_frequencies import low_frequencies
 from kip_flax.data import Targets
-from kip_flax.modes.train import mode as train
 from kip_flax.runtime import sharding
-from kip_flax.runtime.errors import UserError
 
 SIZE, CLASSES, SHAPE, COUNT = 4, 2, (5, 5, 1), 12
 
 
 @pytest.fixture(autouse=True)
 def coarse_accounting(monkeypatch):
-    """A grid of losses that is 100 times coarser, and as much faster; privacy_test has the fine."""
-    coarse = functools.partial(pld.PLDAccountant, value_discretization_interval=1e-2)
-    monkeypatch.setattr(_privacy, "_accountant", coarse)
-    for figure in (_privacy.epsilon, _privacy.noise_multiplier):
-        monkeypatch.setattr(_privacy, figure.__name__, functools.cache(figure.__wrapped__))
-
-
-def private(**changes):
-    """Four steps on the digits whose noise can be repeated."""
-    fields = {
-        "algorithm": "dp_kip",
-        "preprocess": "none",
-        "support__init": "noise",
-        "num_steps": 4,
-        "eval__steps": (2,),
-        "checkpoint__every_steps": 1,
-        "privacy__noise_seed": 3,
-        "privacy__delta": 1e-4,
-        "privacy__start": "noise",
-    }
-    return small(**(fields | changes))
+    private_runs.account_coarsely(monkeypatch)
 
 
 def tiny(**changes):
@@ -165,30 +139,13 @@ def test_the_noise_is_normal_and_as_large_as_it_is_said_to_be():
     assert abs(np.corrcoef(images[: labels.size], labels)[0, 1]) < 4 / np.sqrt(labels.size)
 
 
-def test_low_frequencies_are_orthonormal_and_smooth():
-    basis = dp_kip.low_frequencies((6, 8, 2), 3)
-    np.testing.assert_allclose(basis @ basis.T, np.eye(18), atol=1e-6)
-    grey = np.ones((6, 8, 2))
-    checkers = (-1.0) ** np.add.outer(np.arange(6), np.arange(8))[..., None] * [1, 1]
-    lengths = [
-        np.linalg.norm(basis @ image.ravel()) / np.linalg.norm(image) for image in (grey, checkers)
-    ]
-    assert lengths[0] == pytest.approx(1, abs=1e-6)
-    assert lengths[1] < 0.1
-    np.testing.assert_allclose(
-        dp_kip.low_frequencies((6, 8, 2), 8) @ np.ravel(checkers),
-        dp_kip.low_frequencies((6, 8, 2), 9) @ np.ravel(checkers),
-        atol=1e-6,
-    )
-
-
 def test_images_stay_in_the_low_frequencies():
     """Start, gradients and noise: of 25 numbers an image has 4."""
     config = tiny(privacy__frequencies=2, privacy__noise_multiplier=1.0)
     problem = make_problem(config)
     state = start(config, problem)
     step = dp_kip.make_step(problem)
-    basis = dp_kip.low_frequencies(SHAPE, 2)
+    basis = low_frequencies(SHAPE, 2)
     before = np.array(state.params["images"])
     state, _ = step(state, 1)
     moved = np.array(state.params["images"]) - before
@@ -293,72 +250,6 @@ def test_the_secret_comes_from_the_operating_system_unless_it_is_given():
     assert secret(privacy__noise_seed=4) != secret(privacy__noise_seed=5)
 
 
-@pytest.mark.parametrize(
-    ("changes", "words"),
-    [
-        ({"support__init": "real"}, "support.init must not use .*: take 'noise'."),
-        ({"support__init": "set.npz"}, "support.init must not use .*: take 'noise'."),
-        (
-            {"preprocess": "standard"},
-            "preprocess must not use .*: take 'none' or 'centred', or fit",
-        ),
-        (
-            {"preprocess": "zca", "dataset__preprocess_from": "digits"},
-            "preprocess must not use .*: take 'none' or 'centred', or fit",
-        ),
-        ({"report__num_train": 5}, "report.num_train must not use .*: take 0"),
-        ({"eval__networks": ("fc:1",)}, r"eval.networks must not use .*: take \(\), and --mode="),
-        ({"augment": "shift"}, "augment is 'shift' and dp_kip augments nothing: take ''."),
-        (
-            {"dataset__validation": 0.1, "privacy__noise_seed": -1},
-            "dataset.validation must not use .*: take 0, or an experiment",
-        ),
-        ({"support__frozen": 0.5}, "freezes no pixels"),
-        ({"privacy__means_share": 1.0}, "privacy.means_share is 1.0: it must be below 1"),
-        ({"privacy__start": "zero"}, "privacy.start is 'zero': take one of means, noise"),
-        ({"privacy__delta": 1.0}, "privacy.delta is 1.0: it must be below 1"),
-        ({"privacy__noise_multiplier": 1e-3}, "privacy.noise_multiplier is 0.001: below 0.05 it"),
-        ({"privacy__average": 1.0}, "privacy.average is 1.0: it must be at least 0 and below 1"),
-        ({"privacy__epsilon": 0.0}, "privacy.epsilon is 0.0: it must be above 0"),
-        ({"privacy__epsilon": 1e3}, "privacy.epsilon is 1000.0: above 100 it protects nothing"),
-        ({"privacy__noise_seed": -2}, "privacy.noise_seed is -2: it must be at least -1"),
-    ],
-)
-def test_what_would_see_training_images_is_refused(changes, words):
-    with pytest.raises(UserError, match=words):
-        config_lib.validate(private(**changes))
-
-
-def test_a_delta_that_allows_to_publish_an_image_is_refused(digits):
-    """With delta = 1/n a random image may be published: nothing is private then."""
-    dp_kip.check_data(private(privacy__noise_seed=-1, privacy__delta=1e-4), digits)
-    dp_kip.check_data(private(privacy__delta=0.5), digits)  # It promises nothing anyway.
-    with pytest.raises(UserError, match=r"delta is 0.001 and digits .* less than 1 / 1438"):
-        dp_kip.check_data(private(privacy__noise_seed=-1, privacy__delta=1e-3), digits)
-
-
-def test_what_is_private_is_accepted():
-    config_lib.validate(private(privacy__noise_seed=-1))
-    config_lib.validate(private(dataset__validation=0.1))
-    config_lib.validate(private(preprocess="zca", dataset__preprocess_from="mnist"))
-
-
-@pytest.mark.slow
-def test_a_noise_multiplier_ends_the_run_when_the_budget_is_spent():
-    config = private(privacy__noise_multiplier=1.0, privacy__epsilon=3.0, num_steps=500)
-    total = dp_kip.total_steps(config, 1000)
-    assert 0 < total < 500
-    spent = [
-        _privacy.epsilon(_privacy.Release(0.03, 1.0, steps, 1e-4)) for steps in (total, total + 1)
-    ]
-    assert spent[0] <= 3 < spent[1]
-    config.num_steps = total - 1
-    assert dp_kip.total_steps(config, 1000) == total - 1
-    config.privacy.epsilon = 1e-3
-    with pytest.raises(UserError, match=r"first step spends more than privacy.epsilon=0.001"):
-        dp_kip.total_steps(config, 1000)
-
-
 def test_the_schedule_ends_where_the_budget_does():
     """A run of 500 steps whose budget ends it early moves as one that was to be as short."""
     fields = {"privacy__noise_multiplier": 3.0, "optimizer__schedule": "cosine"}
@@ -391,73 +282,3 @@ def test_targets_are_padded_no_more_than_devices_ask_for(monkeypatch):
     monkeypatch.setattr(sharding, "put_targets", watched)
     dp_kip.make_step(problem)(start(config, problem), 1)
     assert padded == [14]
-
-
-@pytest.mark.usefixtures("quick_kernels")
-def test_a_resumed_run_has_the_secret_that_it_began_with(tmp_path, monkeypatch):
-    fields = {"privacy__noise_seed": -1, "privacy__noise_multiplier": 2.0, "eval__steps": (4,)}
-    random = [b"secretly", b"another!"]
-    monkeypatch.setattr(dp_kip.os, "urandom", lambda count: random[0][:count])
-    with monkeypatch.context() as patch:
-        stop_at(patch, 2)
-        train.train_and_evaluate(private(**fields), str(tmp_path))
-    monkeypatch.setattr(dp_kip.os, "urandom", lambda count: random[1][:count])
-    state = train.train_and_evaluate(private(**fields), str(tmp_path))
-    assert state.step == 4
-    assert np.asarray(state.secret).tobytes() == b"secretly"
-
-
-@pytest.mark.slow
-@pytest.mark.usefixtures("quick_kernels")
-@pytest.mark.parametrize("start", ["noise", "means"])
-def test_a_resumed_run_is_the_same_and_spends_the_same(tmp_path, monkeypatch, start):
-    config = private(privacy__start=start)
-    whole = train.train_and_evaluate(config, str(tmp_path / "whole"))
-    with monkeypatch.context() as patch:
-        stop_at(patch, 2)
-        train.train_and_evaluate(config, str(tmp_path / "parts"))
-    stopped = result(tmp_path / "parts")
-    assert stopped["status"] == "stopped"
-    parts = train.train_and_evaluate(config, str(tmp_path / "parts"))
-    assert_same(parts, whole)
-    assert artefacts(tmp_path / "parts") == artefacts(tmp_path / "whole")
-    accounts = [result(tmp_path / name)["privacy"] for name in ("parts", "whole")]
-    assert accounts[0] == accounts[1]
-    assert (stopped["privacy"]["steps"], accounts[0]["steps"]) == (2, 4)
-    assert accounts[0]["epsilon"] is None  # The noise can be repeated.
-    with pytest.raises(UserError, match="num_steps was 4 and is now 8"):
-        train.train_and_evaluate(
-            private(num_steps=8, privacy__start=start), str(tmp_path / "whole")
-        )
-
-
-@pytest.mark.usefixtures("quick_kernels")
-def test_a_private_set_says_so_and_its_files_say_nothing_else(tmp_path, capsys):
-    config = private(privacy__noise_seed=-1, privacy__epsilon=2.0, privacy__start="means")
-    train.train_and_evaluate(config, str(tmp_path))
-    output = capsys.readouterr().out
-    sets = {one.provenance["step"]: one for one in map(export.load_distilled, sets_of(tmp_path))}
-    stated = [sets[step].provenance["privacy"] for step in (0, 2, 4)]
-    noise, of_means = (f"{stated[2][f'{name}noise_multiplier']:.4g}" for name in ("", "means_"))
-    line = (
-        f"epsilon 2, delta 0.0001; noise multiplier {noise}, of the first step's means {of_means}"
-    )
-    assert line in output
-    assert [one["steps"] for one in stated] == [0, 2, 4]
-    epsilons = [one["epsilon"] for one in stated]
-    assert epsilons[0] == 0 < epsilons[1] < epsilons[2] <= 2
-    assert epsilons[2] > 1.99
-    assert stated[2] == result(tmp_path)["privacy"]
-    assert stated[2]["sampling_rate"] == pytest.approx(30 / 1438)
-    assert stated[2]["accountant"].startswith("dp-accounting 0.")
-    assert stated[2]["means_noise_multiplier"] > stated[2]["noise_multiplier"] > 0
-    # Loss and accuracy of a batch would be figures of private images.
-    with open(tmp_path / "history.csv", newline="") as file:
-        columns = csv.DictReader(file).fieldnames
-    assert not {"loss", "accuracy"} & set(columns)
-    # So would a sum over them: it tells whether an image is in a training set known otherwise.
-    assert "checksum" not in result(tmp_path)["data"]
-
-
-def sets_of(workdir):
-    return sorted((workdir / "distilled").glob("*.npz"))

@@ -11,6 +11,7 @@ from pooled_steps import CLASSES, SHAPE, S, T, targets
 from configs import frepo_digits
 from kip_flax.algorithms import base, frepo
 from kip_flax.runtime import batching
+from kip_flax.runtime.errors import UserError
 
 
 def settings(**fields):
@@ -225,3 +226,10 @@ def test_lamb_and_a_cosine_to_a_tenth():
         lengths.append(float(jnp.linalg.norm(updates["images"])))
     rates = [0.1 * (0.9 * (1 + np.cos(np.pi * t / 10)) / 2 + 0.1) for t in range(10)]
     np.testing.assert_allclose(lengths, [5 * rate for rate in rates], rtol=1e-4)
+
+
+def test_digits_are_not_mirrored(digits):
+    config = settings(frepo__flip=True)
+    with pytest.raises(UserError, match=r"^frepo.flip mirrors .* in digits .*frepo.flip=False"):
+        frepo.check_data(config, digits)
+    frepo.check_data(settings(frepo__flip=False), digits)

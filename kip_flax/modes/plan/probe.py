@@ -72,10 +72,9 @@ class Probe:
         """Seconds of a step with `count` targets."""
         config = self._config.copy_and_resolve_references()
         config.batch_size = count
-        least = 0
+        least = self._least
         if algorithms.facts(config.algorithm).keeps_rate:
-            share = self._config.batch_size / len(self._dataset.train_labels)
-            least = round(count / share)
+            least = round(count * len(self._dataset.train_labels) / self._config.batch_size)
         targets = self._batches(count, least)
         support = setup.first_support(config, targets, self._key)
         problem = Problem(config, targets, self._kernel, self._mesh, self._key)
@@ -101,7 +100,7 @@ class Probe:
 
     def evaluation(self, count: int) -> float:
         """Seconds of an evaluation on `count` images."""
-        targets = self._batches(count)
+        targets = self._batches(count, self._least)
         images, labels = setup.first_support(self._config, targets, self._key)
         measure = evaluate.make_evaluate(
             self._kernel,
@@ -129,14 +128,15 @@ class Probe:
         images, labels = setup.first_support(config, self._targets, self._key)
         return found.seconds(np.asarray(images), np.asarray(labels), watch)
 
-    def _batches(self, count: int, least: int = 0) -> Targets:
-        """Whole batches of `count` targets: as many as the probe and the support have, or `least`.
+    @property
+    def _least(self) -> int:
+        """As many targets as the probe and the support have."""
+        return max(self._config.support.size, len(self._targets.labels))
 
-        With `least` there may be fewer than those.
-        """
+    def _batches(self, count: int, least: int) -> Targets:
+        """Whole batches of `count` targets, at least one and `least` targets in all."""
         targets = self._targets
-        least = max(count, least or max(self._config.support.size, len(targets.labels)))
-        rows = np.arange(-(-least // count) * count) % len(targets.labels)
+        rows = np.arange(max(1, -(-least // count)) * count) % len(targets.labels)
         return Targets(targets.images[rows], targets.labels[rows], targets.num_classes)
 
 
