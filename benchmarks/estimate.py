@@ -138,4 +138,4 @@ class Problem:
 
 
 if __name__ == "__main__":
-    main()
+    output.in_one_line(main)

@@ -21,11 +21,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from benchmarks import output
 from benchmarks.turns import medians
 from kip_flax import architectures, kernels
 from kip_flax.kernels import jacobian
 from kip_flax.kernels.sharded import shard_kernel
-from kip_flax.runtime import files, hardware, sharding
+from kip_flax.runtime import hardware, sharding
 
 Pairs = tuple[jax.Array, jax.Array]
 _REST = 0.5  # Seconds in which the previous contender frees its memory and stops its threads.
@@ -70,10 +71,8 @@ def main() -> None:
             print(f"{'':20s} {mine:16s} {times[mine]:9.4f} ms/pair   {ratio:6.0f}x")
     for mine, difference in differences.items():
         print(f"largest relative difference of the values, float32 {mine}: {difference:.1e}")
-    if args.json:
-        result: dict[str, Any] = {"machine": machine, "network": network, "ms_per_pair": rows}
-        result |= {"relative_difference": differences, "command": " ".join(sys.argv)}
-        files.write_json(args.json, result)
+    measured = [{"measure": name, "ms_per_pair": times} for name, times in rows.items()]
+    output.write(args.json, measured, network=network, relative_difference=differences)
 
 
 def _arguments() -> argparse.Namespace:
@@ -128,4 +127,4 @@ def _difference(ours: kernels.Kernel, theirs: kernels.Kernel, pairs: Pairs) -> f
 
 if __name__ == "__main__":
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    main()
+    output.in_one_line(main)

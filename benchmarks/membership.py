@@ -27,12 +27,13 @@ import numpy as np
 from scipy.integrate import quad
 from scipy.stats import norm
 
+from benchmarks import output
 from configs import default
 from kip_flax import algorithms, data, kernels, krr, preprocess
 from kip_flax.algorithms import base, dp_kip
 from kip_flax.algorithms.base import Support
 from kip_flax.data import Targets
-from kip_flax.runtime import files, sharding
+from kip_flax.runtime import sharding
 
 IMAGES, SUPPORT, STEPS, RATE = 200, 20, 100, 0.5
 BUDGETS = (None, 10.0, 1.0)
@@ -116,7 +117,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sets", type=int, default=64, help="sets for each epsilon")
     parser.add_argument("--start", default="noise", choices=("noise", "means"))
-    parser.add_argument("--json", help="file to write the figures to")
+    parser.add_argument("--json", default="", help="file to write the figures to")
     args = parser.parse_args(argv)
     rows = []
     print("| epsilon | area under the curve | largest allowed | test accuracy |\n|---|---|---|---|")
@@ -128,8 +129,7 @@ def main(argv: list[str] | None = None) -> int:
         accuracy = f"{100 * found.accuracy:.1f} %"
         print(f"| {name} | {found.area:.4f} ± {found.error:.4f} | {most} | {accuracy} |")
         rows.append(found._asdict())
-    if args.json:
-        files.write_json(args.json, rows)
+    output.write(args.json, rows)
     return 0
 
 
@@ -168,9 +168,7 @@ def _distil(
     add = jax.jit(jax.vmap(dp_kip.make_add(problem), in_axes=(0, 0, 0, None, None, 0)))
     move = jax.jit(jax.vmap(dp_kip.make_move(config, noise)))
     keys = jax.random.split(jax.random.key(int(rng.integers(2**31))), len(members))
-    supports = [base.draw_support(targets, SUPPORT, "noise", key) for key in keys]
-    states = _stacked([dp_kip.init(config, *support) for support in supports])
-    first = 0
+    states, first = _first_states(problem, keys), 0
     if config.privacy.start == "means":
         states, first = _at_means(problem, states, members), 1
     x, y = targets.take(slice(None))
@@ -184,6 +182,16 @@ def _distil(
         step_keys = jax.vmap(functools.partial(jax.random.fold_in, data=number))(keys)
         states, _ = move(states, sums, jax.random.key_data(step_keys))
     return states.support
+
+
+def _first_states(problem: base.Problem, keys: jax.Array) -> dp_kip.DpState:
+    """States before the first step, all random numbers from `keys`, one for each set."""
+    states = []
+    for key in keys:
+        support = base.draw_support(problem.targets, SUPPORT, "noise", key)
+        secret = jax.random.key_data(jax.random.fold_in(key, STEPS))  # The steps fold in less.
+        states.append(dp_kip.init(problem.config, *support).replace(secret=secret))
+    return _stacked(states)
 
 
 def _at_means(problem: base.Problem, states: dp_kip.DpState, members: np.ndarray) -> dp_kip.DpState:

@@ -106,4 +106,4 @@ def _peak() -> float:
 
 if __name__ == "__main__":
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    main()
+    output.in_one_line(main)

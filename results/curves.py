@@ -1,4 +1,4 @@
-"""The curves that `--mode=plan` scales: accuracies that rows reached on held-out images.
+"""The curves that `--mode=plan` scales: accuracies that rows reached while they ran.
 
 python -m results.curves   writes them anew
 """
@@ -38,7 +38,8 @@ def of_rows() -> list[Curve]:
             continue
         points = tuple((row["step"], round(row["accuracy"], 4)) for row in rows)
         names = config["algorithm"], config["dataset"]["name"], config["kernel"]["architecture"]
-        found.append(Curve(experiment.name, *names, support["size"], config["batch_size"], points))
+        sizes = support["size"], config["batch_size"]
+        found.append(Curve(experiment.name, *names, *sizes, points, draw["watched"]["on"]))
     return found
 
 

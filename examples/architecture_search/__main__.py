@@ -109,7 +109,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _folder(args: argparse.Namespace) -> Path:
-    name = f"search_{args.dataset}" + ("_small" if args.small else "")
+    name = "search_digits_small" if args.small else f"search_{args.dataset}"
     return Path(args.runs or f"runs/{name}")
 
 

@@ -1,6 +1,5 @@
 """The images of a search by their purpose, and the sets that replace the whole."""
 
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,6 +7,7 @@ import jax
 import numpy as np
 
 from configs import default
+from examples.architecture_search import clock
 from examples.architecture_search.kept import Kept
 from examples.architecture_search.space import Search
 from kip_flax import data, distill, preprocess
@@ -77,13 +77,13 @@ def made(search: Search, kind: str, data_dir: str, workdir: Path) -> tuple[Disti
     }
     kept = Kept(workdir / "core_seconds.json", {})
     earlier = kept.rows.get(kind, {"core_seconds": 0.0, "made": False})
-    began, made = time.process_time(), False
+    began, made = clock.now(), False
     try:
         distilled = distill(config=how.get_config(), fields=fields, workdir=str(workdir))
         made = True
     finally:
         if not earlier.get("made", True):  # A finished set is not made again.
-            seconds = earlier["core_seconds"] + time.process_time() - began
+            seconds = earlier["core_seconds"] + clock.now() - began
             kept.keep(kind, {"core_seconds": seconds, "made": made})
     return distilled, kept.rows[kind]["core_seconds"]
 

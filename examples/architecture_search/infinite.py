@@ -63,7 +63,7 @@ class _Kernel:
         self.solution = jax.jit(lambda x, y: krr.solve(kernel(x, x), y, _REG))
         self.measure = make_measure(kernel)
         self.compiled: dict[Any, jax.stages.Compiled] = {}
-        self.compiling = 0.0
+        _, self.compiling = core_seconds(lambda: kernels.warm_up(design.options, print))
 
     def on_held_out(self, image_set: ImageSet, held_out: Targets) -> tuple[Row, list[jax.Array]]:
         """The row of a set, mean over its draws, and the solution of each draw."""

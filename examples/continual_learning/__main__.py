@@ -1,6 +1,6 @@
 """Class-incremental learning from a memory: real images against distilled ones.
 
-    python -m examples.continual_learning --data=data [--runs=runs/continual] [--dataset=mnist]
+    python -m examples.continual_learning --data=data [--runs=FOLDER] [--dataset=mnist]
 
 The classes of MNIST or CIFAR-10 come two at a time. A step adds a few images of each of its
 classes to the memory: drawn, chosen by herding, or distilled by KIP, FRePo or DSA. After every step
@@ -201,7 +201,8 @@ class Bench:
         method = setting.methods[cell.memory]
         config = method.get_config()
         config.update_from_flattened_dict(method.changes)
-        fields = config_lib.identity(config)
+        # A run may be made longer and stay the same run; a memory of other steps is another one.
+        fields = config_lib.identity(config) | {"num_steps": config.num_steps}
         return shared | {f"{cell.memory}.{name}": value for name, value in fields.items()}
 
 

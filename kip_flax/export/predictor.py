@@ -82,7 +82,13 @@ class Predictor:
         """A function from preprocessed images (n, H, W, C) to scores (n, classes)."""
         kernel = shard_kernel(kernels.make_kernel(self.options), sharding.make_mesh())
         k_ss = jax.jit(lambda x: kernel(x, x))(self.images)
-        krr.check_positive_definite(k_ss, self.reg)
+        try:
+            krr.check_positive_definite(k_ss, self.reg)
+        except UserError:
+            raise UserError(
+                f"the kernel of the set is not positive definite here with the reg={self.reg:g} of "
+                f"its file: make the set again with a larger reg."
+            ) from None
         alpha = krr.solve(k_ss, self.labels, self.reg)
         scores = jax.jit(lambda x, support, alpha: krr.predict(kernel(x, support), alpha))
         return lambda images: scores(images, self.images, alpha)

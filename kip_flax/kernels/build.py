@@ -38,14 +38,15 @@ def make_kernel(spec: arch.Spec | KernelOptions, **options: Any) -> Kernel:
             parameterization, width, get, implementation.
 
     Returns:
-        `kernel(x1, x2)`: images (n1, H, W, C) and (n2, H, W, C) to (n1, n2) in their precision;
+        `kernel(x1, x2)`: images (n1, H, W, C) and (n2, H, W, C) of one precision to (n1, n2) in it;
         it can be jitted and differentiated in both. Pairs of nearly equal float32 images are
         computed in float64, on TPUs in pairs of float32, and by 'neural_tangents' as they are.
 
     Raises:
         TypeError: `KernelOptions` together with options.
-        UserError: an unknown name or a missing package; on call, images of different shapes, of
-            another type than float32 or float64, or too small for the pools.
+        UserError: an unknown name or a missing package; on call, images of different shapes or
+            types, of another type than float32 or float64, or too small for the pools, or an
+            architecture that `plan.make_plan` refuses.
     """
     if not isinstance(spec, KernelOptions):
         return make_kernel(KernelOptions(spec, **options))
@@ -61,7 +62,9 @@ def make_kernel(spec: arch.Spec | KernelOptions, **options: Any) -> Kernel:
         of_images = _make_exact_kernel(chosen, implementation)
 
     def kernel(x1: jax.Array, x2: jax.Array) -> jax.Array:
-        _check_images(x1, x2)
+        check_images(x1, x2)
+        height, breadth, channels = x1.shape[1:]
+        make_plan(chosen, (height, breadth, channels))  # neural_tangents would refuse nothing.
         return of_images(x1, x2)
 
     return kernel
@@ -100,7 +103,8 @@ def symmetric(k: jax.Array) -> jax.Array:
 symmetric.defvjp(lambda k: (k, None), lambda _, g: (g + g.T,))
 
 
-def _check_images(x1: jax.Array, x2: jax.Array) -> None:
+def check_images(x1: jax.Array, x2: jax.Array) -> None:
+    """Raises UserError unless both are images of one shape, and of one type that kernels take."""
     if x1.ndim != 4 or x2.ndim != 4 or x1.shape[1:] != x2.shape[1:]:
         raise UserError(
             f"a kernel takes images (n1, H, W, C) and (n2, H, W, C), not {x1.shape} and {x2.shape}."
@@ -109,4 +113,9 @@ def _check_images(x1: jax.Array, x2: jax.Array) -> None:
         raise UserError(
             f"a kernel takes images of float32 or float64, not {x1.dtype} and {x2.dtype}: "
             f"`preprocess.apply` makes them of pixels."
+        )
+    if x1.dtype != x2.dtype:
+        raise UserError(
+            f"a kernel takes images of one type, not {x1.dtype} and {x2.dtype}: cast the former, "
+            f"for example x.astype('{x2.dtype}')."
         )

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from kip_flax import architectures as arch
-from kip_flax.kernels.build import make_kernel
+from kip_flax.kernels.build import check_images, make_kernel
 from kip_flax.kernels.options import Kernel, KernelOptions, resolve
 from kip_flax.kernels.plan import make_plan
 from kip_flax.kernels.xla.pair_gradients import make_xla_jacobian
@@ -31,8 +31,7 @@ def make_jacobian(options: KernelOptions) -> Jacobian:
         axis: a TPU pads the last axis to 128, 40 times as much memory where that has 3 channels.
 
     Raises:
-        UserError: the package of the implementation is missing; on call, images too small for the
-            pools.
+        UserError: the package of the implementation is missing; on call, as of the kernel.
     """
     implementation = resolve(options.implementation)
     compiled = implementation == "cpu"
@@ -40,6 +39,7 @@ def make_jacobian(options: KernelOptions) -> Jacobian:
 
     def jacobian(x_t: jax.Array, x_s: jax.Array) -> tuple[jax.Array, jax.Array]:
         x_t, x_s = jnp.asarray(x_t), jnp.asarray(x_s)
+        check_images(x_t, x_s)
         shape = (x_s.shape[1], x_s.shape[2], x_s.shape[3])
         plan = make_plan(options, shape)
         linear = not any(isinstance(op, arch.Relu) for op in plan.head)

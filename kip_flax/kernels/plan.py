@@ -108,7 +108,8 @@ def make_plan(options: KernelOptions, image_shape: tuple[int, int, int]) -> Kern
     """The plan of the network of `options` on images of `image_shape` (H, W, C).
 
     Raises:
-        UserError: the images are too small for the pools, or pixels are left at the end.
+        UserError: the images are too small for the pools, pixels are left at the end, or a
+            convolution or a pool follows it.
     """
     spec = options.spec
     sizes = arch.spatial_sizes(spec, *image_shape[:2])
@@ -118,6 +119,11 @@ def make_plan(options: KernelOptions, image_shape: tuple[int, int, int]) -> Kern
             "the architecture has neither Flatten nor GlobalAvgPool: put one before its last Dense."
         )
     end = ends[0]
+    if any(isinstance(layer, arch.Conv | arch.AvgPool) for layer in spec[end:]):
+        raise UserError(
+            "the architecture has a convolution or a pool after Flatten or GlobalAvgPool, where no "
+            "pixels are left: put it before."
+        )
     global_pool = isinstance(spec[end], arch.GlobalAvgPool)
 
     ops: list[Op] = []

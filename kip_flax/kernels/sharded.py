@@ -41,7 +41,10 @@ def shard_kernel(kernel: Kernel, mesh: Mesh) -> Kernel:
     def sharded(x1: jax.Array, x2: jax.Array) -> jax.Array:
         if x2 is x1:
             x1 = everywhere(x1)
-            return everywhere(symmetric(sharded(x1, jax.lax.stop_gradient(x1))))
+            return everywhere(symmetric(of_two(x1, jax.lax.stop_gradient(x1))))
+        return of_two(x1, x2)
+
+    def of_two(x1: jax.Array, x2: jax.Array) -> jax.Array:
         x2 = everywhere(x2)
         padded = local(pad_rows(x1, rows), pad_rows(x2, columns))
         return padded[: len(x1), : len(x2)]

@@ -21,8 +21,8 @@ def solution(k_ts: np.ndarray, classes: np.ndarray, num_classes: int) -> np.ndar
 
         mean over targets of -log softmax(K_ts alpha)[class] + PENALTY/2 |K_ts alpha|^2,
 
-    multiplied by a number that brings its predictions as near as can be to one-hot - 1/C. It stays
-    the same if the kernel is multiplied by a number.
+    multiplied by a number that brings its predictions as near as can be to one-hot - 1/C. These
+    predictions do not depend on the unit of the kernel.
 
     Args:
         k_ts: (T, S), the kernel of targets and support.

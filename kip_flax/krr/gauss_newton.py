@@ -27,7 +27,7 @@ from kip_flax.krr.residuals import Batch, Entries, Residuals
 
 Metrics = dict[str, jax.Array]
 
-_TRIALS = 6  # Trial steps of a block before it is skipped; each has more damping.
+_TRIALS = 6  # Trial steps of a block before it is skipped; each has more damping, up to the most.
 _LEAST_GAIN = 1e-5  # As a share of the loss; a smaller gain may be rounding.
 _POWER = 3  # Exponent: the images of step n weigh about n^3 in the average.
 _REFUSED, _POOR, _GOOD = 4.0, 2.5, 1 / 3  # Factors of the damping.
@@ -112,10 +112,11 @@ def make_step(residuals: Residuals, iterations: int, key: jax.Array, block: int 
         key: random key of the blocks, and of the signs of noise (see `damping.paths`).
         block: images that move at once, a divisor of S; 0: all.
 
-    Retry with more damping while the GCV loss does not fall. Skip the block after six trials, or
-    where no gain is predicted. Metrics are the loss and accuracy before the step, the norm of the
-    gradient, and means over the blocks of the step's damping, length (fraction of the way) and gain
-    ratio: its gain in the GCV loss over the predicted gain, 0 where no step was taken.
+    Retry with more damping while the GCV loss does not fall. Skip the block after six trials, after
+    one with the most damping, or where no gain is predicted. Metrics are the loss and accuracy
+    before the step, the norm of the gradient, and means over the blocks of the step's damping,
+    length (fraction of the way) and gain ratio: its gain in the GCV loss over the predicted gain, 0
+    where no step was taken.
     """
 
     def step(
@@ -175,7 +176,8 @@ def _move_first(
         return Trial(moved, after, ratio, choice.damping, choice.length, least, number)
 
     def refused(carry: Trial) -> jax.Array:
-        return (carry.ratio <= 0) & (carry.number < _TRIALS)
+        may_rise = carry.damping < damping.DAMPINGS[-1]
+        return (carry.ratio <= 0) & (carry.number < _TRIALS) & may_rise
 
     none = jnp.zeros_like(now.loss)
     start = Trial(first, entries, none, none, none, least, jnp.int32(0))

@@ -81,7 +81,10 @@ def solve_labels(k_ss: jax.Array, sums: Sums, reg: float) -> jax.Array:
 
 
 def fitting_labels(k_ss: jax.Array, sums: Sums, reg: float) -> jax.Array:
-    """Labels (S, C), float32, for which `krr.solve` with `reg` returns `solution(sums, reg)`."""
+    """Labels (S, C), float32, for which `krr.solve` with `reg` returns `solution(sums, reg)`.
+
+    `reg` is absolute in the solution, and relative to the mean diagonal of `k_ss` in `krr.solve`.
+    """
     return labels_of(k_ss, solution(sums, reg), reg)
 
 

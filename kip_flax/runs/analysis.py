@@ -166,8 +166,8 @@ def analyse(
         train: training images, balanced over the classes: candidates for neighbours, and the
             targets of Label Solve.
         test: test images.
-        reg: relative to the mean diagonal as in `krr.solve`; Label Solve takes the same number as
-            an absolute regulariser.
+        reg: relative to the mean diagonal as in `krr.solve`; the solution of Label Solve takes the
+            same number as an absolute regulariser.
 
     Returns:
         `eigenvalues`, `initial_eigenvalues` (S,) of K_ss, descending; `confusion`,
@@ -247,7 +247,7 @@ def _solved_labels(
 ) -> np.ndarray:
     y = np.asarray(krr.centered_one_hot(labels, classes), np.float64)
     sums = label_solve.Sums(jnp.asarray(k_ns.T @ k_ns), jnp.asarray(k_ns.T @ y))
-    return np.asarray(label_solve.solve_labels(jnp.asarray(k_ss), sums, reg))
+    return np.asarray(label_solve.fitting_labels(jnp.asarray(k_ss), sums, reg))
 
 
 def _measure(

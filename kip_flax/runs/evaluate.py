@@ -15,6 +15,7 @@ from kip_flax.kernels import Kernel
 from kip_flax.preprocess import Preprocess
 from kip_flax.runtime import sharding
 from kip_flax.runtime.batching import pad_rows
+from kip_flax.runtime.errors import UserError
 
 Evaluate = Callable[[ArrayLike, ArrayLike], dict[str, float]]
 
@@ -42,7 +43,7 @@ def make_evaluate(
         A function of support images (S, H, W, channels) and labels (S, C) that returns `accuracy`
         (0 to 1) and `mse`, which is `krr.loss` over the test set: 0.5 * mean((pred - y)^2) with
         one-hot labels minus 1/C as y. It raises UserError if the support's regularised kernel is
-        not positive definite.
+        not positive definite, or labels are not finite.
     """
     batch_size = min(batch_size, len(test_images))
     # Every host gets the whole S x S kernel, so that each can check it.
@@ -54,6 +55,10 @@ def make_evaluate(
     def evaluate(images: ArrayLike, labels: ArrayLike) -> dict[str, float]:
         k_ss = self_kernel(images)
         krr.check_positive_definite(k_ss, reg)
+        if not np.isfinite(labels).all():
+            raise UserError(
+                "the labels of the support are not finite: where they are solved for, raise reg."
+            )
         alpha = solve(k_ss, labels, reg)
         sums = np.zeros(2)
         for start in range(0, len(test_images), batch_size):

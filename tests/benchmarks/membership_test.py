@@ -1,14 +1,13 @@
 """The attack on distilled sets: its parts against scikit-learn and closed forms, and the whole."""
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy.stats import norm
 from sklearn.metrics import roc_auc_score
 
 from benchmarks import membership
-from kip_flax.algorithms import base, dp_kip
+from kip_flax.algorithms import dp_kip
 
 
 def test_the_area_is_that_of_scikit_learn():
@@ -47,16 +46,22 @@ def test_a_set_that_begins_at_means_begins_at_those_of_its_own_members(monkeypat
     rng = np.random.default_rng(0)
     members = rng.random((2, membership.IMAGES)) < 0.5
     labels, images = problem.targets.labels, problem.targets.images
-    support = base.draw_support(problem.targets, membership.SUPPORT, "noise", jax.random.key(0))
-    states = jax.tree.map(
-        lambda leaf: jnp.stack([leaf, leaf]), dp_kip.init(problem.config, *support)
-    )
+    states = membership._first_states(problem, jax.random.split(jax.random.key(0), 2))
     moved = membership._at_means(problem, states, members)
     pairs = membership.SUPPORT // 10  # Images of one class share its members between them.
     for found, own in zip(np.asarray(moved.params["images"]), members, strict=True):
         of_classes = found.reshape(10, pairs, *images.shape[1:]).mean(1)
         expected = np.stack([images[own & (labels == label)].mean(0) for label in range(10)])
         assert np.corrcoef(of_classes.ravel(), expected.ravel())[0, 1] > 0.97
+
+
+def test_an_attack_can_be_repeated_and_its_sets_share_no_noise():
+    problem, _ = membership._problem(1.0, "means")
+    first, again = (
+        membership._first_states(problem, jax.random.split(jax.random.key(1), 3)) for _ in range(2)
+    )
+    np.testing.assert_array_equal(first.secret, again.secret)
+    assert len(np.unique(np.asarray(first.secret), axis=0)) == 3
 
 
 @pytest.mark.slow

@@ -59,6 +59,18 @@ def test_test_images_are_numbered_by_their_place_in_the_order(whole, first):
     assert len(first.test(num_test=7).labels) == 35
 
 
+def test_a_memory_of_other_steps_is_another_experiment(whole, tmp_path, monkeypatch):
+    arguments = ["--small", f"--runs={tmp_path}"]
+    bench = command.Bench(command._options(arguments), whole, None)
+    cell = results.Cell("kip", 2, "krr", 0)
+    bench._cells.keep(cell, bench._deciding(cell), [0.5], 1.0)
+    method = settings.DIGITS.methods["kip"]
+    longer = dataclasses.replace(method, fields={**method.fields, "num_steps": 7})
+    monkeypatch.setitem(settings.DIGITS.methods, "kip", longer)
+    with pytest.raises(UserError, match=r"kip\.num_steps was 6 and is now 7"):
+        bench._cells.accuracies(cell, bench._deciding(cell))
+
+
 def test_images_held_out_are_those_that_a_distillation_leaves_out(whole):
     held = stream.make_stream(whole, 1, "standard", held_out=True)
     config = kip_digits.get_config()

@@ -1,5 +1,6 @@
 """A set as a classifier, against neural_tangents in float64 and the run that made the set."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -102,6 +103,12 @@ def test_files_that_cannot_predict_say_what_they_lack(path, tmp_path):
         predictor.load(rewritten(path, other, kernel={**found.kernel, "wobble": 1}))
     with pytest.raises(UserError, match=r"missing\.npz"):
         predictor.load(tmp_path / "missing.npz")
+
+
+def test_a_set_whose_kernel_is_singular_here_is_refused(path, digits):
+    loaded = dataclasses.replace(predictor.load(path), reg=-1.0)
+    with pytest.raises(UserError, match=r"not positive definite here .* make the set again"):
+        loaded.predict(digits.test_images[:2])
 
 
 def test_a_file_runs_no_code_of_the_module_that_it_names(path, tmp_path, own_module):

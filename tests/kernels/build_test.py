@@ -219,5 +219,13 @@ def test_bad_images():
     kernel = kernels.make_kernel(arch.convnet(3))
     with pytest.raises(UserError, match=r"not \(2, 8, 8, 1\) and \(2, 8, 8, 3\)"):
         kernel(jnp.zeros((2, 8, 8, 1)), jnp.zeros((2, 8, 8, 3)))
+    with pytest.raises(UserError, match="not float32 and float64: cast the former"):
+        kernel(jnp.zeros((2, 8, 8, 1), jnp.float32), jnp.zeros((2, 8, 8, 1), jnp.float64))
+
+
+@pytest.mark.parametrize("implementation", ["cpu", "xla", "neural_tangents"])
+def test_images_too_small_for_the_pools(implementation):
+    small = jnp.zeros((2, 4, 4, 1))
+    kernel = kernels.make_kernel(arch.convnet(3), implementation=implementation)
     with pytest.raises(UserError, match="4x4 pixels are too small for 3 pooling"):
-        kernel(jnp.zeros((2, 4, 4, 1)), jnp.zeros((2, 4, 4, 1)))
+        kernel(small, small)

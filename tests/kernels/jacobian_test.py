@@ -11,6 +11,7 @@ from kip_flax import architectures as arch
 from kip_flax import kernels
 from kip_flax.kernels import jacobian as jacobian_lib
 from kip_flax.kernels.cpu import pair_gradients
+from kip_flax.runtime.errors import UserError
 
 pytestmark = pytest.mark.usefixtures("compiled_kernel")
 
@@ -155,3 +156,11 @@ def test_gradients_too_many_to_hold_twice_come_in_pieces(
     assert len(tile_calls) >= size // count
     np.testing.assert_array_equal(in_pieces[0], k)
     np.testing.assert_array_equal(in_pieces[1], dk)
+
+
+@pytest.mark.parametrize("implementation", ["cpu", "xla"])
+def test_images_of_different_shapes_are_refused(implementation):
+    jacobian = make_jacobian(arch.convnet(1), implementation)
+    (x_t,), (x_s,) = images((4, 4, 1), sizes=(2,)), images((6, 6, 1), sizes=(3,))
+    with pytest.raises(UserError, match=r"not \(2, 4, 4, 1\) and \(3, 6, 6, 1\)"):
+        jacobian(x_t, x_s)

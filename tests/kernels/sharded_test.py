@@ -114,3 +114,10 @@ def test_meshes_agree_on_each_pair_s_gradient(axes):
     expected = jacobian(x_t, x_s)
     np.testing.assert_allclose(k, expected[0], rtol=1e-6)
     np.testing.assert_allclose(dk, expected[1], atol=1e-6 * np.abs(expected[1]).max())
+
+
+def test_images_with_themselves_without_jit():
+    x = jnp.asarray(problem()[2]).reshape(S, -1)
+    kernel = lambda a, b: jnp.tanh(a @ b.T)  # noqa: E731
+    found = shard_kernel(kernel, sharding.make_mesh(2))(x, x)
+    np.testing.assert_allclose(found, kernel(x, x), rtol=1e-6)

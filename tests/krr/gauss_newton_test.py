@@ -147,6 +147,33 @@ def test_a_step_that_does_not_help_is_refused(wrong):
     assert int(state.number) == 1
 
 
+def test_no_trial_comes_twice():
+    """With a start of 3 the third trial has the most damping, 10; another would be the same."""
+    images, labels, batch = problem()
+    residuals, trials = residuals_of("solved", KERNEL, JACOBIAN), []
+
+    class Counted:
+        entries = staticmethod(residuals.entries)
+
+        @staticmethod
+        def around(*arguments):
+            now, model, entries, tried = residuals.around(*arguments)
+
+            def refused(moved):
+                jax.debug.callback(lambda: trials.append(1), ordered=True)
+                loss, after = tried(moved)
+                return loss + 1e3, after
+
+            return now, model, entries, refused
+
+    step = gauss_newton.make_step(Counted, 50, jax.random.key(0))
+    start = gauss_newton.init(images, labels, least_damping=3.0)
+    state, _ = step(start, *batch)
+    jax.effects_barrier()
+    np.testing.assert_array_equal(state.images, images)
+    assert len(trials) == 2
+
+
 def test_a_batch_that_promises_little_leaves_no_damping_behind(monkeypatch):
     """The next batch is free to dare what this one's model would have allowed."""
     choose = damping.choose

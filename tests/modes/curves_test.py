@@ -10,7 +10,9 @@ POINTS = ((0, 0.2), (1, 0.4), (5, 0.5), (10, 0.49), (20, 0.55), (40, 0.6))
 
 
 def curve(size=10, targets=2000, algorithm="kip_newton", dataset="mnist"):
-    return Curve(f"row_{size}_{targets}", algorithm, dataset, "convnet", size, targets, POINTS)
+    return Curve(
+        f"row_{size}_{targets}", algorithm, dataset, "convnet", size, targets, POINTS, "validation"
+    )
 
 
 def test_steps_follow_the_targets_and_seconds_the_planned_step():

@@ -83,6 +83,13 @@ def test_an_indefinite_kernel_is_refused():
         run(support, y_s)
 
 
+def test_labels_that_are_not_finite_are_refused():
+    support, y_s, test, labels = problem()
+    run = evaluate.make_evaluate(rbf, test, labels, reg=REG, batch_size=5)
+    with pytest.raises(UserError, match=r"labels of the support are not finite: .* raise reg"):
+        run(support, np.where(np.arange(len(y_s))[:, None] == 1, np.nan, y_s))
+
+
 def dataset(seed=0):
     """Three classes of 8-bit pictures, each a noisy pattern of its own."""
     rng = np.random.default_rng(seed)

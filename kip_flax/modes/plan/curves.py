@@ -1,7 +1,7 @@
 """The likely cost of an accuracy: the curve of a measured run, scaled to the planned one.
 
-`curves.json` holds the accuracies on held-out images over the steps of the runs in results/;
-`python -m results.curves` writes it.
+`curves.json` holds the accuracies over the steps of the runs in results/, on held-out images or,
+where a run has none, on test images; `python -m results.curves` writes it.
 """
 
 import json
@@ -22,6 +22,7 @@ class Curve:
         algorithm, dataset, architecture: as in a configuration.
         size, targets: images of the support; targets per step.
         points: (steps, accuracy 0 to 1), ascending.
+        on: the images of the accuracies, 'validation' or 'test'.
     """
 
     row: str
@@ -31,6 +32,12 @@ class Curve:
     size: int
     targets: int
     points: tuple[tuple[int, float], ...]
+    on: str
+
+    @property
+    def images(self) -> str:
+        """'held-out images' or 'test images'."""
+        return "test images" if self.on == "test" else "held-out images"
 
 
 class Milestone(NamedTuple):

@@ -162,7 +162,7 @@ def _with_natural_labels(first: Path) -> Path | None:
 def label_solved(start: ImageSet, pool: Targets, kernel: Kernel, reg: float) -> ImageSet:
     """The images of `start` with labels solved for all targets of `pool`, see `label_solve`.
 
-    `reg` is absolute, as in `label_solve.solve_labels`.
+    `reg` is that of `label_solve.fitting_labels`.
     """
     support = jnp.asarray(start.images[0])
     sums = label_solve.zero_sums(*start.labels[0].shape)
@@ -173,5 +173,5 @@ def label_solved(start: ImageSet, pool: Targets, kernel: Kernel, reg: float) -> 
         tile = map(jnp.asarray, (images, labels, np.ones(len(rows), np.float32)))
         sums = add_targets(sums, support, *tile)
     k_ss = jax.jit(lambda x: kernel(x, x))(support)
-    solved = label_solve.solve_labels(k_ss, sums, reg)
+    solved = label_solve.fitting_labels(k_ss, sums, reg)
     return ImageSet("label_solve", start.images, np.asarray(solved)[None])
