@@ -26,6 +26,7 @@ from kip_flax.krr import feature_kernel
 from kip_flax.runs import setup
 from kip_flax.runtime import hardware, sharding
 from kip_flax.runtime.console import Console
+from kip_flax.runtime.errors import in_one_line
 
 _LOG_SCALES = np.arange(0, 4, 0.1)
 
@@ -138,4 +139,5 @@ class Problem:
 
 
 if __name__ == "__main__":
-    output.in_one_line(main)
+    with in_one_line():
+        main()

@@ -27,6 +27,7 @@ from kip_flax import architectures, kernels
 from kip_flax.kernels import jacobian
 from kip_flax.kernels.sharded import shard_kernel
 from kip_flax.runtime import hardware, sharding
+from kip_flax.runtime.errors import in_one_line
 
 Pairs = tuple[jax.Array, jax.Array]
 _REST = 0.5  # Seconds in which the previous contender frees its memory and stops its threads.
@@ -127,4 +128,5 @@ def _difference(ours: kernels.Kernel, theirs: kernels.Kernel, pairs: Pairs) -> f
 
 if __name__ == "__main__":
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    output.in_one_line(main)
+    with in_one_line():
+        main()

@@ -189,7 +189,7 @@ def _first_states(problem: base.Problem, keys: jax.Array) -> dp_kip.DpState:
     states = []
     for key in keys:
         support = base.draw_support(problem.targets, SUPPORT, "noise", key)
-        secret = jax.random.key_data(jax.random.fold_in(key, STEPS))  # The steps fold in less.
+        secret = jax.random.key_data(jax.random.fold_in(key, STEPS))  # Steps fold in numbers below.
         states.append(dp_kip.init(problem.config, *support).replace(secret=secret))
     return _stacked(states)
 

@@ -25,6 +25,7 @@ from kip_flax import architectures, kernels, krr
 from kip_flax.algorithms import kip
 from kip_flax.kernels.sharded import shard_kernel
 from kip_flax.runtime import hardware, sharding
+from kip_flax.runtime.errors import in_one_line
 
 
 def main() -> None:
@@ -106,4 +107,5 @@ def _peak() -> float:
 
 if __name__ == "__main__":
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    output.in_one_line(main)
+    with in_one_line():
+        main()

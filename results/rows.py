@@ -4,7 +4,6 @@ python -m results.rows --data=data   draws docs/mnist_rows.png from the sets in 
 """
 
 import argparse
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +15,7 @@ from kip_flax import data, export, preprocess
 from kip_flax.modes.figures.draw import ShownSet, rendered, rows_figure
 from kip_flax.runs import setup
 from kip_flax.runtime import files
-from kip_flax.runtime.errors import UserError
+from kip_flax.runtime.errors import in_one_line
 from results import record
 
 FOLDER = Path(__file__).resolve().parent
@@ -29,10 +28,8 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--data", required=True, help="folder with the data set's files")
     args = parser.parse_args(argv)
-    try:
+    with in_one_line():
         shown = three(_FIXED, _LEARNED, args.data)
-    except UserError as error:
-        sys.exit(f"error: {error}")
     figure = rows_figure(shown, tuple(map(str, range(10))))
     files.write_bytes_atomic(FIGURE, rendered(figure, "png"))
 

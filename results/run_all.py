@@ -20,7 +20,7 @@ from typing import NoReturn
 
 from kip_flax.modes.evaluate.mode import EVALUATION
 from kip_flax.runtime import files
-from kip_flax.runtime.errors import UserError
+from kip_flax.runtime.errors import UserError, in_one_line
 from results import record, table
 from results.experiment import Experiment, command
 from results.experiments import EXPERIMENTS
@@ -77,10 +77,8 @@ def alone(folder: Path) -> Iterator[None]:
         signal.signal(signal.SIGHUP, signal.default_int_handler)
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        with files.locked(folder / ".lock", f"the folder {folder}"):
+        with in_one_line(), files.locked(folder / ".lock", f"the folder {folder}"):
             yield
-    except UserError as error:
-        sys.exit(f"error: {error}")
     except KeyboardInterrupt:
         sys.exit("stopped: the same command goes on from there.")
 

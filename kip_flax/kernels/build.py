@@ -63,8 +63,6 @@ def make_kernel(spec: arch.Spec | KernelOptions, **options: Any) -> Kernel:
 
     def kernel(x1: jax.Array, x2: jax.Array) -> jax.Array:
         check_images(x1, x2)
-        height, breadth, channels = x1.shape[1:]
-        make_plan(chosen, (height, breadth, channels))  # neural_tangents would refuse nothing.
         return of_images(x1, x2)
 
     return kernel
@@ -114,8 +112,10 @@ def check_images(x1: jax.Array, x2: jax.Array) -> None:
             f"a kernel takes images of float32 or float64, not {x1.dtype} and {x2.dtype}: "
             f"`preprocess.apply` makes them of pixels."
         )
-    if x1.dtype != x2.dtype:
+    # Without float64 in JAX, NumPy's float64 becomes float32 too.
+    one, other = (jax.dtypes.canonicalize_dtype(x.dtype) for x in (x1, x2))
+    if one != other:
         raise UserError(
-            f"a kernel takes images of one type, not {x1.dtype} and {x2.dtype}: cast the former, "
-            f"for example x.astype('{x2.dtype}')."
+            f"a kernel takes images of one type, not {one} and {other}: cast the former, for "
+            f"example x.astype('{other}')."
         )

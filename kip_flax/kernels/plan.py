@@ -109,10 +109,9 @@ def make_plan(options: KernelOptions, image_shape: tuple[int, int, int]) -> Kern
 
     Raises:
         UserError: the images are too small for the pools, pixels are left at the end, or a
-            convolution or a pool follows it.
+            convolution or a pool follows Flatten or GlobalAvgPool.
     """
     spec = options.spec
-    sizes = arch.spatial_sizes(spec, *image_shape[:2])
     ends = [i for i, layer in enumerate(spec) if isinstance(layer, _ENDS)]
     if not ends:
         raise UserError(
@@ -124,6 +123,7 @@ def make_plan(options: KernelOptions, image_shape: tuple[int, int, int]) -> Kern
             "the architecture has a convolution or a pool after Flatten or GlobalAvgPool, where no "
             "pixels are left: put it before."
         )
+    sizes = arch.spatial_sizes(spec, *image_shape[:2])
     global_pool = isinstance(spec[end], arch.GlobalAvgPool)
 
     ops: list[Op] = []

@@ -19,12 +19,16 @@ import jax.interpreters.ad
 
 from kip_flax import architectures as arch
 from kip_flax.kernels.options import Kernel, KernelOptions
+from kip_flax.kernels.plan import make_plan
 
 _MOVED_FROM_CORE = ("Jaxpr", "JaxprEqn", "Literal", "Var", "Primitive")
 
 
 def make_reference_kernel(options: KernelOptions) -> Kernel:
-    """`kernel(x1, x2)` -> (n1, n2) of neural_tangents: all pairs at once, in x1's dtype."""
+    """`kernel(x1, x2)` -> (n1, n2) of neural_tangents: all pairs at once, in x1's dtype.
+
+    It raises UserError as of `make_plan`.
+    """
     nt = neural_tangents()
     affine = {
         "W_std": options.w_std,
@@ -35,6 +39,8 @@ def make_reference_kernel(options: KernelOptions) -> Kernel:
     _, _, kernel_fn = nt.stax.serial(*layers)
 
     def kernel(x1: jax.Array, x2: jax.Array) -> jax.Array:
+        height, breadth, channels = x1.shape[1:]
+        make_plan(options, (height, breadth, channels))  # neural_tangents checks no sizes.
         # x2=None lets neural_tangents know that the diagonal is exactly the variance.
         return kernel_fn(x1, None if x2 is x1 else x2, options.get)
 

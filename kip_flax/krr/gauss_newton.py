@@ -27,7 +27,7 @@ from kip_flax.krr.residuals import Batch, Entries, Residuals
 
 Metrics = dict[str, jax.Array]
 
-_TRIALS = 6  # Trial steps of a block before it is skipped; each has more damping, up to the most.
+_TRIALS = 6  # Most trial steps of a block before it is skipped; each has more damping.
 _LEAST_GAIN = 1e-5  # As a share of the loss; a smaller gain may be rounding.
 _POWER = 3  # Exponent: the images of step n weigh about n^3 in the average.
 _REFUSED, _POOR, _GOOD = 4.0, 2.5, 1 / 3  # Factors of the damping.
@@ -139,7 +139,9 @@ def make_step(residuals: Residuals, iterations: int, key: jax.Array, block: int 
         number = iterate.number + 1
         images = iterate.images.at[order].set(support.images)
         average = _averaged(iterate.average, images, number)
-        moved = Iterate(number, images, iterate.labels, support.least, average)
+        # Every trial from a loss that is not finite is refused: the damping tells of it.
+        least = jnp.where(jnp.isfinite(metrics["loss"]).all(), support.least, jnp.nan)
+        moved = Iterate(number, images, iterate.labels, least, average)
         return moved, _summary(metrics)
 
     return jax.jit(step, donate_argnums=0)

@@ -109,7 +109,7 @@ class Training:
                 log, save = step % log_every == 0, self.saver.is_due(step)
                 if not (last or log or save or step in distillation.eval_steps):
                     continue
-                self._check_finite(state, measured, checked, step)
+                self._check_finite(state, checked, step)
                 checked = step
                 last = last or stopping()  # The step ended only now; another may take minutes.
                 if log or last:
@@ -196,11 +196,8 @@ class Training:
         if seconds >= _LONG:
             self.console.say(f"expected to end at {clock(seconds)}, in {duration(seconds)}")
 
-    def _check_finite(
-        self, state: State, measured: Mapping[str, jax.Array], before: int, step: int
-    ) -> None:
-        # A step that is refused for its loss leaves the state as it was.
-        if not (_is_finite(state) and jnp.isfinite(measured.get("loss", 0.0))):
+    def _check_finite(self, state: State, before: int, step: int) -> None:
+        if not _is_finite(state):
             raise UserError(
                 f"the loss is not finite: it went wrong after step {before} and by step {step}; "
                 f"{self.distillation.if_not_finite}. The checkpoint of step {self.saver.newest} is "
@@ -235,7 +232,7 @@ class Training:
 
 @jax.jit
 def _is_finite(state: State) -> jax.Array:
-    """Whether all arrays are finite; a loss that is not finite makes every gradient entry NaN."""
+    """Whether all arrays are finite; a loss that is not makes gradients or the damping NaN."""
     return jnp.array([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(state)]).all()
 
 

@@ -185,7 +185,7 @@ def test_kernels_reach_what_a_plain_solve_reaches(real):
 
 def test_the_time_of_a_set_is_that_of_all_parts(monkeypatch, tmp_path):
     clock = iter([10.0, 17.0, 100.0, 103.0, 500.0])
-    monkeypatch.setattr("time.process_time", lambda: next(clock))
+    monkeypatch.setattr(images.clock, "now", lambda: next(clock))
     parts = iter([KeyboardInterrupt, None, None])
 
     def distill(**_):

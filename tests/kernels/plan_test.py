@@ -174,7 +174,7 @@ def test_images_too_small_raise_before_any_work():
         plan_of(arch.convnet(3), 4, 4)
 
 
-@pytest.mark.parametrize("layer", [arch.Conv(), arch.AvgPool(1)])
+@pytest.mark.parametrize("layer", [arch.Conv(), arch.AvgPool()])
 def test_nothing_but_dense_layers_and_relus_follows_the_end(layer):
     with pytest.raises(UserError, match="a convolution or a pool after Flatten"):
         plan_of((arch.Conv(), arch.Relu(), arch.Flatten(), layer, arch.Dense()), 4, 4)

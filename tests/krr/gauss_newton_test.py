@@ -148,30 +148,40 @@ def test_a_step_that_does_not_help_is_refused(wrong):
 
 
 def test_no_trial_comes_twice():
-    """With a start of 3 the third trial has the most damping, 10; another would be the same."""
+    """With a start of 3 the second trial has the most damping, 10; a third would be the same."""
     images, labels, batch = problem()
     residuals, trials = residuals_of("solved", KERNEL, JACOBIAN), []
 
-    class Counted:
-        entries = staticmethod(residuals.entries)
+    def around(*arguments):
+        found = residuals.around(*arguments)
 
-        @staticmethod
-        def around(*arguments):
-            now, model, entries, tried = residuals.around(*arguments)
+        def refused(moved):
+            jax.debug.callback(lambda: trials.append(1), ordered=True)
+            loss, after = found.tried(moved)
+            return loss + 1e3, after
 
-            def refused(moved):
-                jax.debug.callback(lambda: trials.append(1), ordered=True)
-                loss, after = tried(moved)
-                return loss + 1e3, after
+        return found._replace(tried=refused)
 
-            return now, model, entries, refused
-
-    step = gauss_newton.make_step(Counted, 50, jax.random.key(0))
+    step = gauss_newton.make_step(residuals._replace(around=around), 50, jax.random.key(0))
     start = gauss_newton.init(images, labels, least_damping=3.0)
     state, _ = step(start, *batch)
     jax.effects_barrier()
     np.testing.assert_array_equal(state.images, images)
     assert len(trials) == 2
+
+
+def test_a_loss_that_is_not_finite_leaves_no_damping():
+    """A run looks at the state alone."""
+    images, labels, batch = problem()
+
+    def broken(x_t, x_s):
+        k, dk = JACOBIAN(x_t, x_s)
+        return k * jnp.nan, dk
+
+    state, metrics = stepper("solved", jacobian=broken)(first(images, labels), *batch)
+    assert np.isnan(float(metrics["loss"]))
+    assert np.isnan(float(state.damping))
+    np.testing.assert_array_equal(state.images, images)
 
 
 def test_a_batch_that_promises_little_leaves_no_damping_behind(monkeypatch):

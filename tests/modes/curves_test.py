@@ -40,5 +40,7 @@ def test_the_packaged_curves_are_those_of_the_rows():
     assert curves.measured() == tuple(rows)
     assert results_curves.FILE.read_text() == results_curves.written(rows)
     by_row = {row.row: row for row in rows}
+    assert by_row["kip_digits_10"].images == "test images"
+    assert by_row["kip_newton_cifar10_10"].images == "held-out images"
     assert by_row["kip_newton_cifar10_10"].points[-1] == (80, pytest.approx(0.613))
     assert not any(row.algorithm in ("ls", "frepo") for row in rows)

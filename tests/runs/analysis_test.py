@@ -71,7 +71,7 @@ def test_everything_together_is_plain_linear_algebra():
     y_final, y_start = RNG.standard_normal((6, 3)), np.eye(3)[[0, 0, 1, 1, 2, 2]] - 1 / 3
     train_labels, test_labels = RNG.integers(0, 3, 50), RNG.integers(0, 3, 30)
     pixels = RNG.integers(0, 256, (50, 4, 4, 1), dtype=np.uint8)
-    reg = 1e-3
+    reg = 0.1
     found = analysis.analyse(
         (final, jnp.asarray(y_final)),
         (start, y_start),
@@ -91,7 +91,8 @@ def test_everything_together_is_plain_linear_algebra():
     k_ss, k_st = exact(start, start), exact(start, train)
     ridge = reg / 6 * np.eye(6)
     y_t = np.eye(3)[train_labels] - 1 / 3
-    y_solved = (k_ss + ridge) @ np.linalg.solve(k_st @ k_st.T + ridge, k_st @ y_t)
+    fitted = reg * np.trace(k_ss) / 6 * np.eye(6)  # The ridge that scores the labels.
+    y_solved = (k_ss + fitted) @ np.linalg.solve(k_st @ k_st.T + ridge, k_st @ y_t)
     np.testing.assert_array_equal(found["confusion"], counts(predicted(final, y_final)))
     np.testing.assert_array_equal(found["initial_confusion"], counts(predicted(start, y_start)))
     solved = predicted(start, y_solved)

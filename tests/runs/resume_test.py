@@ -4,8 +4,6 @@ import json
 import os
 import signal
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from whole_runs import (
@@ -19,7 +17,6 @@ from whole_runs import (
 )
 
 from kip_flax import export, kernels
-from kip_flax.algorithms import kip
 from kip_flax.modes.train import mode as train
 from kip_flax.runs import checkpoint, setup
 from kip_flax.runs.folder import RunFolder
@@ -213,23 +210,6 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(tmp_
         restored = checkpoint.restore(manager, setup.state_template(config, (8, 8, 1), 10, 1438))
     assert restored.step == 0
     assert np.isfinite(restored.state.support[0]).all()
-
-
-def test_a_loss_that_leaves_the_state_as_it_was_stops_too(tmp_path, monkeypatch):
-    make_step = kip.make_step
-
-    def refusing(problem):
-        step = make_step(problem)
-
-        def refused(state, number):  # A step takes over the memory of its state.
-            _, measured = step(jax.tree.map(jnp.copy, state), number)
-            return state, measured | {"loss": jnp.float32(np.nan)}
-
-        return refused
-
-    monkeypatch.setattr(kip, "make_step", refusing)
-    with pytest.raises(UserError, match="not finite: it went wrong after step 0 and by step 2"):
-        train.train_and_evaluate(small(), str(tmp_path))
 
 
 def test_a_singular_kernel_names_the_regulariser_before_the_first_step(tmp_path, monkeypatch):
