@@ -197,7 +197,7 @@ def get_config() -> ConfigDict:
     config.bptt.network = "convnet_plain:3"
     # Channels of a layer of a description.
     config.bptt.width = 64
-    # Networks, of all ages.
+    # Networks. Their ages spread as they are drawn.
     config.bptt.pool = 10
     # Of them, those that a step draws and trains; devices share them.
     config.bptt.networks = 2

@@ -69,15 +69,8 @@ def _check(fields: Mapping[str, Any]) -> None:
     if any(not _is(step, int) or step < 0 for step in fields["eval.steps"]):
         raise UserError(f"eval.steps is {fields['eval.steps']}: write steps, such as (0, 10, 100).")
     for name in fields["eval.networks"]:
-        if named.is_kernel(str(name)):
-            raise UserError(
-                f"eval.networks names {name!r}, which is no network: the kernel is evaluated "
-                f"without that; take for example 'convnet_plain:3'."
-            )
-        try:
-            named.spec_of(str(name), fields["kernel.architecture"], fields["kernel.depth"])
-        except UserError as error:
-            raise UserError(f"eval.networks: {error}") from None
+        kernel = fields["kernel.architecture"], fields["kernel.depth"]
+        named.check_network("eval.networks", str(name), *kernel)
 
 
 SECTION = Section(
@@ -326,8 +319,15 @@ def check_same(old: dict[str, Any], new: dict[str, Any], kind: str, workdir: str
         UserError: a value differs; the first one is named, with the old and the new value.
     """
     for name in sorted(old.keys() | new.keys()):
-        if old.get(name) != new.get(name):
-            was, now = (values.get(name, _SINCE.get(name)) for values in (old, new))
+        was, now = (values.get(name, _SINCE.get(name)) for values in (old, new))
+        if was == now or (isinstance(was, list | tuple) and list(was) == list(now or ())):
+            continue  # JSON turns tuples into lists.
+        if name not in old and name not in _SINCE:
+            raise UserError(
+                f"{workdir} holds another {kind}: it does not say {name}, as older versions did "
+                f"not: take another --workdir."
+            )
+        else:
             raise UserError(
                 f"{workdir} holds another {kind}: {name} was {was!r} and is now {now!r}: take "
                 f"another --workdir, or the old value to go on."

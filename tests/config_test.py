@@ -86,6 +86,8 @@ def test_every_default_is_commented():
         ("eval__steps", (3, -1), r"eval.steps is \(3, -1\)"),
         ("eval__steps", ("3",), r"eval.steps is \('3',\)"),
         ("eval__networks", ("krr:fc:1",), "eval.networks names 'krr:fc:1', which is no network"),
+        ("frepo__network", "krr", "frepo.network names 'krr', which is no network but a ke"),
+        ("bptt__network", "vit", "bptt.network: unknown network 'vit': take one of"),
         ("eval__networks", ("vit",), "eval.networks: unknown network 'vit'"),
         ("eval__network_seeds", 0, "eval.network_seeds is 0: it must be at least 1"),
         ("checkpoint__every_steps", 0, "checkpoint.every_steps is 0: it must be at least 1"),
@@ -93,7 +95,7 @@ def test_every_default_is_commented():
         ("transfer__loss", "hinge", "transfer.loss is 'hinge': take one of mse, cross_entropy"),
         ("transfer__labels", "fuzzy", "transfer.labels is 'fuzzy': take one of soft, hard"),
         ("transfer__augment_draw", "some", "transfer.augment_draw is 'some': take one of all, one"),
-        ("transfer__networks", ("vit",), "unknown network 'vit': transfer.networks takes krr, ker"),
+        ("transfer__networks", ("vit",), "unknown network 'vit': take one of krr, ker"),
         ("transfer__networks", ("myrtle:6",), "myrtle has depth 5, 7 or 10, not 6"),
         ("transfer__networks", (), "transfer.networks is empty"),
         ("transfer__augment", "blur", "blur"),
@@ -277,6 +279,10 @@ def test_a_field_that_an_old_run_did_not_have_is_named_with_the_value_that_it_im
     other = changed(algorithm="kip_newton", newton__growth=4)
     with pytest.raises(UserError, match=r"newton.growth was 1 and is now 4"):
         config_lib.check_same_experiment(saved, other, "/runs/a")
+    tables = {"seed": 0}, {"seed": 0, "dataset.classes": [], "newton.growth": 1}
+    config_lib.check_same(*tables, "transfer", "/runs/a")
+    with pytest.raises(UserError, match="another transfer: it does not say version, as older"):
+        config_lib.check_same({"seed": 0}, {"seed": 0, "version": 2}, "transfer", "/runs/a")
 
 
 @pytest.mark.parametrize(

@@ -32,6 +32,7 @@ from command import DIGITS, QUICK, ROOT, run
         ),
         ((DIGITS, "train"), "unknown argument 'train'"),
         ((DIGITS,), "--mode=train needs --workdir=PATH"),
+        (("--mode=report", "--workdir=a", "--workdir", "b"), "--workdir is given 2 times: give it"),
         ((DIGITS, "--mode=evaluate"), "--mode=evaluate needs --distilled=PATH"),
         ((DIGITS, "--mode=transfer", "--distilled=x"), "--mode=transfer needs --workdir=PATH"),
         (("--mode=export", "--distilled=x"), "--mode=export needs --workdir=PATH"),

@@ -160,6 +160,13 @@ def default_eval_steps(config: ConfigDict, total: int) -> frozenset[int]:
     return frozenset({step for step in (config.eval.steps or published) if step <= total} | {total})
 
 
+def start_of(init: str) -> str:
+    """What images are before the first step, by `support.init`: 'real', 'noise' or 'set'."""
+    if init == "noise":
+        return init
+    return "real" if init in SUPPORT_DRAWS else "set"
+
+
 def draw_support(targets: Targets, size: int, draw: str, key: jax.Array) -> Support:
     """An initial support, ordered by class, with the same number of images per class.
 

@@ -2,9 +2,9 @@
 
 Feng, Vedantam, Kempe, *Embarrassingly Simple Dataset Distillation* (ICLR 2024, arXiv 2311.07025),
 train a network on the support for a random number of steps, and differentiate its loss on real
-images through the last of them. Here, as in FRePo, the networks come from a pool of all ages: a
-step draws some, trains each for a window of steps, and puts them back. So no step is spent on
-reaching the window.
+images through the last of them. Here, as in FRePo, the networks come from a pool: a step draws
+some, trains each for a window of steps, and puts them back. So no step is spent on reaching the
+window. All begin untrained; their ages spread as they are drawn.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def _check_fields(fields: Any) -> None:
             f"steps: take a shorter window, or a longer bptt.life."
         )
     _averaged.check_average("bptt.average", fields["bptt.average"])
-    named.spec_of(fields["bptt.network"], "fc", 1)
+    named.check_network("bptt.network", fields["bptt.network"], "fc", 1)
 
 
 SECTION = Section(
@@ -204,10 +204,11 @@ class _Method:
         batch = [jax.lax.all_gather(part, "data", tiled=True) for part in (x_t, y_t, weights)]
         draw_key, train_key = jax.random.split(jax.random.fold_in(self.key, state.step))
         drawn = jax.random.permutation(draw_key, self.pooling.size)[: self.networks]
-        counts = sharding.own_share(jnp.ones(self.networks))  # Weight 0: padding of a share.
+        ones = jnp.ones(self.networks, jnp.float32)
+        counts = sharding.own_share(ones)  # Weight 0: padding of a share.
         unrolled = functools.partial(self._unrolled, state, train_key, batch)
         (leaves, fine), found = jax.lax.map(unrolled, sharding.own_share(drawn))
-        summed = jax.tree.map(lambda each: jnp.tensordot(counts * fine, each, 1), found)
+        summed = jax.tree.map(lambda each: _summed(counts * fine, each), found)
         (grads, value, right), learning = jax.lax.psum((summed, counts @ fine), "data")
         value, right = value / learning, right / learning  # NaN if all diverged.
         grads = {name: grads[name] / jnp.maximum(learning, 1) for name in state.params}
@@ -309,3 +310,8 @@ def _make(config: ConfigDict, shape: tuple[int, int, int], classes: int) -> Make
     weights = build.Weights(kernel.w_std, kernel.b_std)
     like = named.Described(kernel.architecture, kernel.depth, options.width, weights)
     return named.maker(options.network, shape, classes, like)
+
+
+def _summed(weights: jax.Array, each: jax.Array) -> jax.Array:
+    """The weighted sum over the first axis; accelerators would round its operands otherwise."""
+    return jnp.tensordot(weights, each, 1, precision=jax.lax.Precision.HIGHEST)

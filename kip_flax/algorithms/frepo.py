@@ -63,7 +63,7 @@ FACTS = Facts(
 
 def _check_fields(fields: Any) -> None:
     _averaged.check_average("frepo.average", fields["frepo.average"])
-    named.spec_of(fields["frepo.network"], "fc", 1)
+    named.check_network("frepo.network", fields["frepo.network"], "fc", 1)
 
 
 SECTION = Section(

@@ -126,6 +126,7 @@ def load_dataset(
     found: Source = module.read(name, Path(data_dir).expanduser(), image_size)
     train, test = found.train, found.test
     if test is None:
+        _check_part(found.paths[0], train, found.class_names)
         train, test = _split(found.paths[0], *train, test_fraction)
     return _checked(name, found, train, test)
 
@@ -210,19 +211,24 @@ def _split(
     return (images[~held_out], labels[~held_out]), (images[held_out], labels[held_out])
 
 
+def _check_part(path: Path, part: Part, class_names: Sequence[str]) -> None:
+    images, labels = part
+    if not len(images):
+        raise UserError(f"{path} holds no images: at least one is needed.")
+    if images.dtype != np.uint8 or images.ndim != 4:
+        raise UserError(
+            f"{path} has images of type {images.dtype} and shape {images.shape}: uint8 "
+            f"(n, height, width, channels) from 0 to 255 are needed."
+        )
+    if images.shape[-1] not in (1, 3) or 0 in images.shape:
+        raise UserError(f"{path} has images of {images.shape[1:]}: 1 or 3 channels are needed.")
+    readers.check_labels(path, labels, len(images), 0, len(class_names) - 1)
+
+
 def _checked(name: str, source: Source, train: Part, test: Part) -> Dataset:
     """Checks that both parts hold uint8 images of one shape and a label in range for each."""
-    for path, (images, labels) in zip(source.paths, (train, test), strict=True):
-        if not len(images):
-            raise UserError(f"{path} holds no images: at least one is needed.")
-        if images.dtype != np.uint8 or images.ndim != 4:
-            raise UserError(
-                f"{path} has images of type {images.dtype} and shape {images.shape}: uint8 "
-                f"(n, height, width, channels) from 0 to 255 are needed."
-            )
-        if images.shape[-1] not in (1, 3) or 0 in images.shape:
-            raise UserError(f"{path} has images of {images.shape[1:]}: 1 or 3 channels are needed.")
-        readers.check_labels(path, labels, len(images), 0, len(source.class_names) - 1)
+    for path, part in zip(source.paths, (train, test), strict=True):
+        _check_part(path, part, source.class_names)
     if train[0].shape[1:] != test[0].shape[1:]:
         both = " and ".join(map(str, source.paths))
         raise UserError(

@@ -191,7 +191,7 @@ def load_distilled(path: str | os.PathLike[str]) -> Distilled:
     Raises:
         UserError: the file is missing, broken, or not of the form of `write_distilled`.
     """
-    path = Path(path)
+    path = Path(path).expanduser()
     arrays = files.read_arrays(path)
     if missing := [key for key in ("images", "labels") if key not in arrays]:
         raise UserError(

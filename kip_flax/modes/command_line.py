@@ -39,6 +39,7 @@ _CONFIG_ERRORS = (
 )
 
 FLAGS = flags.FLAGS
+_OURS = ("config", "workdir", "mode", "distilled", "compare", "network", "pictures", "layout")
 _SOME_MODES = ("distilled", "compare", "network", "pictures", "layout")  # Flags that few read.
 _INTERRUPTED = 130  # Exit code after Ctrl-C, as of a shell.
 
@@ -94,6 +95,8 @@ def main(argv: list[str]) -> None:
                 console.outcome("stopped: there was nothing to save yet")
     except UserError as error:
         _exit_with(str(error))
+    except PermissionError as error:  # Of a path that may not even be looked at.
+        _exit_with(f"{error.filename} may not be read or written: name another, or allow it.")
     except KeyboardInterrupt:  # Modes that save on Ctrl-C do so themselves.
         print("stopped: there was nothing to save", file=sys.stderr)
         sys.exit(_INTERRUPTED)
@@ -105,6 +108,10 @@ def parse_flags(argv: list[str]) -> list[str]:
         rest = FLAGS(argv)
     except (flags.Error, *_CONFIG_ERRORS) as error:
         _exit_with(f"{_reason(error)} (see {_program()} --help)")
+    given = [text.lstrip("-").partition("=")[0] for text in argv[1:] if text.startswith("-")]
+    for name in _OURS:
+        if given.count(name) > 1:
+            _exit_with(f"--{name} is given {given.count(name)} times: give it once.")
     if FLAGS["verbosity"].using_default_value:
         logging.set_verbosity(logging.WARNING)  # --verbosity=0 shows the libraries' messages.
     return rest

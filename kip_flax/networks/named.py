@@ -69,10 +69,22 @@ def spec_of(name: str, architecture: str, depth: int) -> architectures.Spec | No
     if name not in zoo.ZOO:
         others = ", ".join(f"{kind}:DEPTH" for kind in architectures.ARCHITECTURES)
         raise UserError(
-            f"unknown network {name!r}: transfer.networks takes {KRR}, kernel, {others}, "
-            f"{', '.join(zoo.ZOO)}."
+            f"unknown network {name!r}: take one of {KRR}, kernel, {others}, {', '.join(zoo.ZOO)}."
         )
     return None
+
+
+def check_network(field: str, name: str, architecture: str, depth: int) -> None:
+    """Raises UserError, which names the field, unless `name` is that of a network."""
+    if is_kernel(name):
+        raise UserError(
+            f"{field} names {name!r}, which is no network but a kernel: take for example "
+            f"'convnet_plain:3'."
+        )
+    try:
+        spec_of(name, architecture, depth)
+    except UserError as error:
+        raise UserError(f"{field}: {error}") from None
 
 
 def maker(name: str, image_shape: tuple[int, int, int], classes: int, like: Described) -> Make:

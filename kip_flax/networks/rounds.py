@@ -51,9 +51,9 @@ class Saver:
     def __init__(self, save: Callable[[Progress], None]):
         self._save, self._due = save, time.monotonic() + _SAVE_EVERY
 
-    def now_and_then(self, progress: Progress) -> None:
+    def now_and_then(self, progress: Callable[[], Progress]) -> None:
         if time.monotonic() >= self._due:
-            self.now(progress)
+            self.now(progress())
 
     def now(self, progress: Progress) -> None:
         began = time.monotonic()
@@ -115,7 +115,7 @@ class Rounds:
                 missing[:size], f"round {total - self.rounds_left} of {total}"
             )
             self.at.states, self.at.step = None, 0
-            self.saver.now_and_then(self.at)
+            self.saver.now_and_then(lambda: self.at)
         return [one for job in jobs if (one := self._measured(job)) is not None]
 
     def probe(self) -> Cost:
@@ -289,7 +289,7 @@ class Rounds:
         if self.watch.stopping():
             self.saver.now(self._held())
             raise Stopped
-        self.saver.now_and_then(self._held())
+        self.saver.now_and_then(self._held)
 
     def _held(self) -> Progress:
         """The trial's progress, with its states copied to the host's memory."""

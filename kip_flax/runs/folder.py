@@ -32,6 +32,24 @@ from kip_flax.runtime import files
 from kip_flax.runtime.errors import UserError
 
 
+def named_folders(workdirs: str) -> list[Path]:
+    """The folders that `workdirs` names: the one of this name, or several between commas.
+
+    Raises:
+        UserError: a name between commas is empty, or a folder is named twice.
+    """
+    one = Path(os.path.abspath(os.path.expanduser(workdirs)))
+    if one.is_dir() or "," not in workdirs:
+        return [one]
+    names = [name.strip() for name in workdirs.split(",")]
+    if not all(names):
+        raise UserError(f"--workdir={workdirs} has an empty name: name folders between commas.")
+    folders = [Path(os.path.abspath(os.path.expanduser(name))) for name in names]
+    if len(set(folders)) < len(folders):
+        raise UserError(f"--workdir={workdirs} names a folder twice: name each once.")
+    return folders
+
+
 class RunFolder:
     """The files of one run. They are read when asked for and never cached.
 

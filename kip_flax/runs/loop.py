@@ -92,11 +92,13 @@ class Training:
             stopping = multihost.agreed(signalled)
             settled = self._settle(state, step, figures, due)
             stopwatch = metrics.Stopwatch(step, total, distillation.pairs)
+            kinds, announced = _kinds(state), False
             while settled and not last:
                 step += 1
                 began = time.perf_counter()
                 state, measured = distillation.step(state, step)
                 if step == begun + 1:  # Timings leave out the compilation.
+                    _check_kinds(kinds, state)
                     jax.block_until_ready(state)
                     stopwatch.look(step)
                 elif step == begun + 2 or deadline.is_set:
@@ -113,10 +115,11 @@ class Training:
                 checked = step
                 last = last or stopping()  # The step ended only now; another may take minutes.
                 if log or last:
-                    first, figures = not figures, stopwatch.look(step)
-                    figures = figures | {"eta_s": deadline.eta(figures["eta_s"])}
-                    if first:
+                    figures = dict(stopwatch.look(step))
+                    figures["eta_s"] = deadline.eta(figures["eta_s"])
+                    if not announced and step > begun + 1:
                         self._announce_end(figures["eta_s"])
+                        announced = True
                     self._report_progress(step, measured, figures)
                 with stopwatch.paused():
                     due = due._replace(save=save or last, end=end)
@@ -228,6 +231,22 @@ class Training:
         self.console.outcome(
             f"stopped and saved at step {step}: the same command goes on from there"
         )
+
+
+def _kinds(state: State) -> dict[str, str]:
+    """The type and shape of each array of a state, by its place."""
+    leaves, _ = jax.tree_util.tree_flatten_with_path(state)
+    return {jax.tree_util.keystr(path): f"{leaf.dtype}{leaf.shape}" for path, leaf in leaves}
+
+
+def _check_kinds(before: dict[str, str], state: State) -> None:
+    """Raises UserError if a step changed the type or shape of an array: no resume could read it."""
+    for name, kind in _kinds(state).items():
+        if kind != before.get(name):
+            raise UserError(
+                f"a step of the algorithm makes {kind} of state{name}, which began as "
+                f"{before.get(name)}: keep types and shapes, for example by .astype."
+            )
 
 
 @jax.jit

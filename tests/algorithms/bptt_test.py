@@ -18,6 +18,7 @@ from kip_flax.algorithms.base import Problem
 from kip_flax.data import Targets
 from kip_flax.modes.train import mode as train
 from kip_flax.networks import train as networks_train
+from kip_flax.runs.folder import RunFolder
 from kip_flax.runtime import batching, sharding
 from kip_flax.runtime.errors import UserError
 
@@ -265,6 +266,7 @@ def test_a_run_goes_on_to_the_same_bits(whole, tmp_path):
         parts.num_steps = steps
         found = train.train_and_evaluate(parts, str(tmp_path))
     assert_same(found, state)
+    assert not RunFolder(tmp_path).unreadable_checkpoints.exists()
 
 
 def test_what_networks_get_wrong_falls(whole, digits):

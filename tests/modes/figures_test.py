@@ -238,9 +238,19 @@ def test_a_mistake_is_found_before_the_first_file(tmp_path):
 def test_runs_of_different_data_do_not_go_into_one_figure(tmp_path):
     make_run(tmp_path / "a")
     make_run(tmp_path / "b", shape=(6, 6, 1))
-    runs = [read_run(tmp_path / name) for name in ("a", "b")]
-    with pytest.raises(UserError, match="different data"):
-        rows_of(runs)
+    make_run(tmp_path / "c", names=tuple("abcdefghij"))
+    for other in ("b", "c"):
+        runs = [read_run(tmp_path / name) for name in ("a", other)]
+        with pytest.raises(UserError, match="different data"):
+            rows_of(runs)
+
+
+@pytest.mark.parametrize(
+    ("init", "name"), [("noise", "noise"), ("x.npz", "images of another set"), ("real", "natural")]
+)
+def test_the_first_images_have_the_name_of_what_they_were(tmp_path, init, name):
+    make_run(tmp_path, support__init=init)
+    assert read_run(tmp_path).sets[0].name.startswith(name)
 
 
 def test_both_modes_work_from_the_command_line_without_a_configuration(tmp_path):

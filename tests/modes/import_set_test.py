@@ -247,3 +247,21 @@ def test_missing_and_foreign_files_are_refused(tmp_path):
         imported(tmp_path, tmp_path / "text.pt")
     with pytest.raises(UserError, match="holds the keys expanded, flags"):
         imported(tmp_path, DATA / "views.pt")
+
+
+def test_another_set_of_the_same_name_is_not_replaced(colours, tmp_path):
+    config, dataset = colours
+    rows = a_draw(dataset.train_labels)
+    fitted = preprocess.fit("zca", dataset.train_images)
+    images = preprocess.apply(fitted, dataset.train_images[rows]).transpose(0, 3, 1, 2)
+    labels = np.eye(10)[dataset.train_labels[rows]] - 0.1
+    for folder, factor in (("one", 1.0), ("two", 1.1)):
+        (tmp_path / folder).mkdir()
+        np.savez(tmp_path / folder / "best.npz", images=factor * images, labels=labels, jit=5e-3)
+    into = str(tmp_path / "in")
+    for _ in range(2):  # The same set may come again.
+        (written,) = import_file(config, str(tmp_path / "one" / "best.npz"), into, "rfad")
+    before = Path(written).read_bytes()
+    with pytest.raises(UserError, match=r"in/best\.npz holds another set of this name"):
+        import_file(config, str(tmp_path / "two" / "best.npz"), into, "rfad")
+    assert Path(written).read_bytes() == before

@@ -9,7 +9,7 @@ from made_runs import make_run
 from whole_runs import STEPS
 
 from kip_flax import data, preprocess
-from kip_flax.runs.folder import RunFolder
+from kip_flax.runs.folder import RunFolder, named_folders
 from kip_flax.runtime.errors import UserError
 
 
@@ -158,3 +158,14 @@ def test_damage_of_the_history_costs_its_row_alone(tmp_path):
     folder.history_file.write_bytes(b"\xff\xfe\x00")
     assert folder.history() == []
     assert RunFolder(tmp_path / "nowhere").history() == []
+
+
+def test_folders_are_named_between_commas_and_one_may_hold_a_comma(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "lr0.1,b200").mkdir()
+    assert named_folders("lr0.1,b200") == [tmp_path / "lr0.1,b200"]
+    assert named_folders("a, b") == [tmp_path / "a", tmp_path / "b"]
+    with pytest.raises(UserError, match="has an empty name"):
+        named_folders("a,")
+    with pytest.raises(UserError, match="names a folder twice"):
+        named_folders("a,./a")

@@ -4,6 +4,7 @@ import json
 import os
 import signal
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from whole_runs import (
@@ -17,6 +18,7 @@ from whole_runs import (
 )
 
 from kip_flax import export, kernels
+from kip_flax.algorithms import kip
 from kip_flax.modes.train import mode as train
 from kip_flax.runs import checkpoint, setup
 from kip_flax.runs.folder import RunFolder
@@ -210,6 +212,24 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(tmp_
         restored = checkpoint.restore(manager, setup.state_template(config, (8, 8, 1), 10, 1438))
     assert restored.step == 0
     assert np.isfinite(restored.state.support[0]).all()
+
+
+def test_a_step_that_changes_a_type_is_named_at_once(tmp_path, monkeypatch):
+    make_step = kip.make_step
+
+    def wider(problem):
+        step = make_step(problem)
+
+        def widened(state, number):
+            state, measured = step(state, number)
+            params = state.params | {"labels": state.params["labels"].astype(jnp.float64)}
+            return state.replace(params=params), measured
+
+        return widened
+
+    monkeypatch.setattr(kip, "make_step", wider)
+    with pytest.raises(UserError, match=r"float64\(10, 10\) of state.*'labels'.* as float32"):
+        train.train_and_evaluate(small(), str(tmp_path))
 
 
 def test_a_singular_kernel_names_the_regulariser_before_the_first_step(tmp_path, monkeypatch):

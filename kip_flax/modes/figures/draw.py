@@ -40,7 +40,7 @@ class ShownSet:
         first_classes: (S,), the class that each image began with.
         accuracy: accuracy on the images of the evaluations (0 to 1).
         norm_is_lost: whether the preprocessing lost the norm of each image.
-        step: number of steps taken; 0 for natural images.
+        step: number of steps taken; 0 for the images at the start.
     """
 
     name: str

@@ -15,16 +15,18 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from kip_flax import algorithms, export
+from kip_flax.algorithms import base
 from kip_flax.modes.figures import draw
 from kip_flax.modes.figures.draw import ShownSet
 from kip_flax.modes.transfer import ladder
 from kip_flax.modes.transfer.table import TABLE
-from kip_flax.runs.folder import RunFolder
+from kip_flax.runs.folder import RunFolder, named_folders
 from kip_flax.runtime import files
 from kip_flax.runtime.console import Console
 from kip_flax.runtime.errors import UserError
 
 FOLDER = "figures"
+_STARTS = {"real": "natural images", "noise": "noise", "set": "images of another set"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,7 +49,7 @@ class ShownRun:
 def write_figures(workdirs: str, console: Console | None = None) -> list[Path]:
     """Writes the figures of each folder into its `figures`, and prints the paths.
 
-    A run gets `images` (the last set), `rows` (natural images above learned ones, one per class),
+    A run gets `images` (the last set), `rows` (first images above learned ones, one per class),
     `learning.gif` and, with three evaluations or more, `curve`. A transfer with a ladder gets
     `worth`. Several runs also get `rows` of all of them, in `figures` beside them.
 
@@ -61,7 +63,7 @@ def write_figures(workdirs: str, console: Console | None = None) -> list[Path]:
         UserError: a folder holds neither a run with sets nor a transfer with a ladder, the runs are
             of different data, or a file cannot be written.
     """
-    folders = [Path(os.path.abspath(os.path.expanduser(name))) for name in workdirs.split(",")]
+    folders = named_folders(workdirs)
     found = [_read(folder) for folder in folders]  # Mistakes before the first file.
     written: list[Path] = []
     for folder, (run, worth) in zip(folders, found, strict=True):
@@ -87,7 +89,8 @@ def read_run(workdir: Path) -> ShownRun:
         UserError: there is no run, or it has no sets.
     """
     folder = RunFolder(workdir)
-    result, learned = folder.result(), _title(folder.config())
+    result, config = folder.result(), folder.config()
+    learned, start = _title(config), _STARTS[base.start_of(config["support"]["init"])]
     evaluations = result.get("evaluations", [])
     accuracies = {int(row["step"]): row["accuracy"] for row in evaluations}
     found = sorted(folder.distilled().items())
@@ -97,7 +100,7 @@ def read_run(workdir: Path) -> ShownRun:
     for step, path in found:
         distilled = export.load_distilled(path)
         shown = ShownSet(
-            name=learned if step else "natural images",
+            name=learned if step else start,
             pictures=np.clip(distilled.pictures(), 0, 1),
             labels=distilled.labels,
             first_classes=distilled.first_classes,
@@ -114,16 +117,13 @@ def rows_of(runs: Sequence[ShownRun]) -> list[ShownSet]:
     """The first set of each run, once if runs share it, followed by the last sets.
 
     Raises:
-        UserError: the runs differ in the number of classes or the shape of images.
+        UserError: the runs differ in their classes or the shape of images.
     """
     rows: list[ShownSet] = []
+    shape = runs[0].sets[0].pictures.shape[1:]
     for run in runs:
         start, end = run.sets[0], run.sets[-1]
-        if any(
-            start.pictures.shape[1:] != row.pictures.shape[1:]
-            or start.labels.shape[1] != row.labels.shape[1]
-            for row in rows
-        ):
+        if run.class_names != runs[0].class_names or start.pictures.shape[1:] != shape:
             raise UserError("runs of different data do not go into one figure: name them apart.")
         if not any(np.array_equal(start.pictures, row.pictures) for row in rows):
             rows.insert(sum(row.step == 0 for row in rows), start)

@@ -1,6 +1,7 @@
 """`--mode=import`: a distilled set of another project as our npz, which every mode reads."""
 
 import os
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -42,7 +43,8 @@ def import_file(
         Paths of the files written.
 
     Raises:
-        UserError: the file is broken, or does not fit the layout or the data set.
+        UserError: the file is broken, or does not fit the layout or the data set, or the folder
+            holds another set of the same name. Nothing is written then.
     """
     if Path(path).resolve().parent == Path(workdir).resolve():
         raise UserError(f"--workdir={workdir} holds the file itself: take another folder.")
@@ -59,7 +61,7 @@ def import_file(
         "versions": {"kip_flax": __version__},
     }
     description = export.Description(fitted, dataset.class_names, provenance=provenance)
-    written = []
+    imported = {}
     for number, (images, stored_labels) in enumerate(found.sets):
         _check_values(path, images, dataset, fitted)
         labels = targets(path, stored_labels, dataset)
@@ -67,8 +69,12 @@ def import_file(
             raise UserError(
                 f"{path}: {len(images)} images but {len(labels)} labels: take another file."
             )
-        written.append(os.path.join(workdir, _file_name(Path(path), found, number)))
-        export.write_distilled(written[-1], images, labels, description)
+        file = os.path.join(workdir, _file_name(Path(path), found, number))
+        _check_is_free(file, images)
+        imported[file] = images, labels
+    for file, (images, labels) in imported.items():
+        export.write_distilled(file, images, labels, description)
+    written = list(imported)
     (console or Console()).outcome(*_words(path, found, dataset, fitted, written))
     return written
 
@@ -124,6 +130,12 @@ def _check_values(path: str, images: np.ndarray, dataset: Dataset, fitted: Prepr
         )
 
 
+def _check_is_free(file: str, images: np.ndarray) -> None:
+    """Raises UserError if the file is there and holds other images."""
+    if Path(file).exists() and not np.array_equal(export.load_distilled(file).images, images):
+        raise UserError(f"{file} holds another set of this name: take another --workdir.")
+
+
 def _file_name(path: Path, found: Found, number: int) -> str:
     stem = path.stem.replace("labels", "images") if found.layout == "mtt" else path.stem
     return f"{stem}_{number}.npz" if len(found.sets) > 1 else f"{stem}.npz"
@@ -134,7 +146,8 @@ def _words(
 ) -> tuple[str, list[tuple[str, str]]]:
     sizes = ", ".join(str(len(images)) for images, _ in found.sets)
     reg = f" --config.reg={found.reg:g}" if found.reg is not None else ""
-    command = f"--mode=evaluate --distilled={written[0]} --config.preprocess={fitted.name}{reg}"
+    quoted = shlex.quote(written[0])
+    command = f"--mode=evaluate --distilled={quoted} --config.preprocess={fitted.name}{reg}"
     return f"imported {path}: layout {found.layout}, {sizes} images of {dataset.name}", [
         ("preprocessing", fitted.name),
         *(("distilled set", name) for name in written),

@@ -114,4 +114,4 @@ def _table(class_names: tuple[str, ...], rows: list[list[str]]) -> bytes:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["file", "class", *(f"score of {name}" for name in class_names)])
     writer.writerows(rows)
-    return text.getvalue().encode()
+    return text.getvalue().encode(errors="surrogateescape")  # Names as the disk has them.

@@ -3,6 +3,7 @@
 import importlib
 import math
 import os
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -99,6 +100,11 @@ class RunFacts:
         return str(self.result.get("evaluated_on", "test"))
 
     @property
+    def quoted_workdir(self) -> str:
+        """The folder as a shell takes it."""
+        return shlex.quote(str(self.workdir))
+
+    @property
     def running(self) -> bool:
         """Whether the run's status is 'running'."""
         return self.result["status"] == "running"
@@ -120,6 +126,12 @@ class RunFacts:
         if len(self.frames) < 2:
             return bool(self.config["support.learn_labels"])
         return not np.array_equal(self.frames[0].labels, self.frames[-1].labels)
+
+    @property
+    def labels(self) -> str:
+        """'learned', 'fixed' or 'solved'; of learned ones as the sets tell."""
+        found = algorithms.labels(self.config["algorithm"], self.config["support.learn_labels"])
+        return found if self.labels_changed or found == "solved" else "fixed"
 
     @property
     def label_solve(self) -> Score | None:

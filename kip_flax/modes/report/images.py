@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from kip_flax.algorithms.base import SUPPORT_DRAWS
+from kip_flax.algorithms import base
 from kip_flax.data import sampling
 from kip_flax.modes import pages
 from kip_flax.modes.report import sprites
@@ -19,6 +19,7 @@ _WIDE, _NARROW, _SMALL = 88, 68, 64  # Most pixels of a picture's longer side.
 _NEIGHBOUR_PIXELS = 400_000  # Most pixels of all neighbours shown.
 _BAR_HEIGHT = 60  # As in report.js.
 _TABLE_CELLS = 2000
+_STARTS = {"real": "real image", "noise": "noise", "set": "image of another set"}
 
 Tile = tuple[int, int]  # Column and row of an image in a PNG of many.
 
@@ -97,7 +98,7 @@ def learned(run: RunFacts) -> Images:
         for frame, text in zip(run.frames, slider, strict=True)
     ]
     return Images(
-        _first_name(run.config["support.init"]),
+        _STARTS[base.start_of(run.config["support.init"])],
         cards,
         slider,
         len(names) <= 12 and max(map(len, names)) <= 2,
@@ -105,13 +106,6 @@ def learned(run: RunFacts) -> Images:
         label_rows,
         {"names": names, "own": own.tolist(), "range": (low, high), "frames": frames},
     )
-
-
-def _first_name(init: str) -> str:
-    """What the images were before the first step, by `support.init`."""
-    if init == "noise":
-        return "noise"
-    return "real image" if init in SUPPORT_DRAWS else "image of another set"
 
 
 def _slider_text(run: RunFacts, step: int) -> str:

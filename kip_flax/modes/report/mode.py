@@ -14,7 +14,7 @@ from kip_flax.modes.report import facts as report_facts
 from kip_flax.modes.report import page as report
 from kip_flax.modes.report.facts import Frames
 from kip_flax.runs import analysis, setup
-from kip_flax.runs.folder import RunFolder
+from kip_flax.runs.folder import RunFolder, named_folders
 from kip_flax.runs.record import CHECKSUM
 from kip_flax.runtime import sharding
 from kip_flax.runtime.console import Console
@@ -36,9 +36,7 @@ def write_reports(workdirs: str, given: ConfigDict | None, console: Console | No
         UserError: a folder is named twice, holds no run, or one of another experiment than `given`.
     """
     console = console or Console()
-    folders = [Path(os.path.abspath(os.path.expanduser(name))) for name in workdirs.split(",")]
-    if len(set(folders)) < len(folders):
-        raise UserError(f"--workdir={workdirs} names a folder twice: name each once.")
+    folders = named_folders(workdirs)
     # Mistakes are reported before anything is computed.
     configs = [_config(folder, given) for folder in folders]
     frames: Frames = {}

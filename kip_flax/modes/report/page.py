@@ -36,13 +36,13 @@ def write(workdir: Path, frames: Frames, awaited: bool = False) -> None:
         UserError: a file of the run is missing or broken, or the page cannot be written.
     """
     html = page([report_facts.gather(workdir, frames)], awaited)
-    files.write_bytes_atomic(RunFolder(workdir).report, html.encode())
+    files.write_bytes_atomic(RunFolder(workdir).report, html.encode(errors="replace"))
 
 
 def write_comparison(workdirs: Sequence[Path], path: Path, frames: Frames) -> None:
     """Writes a page on several runs side by side to `path`; `frames` and errors as in `write`."""
     html = page([report_facts.gather(workdir, frames) for workdir in workdirs])
-    files.write_bytes_atomic(path, html.encode())
+    files.write_bytes_atomic(path, html.encode(errors="replace"))
 
 
 class Section(NamedTuple):

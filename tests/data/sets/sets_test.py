@@ -57,6 +57,13 @@ def test_mistakes_in_naming_a_data_set_are_reported(own_module):
     fails("'mine.nothing', which has no read", name=own_module("nothing", ""))
 
 
+def test_labels_of_ones_own_module_are_checked_before_a_part_is_held_out(own_module):
+    uneven = STRIPES.replace("return Source(", "labels = labels[1:]\n    return Source(")
+    assert uneven != STRIPES
+    with pytest.raises(config_lib.UserError, match=r"\(199,\) for 200 images: one"):
+        load_dataset(own_module("uneven", uneven), image_size=10)
+
+
 def test_the_fields_moments_of_unknown_sets_are_the_fitted_ones():
     fitted = preprocess.fit("standard", np.arange(60, dtype=np.uint8).reshape(5, 2, 2, 3))
     field = sets.field_preprocess("folder", fitted)

@@ -193,6 +193,8 @@ def test_another_algorithm_has_its_own_loss_apart_and_says_whether_labels_were_l
     text = text_of(page_checks.parse(page(tmp_path / "b")[0])[0])
     assert "The algorithm's own loss" not in text
     assert "1 per class, labels learned" in text
+    text = text_of(page_checks.parse(page(tmp_path / "c", algorithm="kip_newton")[0])[0])
+    assert "1 per class, labels solved" in text
 
 
 @pytest.mark.parametrize("size", [10, 150])
