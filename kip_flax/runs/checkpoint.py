@@ -27,7 +27,8 @@ from kip_flax.runtime import disk, multihost
 from kip_flax.runtime.errors import UserError
 
 State = TypeVar("State")
-SECONDS = "seconds"  # In the JSON of a run's checkpoints: its time so far, over all parts.
+# In the JSON of a run's checkpoints: its time so far, over all parts, and its longest evaluation.
+SECONDS, EVALUATION = "seconds", "evaluation_seconds"
 _HALF_WRITTEN = ".orbax-checkpoint-tmp"  # Marks folders that Orbax has not finished.
 # Errors of Orbax and TensorStore for files that are missing, cut off or altered.
 _DAMAGE = (OSError, ValueError, KeyError, TypeError, AttributeError)
@@ -71,9 +72,13 @@ class Saver:
         """Whether a checkpoint is due after `step` steps."""
         return step % self.every == 0
 
-    def save(self, step: int, state: Any, seconds: float) -> None:
-        """Saves the state after `step` steps and `seconds` in the background; see `save` below."""
-        save(self.manager, step, state, {**self.meta, SECONDS: round(seconds, 1)})
+    def save(self, step: int, state: Any, seconds: float, evaluation: float = 0.0) -> None:
+        """Saves the state after `step` steps and `seconds` in the background; see `save` below.
+
+        `evaluation`: seconds of the longest evaluation.
+        """
+        times = {SECONDS: round(seconds, 1), EVALUATION: round(evaluation, 1)}
+        save(self.manager, step, state, self.meta | times)
 
     def wait(self) -> None:
         """Waits until the last save is on the disk; UserError if it could not be written."""

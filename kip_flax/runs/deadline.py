@@ -14,11 +14,21 @@ class Deadline:
         seconds: limit of the whole run, summed over its parts; 0: no limit.
         spent: () -> seconds of the run so far.
         at_end: how many times as long as others the last evaluation takes, at most.
+        longest: seconds of the longest evaluation in earlier parts of the run.
+
+    Attributes:
+        longest: seconds of the longest evaluation so far.
     """
 
-    def __init__(self, seconds: float, spent: Callable[[], float], at_end: float = 1.0):
+    def __init__(
+        self,
+        seconds: float,
+        spent: Callable[[], float],
+        at_end: float = 1.0,
+        longest: float = 0.0,
+    ):
         self._seconds, self._spent, self._at_end = seconds, spent, at_end
-        self._step = self._evaluation = 0.0
+        self._step, self.longest = 0.0, longest
         self._reached = multihost.agreed(self._is_reached)
 
     @property
@@ -50,7 +60,7 @@ class Deadline:
         """Times an evaluation; the longest one counts."""
         begin = time.perf_counter()
         yield
-        self._evaluation = max(self._evaluation, time.perf_counter() - begin)
+        self.longest = max(self.longest, time.perf_counter() - begin)
 
     def _is_reached(self) -> bool:
-        return self._spent() + self._step + self._at_end * self._evaluation > self._seconds
+        return self._spent() + self._step + self._at_end * self.longest > self._seconds

@@ -60,6 +60,7 @@ class Training:
         log_every: most steps between lines of progress.
         network_evaluate: trains networks on a support and tests them; None: no networks.
         time_limit: hours after which the run ends, summed over its parts; 0: no limit.
+        longest_evaluation: seconds, in earlier parts of the run.
     """
 
     distillation: Distillation
@@ -70,6 +71,7 @@ class Training:
     log_every: int
     network_evaluate: NetworkEvaluate | None = None
     time_limit: float = 0.0
+    longest_evaluation: float = 0.0
 
     def run(self, state: State, step: int) -> State:
         """Runs from `step` to the end or a signal, and returns the last state.
@@ -85,7 +87,8 @@ class Training:
         figures = dict[str, float]()
         log_every = self.log_every
         at_end = self.network_evaluate.at_end if self.network_evaluate else 1.0
-        deadline = Deadline(3600 * self.time_limit, lambda: self.recorder.seconds, at_end)
+        limit, spent = 3600 * self.time_limit, lambda: self.recorder.seconds
+        deadline = Deadline(limit, spent, at_end, self.longest_evaluation)
         last = end = step == total or deadline.passed()
         with signals.stop_signals() as signalled:
             due = Due(self.saver.newest is None, end, deadline, signalled)
@@ -141,7 +144,7 @@ class Training:
         if due.end:
             self._finish(step, figures)
         if due.save:
-            self._save(state, step)
+            self._save(state, step, due.deadline)
         return True
 
     def _is_evaluated(self, step: int, end: bool) -> bool:
@@ -155,7 +158,8 @@ class Training:
         measures, rows = self.measure(*support), []
         images, labels = map(np.asarray, support)
         if self.network_evaluate is not None:
-            self._save(state, step)  # Networks may take minutes; a stop then loses nothing.
+            # Networks may take minutes; a stop then loses nothing.
+            self._save(state, step, due.deadline)
             watch = Watch(due.signalled, self.console)
             rows = self.network_evaluate.measure(images, labels, due.end, watch)
         self.recorder.evaluation(step, (images, labels), measures, rows)
@@ -171,9 +175,9 @@ class Training:
             ", ".join([f"{split} {accuracy}", *by_networks]),
         )
 
-    def _save(self, state: State, step: int) -> None:
+    def _save(self, state: State, step: int, deadline: Deadline) -> None:
         self.recorder.write_history()
-        self.saver.save(step, state, self.recorder.seconds)
+        self.saver.save(step, state, self.recorder.seconds, deadline.longest)
 
     def _report_progress(
         self, step: int, measured: Mapping[str, jax.Array], figures: Mapping[str, float]

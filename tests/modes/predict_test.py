@@ -128,10 +128,10 @@ def test_pictures_that_cannot_be_read_are_named_and_the_rest_classified(
 
 
 def test_a_name_that_is_no_text_keeps_its_bytes(transferred, pictures, tmp_path):
-    (pictures / "0.png").rename(pictures / os.fsdecode(b"caf\xe9.png"))
+    (pictures / "0.png").rename(pictures / os.fsdecode(b"na\xefve.png"))
     network = networks.load(transferred[0] / "network")
     assert predict.predict_pictures(network, str(pictures), str(tmp_path)) == 6
-    assert b"\ncaf\xe9.png," in (tmp_path / predict.FILE).read_bytes()
+    assert b"\nna\xefve.png," in (tmp_path / predict.FILE).read_bytes()
 
 
 def test_mistakes_are_one_line(transferred, pictures, tmp_path):

@@ -57,6 +57,27 @@ def test_the_last_evaluation_may_take_longer_than_others(monkeypatch):
     assert reached == [False, True]
 
 
+def test_a_later_part_knows_how_long_evaluations_took(quick_kernels, tmp_path, monkeypatch):
+    made = []
+
+    class Told(Deadline):
+        def __init__(self, seconds, spent, at_end=1.0, longest=0.0):
+            super().__init__(seconds, spent, at_end, longest)
+            made.append(longest)
+            self.longest = max(longest, 7.0)
+
+    monkeypatch.setattr("kip_flax.runs.loop.Deadline", Told)
+    for steps in (3, 5):
+        train.train_and_evaluate(small(num_steps=steps), str(tmp_path))
+    assert made == [0, 7]
+    clock = Clock()
+    deadline = Deadline(100, clock, at_end=2, longest=20)
+    reached = []
+    for clock.now in (59, 61):
+        reached.append(deadline.reached())
+    assert reached == [False, True]
+
+
 def test_without_a_limit_a_run_goes_on():
     deadline = Deadline(0, lambda: 1e9)
     deadline.took(1e9)

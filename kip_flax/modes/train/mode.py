@@ -99,7 +99,8 @@ def train_and_evaluate(config: ConfigDict, workdir: str, console: Console | None
         with _open_recorder(exporter, restored) as recorder:
             every = config.log.every_steps
             parts = (distillation, measure, recorder, saver, console, every, of_networks)
-            training = Training(*parts, config.time_limit)
+            longest = 0.0 if restored is None else restored.meta.get(checkpoint.EVALUATION, 0.0)
+            training = Training(*parts, config.time_limit, longest)
             if restored is None:
                 state = training.run(distillation.start(), 0)
             else:
