@@ -18,7 +18,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from kip_flax import preprocess
+from kip_flax import data, preprocess
 from kip_flax.data import Dataset, Targets
 from kip_flax.data.coresets import CORESETS
 from kip_flax.data.sets import data_note
@@ -247,7 +247,9 @@ def _notes(config: ConfigDict, found: list[Line], dataset: Dataset) -> list[str]
         f"{recipe_of(size).words}; {options.seeds} seeds."
         for size in sorted({line.size for line in found})
     ]
+    held_out = ["Measured on held-out training images (dataset.validation), not on test images."]
     return [
+        *(held_out if dataset.split == "validation" else []),
         *notes(found, dataset.title),
         *on_data,
         *trained,
@@ -266,9 +268,10 @@ def _summary(
     options = config.transfer
     sets = "\n".join(f"  set       {e.made.title}: {e.distilled.path}" for e in compared)
     recipe = recipe_of(len(compared[0].distilled.images))
+    _, tested = data.test_subset(dataset, config.eval.num_test)
     return f"""comparison in {workdir}
 {sets}
-  data      {dataset.title}, {len(dataset.test_labels)} test images
+  data      {dataset.title}, {len(tested)} {dataset.split} images
   measured  {", ".join(options.networks)}; width {recipe.width}, {options.seeds} seeds
   training  {options.recipe}: {recipe.words}
   devices   {hardware.hardware()}"""

@@ -150,7 +150,7 @@ def forecast(
 
 def _words(config: ConfigDict, dataset: Dataset, mesh: Mesh, found: Forecast) -> str:
     one_step, one_test = found.step.at(found.targets), found.evaluation.at(found.evaluated)
-    tested = f"{found.tests} test images"
+    tested = f"{found.tests} {dataset.split} images"
     if found.labelled:
         tested += f", labels solved for {found.labelled} targets"
     by_kernel = algorithms.facts(config.algorithm).uses_kernel

@@ -80,5 +80,5 @@ class BestNetwork:
         facts = self.network.facts
         return (
             f"network {self.folder}: {self.network.name}, {facts['held_out']:.2%} of held-out and "
-            f"{facts['test']:.2%} of test images (--mode=predict uses it)"
+            f"{facts['test']:.2%} of {self.dataset.split} images (--mode=predict uses it)"
         )

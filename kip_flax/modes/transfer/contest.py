@@ -187,7 +187,7 @@ class Contest:
                     watch.say(f"{error}: diverged")
                     continue
                 table.add({"set": image_set.name, "size": image_set.size, "network": name, **row})
-                watch.say(line(table.rows[-1]))
+                watch.say(line(table.rows[-1], real.split))
 
 
 def _roughly(seconds: float) -> str:

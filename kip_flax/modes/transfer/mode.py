@@ -158,7 +158,7 @@ def _summary(
     options = config.transfer
     return f"""transfer of {path}, in {workdir}
   set       {size} images; {config.dataset.name}: {len(real.pool.labels)} real ones to draw from, \
-{len(real.held_out.labels)} held out, {len(real.test.labels)} to test on
+{len(real.held_out.labels)} held out, {len(real.test.labels)} {real.split} images
   networks  {", ".join(options.networks)}; width {recipe.width}
   training  {options.recipe}: {recipe.words}; {options.seeds} seeds
   devices   {hardware.hardware()}"""

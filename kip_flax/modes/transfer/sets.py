@@ -45,12 +45,14 @@ class RealImages:
         held_out: training images that learning rate and L2 are chosen on.
         test: images that accuracies are measured on.
         fitted: their preprocessing.
+        split: what `test` is, 'test' or 'validation'.
     """
 
     pool: Targets
     held_out: Targets
     test: Targets
     fitted: Preprocess
+    split: str
 
 
 def real_images(
@@ -69,7 +71,7 @@ def real_images(
     pool = Targets(training, dataset.train_labels, dataset.num_classes)
     images, labels = data.test_subset(dataset, num_test)
     test = Targets(preprocess.apply(fitted, images), labels, dataset.num_classes)
-    return RealImages(*hold_out(pool, held_out, key), test, fitted)
+    return RealImages(*hold_out(pool, held_out, key), test, fitted, dataset.split)
 
 
 def hold_out(pool: Targets, share: float, key: jax.Array) -> tuple[Targets, Targets]:

@@ -20,10 +20,10 @@ PICTURE = "worth.png"
 DIVERGED = "diverged"  # In place of an accuracy.
 
 
-def line(row: dict[str, Any]) -> str:
-    """One row as a line for the console."""
+def line(row: dict[str, Any], split: str) -> str:
+    """One row, measured on 'test' or 'validation' images, as a line for the console."""
     return (
-        f"{row['network']} on {row['size']} {row['set']}: test accuracy {_figure(row)} "
+        f"{row['network']} on {row['size']} {row['set']}: {split} accuracy {_figure(row)} "
         f"({console.duration(row['seconds'])})"
     )
 

@@ -239,6 +239,14 @@ def test_what_a_file_does_not_say_is_left_open(runs, tmp_path):
     assert entries.read(str(early)).made.seconds is None
 
 
+def test_a_comparison_on_validation_images_says_so(runs, tmp_path):
+    config = make_config(networks=("krr",), baselines=())
+    config.dataset.validation = 0.2
+    compare(config, [str(runs / "kip")], str(tmp_path))
+    for name in ("comparison.md", "comparison.html"):
+        assert "Measured on held-out training images" in (tmp_path / name).read_text()
+
+
 def test_mistakes_are_reported_in_one_line(runs, tmp_path):
     kip = str(runs / "kip")
     copy = shutil.copytree(runs / "kip", tmp_path / "copy")

@@ -60,6 +60,16 @@ def test_the_table_of_a_transfer(files, tmp_path, quick_kernels, digits, capsys)
     assert (tmp_path / "worth.png").stat().st_size > 1000
 
 
+def test_accuracies_on_validation_images_are_called_so(files, tmp_path, quick_kernels, capsys):
+    config = make_config(networks=("krr",), baselines=())
+    config.dataset.validation, config.eval.num_test = 0.2, 0
+    transfer_file(config, files, str(tmp_path))
+    output = capsys.readouterr().out
+    assert re.search(r"held out, 28\d validation images", output)  # A fifth of 1438.
+    assert "krr on 10 distilled: validation accuracy" in output
+    assert "test accuracy" not in output
+
+
 def test_baselines_do_not_see_the_held_out_images(digits):
     real = Targets(digits.train_images, digits.train_labels, 10)
     import jax
