@@ -316,22 +316,22 @@ def check_same(old: dict[str, Any], new: dict[str, Any], kind: str, workdir: str
         workdir: the folder.
 
     Raises:
-        UserError: a value differs; the first one is named, with the old and the new value.
+        UserError: a value differs, or the folder does not say it; the first one is named.
     """
+    old, new = flatten(old), flatten(new)  # Tuples in the place of JSON's lists.
     for name in sorted(old.keys() | new.keys()):
         was, now = (values.get(name, _SINCE.get(name)) for values in (old, new))
-        if was == now or (isinstance(was, list | tuple) and list(was) == list(now or ())):
-            continue  # JSON turns tuples into lists.
+        if was == now:
+            continue
         if name not in old and name not in _SINCE:
             raise UserError(
                 f"{workdir} holds another {kind}: it does not say {name}, as older versions did "
                 f"not: take another --workdir."
             )
-        else:
-            raise UserError(
-                f"{workdir} holds another {kind}: {name} was {was!r} and is now {now!r}: take "
-                f"another --workdir, or the old value to go on."
-            )
+        raise UserError(
+            f"{workdir} holds another {kind}: {name} was {was!r} and is now {now!r}: take "
+            f"another --workdir, or the old value to go on."
+        )
 
 
 def _check_fields(flat: dict[str, Any], known: dict[str, type], optional: set[str]) -> None:

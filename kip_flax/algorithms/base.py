@@ -160,7 +160,7 @@ def default_eval_steps(config: ConfigDict, total: int) -> frozenset[int]:
     return frozenset({step for step in (config.eval.steps or published) if step <= total} | {total})
 
 
-def start_of(init: str) -> str:
+def kind_of_start(init: str) -> str:
     """What images are before the first step, by `support.init`: 'real', 'noise' or 'set'."""
     if init == "noise":
         return init

@@ -27,7 +27,7 @@ _MOVED_FROM_CORE = ("Jaxpr", "JaxprEqn", "Literal", "Var", "Primitive")
 def make_reference_kernel(options: KernelOptions) -> Kernel:
     """`kernel(x1, x2)` -> (n1, n2) of neural_tangents: all pairs at once, in x1's dtype.
 
-    It raises UserError as of `make_plan`.
+    It raises UserError where `make_plan` does.
     """
     nt = neural_tangents()
     affine = {

@@ -39,8 +39,8 @@ _CONFIG_ERRORS = (
 )
 
 FLAGS = flags.FLAGS
-_OURS = ("config", "workdir", "mode", "distilled", "compare", "network", "pictures", "layout")
 _SOME_MODES = ("distilled", "compare", "network", "pictures", "layout")  # Flags that few read.
+_ONCE = ("config", "workdir", "mode", *_SOME_MODES)  # absl would take the last of several.
 _INTERRUPTED = 130  # Exit code after Ctrl-C, as of a shell.
 
 config_flags.DEFINE_config_file("config", None, "File with the experiment, such as configs/*.py.")
@@ -96,6 +96,8 @@ def main(argv: list[str]) -> None:
     except UserError as error:
         _exit_with(str(error))
     except PermissionError as error:  # Of a path that may not even be looked at.
+        if error.filename is None:
+            raise
         _exit_with(f"{error.filename} may not be read or written: name another, or allow it.")
     except KeyboardInterrupt:  # Modes that save on Ctrl-C do so themselves.
         print("stopped: there was nothing to save", file=sys.stderr)
@@ -109,7 +111,7 @@ def parse_flags(argv: list[str]) -> list[str]:
     except (flags.Error, *_CONFIG_ERRORS) as error:
         _exit_with(f"{_reason(error)} (see {_program()} --help)")
     given = [text.lstrip("-").partition("=")[0] for text in argv[1:] if text.startswith("-")]
-    for name in _OURS:
+    for name in _ONCE:
         if given.count(name) > 1:
             _exit_with(f"--{name} is given {given.count(name)} times: give it once.")
     if FLAGS["verbosity"].using_default_value:

@@ -69,7 +69,8 @@ def spec_of(name: str, architecture: str, depth: int) -> architectures.Spec | No
     if name not in zoo.ZOO:
         others = ", ".join(f"{kind}:DEPTH" for kind in architectures.ARCHITECTURES)
         raise UserError(
-            f"unknown network {name!r}: take one of {KRR}, kernel, {others}, {', '.join(zoo.ZOO)}."
+            f"unknown network {name!r}: take one of kernel, {others}, {', '.join(zoo.ZOO)}; "
+            f"transfer.networks also takes {KRR}."
         )
     return None
 
@@ -78,8 +79,8 @@ def check_network(field: str, name: str, architecture: str, depth: int) -> None:
     """Raises UserError, which names the field, unless `name` is that of a network."""
     if is_kernel(name):
         raise UserError(
-            f"{field} names {name!r}, which is no network but a kernel: take for example "
-            f"'convnet_plain:3'."
+            f"{field} names {name!r}, which is no network but kernel ridge regression: take for "
+            f"example 'convnet_plain:3'."
         )
     try:
         spec_of(name, architecture, depth)

@@ -1,8 +1,9 @@
 """Checkpoints of a run: Orbax writes them in the background, and reading verifies a checksum.
 
 A checkpoint holds the state (support, optimiser, step) and, as JSON, the configuration, the seconds
-of the run so far, a fingerprint of the data and a checksum. If it cannot be read, the one before it
-is used. The preprocessing is the same for all checkpoints and lies in the run's folder once.
+of the run so far and of its longest evaluation, a fingerprint of the data and a checksum. If it
+cannot be read, the one before it is used. The preprocessing is the same for all checkpoints and
+lies in the run's folder once.
 """
 
 import contextlib

@@ -39,7 +39,7 @@ def named_folders(workdirs: str) -> list[Path]:
         UserError: a name between commas is empty, or a folder is named twice.
     """
     one = Path(os.path.abspath(os.path.expanduser(workdirs)))
-    if one.is_dir() or "," not in workdirs:
+    if "," not in workdirs or os.path.isdir(one):  # `Path.is_dir` raises on too long a name.
         return [one]
     names = [name.strip() for name in workdirs.split(",")]
     if not all(names):

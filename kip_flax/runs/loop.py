@@ -60,7 +60,7 @@ class Training:
         log_every: most steps between lines of progress.
         network_evaluate: trains networks on a support and tests them; None: no networks.
         time_limit: hours after which the run ends, summed over its parts; 0: no limit.
-        longest_evaluation: seconds, in earlier parts of the run.
+        longest_evaluation: seconds of the longest evaluation in earlier parts of the run.
     """
 
     distillation: Distillation
@@ -80,7 +80,8 @@ class Training:
         ends at the last step, or when the time limit leaves no time for another.
 
         Raises:
-            UserError: the loss is not finite, or a file cannot be written.
+            UserError: the loss is not finite, a step changes the type or shape of an array, or a
+                file cannot be written.
         """
         distillation, total = self.distillation, self.distillation.total
         begun = checked = step
@@ -238,24 +239,31 @@ class Training:
 
 
 def _kinds(state: State) -> dict[str, str]:
-    """The type and shape of each array of a state, by its place."""
+    """The type and shape of each leaf of a state, by its place."""
     leaves, _ = jax.tree_util.tree_flatten_with_path(state)
-    return {jax.tree_util.keystr(path): f"{leaf.dtype}{leaf.shape}" for path, leaf in leaves}
+    return {
+        jax.tree_util.keystr(path): f"{getattr(leaf, 'dtype', type(leaf).__name__)}{np.shape(leaf)}"
+        for path, leaf in leaves
+    }
 
 
 def _check_kinds(before: dict[str, str], state: State) -> None:
     """Raises UserError if a step changed the type or shape of an array: no resume could read it."""
-    for name, kind in _kinds(state).items():
-        if kind != before.get(name):
+    after = _kinds(state)
+    for name in sorted(before.keys() | after.keys()):
+        if after.get(name) != before.get(name):
             raise UserError(
-                f"a step of the algorithm makes {kind} of state{name}, which began as "
-                f"{before.get(name)}: keep types and shapes, for example by .astype."
+                f"a step of the algorithm turns state{name} from {before.get(name)} into "
+                f"{after.get(name)}: keep types and shapes, for example by .astype."
             )
 
 
 @jax.jit
 def _is_finite(state: State) -> jax.Array:
-    """Whether all arrays are finite; a loss that is not makes gradients or the damping NaN."""
+    """Whether all arrays are finite: a loss that is not makes gradients or the damping NaN.
+
+    That of BPTT alone may be NaN, where all networks diverge; the state then stays finite.
+    """
     return jnp.array([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(state)]).all()
 
 

@@ -255,13 +255,16 @@ def test_another_set_of_the_same_name_is_not_replaced(colours, tmp_path):
     fitted = preprocess.fit("zca", dataset.train_images)
     images = preprocess.apply(fitted, dataset.train_images[rows]).transpose(0, 3, 1, 2)
     labels = np.eye(10)[dataset.train_labels[rows]] - 0.1
-    for folder, factor in (("one", 1.0), ("two", 1.1)):
+    first = {"images": images.astype(np.float64), "labels": labels}
+    others = {"two": {"images": 1.1 * images}, "three": {"labels": 0.9 * labels}}
+    for folder, changed in {"one": {}, **others}.items():
         (tmp_path / folder).mkdir()
-        np.savez(tmp_path / folder / "best.npz", images=factor * images, labels=labels, jit=5e-3)
+        np.savez(tmp_path / folder / "best.npz", jit=5e-3, **(first | changed))
     into = str(tmp_path / "in")
     for _ in range(2):  # The same set may come again.
         (written,) = import_file(config, str(tmp_path / "one" / "best.npz"), into, "rfad")
     before = Path(written).read_bytes()
-    with pytest.raises(UserError, match=r"in/best\.npz holds another set of this name"):
-        import_file(config, str(tmp_path / "two" / "best.npz"), into, "rfad")
+    for folder in others:
+        with pytest.raises(UserError, match=r"in/best\.npz holds another set of this name"):
+            import_file(config, str(tmp_path / folder / "best.npz"), into, "rfad")
     assert Path(written).read_bytes() == before

@@ -80,7 +80,7 @@ def test_a_name_stands_for_a_description_or_has_none(foreign, name, spec):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("vit", "unknown network 'vit': take one of krr, kernel, fc:DEPTH"),
+        ("vit", "unknown network 'vit': take one of kernel, fc:DEPTH"),
         ("mine.tiny", "unknown network 'mine.tiny'"),
         ("mine.none:1", "kernel.architecture is 'mine.none': take one of fc"),
         ("krr:vit:1", "unknown kernel krr:vit:1: write krr, or for example krr:convnet:3"),

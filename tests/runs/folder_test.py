@@ -165,6 +165,7 @@ def test_folders_are_named_between_commas_and_one_may_hold_a_comma(tmp_path, mon
     (tmp_path / "lr0.1,b200").mkdir()
     assert named_folders("lr0.1,b200") == [tmp_path / "lr0.1,b200"]
     assert named_folders("a, b") == [tmp_path / "a", tmp_path / "b"]
+    assert len(named_folders(",".join(f"run{number:03}" for number in range(60)))) == 60
     with pytest.raises(UserError, match="has an empty name"):
         named_folders("a,")
     with pytest.raises(UserError, match="names a folder twice"):

@@ -228,7 +228,7 @@ def test_a_step_that_changes_a_type_is_named_at_once(tmp_path, monkeypatch):
         return widened
 
     monkeypatch.setattr(kip, "make_step", wider)
-    with pytest.raises(UserError, match=r"float64\(10, 10\) of state.*'labels'.* as float32"):
+    with pytest.raises(UserError, match=r"turns state.*'labels'.* from float32\(10, 10\) into fl"):
         train.train_and_evaluate(small(), str(tmp_path))
 
 

@@ -247,9 +247,10 @@ def _notes(config: ConfigDict, found: list[Line], dataset: Dataset) -> list[str]
         f"{recipe_of(size).words}; {options.seeds} seeds."
         for size in sorted({line.size for line in found})
     ]
-    held_out = ["Measured on held-out training images (dataset.validation), not on test images."]
+    measured = "Measured on held-out training images (dataset.validation), not on test images."
+    held_out = [measured] if dataset.split == "validation" else []
     return [
-        *(held_out if dataset.split == "validation" else []),
+        *held_out,
         *notes(found, dataset.title),
         *on_data,
         *trained,

@@ -169,7 +169,7 @@ def _draw_networks(axis: Any, evaluations: Sequence[Mapping[str, Any]], split: s
 
 
 def worth_figure(ladders: Mapping[str, Ladder]) -> Figure:
-    """Test accuracy over the number of random real images, one colour per network."""
+    """Accuracy over the number of random real images, one colour per network."""
     figure = Figure(figsize=(5.0, 3.2), layout="constrained")
     axis = figure.subplots()
     for number, (network, one) in enumerate(ladders.items()):
@@ -185,7 +185,7 @@ def worth_figure(ladders: Mapping[str, Ladder]) -> Figure:
     axis.set_xscale("log")
     axis.set_xticks(ticks, [str(size) for size in ticks])
     axis.minorticks_off()
-    axis.set(xlabel="images trained on", ylabel="test accuracy, %")
+    axis.set(xlabel="images trained on", ylabel="accuracy, %")
     axis.grid(alpha=0.25)
     axis.legend(fontsize=6, loc="lower right")
     return figure

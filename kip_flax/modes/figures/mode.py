@@ -60,8 +60,8 @@ def write_figures(workdirs: str, console: Console | None = None) -> list[Path]:
         Paths of the files.
 
     Raises:
-        UserError: a folder holds neither a run with sets nor a transfer with a ladder, the runs are
-            of different data, or a file cannot be written.
+        UserError: a folder is named twice or not at all, or holds neither a run with sets nor a
+            transfer with a ladder; the runs are of different data; or a file cannot be written.
     """
     folders = named_folders(workdirs)
     found = [_read(folder) for folder in folders]  # Mistakes before the first file.
@@ -90,7 +90,7 @@ def read_run(workdir: Path) -> ShownRun:
     """
     folder = RunFolder(workdir)
     result, config = folder.result(), folder.config()
-    learned, start = _title(config), _STARTS[base.start_of(config["support"]["init"])]
+    learned, start = _title(config), _STARTS[base.kind_of_start(config["support"]["init"])]
     evaluations = result.get("evaluations", [])
     accuracies = {int(row["step"]): row["accuracy"] for row in evaluations}
     found = sorted(folder.distilled().items())

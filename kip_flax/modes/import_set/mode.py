@@ -70,7 +70,7 @@ def import_file(
                 f"{path}: {len(images)} images but {len(labels)} labels: take another file."
             )
         file = os.path.join(workdir, _file_name(Path(path), found, number))
-        _check_is_free(file, images)
+        _check_is_free(file, images, labels)
         imported[file] = images, labels
     for file, (images, labels) in imported.items():
         export.write_distilled(file, images, labels, description)
@@ -130,9 +130,13 @@ def _check_values(path: str, images: np.ndarray, dataset: Dataset, fitted: Prepr
         )
 
 
-def _check_is_free(file: str, images: np.ndarray) -> None:
-    """Raises UserError if the file is there and holds other images."""
-    if Path(file).exists() and not np.array_equal(export.load_distilled(file).images, images):
+def _check_is_free(file: str, images: np.ndarray, labels: np.ndarray) -> None:
+    """Raises UserError if the file is there and holds other images or labels."""
+    if not Path(file).exists():
+        return
+    held = export.load_distilled(file)
+    pairs = (held.images, images), (held.labels, labels)
+    if not all(np.array_equal(old, np.float32(new)) for old, new in pairs):  # As stored.
         raise UserError(f"{file} holds another set of this name: take another --workdir.")
 
 

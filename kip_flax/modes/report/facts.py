@@ -129,7 +129,7 @@ class RunFacts:
 
     @property
     def labels(self) -> str:
-        """'learned', 'fixed' or 'solved'; of learned ones as the sets tell."""
+        """'learned', 'fixed' or 'solved'; 'fixed' too where they could be learned and stay."""
         found = algorithms.labels(self.config["algorithm"], self.config["support.learn_labels"])
         return found if self.labels_changed or found == "solved" else "fixed"
 

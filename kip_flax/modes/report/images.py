@@ -98,7 +98,7 @@ def learned(run: RunFacts) -> Images:
         for frame, text in zip(run.frames, slider, strict=True)
     ]
     return Images(
-        _STARTS[base.start_of(run.config["support.init"])],
+        _STARTS[base.kind_of_start(run.config["support.init"])],
         cards,
         slider,
         len(names) <= 12 and max(map(len, names)) <= 2,

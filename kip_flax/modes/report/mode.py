@@ -33,7 +33,8 @@ def write_reports(workdirs: str, given: ConfigDict | None, console: Console | No
         The path of the page, or of comparison.html for several folders.
 
     Raises:
-        UserError: a folder is named twice, holds no run, or one of another experiment than `given`.
+        UserError: a folder is named twice or not at all, holds no run, or one of another experiment
+            than `given`.
     """
     console = console or Console()
     folders = named_folders(workdirs)
