@@ -231,6 +231,8 @@ def _read(manager: ocp.CheckpointManager, step: int, like: Any) -> Restored:
     try:
         state, meta = _read_like(manager, step, template)
     except ValueError:
+        if not hasattr(template, "replace"):  # A transfer's states are a list.
+            raise
         # A field that is newer than the checkpoint, and holds no array, is not in it.
         held = {name: value for name, value in vars(template).items() if jax.tree.leaves(value)}
         fields, meta = _read_like(manager, step, held)

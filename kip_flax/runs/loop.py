@@ -95,14 +95,17 @@ class Training:
             due = Due(self.saver.newest is None, end, deadline, signalled)
             stopping = multihost.agreed(signalled)
             settled = self._settle(state, step, figures, due)
+            if due.save:  # A secret of the state, or a length laid out in time, is nowhere else.
+                self.saver.wait()
             stopwatch = metrics.Stopwatch(step, total, distillation.pairs)
             kinds, announced = _kinds(state), False
             while settled and not last:
                 step += 1
                 began = time.perf_counter()
                 state, measured = distillation.step(state, step)
-                if step == begun + 1:  # Timings leave out the compilation.
+                if step <= begun + 2:  # The first may be of another kind (`dp_kip`).
                     _check_kinds(kinds, state)
+                if step == begun + 1:  # Timings leave out the compilation.
                     jax.block_until_ready(state)
                     stopwatch.look(step)
                 elif step == begun + 2 or deadline.is_set:

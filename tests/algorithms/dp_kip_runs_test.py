@@ -12,6 +12,7 @@ from kip_flax import config as config_lib
 from kip_flax import export
 from kip_flax.algorithms import _privacy, dp_kip
 from kip_flax.modes.train import mode as train
+from kip_flax.runs.folder import RunFolder
 from kip_flax.runtime.errors import UserError
 
 
@@ -98,6 +99,7 @@ def test_a_resumed_run_has_the_secret_that_it_began_with(tmp_path, monkeypatch):
     state = train.train_and_evaluate(private(**fields), str(tmp_path))
     assert state.step == 4
     assert np.asarray(state.secret).tobytes() == b"secretly"
+    assert not RunFolder(tmp_path).unreadable_checkpoints.exists()
 
 
 @pytest.mark.slow

@@ -7,9 +7,12 @@ import optax
 import pooled_steps
 import pytest
 from pooled_steps import CLASSES, SHAPE, S, T, targets
+from whole_runs import artefacts, assert_same, small
 
 from configs import frepo_digits
+from kip_flax import config as config_lib
 from kip_flax.algorithms import base, frepo
+from kip_flax.modes.train import mode as train
 from kip_flax.runtime import batching
 from kip_flax.runtime.errors import UserError
 
@@ -233,3 +236,17 @@ def test_digits_are_not_mirrored(digits):
     with pytest.raises(UserError, match=r"^frepo.flip mirrors .* in digits .*frepo.flip=False"):
         frepo.check_data(config, digits)
     frepo.check_data(settings(frepo__flip=False), digits)
+
+
+def test_a_run_goes_on_to_the_same_bits(quick_kernels, tmp_path):
+    fields = {"network": "fc:1", "width": 32, "pool": 2, "life": 3, "flip": False, "average": 0.5}
+    config = small(algorithm="frepo", num_steps=6, eval__steps=(0,), batch_size=100)
+    config.frepo.update(fields)
+    config_lib.validate(config)
+    whole = train.train_and_evaluate(config, str(tmp_path / "whole"))
+    for steps in (4, 6):
+        config.num_steps = steps
+        parts = train.train_and_evaluate(config, str(tmp_path / "parts"))
+    assert_same(parts, whole)
+    (last,) = (name for name in artefacts(tmp_path / "whole") if name.endswith("ckpt6.npz"))
+    assert artefacts(tmp_path / "parts")[last] == artefacts(tmp_path / "whole")[last]

@@ -13,6 +13,7 @@ from configs import default
 from kip_flax import architectures, data
 from kip_flax.kernels import build
 from kip_flax.modes.train import mode as train
+from kip_flax.runs.folder import RunFolder
 from kip_flax.runtime.console import Console
 
 STEPS = 12
@@ -62,6 +63,8 @@ def assert_same(got, expected, tolerance=0.0):
 
 
 def artefacts(workdir):
+    """The files of the sets. No checkpoint was unreadable: that would hide what a resume loses."""
+    assert not RunFolder(workdir).unreadable_checkpoints.exists()
     return {path.name: path.read_bytes() for path in (workdir / "distilled").iterdir()}
 
 
