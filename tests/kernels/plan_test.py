@@ -82,7 +82,7 @@ def test_bands_are_the_offsets_that_are_read(seed):
     assert [level.band for level in plan.levels] == read_offsets(spec, height, width)
 
 
-@pytest.mark.parametrize("implementation", ["cpu", "xla"])
+@pytest.mark.parametrize("implementation", [pytest.param("cpu", marks=pytest.mark.slow), "xla"])
 @pytest.mark.parametrize("seed", [1, *(pytest.param(s, marks=pytest.mark.slow) for s in (22, 34))])
 def test_random_descriptions_give_the_full_kernel(seed, implementation):
     """Every seed has a stride, a pool or both; neural_tangents computes all pixel pairs."""
