@@ -140,6 +140,7 @@ def test_mistakes_in_naming_an_architecture_are_reported(own_module):
             config_lib.validate(small(transfer__networks=(network,)))
 
 
+@pytest.mark.slow
 def test_an_architecture_of_ones_own_distils_exports_evaluates_and_transfers(own_module, tmp_path):
     """One file; as it is an FC in other words, all comes out as with `fc`."""
     name = own_module("tiny_net", TINY)

@@ -166,7 +166,8 @@ def test_networks_grow_older_by_a_window_and_are_drawn_anew():
     assert lives.sum() >= 1
 
 
-@pytest.mark.parametrize("networks", [2, pytest.param(3, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("networks", [2, 3])
 def test_devices_and_passes_change_nothing(networks, monkeypatch):
     """Two or three networks on four devices: some have none to train."""
     fields = {"bptt__pool": 4, "bptt__networks": networks, "optimizer__learning_rate": 0.1}

@@ -52,7 +52,10 @@ def test_scores_are_those_of_kernel_ridge_regression(path, digits):
 @pytest.mark.parametrize(
     "config",
     [
-        small(num_steps=3, kernel__kind="nngp", reg=0.1, preprocess="zca"),
+        pytest.param(
+            small(num_steps=3, kernel__kind="nngp", reg=0.1, preprocess="zca"),
+            marks=pytest.mark.slow,
+        ),
         pytest.param(
             small(num_steps=3, kernel__parameterization="standard", kernel__width=64),
             marks=pytest.mark.slow,

@@ -74,7 +74,7 @@ def test_in_float64_it_is_neural_tangents(spec, shape, options):
     ("spec", "shape", "options"),
     [
         (arch.fc(2), (8, 8, 3), {}),
-        (arch.convnet_plain(1), (6, 6, 3), {}),
+        pytest.param(arch.convnet_plain(1), (6, 6, 3), {}, marks=pytest.mark.slow),
         pytest.param(arch.fc(1), (8, 8, 1), STANDARD, marks=pytest.mark.slow),
         pytest.param(arch.conv(2), (6, 6, 1), STANDARD, marks=pytest.mark.slow),
         pytest.param(arch.convnet(2), (8, 8, 3), STANDARD, marks=pytest.mark.slow),

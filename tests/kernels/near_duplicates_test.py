@@ -155,6 +155,7 @@ def test_large_images_go_one_at_a_time():
     assert list(sizes.values()) == [16, 16, 16, 3, 16, 1]
 
 
+@pytest.mark.slow
 def test_an_xla_kernel_on_a_tpu(monkeypatch):
     """The whole kernel on its way there: near pairs have the gradient of float64."""
     x = np.random.default_rng(0).normal(size=(2, 6, 6, 1)).astype(np.float32)

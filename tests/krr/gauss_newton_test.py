@@ -201,7 +201,10 @@ def test_a_batch_that_promises_little_leaves_no_damping_behind(monkeypatch):
 
 @pytest.mark.parametrize(
     ("kind", "shape"),
-    [("solved", (2, 2)), pytest.param("fixed", (2, 2), marks=pytest.mark.slow), ("fixed", (3, 1))],
+    [
+        ("solved", (2, 2)),
+        *(pytest.param("fixed", shape, marks=pytest.mark.slow) for shape in ((2, 2), (3, 1))),
+    ],
 )
 def test_a_mesh_takes_the_same_step(kind, shape):
     images, labels, batch = problem(targets=30)
