@@ -311,6 +311,7 @@ def test_the_mean_of_the_last_sets_is_exported():
     assert np.abs(labels - alone.support[1]).max() > 0.01
 
 
+@pytest.mark.slow
 def test_the_exact_loss_falls_though_it_is_estimated(quick_kernels, tmp_path):
     """On the features of an infinitely wide network, which no step sees."""
     config = quick(num_steps=40, rfad__width=64, rfad__learning_rate=0.02, batch_size=200)

@@ -95,6 +95,7 @@ def test_myrtle_on_rectangles(implementation):
     check(implementation, arch.myrtle(5), x1[:, :4], x2[:, :4], wrt=())
 
 
+@pytest.mark.slow
 def test_layers_in_an_unusual_order(implementation):
     """A window of 5, pools of 3, a conv without ReLU, global pooling, a hidden dense layer."""
     spec = (

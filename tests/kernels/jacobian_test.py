@@ -63,7 +63,9 @@ def check(jacobian, kernel, x_t, x_s, tolerance):
 
 
 @pytest.mark.parametrize("get", kernels.GETS)
-@pytest.mark.parametrize("name", SPECS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[pytest.mark.slow] if n == "fc" else []) for n in SPECS]
+)
 def test_each_pair_s_gradient_is_the_kernel_s(name, get):
     spec, shape = SPECS[name]
     x_s, x_t = images(shape)
