@@ -313,5 +313,5 @@ def _make(config: ConfigDict, shape: tuple[int, int, int], classes: int) -> Make
 
 
 def _summed(weights: jax.Array, each: jax.Array) -> jax.Array:
-    """The weighted sum over the first axis; accelerators would round its operands otherwise."""
-    return jnp.tensordot(weights, each, 1, precision=jax.lax.Precision.HIGHEST)
+    """The sum of n arrays `each` (n, ...), weighted."""
+    return product(weights, each.reshape(len(each), -1)).reshape(each.shape[1:])

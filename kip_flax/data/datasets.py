@@ -125,10 +125,12 @@ def load_dataset(
         raise UserError(f"data set {name!r} needs files: set dataset.data_dir to their folder.")
     found: Source = module.read(name, Path(data_dir).expanduser(), image_size)
     train, test = found.train, found.test
+    for path, part in zip(found.paths, (train, test), strict=True):
+        if part is not None:
+            _check_part(path, part, found.class_names)
     if test is None:
-        _check_part(found.paths[0], train, found.class_names)
         train, test = _split(found.paths[0], *train, test_fraction)
-    return _checked(name, found, train, test)
+    return _joined(name, found, train, test)
 
 
 def hold_out(dataset: Dataset, fraction: float) -> Dataset:
@@ -212,6 +214,7 @@ def _split(
 
 
 def _check_part(path: Path, part: Part, class_names: Sequence[str]) -> None:
+    """Checks that a part holds uint8 images and a label in range for each."""
     images, labels = part
     if not len(images):
         raise UserError(f"{path} holds no images: at least one is needed.")
@@ -225,10 +228,8 @@ def _check_part(path: Path, part: Part, class_names: Sequence[str]) -> None:
     readers.check_labels(path, labels, len(images), 0, len(class_names) - 1)
 
 
-def _checked(name: str, source: Source, train: Part, test: Part) -> Dataset:
-    """Checks that both parts hold uint8 images of one shape and a label in range for each."""
-    for path, part in zip(source.paths, (train, test), strict=True):
-        _check_part(path, part, source.class_names)
+def _joined(name: str, source: Source, train: Part, test: Part) -> Dataset:
+    """The data set of two checked parts; UserError if their images differ in shape."""
     if train[0].shape[1:] != test[0].shape[1:]:
         both = " and ".join(map(str, source.paths))
         raise UserError(

@@ -38,16 +38,20 @@ def named_folders(workdirs: str) -> list[Path]:
     Raises:
         UserError: a name between commas is empty, or a folder is named twice.
     """
-    one = Path(os.path.abspath(os.path.expanduser(workdirs)))
+    one = _absolute(workdirs)
     if "," not in workdirs or os.path.isdir(one):  # `Path.is_dir` raises on too long a name.
         return [one]
     names = [name.strip() for name in workdirs.split(",")]
     if not all(names):
         raise UserError(f"--workdir={workdirs} has an empty name: name folders between commas.")
-    folders = [Path(os.path.abspath(os.path.expanduser(name))) for name in names]
+    folders = [_absolute(name) for name in names]
     if len(set(folders)) < len(folders):
         raise UserError(f"--workdir={workdirs} names a folder twice: name each once.")
     return folders
+
+
+def _absolute(folder: str) -> Path:
+    return Path(os.path.abspath(os.path.expanduser(folder)))
 
 
 class RunFolder:
@@ -70,16 +74,16 @@ class RunFolder:
         Raises:
             UserError: it cannot be made or written to.
         """
-        workdir = os.path.abspath(os.path.expanduser(workdir))
+        path = _absolute(workdir)
         try:
-            os.makedirs(workdir, exist_ok=True)
-            with tempfile.TemporaryFile(dir=workdir):
+            os.makedirs(path, exist_ok=True)
+            with tempfile.TemporaryFile(dir=path):
                 pass
         except OSError as error:
             raise UserError(
-                f"cannot write to the workdir {workdir} ({error.strerror}): take another --workdir."
+                f"cannot write to the workdir {path} ({error.strerror}): take another --workdir."
             ) from None
-        return cls(workdir)
+        return cls(path)
 
     @property
     def result_file(self) -> Path:
