@@ -22,6 +22,9 @@ ASKED_FOR = (
     *("rfad_digits", "rfad_mnist", "rfad_fashion_mnist", "rfad_cifar10"),
 )
 
+# Long to compile, and their programs differ from another's in constants alone.
+AS_ANOTHER = ("bptt_fashion_mnist", "bptt_mnist", "dp_kip_mnist")
+
 
 def load(name):
     return importlib.import_module(f"configs.{name}")
@@ -44,7 +47,10 @@ def test_config_says_what_it_is_and_how_to_run_it(name):
         assert config_lib.flatten(module.get_config()) != config_lib.flatten(default.get_config())
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=[pytest.mark.slow] if n in AS_ANOTHER else []) for n in NAMES],
+)
 def test_config_runs_two_steps_on_digits(name, tmp_path, monkeypatch):
     config = load(name).get_config()
     if config.kernel.architecture != "fc":  # A minute to compile; the kernels' own tests do.

@@ -94,7 +94,7 @@ def after_training(network, images, labels, ages, config):
     return network
 
 
-@pytest.mark.parametrize("window", [1, 4])
+@pytest.mark.parametrize("window", [1, pytest.param(4, marks=pytest.mark.slow)])
 def test_a_step_of_descent_is_the_gradient_of_the_whole_training(window):
     config, data = settings(bptt__window=window), targets()
     (before, after), (metrics,) = run(config, 1)
@@ -214,6 +214,7 @@ def test_loss_and_gradient_are_means_over_the_networks_that_learn():
         assert np.abs(moved[0] - moved[1]).max() > 1e-4
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_without_the_networks_that_diverge(quick_kernels, tmp_path):
     fields = {k.replace(".", "__"): v for k, v in TINY.items() if k.startswith("bptt.")}
     fields |= {"bptt__learning_rate": 1e30, "bptt__pool": 2, "bptt__networks": 2}
@@ -270,6 +271,7 @@ def test_a_run_goes_on_to_the_same_bits(whole, tmp_path):
     assert not RunFolder(tmp_path).unreadable_checkpoints.exists()
 
 
+@pytest.mark.slow
 def test_what_networks_get_wrong_falls(whole, digits):
     config, key = whole[0], jax.random.key(0)
     pixels = preprocess.apply(preprocess.fit("standard", digits.train_images), digits.train_images)

@@ -89,7 +89,7 @@ def drawn_network(before, after):
     ("flip", "margin"),
     [
         (True, True),
-        (False, False),
+        pytest.param(False, False, marks=pytest.mark.slow),
         pytest.param(True, False, marks=pytest.mark.slow),
         pytest.param(False, True, marks=pytest.mark.slow),
     ],
@@ -182,7 +182,8 @@ def test_batch_normalisation_keeps_averages_that_features_use():
     assert max(moved) > 0.01
 
 
-@pytest.mark.parametrize("normalization", [pytest.param("none", marks=pytest.mark.slow), "batch"])
+@pytest.mark.slow
+@pytest.mark.parametrize("normalization", ["none", "batch"])
 def test_devices_and_passes_change_nothing(normalization, monkeypatch):
     """Six mirrored images, ten targets and two pixels' worth of passes do not divide by four."""
     config = settings(frepo__normalization=normalization, optimizer__learning_rate=0.1)

@@ -106,7 +106,10 @@ def test_three_steps_with_training_between_are_pytorchs(monkeypatch):
     assert max(moved) > 0.05
 
 
-@pytest.mark.parametrize("augments", [("scale", "rotate"), ("flip", "crop", "color")])
+@pytest.mark.parametrize(
+    "augments",
+    [("scale", "rotate"), pytest.param(("flip", "crop", "color"), marks=pytest.mark.slow)],
+)
 def test_real_and_learned_images_are_augmented_alike(augments):
     """DSA's siamese augmentation: equal images stay equal, so their gradients do."""
     training = gradient_matching.InnerTraining(1, 1, 0.1, 256, augments)

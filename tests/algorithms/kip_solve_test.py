@@ -14,7 +14,9 @@ from kip_flax.runs import setup
 from kip_flax.runtime.errors import UserError
 
 
-@pytest.mark.parametrize(("reg", "few"), [(1e-6, 0), (0.1, 10_000), (1e-6, 50)])
+@pytest.mark.parametrize(
+    ("reg", "few"), [(1e-6, 0), (0.1, 10_000), pytest.param(1e-6, 50, marks=pytest.mark.slow)]
+)
 def test_kip_solve_gives_its_images_the_best_labels_for_its_ridge(tmp_path, reg, few):
     config = small(algorithm="kip_solve", num_steps=6, eval__steps=(3,), eval__num_test=0, reg=reg)
     config.eval.label_targets = few
@@ -41,10 +43,8 @@ def test_kip_solve_gives_its_images_the_best_labels_for_its_ridge(tmp_path, reg,
     assert last["mse"] < first["mse"]
 
 
-@pytest.mark.parametrize(
-    ("algorithm", "devices"),
-    [("kip_solve", 4), pytest.param("kip_newton", 1, marks=pytest.mark.slow)],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("algorithm", "devices"), [("kip_solve", 4), ("kip_newton", 1)])
 def test_labels_of_a_set_by_cross_entropy(tmp_path, algorithm, devices):
     """Those of logistic regression on the same targets, which may not be shared out evenly."""
     config = small(algorithm=algorithm, num_steps=2, eval__num_test=0, eval__label_targets=515)

@@ -37,7 +37,7 @@ def entropy(workdir):
     return min(losses), k_ts, predictions
 
 
-@pytest.mark.parametrize("devices", [1, pytest.param(2, marks=pytest.mark.slow), 4])
+@pytest.mark.parametrize("devices", [1, *(pytest.param(n, marks=pytest.mark.slow) for n in (2, 4))])
 def test_a_run_finds_the_labels_of_least_cross_entropy(tmp_path, devices):
     """1,438 targets by 400: the last tile is shorter, and is padded on four devices."""
     state = train.train_and_evaluate(config(mesh__data=devices), str(tmp_path / "run"))

@@ -1,6 +1,7 @@
 """A step of RFAD against NumPy in float64 and finite differences; whole runs, resume, devices."""
 
 import functools
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -116,9 +117,16 @@ def plain_descent(monkeypatch):
     monkeypatch.setattr(rfad, "_optimizer", lambda: optax.sgd(1.0))
 
 
-@pytest.mark.parametrize("number", [3, 4], ids=["plain", "debiased"])
-@pytest.mark.parametrize("passes", [False, True], ids=["at once", "in passes"])
-@pytest.mark.parametrize("platt", [False, True], ids=["mse", "platt"])
+def _ways():
+    """Loss, passes and number of networks: pairs of them in four cases, all eight when slow."""
+    for platt, passes, number in itertools.product((False, True), (False, True), (3, 4)):
+        ids = ("platt" if platt else "mse", "in passes" if passes else "at once")
+        ids += ("plain" if number == 3 else "debiased",)
+        marks = [pytest.mark.slow] if platt ^ passes ^ (number == 4) else []
+        yield pytest.param(platt, passes, number, marks=marks, id="-".join(ids))
+
+
+@pytest.mark.parametrize(("platt", "passes", "number"), _ways())
 def test_a_step_is_the_papers_written_out_in_numpy(
     platt, passes, number, plain_descent, monkeypatch
 ):
@@ -146,6 +154,7 @@ def test_a_step_is_the_papers_written_out_in_numpy(
     assert int(after.step) == 1
 
 
+@pytest.mark.slow
 def test_the_debiased_loss_is_near_that_of_the_exact_kernel():
     """The mean over draws of 8 networks, within its error: a fifth of the plain bias is left.
 
@@ -203,7 +212,14 @@ def test_every_step_draws_networks_of_its_own(plain_descent):
     assert losses[0] != losses[1]
 
 
-@pytest.mark.parametrize(("devices", "debias"), [(2, False), (4, False), (2, True)])
+@pytest.mark.parametrize(
+    ("devices", "debias"),
+    [
+        pytest.param(2, False, marks=pytest.mark.slow),
+        (4, False),
+        pytest.param(2, True, marks=pytest.mark.slow),
+    ],
+)
 def test_more_devices_take_the_same_step(devices, debias, plain_descent):
     """Of four devices one has none of the three images, and of two one has one."""
     params, x_t, y_t = problem()

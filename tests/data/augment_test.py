@@ -64,7 +64,7 @@ def test_outside_jit_it_is_the_same():
     np.testing.assert_array_equal(augment.augment(names, images, KEY), JITTED(names, images, KEY))
 
 
-@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float32])
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, pytest.param(jnp.float32, marks=pytest.mark.slow)])
 def test_shape_and_dtype_are_kept(dtype):
     images = jnp.asarray(IMAGES[:4], dtype)
     out = JITTED(augment.AUGMENTS, images, KEY)

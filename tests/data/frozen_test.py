@@ -67,7 +67,7 @@ def test_the_optimiser_moves_the_others_alone(name):
     assert frozen.held(plain, 0.0, seed=0) is plain
 
 
-@pytest.mark.parametrize("algorithm", ["kip", "kip_solve"])
+@pytest.mark.parametrize("algorithm", ["kip", pytest.param("kip_solve", marks=pytest.mark.slow)])
 def test_a_run_ends_with_the_noise_that_it_began_with(algorithm, tmp_path, quick_kernels):
     config = small(algorithm=algorithm, support__frozen=0.75)
     train.train_and_evaluate(config, str(tmp_path))

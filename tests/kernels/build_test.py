@@ -35,17 +35,23 @@ def implementation(request):
     return request.param
 
 
+def on_both(*cases):
+    """Each case with each kernel. XLA compiles convolutions for long."""
+    yield from (("cpu", *case) for case in cases)
+    for case in cases:
+        marks = [] if case[0] == "fc" else [pytest.mark.slow]
+        yield pytest.param("xla", *case, marks=marks)
+
+
 @pytest.mark.parametrize(
-    ("name", "depth", "size", "channels", "options"),
-    [
+    ("implementation", "name", "depth", "size", "channels", "options"),
+    on_both(
         ("fc", 2, 8, 3, {}),
         ("fc", 1, 8, 1, {"parameterization": "standard", "get": "nngp"}),
         ("conv", 2, 8, 3, {}),
         ("convnet", 1, 8, 1, {"get": "nngp"}),
-        pytest.param(
-            *("convnet_plain", 2, 9, 3, {"parameterization": "standard"}), marks=pytest.mark.slow
-        ),
-    ],
+        ("convnet_plain", 2, 9, 3, {"parameterization": "standard"}),
+    ),
 )
 def test_small_images(implementation, name, depth, size, channels, options):
     check(implementation, arch.build(name, depth), *image_sets(size, channels), **options)
@@ -64,6 +70,9 @@ def test_convolutions_of_a_pixel(sizes):
     np.testing.assert_allclose(k, exact, rtol=2e-4)
 
 
+@pytest.mark.parametrize(
+    "implementation", ["cpu", pytest.param("xla", marks=pytest.mark.slow)], indirect=True
+)
 def test_gradients_of_both_sets_and_more_rows_than_columns(implementation):
     x1, x2 = image_sets(6, 1)
     check(implementation, arch.convnet_plain(1), x2, x1, wrt=(0, 1), w_std=1.2, b_std=0.3)
@@ -113,7 +122,7 @@ def self_kernel(kernel):
     return jax.jit(run)
 
 
-@pytest.mark.parametrize("name", ["fc", "convnet_plain"])
+@pytest.mark.parametrize(("implementation", "name"), on_both(("fc",), ("convnet_plain",)))
 def test_a_set_with_itself(implementation, name):
     """The diagonal, a near-duplicate and an exact copy within the set; asymmetric cotangents."""
     x1, x2 = image_sets(8, 1, ("same", "1e-3", "ordinary"))
@@ -135,7 +144,7 @@ def test_a_set_with_itself(implementation, name):
     assert slope == pytest.approx(float(difference), rel=3e-4)
 
 
-@pytest.mark.parametrize("name", ["fc", "convnet_plain"])
+@pytest.mark.parametrize(("implementation", "name"), on_both(("fc",), ("convnet_plain",)))
 def test_gradients_are_finite_for_images_without_variance(implementation, name):
     """All-zero, constant and equal images, no bias: the kernel is homogeneous in each image."""
     x, _ = image_sets(8, 1)
@@ -151,14 +160,14 @@ def test_gradients_are_finite_for_images_without_variance(implementation, name):
 
 
 @pytest.mark.parametrize(
-    ("name", "depth", "options"),
-    [
+    ("implementation", "name", "depth", "options"),
+    on_both(
         ("fc", 3, {}),
         ("fc", 1, {"parameterization": "standard"}),
         ("conv", 3, {}),
         ("convnet", 1, {"get": "nngp"}),
-        pytest.param("convnet_plain", 2, {}, marks=pytest.mark.slow),
-    ],
+        ("convnet_plain", 2, {}),
+    ),
 )
 def test_without_float64_in_jax(implementation, name, depth, options):
     """Near-duplicates at every distance, and images that differ in a few pixels only."""

@@ -64,7 +64,8 @@ def check(jacobian, kernel, x_t, x_s, tolerance):
 
 @pytest.mark.parametrize("get", kernels.GETS)
 @pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=[pytest.mark.slow] if n == "fc" else []) for n in SPECS]
+    "name",
+    [pytest.param(n, marks=[pytest.mark.slow] if n in ("fc", "convnet") else []) for n in SPECS],
 )
 def test_each_pair_s_gradient_is_the_kernel_s(name, get):
     spec, shape = SPECS[name]
@@ -91,7 +92,9 @@ def test_the_gradients_of_all_targets_add_up_to_that_of_a_weighted_sum(name):
     np.testing.assert_allclose(found, expected, atol=2e-5 * np.abs(expected).max())
 
 
-@pytest.mark.parametrize("implementation", ["xla", "neural_tangents"])
+@pytest.mark.parametrize(
+    "implementation", [pytest.param("xla", marks=pytest.mark.slow), "neural_tangents"]
+)
 def test_kernels_without_code_of_their_own_go_target_by_target(implementation):
     x_s, x_t = images((3, 3, 1))
     spec = arch.fc(1)

@@ -11,7 +11,7 @@ from kip_flax.kernels.jacobian import make_jacobian
 from kip_flax.kernels.sharded import shard_jacobian, shard_kernel
 from kip_flax.runtime import sharding
 
-MESHES = [(2, 1), (4, 1), (2, 2)]
+MESHES = [(2, 2), *(pytest.param(shape, marks=pytest.mark.slow) for shape in ((2, 1), (4, 1)))]
 T, S, CLASSES = 10, 6, 3  # Neither divides by 4.
 pytestmark = pytest.mark.usefixtures("compiled_kernel")
 

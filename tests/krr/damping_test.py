@@ -20,7 +20,7 @@ def explored(kind, iterations):
     return dense(model, 4, 9).astype(float), np.asarray(fit.residuals).ravel().astype(float), path
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ["solved", pytest.param("fixed", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("share", [1e-3, 0.05, 1.0])
 def test_a_whole_space_gives_the_solutions(kind, share):
     matrix, r, path = explored(kind, 36)
@@ -105,6 +105,7 @@ def test_noise_overlaps_as_much_as_the_hat_matrix_says():
     assert error < 0.05 * expected
 
 
+@pytest.mark.slow
 def test_the_chosen_step_follows_the_noise_and_is_near_the_best_for_other_targets():
     """Sixty unknowns of falling weight, seen through 400 targets of three classes each.
 

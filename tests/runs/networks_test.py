@@ -178,7 +178,9 @@ def test_the_figures_are_in_index_history_tensorboard_and_file(run):
     assert export.load_distilled(path).provenance["networks"] == evaluation["networks"]
 
 
-@pytest.mark.parametrize("step", [0, 5, STEPS])
+@pytest.mark.parametrize(
+    "step", [5, *(pytest.param(step, marks=pytest.mark.slow) for step in (0, STEPS))]
+)
 def test_an_evaluation_that_was_stopped_is_made_again(run, tmp_path, monkeypatch, capsys, step):
     workdir, expected = run
     measure, advance, begun = networks.NetworkEvaluate.measure, rounds.Rounds._advance, []

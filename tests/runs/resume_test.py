@@ -164,12 +164,11 @@ def test_other_data_in_the_folder_are_refused(undisturbed, monkeypatch):
 
 
 # Adam would magnify the rounding of gradients that are next to nothing.
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "fields",
     [
-        pytest.param(
-            {"optimizer__name": "sgd", "optimizer__learning_rate": 40.0}, marks=pytest.mark.slow
-        ),
+        {"optimizer__name": "sgd", "optimizer__learning_rate": 40.0},
         {"algorithm": "ls", "batch_size": 500},
     ],
 )

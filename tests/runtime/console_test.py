@@ -191,6 +191,7 @@ def test_a_run_at_a_terminal_rewrites_one_line_and_quiet_none(tmp_path):
     assert text.count("\n") == 6
 
 
+@pytest.mark.slow
 def test_an_error_at_a_terminal_has_a_line_of_its_own(tmp_path):
     text, code = on_a_terminal(
         *QUICK,

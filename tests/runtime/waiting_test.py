@@ -96,7 +96,9 @@ COMPUTING = """
 """
 
 
-@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    "sent", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)]
+)
 def test_the_process_ends_although_xla_computes_for_hours(sent):
     process = subprocess.Popen(
         [sys.executable, "-u", "-c", textwrap.dedent(COMPUTING)],

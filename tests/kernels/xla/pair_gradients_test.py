@@ -39,8 +39,8 @@ def check(spec, get, x_t, x_s, expected, tolerance):
 @pytest.mark.parametrize(
     ("name", "get"),
     [
-        ("convnet", "ntk"),
         ("conv", "nngp"),
+        pytest.param("convnet", "ntk", marks=pytest.mark.slow),
         pytest.param("convnet", "nngp", marks=pytest.mark.slow),
         pytest.param("conv", "ntk", marks=pytest.mark.slow),
         pytest.param("global pooling", "ntk", marks=pytest.mark.slow),

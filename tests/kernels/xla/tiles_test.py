@@ -26,7 +26,7 @@ def images(n, seed=0):
     return np.random.default_rng(seed).normal(size=(n, *SHAPE)).astype(np.float32)
 
 
-@pytest.mark.parametrize("lanes", [3, 5])
+@pytest.mark.parametrize("lanes", [pytest.param(3, marks=pytest.mark.slow), 5])
 def test_the_width_of_a_tile_changes_nothing(x32, monkeypatch, lanes):
     plan = make_plan(kernels.KernelOptions(arch.convnet_plain(1)), SHAPE)
     x1, x2 = images(2), images(7, 1)

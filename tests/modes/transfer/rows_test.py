@@ -31,7 +31,9 @@ def test_a_seed_is_the_same_among_more_and_on_more_devices(files, tmp_path):
     assert more["learning_rates"][:2] == pytest.approx(row["learning_rates"], rel=1e-4)
 
 
-@pytest.mark.parametrize("at", [1, 4, 8])
+@pytest.mark.parametrize(
+    "at", [pytest.param(1, marks=pytest.mark.slow), 4, pytest.param(8, marks=pytest.mark.slow)]
+)
 def test_an_interrupted_transfer_ends_as_one_that_was_not(at, files, tmp_path, monkeypatch):
     """Stopped in the choice, in the seeds of the first set, and in those of the second."""
     options = {"lr_factor": (0.1, 1.0), "choice_steps": 150, "average": 0.9, "optimizer": "sgd"}
@@ -55,7 +57,7 @@ def test_an_interrupted_transfer_ends_as_one_that_was_not(at, files, tmp_path, m
 @pytest.mark.parametrize(
     "rates",
     [
-        {"lr_factor": (0.1, 1.0)},
+        pytest.param({"lr_factor": (0.1, 1.0)}, marks=pytest.mark.slow),
         # Its count of steps is an integer.
         {"learning_rate": (0.001, 0.003), "optimizer": "adam"},
     ],
