@@ -24,6 +24,16 @@ SUPPORT_DRAWS = ("real", *coresets.CORESETS, "noise")
 
 SCHEDULES = ("constant", "cosine", "cosine_tenth")  # Of `rate_schedule`.
 
+
+def _check(fields: Any) -> None:
+    warmup, steps = fields["optimizer.warmup_steps"], fields["num_steps"]
+    if warmup and warmup >= steps:
+        raise UserError(
+            f"optimizer.warmup_steps is {warmup} of {steps} steps: take fewer than num_steps, or "
+            f"the rate is never reached."
+        )
+
+
 SECTION = Section(
     {
         "optimizer.name": str,
@@ -38,6 +48,7 @@ SECTION = Section(
     },
     minima={"optimizer.warmup_steps": 0, "optimizer.momentum": 0},
     above_zero=("optimizer.learning_rate",),
+    check=_check,
 )
 
 

@@ -8,6 +8,7 @@ lies in the run's folder once.
 
 import contextlib
 import dataclasses
+import functools
 import json
 import os
 import shutil
@@ -171,7 +172,8 @@ def restore(manager: ocp.CheckpointManager, like: State) -> Restored | None:
         like: a state of the same structure; only shapes and dtypes are used.
 
     Raises:
-        UserError: there are checkpoints, but none can be read.
+        UserError: there are checkpoints, but none can be read; or one holds numbers of other types,
+            and stays where it is.
     """
     steps = sorted(manager.all_steps(), reverse=True)
     for step in steps:
@@ -182,6 +184,8 @@ def restore(manager: ocp.CheckpointManager, like: State) -> Restored | None:
             reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
         if not multihost.any_process(restored is None):
             return restored
+        with multihost.raise_everywhere():
+            _check_types(manager, step, like)
         moved = _move_aside(manager, step)
         logging.warning(
             "checkpoint %d cannot be read (%s); it was moved to %s and the one before is used.",
@@ -248,6 +252,28 @@ def _read_like(
     args = ocp.args.Composite(state=ocp.args.StandardRestore(template), meta=ocp.args.JsonRestore())
     restored = manager.restore(step, args=args)
     return jax.tree.map(np.asarray, restored.state), dict(restored.meta)
+
+
+def _check_types(manager: ocp.CheckpointManager, step: int, like: Any) -> None:
+    """Raises UserError if a checkpoint that was not read is whole, and of other types."""
+    try:
+        held, wanted = _types(manager.item_metadata(step)["state"]), _types(like)
+    except _DAMAGE:
+        return
+    for name in sorted(held.keys() & wanted.keys()):
+        if held[name] != wanted[name]:
+            raise UserError(
+                f"checkpoint {step} in {manager.directory} has {name} in {held[name]}, and here it "
+                f"is {wanted[name]}: go on where the run began (TPUs have no float64), or take "
+                f"another --workdir."
+            )
+
+
+def _types(tree: Any) -> dict[str, str]:
+    """The type of each array of a state, or of what Orbax knows of a saved one, by its place."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    name = functools.partial(jax.tree_util.keystr, simple=True, separator="/")
+    return {name(path): str(np.dtype(leaf.dtype)) for path, leaf in leaves}
 
 
 def _move_aside(manager: ocp.CheckpointManager, step: int) -> Path:

@@ -132,6 +132,19 @@ def test_a_truncated_checkpoint_falls_back_with_a_warning(tmp_path, file, caplog
     assert_same(restore(tmp_path).state, state(9))
 
 
+def test_numbers_of_another_type_are_told_of_and_stay(tmp_path):
+    """A Label Solve sums in float64, but not on a TPU."""
+    saved(tmp_path, [1, 2])
+    like = state(0)
+    like.params["images"] = np.zeros((4, 3, 3, 1))
+    with (
+        checkpoint.open_manager(str(tmp_path), 3) as manager,
+        pytest.raises(UserError, match=r"^checkpoint 2 .* has params/images in float32, and here "),
+    ):
+        checkpoint.restore(manager, like)
+    assert restore(tmp_path).step == 2
+
+
 def test_a_changed_byte_is_noticed(tmp_path):
     saved(tmp_path, [1, 2])
     text = meta_file(tmp_path, 2).read_text()
