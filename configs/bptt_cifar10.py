@@ -3,8 +3,8 @@ r"""BPTT on CIFAR-10: ten images for networks, by differentiating their training
 Setting: after Feng, Vedantam and Kempe, ICLR 2024 (arXiv 2311.07025), width 64, a pool. For 10
 images per class, `bptt_cifar10.py:10`, width 32. Best begun from FRePo, see `support.init`.
 Expected: 53.2 / 69.4 / 75.3 % by a ConvNet with 1 / 10 / 50 images per class.
-Measured: JPEG copy, network (width 128) 46.25 ± 1.24 % at step 400; 0.67 core hours (Xeon).
-100 images: 61.36 ± 0.19 %, FRePo's 56.84; 1.2 core hours (EPYC).
+Measured: JPEG copy, network (width 128) 46.25 ± 1.24 % at step 400, FRePo's 42.45;
+0.67 core hours (Xeon) beside FRePo's. 100 images: 61.36 ± 0.19, FRePo's 56.84; 1.2 (EPYC).
 
 Run: python main.py --config=configs/bptt_cifar10.py --workdir=runs/bptt_cifar10 \
     --config.dataset.data_dir=DIR --config.support.init=FILE

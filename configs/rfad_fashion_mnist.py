@@ -1,4 +1,4 @@
-r"""RFAD (random feature approximation) on Fashion-MNIST: ten images for networks, in minutes.
+r"""RFAD (random feature approximation) on Fashion-MNIST: sets for networks; ten images untried.
 
 Setting: as `rfad_mnist`.
 

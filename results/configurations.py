@@ -30,7 +30,8 @@ fields, measured once, each linked to its set in the [gallery](gallery.md); the 
 whole command. Accuracies are of all test images in %, from the start to the set, by kernel ridge
 regression unless a row names a network. *Networks*, *normalised*: five ConvNet-3 of width 128 that
 are trained on the set, without and with instance normalisation. Published ones are the papers', on
-original data; the CIFAR-10 here is a JPEG copy. Core hours are of two cores without an accelerator.
+original data; the CIFAR-10 here is a JPEG copy. Core hours are of two cores without an accelerator,
+without those of a set that a row goes on from.
 Written by `python -m results.configurations`.
 
 ## Which of three ways

@@ -39,6 +39,8 @@ class Cost:
         krr: accuracy of kernel ridge regression, 0 to 1; None if not measured.
         networks: rows of `networks.figures` by network; only those that were measured.
         row: name of the experiment; '' for real images.
+        start: what it began from, in brackets, unless natural images with their labels.
+        first: the first row of its chain.
     """
 
     dataset: str
@@ -49,6 +51,8 @@ class Cost:
     krr: float | None
     networks: dict[str, figures.Row]
     row: str = ""
+    start: str = ""
+    first: str = ""
 
 
 def costs(results: Path, dataset: str) -> list[Cost]:
@@ -75,6 +79,8 @@ def _cost(folder: Path) -> Cost:
         krr=entry["draws"][0]["final"]["accuracy"],
         networks={row["network"]: row for row in entry.get("network", [])},
         row=folder.name,
+        start=words.began(config),
+        first=record.chain(folder)[0].name,
     )
 
 
@@ -102,7 +108,9 @@ def table(found: list[Cost]) -> str:
     for one in found:
         hours = "" if one.core_hours is None else f"{one.core_hours:.2g}"
         krr = "" if one.krr is None else f"{100 * one.krr:.2f}"
-        rows.append((str(one.size), _linked(one), one.labels, hours, krr, *_accuracies(one)))
+        rows.append(
+            (str(one.size), _linked(one) + one.start, one.labels, hours, krr, *_accuracies(one))
+        )
     return _markdown(_COLUMNS, rows)
 
 
@@ -112,7 +120,9 @@ def _linked(one: Cost) -> str:
 
 
 def best(found: list[Cost], size: int = 10) -> list[Cost]:
-    """The learned sets that the ConvNet-3 learns most from, the best first, `BEST` methods."""
+    """The sets that the ConvNet-3 learns most from by these figures, one of each way, `BEST` ways,
+    the best first.
+    """
     by_method = _by_method([one for one in found if one.size == size and _CONVNET in one.networks])
 
     def accuracy(one: Cost) -> float:
@@ -125,9 +135,11 @@ def best(found: list[Cost], size: int = 10) -> list[Cost]:
 def table_of_best(found: list[Cost]) -> str:
     """A markdown table of `best` with the other networks; '' where none was trained."""
     chosen = best(found)
-    if not any(name in one.networks for one in chosen for name in OTHERS):
+    measured = {name for one in chosen for name in one.networks}
+    others = {name: title for name, title in OTHERS.items() if name in measured}
+    if not others:
         return ""
-    names = {_CONVNET: "ConvNet-3"} | OTHERS
+    names = {_CONVNET: "ConvNet-3"} | others
     rows = [
         (str(one.size), _linked(one), one.labels, *_accuracies(one, tuple(names))) for one in chosen
     ]
@@ -146,7 +158,7 @@ def _markdown(columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
 def figure(found: list[Cost]) -> Figure:
     """Accuracy of networks over core hours, a panel for each number of images."""
     sizes = sorted({one.size for one in found if one.core_hours})
-    drawn = Figure(figsize=(4.6 * len(sizes), 3.6), layout="constrained")
+    drawn = Figure(figsize=(4.6 * len(sizes), 5.4), layout="constrained")
     axes = drawn.subplots(1, len(sizes), squeeze=False)[0]
     for axis, size in zip(axes, sizes, strict=True):
         of_size = [one for one in found if one.size == size and _CONVNET in one.networks]
@@ -167,17 +179,21 @@ def figure(found: list[Cost]) -> Figure:
         axis.xaxis.set_minor_formatter(NullFormatter())
         axis.set(xlabel="core hours", ylabel="test accuracy of networks, %", title=f"{size} images")
         axis.grid(alpha=0.25)
-        axis.legend(fontsize=6)
+        axis.legend(fontsize=6, loc="upper center", bbox_to_anchor=(0.5, -0.15))  # Hides no set.
     return drawn
 
 
 def _by_method(found: list[Cost]) -> dict[str, list[Cost]]:
     """Learned sets by their method and labels; a chain of rows is one line of the picture."""
-    series: dict[str, list[Cost]] = {}
+    series: dict[tuple[str, str], list[Cost]] = {}
     for one in found:
         if one.core_hours:
-            series.setdefault(f"{one.method}, {one.labels}", []).append(one)
-    return series
+            series.setdefault((f"{one.method}, {one.labels}", one.first), []).append(one)
+    names = [label for label, _ in series]
+    return {
+        label + (sets[0].start if names.count(label) > 1 else ""): sets
+        for (label, _), sets in series.items()
+    }
 
 
 def page(results: Path, text: str) -> str:

@@ -8,6 +8,8 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from kip_flax.data.coresets import CORESETS
 from kip_flax.runtime import files
 from results import card, record, words
@@ -22,10 +24,12 @@ began with, below those that were learned (at most {shown}), each with its class
 that label. Sets are sorted by data set, number of images, and accuracy. Written by `python -m
 results.gallery`.
 
-Test accuracy is in %. *Kernel*: of kernel ridge regression. *Networks*: of five ConvNet-3 of width
-128 trained on the set, without and with instance normalisation ([how](transfer.md)); a row that is
-missing was not measured. *Hours*: wall time on two cores without an accelerator, and in brackets
-core hours. ± is a deviation over draws or networks.
+Test accuracy is in %. *Kernel*: of kernel ridge regression by the NTK, or by the NNGP where the
+method says so. *Networks*: of five ConvNet-3 of width 128 trained on the set, without and with
+instance normalisation ([how](transfer.md)); a row that is missing was not measured, another number
+of networks stands in brackets. Of several draws, the picture and *networks* are of the first.
+*Hours*: wall time on two cores without an accelerator, and in brackets core hours, without those of
+a set that it goes on from. ± is a deviation over draws or networks.
 
 ```python
 from kip_flax import export
@@ -55,8 +59,8 @@ def _sets(results: Path) -> Iterator[dict[str, Any]]:
 
     def place(entry: dict[str, Any]) -> tuple[int, int, float]:
         config = entry["config"]
-        accuracy = entry["draws"][0]["final"]["accuracy"]
-        return order.index(config["dataset"]["name"]), config["support"]["size"], -accuracy
+        accuracy = np.mean([draw["final"]["accuracy"] for draw in entry["draws"]])
+        return order.index(config["dataset"]["name"]), config["support"]["size"], -float(accuracy)
 
     yield from sorted(found, key=place)
 

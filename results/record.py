@@ -212,7 +212,7 @@ def percent(shares: list[float], form: str = ".2f") -> str:
 
 
 def _commit(repository: Path = Path(__file__).parent.parent) -> str:
-    """The commit, with '-dirty' if its files differ, but for the table, which each row changes."""
+    """The commit, with '-dirty' if its files differ, but for those of results that rows write."""
 
     def git(*words: str) -> str:
         process = subprocess.run(
@@ -221,5 +221,5 @@ def _commit(repository: Path = Path(__file__).parent.parent) -> str:
         return process.stdout.strip()
 
     name = git("describe", "--always")
-    changed = git("status", "--porcelain", "-uno", "--", ".", ":!results/README.md")
+    changed = git("status", "--porcelain", "-uno", "--", ".", ":!results/*.md", ":!results/*/*")
     return (f"{name}-dirty" if changed else name) or "unknown"

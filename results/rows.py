@@ -39,7 +39,7 @@ def three(fixed: str, learned: str, data_dir: str = "") -> list[ShownSet]:
     return [
         _natural(fixed, data_dir),
         _distilled(fixed, "KIP, labels fixed"),
-        _distilled(learned, "KIP, labels learned"),
+        _distilled(learned, "KIP, labels solved for"),
     ]
 
 

@@ -13,38 +13,39 @@ from results.experiments import EXPERIMENTS
 _HEAD = """# Results
 
 Test accuracy in % of kernel ridge regression, on all test images. *Natural*: the real images that
-the set was made from, labels as they came. Where settings or checkpoints were chosen, a tenth of
-the training images, held out, decided. Checkpoints: the one with the least error; in the rows
-`kip_cifar10_10`, `kip_newton_mnist_10` and `kip_newton_fashion_mnist_10` the one with the best
-accuracy; of DC and DSA the last; of FRePo, RFAD and BPTT the one that networks learn most from,
-or the last if none were trained.
-The test images were read once, but twice for
+the set was made from, labels as they came; in brackets what else it began from. Where settings or
+checkpoints were chosen, a tenth of the training images, held out, decided. Checkpoints: the one
+with the least error; in the rows `kip_cifar10_10`, `kip_newton_mnist_10` and
+`kip_newton_fashion_mnist_10` the one with the best accuracy; of DC and DSA the last; of FRePo, RFAD
+and BPTT the one that networks learn most from, or the last if none were trained. The test images
+were read once, but for rows of the digits, which are watched on them, and twice for
 `kip_newton_cifar10_10` and `kip_newton_mnist_100`, which had been chosen by accuracy at first
 (60.02 % at step 75, 98.51 % at step 20), and for `kip_fc_mnist_100`, which was made by Gauss-Newton
 steps at first (96.37 %); a row that goes on from the set of another reads them for that set again,
 Gauss-Newton steps with labels solved anew. ± is the standard deviation over draws of the images
 (`figures.json` has each). Ten images of Fashion-MNIST come to the published figure with pixels in
-[0, 1], not with standardised ones: each of ten draws is better so, by 2.33 ± 1.65 points.
-Some rows were made before Gauss-Newton steps were chosen by cross-validation, and before a set was
-a mean of images (docs/what-was-tried.md has what that is worth): `kip_newton_*` on MNIST,
-Fashion-MNIST and CIFAR-10, but not `kip_newton_mnist_500`, not
-`kip_newton_fashion_mnist_10_fixed`, `kip_newton_cifar10_10_fixed` and
-`kip_newton_cifar10_10_fixed_ridge`, and not the rows that go on from another set. `figures.json`
-has the commit of each.
-*Published*, on the original data: Nguyen et al., NeurIPS 2021 (rows `kip_fc_*`: ICLR 2021); for
-KIP, and for rows `*_relabelled`, the best variant of KIP. The CIFAR-10 here is a JPEG copy.
-*Hours*: wall time of one run on two cores without an accelerator (AMD EPYC or Intel Xeon:
-`figures.json` says which) that did other work as well, with the evaluations that it makes itself;
-*core hours*: its processor time, that of reading the test images included. For the published sets
-of convolutional kernels hundreds of GPUs worked side by side (second-hand; for how long is not
-known here).
+[0, 1], not with standardised ones: each of ten draws is better so, by 2.33 ± 1.65 points. Some rows
+were made before Gauss-Newton steps were chosen by cross-validation, and before a set was a mean of
+images (docs/what-was-tried.md has what that is worth): `kip_newton_*` on MNIST, Fashion-MNIST and
+CIFAR-10, but not `kip_newton_mnist_500`, not `kip_newton_fashion_mnist_10_fixed`,
+`kip_newton_cifar10_10_fixed` and `kip_newton_cifar10_10_fixed_ridge`, and not the rows that go on
+from another set. `figures.json` has the commit of each. *Published*, on the original data: Nguyen
+et al., NeurIPS 2021 (rows `kip_fc_*`: ICLR 2021); for KIP, and for rows `*_relabelled`, the best
+variant of KIP. The CIFAR-10 here is a JPEG copy. *Hours*: wall time of one run on two cores without
+an accelerator (AMD EPYC or Intel Xeon: `figures.json` says which) that did other work as well, with
+the evaluations that it makes itself; *core hours*: its processor time, that of reading the test
+images included and that of a set it goes on from not. Rows of BPTT, DC, DSA and FRePo were made
+before their steps were faster ([docs/performance.md](../docs/performance.md)). The kernel is the
+NTK, unless the method says 'nngp'. For the published sets of convolutional kernels hundreds of GPUs
+worked side by side (second-hand; for how long is not known here).
 
 *Network*: what networks reach that are trained on the set by the recipe 'auto'
-([docs/transfer.md](../docs/transfer.md)), mean and deviation of five on all test images: the
-field's ConvNet-3 of width 128 without normalisation (`convnet_plain:3`), and, *normalised*, with
-instance normalisation (`convnet_in`). An empty cell was not measured. Of several draws it is the
-first one's set. `python -m results.networks --data=DIR` measures what is missing, `python -m
-results.best --data=DIR` other networks on the best sets of [docs/rivals.md](../docs/rivals.md).
+([docs/transfer.md](../docs/transfer.md)), mean and deviation of five (of another number in
+brackets) on all test images: the field's ConvNet-3 of width 128 without normalisation
+(`convnet_plain:3`), and, *normalised*, with instance normalisation (`convnet_in`). An empty cell
+was not measured. Of several draws it is the first one's set. `python -m results.networks
+--data=DIR` measures what is missing, `python -m results.best --data=DIR` other networks on the best
+sets of [docs/rivals.md](../docs/rivals.md).
 
 Each folder holds the set (`.npz`), its card, a picture, the curve where there is one, and
 `figures.json` with the curve, the command, versions, hardware and wall time.

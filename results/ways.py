@@ -29,16 +29,19 @@ class Point(NamedTuple):
 
 
 def curve(last: str, results: Path = FOLDER) -> list[Point]:
-    """The evaluations of a chain of rows by its last; a row's hours go to its steps equally."""
+    """The evaluations of a chain of rows by its last; a row's hours go to its steps equally.
+
+    Steps after the chosen set are not drawn, but cost what they did.
+    """
     points, before = [], 0.0
     for folder in record.chain(results / last):
         draw = record.read(folder)["draws"][0]
         evaluations = draw["watched"]["evaluations"]
         hours, last = draw["cpu_seconds"] / 3600, evaluations[-1]["step"]
         for row in evaluations:
-            if row["step"] <= draw["step"]:  # What came after the chosen set is not used.
+            if row["step"] <= draw["step"]:
                 points.append(Point(before + hours * row["step"] / last, row["accuracy"]))
-        before += hours * draw["step"] / last
+        before += hours
     return points
 
 

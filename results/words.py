@@ -9,7 +9,8 @@ from kip_flax import algorithms
 from kip_flax.networks import figures
 from results.experiment import Experiment, command
 
-NETWORKS = ("convnet_plain:3", "convnet_in")  # Every set is measured by these.
+NETWORKS = ("convnet_plain:3", "convnet_in")  # Every set is measured by these,
+SEEDS = 5  # and, but for large sets, by as many of each.
 DATASETS = {  # In the order of the pages.
     "digits": "Digits 8x8",
     "mnist": "MNIST",
@@ -30,9 +31,10 @@ def is_embedded(config: dict[str, Any]) -> bool:
 
 
 def method(config: dict[str, Any]) -> str:
-    """Method, variant and architecture."""
-    facts = algorithms.facts(config["algorithm"])
-    return ", ".join(filter(None, (facts.title, facts.variant, config["kernel"]["architecture"])))
+    """Method, variant, architecture, and the kernel's kind where it is not the NTK."""
+    facts, kernel = algorithms.facts(config["algorithm"]), config["kernel"]
+    kind = kernel["kind"] if kernel["kind"] != default.get_config().kernel.kind else ""
+    return ", ".join(filter(None, (facts.title, facts.variant, kernel["architecture"], kind)))
 
 
 def labels(config: dict[str, Any]) -> str:
@@ -61,11 +63,17 @@ def hours(draws: list[dict[str, Any]]) -> tuple[str, str]:
 
 
 def by_networks(entry: dict[str, Any], names: tuple[str, ...] = NETWORKS) -> tuple[str, ...]:
-    """Accuracies of the networks `names` on the row's set; '' for one not measured."""
+    """Accuracies of the networks `names` on the row's set; '' for one not measured.
+
+    Their number follows in brackets where it is not `SEEDS`.
+    """
     found = {row["network"]: row for row in entry.get("network", [])}
-    return tuple(
-        figures.spread(found[name]).removesuffix(" %") if name in found else "" for name in names
-    )
+    return tuple(_accuracy(found[name]) if name in found else "" for name in names)
+
+
+def _accuracy(row: figures.Row) -> str:
+    number = f" ({row['seeds']})" if row["seeds"] != SEEDS else ""
+    return figures.spread(row).removesuffix(" %") + number
 
 
 def evaluation(experiment: Experiment, entry: dict[str, Any]) -> str:

@@ -34,10 +34,7 @@ def test_every_set_is_there_once_sorted_by_data_set_size_and_accuracy():
         accuracy = float(re.search(r"\| Kernel \| (\d+\.\d\d)", section(name))[1])
         mean = 100 * np.mean([draw["final"]["accuracy"] for draw in figures["draws"]])
         assert accuracy == pytest.approx(mean, abs=5e-3)
-        first = figures["draws"][0]["final"]["accuracy"]
-        keys.append(
-            (words.dataset(figures["config"]), figures["config"]["support"]["size"], -first)
-        )
+        keys.append((words.dataset(figures["config"]), figures["config"]["support"]["size"], -mean))
     assert keys == sorted(keys, key=lambda key: (titles.index(key[0]), *key[1:]))
 
 

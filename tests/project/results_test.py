@@ -199,15 +199,18 @@ def test_the_table_of_results_does_not_make_a_commit_dirty(tmp_path):
         who = ("-c", "user.name=a", "-c", "user.email=a@b")
         subprocess.run(["git", *who, *words], cwd=tmp_path, check=True, capture_output=True)
 
-    (tmp_path / "results").mkdir()
+    (tmp_path / "results" / "row").mkdir(parents=True)
     table_file, source = tmp_path / "results" / "README.md", tmp_path / "main.py"
+    figures = tmp_path / "results" / "row" / "figures.json"
     table_file.write_text("one row")
+    figures.write_text("1")
     source.write_text("1")
     git("init")
     git("add", ".")
     git("commit", "-m", "first")
     clean = record._commit(tmp_path)
     table_file.write_text("two rows")
+    figures.write_text("2")
     assert record._commit(tmp_path) == clean
     source.write_text("2")
     assert record._commit(tmp_path) == f"{clean}-dirty"
@@ -295,8 +298,23 @@ def test_fewer_networks_learn_from_hundreds_of_images(name, seeds, tmp_path, mon
     assert f"--config.transfer.seeds={seeds}" in arguments
 
 
+def test_another_number_of_networks_stands_behind_their_accuracy():
+    rows = [
+        {"network": name, "mean": 0.5, "std": 0.01, "seeds": seeds}
+        for name, seeds in zip(words.NETWORKS, (words.SEEDS, 2), strict=True)
+    ]
+    assert words.by_networks({"network": rows}) == ("50.00 ± 1.00", "50.00 ± 1.00 (2)")
+
+
+def test_the_method_names_a_kernel_that_is_not_the_tangent_kernel():
+    config = {"algorithm": "rfad", "kernel": {"architecture": "convnet_plain", "kind": "nngp"}}
+    assert words.method(config) == "RFAD, convnet_plain, nngp"
+    config["kernel"]["kind"] = "ntk"
+    assert words.method(config) == "RFAD, convnet_plain"
+
+
 def test_a_row_without_the_figures_of_networks_is_not_measured():
-    figures = {"network": [{"network": "convnet_in", "mean": 0.5, "std": 0.01}]}
+    figures = {"network": [{"network": "convnet_in", "mean": 0.5, "std": 0.01, "seeds": 5}]}
     assert words.by_networks(figures) == ("", "50.00 ± 1.00")
     assert words.by_networks({}) == ("", "")
 

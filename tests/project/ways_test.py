@@ -19,7 +19,7 @@ def test_hours_of_a_chain_add_up(tmp_path):
         figures = {"config": {"support": {"init": init}}, "draws": [draw]}
         (tmp_path / name / record.FIGURES).write_text(json.dumps(figures))
     hours, accuracies = zip(*ways.curve("two", tmp_path), strict=True)
-    assert hours == pytest.approx((0, 1, 1, 1.5))
+    assert hours == pytest.approx((0, 1, 2, 2.5))
     assert accuracies == pytest.approx((0, 0.5, 0, 0.4))
 
 
