@@ -4,6 +4,7 @@ The defaults, and what each field is for, are in `configs/default.py`. The code 
 of fields describes it (`runtime.fields.Section`); those of a run as a whole are described here.
 """
 
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -11,12 +12,12 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from kip_flax import algorithms, architectures, data, kernels, preprocess
-from kip_flax.algorithms import kip_solve
+from kip_flax.algorithms import base, kip_solve
 from kip_flax.algorithms.base import SUPPORT_DRAWS
 from kip_flax.data import augment, datasets
 from kip_flax.networks import named, transfer_fields
 from kip_flax.runtime.errors import UserError
-from kip_flax.runtime.fields import Section
+from kip_flax.runtime.fields import LARGEST_SEED, Section
 
 # Fields that may differ between a run and its continuation: they decide how long, where and how
 # often it computes, but not the results. A name that ends in a dot covers all fields below it.
@@ -119,6 +120,7 @@ SECTION = Section(
         "log.every_steps": 1,
         "report.num_train": 0,
     },
+    maxima={"seed": LARGEST_SEED},
     check=_check,
 )
 SECTIONS = (
@@ -224,6 +226,12 @@ def validate(config: ConfigDict) -> None:
         for name in part.above_zero:
             if flat[name] is not None and not flat[name] > 0:
                 raise UserError(f"{name} is {flat[name]}: it must be above 0.")
+    for name, maximum in _all(part.maxima for part in sections):
+        if flat[name] > maximum:
+            raise UserError(f"{name} is {flat[name]}: it must be at most {maximum}.")
+    for name, value in flat.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise UserError(f"{name} is {value}: it must be a finite number.")
     for part in sections:
         if part.check is not None:
             part.check(flat)
@@ -279,6 +287,8 @@ def check_data(config: ConfigDict, dataset: data.Dataset) -> None:
         raise UserError(
             f"support.size is {size} and {dataset.name} has {train} training images: take fewer."
         )
+    if "flip" in augment.parse(config.augment):
+        base.check_mirrorable(dataset, "augment", "--config.augment=shift, or leave it empty")
     own_check = getattr(algorithms.find(config.algorithm), "check_data", None)
     if own_check is not None:
         own_check(config, dataset)

@@ -78,7 +78,7 @@ def test_every_default_is_commented():
         (
             "optimizer__warmup_steps",
             10**6,
-            r"optimizer.warmup_steps is 1000000 of \d+ steps: take fewer than num_steps",
+            r"optimizer.warmup_steps is 1000000 of \d+ steps: take fewer, or the rate",
         ),
         ("dataset__test_fraction", 1.0, "between 0 and 1"),
         ("dataset__validation", 1.0, "at least 0 and below 1"),
@@ -91,6 +91,9 @@ def test_every_default_is_commented():
         ("eval__network_seeds", 0, "eval.network_seeds is 0: it must be at least 1"),
         ("checkpoint__every_steps", 0, "checkpoint.every_steps is 0: it must be at least 1"),
         ("reg", -1.0, "reg is -1.0: it must be at least 0"),
+        ("reg", float("inf"), "reg is inf: it must be a finite number"),
+        ("seed", 2**32, "seed is 4294967296: it must be at most 4294967295"),
+        ("privacy__noise_seed", 2**32, "privacy.noise_seed is 4294967296: it must be at most"),
         ("transfer__loss", "hinge", "transfer.loss is 'hinge': take one of mse, cross_entropy"),
         ("transfer__labels", "fuzzy", "transfer.labels is 'fuzzy': take one of soft, hard"),
         ("transfer__augment_draw", "some", "transfer.augment_draw is 'some': take one of all, one"),
@@ -250,6 +253,7 @@ def test_fields_that_do_not_go_together_are_reported(fields, message):
         ({"support__size": 50}, "support.size is 50 and digits has 40 training images"),
         ({"batch_size": 41}, "batch_size is 41 and digits has 40 training images"),
         ({"kernel__depth": 4}, "images of 8x8 pixels are too small for 4 pooling layers"),
+        ({"augment": "flip"}, "augment mirrors images, and a mirror image in digits may be of"),
     ],
 )
 def test_sizes_are_checked_against_the_data(fields, message):

@@ -7,7 +7,7 @@ A module has `init(config, images, labels) -> state` and `make_step(problem) -> 
 
 import pkgutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from types import ModuleType
 from typing import Any
 
@@ -54,7 +54,7 @@ def labels(name: str, learn_labels: bool) -> str:
 
 
 def labels_changed(name: str, learn_labels: bool, step: int) -> bool:
-    """Whether the labels of the set after `step` steps differ from those it started with."""
+    """Whether published names count the labels of the set after `step` steps as changed ones."""
     return _hook(name, "labels_changed", _labels_changed)(learn_labels, step)
 
 
@@ -88,6 +88,11 @@ def batch_size(config: ConfigDict, number: int) -> int:
     return _hook(config.algorithm, "batch_size", lambda config, _: config.batch_size)(
         config, number
     )
+
+
+def check_beginning(config: ConfigDict, earlier: Collection[int]) -> None:
+    """Raises UserError if a run may not begin in a folder that has sets of the steps `earlier`."""
+    _hook(config.algorithm, "check_beginning", lambda *_: None)(config, earlier)
 
 
 def declared(config: ConfigDict, train_size: int, step: int) -> dict[str, Any]:

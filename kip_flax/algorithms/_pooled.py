@@ -9,8 +9,6 @@ from ml_collections import ConfigDict
 
 from kip_flax.algorithms import _averaged
 from kip_flax.algorithms._averaged import AveragedState
-from kip_flax.data import Dataset
-from kip_flax.runtime.errors import UserError
 
 if TYPE_CHECKING:
     from kip_flax.networks.pool import Pool
@@ -31,12 +29,3 @@ def start(
 ) -> PooledState:
     """State before the first step: `_averaged.first_fields`, and the networks."""
     return PooledState(**_averaged.first_fields(config, images, labels, average), pool=pool)
-
-
-def check_mirrorable(dataset: Dataset, field: str, others: str) -> None:
-    """Raises UserError if images may not be mirrored, as `field` asks; `others`: what to pass."""
-    if not dataset.mirrorable:
-        raise UserError(
-            f"{field} mirrors images, and a mirror image in {dataset.name} may be of another "
-            f"class: pass {others}."
-        )

@@ -113,6 +113,7 @@ def statement(release: Release, clip: float, secret: bool) -> dict[str, Any]:
 NOT_COVERED = (
     "other runs on the same images, whose epsilons add up, and the choice of the settings",
     "the number of training images",
+    "the split of data without test images of their own, which one more image changes",
     "the test images and the accuracies on them",
     "what transfer and compare write: their networks are chosen on held-out training images",
     "checkpoints, which hold the random key, and the times of steps",

@@ -12,7 +12,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
 from kip_flax import architectures, data, krr
-from kip_flax.data import Targets, coresets
+from kip_flax.data import Dataset, Targets, coresets
 from kip_flax.kernels import Kernel, KernelOptions
 from kip_flax.runtime.errors import UserError
 from kip_flax.runtime.fields import Section
@@ -26,11 +26,14 @@ SCHEDULES = ("constant", "cosine", "cosine_tenth")  # Of `rate_schedule`.
 
 
 def _check(fields: Any) -> None:
-    warmup, steps = fields["optimizer.warmup_steps"], fields["num_steps"]
+    _check_warmup(fields["optimizer.warmup_steps"], fields["num_steps"])
+
+
+def _check_warmup(warmup: int, steps: int) -> None:
     if warmup and warmup >= steps:
         raise UserError(
-            f"optimizer.warmup_steps is {warmup} of {steps} steps: take fewer than num_steps, or "
-            f"the rate is never reached."
+            f"optimizer.warmup_steps is {warmup} of {steps} steps: take fewer, or the rate is "
+            f"never reached."
         )
 
 
@@ -253,9 +256,11 @@ def rate_schedule(
 ) -> optax.Schedule:
     """The rate of a step (from 0), with a linear warm-up.
 
-    After it the rate is constant ('constant'), or falls as a cosine to 0 ('cosine') or to a tenth
-    ('cosine_tenth') at the last step.
+    After it the rate is constant ('constant'), or falls as a cosine, which would be at 0 ('cosine')
+    or a tenth ('cosine_tenth') after the last step. Raises UserError if the warm-up takes all
+    steps: a budget or a time limit may leave fewer than were asked for.
     """
+    _check_warmup(warmup_steps, num_steps)
     rate: optax.Schedule = optax.constant_schedule(learning_rate)
     if schedule != "constant":
         end = 0.1 if schedule == "cosine_tenth" else 0.0
@@ -264,6 +269,15 @@ def rate_schedule(
         warmup = optax.linear_schedule(0.0, learning_rate, warmup_steps)
         rate = optax.join_schedules([warmup, rate], [warmup_steps])
     return rate
+
+
+def check_mirrorable(dataset: Dataset, field: str, others: str) -> None:
+    """Raises UserError if images may not be mirrored, as `field` asks; `others`: what to pass."""
+    if not dataset.mirrorable:
+        raise UserError(
+            f"{field} mirrors images, and a mirror image in {dataset.name} may be of another "
+            f"class: pass {others}."
+        )
 
 
 def over_targets(step: Callable[..., Any], mesh: Mesh) -> Callable[..., Any]:

@@ -137,7 +137,7 @@ def check_data(config: ConfigDict, dataset: Dataset) -> None:
     kip.check_data(config, dataset)
     if "flip" in augment.parse(config.bptt.augment):
         others = "--config.bptt.augment=scale,rotate --config.bptt.augment_draw=one"
-        _pooled.check_mirrorable(dataset, "bptt.augment", others)
+        base.check_mirrorable(dataset, "bptt.augment", others)
     _make(config, dataset.image_shape, dataset.num_classes)
 
 
@@ -213,7 +213,11 @@ class _Method:
         value, right = value / learning, right / learning  # NaN if all diverged.
         grads = {name: grads[name] / jnp.maximum(learning, 1) for name in state.params}
         gathered = [jax.lax.all_gather(leaf, "data", tiled=True) for leaf in (*leaves, fine)]
-        new = state.moved(self.tx, grads, self.average)
+        updates, opt_state = self.tx.update(grads, state.opt_state, state.params)
+        # Without a network that learns there is no gradient, and earlier ones move nothing either.
+        moves = functools.partial(jax.tree.map, functools.partial(jnp.where, learning > 0))
+        updates = moves(updates, jax.tree.map(jnp.zeros_like, updates))
+        new = state.stepped(updates, moves(opt_state, state.opt_state), self.average)
         metrics = {"loss": value, "accuracy": right, "grad_norm": optax.tree.norm(grads)}
         return new.replace(pool=self._put(state.pool, drawn, gathered)), metrics
 

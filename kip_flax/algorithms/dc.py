@@ -106,7 +106,11 @@ def check_fixed(config: ConfigDict) -> None:
 
 
 def check_data(config: ConfigDict, dataset: Dataset) -> None:
-    """Raises UserError unless every class fills its shares and images fit the network."""
+    """Raises UserError unless every class fills its shares and images fit the network, or if images
+    would be mirrored that may not be."""
+    if "flip" in augment.parse(config.matching.augment):
+        others = "--config.matching.augment=color,crop,cutout,scale,rotate"
+        base.check_mirrorable(dataset, "matching.augment", others)
     classes = dataset.num_classes
     fewest = int(np.bincount(dataset.train_labels, minlength=classes).min())
     if config.batch_size % classes or config.batch_size > fewest * classes:

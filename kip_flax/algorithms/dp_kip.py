@@ -14,7 +14,7 @@ the checkpoints.
 import dataclasses
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import jax
@@ -36,7 +36,7 @@ from kip_flax.krr.residuals import Batch
 from kip_flax.preprocess import CONSTANT
 from kip_flax.runtime import multihost, sharding
 from kip_flax.runtime.errors import UserError
-from kip_flax.runtime.fields import Section
+from kip_flax.runtime.fields import LARGEST_SEED, Section
 from kip_flax.runtime.precision import product
 
 _BIBTEX = """@misc{vinaroz2023differentially,
@@ -100,6 +100,7 @@ SECTION = Section(
         "privacy.noise_seed": -1,
         "privacy.frequencies": 0,
     },
+    maxima={"privacy.noise_seed": LARGEST_SEED},
     above_zero=(
         *("privacy.epsilon", "privacy.delta", "privacy.clip", "privacy.start_std"),
         *("privacy.means_share", "privacy.means_clip"),
@@ -160,6 +161,15 @@ def check(config: ConfigDict) -> None:
     ):
         if wrong:
             raise UserError(f"{name} must not use training images in dp_kip: {advice}.")
+
+
+def check_beginning(config: ConfigDict, earlier: Collection[int]) -> None:
+    """Raises UserError if a run would release more on images of which a set is there already."""
+    if config.privacy.noise_seed < 0 and max(earlier, default=0) > 0:
+        raise UserError(
+            "the folder holds private sets of a run whose checkpoints are gone: another run's "
+            "epsilon would add to theirs: take another --workdir, and count both."
+        )
 
 
 def check_data(config: ConfigDict, dataset: Dataset) -> None:

@@ -115,7 +115,7 @@ def check_data(config: ConfigDict, dataset: Dataset) -> None:
     """Raises UserError on a batch larger than the training set, or images that do not fit."""
     kip.check_data(config, dataset)
     if config.frepo.flip:
-        _pooled.check_mirrorable(dataset, "frepo.flip", "--config.frepo.flip=False")
+        base.check_mirrorable(dataset, "frepo.flip", "--config.frepo.flip=False")
     _make(config, dataset.image_shape, dataset.num_classes)
 
 

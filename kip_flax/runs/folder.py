@@ -18,6 +18,7 @@ import csv
 import io
 import json
 import os
+import re
 import tempfile
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -30,6 +31,8 @@ from kip_flax import algorithms, preprocess
 from kip_flax.preprocess import Preprocess
 from kip_flax.runtime import files
 from kip_flax.runtime.errors import UserError
+
+STEP_IN_NAME = re.compile(r"_ckpt(\d+)\.npz$")  # Of the file of a set.
 
 
 def named_folders(workdirs: str) -> list[Path]:
@@ -234,6 +237,11 @@ class RunFolder:
         listed = [step for step in steps if published[step] in names]
         paths = {step: self.distilled_folder / names[published[step]] for step in listed}
         return {step: path for step, path in paths.items() if path.is_file()}
+
+    def steps_in_names(self) -> list[int]:
+        """The steps in the names of the files of sets, listed or not, in order."""
+        names = (path.name for path in self.distilled_folder.glob("*.npz"))
+        return sorted(int(match[1]) for name in names if (match := STEP_IN_NAME.search(name)))
 
     def preprocessing(self) -> Preprocess:
         """The preprocessing of the run; UserError if it is missing or broken."""

@@ -51,7 +51,7 @@ def test_dc_goes_on_bit_identical_within_the_life_of_a_network(quick_kernels, tm
 
 def test_dsa_is_dc_with_augmentation(quick_kernels, tmp_path):
     state = train.train_and_evaluate(matching(num_steps=1, eval__steps=()), str(tmp_path / "dc"))
-    options = {"algorithm": "dsa", "matching__augment": "flip,scale"}
+    options = {"algorithm": "dsa", "matching__augment": "crop,scale"}
     config = matching(num_steps=1, eval__steps=(), **options)
     other = train.train_and_evaluate(config, str(tmp_path / "dsa"))
     moved = np.abs(np.asarray(other.images) - np.asarray(state.images)).max()
@@ -92,6 +92,16 @@ def test_real_images_must_be_shared_by_the_classes():
             config_lib.check_data(matching(batch_size=size), digits)
     with pytest.raises(UserError, match="8x8 pixels are too small for lenet"):
         config_lib.check_data(matching(matching__network="lenet"), digits)
+
+
+def test_what_may_not_be_mirrored_is_refused():
+    digits = data.load_dataset("digits")
+    config = matching(algorithm="dsa", matching__augment="crop,flip")
+    with pytest.raises(
+        UserError, match=r"^matching\.augment mirrors images, and a mirror image in"
+    ):
+        config_lib.check_data(config, digits)
+    config_lib.check_data(config, dataclasses.replace(digits, mirrorable=True))
 
 
 def test_a_small_class_has_real_images_to_begin_with():

@@ -1,6 +1,7 @@
 """Private runs: what they refuse, spend, keep over a stop, and tell."""
 
 import csv
+import shutil
 
 import numpy as np
 import private_runs
@@ -152,6 +153,10 @@ def test_a_private_set_says_so_and_its_files_say_nothing_else(tmp_path, capsys):
     assert not {"loss", "accuracy"} & set(columns)
     # So would a sum over them: it tells whether an image is in a training set known otherwise.
     assert "checksum" not in result(tmp_path)["data"]
+    # And so would a second run on them in the name of the first.
+    shutil.rmtree(tmp_path / "checkpoints")
+    with pytest.raises(UserError, match="holds private sets of a run whose checkpoints are gone"):
+        train.train_and_evaluate(config, str(tmp_path))
 
 
 def sets_of(workdir):

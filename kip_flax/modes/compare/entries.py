@@ -1,16 +1,13 @@
 """The entries of a comparison: distilled files, and how each was made."""
 
-import re
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from kip_flax import algorithms, export
-from kip_flax.runs.folder import RunFolder
+from kip_flax.runs.folder import STEP_IN_NAME, RunFolder
 from kip_flax.runtime.errors import UserError
-
-_STEP = re.compile(r"_ckpt(\d+)\.npz$")
 
 
 @dataclass(frozen=True)
@@ -90,7 +87,7 @@ def _made(file: Path, provenance: dict[str, Any]) -> Made:
 def _last_of(folder: Path) -> Path:
     """The set of the latest step in a run's folder, or in a folder of sets."""
     files = [*folder.glob("distilled/*.npz"), *folder.glob("*.npz")]
-    found = [(int(m[1]), file) for file in files if (m := _STEP.search(file.name))]
+    found = [(int(m[1]), file) for file in files if (m := STEP_IN_NAME.search(file.name))]
     if not found:
         raise UserError(
             f"{folder} holds no distilled set (NAME_ckptSTEP.npz): name the folder of a run, or a "

@@ -76,7 +76,9 @@ def train_and_evaluate(config: ConfigDict, workdir: str, console: Console | None
         asked = (saved or {}).get(_ASKED, asked)
         meta = {"config": config.to_dict(), "data": _shared_fingerprint(dataset), _ASKED: asked}
         restored = _restore(config, dataset, manager, meta["data"])
-        if restored is not None:
+        if restored is None:
+            algorithms.check_beginning(config, folder.steps_in_names())
+        else:
             _check_not_beyond(restored.step, total, folder)
         if restored is not None and _is_finished(restored.step, total, folder, config.time_limit):
             console.outcome(f"finished at step {restored.step}: nothing to do in {workdir}")
