@@ -128,6 +128,11 @@ def load_dataset(
     for path, part in zip(found.paths, (train, test), strict=True):
         if part is not None:
             _check_part(path, part, found.class_names)
+    if len(set(found.class_names)) < len(found.class_names):
+        raise UserError(
+            f"{found.paths[0]} has two classes of one name ({', '.join(found.class_names)}): name "
+            f"each differently."
+        )
     if test is None:
         train, test = _split(found.paths[0], *train, test_fraction)
     return _joined(name, found, train, test)
@@ -162,7 +167,7 @@ def of_classes(dataset: Dataset, classes: Sequence[int | str]) -> Dataset:
 
     Args:
         dataset: the whole data set.
-        classes: numbers from 0, or names.
+        classes: numbers from 0 (int), or names (str).
 
     Raises:
         UserError: there is no such class, one is named twice, or no images are left in a part.
@@ -170,7 +175,7 @@ def of_classes(dataset: Dataset, classes: Sequence[int | str]) -> Dataset:
     names = dataset.class_names
     numbers = []
     for one in classes:
-        number = names.index(str(one)) if str(one) in names else one
+        number = names.index(one) if one in names else one
         if not isinstance(number, int) or number not in range(len(names)):
             raise UserError(
                 f"dataset.classes names {one!r}: {dataset.name} has the classes "

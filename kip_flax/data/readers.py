@@ -23,23 +23,26 @@ from kip_flax.runtime.errors import UserError
 
 _IDX_UINT8 = 8
 _GZIP_MAGIC = b"\x1f\x8b"
+_OF_MAC_ARCHIVES = "__MACOSX"  # The folder that unpacking leaves elsewhere.
 _PICTURES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
 
 
 def find(root: Path, folders: Sequence[str], files: Sequence[str], suffix: str = "") -> list[Path]:
-    """Paths of `files`, each with or without `suffix`, in `root` or else in one of its `folders`.
+    """Paths of `files`, each with or without `suffix`, in one of `folders` of `root`, or in `root`.
+
+    Folders come first: files of several data sets have the same names.
 
     Raises:
         UserError: none of these places has all files.
     """
-    places = (root, *(root / folder for folder in folders))
+    places = (*(root / folder for folder in folders), root)
     names = [(file, file + suffix) for file in files]
     found = [[p / a if (p / a).is_file() else p / b for a, b in names] for p in places]
     # If files are missing, the message names the folder that has the most.
     best = max(found, key=lambda paths: sum(path.is_file() for path in paths))
     missing = [path.name for path in best if not path.is_file()]
     if len(missing) == len(files):
-        looked = " or ".join(map(str, places))
+        looked = " or ".join(map(str, (root, *places[:-1])))
         raise UserError(
             f"no {', '.join(files)} in {looked}: set dataset.data_dir to the folder that has them."
         )
@@ -188,6 +191,14 @@ def read_npz(path: Path) -> dict[str, np.ndarray]:
         return {key: content[key] for key in content.files}
 
 
+def npz_names(path: Path, names: np.ndarray) -> tuple[str, ...]:
+    """Class names that an .npz file holds as text or as bytes, in UTF-8."""
+    with _decoding(path, ".npz file"):
+        flat = names.reshape(-1)
+        decoded = np.char.decode(flat, "utf-8") if flat.dtype.kind == "S" else flat.astype(str)
+        return tuple(map(str, decoded))
+
+
 def npz_part(
     path: Path, arrays: dict[str, np.ndarray], prefix: str
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -208,16 +219,43 @@ def npz_part(
 def read_picture(path: Path, size: int, grey: bool = False) -> np.ndarray:
     """A picture as uint8 (size, size, 3): upright, RGB, centre-cropped to a square, resized.
 
-    Transparency is dropped; 16-bit grey is scaled to 8 bits. If `grey`, it is (size, size, 1).
+    What is transparent becomes white; 16-bit grey, 0 to 65535, is scaled to 8 bits. If `grey`, it
+    is (size, size, 1).
+
+    Raises:
+        UserError: it is no picture, or has 32 bits a channel, or is white where it is not
+            transparent.
     """
     with _decoding(path, "picture"), Image.open(path) as opened:
         picture = ImageOps.exif_transpose(opened)
-        if picture.mode.startswith("I"):
+        if picture.mode in ("I", "F"):
+            raise UserError(
+                f"{path} has 32 bits a pixel, whose white is not known: save it with 8 bits, or "
+                f"with 16 and white as 65535."
+            )
+        if picture.mode.startswith("I;16"):
             # Pillow would clip these at 255 instead of scaling them.
             picture = Image.fromarray((np.asarray(picture) // 257).clip(0, 255).astype(np.uint8))
-        colours = picture.convert("L" if grey else "RGB")
+        colours = _on_white(path, picture).convert("L" if grey else "RGB")
         fitted = np.asarray(ImageOps.fit(colours, (size, size), Image.Resampling.BICUBIC))
         return fitted[..., None] if grey else fitted
+
+
+def _on_white(path: Path, picture: Image.Image) -> Image.Image:
+    """The picture on a white ground, if parts of it are transparent; UserError if all is white."""
+    if not picture.has_transparency_data:
+        return picture
+    own = picture.convert("RGBA")
+    alpha = own.getchannel("A").getextrema()
+    if alpha == (255, 255):
+        return picture
+    ground = Image.new("RGBA", own.size, "white")
+    laid = Image.alpha_composite(ground, own)
+    if alpha != (0, 0) and laid.tobytes() == ground.tobytes():
+        raise UserError(
+            f"{path} is white on a transparent ground: save it on a ground of another colour."
+        )
+    return laid
 
 
 def pictures_below(root: Path) -> list[Path]:
@@ -228,8 +266,16 @@ def pictures_below(root: Path) -> list[Path]:
 
 
 def _pictures(root: Path, paths: Iterable[Path]) -> list[Path]:
-    """The pictures among `paths`, sorted; UserError about the folder `root` if there are none."""
-    found = sorted(path for path in paths if path.suffix.lower() in _PICTURES)
+    """The pictures among `paths`, sorted; UserError about the folder `root` if there are none.
+
+    What is hidden, such as the files that a Mac adds to archives, is left out.
+    """
+    pictures = (path for path in paths if path.suffix.lower() in _PICTURES)
+    found = sorted(
+        path
+        for path in pictures
+        if not any(part.startswith(".") for part in path.relative_to(root).parts)
+    )
     if not found:
         raise UserError(f"{root} holds no picture ({' '.join(_PICTURES)}): add some.")
     return found
@@ -237,18 +283,27 @@ def _pictures(root: Path, paths: Iterable[Path]) -> list[Path]:
 
 def class_folders(root: Path) -> tuple[str, ...]:
     """Sorted names of the folders in `root`, the classes; UserError if there are fewer than two."""
-    folders = (p.name for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
-    names = tuple(sorted(folders))
+    folders = (p.name for p in root.iterdir() if p.is_dir())
+    names = tuple(sorted(n for n in folders if not n.startswith(".") and n != _OF_MAC_ARCHIVES))
     if len(names) < 2:
         raise UserError(f"{root} holds {len(names)} class folders: at least two are needed.")
     return names
 
 
 def read_pictures(root: Path, names: tuple[str, ...], size: int) -> tuple[np.ndarray, np.ndarray]:
-    """All pictures (n, size, size, 3) in the class folders `names` of `root`, and labels (n,)."""
+    """All pictures (n, size, size, 3) in the class folders `names` of `root`, and labels (n,).
+
+    Folders in a class folder belong to the class. UserError if there are folders alone: then they
+    may be the classes.
+    """
     images, labels = [], []
     for label, name in enumerate(names):
-        paths = _pictures(root / name, (root / name).iterdir())
+        paths = pictures_below(root / name)
+        if not any(path.parent == root / name for path in paths):
+            raise UserError(
+                f"{root / name} holds folders and no picture: pictures lie in class folders, and "
+                f"these in dataset.data_dir, or in its folders train and test."
+            )
         images += [read_picture(path, size) for path in paths]
         labels += [label] * len(paths)
     return np.stack(images), np.array(labels)

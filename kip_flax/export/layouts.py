@@ -114,6 +114,8 @@ def _pairs(
         keys = ("image", "label") if layout == "frepo" else ("images", "labels")
         reg = float(content["jit"]) if "jit" in content else None
         return [(content[keys[0]], content[keys[1]])], reg
+    except UserError:
+        raise
     except (TypeError, ValueError, KeyError, IndexError) as error:
         raise UserError(
             f"{path} is not of the layout {layout} ({type(error).__name__}: {error}): leave "

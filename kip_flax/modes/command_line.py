@@ -21,6 +21,7 @@ Where kip_flax is installed by pip, `kip_flax` is the same command as `python ma
 """
 
 import argparse
+import errno
 import os
 import sys
 from typing import NoReturn
@@ -99,6 +100,10 @@ def main(argv: list[str]) -> None:
         if error.filename is None:
             raise
         _exit_with(f"{error.filename} may not be read or written: name another, or allow it.")
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        _exit_with(f"{str(error.filename)[:60]}... is too long for a name of a file: name another.")
     except KeyboardInterrupt:  # Modes that save on Ctrl-C do so themselves.
         print("stopped: there was nothing to save", file=sys.stderr)
         sys.exit(_INTERRUPTED)

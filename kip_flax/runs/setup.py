@@ -189,7 +189,7 @@ def _images_to_fit(config: ConfigDict, dataset: Dataset, name: str) -> np.ndarra
     """Images (n, H, W, C) that preprocessing is fitted on: of the data set `name`; '': `dataset`.
 
     Raises:
-        UserError: those of `name` have another shape.
+        UserError: those of `name` have another shape, or are those of the data set itself.
     """
     if not name:
         return dataset.known_images
@@ -199,7 +199,20 @@ def _images_to_fit(config: ConfigDict, dataset: Dataset, name: str) -> np.ndarra
             f"dataset.preprocess_from is {name!r}, whose images are {images.shape[1:]}, and those "
             f"of {dataset.name} are {dataset.image_shape}: take a data set of the same shape."
         )
+    own = config.dataset.name
+    if name != own and np.array_equal(images, _read(config, own).train_images):
+        raise UserError(
+            f"dataset.preprocess_from is {name!r}, and dataset.data_dir has the images of "
+            f"{dataset.name} in its place: let it be the folder that has a folder of each."
+        )
     return images
+
+
+def fingerprint_of_tests(dataset: Dataset) -> int:
+    """CRC-32 of the test set and the names of the classes."""
+    crc = zlib.crc32("\n".join(dataset.class_names).encode())
+    crc = zlib.crc32(np.ascontiguousarray(dataset.test_labels).tobytes(), crc)
+    return zlib.crc32(np.ascontiguousarray(dataset.test_images).data, crc)
 
 
 def fingerprint(dataset: Dataset) -> int:

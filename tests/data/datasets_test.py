@@ -1,5 +1,6 @@
 """Data sets by name, and the split of those without a test part."""
 
+import dataclasses
 import types
 from pathlib import Path
 
@@ -46,6 +47,15 @@ def test_some_classes_alone_in_the_order_given(classes):
         images = getattr(whole, f"{part}_images")[rows]
         np.testing.assert_array_equal(getattr(data, f"{part}_images"), images)
     assert hold_out(data, 0.1).class_names == data.class_names
+
+
+def test_an_integer_is_a_number_and_a_text_a_name():
+    """The class folders '1', '10' and '2' are numbered 0, 1 and 2."""
+    names = ("1", "10", "2", *"abcdefg")
+    whole = dataclasses.replace(load_dataset("digits"), class_names=names)
+    assert of_classes(whole, (0, 2)).class_names == ("1", "2")
+    assert of_classes(whole, (1, "1")).class_names == ("10", "1")
+    assert of_classes(whole, ("2", "10")).class_names == ("2", "10")
 
 
 @pytest.mark.parametrize(

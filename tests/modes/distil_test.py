@@ -62,6 +62,22 @@ def test_labels_may_be_names(arrays):
     assert named.images.shape == (3, 8, 8, 1)
 
 
+@pytest.mark.parametrize(
+    ("labels", "names"),
+    [
+        (np.array([0, 2, 10, 1], object), None),
+        (np.array(["x", "y", "x", "z"], object), ("x", "y", "z")),
+        (np.array([b"x", "\u00e4".encode(), b"x", b"z"]), ("x", "z", "\u00e4")),
+    ],
+    ids=["a column of numbers", "a column of names", "bytes"],
+)
+def test_labels_are_what_their_entries_are(labels, names):
+    found = distil._arrays(np.zeros((4, 8, 8), np.uint8), labels, None)
+    assert tuple(found.get("class_names", ())) == (names or ())
+    if names is None:
+        np.testing.assert_array_equal(found["labels"], [0, 2, 10, 1])
+
+
 def test_a_configuration_has_its_own_images_and_stays_as_it_is(tmp_path, capsys):
     config = kip_digits.get_config()
     before = config.to_dict()
@@ -136,6 +152,18 @@ def test_a_stopped_run_is_no_set_and_goes_on(tmp_path, capsys, monkeypatch):
         (
             {"config": kip_digits.get_config(), "fields": {"steps": 3}},
             "fields: there is no 'steps'",
+        ),
+        (
+            {
+                "images": np.zeros((4, 8, 8), np.uint8),
+                "labels": [0, 1, 0, 1],
+                "test": (np.zeros((1, 8, 8), np.uint8), ["0"]),
+            },
+            "labels are names in one part and numbers in the other",
+        ),
+        (
+            {"images": np.zeros((2, 8, 8), np.uint8), "labels": np.array([0, None], object)},
+            "labels are neither numbers nor names",
         ),
         ({"config": kip_digits.get_config(), "fields": {"num_steps": "x"}}, "fields: .*"),
         ({"config": kip_digits.get_config(), "fields": {"num_steps": -1}}, "num_steps is -1"),

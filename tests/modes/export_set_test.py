@@ -235,6 +235,13 @@ def test_whitened_sets_say_what_is_lost_and_keep_their_matrices(tmp_path):
     np.testing.assert_allclose(shown / 255, expected.clip(0, 1), atol=0.51 / 255)
 
 
+def test_what_a_file_says_of_itself_names_no_other_folder(tmp_path):
+    a_set(tmp_path, provenance=PROVENANCE | {"dataset": "../../elsewhere/mine"})
+    written = export_file(str(tmp_path / "set.npz"), str(tmp_path / "out"))
+    assert "torch/res_..-..-elsewhere-mine_convnet_2ipc.pt" in written
+    assert {path.name for path in tmp_path.iterdir()} == {"set.npz", "out"}
+
+
 def test_the_same_set_again_is_the_same_and_another_is_refused(exported, tmp_path):
     _, _, folder, written, _ = exported
     before = {name: (folder / name).read_bytes() for name in written}

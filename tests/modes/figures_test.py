@@ -52,6 +52,12 @@ def test_runs_from_other_images_have_natural_rows_of_their_own(tmp_path):
     assert [row.step for row in rows] == [0, 0, 10, 10]
 
 
+def test_names_are_no_mathematics(tmp_path):
+    make_run(tmp_path, names=("$5_$10", *"bcdefghij"))
+    figure = draw.rows_figure(rows_of([read_run(tmp_path)]), ("$5_$10", *"bcdefghij"))
+    assert draw.rendered(figure, "png").startswith(b"\x89PNG")
+
+
 def test_one_image_per_class_of_many(tmp_path):
     sets = make_run(tmp_path, size=60, names=tuple(f"c{n}" for n in range(30)))
     figure = draw.rows_figure(rows_of([read_run(tmp_path)]), tuple(f"c{n}" for n in range(30)))

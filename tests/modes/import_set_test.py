@@ -9,7 +9,7 @@ from sklearn.datasets import load_digits
 from whole_runs import small
 
 from kip_flax import data, export, preprocess
-from kip_flax.export import layouts
+from kip_flax.export import layouts, torch_files
 from kip_flax.modes.evaluate import mode as evaluate_mode
 from kip_flax.modes.export_set.mode import export_file
 from kip_flax.modes.import_set.mode import import_file, preprocess_name
@@ -133,7 +133,9 @@ def test_mtt_is_a_pair_of_files(tmp_path, capsys, named):
     read = export.load_distilled(written)
     np.testing.assert_allclose(read.labels, np.eye(10) - 0.1, rtol=1e-6)
     shutil.copy(DATA / "images_best.pt", tmp_path)
-    with pytest.raises(UserError, match="one tensor"):
+    with pytest.raises(
+        UserError, match=r"images_best\.pt holds one tensor: images\*\.pt and labels"
+    ):
         imported(tmp_path, tmp_path / "images_best.pt")
 
 
@@ -214,6 +216,10 @@ FIRST = np.zeros((10, 1, 8, 8), np.float32)
         ({"labels": np.arange(10) + 5}, "auto", "5 to 14"),
         ({"labels": np.zeros((10, 7))}, "auto", "(S, 10)"),
         ({"labels": np.zeros((9, 10))}, "auto", "10 images but 9 labels"),
+        ({"labels": np.full((10, 10), np.nan)}, "auto", "labels with NaN or inf"),
+        ({"labels": np.full((10, 10), 1e60)}, "auto", "labels with NaN or inf"),
+        ({"labels": np.full((10, 10), "a")}, "auto", "labels are <U1 of shape (10, 10)"),
+        ({"images": np.full((10, 8, 8, 1), "a")}, "auto", "NaN, inf or no numbers"),
         ({"images": None, "pictures": FIRST}, "auto", "holds the keys labels, pictures"),
         ({}, "frepo", "not of the layout frepo"),
         ({}, "dc", "not of the layout dc"),
@@ -245,6 +251,9 @@ def test_missing_and_foreign_files_are_refused(tmp_path):
     (tmp_path / "text.pt").write_text("hello")
     with pytest.raises(UserError, match=r"not a file of torch\.save"):
         imported(tmp_path, tmp_path / "text.pt")
+    torch_files.write(tmp_path / "none.pt", {"data": []})
+    with pytest.raises(UserError, match=r"none\.pt holds no set"):
+        imported(tmp_path, tmp_path / "none.pt")
     with pytest.raises(UserError, match="holds the keys expanded, flags"):
         imported(tmp_path, DATA / "views.pt")
 

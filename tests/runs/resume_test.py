@@ -1,5 +1,6 @@
 """Runs that are stopped, lost, refused or broken, and what the same command does next."""
 
+import dataclasses
 import json
 import os
 import signal
@@ -161,6 +162,19 @@ def test_other_data_in_the_folder_are_refused(undisturbed, monkeypatch):
     monkeypatch.setattr(setup, "fingerprint", lambda dataset: 1)
     with pytest.raises(UserError, match="was made from other data"):
         train.train_and_evaluate(small(augment="shift"), str(workdir))
+
+
+def test_other_test_images_in_the_folder_are_refused(undisturbed, digits, monkeypatch):
+    workdir, _ = undisturbed
+    others = (
+        {"test_labels": digits.test_labels[::-1]},
+        {"test_images": 255 - digits.test_images},
+        {"class_names": tuple("abcdefghij")},
+    )
+    for changed in others:
+        monkeypatch.setattr(setup, "load", lambda _, c=changed: dataclasses.replace(digits, **c))
+        with pytest.raises(UserError, match="was tested on other images or labels, or has classes"):
+            train.train_and_evaluate(small(augment="shift"), str(workdir))
 
 
 # Adam would magnify the rounding of gradients that are next to nothing.

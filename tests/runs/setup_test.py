@@ -86,6 +86,12 @@ def test_preprocessing_is_fitted_on_public_images_where_they_are_named(
     darker = dataclasses.replace(digits, train_images=digits.train_images // 2)
     again = setup.kept_preprocessing(config, darker, str(tmp_path), resumed=False)
     np.testing.assert_array_equal(again.mean, fitted.mean)
+    config.dataset.name = own_module("private", PUBLIC.replace("SIDE", "8"))
+    with pytest.raises(
+        UserError, match=r"is 'mine\.public', and dataset\.data_dir has the images of"
+    ):
+        setup.kept_preprocessing(config, public, str(tmp_path), resumed=False)
+    config.dataset.name = "digits"
     config.dataset.preprocess_from = own_module("large", PUBLIC.replace("SIDE", "9"))
     with pytest.raises(
         UserError, match=r"whose images are \(9, 9, 1\).* of digits are \(8, 8, 1\)"

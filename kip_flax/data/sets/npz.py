@@ -36,7 +36,7 @@ def read(name: str, root: Path, image_size: int) -> Source:
             f"{', '.join(_KEYS)} are expected, or images and labels."
         )
     if "class_names" in arrays:
-        names = tuple(str(name) for name in arrays["class_names"].reshape(-1).astype(str))
+        names = readers.npz_names(path, arrays["class_names"])
     else:
         labels = [part[1] for part in (train, test) if part is not None]
         names = tuple(str(i) for i in range(1 + max(int(each.max()) for each in labels)))

@@ -1,6 +1,7 @@
 """`--mode=export`: a distilled set as parquet with a card, PyTorch files, PNGs and npz."""
 
 import os
+import re
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -102,14 +103,15 @@ def _write(distilled: Distilled, fitted: Preprocess, folder: Path) -> list[str]:
 
 def _card_files(distilled: Distilled, dataset: str) -> card.Files:
     """Names of the files that the data-set card explains."""
-    architecture = distilled.kernel.get("architecture", "imported")
+    parts = sets.field_name(dataset), distilled.kernel.get("architecture", "imported")
+    stem = "_".join(re.sub(r"[^\w.-]+", "-", part) for part in parts)  # They name a file.
     images_per_class = len(distilled.labels) // distilled.labels.shape[1]
     return card.Files(
         npz=distilled.path.name,
         whole="torch/distilled.pt",
         images="torch/images.pt",
         labels="torch/labels.pt",
-        result=f"torch/res_{sets.field_name(dataset)}_{architecture}_{images_per_class}ipc.pt",
+        result=f"torch/res_{stem}_{images_per_class}ipc.pt",
     )
 
 

@@ -71,9 +71,11 @@ def rows_figure(rows: Sequence[ShownSet], class_names: Sequence[str]) -> Figure:
         place = row[0].get_position()
         text = f"{shown.name}\n{100 * shown.accuracy:.2f} %"
         middle = (place.y0 + place.y1) / 2
-        figure.text(left - 0.01, middle, text, ha="right", va="center", fontsize=8)
+        figure.text(
+            left - 0.01, middle, text, ha="right", va="center", fontsize=8, parse_math=False
+        )
     for axis, number in zip(axes[0], columns, strict=True):
-        axis.set_title(class_names[number], fontsize=8, pad=3)
+        axis.set_title(class_names[number], fontsize=8, pad=3, parse_math=False)
     if note:
         figure.text(0.995, 0.01, note, ha="right", va="bottom", fontsize=6)
     return figure

@@ -50,6 +50,8 @@ def import_file(
         raise UserError(f"--workdir={workdir} holds the file itself: take another folder.")
     dataset = setup.load(config)
     found = layouts.read(Path(path), layout, dataset.image_shape)
+    if not found.sets:
+        raise UserError(f"{path} holds no set: take another file.")
     name = preprocess_name(found.layout, Path(path), dataset.name, config.preprocess)
     fitted = preprocess.fit(name, dataset.known_images)
     if found.layout in _BY_FIELD_CONSTANTS:
@@ -93,8 +95,12 @@ def targets(path: str, labels: np.ndarray, dataset: Dataset) -> np.ndarray:
         UserError: labels of another shape or type, or for other classes.
     """
     classes = dataset.num_classes
-    if labels.ndim == 2 and labels.shape[1] == classes:
-        return labels.astype(np.float32)
+    if labels.ndim == 2 and labels.shape[1] == classes and labels.dtype.kind in "fiub":
+        with np.errstate(over="ignore"):
+            found = labels.astype(np.float32)
+        if not np.isfinite(found).all():
+            raise UserError(f"{path}: labels with NaN or inf: take another file.")
+        return found
     whole = labels.ndim == 1 and labels.dtype.kind in "iu"
     if whole and len(labels) and labels.min() >= 0 and labels.max() < classes:
         return (np.eye(classes)[labels] - 1 / classes).astype(np.float32)
@@ -107,8 +113,11 @@ def targets(path: str, labels: np.ndarray, dataset: Dataset) -> np.ndarray:
 
 def _check_values(path: str, images: np.ndarray, dataset: Dataset, fitted: Preprocess) -> None:
     """Raises UserError if the pixel values cannot come from the preprocessing `fitted`."""
-    if not len(images) or not np.isfinite(images).all():
-        raise UserError(f"{path}: no images, or images with NaN or inf: take another file.")
+    numbers = images.dtype.kind in "fiub"
+    if not numbers or not len(images) or not np.isfinite(images).all():
+        raise UserError(
+            f"{path}: no images, or images with NaN, inf or no numbers: take another file."
+        )
     typical = preprocess.apply(fitted, dataset.train_images[:_SAMPLE])
     low, high = float(images.min()), float(images.max())
     finding = f"{path}: pixel values from {low:.3g} to {high:.3g}"

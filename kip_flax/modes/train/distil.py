@@ -92,17 +92,32 @@ def _arrays(
     images: ArrayLike, labels: ArrayLike, test: tuple[ArrayLike, ArrayLike] | None
 ) -> dict[str, np.ndarray]:
     """The arrays of a file of the data set 'npz'."""
-    parts = [(np.asarray(images), np.asarray(labels).reshape(-1))]
-    parts += [] if test is None else [(np.asarray(test[0]), np.asarray(test[1]).reshape(-1))]
+    given = [(images, labels), *([] if test is None else [test])]
+    parts = [(np.asarray(x), _flat_labels(y)) for x, y in given]
     found: dict[str, np.ndarray] = {}
-    if any(part[1].dtype.kind in "UO" for part in parts):
-        names = np.unique(np.concatenate([part[1].astype(str) for part in parts]))
-        parts = [(x, np.searchsorted(names, y.astype(str))) for x, y in parts]
+    named = [part[1].dtype.kind == "U" for part in parts]
+    if any(named) != all(named):
+        raise UserError("labels are names in one part and numbers in the other: give one kind.")
+    if any(named):
+        names = np.unique(np.concatenate([y for _, y in parts]))
+        parts = [(x, np.searchsorted(names, y)) for x, y in parts]
         found["class_names"] = names
     if test is None:
         return found | {"images": parts[0][0], "labels": parts[0][1]}
     for prefix, (x, y) in zip(("train_", "test_"), parts, strict=True):
         found |= {f"{prefix}images": x, f"{prefix}labels": y}
+    return found
+
+
+def _flat_labels(labels: ArrayLike) -> np.ndarray:
+    """Labels (n,) as integers or text, whatever kind of column they come from."""
+    found = np.asarray(labels).reshape(-1)
+    if found.dtype.kind == "O":  # Of a table, whose entries say what they are.
+        found = np.array(found.tolist())
+    if found.dtype.kind == "S":
+        found = np.char.decode(found, "utf-8")
+    if found.dtype.kind == "O":
+        raise UserError("labels are neither numbers nor names: give one kind.")
     return found
 
 

@@ -35,6 +35,7 @@ from kip_flax.runtime.console import Console, count, duration
 from kip_flax.runtime.errors import UserError
 
 _ASKED = "asked_steps"  # In a checkpoint: `num_steps` as it was given, before a time limit.
+_TESTS = "tests"  # In a checkpoint: the fingerprint of what the run is tested on.
 _SHARE = 0.9  # Share of a time limit to plan for: steps may take longer than in the probe.
 
 
@@ -75,7 +76,8 @@ def train_and_evaluate(config: ConfigDict, workdir: str, console: Console | None
         total = setup.total_steps(config, len(dataset.train_labels))
         asked = (saved or {}).get(_ASKED, asked)
         meta = {"config": config.to_dict(), "data": _shared_fingerprint(dataset), _ASKED: asked}
-        restored = _restore(config, dataset, manager, meta["data"])
+        meta[_TESTS] = setup.fingerprint_of_tests(dataset)
+        restored = _restore(config, dataset, manager, meta)
         if restored is None:
             algorithms.check_beginning(config, folder.steps_in_names())
         else:
@@ -210,15 +212,23 @@ def _shared_fingerprint(dataset: Dataset) -> int:
 
 
 def _restore(
-    config: ConfigDict, dataset: Dataset, manager: ocp.CheckpointManager, fingerprint: int
+    config: ConfigDict, dataset: Dataset, manager: ocp.CheckpointManager, meta: dict[str, Any]
 ) -> checkpoint.Restored | None:
-    """The state to resume from, or None; UserError if it was made from other data."""
+    """The state to resume from, or None; UserError if it was made from other data.
+
+    `meta`: what is saved with states from now on.
+    """
     train_size = len(dataset.train_labels)
     like = setup.state_template(config, dataset.image_shape, dataset.num_classes, train_size)
     restored = checkpoint.restore(manager, like)
-    if restored is not None and restored.meta["data"] != fingerprint:
-        workdir = manager.directory.parent
+    workdir = manager.directory.parent
+    if restored is not None and restored.meta["data"] != meta["data"]:
         raise UserError(f"{workdir} was made from other data: take another --workdir.")
+    if restored is not None and restored.meta.get(_TESTS, meta[_TESTS]) != meta[_TESTS]:
+        raise UserError(
+            f"{workdir} was tested on other images or labels, or has classes of other names: take "
+            f"another --workdir."
+        )
     return restored
 
 

@@ -6,7 +6,7 @@ import numpy as np
 from dataset_checks import fails
 from PIL import Image
 
-from kip_flax.data import load_dataset
+from kip_flax.data import load_dataset, readers
 
 
 def write_pictures(root: Path, count: int = 5) -> None:
@@ -63,6 +63,52 @@ def test_sixteen_bit_grey_is_scaled(tmp_path):
         picture.save(tmp_path / "cats" / f"{i}.png")
     data = load_dataset("folder", str(tmp_path), image_size=4)
     np.testing.assert_array_equal(data.train_images[data.train_labels == 0], 128)
+
+
+def test_what_is_transparent_becomes_white(tmp_path):
+    """A black drawing on a ground that is black too, and not seen."""
+    write_pictures(tmp_path, 2)
+    drawn = np.zeros((6, 6, 4), np.uint8)
+    drawn[:3, :, 3] = 255
+    for i in range(2):
+        Image.fromarray(drawn).save(tmp_path / "cats" / f"{i}.png")
+    data = load_dataset("folder", str(tmp_path), image_size=6)
+    cat = data.train_images[data.train_labels == 0][0]
+    np.testing.assert_array_equal(cat[:2], 0)
+    np.testing.assert_array_equal(cat[4:], 255)
+    white = np.full((6, 6, 4), 255, np.uint8)
+    white[3:, :, 3] = 0
+    Image.fromarray(white).save(tmp_path / "cats" / "0.png")
+    fails("0.png is white on a transparent ground", name="folder", data_dir=tmp_path)
+
+
+def test_pictures_whose_white_is_not_known_are_refused(tmp_path):
+    write_pictures(tmp_path, 2)
+    for kind in (np.int32, np.float32):
+        Image.fromarray(np.ones((4, 4), kind)).save(tmp_path / "cats" / "0.tiff")
+        fails("0.tiff has 32 bits a pixel", name="folder", data_dir=tmp_path)
+
+
+def test_hidden_files_and_what_a_mac_adds_are_left_out(tmp_path):
+    write_pictures(tmp_path, 2)
+    (tmp_path / "cats" / "._0.png").write_bytes(b"resource fork")
+    (tmp_path / "__MACOSX" / "cats").mkdir(parents=True)
+    (tmp_path / "__MACOSX" / "cats" / "._0.png").write_bytes(b"resource fork")
+    data = load_dataset("folder", str(tmp_path), image_size=4)
+    assert data.class_names == ("cats", "dogs")
+    assert len(data.train_images) == 2
+    assert [path.name for path in readers.pictures_below(tmp_path)] == ["0.png", "1.png"] * 2
+
+
+def test_folders_below_belong_to_the_class_unless_they_are_all_there_is(tmp_path):
+    write_pictures(tmp_path, 2)
+    (tmp_path / "cats" / "more").mkdir()
+    Image.new("RGB", (4, 4), (255, 0, 0)).save(tmp_path / "cats" / "more" / "2.png")
+    data = load_dataset("folder", str(tmp_path), image_size=4)
+    assert len(data.train_labels) + len(data.test_labels) == 5
+    write_pictures(tmp_path / "all" / "train", 2)
+    write_pictures(tmp_path / "all" / "val", 1)
+    fails("train holds folders and no picture", name="folder", data_dir=tmp_path / "all")
 
 
 def test_bad_folders(tmp_path):

@@ -45,6 +45,16 @@ def test_idx(tmp_path, name, folder, zipped):
     assert data.class_names[9] == ("9" if name == "mnist" else "Ankle boot")
 
 
+def test_a_folder_of_its_name_comes_before_files_that_lie_loose(tmp_path):
+    """The names of the files are the same."""
+    loose = write_mnist(tmp_path / "all")
+    own = write_mnist(tmp_path / "all" / "fashion-mnist")
+    key = "train-images-idx3-ubyte"
+    for name, arrays in (("fashion_mnist", own), ("mnist", loose)):
+        found = load_dataset(name, str(tmp_path / "all")).train_images
+        np.testing.assert_array_equal(found[..., 0], arrays[key])
+
+
 BROKEN_IDX = {
     "truncated gzip": ("train-images-idx3-ubyte", lambda raw: gzip.compress(raw)[:-100]),
     "damaged gzip": ("train-images-idx3-ubyte", lambda raw: b"\x1f\x8b" + b"x" * 100),

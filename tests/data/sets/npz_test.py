@@ -22,6 +22,13 @@ def test_npz_with_both_parts(tmp_path):
         assert data.class_names == ("a", "b", "c")
 
 
+def test_names_may_be_bytes(tmp_path):
+    names = ["Käse", "b", "c"]
+    encoded = [name.encode() for name in names]
+    np.savez(tmp_path / "mine.npz", images=IMAGES, labels=LABELS, class_names=encoded)
+    assert load_dataset("npz", str(tmp_path)).class_names == tuple(names)
+
+
 def test_npz_with_one_part_is_split(tmp_path):
     np.savez(tmp_path / "mine.npz", images=IMAGES[..., 0], labels=LABELS)
     data = load_dataset("npz", str(tmp_path), test_fraction=0.25)
@@ -46,6 +53,8 @@ BROKEN_NPZ = {
     "count": {"images": IMAGES, "labels": LABELS[:5]},
     "float labels": {"images": IMAGES, "labels": LABELS.astype(float)},
     "negative": {"images": IMAGES, "labels": LABELS - 1},
+    "two of one name": {"images": IMAGES, "labels": LABELS, "class_names": ["a", "b", "a"]},
+    "names in latin1": {"images": IMAGES, "labels": LABELS, "class_names": [b"\xe4", b"b", b"c"]},
     "few names": {"images": IMAGES, "labels": LABELS, "class_names": ["a", "b"]},
     "pickle": {"images": IMAGES.astype(object), "labels": LABELS},
     "none": {"images": IMAGES[:0], "labels": LABELS[:0]},
