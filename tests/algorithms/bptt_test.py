@@ -151,8 +151,10 @@ def test_networks_of_the_pool_are_trained_as_those_that_judge_a_set():
 
 
 def test_networks_grow_older_by_a_window_and_are_drawn_anew():
-    config = settings(bptt__pool=3, bptt__networks=2, optimizer__learning_rate=0.01)
-    states, _ = run(config, 9)
+    fields = {"bptt__pool": 3, "bptt__networks": 2, "optimizer__learning_rate": 0.1}
+    states, _ = run(settings(**fields, support__learn_labels=False), 9)
+    np.testing.assert_array_equal(states[0].support[1], states[-1].support[1])  # Are fixed.
+    assert np.abs(states[0].support[0] - states[-1].support[0]).max() > 1e-4
     ages, lives = np.zeros(3, int), np.zeros(3, int)
     for after in states[1:]:
         new, new_lives = np.asarray(after.pool.ages), np.asarray(after.pool.lives)
@@ -198,7 +200,9 @@ def test_a_network_that_diverges_moves_nothing():
 
 def test_loss_and_gradient_are_means_over_the_networks_that_learn():
     config = settings(bptt__pool=2, bptt__networks=2, optimizer__learning_rate=0.1)
-    (before, after), (both,) = run(config, 1)
+    data, mesh = targets(), sharding.make_mesh(1, 1)
+    made = pooled_steps.make_step(bptt, config, data, mesh)
+    (before, after), (both,) = pooled_steps.run(bptt, config, data, 1, step=made)
     states, history = [], []
     for number in range(2):
         ill = tuple(
@@ -206,7 +210,7 @@ def test_loss_and_gradient_are_means_over_the_networks_that_learn():
             for leaf in before.pool.networks
         )
         first = before.replace(pool=before.pool.replace(networks=ill))
-        (_, state), (metrics,) = pooled_steps.run(bptt, config, targets(), 1, first=first)
+        (_, state), (metrics,) = pooled_steps.run(bptt, config, data, 1, first=first, step=made)
         assert int(state.pool.lives[number]) == 1
         states.append(state)
         history.append(metrics)
@@ -227,12 +231,6 @@ def test_a_run_goes_on_without_the_networks_that_diverge(quick_kernels, tmp_path
     np.testing.assert_array_equal(state.pool.lives, [3, 3])
     np.testing.assert_array_equal(state.pool.ages, [0, 0])
     assert all(np.isfinite(leaf).all() for leaf in state.pool.networks)
-
-
-def test_labels_that_are_fixed_stay():
-    states, _ = run(settings(support__learn_labels=False), 2)
-    np.testing.assert_array_equal(states[0].support[1], states[-1].support[1])
-    assert np.abs(states[0].support[0] - states[-1].support[0]).max() > 1e-4
 
 
 def test_digits_are_not_mirrored(digits):

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import private_runs
 import pytest
+import quick
 from scipy.optimize import brentq
 from scipy.stats import norm
 
@@ -21,6 +22,7 @@ SIZE, CLASSES, SHAPE, COUNT = 4, 2, (5, 5, 1), 12
 @pytest.fixture(autouse=True)
 def coarse_accounting(monkeypatch):
     private_runs.account_coarsely(monkeypatch)
+    quick.install(monkeypatch)
 
 
 def tiny(**changes):
@@ -53,8 +55,8 @@ def start(config, problem):
     return sharding.replicate(problem.mesh, state)
 
 
-@pytest.mark.parametrize("devices", [1, pytest.param(2, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("learned", [pytest.param(True, marks=pytest.mark.slow), False])
+@pytest.mark.parametrize("devices", [1, 2])
+@pytest.mark.parametrize("learned", [True, False])
 def test_all_targets_without_noise_and_clipping_are_a_step_of_descent(devices, learned):
     """Against JAX's gradient of the KIP loss. All targets are drawn."""
     clip = 0.3  # No gradient of a target is as large.
@@ -280,5 +282,6 @@ def test_targets_are_padded_no_more_than_devices_ask_for(monkeypatch):
         return found
 
     monkeypatch.setattr(sharding, "put_targets", watched)
+    monkeypatch.setattr(dp_kip, "pinned", lambda function, mesh: lambda first, *rest: first)
     dp_kip.make_step(problem)(start(config, problem), 1)
     assert padded == [14]

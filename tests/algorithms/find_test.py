@@ -36,7 +36,7 @@ def test_the_example_of_the_page_runs_and_goes_on(example, quick_kernels, tmp_pa
     names = {}
     exec(configuration, names)
     config = names["get_config"]()
-    config.mesh.data, config.eval.num_test = 2, 60
+    config.mesh.data, config.eval.num_test, config.report.num_train = 2, 60, 0
     config.kernel.architecture, config.kernel.depth = "fc", 1
     config_lib.validate(config)
     assert algorithms.facts("mine.class_means").title == "Class means"

@@ -85,6 +85,13 @@ def drawn_network(before, after):
     return int(number)
 
 
+@pytest.fixture(scope="module")
+def twelve():
+    """The configuration, states and metrics of twelve steps."""
+    config = settings()
+    return config, *run(config, 12)
+
+
 @pytest.mark.parametrize(
     ("flip", "margin"),
     [
@@ -94,9 +101,10 @@ def drawn_network(before, after):
         pytest.param(False, True, marks=pytest.mark.slow),
     ],
 )
-def test_a_step_of_descent_is_the_papers_gradient(flip, margin):
+def test_a_step_of_descent_is_the_papers_gradient(flip, margin, twelve):
     config = settings(frepo__flip=flip, frepo__margin=margin)
-    (before, after), (metrics,) = run(config, 1)
+    states, history = twelve[1:] if flip and margin else run(config, 1)
+    (before, after), metrics = states[:2], history[0]
     network = network_of(config, before, drawn_network(before, after))
     images, labels = (np.asarray(a, np.float64) for a in before.support)
     data = targets()
@@ -119,9 +127,8 @@ def test_a_step_of_descent_is_the_papers_gradient(flip, margin):
     assert change == pytest.approx(slope, rel=1e-3)
 
 
-def test_the_drawn_network_takes_one_step_of_adam_on_the_new_support():
-    config = settings()
-    (before, after), _ = run(config, 1)
+def test_the_drawn_network_takes_one_step_of_adam_on_the_new_support(twelve):
+    config, (before, after, *_), _ = twelve
     number = drawn_network(before, after)
     old, new = (network_of(config, state, number) for state in (before, after))
     x, y = (np.asarray(a, np.float64) for a in after.support)
@@ -132,7 +139,7 @@ def test_the_drawn_network_takes_one_step_of_adam_on_the_new_support():
         return jnp.mean(jnp.sum((outputs - y) ** 2, axis=1)) / 2
 
     tx = optax.adam(config.frepo.learning_rate)
-    updates, _ = tx.update(jax.grad(loss)(old), tx.init(old))
+    updates, _ = tx.update(jax.jit(jax.grad(loss))(old), tx.init(old))
     for ours, theirs in zip(
         jax.tree.leaves(new), jax.tree.leaves(optax.apply_updates(old, updates)), strict=True
     ):
@@ -142,9 +149,8 @@ def test_the_drawn_network_takes_one_step_of_adam_on_the_new_support():
     jax.tree.map(np.testing.assert_array_equal, other, untouched)
 
 
-def test_networks_are_drawn_anew_after_their_lives():
-    config = settings()
-    states, _ = run(config, 12)
+def test_networks_are_drawn_anew_after_their_lives(twelve):
+    config, states, _ = twelve
     assert np.asarray(states[0].pool.ages).tolist() == [0, 2]  # Staggered.
     trained, lives = [0, 2], [0, 0]
     for after in states[1:]:
@@ -158,7 +164,7 @@ def test_networks_are_drawn_anew_after_their_lives():
             trained[number], lives[number] = 0, lives[number] + 1
             pooling = frepo._pooling(config, SHAPE, CLASSES)
             key = jax.random.fold_in(jax.random.fold_in(pooling.key, number), lives[number])
-            drawn = jax.tree.leaves(pooling.net.init(key)[0])
+            drawn = jax.tree.leaves(jax.jit(pooling.net.init)(key)[0])
             found = jax.tree.leaves(pooling.network(after.pool, number).params)
             for ours, theirs in zip(found, drawn, strict=True):
                 np.testing.assert_allclose(ours, theirs, atol=1e-6)
@@ -168,13 +174,14 @@ def test_networks_are_drawn_anew_after_their_lives():
 
 
 def test_batch_normalisation_keeps_averages_that_features_use():
-    config = settings(frepo__normalization="batch")
+    config = settings(frepo__normalization="batch", support__learn_labels=False)
     (before, after), _ = run(config, 1)
+    check_fixed_labels((before, after))
     number = drawn_network(before, after)
     pooling = frepo._pooling(config, SHAPE, CLASSES)
     old, new = (pooling.network(state.pool, number) for state in (before, after))
     x = jnp.asarray(after.support[0])
-    averages = pooling.net.apply_train(old.params, old.other, x)[1]
+    averages = jax.jit(pooling.net.apply_train)(old.params, old.other, x)[1]
     for ours, theirs in zip(jax.tree.leaves(new.other), jax.tree.leaves(averages), strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
     averages = zip(*map(jax.tree.leaves, (old.other, new.other)), strict=True)
@@ -197,7 +204,8 @@ def test_devices_and_passes_change_nothing(normalization, monkeypatch):
 
 
 def test_the_mean_of_the_sets_is_exported():
-    states, _ = run(settings(frepo__average=0.5, optimizer__learning_rate=0.1), 3)
+    fields = {"frepo__network": "fc:1", "frepo__flip": False, "optimizer__learning_rate": 0.1}
+    states, _ = run(settings(frepo__average=0.5, **fields), 3)
     mean = np.asarray(states[0].params["images"], np.float64)
     for step, state in enumerate(states[1:]):
         decay = min(0.5, (1 + step) / (10 + step))
@@ -206,9 +214,8 @@ def test_the_mean_of_the_sets_is_exported():
     assert np.abs(states[-1].support[0] - states[-1].params["images"]).max() > 1e-3
 
 
-def test_fixed_labels_stay_and_new_ones_begin_at_the_papers_scale():
-    config = settings(support__learn_labels=False)
-    states, _ = run(config, 2)
+def check_fixed_labels(states):
+    """They begin at the paper's scale, and stay."""
     one_hot = np.eye(CLASSES)[np.arange(S) % CLASSES] - 1 / CLASSES
     for state in states:
         np.testing.assert_allclose(state.support[1], one_hot / (CLASSES / 10) ** 0.5, rtol=1e-6)

@@ -75,6 +75,7 @@ def check_images(workdir, state):
     [pytest.param({}, marks=pytest.mark.slow), {"newton__block": 2, "newton__growth": 2}],
 )
 def test_a_run_goes_on_to_the_same_bits(tmp_path, monkeypatch, fields):
+    quick.install(monkeypatch)
     config = newton(**fields)
     whole = train.train_and_evaluate(config, str(tmp_path / "whole"))
     with monkeypatch.context() as patch:
@@ -86,7 +87,8 @@ def test_a_run_goes_on_to_the_same_bits(tmp_path, monkeypatch, fields):
     check_images(tmp_path / "whole", whole)
 
 
-def test_fixed_labels_stay_and_the_set_says_so(tmp_path):
+def test_fixed_labels_stay_and_the_set_says_so(tmp_path, monkeypatch):
+    quick.install(monkeypatch)
     config = newton(support__learn_labels=False)
     state = train.train_and_evaluate(config, str(tmp_path))
     check_images(tmp_path, state)

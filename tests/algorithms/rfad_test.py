@@ -103,18 +103,34 @@ def debiased(networks, *rest):
     return 2 * numpy_loss(networks, *rest) - (first + second) / 2
 
 
-def step(state, x_t, y_t, platt, devices=1, rates=None, average=0.0, number=NETWORKS, debias=False):
+ONE = optax.constant_schedule(1.0)
+
+
+def descent():
+    return optax.sgd(1.0)
+
+
+@functools.cache
+def compiled(platt, devices, rates, average, number, debias, *patched):
+    """A mesh and an update; `patched`: what tests replace in the modules."""
+    del patched
     estimate = rfad.Estimate(number, W_STD, B_STD, REG, platt, debias)
-    rates = {name: optax.constant_schedule(1.0) for name in state.params} | (rates or {})
     mesh = sharding.make_mesh(devices)
-    update = rfad.make_update(network(), estimate, rates, mesh, KEY, average)
-    return jax.jit(update)(state, *sharding.put_targets(mesh, x_t, y_t))
+    return mesh, jax.jit(rfad.make_update(network(), estimate, dict(rates), mesh, KEY, average))
+
+
+def step(state, x_t, y_t, platt, devices=1, rates=None, average=0.0, number=NETWORKS, debias=False):
+    rates = dict.fromkeys(state.params, ONE) | (rates or {})
+    patched = rfad._optimizer, rfad._CHUNK, batching.PIXELS
+    options = tuple(rates.items()), average, number, debias
+    mesh, update = compiled(platt, devices, *options, *patched)
+    return update(state, *sharding.put_targets(mesh, x_t, y_t))
 
 
 @pytest.fixture
 def plain_descent(monkeypatch):
     """What a step moves is the gradient."""
-    monkeypatch.setattr(rfad, "_optimizer", lambda: optax.sgd(1.0))
+    monkeypatch.setattr(rfad, "_optimizer", descent)
 
 
 def _ways():
@@ -126,7 +142,7 @@ def _ways():
         yield pytest.param(platt, passes, number, marks=marks, id="-".join(ids))
 
 
-@pytest.mark.parametrize(("platt", "passes", "number"), _ways())
+@pytest.mark.parametrize(("platt", "passes", "number"), list(_ways()))
 def test_a_step_is_the_papers_written_out_in_numpy(
     platt, passes, number, plain_descent, monkeypatch
 ):
@@ -243,7 +259,7 @@ def test_adabelief_by_hand():
     belief = {name: np.zeros(value.shape) for name, value in params.items()}
     for count in (1, 2):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(rfad, "_optimizer", lambda: optax.sgd(1.0))
+            patch.setattr(rfad, "_optimizer", descent)
             plain = first({k: np.asarray(v, np.float32) for k, v in values.items()})
             moved, _ = step(plain.replace(step=jnp.int32(count - 1)), x_t, y_t, True)
         state, _ = step(state, x_t, y_t, True, rates=rates)

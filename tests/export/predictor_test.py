@@ -37,7 +37,7 @@ def rewritten(path, to, **changes):
 
 
 def test_scores_are_those_of_kernel_ridge_regression(path, digits):
-    pixels, _ = data.test_subset(digits, 60)
+    pixels, labels = data.test_subset(digits, 60)
     found = export.load_distilled(path)
     x = preprocess.apply(preprocess.from_arrays(found.preprocess), pixels)
     k_ts, k_ss = exact_kernels(found.images, x)
@@ -47,19 +47,22 @@ def test_scores_are_those_of_kernel_ridge_regression(path, digits):
     np.testing.assert_allclose(predictions.scores, expected, atol=1e-4)
     assert predictions.classes.tolist() == expected.argmax(axis=1).tolist()
     assert predictions.names == [digits.class_names[number] for number in predictions.classes]
+    ran = json.loads((path.parents[1] / "result.json").read_text())["evaluations"][-1]
+    assert np.mean(predictions.classes == labels) == pytest.approx(ran["accuracy"], abs=1e-6)
+    assert predictor.load(path).options == base.kernel_options(small())
 
 
+def test_the_kernel_of_the_file_is_taken(path, tmp_path):
+    kernel = export.load_distilled(path).kernel | {"b_std": 0.3}
+    assert predictor.load(rewritten(path, tmp_path / "o.npz", kernel=kernel)).options.b_std == 0.3
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "config",
     [
-        pytest.param(
-            small(num_steps=3, kernel__kind="nngp", reg=0.1, preprocess="zca"),
-            marks=pytest.mark.slow,
-        ),
-        pytest.param(
-            small(num_steps=3, kernel__parameterization="standard", kernel__width=64),
-            marks=pytest.mark.slow,
-        ),
+        small(num_steps=3, kernel__kind="nngp", reg=0.1, preprocess="zca"),
+        small(num_steps=3, kernel__parameterization="standard", kernel__width=64),
         label_solve(kernel__b_std=0.3),
     ],
     ids=["nngp", "standard", "ls"],

@@ -20,7 +20,7 @@ def explored(kind, iterations):
     return dense(model, 4, 9).astype(float), np.asarray(fit.residuals).ravel().astype(float), path
 
 
-@pytest.mark.parametrize("kind", ["solved", pytest.param("fixed", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("share", [1e-3, 0.05, 1.0])
 def test_a_whole_space_gives_the_solutions(kind, share):
     matrix, r, path = explored(kind, 36)
@@ -196,8 +196,10 @@ def test_no_damping_below_the_least_is_chosen():
     path, noise = damping.paths(model, fit.residuals, jax.random.key(0), 36)
     mean = jnp.mean(model.diagonal())
 
+    choose = jax.jit(lambda least: damping.choose(path, noise, mean, least)[0])
+
     def chosen(least):
-        return float(damping.choose(path, noise, mean, jnp.float32(least))[0])
+        return float(choose(jnp.float32(least)))
 
     assert chosen(0) < 5
     assert chosen(5) >= 5

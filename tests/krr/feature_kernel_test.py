@@ -101,25 +101,27 @@ NNGP = functools.partial(feature_kernel.nngp, w_std=W_STD, b_std=B_STD)
 def test_the_loss_is_numpys_and_its_gradient_that_of_finite_differences(normalization):
     net = network(normalization=normalization)
     networks, x, y, batch = problem(net)
-    loss = jax.jit(through_features(net, networks, batch, 1e-2, NNGP))
+    both = jax.jit(jax.value_and_grad(through_features(net, networks, batch, 1e-2, NNGP), (0, 1)))
+    value, ours = both(x, y)
     f_s = stacked(net, networks, x)
     expected = numpy_loss(f_s, y, batch.features, batch.y, batch.weights, 1e-2)
-    assert float(loss(x, y)) == pytest.approx(expected, rel=1e-5)
+    assert float(value) == pytest.approx(expected, rel=1e-5)
 
     # The same in float64 from the first pixel on, but for the predictions.
     wide = jax.tree.map(lambda a: a.astype(jnp.float64), (networks, x, y, batch))
-    in64 = jax.jit(through_features(net, wide[0], wide[3], 1e-2, NNGP))
-    grads = jax.grad(in64, argnums=(0, 1))(*wide[1:3])
+    in64 = through_features(net, wide[0], wide[3], 1e-2, NNGP)
+    in64 = jax.jit(jax.value_and_grad(in64, (0, 1)))
+    _, grads = in64(*wide[1:3])
     direction = jax.tree.map(lambda g: g / jnp.linalg.norm(g.ravel()), grads)
-    both = list(zip(wide[1:3], direction, strict=True))
+    lines = list(zip(wide[1:3], direction, strict=True))
     for i in (0, 1):
-        there = [a + 1e-2 * d * (j == i) for j, (a, d) in enumerate(both)]
-        back = [a - 1e-2 * d * (j == i) for j, (a, d) in enumerate(both)]
-        ahead, behind = in64(*there), in64(*back)
+        there = [a + 1e-2 * d * (j == i) for j, (a, d) in enumerate(lines)]
+        back = [a - 1e-2 * d * (j == i) for j, (a, d) in enumerate(lines)]
+        (ahead, _), (behind, _) = in64(*there), in64(*back)
         slope = (float(ahead) - float(behind)) / 2e-2
         assert slope == pytest.approx(float(jnp.linalg.norm(grads[i].ravel())), rel=5e-3)
-    for ours, exact in zip(jax.grad(loss, argnums=(0, 1))(x, y), grads, strict=True):
-        np.testing.assert_allclose(ours, exact, rtol=1e-3, atol=1e-4 * float(jnp.abs(exact).max()))
+    for found, exact in zip(ours, grads, strict=True):
+        np.testing.assert_allclose(found, exact, rtol=1e-3, atol=1e-4 * float(jnp.abs(exact).max()))
 
 
 def test_targets_get_no_gradient():

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from least_squares import JACOBIAN, KERNEL, losses, problem, residuals_of
+from least_squares import JACOBIAN, KERNEL, KINDS, losses, problem, residuals_of
 
 from kip_flax import krr
 from kip_flax.kernels.sharded import shard_jacobian, shard_kernel
@@ -34,7 +34,7 @@ def learnable():
     return part, type(batch)(*(a[1200:] for a in whole))
 
 
-@pytest.mark.parametrize("kind", ["solved", pytest.param("fixed", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kind", KINDS)
 def test_steps_lower_the_loss_elsewhere_and_tell_of_it(kind):
     batches, others = learnable()
     images, labels = batches[0].x[:4], batches[0].y[:4]
@@ -80,7 +80,7 @@ def test_a_batch_of_noise_is_left_out_and_changes_nothing():
     assert float(state.damping) == float(before.damping) < damping.DAMPINGS[-1]
 
 
-@pytest.mark.parametrize("kind", ["solved", pytest.param("fixed", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kind", KINDS)
 def test_blocks_move_all_images_and_lower_the_loss_elsewhere(kind):
     batches, others = learnable()
     images, labels = batches[0].x[:4], batches[0].y[:4]
@@ -97,7 +97,7 @@ def test_blocks_move_all_images_and_lower_the_loss_elsewhere(kind):
     np.testing.assert_array_equal(state.labels, labels)
 
 
-@pytest.mark.parametrize("kind", [pytest.param("solved", marks=pytest.mark.slow), "fixed"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_step_by_blocks_is_steps_of_each_with_the_others_held(kind):
     """The second block starts from what the first one left, and entries that are kept are right."""
     batch = learnable()[0][0]
@@ -125,7 +125,7 @@ def test_a_step_by_blocks_is_steps_of_each_with_the_others_held(kind):
     assert end < two < one
 
 
-@pytest.mark.parametrize("kind", ["solved", pytest.param("fixed", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kind", KINDS)
 def test_padding_changes_nothing(kind):
     images, labels, batch = problem()
     expected, metrics = stepper(kind)(first(images, labels), *batch)
@@ -135,9 +135,7 @@ def test_padding_changes_nothing(kind):
     assert float(same["loss"]) == pytest.approx(float(metrics["loss"]), rel=1e-6)
 
 
-@pytest.mark.parametrize(
-    "wrong", [np.nan, *(pytest.param(w, marks=pytest.mark.slow) for w in (np.inf, 0.0))]
-)
+@pytest.mark.parametrize("wrong", [np.nan, np.inf, 0.0])
 def test_a_step_that_does_not_help_is_refused(wrong):
     """The trial's kernel says so; the damping has grown with every trial."""
     images, labels, batch = problem()

@@ -3,11 +3,14 @@
 import subprocess
 import sys
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from least_squares import JACOBIAN, KERNEL, KINDS, REG, dense, losses, problem, residuals_of
+from least_squares import KERNEL, KINDS, REG, dense, losses, problem, residuals_of
 
+from kip_flax import architectures, kernels
+from kip_flax.kernels import jacobian
 from kip_flax.krr import residuals
 
 
@@ -181,9 +184,11 @@ def test_padding_is_left_out():
 def test_the_jacobian_of_the_support_has_its_diagonal_by_halves():
     """k(x, x) moves with both its images: the model counts the derivative of one twice."""
     images, _, _ = problem()
-    _, dk = JACOBIAN(images, images)
+    options = kernels.KernelOptions(architectures.fc(1), implementation="xla")
+    kernel = jax.jit(kernels.make_kernel(options.spec, implementation="xla"))
+    _, dk = jax.jit(jacobian.make_jacobian(options))(images, images)
     way, step = np.random.default_rng(4).normal(size=images.shape), 1e-5
-    ends = [np.diag(KERNEL(images + s * step * way, images + s * step * way)) for s in (1, -1)]
+    ends = [np.diag(kernel(images + s * step * way, images + s * step * way)) for s in (1, -1)]
     slope = (ends[0] - ends[1]) / (2 * step)
     halves = np.einsum("ssp,sp->s", dk, way.reshape(len(way), -1))
     np.testing.assert_allclose(2 * halves, slope, rtol=1e-4)

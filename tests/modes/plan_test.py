@@ -19,6 +19,7 @@ from kip_flax.modes.plan import arithmetic, mode, probe
 from kip_flax.modes.plan.mode import Forecast, plan_run
 from kip_flax.modes.plan.probe import LinearTime
 from kip_flax.modes.train import mode as train
+from kip_flax.networks import progress
 from kip_flax.networks.trial import Trial
 from kip_flax.runs import setup
 from kip_flax.runtime import sharding
@@ -280,6 +281,7 @@ def test_networks_that_judge_a_set_are_in_the_plan(monkeypatch, capsys):
         asked.append(trial.seeds)
         return 100.0 * trial.seeds
 
+    monkeypatch.setattr(Trial, "probe", lambda *_: progress.Cost(0, 0, 0, 0))
     monkeypatch.setattr(Trial, "seconds", seconds)
     found = plan_run(config)
     assert asked == [2, 3]

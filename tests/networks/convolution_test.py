@@ -1,5 +1,6 @@
 """The convolution against XLA's, with its gradients, and the form in which XLA gets it."""
 
+import itertools
 import re
 
 import jax
@@ -55,9 +56,14 @@ def with_gradients(function, x, kernel, stride, padding):
     )
 
 
-@pytest.mark.parametrize("size", [1, 3, 4])
-@pytest.mark.parametrize("stride", [1, 2, 3])
-@pytest.mark.parametrize("padding", [None, 0, 2])
+def shapes():
+    """Sizes, strides and paddings: in nine cases every pair of them, the other 18 are slow."""
+    for at in itertools.product(range(3), repeat=3):
+        case = (1, 3, 4)[at[0]], (1, 2, 3)[at[1]], (None, 0, 2)[at[2]]
+        yield pytest.param(*case, marks=[pytest.mark.slow] if sum(at) % 3 else [])
+
+
+@pytest.mark.parametrize(("size", "stride", "padding"), list(shapes()))
 def test_gradients_of_first_and_second_order_are_xlas(size, stride, padding):
     x = images(2, (7, 10, 3)).astype(float)
     kernel = images(size, (size, 3, 4), seed=1).astype(float)

@@ -219,7 +219,7 @@ def test_a_seed_does_not_depend_on_the_others_or_the_devices():
     images, labels, keys = problem(n=9)
     net, options = network(arch.fc(1)), recipe(batch_size=4)
     found = []
-    for devices, part in ((4, slice(None)), (1, slice(1, 2)), (2, slice(1, 3))):
+    for devices, part in ((4, slice(None)), (2, slice(1, 3))):
         trainer = train.make_trainer(net, options, sharding.make_mesh(devices))
         start = trainer.start(keys[part])
         rates = np.asarray(trainer.largest_rate(start, images[0]))
@@ -227,9 +227,8 @@ def test_a_seed_does_not_depend_on_the_others_or_the_devices():
         data = train.Trainings(keys[part], images[part], labels[part], *numbers)
         found.append((trainer.advance(start, data, options, 0, 20)["params"], rates))
     first = jax.tree.map(np.asarray, found[0])
-    for (params, rates), part in zip(found[1:], (slice(1, 2), slice(1, 3)), strict=True):
-        expected = jax.tree.map(lambda leaf, part=part: leaf[part], first)
-        same(expected, (params, rates), rtol=1e-5, atol=1e-6)
+    expected = jax.tree.map(lambda leaf: leaf[1:3], first)
+    same(expected, found[1], rtol=1e-5, atol=1e-6)
     kernels = np.asarray(found[0][0]["layers"][1]["kernel"][...])
     assert np.abs(kernels[0] - kernels[1]).max() > 0.1
 

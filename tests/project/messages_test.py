@@ -1,5 +1,6 @@
 """The page of messages: it is current, and what the program raises is on it."""
 
+import functools
 import importlib.util
 import re
 
@@ -23,15 +24,17 @@ def changed(name, value):
     return config
 
 
+@functools.cache
+def patterns():
+    """Those of the page's errors; their ellipses stand for anything."""
+    lines = (f"{one.wrong}: {one.remedy}" if one.remedy else one.wrong for one in messages.read())
+    specific = (line for line in lines if len(re.findall(r"[a-z]{3,}", line)) >= 2)
+    return [re.compile(".*".join(map(re.escape, line.split("…")))) for line in specific]
+
+
 def is_there(line):
-    """Whether an error is one of the page's, whose ellipses stand for anything."""
-    patterns = (
-        f"{one.wrong}: {one.remedy}" if one.remedy else one.wrong for one in messages.read()
-    )
-    specific = (pattern for pattern in patterns if len(re.findall(r"[a-z]{3,}", pattern)) >= 2)
-    return any(
-        re.fullmatch(".*".join(map(re.escape, pattern.split("…"))), line) for pattern in specific
-    )
+    """Whether an error is one of the page's."""
+    return any(pattern.fullmatch(line) for pattern in patterns())
 
 
 def test_the_page_is_what_the_sources_make_it():

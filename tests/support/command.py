@@ -10,6 +10,7 @@ DIGITS = "--config=configs/kip_digits.py"
 QUICK = (
     *("--config.kernel.architecture=fc", "--config.kernel.depth=1", "--config.num_steps=3"),
     *("--config.batch_size=30", "--config.eval.steps=(0,)", "--config.mesh.cpu_devices=1"),
+    "--config.report.num_train=0",  # No analysis, which is long to compile.
 )
 
 

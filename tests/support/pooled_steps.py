@@ -24,16 +24,24 @@ def targets(scale=1):
     return Targets(images, np.arange(T) % CLASSES, CLASSES)
 
 
-def run(algorithm, config, data, steps, devices=1, first=None):
-    """States after 0, 1, ... steps from the state `first`, and what each step measured."""
+def run(algorithm, config, data, steps, devices=1, first=None, step=None):
+    """States after 0, 1, ... steps from the state `first`, and what each step measured.
+
+    `step`: of `make_step`, if several runs share it.
+    """
     mesh = sharding.make_mesh(devices, 1)
-    step = algorithm.make_step(Problem(config, data, None, mesh, jax.random.key(3)))
+    step = step or make_step(algorithm, config, data, mesh)
     states, history = [first or _first(algorithm, config, mesh)], []
     for number in range(1, steps + 1):
         state, metrics = step(jax.tree.map(jnp.copy, states[-1]), number)
         states.append(state)
         history.append(metrics)
     return states, history
+
+
+def make_step(algorithm, config, data, mesh):
+    """A step, compiled once for all runs that get it."""
+    return algorithm.make_step(Problem(config, data, None, mesh, jax.random.key(3)))
 
 
 def _first(algorithm, config, mesh):

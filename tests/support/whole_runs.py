@@ -51,7 +51,7 @@ def label_solve(**fields):
 def exact_kernels(images, x):
     """K_ts (T, S) and K_ss (S, S) of the network of `small` by neural_tangents, in float64."""
     # Not `kernels.make_kernel`, for which `quick_kernels` puts another kernel.
-    kernel = build.make_kernel(architectures.fc(1), implementation="neural_tangents")
+    kernel = jax.jit(build.make_kernel(architectures.fc(1), implementation="neural_tangents"))
     images = images.astype(float)
     return [np.asarray(kernel(rows.astype(float), images)) for rows in (x, images)]
 
