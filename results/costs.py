@@ -191,7 +191,7 @@ def _by_method(found: list[Cost]) -> dict[str, list[Cost]]:
             series.setdefault((f"{one.method}, {one.labels}", one.first), []).append(one)
     names = [label for label, _ in series]
     return {
-        label + (sets[0].start if names.count(label) > 1 else ""): sets
+        label + (f" ({sets[0].row})" if names.count(label) > 1 else ""): sets
         for (label, _), sets in series.items()
     }
 

@@ -75,11 +75,6 @@ def test_every_default_is_commented():
         ("optimizer__name", "lion", "optimizer.name is 'lion': take one of adam, lamb, sgd"),
         ("optimizer__learning_rate", 0.0, "optimizer.learning_rate is 0.0: it must be above 0"),
         ("optimizer__learning_rate", float("nan"), "learning_rate is nan: it must be above 0"),
-        (
-            "optimizer__warmup_steps",
-            10**6,
-            r"optimizer.warmup_steps is 1000000 of \d+ steps: take fewer, or the rate",
-        ),
         ("dataset__test_fraction", 1.0, "between 0 and 1"),
         ("dataset__validation", 1.0, "at least 0 and below 1"),
         ("eval__steps", (3, -1), r"eval.steps is \(3, -1\)"),

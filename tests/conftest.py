@@ -32,7 +32,7 @@ from made_transfers import files  # noqa: E402, F401
 from own_modules import own_module  # noqa: E402, F401
 from whole_runs import digits, quick_kernels, undisturbed  # noqa: E402, F401  (after the settings above)
 
-# Tracing makes many objects; to look among all of them for cycles took a tenth of the time.
+# Tracing makes many objects; to look among all of them for cycles took an eighth of the time.
 gc.collect()
 gc.freeze()
 gc.set_threshold(50_000, 10, 10)

@@ -24,19 +24,6 @@ SUPPORT_DRAWS = ("real", *coresets.CORESETS, "noise")
 
 SCHEDULES = ("constant", "cosine", "cosine_tenth")  # Of `rate_schedule`.
 
-
-def _check(fields: Any) -> None:
-    _check_warmup(fields["optimizer.warmup_steps"], fields["num_steps"])
-
-
-def _check_warmup(warmup: int, steps: int) -> None:
-    if warmup and warmup >= steps:
-        raise UserError(
-            f"optimizer.warmup_steps is {warmup} of {steps} steps: take fewer, or the rate is "
-            f"never reached."
-        )
-
-
 SECTION = Section(
     {
         "optimizer.name": str,
@@ -51,7 +38,6 @@ SECTION = Section(
     },
     minima={"optimizer.warmup_steps": 0, "optimizer.momentum": 0},
     above_zero=("optimizer.learning_rate",),
-    check=_check,
 )
 
 
@@ -257,10 +243,9 @@ def rate_schedule(
     """The rate of a step (from 0), with a linear warm-up.
 
     After it the rate is constant ('constant'), or falls as a cosine, which would be at 0 ('cosine')
-    or a tenth ('cosine_tenth') after the last step. Raises UserError if the warm-up takes all
-    steps: a budget or a time limit may leave fewer than were asked for.
+    or a tenth ('cosine_tenth') after the last step. A run of fewer steps than the
+    warm-up, such as a trial, does not reach it.
     """
-    _check_warmup(warmup_steps, num_steps)
     rate: optax.Schedule = optax.constant_schedule(learning_rate)
     if schedule != "constant":
         end = 0.1 if schedule == "cosine_tenth" else 0.0

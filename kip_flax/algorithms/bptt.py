@@ -214,7 +214,7 @@ class _Method:
         grads = {name: grads[name] / jnp.maximum(learning, 1) for name in state.params}
         gathered = [jax.lax.all_gather(leaf, "data", tiled=True) for leaf in (*leaves, fine)]
         updates, opt_state = self.tx.update(grads, state.opt_state, state.params)
-        # Without a network that learns there is no gradient, and earlier ones move nothing either.
+        # Where no network learns the set stays: Adam would go on by what it remembers.
         moves = functools.partial(jax.tree.map, functools.partial(jnp.where, learning > 0))
         updates = moves(updates, jax.tree.map(jnp.zeros_like, updates))
         new = state.stepped(updates, moves(opt_state, state.opt_state), self.average)

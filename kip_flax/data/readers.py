@@ -23,7 +23,7 @@ from kip_flax.runtime.errors import UserError
 
 _IDX_UINT8 = 8
 _GZIP_MAGIC = b"\x1f\x8b"
-_OF_MAC_ARCHIVES = "__MACOSX"  # The folder that unpacking leaves elsewhere.
+_OF_MAC_ARCHIVES = "__MACOSX"  # What unpacking an archive of a Mac leaves.
 _PICTURES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
 
 
@@ -223,17 +223,20 @@ def read_picture(path: Path, size: int, grey: bool = False) -> np.ndarray:
     is (size, size, 1).
 
     Raises:
-        UserError: it is no picture, or has 32 bits a channel, or is white where it is not
+        UserError: it is no picture, or has 32 bits a pixel, or is white where it is not
             transparent.
     """
     with _decoding(path, "picture"), Image.open(path) as opened:
         picture = ImageOps.exif_transpose(opened)
-        if picture.mode in ("I", "F"):
+        sixteen = picture.mode.startswith("I;16") or (
+            opened.format == "PPM" and picture.mode == "I"
+        )
+        if picture.mode in ("I", "F") and not sixteen:
             raise UserError(
                 f"{path} has 32 bits a pixel, whose white is not known: save it with 8 bits, or "
                 f"with 16 and white as 65535."
             )
-        if picture.mode.startswith("I;16"):
+        if sixteen:
             # Pillow would clip these at 255 instead of scaling them.
             picture = Image.fromarray((np.asarray(picture) // 257).clip(0, 255).astype(np.uint8))
         colours = _on_white(path, picture).convert("L" if grey else "RGB")
@@ -242,16 +245,19 @@ def read_picture(path: Path, size: int, grey: bool = False) -> np.ndarray:
 
 
 def _on_white(path: Path, picture: Image.Image) -> Image.Image:
-    """The picture on a white ground, if parts of it are transparent; UserError if all is white."""
+    """The picture on a white ground, if parts of it are transparent.
+
+    Raises:
+        UserError: what is not transparent is white alone.
+    """
     if not picture.has_transparency_data:
         return picture
     own = picture.convert("RGBA")
     alpha = own.getchannel("A").getextrema()
     if alpha == (255, 255):
         return picture
-    ground = Image.new("RGBA", own.size, "white")
-    laid = Image.alpha_composite(ground, own)
-    if alpha != (0, 0) and laid.tobytes() == ground.tobytes():
+    laid = Image.alpha_composite(Image.new("RGBA", own.size, "white"), own)
+    if alpha != (0, 0) and laid.getextrema() == ((255, 255),) * 4:
         raise UserError(
             f"{path} is white on a transparent ground: save it on a ground of another colour."
         )

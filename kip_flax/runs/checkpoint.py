@@ -1,7 +1,7 @@
 """Checkpoints of a run: Orbax writes them in the background, and reading verifies a checksum.
 
 A checkpoint holds the state (support, optimiser, step) and, as JSON, the configuration, the seconds
-of the run so far and of its longest evaluation, a fingerprint of the data and a checksum. If it
+of the run so far and of its longest evaluation, fingerprints of the data and a checksum. If it
 cannot be read, the one before it is used. The preprocessing is the same for all checkpoints and
 lies in the run's folder once.
 """
@@ -197,7 +197,7 @@ def restore(manager: ocp.CheckpointManager, like: State) -> Restored | None:
         moved_to = _folder(manager).unreadable_checkpoints.name
         raise UserError(
             f"no checkpoint in {manager.directory} can be read (they were moved to {moved_to}/ "
-            f"beside it): the same command again starts from step 0."
+            f"beside it): take another --workdir, or start again from step 0."
         )
     return None
 

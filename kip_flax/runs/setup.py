@@ -199,8 +199,11 @@ def _images_to_fit(config: ConfigDict, dataset: Dataset, name: str) -> np.ndarra
             f"dataset.preprocess_from is {name!r}, whose images are {images.shape[1:]}, and those "
             f"of {dataset.name} are {dataset.image_shape}: take a data set of the same shape."
         )
-    own = config.dataset.name
-    if name != own and np.array_equal(images, _read(config, own).train_images):
+    if name == config.dataset.name:
+        return images
+    whole = dataset.whole and dataset.split == "test"
+    own = dataset if whole else _read(config, config.dataset.name)
+    if np.array_equal(images, own.train_images):
         raise UserError(
             f"dataset.preprocess_from is {name!r}, and dataset.data_dir has the images of "
             f"{dataset.name} in its place: let it be the folder that has a folder of each."

@@ -26,13 +26,6 @@ def test_optimizer_follows_its_schedule(name, schedule):
     np.testing.assert_allclose(steps, [0, 0.025, 0.05, 0.075, *decay], rtol=1e-5, atol=1e-8)
 
 
-def test_a_warm_up_takes_less_than_all_steps():
-    """The steps that a budget or a time limit leaves are known late."""
-    with pytest.raises(UserError, match=r"optimizer\.warmup_steps is 20 of 20 steps: take fewer"):
-        base.rate_schedule(0.1, "cosine", 20, 20)
-    assert base.rate_schedule(0.1, "cosine", 20, 19)(19) == pytest.approx(0.1)
-
-
 def test_noise_support_has_one_of_each_class():
     targets = Targets(np.zeros((40, 8, 8, 1), np.float32), np.arange(40) % 10, 10)
     images, labels = base.draw_support(targets, 20, "noise", jax.random.key(0))

@@ -155,7 +155,7 @@ def test_a_private_set_says_so_and_its_files_say_nothing_else(tmp_path, capsys):
     assert "checksum" not in result(tmp_path)["data"]
     # And so would a second run on them in the name of the first.
     shutil.rmtree(tmp_path / "checkpoints")
-    with pytest.raises(UserError, match="holds private sets of a run whose checkpoints are gone"):
+    with pytest.raises(UserError, match="holds sets of a run whose checkpoints are gone"):
         train.train_and_evaluate(config, str(tmp_path))
 
 

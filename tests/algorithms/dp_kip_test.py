@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import private_runs
 import pytest
-import quick
+from least_squares import JACOBIAN, KERNEL
 from scipy.optimize import brentq
 from scipy.stats import norm
 
@@ -14,22 +14,24 @@ from kip_flax import kernels, krr
 from kip_flax.algorithms import base, dp_kip
 from kip_flax.algorithms._low_frequencies import low_frequencies
 from kip_flax.data import Targets
+from kip_flax.kernels import jacobian
 from kip_flax.runtime import sharding
 
 SIZE, CLASSES, SHAPE, COUNT = 4, 2, (5, 5, 1), 12
 
 
 @pytest.fixture(autouse=True)
-def coarse_accounting(monkeypatch):
+def quick_parts(monkeypatch):
+    """Coarse accounting, and a kernel that compiles at once, whose diagonal moves."""
     private_runs.account_coarsely(monkeypatch)
-    quick.install(monkeypatch)
+    monkeypatch.setattr(kernels, "make_kernel", lambda *_: KERNEL)
+    monkeypatch.setattr(jacobian, "make_jacobian", lambda *_: JACOBIAN)
 
 
 def tiny(**changes):
     config = default.get_config()
     config.algorithm, config.support.init = "dp_kip", "noise"
     config.kernel.architecture, config.kernel.depth, config.reg = "fc", 1, 1e-2
-    config.kernel.implementation = "xla"
     config.support.size, config.batch_size, config.num_steps = SIZE, COUNT, 3
     config.optimizer.name, config.optimizer.momentum = "sgd", 0.0
     config.optimizer.learning_rate = 1.0
@@ -267,6 +269,14 @@ def test_the_schedule_ends_where_the_budget_does():
             state, _ = step(state, number)
         after.append(np.asarray(state.params["images"]))
     np.testing.assert_array_equal(*after)
+
+
+def test_the_gradients_are_those_of_the_configured_kernel(monkeypatch):
+    asked = []
+    monkeypatch.setattr(jacobian, "make_jacobian", lambda one: asked.append(one) or JACOBIAN)
+    config = tiny(kernel__b_std=0.3, kernel__kind="nngp", privacy__noise_multiplier=1.0)
+    dp_kip.make_step(make_problem(config))
+    assert asked == [base.kernel_options(config)]
 
 
 def test_targets_are_padded_no_more_than_devices_ask_for(monkeypatch):

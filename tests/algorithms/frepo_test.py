@@ -96,7 +96,7 @@ def twelve():
     ("flip", "margin"),
     [
         (True, True),
-        pytest.param(False, False, marks=pytest.mark.slow),
+        (False, False),
         pytest.param(True, False, marks=pytest.mark.slow),
         pytest.param(False, True, marks=pytest.mark.slow),
     ],
@@ -174,6 +174,7 @@ def test_networks_are_drawn_anew_after_their_lives(twelve):
 
 
 def test_batch_normalisation_keeps_averages_that_features_use():
+    """Labels are fixed here: they stay."""
     config = settings(frepo__normalization="batch", support__learn_labels=False)
     (before, after), _ = run(config, 1)
     check_fixed_labels((before, after))
@@ -189,8 +190,7 @@ def test_batch_normalisation_keeps_averages_that_features_use():
     assert max(moved) > 0.01
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("normalization", ["none", "batch"])
+@pytest.mark.parametrize("normalization", [pytest.param("none", marks=pytest.mark.slow), "batch"])
 def test_devices_and_passes_change_nothing(normalization, monkeypatch):
     """Six mirrored images, ten targets and two pixels' worth of passes do not divide by four."""
     config = settings(frepo__normalization=normalization, optimizer__learning_rate=0.1)

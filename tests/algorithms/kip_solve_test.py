@@ -43,8 +43,10 @@ def test_kip_solve_gives_its_images_the_best_labels_for_its_ridge(tmp_path, reg,
     assert last["mse"] < first["mse"]
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(("algorithm", "devices"), [("kip_solve", 4), ("kip_newton", 1)])
+@pytest.mark.parametrize(
+    ("algorithm", "devices"),
+    [("kip_solve", 4), pytest.param("kip_newton", 1, marks=pytest.mark.slow)],
+)
 def test_labels_of_a_set_by_cross_entropy(tmp_path, algorithm, devices):
     """Those of logistic regression on the same targets, which may not be shared out evenly."""
     config = small(algorithm=algorithm, num_steps=2, eval__num_test=0, eval__label_targets=515)

@@ -42,7 +42,7 @@ def least(predictions, labels):
     return min(losses)
 
 
-@pytest.mark.parametrize("devices", [1, *(pytest.param(n, marks=pytest.mark.slow) for n in (2, 4))])
+@pytest.mark.parametrize("devices", [*(pytest.param(n, marks=pytest.mark.slow) for n in (1, 2)), 4])
 def test_a_run_finds_the_labels_of_least_cross_entropy(tmp_path, devices):
     """1,438 targets by 400: the last tile is shorter, and is padded on four devices."""
     state = train.train_and_evaluate(config(mesh__data=devices), str(tmp_path / "run"))
@@ -53,9 +53,9 @@ def test_a_run_finds_the_labels_of_least_cross_entropy(tmp_path, devices):
     np.testing.assert_allclose(predictions, wanted, atol=0.02)
     first, last = result(tmp_path / "run")["evaluations"]
     assert last["accuracy"] > first["accuracy"]
-    if devices == 1:
+    if devices == 4:
         labels = targets()[1]
-        squares = k_ts @ np.linalg.lstsq(k_ts, np.eye(10)[labels] - 0.1)[0]
+        squares = k_ts @ np.linalg.lstsq(k_ts, np.eye(10)[labels] - 0.1, rcond=None)[0]
         assert found < 0.95 * least(squares, labels)
 
 

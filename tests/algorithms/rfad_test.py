@@ -133,8 +133,8 @@ def plain_descent(monkeypatch):
     monkeypatch.setattr(rfad, "_optimizer", descent)
 
 
-def _ways():
-    """Loss, passes and number of networks: pairs of them in four cases, all eight when slow."""
+def ways():
+    """Loss, passes, number. Four cases have every pair of them; the other four are slow."""
     for platt, passes, number in itertools.product((False, True), (False, True), (3, 4)):
         ids = ("platt" if platt else "mse", "in passes" if passes else "at once")
         ids += ("plain" if number == 3 else "debiased",)
@@ -142,7 +142,7 @@ def _ways():
         yield pytest.param(platt, passes, number, marks=marks, id="-".join(ids))
 
 
-@pytest.mark.parametrize(("platt", "passes", "number"), list(_ways()))
+@pytest.mark.parametrize(("platt", "passes", "number"), list(ways()))
 def test_a_step_is_the_papers_written_out_in_numpy(
     platt, passes, number, plain_descent, monkeypatch
 ):

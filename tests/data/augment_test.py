@@ -252,29 +252,26 @@ def test_scaling_and_rotation_are_scipys(matrix):
 def test_strengths_are_the_published_ones():
     """Over many keys parameters reach, and do not pass, those of the published ParamDiffAug."""
     keys = jax.random.split(jax.random.key(0), 400)
+
+    def drawn(name, image):
+        return np.asarray(jax.jit(jax.vmap(augment.function(name), (None, 0)))(image, keys))
+
     one = jnp.zeros((28, 28, 1)).at[14, 14].set(1.0)
-    moved = jax.jit(jax.vmap(augment.function("crop"), (None, 0)))(one, keys)
-    rows, columns = (np.asarray(moved).sum((axis, 3)).argmax(1) - 14 for axis in (2, 1))
+    moved = drawn("crop", one)
+    rows, columns = (moved.sum((axis, 3)).argmax(1) - 14 for axis in (2, 1))
     for move in (rows, columns):
         assert (move.min(), move.max()) == (-4, 4)  # 0.125 of 28, rounded.
     flat = jnp.full((4, 4, 3), 2.0)
-    bright = (
-        np.asarray(jax.jit(jax.vmap(augment.function("color"), (None, 0)))(flat, keys))[:, 0, 0, 0]
-        - 2
-    )
+    bright = drawn("color", flat)[:, 0, 0, 0] - 2
     assert -0.5 <= bright.min() < -0.48
     assert 0.48 < bright.max() <= 0.5
     # A line through the centre is turned by up to 15 degrees; a square is scaled by 1/1.2 to 1.2.
     line = jnp.zeros((33, 33, 1)).at[16].set(1.0)
-    turned = np.asarray(jax.jit(jax.vmap(augment.function("rotate"), (None, 0)))(line, keys))[
-        ..., 0
-    ]
+    turned = drawn("rotate", line)[..., 0]
     heights = turned[:, :, 24].argmax(1) - 16  # Eight columns from the centre.
     assert heights.max() == -heights.min() == round(8 * np.tan(np.deg2rad(15)))
     square = jnp.zeros((32, 32, 1)).at[10:22, 10:22].set(1.0)
-    scaled = np.asarray(jax.jit(jax.vmap(augment.function("scale"), (None, 0)))(square, keys))[
-        ..., 0
-    ]
+    scaled = drawn("scale", square)[..., 0]
     for axis in (1, 2):
         sides = scaled.max(axis).sum(1)
         assert 12 / 1.2 - 1 < sides.min() < 12 / 1.2 + 1

@@ -1,8 +1,8 @@
 """The exact kernels in float32 against neural_tangents in float64: values and gradients.
 
 Each batch holds ordinary pairs, identical ones, near-duplicates, and pictures that share their
-background. The few cases below cover every kind of layer, size and option once; the whole product
-is in `build_slow_test.py`.
+background. The few cases below cover every kind of layer, size and option once by 'cpu'; most of
+those by 'xla' are slow, and the whole product is in `build_slow_test.py`.
 """
 
 import jax
@@ -35,10 +35,14 @@ def implementation(request):
     return request.param
 
 
-def on_both(*cases):
-    """Each case with each kernel, but for dense networks, which have one. XLA compiles for long."""
-    slow = [pytest.param("xla", *case, marks=pytest.mark.slow) for case in cases if case[0] != "fc"]
-    return [("cpu", *case) for case in cases] + slow
+def on_both(*cases, quick=()):
+    """Each case by 'cpu' and by 'xla', which takes long to compile: all but `quick` are slow."""
+    by_xla = [
+        pytest.param("xla", *case, marks=[] if case[0] in quick else [pytest.mark.slow])
+        for case in cases
+        if case[0] != "fc"  # Dense networks have one kernel.
+    ]
+    return [("cpu", *case) for case in cases] + by_xla
 
 
 @pytest.mark.parametrize(
@@ -164,6 +168,7 @@ def test_gradients_are_finite_for_images_without_variance(implementation, name):
         ("conv", 3, {}),
         ("convnet", 1, {"get": "nngp"}),
         ("convnet_plain", 2, {}),
+        quick=("convnet",),
     ),
 )
 def test_without_float64_in_jax(implementation, name, depth, options):

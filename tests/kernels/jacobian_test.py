@@ -43,7 +43,6 @@ def images(shape, sizes=(3, 21), dtype=np.float32):
 
 def gradients_of(kernel, x_t, x_s):
     """An entry reads one support image: the gradient of a target's sum is that of each entry."""
-
     of_target = jax.jit(jax.grad(lambda images, x: kernel(x[None], images).sum()))
     return np.swapaxes(jnp.stack([of_target(x_s, x) for x in x_t]), 0, 1)
 

@@ -12,7 +12,7 @@ from kip_flax.kernels.sharded import shard_jacobian, shard_kernel
 from kip_flax.runtime import sharding
 
 MESHES = [(2, 2), *(pytest.param(shape, marks=pytest.mark.slow) for shape in ((2, 1), (4, 1)))]
-T, S, CLASSES = 10, 6, 3  # Neither divides by 4.
+T, S, CLASSES = 11, 7, 3  # Neither divides by 2 or by 4.
 pytestmark = pytest.mark.usefixtures("compiled_kernel")
 
 

@@ -185,7 +185,7 @@ def test_the_jacobian_of_the_support_has_its_diagonal_by_halves():
     """k(x, x) moves with both its images: the model counts the derivative of one twice."""
     images, _, _ = problem()
     options = kernels.KernelOptions(architectures.fc(1), implementation="xla")
-    kernel = jax.jit(kernels.make_kernel(options.spec, implementation="xla"))
+    kernel = jax.jit(kernels.make_kernel(options))
     _, dk = jax.jit(jacobian.make_jacobian(options))(images, images)
     way, step = np.random.default_rng(4).normal(size=images.shape), 1e-5
     ends = [np.diag(kernel(images + s * step * way, images + s * step * way)) for s in (1, -1)]

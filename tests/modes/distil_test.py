@@ -162,7 +162,11 @@ def test_a_stopped_run_is_no_set_and_goes_on(tmp_path, capsys, monkeypatch):
             "labels are names in one part and numbers in the other",
         ),
         (
-            {"images": np.zeros((2, 8, 8), np.uint8), "labels": np.array([0, None], object)},
+            {"images": np.zeros((2, 8, 8), np.uint8), "labels": np.array(["a", None], object)},
+            "labels are names and numbers, or some are missing",
+        ),
+        (
+            {"images": np.zeros((2, 8, 8), np.uint8), "labels": [b"\xe4", b"b"]},
             "labels are neither numbers nor names",
         ),
         ({"config": kip_digits.get_config(), "fields": {"num_steps": "x"}}, "fields: .*"),

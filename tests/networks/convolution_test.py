@@ -57,7 +57,7 @@ def with_gradients(function, x, kernel, stride, padding):
 
 
 def shapes():
-    """Sizes, strides and paddings: in nine cases every pair of them, the other 18 are slow."""
+    """Sizes, strides, paddings. Nine cases have every pair of them; the other 18 are slow."""
     for at in itertools.product(range(3), repeat=3):
         case = (1, 3, 4)[at[0]], (1, 2, 3)[at[1]], (None, 0, 2)[at[2]]
         yield pytest.param(*case, marks=[pytest.mark.slow] if sum(at) % 3 else [])

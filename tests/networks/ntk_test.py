@@ -38,7 +38,7 @@ SMALL = {
 }
 
 
-_SLOW = ("myrtle", "convnet_plain", "convnet", "conv")  # A quarter of a minute each.
+_SLOW = ("myrtle", "convnet_plain", "conv")  # A quarter of a minute each.
 
 
 @pytest.mark.parametrize(

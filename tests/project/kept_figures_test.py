@@ -14,23 +14,23 @@ FIGURES = DOCS / "figures"
 TITLES = {"finite": "Finite networks", "ntk": "NTKs", "nngp": "NNGPs"}
 
 
-def kept(pattern):
-    return [pytest.param(path, id=path.stem) for path in sorted(FIGURES.glob(pattern))]
-
-
 def page(name):
     return (DOCS / f"{name}.md").read_text().splitlines()
 
 
+CONTINUAL, SEARCH = (sorted(FIGURES.glob(f"{name}_*.json")) for name in ("continual", "search"))
+
+
 def test_every_file_has_a_test_and_a_link():
-    known = ("continual_", "search_")
+    assert CONTINUAL
+    assert SEARCH
+    assert {*CONTINUAL, *SEARCH} == set(FIGURES.iterdir())
     pages = "".join(path.read_text() for path in DOCS.glob("*.md"))
     for path in FIGURES.iterdir():
-        assert path.name.startswith(known)
         assert f"(figures/{path.name})" in pages
 
 
-@pytest.mark.parametrize("path", kept("continual_*.json"))
+@pytest.mark.parametrize("path", CONTINUAL, ids=lambda path: path.stem)
 def test_memories_have_the_accuracies_that_were_kept(path):
     rows = json.loads(path.read_text())["curves"]
     names = ("memory", "per_class", "learner", "accuracies")
@@ -42,7 +42,7 @@ def test_memories_have_the_accuracies_that_were_kept(path):
         assert f"| {curve.learner} | {curve.memory} | {' | '.join(curve.entries)} |" in lines
 
 
-@pytest.mark.parametrize("path", kept("search_*.json"))
+@pytest.mark.parametrize("path", SEARCH, ids=lambda path: path.stem)
 def test_networks_have_the_ranks_that_were_kept(path):
     found = json.loads(path.read_text())
     lines = page("architecture-search")

@@ -9,18 +9,17 @@ from kip_flax.krr import residuals
 
 
 def _kernel(a, b):
-    """One that compiles at once; k(x, x) moves with x, as those of networks do."""
+    """A kernel that compiles at once. k(x, x) moves with x, as it does in networks."""
     a, b = (x.reshape(len(x), -1) for x in (a, b))
     return jnp.exp(jnp.matmul(a, b.T, precision="highest") / a.shape[1])
 
 
-@jax.jit
 def _jacobian(x_t, x_s):
     k, rows = _kernel(x_t, x_s), x_t.reshape(len(x_t), -1)
     return k, k.T[:, :, None] * rows / rows.shape[1]
 
 
-KERNEL, JACOBIAN = jax.jit(_kernel), _jacobian
+KERNEL, JACOBIAN = jax.jit(_kernel), jax.jit(_jacobian)
 REG = 1e-9
 KINDS = ("solved", "fixed")
 

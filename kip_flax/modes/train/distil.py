@@ -110,15 +110,16 @@ def _arrays(
 
 
 def _flat_labels(labels: ArrayLike) -> np.ndarray:
-    """Labels (n,) as integers or text, whatever kind of column they come from."""
+    """Labels (n,) as numbers or text, whatever kind of column they come from."""
     found = np.asarray(labels).reshape(-1)
-    if found.dtype.kind == "O":  # Of a table, whose entries say what they are.
-        found = np.array(found.tolist())
-    if found.dtype.kind == "S":
-        found = np.char.decode(found, "utf-8")
-    if found.dtype.kind == "O":
-        raise UserError("labels are neither numbers nor names: give one kind.")
-    return found
+    if len({isinstance(each, str | bytes) for each in found.tolist()}) > 1:
+        raise UserError("labels are names and numbers, or some are missing: give one kind.")
+    try:
+        if found.dtype.kind == "O":  # Of a table, whose entries say what they are.
+            found = np.array(found.tolist())
+        return np.char.decode(found, "utf-8") if found.dtype.kind == "S" else found
+    except ValueError:
+        raise UserError("labels are neither numbers nor names: give one kind.") from None
 
 
 def _default(arrays: dict[str, np.ndarray] | None) -> ConfigDict:

@@ -77,9 +77,11 @@ def train_and_evaluate(config: ConfigDict, workdir: str, console: Console | None
         asked = (saved or {}).get(_ASKED, asked)
         meta = {"config": config.to_dict(), "data": _shared_fingerprint(dataset), _ASKED: asked}
         meta[_TESTS] = setup.fingerprint_of_tests(dataset)
+        multihost.check_same(f"the test images of {dataset.name}", b"%d" % meta[_TESTS])
         restored = _restore(config, dataset, manager, meta)
         if restored is None:
-            algorithms.check_beginning(config, folder.steps_in_names())
+            with multihost.raise_everywhere():
+                algorithms.check_beginning(config, folder.steps_in_names())
         else:
             _check_not_beyond(restored.step, total, folder)
         if restored is not None and _is_finished(restored.step, total, folder, config.time_limit):

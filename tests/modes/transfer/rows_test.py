@@ -32,7 +32,7 @@ def test_a_seed_is_the_same_among_more_and_on_more_devices(files, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "at", [pytest.param(1, marks=pytest.mark.slow), 4, pytest.param(8, marks=pytest.mark.slow)]
+    "at", [pytest.param(1, marks=pytest.mark.slow), pytest.param(4, marks=pytest.mark.slow), 8]
 )
 def test_an_interrupted_transfer_ends_as_one_that_was_not(at, files, tmp_path, monkeypatch):
     """Stopped in the choice, in the seeds of the first set, and in those of the second."""
