@@ -213,11 +213,10 @@ class _Method:
         value, right = value / learning, right / learning  # NaN if all diverged.
         grads = {name: grads[name] / jnp.maximum(learning, 1) for name in state.params}
         gathered = [jax.lax.all_gather(leaf, "data", tiled=True) for leaf in (*leaves, fine)]
-        updates, opt_state = self.tx.update(grads, state.opt_state, state.params)
-        # Where no network learns the set stays: Adam would go on by what it remembers.
-        moves = functools.partial(jax.tree.map, functools.partial(jnp.where, learning > 0))
-        updates = moves(updates, jax.tree.map(jnp.zeros_like, updates))
-        new = state.stepped(updates, moves(opt_state, state.opt_state), self.average)
+        new = state.moved(self.tx, grads, self.average)
+        # Where no network learns all stays: Adam would go on by what it remembers.
+        stays = state.replace(step=new.step)
+        new = jax.tree.map(functools.partial(jnp.where, learning > 0), new, stays)
         metrics = {"loss": value, "accuracy": right, "grad_norm": optax.tree.norm(grads)}
         return new.replace(pool=self._put(state.pool, drawn, gathered)), metrics
 
