@@ -12,8 +12,8 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from kip_flax import algorithms, architectures, data, kernels, preprocess
-from kip_flax.algorithms import base, kip_solve
-from kip_flax.algorithms.base import SUPPORT_DRAWS
+from kip_flax.algorithms import kip_solve
+from kip_flax.algorithms.base import SUPPORT_DRAWS, check_mirrorable
 from kip_flax.data import augment, datasets
 from kip_flax.networks import named, transfer_fields
 from kip_flax.runtime.errors import UserError
@@ -288,7 +288,7 @@ def check_data(config: ConfigDict, dataset: data.Dataset) -> None:
             f"support.size is {size} and {dataset.name} has {train} training images: take fewer."
         )
     if "flip" in augment.parse(config.augment):
-        base.check_mirrorable(dataset, "augment", "--config.augment=shift, or leave it empty")
+        check_mirrorable(dataset, "augment", "--config.augment=shift, or leave it empty")
     own_check = getattr(algorithms.find(config.algorithm), "check_data", None)
     if own_check is not None:
         own_check(config, dataset)

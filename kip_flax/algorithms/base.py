@@ -243,8 +243,8 @@ def rate_schedule(
     """The rate of a step (from 0), with a linear warm-up.
 
     After it the rate is constant ('constant'), or falls as a cosine, which would be at 0 ('cosine')
-    or a tenth ('cosine_tenth') after the last step. A run of fewer steps than the
-    warm-up, such as a trial, does not reach it.
+    or a tenth ('cosine_tenth') after the last step. A run of fewer steps than the warm-up,
+    such as a trial, does not reach it.
     """
     rate: optax.Schedule = optax.constant_schedule(learning_rate)
     if schedule != "constant":

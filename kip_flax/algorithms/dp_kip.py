@@ -14,7 +14,7 @@ the checkpoints.
 import dataclasses
 import math
 import os
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -23,7 +23,7 @@ import numpy as np
 import optax
 from ml_collections import ConfigDict
 
-from kip_flax.algorithms import _averaged, _privacy, _private_means, kip
+from kip_flax.algorithms import _averaged, _privacy, _private_means, _private_uses, kip
 from kip_flax.algorithms._averaged import AveragedState
 from kip_flax.algorithms._low_frequencies import low_frequencies, smooth
 from kip_flax.algorithms.base import Problem, Step, kernel_options, make_optimizer, pinned
@@ -33,7 +33,6 @@ from kip_flax.kernels.sharded import shard_jacobian
 from kip_flax.krr import per_target
 from kip_flax.krr.per_target import Sums
 from kip_flax.krr.residuals import Batch
-from kip_flax.preprocess import CONSTANT
 from kip_flax.runtime import multihost, sharding
 from kip_flax.runtime.errors import UserError
 from kip_flax.runtime.fields import LARGEST_SEED, Section
@@ -136,40 +135,8 @@ class DpState(AveragedState):
     secret: jax.Array
 
 
-def check(config: ConfigDict) -> None:
-    """Raises UserError on `augment`, or if more than the noisy sums would use training images."""
-    if config.augment:
-        raise UserError(f"augment is {config.augment!r} and dp_kip augments nothing: take ''.")
-    constant = " or ".join(map(repr, CONSTANT))
-    others = config.dataset.preprocess_from not in ("", config.dataset.name)
-    fitted = config.preprocess not in CONSTANT and not others
-    secret = config.privacy.noise_seed < 0
-    for name, wrong, advice in (
-        ("support.init", config.support.init != "noise", "take 'noise'"),
-        ("preprocess", fitted, f"take {constant}, or fit it on others (dataset.preprocess_from)"),
-        ("report.num_train", config.report.num_train, "take 0: neighbours are training images"),
-        (
-            "eval.networks",
-            config.eval.networks,
-            "take (), and --mode=transfer afterwards, which is not private",
-        ),
-        (
-            "dataset.validation",
-            config.dataset.validation and secret,
-            "take 0, or an experiment that is not private (privacy.noise_seed=0)",
-        ),
-    ):
-        if wrong:
-            raise UserError(f"{name} must not use training images in dp_kip: {advice}.")
-
-
-def check_beginning(config: ConfigDict, earlier: Collection[int]) -> None:
-    """Raises UserError if a run would release more on images of which a set is there already."""
-    if config.privacy.noise_seed < 0 and max(earlier, default=0) > 0:
-        raise UserError(
-            "the folder holds sets of a run whose checkpoints are gone: another run's epsilon "
-            "would add to theirs: take another --workdir, and count both."
-        )
+check = _private_uses.check
+check_beginning = _private_uses.check_beginning
 
 
 def check_data(config: ConfigDict, dataset: Dataset) -> None:

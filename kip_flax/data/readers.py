@@ -10,7 +10,7 @@ import io
 import math
 import pickle
 import struct
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -265,18 +265,14 @@ def _on_white(path: Path, picture: Image.Image) -> Image.Image:
 
 
 def pictures_below(root: Path) -> list[Path]:
-    """Sorted paths of the pictures in `root` and in the folders below it; UserError if none."""
-    if not root.is_dir():
-        raise UserError(f"{root} is not a folder: name one with pictures.")
-    return _pictures(root, (path for path in root.rglob("*") if path.is_file()))
-
-
-def _pictures(root: Path, paths: Iterable[Path]) -> list[Path]:
-    """The pictures among `paths`, sorted; UserError about the folder `root` if there are none.
+    """Sorted paths of the pictures in `root` and in the folders below it; UserError if none.
 
     What is hidden, such as the files that a Mac adds to archives, is left out.
     """
-    pictures = (path for path in paths if path.suffix.lower() in _PICTURES)
+    if not root.is_dir():
+        raise UserError(f"{root} is not a folder: name one with pictures.")
+    files = (path for path in root.rglob("*") if path.is_file())
+    pictures = (path for path in files if path.suffix.lower() in _PICTURES)
     found = sorted(
         path
         for path in pictures

@@ -83,6 +83,11 @@ def write_png(path: str | os.PathLike[str], picture: np.ndarray | Image.Image) -
     write_bytes_atomic(path, png_bytes(picture))
 
 
+def part_of_name(text: str) -> str:
+    """`text` as a part of a file's name: what is neither letter, digit, '.' nor '-' is '-'."""
+    return re.sub(r"[^\w.-]+", "-", text)
+
+
 def file_names(classes: np.ndarray, class_names: Sequence[str]) -> list[str]:
     """A file name for each picture in the folder of its class, such as `3_cat/0007.png`.
 
@@ -94,7 +99,7 @@ def file_names(classes: np.ndarray, class_names: Sequence[str]) -> list[str]:
         class_names: one for each class.
     """
     digits = len(str(len(class_names) - 1))
-    plain = [re.sub(r"[^\w.-]+", "-", name).strip("-.")[:60] for name in class_names]
+    plain = [part_of_name(name).strip("-.")[:60] for name in class_names]
     folders = [f"{c:0{digits}d}_{name}" for c, name in enumerate(plain)]
     return [f"{folders[c]}/{number:04d}.png" for number, c in enumerate(classes)]
 

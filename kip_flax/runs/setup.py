@@ -213,15 +213,18 @@ def _images_to_fit(config: ConfigDict, dataset: Dataset, name: str) -> np.ndarra
 
 def fingerprint_of_tests(dataset: Dataset) -> int:
     """CRC-32 of the test set and the names of the classes."""
-    crc = zlib.crc32("\n".join(dataset.class_names).encode())
-    crc = zlib.crc32(np.ascontiguousarray(dataset.test_labels).tobytes(), crc)
-    return zlib.crc32(np.ascontiguousarray(dataset.test_images).data, crc)
+    names = zlib.crc32("\n".join(dataset.class_names).encode())
+    return _checksum(dataset.test_labels, dataset.test_images, names)
 
 
 def fingerprint(dataset: Dataset) -> int:
     """CRC-32 of the training set."""
-    crc = zlib.crc32(np.ascontiguousarray(dataset.train_labels).tobytes())
-    return zlib.crc32(np.ascontiguousarray(dataset.train_images).data, crc)
+    return _checksum(dataset.train_labels, dataset.train_images)
+
+
+def _checksum(labels: np.ndarray, images: np.ndarray, start: int = 0) -> int:
+    crc = zlib.crc32(np.ascontiguousarray(labels).tobytes(), start)
+    return zlib.crc32(np.ascontiguousarray(images).data, crc)
 
 
 def kept_preprocessing(

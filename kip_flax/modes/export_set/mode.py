@@ -1,7 +1,6 @@
 """`--mode=export`: a distilled set as parquet with a card, PyTorch files, PNGs and npz."""
 
 import os
-import re
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -104,7 +103,7 @@ def _write(distilled: Distilled, fitted: Preprocess, folder: Path) -> list[str]:
 def _card_files(distilled: Distilled, dataset: str) -> card.Files:
     """Names of the files that the data-set card explains."""
     parts = sets.field_name(dataset), distilled.kernel.get("architecture", "imported")
-    stem = "_".join(re.sub(r"[^\w.-]+", "-", part) for part in parts)  # They name a file.
+    stem = "_".join(pictures.part_of_name(part) for part in parts)  # They name a file.
     images_per_class = len(distilled.labels) // distilled.labels.shape[1]
     return card.Files(
         npz=distilled.path.name,

@@ -75,9 +75,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str, console: Console | None
             config = _with_length_that_fits(config, dataset, mesh, console)
         total = setup.total_steps(config, len(dataset.train_labels))
         asked = (saved or {}).get(_ASKED, asked)
-        meta = {"config": config.to_dict(), "data": _shared_fingerprint(dataset), _ASKED: asked}
-        meta[_TESTS] = setup.fingerprint_of_tests(dataset)
-        multihost.check_same(f"the test images of {dataset.name}", b"%d" % meta[_TESTS])
+        meta = {"config": config.to_dict(), _ASKED: asked, **_shared_fingerprints(dataset)}
         restored = _restore(config, dataset, manager, meta)
         if restored is None:
             with multihost.raise_everywhere():
@@ -206,11 +204,12 @@ def _load_data(config: ConfigDict) -> Dataset:
     return dataset
 
 
-def _shared_fingerprint(dataset: Dataset) -> int:
-    """The fingerprint of the training set; UserError if a process has another one."""
-    fingerprint = setup.fingerprint(dataset)
-    multihost.check_same(f"the data set {dataset.name}", b"%d" % fingerprint)
-    return fingerprint
+def _shared_fingerprints(dataset: Dataset) -> dict[str, int]:
+    """Those of the training set and of the tests; UserError if a process has others."""
+    found = {"data": setup.fingerprint(dataset), _TESTS: setup.fingerprint_of_tests(dataset)}
+    for what, name in (("data set", "data"), ("test images of", _TESTS)):
+        multihost.check_same(f"the {what} {dataset.name}", b"%d" % found[name])
+    return found
 
 
 def _restore(
@@ -223,10 +222,12 @@ def _restore(
     train_size = len(dataset.train_labels)
     like = setup.state_template(config, dataset.image_shape, dataset.num_classes, train_size)
     restored = checkpoint.restore(manager, like)
+    if restored is None:
+        return None
     workdir = manager.directory.parent
-    if restored is not None and restored.meta["data"] != meta["data"]:
+    if restored.meta["data"] != meta["data"]:
         raise UserError(f"{workdir} was made from other data: take another --workdir.")
-    if restored is not None and restored.meta.get(_TESTS, meta[_TESTS]) != meta[_TESTS]:
+    if restored.meta.get(_TESTS, meta[_TESTS]) != meta[_TESTS]:
         raise UserError(
             f"{workdir} was tested on other images or labels, or has classes of other names: take "
             f"another --workdir."

@@ -1,7 +1,6 @@
 """The sets that networks are trained on: the distilled one, and sets of real images."""
 
 import dataclasses
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from kip_flax.kernels import Kernel
 from kip_flax.krr import label_solve
 from kip_flax.preprocess import Preprocess
 from kip_flax.runs import networks
+from kip_flax.runs.folder import STEP_IN_NAME
 from kip_flax.runtime.errors import UserError
 
 DISTILLED = "distilled"  # Name of the distilled set in a transfer.
@@ -121,7 +121,7 @@ def initial(path: str) -> ImageSet:
     Raises:
         UserError: `path` is not named _ckptSTEP.npz, or there is no file of step 0.
     """
-    first = Path(path).with_name(re.sub(r"_ckpt\d+\.npz$", "_ckpt0.npz", Path(path).name))
+    first = Path(path).with_name(STEP_IN_NAME.sub("_ckpt0.npz", Path(path).name))
     if not first.is_file():
         first = _with_natural_labels(first) or first
     if first.name == Path(path).name and not first.stem.endswith("_ckpt0"):
