@@ -324,7 +324,8 @@ def get_config() -> ConfigDict:
     config.transfer.l2 = placeholder(tuple)
     # Steps of a training: by the number of images, but 5,000 (kip).
     config.transfer.num_steps = placeholder(int)
-    # Images of a step; all, if the set has no more: 500 (kip: 100, dc: 256).
+    # Images of a step; all, if the set has no more: 500 (auto, more than 250 images: 125; kip: 100;
+    # dc: 256).
     config.transfer.batch_size = placeholder(int)
     # 'cosine': the rate falls to end_rate at the last step; 'drop': at half of the steps (dc).
     config.transfer.schedule = placeholder(str)

@@ -1,4 +1,4 @@
-"""The figure in three rows: natural images, and what they became with labels fixed and learned.
+"""The figure in three rows: natural images, and what they became with labels fixed and solved for.
 
 python -m results.rows --data=data   draws docs/mnist_rows.png from the sets in results/
 """
@@ -35,7 +35,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def three(fixed: str, learned: str, data_dir: str = "") -> list[ShownSet]:
-    """Three rows: the draw that both experiments began with, labels fixed, labels learned."""
+    """Three rows: the draw that both experiments began with, labels fixed, labels solved for."""
     return [
         _natural(fixed, data_dir),
         _distilled(fixed, "KIP, labels fixed"),
