@@ -53,7 +53,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--networks", type=int, default=8)
     parser.add_argument("--width", type=int, default=256)
     parser.add_argument("--kind", default="nngp", choices=("nngp", "ntk"))
-    parser.add_argument("--repeats", type=int, default=1)
+    parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--json", default="")
     return parser.parse_args()
 

@@ -58,7 +58,7 @@ class Cost:
 def costs(results: Path, dataset: str) -> list[Cost]:
     """The sets of a data set that networks were trained on, sorted by images and core hours."""
     found = [
-        _cost(results / experiment.name)
+        cost(results / experiment.name)
         for experiment in EXPERIMENTS
         if record.is_done(experiment, results)
     ]
@@ -67,7 +67,8 @@ def costs(results: Path, dataset: str) -> list[Cost]:
     return sorted(here, key=lambda one: (one.size, one.core_hours or 0.0))
 
 
-def _cost(folder: Path) -> Cost:
+def cost(folder: Path) -> Cost:
+    """What the row of the folder results/NAME cost, and what it reaches."""
     entry = record.read(folder)
     config = entry["config"]
     return Cost(

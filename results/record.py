@@ -24,6 +24,7 @@ PICTURE = "images.png"
 CURVE = "curve.png"
 SHOWN = 20  # images in the picture
 _CPU = "cpu_seconds.json"
+_COMMITS = "commits.json"
 
 
 @dataclass
@@ -122,7 +123,7 @@ def write(experiment: Experiment, draws: list[Draw], command: str, results: Path
         "draws": rows,
         "hardware": draws[0].result["hardware"],
         "versions": draws[0].result["versions"],
-        "commit": _commit(),
+        "commit": ", then ".join(dict.fromkeys(c for d in draws for c in _commits(d.workdir))),
         "date": datetime.date.today().isoformat(),
     }
     files.write_json(folder / FIGURES, content)
@@ -150,7 +151,7 @@ def add_network(folder: Path, row: net_figures.Row) -> None:
         folder: results/NAME.
         row: as in `networks.figures`, with `seeds` (their number), `seconds` and `hardware`.
     """
-    entry = {**row, "commit": _commit(), "date": datetime.date.today().isoformat()}
+    entry = {**row, "commit": commit(), "date": datetime.date.today().isoformat()}
     before = read(folder)
     files.write_json(folder / FIGURES, {**before, "network": [*before.get("network", []), entry]})
 
@@ -170,10 +171,16 @@ def chain(folder: Path) -> list[Path]:
     return [*(chain(folder.with_name(start)) if start else []), folder]
 
 
-def add_cpu_seconds(workdir: Path, seconds: float) -> None:
-    """Adds `seconds` of processor time to the total of a run over its parts."""
+def add_part(workdir: Path, seconds: float, commit: str) -> None:
+    """Adds a part of a run to what is known of it: its processor time, and its commit."""
     total = (_read_cpu_seconds(workdir) or 0.0) + seconds
     files.write_json(workdir / _CPU, round(total, 1))
+    files.write_json(workdir / _COMMITS, list(dict.fromkeys([*_commits(workdir), commit])))
+
+
+def _commits(workdir: Path) -> list[str]:
+    path = workdir / _COMMITS
+    return json.loads(path.read_text()) if path.exists() else []
 
 
 def _read_cpu_seconds(workdir: Path) -> float | None:
@@ -211,7 +218,7 @@ def percent(shares: list[float], form: str = ".2f") -> str:
     return f"{np.mean(values):{form}}{spread}"
 
 
-def _commit(repository: Path = Path(__file__).parent.parent) -> str:
+def commit(repository: Path = Path(__file__).parent.parent) -> str:
     """The commit, with '-dirty' if its files differ, but for those of results that rows write."""
 
     def git(*words: str) -> str:

@@ -122,14 +122,14 @@ def data_field(folder: str) -> list[str]:
 
 
 def program(arguments: list[str], workdir: Path) -> None:
-    """Runs main.py and adds its processor time to that of the run.
+    """Runs main.py, and adds its processor time and its commit to those of the run.
 
     Raises:
         KeyboardInterrupt: it was stopped.
         UserError: it failed.
     """
     print(f"$ python {shlex.join(arguments)}", flush=True)
-    before = _cpu_seconds()
+    before, commit = _cpu_seconds(), record.commit()
     nice = ["nice", "-n", "19", sys.executable, *arguments]
     # Ctrl-C reaches this process alone: a second signal would end the run before it has saved.
     child = subprocess.Popen(nice, cwd=ROOT, start_new_session=True)
@@ -141,7 +141,7 @@ def program(arguments: list[str], workdir: Path) -> None:
         raise
     finally:
         if workdir.exists():
-            record.add_cpu_seconds(workdir, _cpu_seconds() - before)
+            record.add_part(workdir, _cpu_seconds() - before, commit)
     if code:
         _give_up(arguments, code)
     if record.is_stopped(workdir):

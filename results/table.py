@@ -48,7 +48,7 @@ def _text(name: str) -> str:
 
 def _row(experiment: Experiment, folder: Path) -> str:
     published = "-" if experiment.published is None else f"{experiment.published:g}"
-    if not (folder / record.FIGURES).exists():
+    if not record.is_done(experiment, folder.parent):
         return f"| `{experiment.name}` | | | | | not measured | {published} | | | | | |\n"
     figures = record.read(folder)
     config = figures["config"]

@@ -11,6 +11,7 @@ Run: python tests/faults/run.py --rounds=100
 import argparse
 import itertools
 import random
+import subprocess
 import sys
 import tempfile
 import time
@@ -71,7 +72,7 @@ def loop(folder: Path, options: argparse.Namespace) -> int:
         try:
             outcome = one_round(folder / f"round{number}", kind, expected, rng, flags)
             passed += 1
-        except AssertionError as error:
+        except (AssertionError, subprocess.TimeoutExpired) as error:
             failed.append(f"{number} ({kind})")
             outcome = f"FAILED: {error}"
         print(f"round {number}, {kind}: {outcome}; {time.monotonic() - begin:.0f} s", flush=True)

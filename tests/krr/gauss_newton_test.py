@@ -221,9 +221,6 @@ PEAK = """
 import resource
 import sys
 
-import subprocess
-import sys
-
 import jax
 import numpy as np
 

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from command import DIGITS, ROOT, run
 
-SCRIPTS = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["scripts"]
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+SCRIPTS = PYPROJECT["project"]["scripts"]
 SET = "results/kip_digits_10/ConvNetPre2_ssize10_nozca_l_noaug_ckpt60.npz"
 
 
@@ -78,3 +79,17 @@ def test_it_exports_a_set(installed, tmp_path):
     done = installed("--mode=export", f"--distilled={SET}", f"--workdir={out}")
     assert (done.returncode, done.stderr) == (0, "")
     assert Path(out / "README.md").read_text(encoding="utf-8").startswith("---\n")
+
+
+def test_pip_installs_every_file_of_the_package():
+    patterns = PYPROJECT["tool"]["setuptools"]["package-data"]
+    installed = {
+        path
+        for package, globs in patterns.items()
+        for pattern in globs
+        for path in ROOT.joinpath(*package.split(".")).glob(pattern)
+    }
+    files = {path for path in (ROOT / "kip_flax").rglob("*") if path.is_file()}
+    others = {path for path in files if path.suffix not in (".py", ".pyc")}
+    assert len(others) > 20
+    assert others - installed == set()

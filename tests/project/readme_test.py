@@ -10,6 +10,9 @@ import pytest
 import main
 from kip_flax import export, preprocess
 from kip_flax.config import FIELDS
+from kip_flax.modes.compare import published
+from results import costs, record, words
+from results.experiments import EXPERIMENTS
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -45,11 +48,38 @@ def test_the_distilled_file_in_four_lines(tmp_path, monkeypatch):
     np.testing.assert_allclose(names["pictures"], pixels / 255, atol=1e-5)
 
 
-def test_the_table_lists_every_configuration():
-    experiments = {path.stem for path in (ROOT / "configs").glob("[!_]*.py")} - {"default"}
-    page = (ROOT / "docs" / "configurations.md").read_text(encoding="utf-8")
-    rows = re.findall(r"^\| `(\w+)` \| [^|]+: ", page, re.MULTILINE)
-    assert sorted(rows) == sorted(experiments)
+DATA = {"MNIST": "mnist", "Fashion-MNIST": "fashion_mnist", "CIFAR-10, JPEG copy": "cifar10"}
+
+
+def best_published(by, dataset, size):
+    """Of all methods that we have figures of, in %."""
+    per_class = size / 10
+    found = [p.accuracies.get(dataset, {}) for p in published.figures() if p.measured_by == by]
+    return max(accuracies[per_class] for accuracies in found if per_class in accuracies)
+
+
+def test_results_are_those_of_rows():
+    """A row's figure with its core hours, beside the best that was published."""
+    results = ROOT / "results"
+    found = [costs.cost(results / e.name) for e in EXPERIMENTS if record.is_done(e, results)]
+    kernels, nets = set(), set()
+    for one in found:
+        head, hours = (one.dataset, one.size), f"{one.core_hours:.1f}"
+        kernels.add((*head, f"{100 * one.krr:.2f}", hours))
+        if net := words.by_networks({"network": one.networks.values()})[0]:
+            nets.add((*head, net, hours))
+    lines = re.findall(r"^\| (\S[^|]*) \| (10|100|500) \| (.*) \|$", README, re.MULTILINE)
+    assert len(lines) == 8
+    for name, size, rest in lines:
+        head = (DATA[name], int(size))
+        krr, krr_published, krr_hours, net, net_published, net_hours = map(
+            str.strip, rest.split("|")
+        )
+        assert (*head, krr, krr_hours) in kernels
+        assert float(krr_published) == best_published("kernel", *head)
+        if net:
+            assert (*head, net, net_hours) in nets
+            assert float(net_published) == best_published("network", *head)
 
 
 @pytest.mark.parametrize("command", COMMANDS)
