@@ -19,8 +19,8 @@ from kip_flax.data import Dataset
 from kip_flax.kernels import Kernel
 from kip_flax.krr import label_solve
 from kip_flax.preprocess import Preprocess
+from kip_flax.runs.exporter import Support
 from kip_flax.runs.folder import RunFolder
-from kip_flax.runs.record import Support
 from kip_flax.runtime import multihost, sharding
 from kip_flax.runtime.batching import repeat_last_row
 
@@ -84,6 +84,12 @@ class BatchedKernel:
         return np.concatenate([np.diag(self.gram(block)) for block in blocks])[: len(x)]
 
 
+def is_missing(folder: RunFolder, config: ConfigDict) -> bool:
+    """Whether `analyse_run` has something to do; raises UserError if the folder is broken."""
+    sets = folder.distilled() if config.report.num_train else {}
+    return bool(sets) and folder.analysis(sets[max(sets)]) is None
+
+
 def analyse_run(
     folder: RunFolder,
     config: ConfigDict,
@@ -106,12 +112,10 @@ def analyse_run(
     Raises:
         UserError: a file of the run is missing or broken, or the analysis cannot be written.
     """
+    if not is_missing(folder, config):
+        return
     sets = folder.distilled()
-    if not sets or not config.report.num_train:
-        return
     first, last = (export.load_distilled(sets[step]) for step in (min(sets), max(sets)))
-    if folder.analysis(last.path) is not None:
-        return
     began = time.perf_counter()
     size = max(config.report.num_train, TARGETS_PER_IMAGE * len(last.images))
     train = _training_sample(dataset, fitted, size, config.seed)

@@ -27,6 +27,7 @@ from orbax.checkpoint.checkpoint_managers import preservation_policy
 from kip_flax.runs.folder import RunFolder
 from kip_flax.runtime import disk, multihost
 from kip_flax.runtime.errors import UserError
+from kip_flax.runtime.waiting import Stopped
 
 State = TypeVar("State")
 # In the JSON of a run's checkpoints: its time so far, over all parts, and its longest evaluation.
@@ -108,6 +109,10 @@ def open_manager(workdir: str | os.PathLike[str], keep: int) -> Iterator[ocp.Che
         manager = ocp.CheckpointManager(folder, options=options)
         try:
             yield manager
+        except Stopped:
+            with disk.writing(str(manager.directory)):
+                manager.close()
+            raise
         except UserError:
             _close_after_an_error(manager)
             raise

@@ -29,7 +29,6 @@ class Deadline:
     ):
         self._seconds, self._spent, self._at_end = seconds, spent, at_end
         self._step, self.longest = 0.0, longest
-        self._reached = multihost.agreed(self._is_reached)
 
     @property
     def is_set(self) -> bool:
@@ -43,9 +42,9 @@ class Deadline:
     def reached(self) -> bool:
         """Whether the next step and an evaluation after it may exceed the limit.
 
-        All processes call it and get the same answer.
+        All processes call it, wait, and get the same answer.
         """
-        return self.is_set and self._reached()
+        return self.is_set and multihost.any_process(self._is_reached())
 
     def passed(self) -> bool:
         """Whether the limit has passed; all processes call it, wait, and get the same answer."""

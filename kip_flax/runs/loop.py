@@ -140,6 +140,9 @@ class Training:
         """Does what is due at `step`; False if a signal stopped its evaluation (it is saved)."""
         marked = step == 0 or step in self.distillation.eval_steps or due.end
         if marked and not self._is_evaluated(step, due.end):
+            if due.save and self.saver.newest is not None:
+                # The evaluation may take minutes; a kill then loses nothing.
+                self._save(state, step, due.deadline)
             try:
                 with due.deadline.evaluation():
                     self._evaluate(state, step, due)

@@ -75,14 +75,15 @@ class NetworkEvaluate:
             Stopped: a signal stopped one of the processes.
         """
         rows: list[figures.Row] = []
-        stopped = False
-        try:
-            for tested, on in self._parts(last):
-                rows += self._measured(images, labels, tested, on, watch)
-        except Stopped:
-            stopped = True
-        if multihost.any_process(stopped):
-            raise Stopped
+        for tested, on in self._parts(last):
+            for name in self.makers:
+                stopped = False
+                try:
+                    rows.append(self._measured(name, (images, labels), tested, on, watch))
+                except Stopped:
+                    stopped = True
+                if multihost.any_process(stopped):  # One wait for each network.
+                    raise Stopped
         return rows
 
     def seconds(self, images: np.ndarray, labels: np.ndarray, watch: Watch) -> tuple[float, float]:
@@ -122,28 +123,31 @@ class NetworkEvaluate:
         return parts
 
     def _measured(
-        self, images: np.ndarray, labels: np.ndarray, tested: Targets, on: str, watch: Watch
-    ) -> list[figures.Row]:
+        self,
+        name: str,
+        support: tuple[np.ndarray, np.ndarray],
+        tested: Targets,
+        on: str,
+        watch: Watch,
+    ) -> figures.Row:
         from kip_flax.networks.trial import Diverged
 
-        options, rows = self.config.transfer, []
-        for name in self.makers:
-            trial = self._trial(name, tested, on)
+        images, labels = support
+        trial = self._trial(name, tested, on)
+        shared = {
+            "network": name,
+            "on": on,
+            "recipe": f"{self.config.transfer.recipe}: {self.recipe.words}",
+            "training": self._training(on),
+            "width": self.recipe.width if self._is_described(name) else None,
+        }
+        try:
             what = f"{name} for {figures.words(on)}"
-            shared = {
-                "network": name,
-                "on": on,
-                "recipe": f"{options.recipe}: {self.recipe.words}",
-                "training": self._training(on),
-                "width": self.recipe.width if self._is_described(name) else None,
-            }
-            try:
-                found = trial.run(images[None], labels[None], watch, what)
-                chosen = {"learning_rate": found.rate, "l2": found.l2}
-                rows.append(shared | figures.summary(found.accuracies) | chosen)
-            except Diverged:
-                rows.append(shared | figures.summary([]))
-        return rows
+            found = trial.run(images[None], labels[None], watch, what)
+        except Diverged:
+            return shared | figures.summary([])
+        chosen = {"learning_rate": found.rate, "l2": found.l2}
+        return shared | figures.summary(found.accuracies) | chosen
 
     def _training(self, on: str) -> int:
         """CRC-32 of all that decides how networks are trained, and which images judge them."""

@@ -1,173 +1,28 @@
-"""Writes the files of a run: distilled sets with index and picture, results, report.
+"""Writes what a run measures: result.json, history.csv, TensorBoard, and the report.
 
 All processes of a run make the same calls; the first one writes.
 """
 
-import functools
 import shlex
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import numpy as np
-from ml_collections import ConfigDict
-from PIL import Image
-
-from kip_flax import algorithms, architectures, data, export, preprocess
-from kip_flax import config as config_lib
+from kip_flax import algorithms, data
 from kip_flax.data import Dataset
-from kip_flax.export import pictures
 from kip_flax.networks import figures as network_figures
-from kip_flax.preprocess import Preprocess
+from kip_flax.runs.exporter import Exporter, Support
 from kip_flax.runs.folder import RunFolder
 from kip_flax.runs.setup import fingerprint
 from kip_flax.runtime import hardware, metrics, multihost
 
-Support = tuple[np.ndarray, np.ndarray]
 # (folder, awaited): writes the report. With `awaited` it will be written again soon, although the
 # run is finished.
 WriteReport = Callable[[RunFolder, bool], None]
 CHECKSUM = "checksum"  # In `data` of result.json: of the training set, unless it is private.
 _SPEED = ("step_ms", "pairs_per_s")
-
-
-@dataclass(frozen=True, eq=False)
-class Exporter:
-    """Writes the distilled sets of one run. Writing a set again gives the same content.
-
-    Attributes:
-        folder, config: the run's folder and configuration.
-        dataset: the run's data set, for names and sizes.
-        fitted: its preprocessing.
-        initial: images (S, H, W, channels) and labels (S, classes) the run started from.
-    """
-
-    folder: RunFolder
-    config: ConfigDict
-    dataset: Dataset
-    fitted: Preprocess
-    initial: Support
-
-    def path(self, step: int) -> Path:
-        """The file of the set after `step` steps, by its published name."""
-        config = self.config
-        name = export.distilled_name(
-            architectures.published_name(config.kernel.architecture, config.kernel.depth),
-            config.support.size,
-            config.preprocess,
-            algorithms.labels_changed(config.algorithm, config.support.learn_labels, step),
-            bool(config.augment),
-            algorithms.published_step(config.algorithm, step),
-        )
-        return self.folder.distilled_file(name)
-
-    def write(
-        self,
-        step: int,
-        support: Support,
-        measures: Mapping[str, float],
-        rows: Sequence[network_figures.Row] = (),
-    ) -> dict[str, np.ndarray]:
-        """Writes the set after `step` steps, its row of the index, and the picture of the run.
-
-        Args:
-            step: steps taken.
-            support: images (S, H, W, channels) and labels (S, classes).
-            measures: `accuracy` (0 to 1) and `mse`.
-            rows: accuracies of networks, see `networks.figures`.
-
-        Returns:
-            Pictures `images` and `labels` (H, W, 3) in 0..1 for the metric writer.
-
-        Raises:
-            UserError: a file cannot be written, or the existing index is broken.
-        """
-        images, labels = support
-        export.write_distilled(
-            self.path(step),
-            images,
-            labels,
-            export.Description(
-                self.fitted,
-                self.dataset.class_names,
-                _kernel_options(self.config),
-                self._provenance(step, measures, rows),
-            ),
-        )
-        export.update_index(self.folder.index, self._index_row(step, measures, rows))
-        names = self.dataset.class_names
-        grid = pictures.draw_image_grid(
-            preprocess.invert(self.fitted, self.initial[0]),
-            preprocess.invert(self.fitted, images),
-            self.initial[1],
-            labels,
-            names,
-        )
-        pictures.write_png(self.folder.picture, grid)
-        bars = pictures.draw_label_bars(labels, names)
-        return {"images": _as_floats(grid), "labels": _as_floats(bars)}
-
-    def _provenance(
-        self, step: int, measures: Mapping[str, float], rows: Sequence[network_figures.Row]
-    ) -> dict[str, Any]:
-        split = self.dataset.split
-        of_networks = {"networks": list(rows)} if rows else {}
-        return {
-            "dataset": self.dataset.name,
-            "step": step,
-            f"{split}_accuracy": measures["accuracy"],
-            f"{split}_mse": measures["mse"],
-            **of_networks,
-            **self.privacy(step),
-            export.FIRST_CLASSES: self._first_classes.tolist(),
-            "config": config_lib.identity(self.config),
-            "versions": hardware.versions(),
-        }
-
-    @functools.cached_property
-    def _first_classes(self) -> np.ndarray:
-        """The class that each image began with; for those of a file, the ones that it states.
-
-        A run that goes on asks its own set of step 0, as the file may be gone.
-        """
-        files = [self.path(0)]
-        if config_lib.from_a_file(self.config):
-            files.append(Path(self.config.support.init).expanduser())
-        there = [file for file in files if file.is_file()]
-        if there:
-            return export.load_distilled(there[0]).first_classes
-        return np.argmax(self.initial[1], axis=1)
-
-    def privacy(self, step: int) -> dict[str, Any]:
-        """{'privacy': the privacy statement of the set after `step` steps}; {} if it has none."""
-        train_size = len(self.dataset.train_labels)
-        declared = algorithms.declared(self.config, train_size, step)
-        return {"privacy": declared} if declared else {}
-
-    def _index_row(
-        self, step: int, measures: Mapping[str, float], rows: Sequence[network_figures.Row]
-    ) -> dict[str, Any]:
-        config = self.config
-        reached = [row["mean"] for row in network_figures.watched_rows(rows)[:1]]
-        tested = self.dataset.split == "test"  # The published columns are for test images.
-        return {
-            "architecture": architectures.published_name(
-                config.kernel.architecture, config.kernel.depth
-            ),
-            "dataset": self.dataset.name,
-            "ssize": config.support.size,
-            "zca": config.preprocess.startswith("zca"),
-            "l": algorithms.labels_changed(config.algorithm, config.support.learn_labels, step),
-            "aug": bool(config.augment),
-            "ckpt": algorithms.published_step(config.algorithm, step),
-            "test_acc": f"{measures['accuracy']:.6g}" if tested else "",
-            "test_mse": f"{measures['mse']:.6g}" if tested else "",
-            "URL": self.path(step).name,
-            "network_acc": "".join(f"{mean:.6g}" for mean in reached if mean is not None),
-        }
+_TESTED = "tested"  # The number of images of an evaluation.
 
 
 class Recorder:
@@ -197,8 +52,11 @@ class Recorder:
         earlier = {} if resumed is None else self.folder.earlier_result()
         self._seconds = max(seconds, float(earlier.get("seconds", 0.0)))
         self._began = time.perf_counter()
+        tested = earlier.get("data", {}).get(_TESTED)  # Older rows do not say it themselves.
         self._evaluations: list[dict[str, Any]] = [
-            row for row in earlier.get("evaluations", []) if row["step"] <= (resumed or 0)
+            {_TESTED: tested, **row}
+            for row in earlier.get("evaluations", [])
+            if row["step"] <= (resumed or 0)
         ]
         self._history = [] if resumed is None else self.folder.history(resumed)
         self._data = _sizes(exporter.dataset, exporter.config.eval.num_test)
@@ -238,7 +96,8 @@ class Recorder:
             shown = self.exporter.write(step, support, measures, rows) if self._writes else {}
             earlier = [row for row in self._evaluations if row["step"] < step]
             of_networks = {"networks": list(rows)} if rows else {}
-            self._evaluations = [*earlier, {"step": step, **measures, **of_networks}]
+            tested = {_TESTED: self._data[_TESTED]}
+            self._evaluations = [*earlier, {"step": step, **tested, **measures, **of_networks}]
             scalars = {f"{self.split}_{name}": value for name, value in measures.items()}
             if found := network_figures.scalars(rows):
                 self._add_to_history(step, found)
@@ -288,12 +147,6 @@ class Recorder:
         with multihost.raise_everywhere():
             return self._write_result(status, figures, time_limit)
 
-    def report(self) -> None:
-        """Writes the report of a finished run from all files in the folder."""
-        with multihost.raise_everywhere():
-            if self._writes:
-                self._write_report(self.folder, False)
-
     def _write_result(
         self, status: str, figures: Mapping[str, float], time_limit: float | None = None
     ) -> dict[str, Any]:
@@ -323,16 +176,17 @@ class Recorder:
     def _best(self) -> dict[str, Any]:
         """The evaluation that held-out images choose, the earliest of equals; {} if none do.
 
-        Networks choose among sets that are made for networks, the kernel among others. Networks
-        that were trained otherwise, before a resume changed `transfer`, do not compete.
+        Networks choose among sets that are made for networks, the kernel among others. What was
+        judged otherwise does not compete: by networks of another training, or on other images,
+        before a resume changed `transfer` or `eval.num_test`.
         """
         scored = [(row, self._score(row)) for row in self._evaluations]
         known = [(row, score) for row, score in scored if score is not None]
         if not known:
             return {}
-        if self._for_networks:
-            judge = _judge(known[-1][0])
-            known = [(row, score) for row, score in known if _judge(row) == judge]
+        judge = _judge if self._for_networks else _tested
+        last = judge(known[-1][0])
+        known = [(row, score) for row, score in known if judge(row) == last]
         row, accuracy = max(known, key=lambda pair: pair[1])
         step = row["step"]
         by = "networks" if self._for_networks else "kernel"
@@ -372,25 +226,19 @@ def _judge(evaluation: Mapping[str, Any]) -> list[tuple[Any, ...]]:
     )
 
 
+def _tested(evaluation: Mapping[str, Any]) -> int:
+    """The number of images that the kernel was tested on."""
+    return evaluation[_TESTED]
+
+
 def _sizes(dataset: Dataset, num_test: int) -> dict[str, Any]:
     """Names and sizes of the data; `tested` is the number of test images evaluated on."""
     return {
         "name": dataset.name,
         "train": len(dataset.train_labels),
         "test": len(dataset.test_labels),
-        "tested": len(data.test_subset(dataset, num_test)[1]),
+        _TESTED: len(data.test_subset(dataset, num_test)[1]),
         "image_shape": list(dataset.image_shape),
         "class_names": list(dataset.class_names),
         CHECKSUM: fingerprint(dataset),
     }
-
-
-def _kernel_options(config: ConfigDict) -> dict[str, Any]:
-    """Arguments of `architectures.build` and `kernels.make_kernel`, but the implementation."""
-    options = {k: v for k, v in config.kernel.items() if k not in ("kind", "implementation")}
-    return {**options, "get": config.kernel.kind}
-
-
-def _as_floats(picture: Image.Image) -> np.ndarray:
-    """Pixels 0..255 as the floats (H, W, C) in 0..1 that TensorBoard takes."""
-    return np.asarray(picture, np.float32) / 255

@@ -4,12 +4,20 @@ import contextlib
 import math
 import os
 import platform
+import sys
 from importlib import metadata
 from pathlib import Path
 
 from kip_flax import __version__
 
 _CONTROL = Path("/sys/fs/cgroup")
+_MEMORY = (  # Limit, use and statistics of a control group, by version 2 and version 1.
+    ("memory.max", "memory.current", "memory.stat", "inactive_file"),
+    (
+        *("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "memory/memory.stat"),
+        "total_inactive_file",
+    ),
+)
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
@@ -41,6 +49,19 @@ def _quota() -> float:
             quota, period = (math.inf if word in ("max", "-1") else float(word) for word in words)
             return quota / period
     return math.inf
+
+
+def memory_left() -> int:
+    """Bytes that the control group still gives its processes, as `docker --memory=4g` does.
+
+    Files that are kept in memory count as free. `sys.maxsize` if there is no limit.
+    """
+    for limit, used, statistics, cache in _MEMORY:
+        with contextlib.suppress(OSError, ValueError):
+            most, now = (int((_CONTROL / name).read_text()) for name in (limit, used))
+            words = (_CONTROL / statistics).read_text().split()
+            return max(0, most - now + int(words[words.index(cache) + 1]))
+    return sys.maxsize
 
 
 def versions() -> dict[str, str]:

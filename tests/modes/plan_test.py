@@ -61,6 +61,14 @@ def test_a_run_is_its_steps_and_evaluations_and_devices_share_what_grows():
     assert trained.seconds == pytest.approx(found.seconds + 2 * 2 + 3)
 
 
+@pytest.mark.parametrize(("seconds", "calls"), [(0.1, 3), (1.9, 3), (2.1, 2), (5.0, 1)])
+def test_processes_make_as_many_calls_as_the_first_has_time_for(seconds, calls, monkeypatch):
+    monkeypatch.setattr(probe.multihost, "of_first", lambda _: np.array(seconds))
+    made = []
+    assert probe._median(lambda: made.append(1)) == seconds
+    assert len(made) == calls
+
+
 @pytest.mark.parametrize("seconds", [0, 1, 4.9, 5.7, 20, 31, 1e6])
 def test_the_most_steps_that_fit_by_trying_all(seconds):
     config = kip_digits.get_config()
@@ -73,6 +81,7 @@ def test_the_most_steps_that_fit_by_trying_all(seconds):
     def of_run(steps):
         return 0.75 * steps + 1.1 * len({0, steps, *(n for n in (2, 4, 8) if n <= steps)})
 
+    assert found.of_steps(7, config).seconds == pytest.approx(of_run(7))
     fitting = [steps for steps in range(41) if of_run(steps) <= seconds]
     assert found.steps_within(seconds, config) == max(fitting, default=0)
 

@@ -15,6 +15,7 @@ from kip_flax.algorithms import kip
 from kip_flax.runs import checkpoint
 from kip_flax.runs.folder import RunFolder
 from kip_flax.runtime.errors import UserError
+from kip_flax.runtime.waiting import Stopped
 
 META = {"config": {"seed": 1, "steps": (1, 2)}, "data": 7}
 
@@ -221,6 +222,22 @@ def test_a_disk_that_fills_up_meanwhile_is_one_line(tmp_path, monkeypatch, error
     monkeypatch.undo()
     closing[0]()
     assert restore(tmp_path).step in (1, 2)
+
+
+def test_a_stop_does_not_hide_that_a_save_failed(tmp_path, monkeypatch):
+    def fail():
+        raise OSError(errno.EDQUOT, "as the system says it")
+
+    def stop():
+        with checkpoint.open_manager(str(tmp_path), 3) as manager:
+            closing.append(manager.close)
+            monkeypatch.setattr(manager, "close", fail)
+            raise Stopped
+
+    closing = []
+    with pytest.raises(UserError, match=r"cannot write a checkpoint to .*Disk quota exceeded"):
+        stop()
+    closing[0]()
 
 
 def test_an_error_of_orbax_that_is_none_of_the_disk_stays(tmp_path, monkeypatch):

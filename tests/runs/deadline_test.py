@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import re
 
 import pytest
 from whole_runs import assert_same, result, small, stop_at
@@ -142,7 +143,7 @@ def test_a_schedule_is_laid_out_for_the_steps_that_fit_and_keeps_its_length(
         train.train_and_evaluate(small(**fields), str(tmp_path / "limited"))
     state = train.train_and_evaluate(small(**fields), str(tmp_path / "limited"))
     assert asked == [0.9 * 7200]  # Once: going on asks the checkpoint.
-    assert "6 steps are expected to take 1 h 48 min of the time" in capsys.readouterr().out
+    assert re.search(r"^6 steps are expected to take \d+ s$", capsys.readouterr().out, re.MULTILINE)
     assert json.loads((tmp_path / "limited" / "config.json").read_text())["num_steps"] == 6
     whole = small(optimizer__schedule="cosine", num_steps=6)
     assert_same(state, train.train_and_evaluate(whole, str(tmp_path / "whole")))
@@ -151,6 +152,17 @@ def test_a_schedule_is_laid_out_for_the_steps_that_fit_and_keeps_its_length(
     with pytest.raises(UserError, match=r"began with num_steps=12 .* num_steps is now 24"):
         train.train_and_evaluate(small(**(fields | {"num_steps": 24})), str(tmp_path / "limited"))
     report.write_reports(str(tmp_path / "limited"), small(**fields))  # Six steps are its own.
+
+
+def test_a_limit_without_time_for_a_step_is_told_before_the_run(
+    quick_kernels, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(Forecast, "steps_within", lambda *_: 0)
+    config = small(optimizer__schedule="cosine", time_limit=1e-6)
+    message = r"time_limit=1e-06 hours leave no time for a step: .* expected to take \d+ s\. Give"
+    with pytest.raises(UserError, match=message):
+        train.train_and_evaluate(config, str(tmp_path))
+    assert not list(tmp_path.glob("distilled/*"))
 
 
 def test_an_older_run_that_does_not_say_what_was_asked_for_goes_on(

@@ -4,11 +4,12 @@ import dataclasses
 
 import numpy as np
 import pytest
-from whole_runs import label_solve, small
+from whole_runs import small
 
 from kip_flax import data, export, preprocess
+from kip_flax.runs.exporter import Exporter
 from kip_flax.runs.folder import RunFolder
-from kip_flax.runs.record import Exporter, Recorder
+from kip_flax.runs.record import Recorder
 from kip_flax.runtime import metrics, multihost
 
 MEASURES = {"accuracy": 0.5, "mse": 0.1}
@@ -45,8 +46,7 @@ def test_processes_that_do_not_write_leave_nothing(exporter, monkeypatch):
     recorder.evaluation(0, exporter.initial, MEASURES)
     recorder.progress(1, {"loss": 1.0}, {})
     recorder.write_history()
-    assert recorder.end("finished", {})["evaluations"] == [{"step": 0, **MEASURES}]
-    recorder.report()
+    assert recorder.end("finished", {})["evaluations"] == [{"step": 0, "tested": 60, **MEASURES}]
     assert reports == []
     assert list(exporter.folder.path.iterdir()) == []
 
@@ -59,7 +59,7 @@ def test_an_evaluation_written_again_comes_out_the_same(exporter):
         recorder.evaluation(0, exporter.initial, MEASURES)
         sets = folder.distilled_folder.iterdir()
         written.append({path.name: path.read_bytes() for path in (*sets, folder.picture)})
-        assert folder.evaluations() == [{"step": 0, **MEASURES}]
+        assert folder.evaluations() == [{"step": 0, "tested": 60, **MEASURES}]
     assert written[0] == written[1]
     distilled = export.load_distilled(exporter.path(0))
     np.testing.assert_array_equal(distilled.images, exporter.initial[0])
@@ -106,16 +106,7 @@ def test_a_finished_run_awaits_its_analysis(exporter, num_train):
     assert reports == []  # Nothing is evaluated yet.
     recorder.evaluation(0, exporter.initial, MEASURES)
     recorder.end("finished", {})
-    recorder.report()
-    assert reports == [False, num_train > 0, False]
-
-
-def test_label_solve_publishes_one_step_with_other_labels(exporter):
-    of_label_solve = Exporter(
-        exporter.folder, label_solve(), exporter.dataset, exporter.fitted, exporter.initial
-    )
-    names = [of_label_solve.path(step).stem for step in (0, 3)]
-    assert names == ["FC1_ssize20_nozca_nol_noaug_ckpt0", "FC1_ssize20_nozca_l_noaug_ckpt1"]
+    assert reports == [False, num_train > 0]
 
 
 @pytest.mark.parametrize(
@@ -182,10 +173,22 @@ def test_a_run_that_goes_on_says_so(exporter):
     assert (written["status"], len(written["evaluations"])) == ("running", 1)
 
 
-def test_a_set_says_with_which_classes_its_images_began(exporter):
-    """Labels that are solved for, or learned, may have another largest value."""
-    images, labels = exporter.initial
-    exporter.write(0, (images, -labels), MEASURES)
-    found = export.load_distilled(exporter.path(0))
-    np.testing.assert_array_equal(found.first_classes, labels.argmax(axis=1))
-    assert (found.first_classes != found.labels.argmax(axis=1)).any()
+@pytest.mark.parametrize("older", [False, True], ids=["said by the rows", "said by the result"])
+def test_sets_that_were_tested_on_other_images_do_not_compete(exporter, older):
+    held_out = dataclasses.replace(exporter.dataset, split="validation")
+    few = dataclasses.replace(exporter, dataset=held_out)
+    recorder, _ = recorder_of(few)
+    recorder.evaluation(0, exporter.initial, {"accuracy": 0.9, "mse": 0.1})
+    result = recorder.end("stopped", {})
+    assert result["best"]["step"] == 0
+    if older:
+        for row in result["evaluations"]:
+            del row["tested"]
+        exporter.folder.write_result(result)
+    many = dataclasses.replace(few, config=small(eval__num_test=80))
+    recorder, _ = recorder_of(many, resumed=0)
+    for step, accuracy in ((1, 0.7), (2, 0.6)):
+        recorder.evaluation(step, exporter.initial, {"accuracy": accuracy, "mse": 0.1})
+    result = recorder.end("finished", {})
+    assert [row["tested"] for row in result["evaluations"]] == [60, 80, 80]
+    assert (result["best"]["step"], result["best"]["accuracy"]) == (1, 0.7)

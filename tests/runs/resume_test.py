@@ -117,6 +117,25 @@ def test_a_run_does_not_end_before_the_step_at_which_it_was_stopped(tmp_path, mo
     assert [row["step"] for row in result(tmp_path)["evaluations"]] == [0, 5, 7]
 
 
+def test_a_kill_within_an_evaluation_that_a_checkpoint_is_due_at_loses_no_step(
+    undisturbed, tmp_path, monkeypatch
+):
+    def killed(self, state, step, due):
+        if step == STEPS:
+            raise RuntimeError("killed")
+        evaluate(self, state, step, due)
+
+    evaluate = Training._evaluate
+    with monkeypatch.context() as patch:
+        patch.setattr(Training, "_evaluate", killed)
+        with pytest.raises(RuntimeError, match="killed"):
+            train.train_and_evaluate(small(augment="shift"), str(tmp_path))
+    assert (tmp_path / "checkpoints" / str(STEPS)).is_dir()
+    workdir, expected = undisturbed
+    assert_same(train.train_and_evaluate(small(augment="shift"), str(tmp_path)), expected)
+    assert artefacts(tmp_path) == artefacts(workdir)
+
+
 def test_a_lost_checkpoint_is_made_up_for(undisturbed, tmp_path):
     """As after a crash: artefacts of later steps are there already, the checkpoint is older."""
     workdir, expected = undisturbed

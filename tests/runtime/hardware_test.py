@@ -1,6 +1,7 @@
 """The cache folder and the versions that a result names."""
 
 import os
+import sys
 from pathlib import Path
 
 import jax
@@ -49,3 +50,35 @@ def test_a_container_may_give_fewer_cores_than_the_machine_has(files, cores, mon
     monkeypatch.setattr(hardware, "_CONTROL", tmp_path)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
     assert hardware.usable_cores() == cores
+
+
+@pytest.mark.parametrize(
+    ("files", "left"),
+    [
+        (
+            {
+                "memory.max": "4000000\n",
+                "memory.current": "3000000\n",
+                "memory.stat": "anon 1\ninactive_file 500000\nactive_file 7\n",
+            },
+            1_500_000,
+        ),
+        (
+            {
+                "memory/memory.limit_in_bytes": "4000000\n",
+                "memory/memory.usage_in_bytes": "3000000\n",
+                "memory/memory.stat": "inactive_file 5\ntotal_inactive_file 600000\n",
+            },
+            1_600_000,
+        ),
+        ({"memory.max": "max\n", "memory.current": "1\n", "memory.stat": ""}, sys.maxsize),
+        ({}, sys.maxsize),
+    ],
+    ids=["version 2", "version 1", "no limit", "no group"],
+)
+def test_a_container_may_give_less_memory_than_the_machine_has(files, left, monkeypatch, tmp_path):
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    monkeypatch.setattr(hardware, "_CONTROL", tmp_path)
+    assert hardware.memory_left() == left

@@ -86,6 +86,9 @@ def _made(file: Path, provenance: dict[str, Any]) -> Made:
 
 def _last_of(folder: Path) -> Path:
     """The set of the latest step in a run's folder, or in a folder of sets."""
+    run = RunFolder(folder)
+    if run.result_file.is_file() and (own := run.distilled()):  # There may be sets of an older run.
+        return own[max(own)]
     files = [*folder.glob("distilled/*.npz"), *folder.glob("*.npz")]
     found = [(int(m[1]), file) for file in files if (m := STEP_IN_NAME.search(file.name))]
     if not found:

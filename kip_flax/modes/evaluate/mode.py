@@ -28,10 +28,13 @@ def evaluate_file(
     """
     console = console or Console(silent=not multihost.is_first())
     mesh = sharding.make_mesh(config.mesh.data, config.mesh.support)
-    distilled = export.load_distilled(path)
+    with multihost.raise_everywhere():
+        distilled = export.load_distilled(path)
+    multihost.check_same("the set of --distilled", distilled.path.read_bytes())
     dataset = setup.load(config)
     config_lib.check_pools(config, dataset)
-    fitted = setup.preprocessing_of(distilled, config, dataset, config.preprocess)
+    with multihost.raise_everywhere():
+        fitted = setup.preprocessing_of(distilled, config, dataset, config.preprocess)
     kernel = shard_kernel(setup.make_kernel(config, console), mesh)
     measure = evaluate.on_test_images(config, dataset, fitted, kernel, mesh)
     measures = measure(*sharding.replicate(mesh, (distilled.images, distilled.labels)))

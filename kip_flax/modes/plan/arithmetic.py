@@ -13,6 +13,7 @@ from kip_flax.data import Dataset
 from kip_flax.kernels import KernelOptions
 from kip_flax.kernels.plan import KernelPlan, make_plan
 from kip_flax.kernels.xla import tiles
+from kip_flax.runtime import hardware
 
 # float32 operations on one pixel pair, a multiply-add counted as two: for sums over a window, and
 # from B to K and T after the ReLU (correlation, square root, arccos of degree 7, both).
@@ -150,7 +151,11 @@ def warnings(needed: Memory, devices: int) -> list[str]:
 
 
 def free_memory() -> int:
-    """Bytes of free memory on the host."""
+    """Bytes of free memory on the host, or fewer if a container has a limit."""
+    return min(_available(), hardware.memory_left())
+
+
+def _available() -> int:
     with contextlib.suppress(OSError), open("/proc/meminfo", encoding="utf-8") as file:
         for line in file:
             if line.startswith("MemAvailable:"):

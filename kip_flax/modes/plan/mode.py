@@ -79,15 +79,18 @@ class Forecast:
         evaluation = self.evaluation.at(self.evaluated / devices)
         return self.steps * step + self.evaluations * evaluation + self.networks
 
+    def of_steps(self, steps: int, config: ConfigDict) -> "Forecast":
+        """The forecast of a run that has `steps` steps instead, with its evaluations."""
+        evaluations = len(setup.eval_steps(config, steps) | {0, steps})
+        return dataclasses.replace(self, steps=steps, evaluations=evaluations)
+
     def steps_within(self, seconds: float, config: ConfigDict) -> int:
         """The largest number of steps, up to `steps`, whose run takes at most `seconds`."""
-
-        def of_run(steps: int) -> float:
-            evaluations = len(setup.eval_steps(config, steps) | {0, steps})
-            return dataclasses.replace(self, steps=steps, evaluations=evaluations).seconds
-
         every = range(self.steps + 1)
-        return max(0, bisect.bisect_right(every, seconds, key=of_run) - 1)
+        taken = bisect.bisect_right(
+            every, seconds, key=lambda steps: self.of_steps(steps, config).seconds
+        )
+        return max(0, taken - 1)
 
 
 def plan_run(config: ConfigDict, console: Console | None = None) -> Forecast:

@@ -16,6 +16,7 @@ from kip_flax.data import Dataset, Targets
 from kip_flax.kernels import Kernel
 from kip_flax.runs import evaluate, setup
 from kip_flax.runs.networks import make_network_evaluate
+from kip_flax.runtime import multihost
 from kip_flax.runtime.waiting import Watch
 
 _SECONDS = 4.0  # Seconds that the second probe, with more targets, should take.
@@ -141,10 +142,14 @@ class Probe:
 
 
 def _median(call: Callable[[], object]) -> float:
-    """Median seconds of three calls, or of fewer if they take long."""
+    """Median seconds of three calls, or of fewer if they take long; the first process measures.
+
+    The processes must make the same calls, so they decide by the same times.
+    """
     times: list[float] = []
     while len(times) < 3 and sum(times) < _SECONDS:
         begin = time.perf_counter()
         call()
-        times.append(time.perf_counter() - begin)
+        took = np.array(time.perf_counter() - begin)
+        times.append(float(multihost.of_first(took)))
     return statistics.median(times)

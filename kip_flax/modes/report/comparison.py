@@ -1,6 +1,7 @@
 """Several runs side by side: a table of results, one of differing fields, and charts."""
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from kip_flax.modes import pages
@@ -50,22 +51,36 @@ def compare(runs: Sequence[RunFacts]) -> Comparison:
 
 def _accuracy(names: Sequence[str], runs: Sequence[RunFacts]) -> Chart:
     shown = [
-        Curve(name, f"s{n % _COLOURS}", [(r["step"], r["accuracy"]) for r in run.evaluations], True)
-        for n, (name, run) in enumerate(zip(names, runs, strict=True))
+        Curve(name, css, [(r["step"], r["accuracy"]) for r in run.evaluations], True)
+        for name, css, run in zip(names, _styles(range(len(runs))), runs, strict=True)
     ]
     return _over_steps("all-accuracy", "Accuracy of all runs over the steps", shown)
 
 
 def _by_networks(names: Sequence[str], runs: Sequence[RunFacts]) -> Chart:
     """One colour per run, as in the chart of the kernel."""
-    shown = []
+    found = []
     for number, (name, run) in enumerate(zip(names, runs, strict=True)):
-        for network, found in run.watched.items():
-            points = [(step, row["mean"]) for step, row in found.items() if row["mean"] is not None]
+        for network, rows in run.watched.items():
+            points = [(step, row["mean"]) for step, row in rows.items() if row["mean"] is not None]
             if points:
-                shown.append(Curve(f"{name}, {network}", f"s{number % _COLOURS}", points, True))
+                found.append((number, f"{name}, {network}", points))
+    styles = _styles([number for number, _, _ in found])
+    shown = [
+        Curve(name, css, points, True) for (_, name, points), css in zip(found, styles, strict=True)
+    ]
     title = "Accuracy of networks trained on the sets, over the steps"
     return _over_steps("all-networks", title, shown)
+
+
+def _styles(numbers: Iterable[int]) -> list[str]:
+    """Classes of curves: the colour of each one's run, and dashes that others of it do not have."""
+    used: Counter[int] = Counter()
+    styles = []
+    for colour in (number % _COLOURS for number in numbers):
+        styles.append(f"s{colour} d{(colour + used[colour]) % _COLOURS}")
+        used[colour] += 1
+    return styles
 
 
 def _over_steps(name: str, title: str, shown: list[Curve]) -> Chart:

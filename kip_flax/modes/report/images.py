@@ -104,7 +104,13 @@ def learned(run: RunFacts) -> Images:
         len(names) <= 12 and max(map(len, names)) <= 2,
         last.step,
         label_rows,
-        {"names": names, "own": own.tolist(), "range": (low, high), "frames": frames},
+        {
+            "names": names,
+            "own": own.tolist(),
+            "numbers": numbers,
+            "range": (low, high),
+            "frames": frames,
+        },
     )
 
 

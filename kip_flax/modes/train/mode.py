@@ -26,9 +26,10 @@ from kip_flax.modes.report import page as report
 from kip_flax.modes.report.facts import Frames
 from kip_flax.preprocess import Preprocess
 from kip_flax.runs import analysis, checkpoint, evaluate, networks, setup
+from kip_flax.runs.exporter import Exporter, Support
 from kip_flax.runs.folder import RunFolder
 from kip_flax.runs.loop import Training
-from kip_flax.runs.record import Exporter, Recorder, Support, WriteReport
+from kip_flax.runs.record import Recorder, WriteReport
 from kip_flax.runs.setup import Distillation
 from kip_flax.runtime import hardware, metrics, multihost, sharding, signals
 from kip_flax.runtime.console import Console, count, duration
@@ -84,6 +85,12 @@ def train_and_evaluate(config: ConfigDict, workdir: str, console: Console | None
             _check_not_beyond(restored.step, total, folder)
         if restored is not None and _is_finished(restored.step, total, folder, config.time_limit):
             console.outcome(f"finished at step {restored.step}: nothing to do in {workdir}")
+            if analysis.is_missing(folder, config):
+                console.say("the run was ended before its report was complete: completing it")
+                at_hand = _with_start_at_hand(config, folder)
+                fitted = setup.kept_preprocessing(at_hand, dataset, workdir, resumed=True)
+                kernel = shard_kernel(setup.make_kernel(config, console), mesh)
+                _complete_report(folder, config, dataset, fitted, kernel, mesh)
             return restored.state
 
         # Preprocessing, kernel, algorithm.
@@ -98,7 +105,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str, console: Console | None
         console.say(*_summary(config, dataset, mesh, distillation, workdir))
 
         # The steps.
-        exporter = Exporter(folder, config, dataset, fitted, initial)
+        exporter = Exporter(folder, config, dataset, fitted, initial, restored is not None)
         saver = checkpoint.Saver(manager, meta, config.checkpoint.every_steps)
         with _open_recorder(exporter, restored) as recorder:
             every = config.log.every_steps
@@ -114,11 +121,25 @@ def train_and_evaluate(config: ConfigDict, workdir: str, console: Console | None
 
         # All is saved: if this fails, --mode=report can do it later.
         if recorder.finished:
-            with signals.stop_signals():  # The first signal does not interrupt it.
-                analysis.analyse_run(folder, config, dataset, fitted, kernel, mesh)
-            recorder.report()
+            _complete_report(folder, config, dataset, fitted, kernel, mesh)
             console.say(f"report  {folder.report}")
         return state
+
+
+def _complete_report(
+    folder: RunFolder,
+    config: ConfigDict,
+    dataset: Dataset,
+    fitted: Preprocess,
+    kernel: Kernel,
+    mesh: Mesh,
+) -> None:
+    """Analyses the last set, and writes the report of a finished run with what was found."""
+    with signals.stop_signals():  # The first signal does not interrupt it.
+        analysis.analyse_run(folder, config, dataset, fitted, kernel, mesh)
+    with multihost.raise_everywhere():
+        if multihost.is_first():
+            report.write(folder.path, {})
 
 
 def _is_finished(step: int, total: int, folder: RunFolder, time_limit: float) -> bool:
@@ -174,7 +195,13 @@ def _with_length_that_fits(
     found = forecast(config, dataset, kernel, mesh, console)
     seconds = _SHARE * 3600 * config.time_limit
     steps = int(multihost.of_first(np.array(found.steps_within(seconds, config))))
-    console.say(f"{steps} steps are expected to take {duration(seconds)} of the time")
+    expected = duration(found.of_steps(max(1, steps), config).seconds)
+    if not steps:
+        raise UserError(
+            f"time_limit={config.time_limit:g} hours leave no time for a step: with its "
+            f"evaluations it is expected to take {expected}. Give more."
+        )
+    console.say(f"{steps} steps are expected to take {expected}")
     return _with_steps(config, steps)
 
 

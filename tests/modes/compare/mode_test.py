@@ -239,6 +239,15 @@ def test_what_a_file_does_not_say_is_left_open(runs, tmp_path):
     assert entries.read(str(early)).made.seconds is None
 
 
+def test_a_folder_stands_for_the_last_set_of_its_own_run(runs, tmp_path):
+    again = shutil.copytree(runs / "kip", tmp_path / "kip")
+    (last,) = again.glob("distilled/*_ckpt12.npz")
+    shutil.copy(last, last.with_name(last.name.replace("ckpt12", "ckpt600")))  # Of a run before.
+    assert entries.read(str(again)).made.file == str(last)
+    (again / "result.json").unlink()
+    assert entries.read(str(again)).made.file.endswith("_ckpt600.npz")
+
+
 def test_a_comparison_on_validation_images_says_so(runs, tmp_path):
     config = make_config(networks=("krr",), baselines=())
     config.dataset.validation = 0.2

@@ -41,6 +41,6 @@ def test_what_networks_reach_is_compared_where_some_were_trained(tmp_path):
     (chart,) = (
         e for e in tree.iter("svg") if e.get("aria-labelledby", "").startswith("all-networks")
     )
-    lines = [line.get("class").split()[0] for line in chart.iter("polyline")]
-    assert lines == ["s0", "s0", "s1"]
+    lines = [tuple(line.get("class").split()[:2]) for line in chart.iter("polyline")]
+    assert lines == [("s0", "d0"), ("s0", "d1"), ("s1", "d1")]
     assert "b, convnet_plain:3 40.00 % at step 10" in chart.find("desc").text

@@ -150,6 +150,19 @@ def test_tensorboard_has_pictures_labels_figures_and_hyper_parameters(run):
     assert start.hparams["support.learn_labels"].bool_value is True
 
 
+def test_the_same_command_completes_a_report_that_a_kill_left_waiting(copy, run, capsys):
+    (copy / "analysis.npz").unlink()
+    report.write(copy, {}, awaited=True)
+    assert "data-reload" in (copy / "report.html").read_text()
+    for done in (False, True):
+        train.train_and_evaluate(small(report__num_train=ALL), str(copy))
+        printed = capsys.readouterr().out
+        assert "nothing to do" in printed
+        assert ("completing it" in printed) is not done
+    assert "data-reload" not in (copy / "report.html").read_text()
+    np.testing.assert_allclose(facts(copy).analysis["solved"], facts(run).analysis["solved"])
+
+
 def test_a_page_is_made_again_without_the_analysis_of_the_run(copy, run, capsys):
     before = facts(run).analysis
     for name in ("analysis.npz", "report.html"):

@@ -53,6 +53,14 @@ def test_a_hundred_colour_images_at_twenty_steps_fit_in_five_megabytes(tmp_path)
     assert shown.size == (20 * 32, 5 * 32)
 
 
+def test_images_keep_their_numbers_where_not_all_are_shown(tmp_path):
+    html, _ = page(tmp_path, steps=(0, 1), size=500)
+    numbers = data_of(html)["numbers"]
+    assert numbers == [int(n) for n in re.findall(r"Label of image (\d+):", html)]
+    assert len(numbers) == report_sprites.MAX_IMAGES
+    assert (numbers[0], numbers[-1]) == (1, 500)
+
+
 @pytest.mark.parametrize("shape", [(8, 8, 1), (32, 32, 3), (64, 64, 3), (512, 512, 3)])
 @pytest.mark.parametrize("size", [1, 10, 100, 1000])
 @pytest.mark.parametrize("classes", [2, 100])

@@ -85,7 +85,7 @@ function drawLabel(data, card, i, row) {
   card.querySelector(".value").textContent = number(row[own]);
   const order = data.names.map((_, k) => k).sort((a, b) => Math.abs(row[b]) - Math.abs(row[a]));
   const words = order.slice(0, 3).map((k) => `${data.names[k]} ${number(row[k])}`).join(", ");
-  card.querySelector(".bars").setAttribute("aria-label", `Label of image ${i + 1}: ${words}`);
+  card.querySelector(".bars").setAttribute("aria-label", `Label of image ${data.numbers[i]}: ${words}`);
 }
 
 function number(value) {
