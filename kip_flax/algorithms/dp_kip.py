@@ -365,6 +365,7 @@ def _secret(seed: int, shape_only: bool) -> jax.Array:
 
 
 def _piece(batch_size: int, target_bytes: int) -> int:
-    """Targets per padded call: nearly every drawn batch fits in one, if memory allows."""
+    """Targets per padded call: nearly every drawn batch fits in few equal calls."""
     likely = math.ceil(batch_size + _DEVIATIONS * math.sqrt(batch_size))
-    return min(likely, max(1, _MOST // target_bytes))
+    calls = math.ceil(likely / max(1, _MOST // target_bytes))
+    return math.ceil(likely / calls)

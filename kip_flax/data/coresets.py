@@ -69,10 +69,12 @@ def _nearest_to_centres(vectors: np.ndarray, count: int) -> np.ndarray:
 
 def _herd(vectors: np.ndarray, count: int) -> np.ndarray:
     mean, total = vectors.mean(axis=0), np.zeros(vectors.shape[1])
+    squares = np.einsum("ij,ij->i", vectors, vectors)
     free = np.ones(len(vectors), bool)
     chosen = []
     for taken in range(1, count + 1):
-        distances = np.square(mean - (total + vectors) / taken).sum(axis=1)
+        # |mean - (total + vectors) / taken|^2 without what is the same for all vectors.
+        distances = squares / taken**2 - 2 / taken * (vectors @ (mean - total / taken))
         chosen.append(int(np.argmin(np.where(free, distances, np.inf))))
         free[chosen[-1]] = False
         total += vectors[chosen[-1]]

@@ -56,16 +56,21 @@ def _drawn(labels: np.ndarray, taken: slice, num_classes: int, key: jax.Array) -
         )
     rng = np.random.default_rng(np.asarray(jax.random.key_data(key)).ravel())
     shuffled = rng.permutation(len(labels))
-    by_class = shuffled[np.argsort(labels[shuffled], kind="stable")]
+    quick = labels.astype(np.int16) if num_classes < 2**15 else labels  # Of 16 bits: radix sort.
+    by_class = shuffled[np.argsort(quick[shuffled], kind="stable")]
     counts = np.bincount(labels, minlength=num_classes)
     rank_in_class = np.arange(len(labels)) - np.repeat(np.cumsum(counts) - counts, counts)
-    # First one image of every class, then a second of every class: any cut is even.
-    in_turn = np.lexsort((rng.random(len(labels)), rank_in_class))
+    # First one image of every class, then a second of every class: any cut is even. Those of ranks
+    # beyond the cut need no order.
+    tie = rng.random(len(labels))
+    last = np.searchsorted(np.cumsum(np.bincount(rank_in_class)), taken.stop)
+    early = np.flatnonzero(rank_in_class <= last)
+    in_turn = early[np.lexsort((tie[early], rank_in_class[early]))]
     return rng.permutation(by_class[in_turn[taken]])
 
 
 def evenly(total: int, most: int) -> np.ndarray:
-    """At most `most` of the numbers below `total`, evenly spaced, with the first and the last."""
+    """At most `most` (2 or more) of the numbers below `total`, evenly spaced, with both ends."""
     if total <= most:
         return np.arange(total)
     return np.unique(np.linspace(0, total - 1, most).round().astype(int))

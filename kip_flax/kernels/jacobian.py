@@ -62,8 +62,7 @@ def warm_up(options: KernelOptions, say: Callable[[str], None]) -> None:
 
     `say` gets a line if that takes long.
     """
-    convolutional = any(isinstance(layer, arch.Conv) for layer in options.spec)
-    if convolutional and resolve(options.implementation) == "cpu":
+    if options.convolutional and resolve(options.implementation) == "cpu":
         from kip_flax.kernels.cpu.warm_up import warm_up_jacobian
 
         warm_up_jacobian(say)

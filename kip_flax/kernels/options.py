@@ -60,7 +60,7 @@ class KernelOptions:
         implementation: one of `IMPLEMENTATIONS`.
 
     Raises:
-        UserError: an unknown name, or a standard deviation out of range.
+        UserError: an unknown name, or a standard deviation or a width out of range.
     """
 
     spec: arch.Spec
@@ -74,11 +74,17 @@ class KernelOptions:
     def __post_init__(self) -> None:
         _check_choice("get", self.get, GETS)
         _check_choice("parameterization", self.parameterization, PARAMETERIZATIONS)
-        if self.w_std <= 0 or self.b_std < 0:
+        if not (self.w_std > 0 and self.b_std >= 0 and self.width >= 1):  # Nor NaN.
             raise UserError(
-                f"w_std={self.w_std}, b_std={self.b_std}: w_std must be positive, b_std at least 0."
+                f"w_std={self.w_std}, b_std={self.b_std}, width={self.width}: w_std must be "
+                "positive, b_std at least 0, width at least 1."
             )
         _check_choice("implementation", self.implementation, IMPLEMENTATIONS)
+
+    @property
+    def convolutional(self) -> bool:
+        """Whether pairs of pixels are computed: the network does not flatten images at first."""
+        return not isinstance(self.spec[0], arch.Flatten)
 
 
 def resolve(implementation: str) -> str:

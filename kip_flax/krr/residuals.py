@@ -126,7 +126,8 @@ def with_solved_labels(kernel: Kernel, jacobian: Jacobian, reg: float) -> Residu
         gram, alpha, fit = best(k_ts, batch)
         weighted = k_ts.astype(gram.dtype) * batch.weights[:, None]
         # Factor (S, S) only: a solve with T columns would gather the targets from all devices.
-        basis = product(weighted, krr.inverse_factor(krr.add_ridge(gram, reg / len(gram))).T)
+        ridge = label_solve.ridge_of(gram, reg)
+        basis = product(weighted, krr.inverse_factor(krr.add_ridge(gram, ridge)).T)
         model = SolvedModel(dk, _single(alpha[:moving]), _single(basis), batch.weights)
 
         def tried(others: jax.Array) -> tuple[jax.Array, Entries]:

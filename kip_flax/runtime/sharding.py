@@ -83,8 +83,13 @@ def configure_jax(cpu_devices: int = 0) -> None:
     it after `prepare_cpu_devices`, and after `multihost.start` where there are several processes.
     """
     jax.config.update("jax_num_cpu_devices", cpu_devices or hardware.usable_cores())
-    jax.config.update("jax_enable_x64", jax.default_backend() != "tpu")
+    jax.config.update("jax_enable_x64", takes_float64())
     jax.config.update("jax_compilation_cache_dir", str(hardware.cache_folder()))
+
+
+def takes_float64() -> bool:
+    """Whether the devices compute in float64; TPUs do not."""
+    return jax.default_backend() != "tpu"
 
 
 def add_xla_flags(flags: Mapping[str, int | str]) -> None:

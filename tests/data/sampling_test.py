@@ -84,3 +84,24 @@ def test_numbers_spread_evenly_have_both_ends():
     assert sampling.evenly(10, 4).tolist() == [0, 3, 6, 9]
     assert sampling.evenly(4, 3).tolist() == [0, 2, 3]
     assert sampling.evenly(4, 1).tolist() == [0]
+
+
+def drawn_plainly(labels, taken, num_classes, key):
+    """The order of all images, then its part."""
+    rng = np.random.default_rng(np.asarray(jax.random.key_data(key)).ravel())
+    shuffled = rng.permutation(len(labels))
+    by_class = shuffled[np.argsort(labels[shuffled], kind="stable")]
+    counts = np.bincount(labels, minlength=num_classes)
+    rank = np.concatenate([np.arange(count) for count in counts])
+    order = np.lexsort((rng.random(len(labels)), rank))
+    return rng.permutation(by_class[order[taken]])
+
+
+@pytest.mark.parametrize("classes", [3, 57])
+@pytest.mark.parametrize("taken", [(0, 1), (0, 5), (0, 100), (40, 60), (0, 400)], ids=str)
+def test_a_draw_is_the_part_of_the_order_of_all_images(classes, taken):
+    labels = np.random.default_rng(classes).integers(classes, size=400)
+    labels[:classes] = np.arange(classes)
+    key = jax.random.key(7)
+    found = sampling._drawn(labels, slice(*taken), classes, key)
+    np.testing.assert_array_equal(found, drawn_plainly(labels, slice(*taken), classes, key))

@@ -38,7 +38,9 @@ def test_an_implementation_without_its_package(monkeypatch, implementation):
             "unknown implementation 'cuda'.*auto, cpu, xla, neural_tangents",
         ),
         ({"w_std": 0.0}, "w_std must be positive"),
+        ({"w_std": float("nan")}, "w_std must be positive"),
         ({"b_std": -0.1}, "b_std at least 0"),
+        ({"width": 0}, "width at least 1"),
     ],
 )
 def test_bad_options(options, message):

@@ -102,3 +102,24 @@ def test_no_labels_do_better(sums):
     rng = np.random.default_rng(3)
     for _ in range(20):
         assert loss_of(labels + 0.05 * rng.normal(size=labels.shape)) > best
+
+
+def test_float32_sums_of_a_wide_spectrum_have_a_solution():
+    """A device without float64, several hundred images: rounding hides the least eigenvalues."""
+    rng = np.random.default_rng(0)
+    size, targets, classes = 300, 900, 4
+    left, _ = np.linalg.qr(rng.normal(size=(targets, size)))
+    right, _ = np.linalg.qr(rng.normal(size=(size, size)))
+    k_ts = (left * np.geomspace(300, 0.003, size)) @ right.T
+    y_t = (k_ts @ rng.normal(size=(size, classes))) / 30 + 0.1 * rng.normal(size=(targets, classes))
+
+    def error():
+        sums = label_solve.sum_targets(jnp.asarray(k_ts), jnp.asarray(y_t), jnp.ones(targets))
+        fitted = k_ts @ np.asarray(label_solve.solution(sums, 1e-6), np.float64)
+        return sums.gram.dtype, np.mean((fitted - y_t) ** 2)
+
+    exact, expected = error()
+    with jax.enable_x64(False):
+        rounded, found = error()
+    assert (exact, rounded) == (np.float64, np.float32)
+    assert expected <= found < 1.2 * expected

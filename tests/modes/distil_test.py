@@ -4,6 +4,8 @@ import os
 import signal
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -42,6 +44,16 @@ def test_arrays_give_the_set_that_their_file_gives(arrays, digits, tmp_path):
     assert found.images.shape == (10, 8, 8, 1)
     assert found.class_names == tuple("0123456789")
     assert np.abs(found.pictures() - expected.pictures()).max() == 0
+
+
+def test_a_notebook_without_float64_gets_the_same_set(arrays):
+    fields = FEW | {"algorithm": "kip_solve"}
+    expected = kip_flax.distill(*arrays, fields=fields)
+    with jax.enable_x64(False):
+        found = kip_flax.distill(*arrays, fields=fields)
+        assert jnp.zeros(1).dtype == jnp.float32  # It is as before.
+    np.testing.assert_array_equal(found.images, expected.images)
+    np.testing.assert_array_equal(found.labels, expected.labels)
 
 
 def test_what_is_returned_classifies(arrays):

@@ -103,7 +103,8 @@ def kernel(
 
     threads.run(task, blocks_of(len(x1), len(x2)))
     out = out.astype(np.float64)
-    i, j = np.nonzero(near(x1, x2))
+    nearly_equal = near(x1, x2)
+    i, j = np.nonzero(np.triu(nearly_equal) if same else nearly_equal)
     for part, sides in near_parts(programs, i, j, x1, x2):
         out[:, i[part], j[part]] = near_values(programs, sides)
     return np.triu(out) + np.triu(out, 1).swapaxes(1, 2) if same else out
@@ -148,7 +149,10 @@ def gradient(
 
 
 def near(x1: np.ndarray, x2: np.ndarray) -> np.ndarray:
-    """Which float32 images are nearly equal, (n1, n2) bool; see `kernels.near_duplicates`."""
+    """Which float32 images are nearly equal, (n1, n2) bool.
+
+    float64 costs little here: more pairs count than in `kernels.near_duplicates`.
+    """
     if x1.dtype == np.float64:
         return np.zeros((len(x1), len(x2)), bool)
     distances = np.zeros((len(x1), len(x2)), np.float32)

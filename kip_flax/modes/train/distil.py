@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 from ml_collections import ConfigDict
 from numpy.typing import ArrayLike
@@ -19,7 +20,7 @@ from kip_flax.data import datasets
 from kip_flax.export import Distilled
 from kip_flax.modes.train import mode
 from kip_flax.runs.folder import RunFolder
-from kip_flax.runtime import files
+from kip_flax.runtime import files, sharding
 from kip_flax.runtime.errors import UserError
 
 _DEFAULT = "configs.default"  # In a copy of the repository, not in an installed package.
@@ -35,7 +36,7 @@ def distill(
 ) -> Distilled:
     """Distils labelled images, as `--mode=train` does, and returns the set of the last step.
 
-    Progress goes to stdout. If `jax_enable_x64` is set, solves use float64.
+    Progress goes to stdout. Sums and solves use float64 as in a run, whatever `jax_enable_x64` is.
 
     Args:
         images: uint8 (n, H, W) or (n, H, W, C), C = 1 or 3; None: those that `config` names.
@@ -65,7 +66,8 @@ def distill(
             path = _kept(arrays, folder)
             _update(experiment, {"dataset.name": "npz", "dataset.data_dir": str(path)})
         config_lib.validate(experiment)
-        mode.train_and_evaluate(experiment, folder)
+        with jax.enable_x64(sharding.takes_float64()):
+            mode.train_and_evaluate(experiment, folder)
         run = RunFolder(folder)
         if run.result()["status"] != "finished":
             raise KeyboardInterrupt("the run was stopped before its last step")
