@@ -74,11 +74,13 @@ def _made(file: Path, provenance: dict[str, Any]) -> Made:
         return Made("initial images", labels="solved" if solved else "fixed", file=str(file))
     facts = algorithms.facts(algorithm)
     ridge = f", reg {config['reg']:g}" if facts.uses_kernel else ""
+    batch, growth = config["batch_size"], config.get("newton.growth", 1)
+    targets = f"{batch} to {batch * growth}" if growth > 1 else str(batch)
     return Made(
         method=facts.title,
         labels=labels,
         algorithm=algorithm,
-        budget=f"{step} steps of {config['batch_size']}{ridge}",
+        budget=f"{step} steps of {targets}{ridge}",
         seconds=_seconds(file, step),
         file=str(file),
     )

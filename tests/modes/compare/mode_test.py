@@ -234,6 +234,9 @@ def test_what_a_file_does_not_say_is_left_open(runs, tmp_path):
     solved = read.provenance | {"step": 0}
     solved["config"] = solved["config"] | {"algorithm": "kip_newton"}
     assert entries._made(path, solved).title == "initial images, labels solved"
+    grown = read.provenance | {"step": 7}
+    grown["config"] = solved["config"] | {"batch_size": 50, "newton.growth": 4}
+    assert entries._made(path, grown).budget == "7 steps of 50 to 200, reg 1e-06"
     # A set that the run went beyond took less time than its result says.
     (early,) = (runs / "kip" / "distilled").glob("*_ckpt5.npz")
     assert entries.read(str(early)).made.seconds is None
