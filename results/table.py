@@ -1,6 +1,6 @@
 """The page results/README.md, from the figures of all experiments, and the card of each.
 
-python -m results.table   writes them anew; head.md and tail.md are its texts
+python -m results.table   writes them anew; _head.md and _tail.md are its texts
 """
 
 from pathlib import Path
@@ -22,11 +22,11 @@ def render(results: Path) -> str:
     done = [experiment for experiment in EXPERIMENTS if record.is_done(experiment, results)]
     commands = [words.evaluation(e, record.read(results / e.name)) for e in done]
     return (
-        _text("head.md")
+        _text("_head.md")
         + f"| {' | '.join(_COLUMNS)} |\n{'|---' * len(_COLUMNS)}|\n"
         + "".join(rows)
         + "\n"
-        + _text("tail.md")
+        + _text("_tail.md")
         + "".join(f"{command}\n" for command in commands)
         + "```\n"
     )
@@ -42,7 +42,7 @@ def write(results: Path) -> None:
 
 
 def _text(name: str) -> str:
-    """What the page says above the table (head.md) or below it (tail.md)."""
+    """What the page says above the table (_head.md) or below it (_tail.md)."""
     return (Path(__file__).resolve().parent / name).read_text(encoding="utf-8")
 
 

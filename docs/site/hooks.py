@@ -21,7 +21,7 @@ _FORMULA = re.compile(
 def on_files(files: Files, config: MkDocsConfig, **_: Any) -> Files:
     """Adds the pages and pictures of results/, which lies beside docs/ in the repository."""
     for path in sorted((ROOT / "results").rglob("*")):
-        if path.suffix in _SHOWN:
+        if path.suffix in _SHOWN and not path.name.startswith("_"):  # Nor parts of pages.
             name = path.relative_to(ROOT).as_posix()
             files.append(
                 File(name, str(ROOT), config.site_dir, False, inclusion=InclusionLevel.NOT_IN_NAV)
