@@ -30,4 +30,5 @@ def get_config(images_per_class: str = "1") -> ConfigDict:
         config.support.size, config.num_steps = 100, 3000
     config.eval.steps = (0, 500, 1000)
     config.eval.networks = ("convnet_plain:3",)
+    config.checkpoint.every_steps = 500  # 50 steps take less than ten checkpoints.
     return config

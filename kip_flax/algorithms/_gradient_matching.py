@@ -104,7 +104,7 @@ class InnerTraining:
         inner_loops: epochs on the synthetic images after each of these updates but the last.
         learning_rate: of the network's plain gradient descent.
         batch_train: synthetic images per step of that descent.
-        augments: names that `augment.siamese` draws from; () for DC.
+        augments: names that `augment.one_of` draws from; () for DC.
     """
 
     outer_loops: int

@@ -133,12 +133,21 @@ def make_step(problem: Problem) -> Step:
 
 
 def check_data(config: ConfigDict, dataset: Dataset) -> None:
-    """Raises UserError on a batch larger than the training set, or images that do not fit."""
+    """Raises UserError on a batch larger than the training set, images that do not fit, or networks
+    with running averages, which the gradient would leave out.
+    """
+    from kip_flax.networks import build
+
     kip.check_data(config, dataset)
     if "flip" in augment.parse(config.bptt.augment):
         others = "--config.bptt.augment=scale,rotate --config.bptt.augment_draw=one"
         base.check_mirrorable(dataset, "bptt.augment", others)
-    _make(config, dataset.image_shape, dataset.num_classes)
+    net = build.functions(_make(config, dataset.image_shape, dataset.num_classes))
+    if jax.tree.leaves(jax.eval_shape(net.init, jax.random.key(0))[1]):
+        raise UserError(
+            f"bptt.network={config.bptt.network!r} keeps averages over batches, through which "
+            "nothing is differentiated: take one without batch normalisation."
+        )
 
 
 def trained(

@@ -16,8 +16,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import Mesh
-from jax.sharding import PartitionSpec as P
 
 from kip_flax import krr
 from kip_flax.runtime import batching
@@ -75,7 +73,7 @@ def in_passes(
     features: Features, params: Tree, other: Tree, images: jax.Array, most: int = 500
 ) -> jax.Array:
     """`features` (n, F) without gradient, in passes of at most `most` images; fewer on a CPU."""
-    size = batching.images_per_pass(images.shape[1:], min(most, len(images)))
+    size = batching.images_per_pass(images.shape[1:], min(most, len(images)), params)
     size = math.ceil(len(images) / math.ceil(len(images) / size))  # Equal passes.
     parts = batching.split_rows(jax.lax.stop_gradient(images), size)
     params, other = jax.lax.stop_gradient((params, other))
@@ -119,18 +117,3 @@ def image_gradients(
         return total + image_gradient(of_network, images, cotangent), None
 
     return jax.lax.scan(add, jnp.zeros_like(images), (networks, cotangents))[0]
-
-
-def over_mesh(features: Features, mesh: Mesh) -> Features:
-    """`in_passes` on a mesh: images and features are sharded over its axis 'data'.
-
-    The number of images is a multiple of the axis size: `runtime.sharding.put_targets` pads to it.
-    """
-
-    def local(params: Tree, other: Tree, images: jax.Array) -> jax.Array:
-        return in_passes(features, params, other, images)
-
-    if math.prod(mesh.shape.values()) == 1:
-        return local
-    specs = (P(), P(), P("data"))
-    return jax.shard_map(local, mesh=mesh, in_specs=specs, out_specs=P("data"), check_vma=False)

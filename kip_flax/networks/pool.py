@@ -31,7 +31,7 @@ class Pool(flax.struct.PyTreeNode):
 
     Attributes:
         networks: the leaves of `Network`, each with a first axis of N.
-        ages: (N,) int32, steps of each present life; the first lives start at staggered ages.
+        ages: (N,) int32, steps of each present life; `start` staggers those of the first lives.
         lives: (N,) int32, how often each network was redrawn.
     """
 

@@ -1,8 +1,8 @@
 """Batches: padding, and computation in several passes.
 
 On a CPU a pass takes as many images as fit in a core's cache, because convolutions of more images
-wait for memory. Sums over the batch stay the same. A network that normalises over the batch must
-get it whole.
+wait for memory. Sums over the batch stay the same. Networks without convolutions take all images at
+once. A network that normalises over the batch must get it whole.
 """
 
 import math
@@ -47,9 +47,14 @@ def split_rows(tree: Tree, size: int) -> Tree:
     return jax.tree.map(split, tree)
 
 
-def images_per_pass(shape: tuple[int, ...], most: int) -> int:
-    """Images of `shape` (H, W, C) for one pass: `most`, or fewer on a CPU."""
-    if jax.default_backend() != "cpu":
+def images_per_pass(shape: tuple[int, ...], most: int, params: Tree = None) -> int:
+    """Images of `shape` (H, W, C) for one pass: `most`, or fewer for convolutions on a CPU.
+
+    A network without convolutions, as `params` tell, takes all at once: every pass reads all of
+    its weights.
+    """
+    leaves = jax.tree.leaves(params)
+    if jax.default_backend() != "cpu" or (leaves and all(leaf.ndim < 4 for leaf in leaves)):
         return most
     return min(most, max(1, PIXELS // math.prod(shape[:2])))
 
@@ -58,7 +63,7 @@ def gradient_in_passes(
     loss: Loss, params: Tree, images: jax.Array, labels: jax.Array, weights: jax.Array
 ) -> Tree:
     """Gradient of a batch's `loss` in the parameters, summed over passes of equal size."""
-    passes = math.ceil(len(images) / images_per_pass(images.shape[1:], len(images)))
+    passes = math.ceil(len(images) / images_per_pass(images.shape[1:], len(images), params))
     parts = split_rows((images, labels, weights), math.ceil(len(images) / passes))
 
     return summed(lambda part: jax.grad(loss)(params, *part), parts)

@@ -242,7 +242,13 @@ def test_digits_are_not_mirrored(digits):
     bptt.check_data(config, dataclasses.replace(digits, mirrorable=True))
 
 
-def test_normalised_networks_keep_their_averages():
+def test_networks_with_averages_over_batches_are_refused(digits):
+    config = settings(bptt__network="resnet18_bn")
+    with pytest.raises(UserError, match=r"resnet18_bn' keeps averages over batches.*take one with"):
+        bptt.check_data(config, digits)
+
+
+def test_normalised_networks_are_trained():
     config = settings(bptt__network="vgg11_bn", bptt__window=1)
     with pytest.raises(UserError, match="too small"):
         bptt._make(config, SHAPE, CLASSES)

@@ -19,13 +19,13 @@ def test_the_sum_is_that_of_the_whole_batch(pixels, monkeypatch):
 
     def loss(p, x, y, w):
         seen.append(len(x))
-        return w @ (x.reshape(len(x), -1) @ p["weights"] + p["bias"] - y) ** 2
+        return w @ (x.reshape(len(x), -1) @ p["weights"].ravel() + p["bias"] - y) ** 2
 
-    p = {"weights": rng.normal(size=4).astype(np.float32), "bias": np.float32(0.3)}
+    p = {"weights": rng.normal(size=(2, 2, 1, 1)).astype(np.float32), "bias": np.float32(0.3)}
     found = batching.gradient_in_passes(loss, p, images, labels, weights)
     flat = images.reshape(7, 4).astype(float)
-    slopes = 2 * weights * (flat @ p["weights"] + p["bias"] - labels)
-    np.testing.assert_allclose(found["weights"], slopes @ flat, rtol=1e-5)
+    slopes = 2 * weights * (flat @ p["weights"].ravel() + p["bias"] - labels)
+    np.testing.assert_allclose(found["weights"].ravel(), slopes @ flat, rtol=1e-5)
     np.testing.assert_allclose(found["bias"], slopes.sum(), rtol=1e-5)
     assert set(seen) == {{1: 1, 8: 2, 12: 3, 1000: 7}[pixels]}
 
@@ -55,3 +55,21 @@ def test_the_last_row_can_be_repeated():
     rows = np.arange(5).reshape(5, 1)
     assert batching.repeat_last_row(rows, 4).ravel().tolist() == [0, 1, 2, 3, 4, 4, 4, 4]
     assert batching.repeat_last_row(rows, 5).tolist() == rows.tolist()
+
+
+@pytest.mark.parametrize(("axes", "passes"), [(2, 1), (4, 4)], ids=["dense", "convolution"])
+def test_networks_without_convolutions_take_all_images_at_once(axes, passes, monkeypatch):
+    monkeypatch.setattr(batching, "PIXELS", 2 * 16)
+    seen = []
+
+    def loss(params, images, labels, weights):
+        seen.append(len(images))
+        outputs = params["w"].sum() * images.sum((1, 2, 3))
+        return (weights * (outputs - labels) ** 2).sum()
+
+    params = {"w": jnp.ones((3,) * axes), "b": jnp.ones(3)}
+    images, labels = jnp.arange(8.0)[:, None, None, None] + jnp.zeros((8, 4, 4, 1)), jnp.ones(8)
+    found = batching.gradient_in_passes(loss, params, images, labels, jnp.ones(8))
+    assert set(seen) == {8 // passes}
+    expected = jax.grad(loss)(params, images, labels, jnp.ones(8))
+    np.testing.assert_allclose(found["w"], expected["w"], rtol=1e-6)
