@@ -10,6 +10,7 @@ from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
+from kip_flax.runtime import hardware
 from kip_flax.runtime.errors import UserError
 from kip_flax.runtime.fields import Section
 
@@ -32,6 +33,7 @@ _CHUNK = 2048  # Images converted to float64 at a time: 50 MB of CIFAR-10.
 # Two pixels of a standardised image differ by at least 1 / (255 * 0.5) if they differ at all, so an
 # image with a smaller norm than this is constant up to rounding.
 _MIN_NORM = 1e-3
+_FAR = 100  # No share of white is so large, and nearly all images in 0..255 have such pixels.
 _MIN_VARIANCE = 1e-12
 
 
@@ -100,9 +102,14 @@ def apply(preprocess: Preprocess, images: np.ndarray) -> np.ndarray:
             learned in the space of one preprocessing into that of another.
 
     Raises:
-        UserError: the images have another shape than those of the fit.
+        UserError: the images have another shape than those of the fit, or are no such pixels.
     """
     _check_shape(preprocess, images)
+    if images.dtype != np.uint8 and not _are_shares(images):
+        raise UserError(
+            f"pixels are {images.dtype}, uint8 or finite floats in about [0, 1] are expected: take "
+            f"uint8 from 0 to 255, or divide by 255."
+        )
     out = np.empty(images.shape, np.float32)
     for part in _chunks(len(images)):
         rows = _standardise(preprocess, images[part])
@@ -173,6 +180,13 @@ def _channel_moments(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def _fit_zca(name: str, standard: Preprocess, images: np.ndarray) -> Preprocess:
     dim = images[0].size
+    needed, free = whitening_bytes(name, dim), hardware.free_memory()
+    if needed > free:
+        raise UserError(
+            f"preprocess={name!r} of images of {dim} numbers takes {needed >> 30} GiB and "
+            f"{free >> 30} are free: take preprocess='standard', or smaller images "
+            f"(dataset.image_size)."
+        )
     center = _mean_image(standard, images) if name == "zca_center" else None
     cov = np.zeros((dim, dim))
     means, norms = np.empty(len(images)), np.empty(len(images))
@@ -189,6 +203,11 @@ def _fit_zca(name: str, standard: Preprocess, images: np.ndarray) -> Preprocess:
         return fitted
     image_mean, image_norm = (np.asarray(np.median(v), np.float32) for v in (means, norms))
     return replace(fitted, image_mean=image_mean, image_norm=image_norm)
+
+
+def whitening_bytes(name: str, dim: int) -> int:
+    """Bytes that the fit of the preprocessing takes for images of `dim` numbers, at its peak."""
+    return 4 * 8 * dim**2 if name.startswith("zca") else 0
 
 
 def _mean_image(standard: Preprocess, images: np.ndarray) -> np.ndarray:
@@ -235,6 +254,13 @@ def _normalise(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 def _chunks(count: int) -> Iterator[slice]:
     return (slice(start, start + _CHUNK) for start in range(0, count, _CHUNK))
+
+
+def _are_shares(images: np.ndarray) -> bool:
+    """Whether pixels are finite floats that may be shares of white, as those of learned images."""
+    if images.dtype.kind != "f":
+        return False
+    return all(bool(np.all(np.abs(images[part]) < _FAR)) for part in _chunks(len(images)))
 
 
 def _check_shape(preprocess: Preprocess, images: np.ndarray) -> None:

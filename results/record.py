@@ -123,7 +123,10 @@ def write(experiment: Experiment, draws: list[Draw], command: str, results: Path
         "draws": rows,
         "hardware": draws[0].result["hardware"],
         "versions": draws[0].result["versions"],
-        "commit": ", then ".join(dict.fromkeys(c for d in draws for c in _commits(d.workdir))),
+        "commit": ", then ".join(
+            dict.fromkeys(revision for draw in draws for revision in _commits(draw.workdir))
+        )
+        or commit(),
         "date": datetime.date.today().isoformat(),
     }
     files.write_json(folder / FIGURES, content)
@@ -171,11 +174,15 @@ def chain(folder: Path) -> list[Path]:
     return [*(chain(folder.with_name(start)) if start else []), folder]
 
 
-def add_part(workdir: Path, seconds: float, commit: str) -> None:
-    """Adds a part of a run to what is known of it: its processor time, and its commit."""
+def add_part(workdir: Path, seconds: float, revision: str) -> None:
+    """Adds a part of a run to what is known of it: its processor time, and its commit.
+
+    `revision` is '' if the part took no step.
+    """
     total = (_read_cpu_seconds(workdir) or 0.0) + seconds
     files.write_json(workdir / _CPU, round(total, 1))
-    files.write_json(workdir / _COMMITS, list(dict.fromkeys([*_commits(workdir), commit])))
+    if revision:
+        files.write_json(workdir / _COMMITS, list(dict.fromkeys([*_commits(workdir), revision])))
 
 
 def _commits(workdir: Path) -> list[str]:

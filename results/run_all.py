@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from kip_flax.modes.evaluate.mode import EVALUATION
+from kip_flax.runs.folder import RunFolder
 from kip_flax.runtime import files
 from kip_flax.runtime.errors import UserError, in_one_line
 from results import record, table
@@ -121,6 +122,10 @@ def data_field(folder: str) -> list[str]:
     return [f"--config.dataset.data_dir={folder}"] if folder else []
 
 
+def _checkpoints(workdir: Path) -> list[str]:
+    return sorted(path.name for path in RunFolder(workdir).checkpoints.glob("*"))
+
+
 def program(arguments: list[str], workdir: Path) -> None:
     """Runs main.py, and adds its processor time and its commit to those of the run.
 
@@ -129,7 +134,7 @@ def program(arguments: list[str], workdir: Path) -> None:
         UserError: it failed.
     """
     print(f"$ python {shlex.join(arguments)}", flush=True)
-    before, commit = _cpu_seconds(), record.commit()
+    before, revision, saved = _cpu_seconds(), record.commit(), _checkpoints(workdir)
     nice = ["nice", "-n", "19", sys.executable, *arguments]
     # Ctrl-C reaches this process alone: a second signal would end the run before it has saved.
     child = subprocess.Popen(nice, cwd=ROOT, start_new_session=True)
@@ -141,7 +146,8 @@ def program(arguments: list[str], workdir: Path) -> None:
         raise
     finally:
         if workdir.exists():
-            record.add_part(workdir, _cpu_seconds() - before, commit)
+            took_steps = _checkpoints(workdir) != saved
+            record.add_part(workdir, _cpu_seconds() - before, revision if took_steps else "")
     if code:
         _give_up(arguments, code)
     if record.is_stopped(workdir):

@@ -119,7 +119,7 @@ def test_the_settings_of_ten_images_per_class_are_those_that_were_measured(name,
     row = json.loads((ROOT / "results" / f"{name}_100" / "figures.json").read_text())
     measured = config_lib.flatten(row["config"])
     given = config_lib.flatten(json.loads(json.dumps(load(name).get_config(word).to_dict())))
-    others = ("eval.", "dataset.", "report.", "log.", "support.init")
+    others = ("eval.", "dataset.", "report.", "log.", "checkpoint.", "support.init")
     differ = {
         field: (value, measured[field])
         for field, value in given.items()

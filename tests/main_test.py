@@ -4,9 +4,14 @@ import json
 import re
 import subprocess
 import sys
+import types
 
 import pytest
 from command import DIGITS, QUICK, ROOT, run
+
+from kip_flax.modes import command_line
+from kip_flax.runtime import multihost, sharding
+from kip_flax.runtime.errors import UserError
 
 
 @pytest.mark.parametrize(
@@ -40,6 +45,10 @@ from command import DIGITS, QUICK, ROOT, run
         (("--mode=import", "--distilled=x", "--workdir=y"), "no experiment: name one"),
         ((DIGITS, "--mode=import", "--distilled=x", "--workdir=y"), "x does not exist"),
         ((DIGITS, "--workdir=x", "--config.algorithm=gan"), "algorithm is 'gan': take one of"),
+        (
+            (DIGITS, "--workdir=x", "--config.dataset.classes=([0], [1])"),
+            "dataset.classes is ([0], [1]): take numbers or names of classes",
+        ),
     ],
 )
 def test_a_mistake_is_one_line_and_code_2(arguments, message):
@@ -49,6 +58,23 @@ def test_a_mistake_is_one_line_and_code_2(arguments, message):
     assert done.stderr.count("\n") == 1
     assert message in done.stderr
     assert done.stdout == ""
+
+
+def test_a_platform_that_is_not_there_is_told_of(monkeypatch):
+    monkeypatch.setenv("JAX_PLATFORMS", "cuda")
+
+    def none(cpu_devices):
+        raise AssertionError
+
+    monkeypatch.setattr(sharding, "configure_jax", none)
+    monkeypatch.setattr(multihost, "start", lambda *_: None)
+    alone = types.SimpleNamespace(coordinator_address=None, num_processes=None, process_id=None)
+    monkeypatch.setattr(command_line, "FLAGS", alone)
+    with pytest.raises(UserError, match="no device of JAX_PLATFORMS=cuda: install requirements-cu"):
+        command_line._set_up_jax(0)
+    monkeypatch.delenv("JAX_PLATFORMS")
+    with pytest.raises(AssertionError):
+        command_line._set_up_jax(0)
 
 
 def test_train_and_transfer(tmp_path):

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from kip_flax import preprocess
+from kip_flax.runtime import hardware
 from kip_flax.runtime.errors import UserError
 
 RNG = np.random.default_rng(0)
@@ -187,3 +188,26 @@ def test_errors_say_what_is_wrong():
         preprocess.from_arrays(arrays)
     with pytest.raises(UserError, match="'other'"):
         preprocess.from_arrays(arrays | {"name": np.array("other")})
+
+
+@pytest.mark.parametrize(
+    "images",
+    [TRAIN.astype(np.float32), np.full(TRAIN.shape, np.nan), TRAIN > 100, TRAIN.astype(int)],
+    ids=["0 to 255", "nan", "bool", "integers"],
+)
+def test_what_are_no_pixels_is_refused(images):
+    fitted = preprocess.fit("standard", TRAIN)
+    with pytest.raises(UserError, match=r"uint8 or finite floats in about \[0, 1\] are expected"):
+        preprocess.apply(fitted, images)
+
+
+def test_a_whitening_that_does_not_fit_into_memory_is_told_of(monkeypatch):
+    dim = TRAIN[0].size
+    monkeypatch.setattr(hardware, "free_memory", lambda: 32 * dim**2 - 1)
+    for name in ("zca_normalize", "zca_center"):
+        message = f"preprocess='{name}' of images of {dim} numbers .*: take preprocess='standard'"
+        with pytest.raises(UserError, match=message):
+            preprocess.fit(name, TRAIN)
+    preprocess.fit("standard", TRAIN)
+    monkeypatch.setattr(hardware, "free_memory", lambda: 32 * dim**2)
+    preprocess.fit("zca_center", TRAIN)

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# The long tests (more than an hour), the others once more, then 20 rounds of faults for each of two
-# algorithms. The environment is that of tests/run.sh. A last line "-rs" names what was left out: the
-# tests of the second line without PyTorch or tests/requirements-browser.txt, and one of the first
-# without requirements-tpu.txt. Programs are compiled as for users, see conftest.py.
+# The long tests (more than an hour), then the others, then 20 rounds of faults for each of two
+# algorithms. Each part runs although an earlier one failed. The environment is that of tests/run.sh;
+# pytest's -rs lists what was skipped: tests that need requirements-tpu.txt (first call), PyTorch or
+# tests/requirements-browser.txt (second). Programs are compiled as for users, see conftest.py.
 set -uo pipefail
-cd "$(dirname "$0")/.."
+cd "$(dirname "$0")/.." || exit 1
 
 failed=0
 export XLA_FLAGS="${XLA_FLAGS:-} --xla_backend_optimization_level=3"

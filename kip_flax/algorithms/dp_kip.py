@@ -365,7 +365,7 @@ def _secret(seed: int, shape_only: bool) -> jax.Array:
 
 
 def _piece(batch_size: int, target_bytes: int) -> int:
-    """Targets per padded call: nearly every drawn batch fits in few equal calls."""
+    """Targets of a padded call: as few calls as memory allows, of one size, for most batches."""
     likely = math.ceil(batch_size + _DEVIATIONS * math.sqrt(batch_size))
     calls = math.ceil(likely / max(1, _MOST // target_bytes))
     return math.ceil(likely / calls)

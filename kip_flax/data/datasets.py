@@ -29,6 +29,8 @@ def _check(fields: Mapping[str, Any]) -> None:
     if not 0 <= validation < 1:
         raise UserError(f"dataset.validation is {validation}: it must be at least 0 and below 1.")
     classes = fields["dataset.classes"]
+    if not all(isinstance(each, int | str) for each in classes):
+        raise UserError(f"dataset.classes is {classes}: take numbers or names of classes.")
     if len(set(classes)) != len(classes) or len(classes) == 1:
         raise UserError(
             f"dataset.classes is {classes}: take two or more different classes, or () for all."
@@ -134,7 +136,7 @@ def load_dataset(
             f"each differently."
         )
     if test is None:
-        train, test = _split(found.paths[0], *train, test_fraction)
+        train, test = _split(found.paths[0], train, found.class_names, test_fraction)
     return _joined(name, found, train, test)
 
 
@@ -151,7 +153,8 @@ def hold_out(dataset: Dataset, fraction: float) -> Dataset:
         UserError: a class has only one image.
     """
     where = Path(f"the training set of {dataset.name}")
-    train, held = _split(where, dataset.train_images, dataset.train_labels, fraction)
+    part = dataset.train_images, dataset.train_labels
+    train, held = _split(where, part, dataset.class_names, fraction)
     return replace(
         dataset,
         train_images=train[0],
@@ -201,17 +204,17 @@ def held_out_of(count: int, fraction: float) -> int:
     return min(max(1, round(fraction * count)), count - 1)
 
 
-def _split(
-    where: Path, images: np.ndarray, labels: np.ndarray, fraction: float
-) -> tuple[Part, Part]:
+def _split(where: Path, part: Part, names: Sequence[str], fraction: float) -> tuple[Part, Part]:
     """Holds out `fraction` of every class, see `held_out_of`; order is kept."""
+    images, labels = part
     rng = np.random.default_rng(_SPLIT_SEED)
     held_out = np.zeros(len(labels), bool)
     for label in np.unique(labels):
         (members,) = np.nonzero(labels == label)
         if len(members) < 2:
             raise UserError(
-                f"{where} has one image of class {label}: at least two are needed to hold one out."
+                f"{where} has one image of class {names[label]}: at least two are needed to hold "
+                f"one out."
             )
         count = held_out_of(len(members), fraction)
         held_out[rng.permutation(members)[:count]] = True

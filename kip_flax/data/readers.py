@@ -205,11 +205,14 @@ def npz_part(
     """Checked images uint8 (n, H, W, C) and labels (n,) under `prefix`images and `prefix`labels."""
     images, labels = arrays[f"{prefix}images"], arrays[f"{prefix}labels"]
     if images.dtype != np.uint8 or images.ndim not in (3, 4):
+        fits = images.dtype.kind in "iu" and images.size and 0 <= images.min() <= images.max() < 256
+        advice = "take images.astype(np.uint8)" if fits else "scale them to 0..255"
         raise UserError(
             f"{path} holds {prefix}images of {images.dtype} {images.shape}: uint8 (n, H, W) or "
-            f"(n, H, W, C) is expected, scale them to 0..255."
+            f"(n, H, W, C) is expected, {advice}."
         )
-    labels = labels.reshape(-1)
+    if labels.ndim == 2 and 1 in labels.shape:
+        labels = labels.reshape(-1)
     check_labels(path, labels, len(images), 0, np.iinfo(np.int32).max)
     if not len(images):
         raise UserError(f"{path} holds no images in {prefix}images: at least one is needed.")
@@ -255,7 +258,7 @@ def _on_white(path: Path, picture: Image.Image) -> Image.Image:
     own = picture.convert("RGBA")
     alpha = own.getchannel("A").getextrema()
     if alpha == (255, 255):
-        return picture
+        return own.convert("RGB")
     laid = Image.alpha_composite(Image.new("RGBA", own.size, "white"), own)
     if alpha != (0, 0) and laid.getextrema() == ((255, 255),) * 4:
         raise UserError(
@@ -284,11 +287,18 @@ def pictures_below(root: Path) -> list[Path]:
 
 
 def class_folders(root: Path) -> tuple[str, ...]:
-    """Sorted names of the folders in `root`, the classes; UserError if there are fewer than two."""
+    """Sorted names of the folders in `root`, the classes.
+
+    Raises:
+        UserError: there are fewer than two, or the bytes of a name are no text.
+    """
     folders = (p.name for p in root.iterdir() if p.is_dir())
     names = tuple(sorted(n for n in folders if not n.startswith(".") and n != _OF_MAC_ARCHIVES))
     if len(names) < 2:
         raise UserError(f"{root} holds {len(names)} class folders: at least two are needed.")
+    for name in names:
+        if name != name.encode(errors="replace").decode():
+            raise UserError(f"{root} has the folder {name!r}, which is no UTF-8: rename it.")
     return names
 
 

@@ -56,8 +56,9 @@ def _drawn(labels: np.ndarray, taken: slice, num_classes: int, key: jax.Array) -
         )
     rng = np.random.default_rng(np.asarray(jax.random.key_data(key)).ravel())
     shuffled = rng.permutation(len(labels))
-    quick = labels.astype(np.int16) if num_classes < 2**15 else labels  # Of 16 bits: radix sort.
-    by_class = shuffled[np.argsort(quick[shuffled], kind="stable")]
+    # NumPy sorts 16 bits by radix.
+    short_labels = labels.astype(np.int16) if num_classes < 2**15 else labels
+    by_class = shuffled[np.argsort(short_labels[shuffled], kind="stable")]
     counts = np.bincount(labels, minlength=num_classes)
     rank_in_class = np.arange(len(labels)) - np.repeat(np.cumsum(counts) - counts, counts)
     # First one image of every class, then a second of every class: any cut is even. Those of ranks
@@ -70,7 +71,7 @@ def _drawn(labels: np.ndarray, taken: slice, num_classes: int, key: jax.Array) -
 
 
 def evenly(total: int, most: int) -> np.ndarray:
-    """At most `most` (2 or more) of the numbers below `total`, evenly spaced, with both ends."""
+    """At most `most` of the numbers below `total`, evenly spread, with both ends (1: the first)."""
     if total <= most:
         return np.arange(total)
     return np.unique(np.linspace(0, total - 1, most).round().astype(int))

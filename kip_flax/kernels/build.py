@@ -19,7 +19,7 @@ def warm_up(options: KernelOptions, say: Callable[[str], None]) -> None:
 
     `say` gets a line if that takes long. 'xla' code is compiled later, with the step that calls it.
     """
-    if not options.convolutional:
+    if not options.on_pixels:
         return
     if resolve(options.implementation) == "xla":
         say("the first step is compiled before it runs: up to a minute, unless kept from before")

@@ -62,7 +62,7 @@ def warm_up(options: KernelOptions, say: Callable[[str], None]) -> None:
 
     `say` gets a line if that takes long.
     """
-    if options.convolutional and resolve(options.implementation) == "cpu":
+    if options.on_pixels and resolve(options.implementation) == "cpu":
         from kip_flax.kernels.cpu.warm_up import warm_up_jacobian
 
         warm_up_jacobian(say)

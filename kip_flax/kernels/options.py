@@ -82,9 +82,9 @@ class KernelOptions:
         _check_choice("implementation", self.implementation, IMPLEMENTATIONS)
 
     @property
-    def convolutional(self) -> bool:
-        """Whether pairs of pixels are computed: the network does not flatten images at first."""
-        return not isinstance(self.spec[0], arch.Flatten)
+    def on_pixels(self) -> bool:
+        """Whether pairs of pixels are computed: the network does not begin with Flatten."""
+        return not (self.spec and isinstance(self.spec[0], arch.Flatten))
 
 
 def resolve(implementation: str) -> str:

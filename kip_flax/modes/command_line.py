@@ -198,7 +198,15 @@ def _set_up_jax(cpu_devices: int) -> None:
 
     sharding.prepare_cpu_devices()
     multihost.start(FLAGS.coordinator_address, FLAGS.num_processes, FLAGS.process_id)
-    sharding.configure_jax(cpu_devices)
+    try:
+        sharding.configure_jax(cpu_devices)
+    except (RuntimeError, AssertionError):
+        if not (platforms := os.environ.get("JAX_PLATFORMS")):
+            raise
+        raise UserError(
+            f"JAX finds no device of JAX_PLATFORMS={platforms}: install requirements-cuda.txt or "
+            f"requirements-tpu.txt, or unset the variable."
+        ) from None
 
 
 def _exit_with(message: str) -> NoReturn:
@@ -223,7 +231,7 @@ def run() -> None:
 def run_installed() -> None:
     """Runs the command of the installed script.
 
-    The working folder and the folder above that of the configuration are on the module path, so
+    The folder above that of the configuration and the working folder are on the module path, so
     that `from configs import default` works from any folder.
     """
     # absl imports the configuration while it parses the flags: its path is needed before.
@@ -231,5 +239,5 @@ def run_installed() -> None:
     parser.add_argument("--config", "-config", nargs="?", default="")
     path = parser.parse_known_args(sys.argv[1:])[0].config or ""
     above = os.path.dirname(os.path.dirname(os.path.abspath(path)))
-    sys.path[:0] = [os.getcwd(), *([above] if path else [])]
+    sys.path[:0] = [*([above] if path else []), os.getcwd()]
     run()

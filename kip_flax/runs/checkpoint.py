@@ -109,7 +109,7 @@ def open_manager(workdir: str | os.PathLike[str], keep: int) -> Iterator[ocp.Che
         manager = ocp.CheckpointManager(folder, options=options)
         try:
             yield manager
-        except Stopped:
+        except Stopped:  # It is raised at all processes.
             with disk.writing(str(manager.directory)):
                 manager.close()
             raise

@@ -183,9 +183,12 @@ class RunFolder:
         files.write_json(self.result_file, content)
 
     def evaluations(self) -> list[dict[str, Any]]:
-        """Rows of `step`, `accuracy` (0 to 1), `mse` and, if networks were trained, `networks`.
+        """Rows of `step`, `tested`, `accuracy` (0 to 1), `mse` and, if there are any, `networks`.
 
-        They ascend by step. Raises UserError as `result` does.
+        `tested`, the number of images, is missing in older runs. They ascend by step.
+
+        Raises:
+            UserError: as `result`.
         """
         return self.result().get("evaluations", [])
 

@@ -1,8 +1,9 @@
 """The loop of a run: steps, with evaluations, checkpoints and progress between them.
 
-All randomness follows from the seed and the step number. Artefacts are written before the
-checkpoint that implies them, and writing them again gives the same content. So a run that is
-stopped at any moment resumes from its last checkpoint and gives the same bits as one that is not.
+All randomness follows from the seed and the step number. A checkpoint may come before the
+evaluation of its step; a run that goes on makes up for that. Writing artefacts again gives the same
+content. So a run that is stopped at any moment resumes from its last checkpoint and gives the same
+bits as one that is not.
 """
 
 import time

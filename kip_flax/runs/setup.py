@@ -6,6 +6,7 @@ import inspect
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -145,14 +146,16 @@ def _hook(config: ConfigDict, name: str, otherwise: Any) -> Any:
 
 
 @contextlib.contextmanager
-def own_folder(workdir: str) -> Iterator[str]:
+def own_folder(workdir: str, config: ConfigDict) -> Iterator[str]:
     """The absolute path of the run's folder, locked by the first process.
 
     Raises:
-        UserError: another run uses it, it cannot be written to, or the processes' folders differ.
+        UserError: another run uses it, it cannot be written to, it lies among the pictures of
+            `config`, or the processes' folders differ.
     """
     with contextlib.ExitStack() as stack:
         with multihost.raise_everywhere():
+            _check_apart(workdir, config.dataset.name, config.dataset.data_dir)
             folder = RunFolder.make(workdir)
             if multihost.is_first():
                 stack.enter_context(folder.locked())
@@ -160,6 +163,14 @@ def own_folder(workdir: str) -> Iterator[str]:
         holder = folder.lock.read_bytes() if folder.lock.exists() else b""
         multihost.check_same(f"the folder {folder.path} of --workdir", holder)
         yield str(folder.path)
+
+
+def _check_apart(workdir: str, dataset: str, data_dir: str) -> None:
+    own, root = (Path(path).expanduser().resolve() for path in (workdir, data_dir))
+    if dataset == "folder" and data_dir and (own == root or root in own.parents):
+        raise UserError(
+            f"{own} lies in {root}, whose folders are the classes: take another --workdir."
+        )
 
 
 def load(config: ConfigDict) -> Dataset:

@@ -51,7 +51,20 @@ def _quota() -> float:
     return math.inf
 
 
-def memory_left() -> int:
+def free_memory() -> int:
+    """Bytes of free memory on the host, or fewer if a container has a limit."""
+    return min(_available(), _left_of_container())
+
+
+def _available() -> int:
+    with contextlib.suppress(OSError), open("/proc/meminfo", encoding="utf-8") as file:
+        for line in file:
+            if line.startswith("MemAvailable:"):
+                return 1024 * int(line.split()[1])
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
+
+
+def _left_of_container() -> int:
     """Bytes that the control group still gives its processes, as `docker --memory=4g` does.
 
     Files that are kept in memory count as free. `sys.maxsize` if there is no limit.

@@ -57,6 +57,7 @@ class Watch:
         """
         done = threading.Event()
         found: list[Any] = []
+        compute = _in_this_precision(compute)
         thread = threading.Thread(target=_computing, args=(compute, found, done), daemon=True)
         began, asked = time.monotonic(), None
         thread.start()
@@ -101,6 +102,17 @@ class Watch:
 def end_soon() -> None:
     """Skips Python's last garbage collection, which takes seconds on a busy machine."""
     gc.freeze()
+
+
+def _in_this_precision(compute: Callable[[], Result]) -> Callable[[], Result]:
+    """`compute` for another thread; JAX switches float64 on for each thread apart."""
+    wide = bool(jax.config.read("jax_enable_x64"))
+
+    def computing() -> Result:
+        with jax.enable_x64(wide):
+            return compute()
+
+    return computing
 
 
 def _computing(compute: Callable[[], Any], found: list[Any], done: threading.Event) -> None:

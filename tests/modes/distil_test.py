@@ -1,5 +1,6 @@
 """`kip_flax.distill`: what the command line does with the same images, from arrays."""
 
+import contextlib
 import os
 import signal
 from pathlib import Path
@@ -33,7 +34,8 @@ def test_arrays_give_the_set_that_their_file_gives(arrays, digits, tmp_path):
     found = kip_flax.distill(*arrays, test=test, fields=FEW)
     named = dict(zip(("train_images", "train_labels"), arrays, strict=True))
     np.savez(tmp_path / "mine.npz", **named, test_images=test[0], test_labels=test[1])
-    config = distil._default({"train_labels": arrays[1]})
+    config = distil._default()
+    config.support.size = 10
     config.update_from_flattened_dict(FEW)
     config.dataset.name, config.dataset.data_dir = "npz", str(tmp_path / "mine.npz")
     train.train_and_evaluate(config, str(tmp_path / "run"))
@@ -108,13 +110,14 @@ def test_the_default_batch_fits_what_is_left_of_small_classes(each):
     labels = np.arange(10 * each) % 10
     config = default.get_config()
     part = np.zeros((len(labels), 2, 2, 1), np.uint8), labels
+    names = tuple("0123456789")
     for fraction in (0.2, 0.5):
         config.dataset.test_fraction = fraction
-        (images, left), _ = datasets._split(Path("mine"), *part, fraction)
-        assert distil._left({"labels": labels}, config) == len(left)
+        (images, left), _ = datasets._split(Path("mine"), part, names, fraction)
+        assert distil._left(labels, True, config) == len(left)
     config.dataset.validation = 0.1
-    (_, less), _ = datasets._split(Path("mine"), images, left, 0.1)
-    assert distil._left({"labels": labels}, config) == len(less)
+    (_, less), _ = datasets._split(Path("mine"), (images, left), names, 0.1)
+    assert distil._left(labels, True, config) == len(less)
 
 
 def test_the_default_batch_follows_the_fields(arrays):
@@ -181,6 +184,31 @@ def test_a_stopped_run_is_no_set_and_goes_on(tmp_path, capsys, monkeypatch):
             {"images": np.zeros((2, 8, 8), np.uint8), "labels": [b"\xe4", b"b"]},
             "labels are neither numbers nor names",
         ),
+        (
+            {"images": np.zeros((2, 8, 8), np.uint8), "labels": np.array([1, None], object)},
+            "labels are names and numbers, or some are missing",
+        ),
+        (
+            {"images": [np.zeros((8, 8)), np.zeros((6, 8))], "labels": [0, 1]},
+            "images are no array: give images of one size",
+        ),
+        (
+            {"images": np.zeros((4, 8, 8), np.uint8), "labels": np.eye(4)},
+            r"labels have the shape \(4, 4\): give one for each image .*labels\.argmax\(1\)",
+        ),
+        (
+            {"images": np.zeros((4, 8, 8), int), "labels": [0, 1, 0, 1]},
+            r"is expected, take images\.astype\(np\.uint8\)",
+        ),
+        (
+            {"images": np.zeros((4, 8, 8), np.uint8), "labels": [0, 1, 0, 9 * 10**8]},
+            "labels up to 900000000 for 4 images: number the classes from 0 without gaps",
+        ),
+        (
+            {"images": np.zeros((2, 8, 8), np.uint8), "labels": [0, 1], "test": (np.zeros(1),)},
+            "test is no pair",
+        ),
+        ({"config": "configs/kip_digits.py"}, "config is a str: give a ConfigDict"),
         ({"config": kip_digits.get_config(), "fields": {"num_steps": "x"}}, "fields: .*"),
         ({"config": kip_digits.get_config(), "fields": {"num_steps": -1}}, "num_steps is -1"),
         (
@@ -193,6 +221,25 @@ def test_mistakes_are_one_line(given, message):
     with pytest.raises(UserError, match=message) as caught:
         kip_flax.distill(**given)
     assert "\n" not in str(caught.value)
+
+
+def test_the_defaults_fit_the_classes_that_are_chosen(arrays, monkeypatch):
+    found = []
+    monkeypatch.setattr(train, "train_and_evaluate", lambda config, folder: found.append(config))
+    for classes, chosen in (((), range(10)), ((3, 5, 8), (3, 5, 8))):
+        with contextlib.suppress(UserError):  # There is no result.
+            kip_flax.distill(*arrays, fields={"dataset.classes": classes})
+        count = sum(np.isin(arrays[1], chosen))
+        assert found[-1].support.size == len(chosen)
+        assert 0.7 * count < found[-1].batch_size < 0.9 * count  # A fifth is held out.
+
+
+def test_fields_may_be_numbers_of_numpy(arrays, monkeypatch):
+    found = []
+    monkeypatch.setattr(train, "train_and_evaluate", lambda config, folder: found.append(config))
+    with contextlib.suppress(UserError):
+        kip_flax.distill(*arrays, fields={"num_steps": np.int64(7)})
+    assert found[-1].num_steps == 7
 
 
 def test_without_the_repository_a_configuration_is_asked_for(arrays, monkeypatch):

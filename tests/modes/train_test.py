@@ -52,6 +52,15 @@ def test_a_run_learns_and_leaves_its_artefacts(undisturbed):
     assert json.loads((workdir / "config.json").read_text())["batch_size"] == 30
 
 
+@pytest.mark.parametrize("workdir", ["pictures", "pictures/run", "pictures/a/../run"])
+def test_a_workdir_among_the_pictures_is_refused_before_it_is_made(tmp_path, workdir):
+    (tmp_path / "pictures" / "a").mkdir(parents=True)
+    config = small(dataset__name="folder", dataset__data_dir=str(tmp_path / "pictures"))
+    with pytest.raises(UserError, match=r"whose folders are the classes: take another --workdir"):
+        train.train_and_evaluate(config, str(tmp_path / workdir))
+    assert [path.name for path in (tmp_path / "pictures").iterdir()] == ["a"]
+
+
 def test_the_start_is_a_balanced_draw_of_real_images_in_order_of_class(undisturbed):
     workdir, _ = undisturbed
     distilled = export.load_distilled(workdir / "distilled" / "FC1_ssize10_nozca_l_aug_ckpt0.npz")

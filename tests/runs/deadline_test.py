@@ -159,7 +159,7 @@ def test_a_limit_without_time_for_a_step_is_told_before_the_run(
 ):
     monkeypatch.setattr(Forecast, "steps_within", lambda *_: 0)
     config = small(optimizer__schedule="cosine", time_limit=1e-6)
-    message = r"time_limit=1e-06 hours leave no time for a step: .* expected to take \d+ s\. Give"
+    message = r"time_limit=1e-06 \(hours\) leaves no time for a step: .* takes \d+ s\. Give more"
     with pytest.raises(UserError, match=message):
         train.train_and_evaluate(config, str(tmp_path))
     assert not list(tmp_path.glob("distilled/*"))

@@ -43,7 +43,6 @@ def test_only_a_run_that_goes_on_asks_its_set_of_step_0(exporter, resumed):
     """A new run may find sets of another one in its folder, with other classes."""
     images, labels = exporter.initial
     others = np.roll(labels, 1, axis=1)
-    exporter.write(0, (images, others), MEASURES)
     older = dataclasses.replace(exporter, initial=(images, others))
     older.write(0, older.initial, MEASURES)
     later = dataclasses.replace(exporter, resumed=resumed)

@@ -149,14 +149,14 @@ def test_a_set_to_begin_with_fits_the_run(digits, tmp_path):
 
 
 def test_a_folder_is_for_one_at_a_time(tmp_path):
-    with setup.own_folder(str(tmp_path / "run")) as folder:
+    with setup.own_folder(str(tmp_path / "run"), small()) as folder:
         assert os.path.isabs(folder)
         with (
             pytest.raises(UserError, match=r"workdir .* is in use"),
-            setup.own_folder(folder),
+            setup.own_folder(folder, small()),
         ):
             pass
-    with setup.own_folder(folder):  # Free again.
+    with setup.own_folder(folder, small()):  # Free again.
         pass
 
 

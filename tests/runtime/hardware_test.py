@@ -81,4 +81,4 @@ def test_a_container_may_give_less_memory_than_the_machine_has(files, left, monk
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(text)
     monkeypatch.setattr(hardware, "_CONTROL", tmp_path)
-    assert hardware.memory_left() == left
+    assert hardware._left_of_container() == left

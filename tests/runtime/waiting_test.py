@@ -9,6 +9,7 @@ import textwrap
 import time
 import types
 
+import jax
 import jax.numpy as jnp
 import pytest
 
@@ -112,3 +113,11 @@ def test_the_process_ends_although_xla_computes_for_hours(sent):
     assert process.communicate(timeout=60)[0] == "stopped\n"
     assert process.returncode == 0
     assert time.monotonic() - began < 10
+
+
+@pytest.mark.parametrize("wide", [False, True])
+def test_a_thread_computes_in_the_precision_of_its_caller(wide):
+    watch = waiting.Watch(lambda: False, Console(quiet=True))
+    with jax.enable_x64(wide):
+        found = watch.wait("numbers", lambda: jnp.zeros(1, jnp.float64 if wide else None))
+    assert found.dtype == (jnp.float64 if wide else jnp.float32)

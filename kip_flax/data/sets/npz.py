@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import numpy as np
+
 from kip_flax.data import readers
 from kip_flax.data.source import Source
 from kip_flax.runtime.errors import UserError
@@ -38,6 +40,11 @@ def read(name: str, root: Path, image_size: int) -> Source:
     if "class_names" in arrays:
         names = readers.npz_names(path, arrays["class_names"])
     else:
-        labels = [part[1] for part in (train, test) if part is not None]
-        names = tuple(str(i) for i in range(1 + max(int(each.max()) for each in labels)))
+        labels = np.concatenate([part[1] for part in (train, test) if part is not None])
+        if labels.max() >= len(labels):
+            raise UserError(
+                f"{path} holds labels up to {labels.max()} for {len(labels)} images: number the "
+                f"classes from 0 without gaps, or give class_names."
+            )
+        names = tuple(str(i) for i in range(1 + int(labels.max())))
     return Source((path, path), train, test, names)

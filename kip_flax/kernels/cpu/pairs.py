@@ -151,7 +151,7 @@ def gradient(
 def near(x1: np.ndarray, x2: np.ndarray) -> np.ndarray:
     """Which float32 images are nearly equal, (n1, n2) bool.
 
-    float64 costs little here: more pairs count than in `kernels.near_duplicates`.
+    The threshold is wider than that of `kernels.near_duplicates`, because float64 is cheap here.
     """
     if x1.dtype == np.float64:
         return np.zeros((len(x1), len(x2)), bool)

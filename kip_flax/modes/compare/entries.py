@@ -1,5 +1,6 @@
 """The entries of a comparison: distilled files, and how each was made."""
 
+import contextlib
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,13 +75,11 @@ def _made(file: Path, provenance: dict[str, Any]) -> Made:
         return Made("initial images", labels="solved" if solved else "fixed", file=str(file))
     facts = algorithms.facts(algorithm)
     ridge = f", reg {config['reg']:g}" if facts.uses_kernel else ""
-    batch, growth = config["batch_size"], config.get("newton.growth", 1)
-    targets = f"{batch} to {batch * growth}" if growth > 1 else str(batch)
     return Made(
         method=facts.title,
         labels=labels,
         algorithm=algorithm,
-        budget=f"{step} steps of {targets}{ridge}",
+        budget=f"{step} steps of {config['batch_size']}{ridge}",
         seconds=_seconds(file, step),
         file=str(file),
     )
@@ -88,8 +87,10 @@ def _made(file: Path, provenance: dict[str, Any]) -> Made:
 
 def _last_of(folder: Path) -> Path:
     """The set of the latest step in a run's folder, or in a folder of sets."""
-    run = RunFolder(folder)
-    if run.result_file.is_file() and (own := run.distilled()):  # There may be sets of an older run.
+    own: dict[int, Path] = {}
+    with contextlib.suppress(UserError):  # It is no whole run.
+        own = RunFolder(folder).distilled()
+    if own:  # Beside them there may be sets of an older run.
         return own[max(own)]
     files = [*folder.glob("distilled/*.npz"), *folder.glob("*.npz")]
     found = [(int(m[1]), file) for file in files if (m := STEP_IN_NAME.search(file.name))]

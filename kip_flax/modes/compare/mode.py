@@ -70,7 +70,7 @@ def compare(
     """
     _check_baselines(config)
     console = console or Console()
-    with setup.own_folder(workdir) as workdir, signals.stop_signals() as stopping:
+    with setup.own_folder(workdir, config) as workdir, signals.stop_signals() as stopping:
         try:
             return _compare(config, paths, workdir, Watch(stopping, console))
         except Stopped:  # Before anything could be measured.

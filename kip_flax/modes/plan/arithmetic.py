@@ -1,7 +1,5 @@
 """The calculated cost of a run's steps: pairs, operations, memory, time at published peaks."""
 
-import contextlib
-import os
 from dataclasses import dataclass
 
 import jax
@@ -13,7 +11,7 @@ from kip_flax.data import Dataset
 from kip_flax.kernels import KernelOptions
 from kip_flax.kernels.plan import KernelPlan, make_plan
 from kip_flax.kernels.xla import tiles
-from kip_flax.runtime import hardware
+from kip_flax.runtime.hardware import free_memory
 
 # float32 operations on one pixel pair, a multiply-add counted as two: for sums over a window, and
 # from B to K and T after the ReLU (correlation, square root, arccos of degree 7, both).
@@ -148,19 +146,6 @@ def warnings(needed: Memory, devices: int) -> list[str]:
     if needed.host > host:
         found.append(f"  WARNING    the host has {host >> 20} MiB free for the data.")
     return found
-
-
-def free_memory() -> int:
-    """Bytes of free memory on the host, or fewer if a container has a limit."""
-    return min(_available(), hardware.memory_left())
-
-
-def _available() -> int:
-    with contextlib.suppress(OSError), open("/proc/meminfo", encoding="utf-8") as file:
-        for line in file:
-            if line.startswith("MemAvailable:"):
-                return 1024 * int(line.split()[1])
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
 
 
 def at_peak(flops: float) -> list[tuple[str, float]]:

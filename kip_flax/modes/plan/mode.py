@@ -8,13 +8,14 @@ A step that computes no kernel is timed with all its targets, and says nothing o
 
 import bisect
 import dataclasses
+import math
 from dataclasses import dataclass
 
 import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from kip_flax import algorithms, architectures, data, kernels
+from kip_flax import algorithms, architectures, data, kernels, preprocess
 from kip_flax import config as config_lib
 from kip_flax.data import Dataset
 from kip_flax.kernels import Kernel
@@ -22,9 +23,9 @@ from kip_flax.kernels.sharded import shard_kernel
 from kip_flax.modes.plan import arithmetic, curves, probe
 from kip_flax.modes.plan.probe import LinearTime
 from kip_flax.runs import setup
-from kip_flax.runtime import hardware, sharding, signals
+from kip_flax.runtime import hardware, multihost, sharding, signals
 from kip_flax.runtime.console import Console, count, duration
-from kip_flax.runtime.waiting import Watch
+from kip_flax.runtime.waiting import Stopped, Watch
 
 _LONG = 60  # Seconds: no estimates for other devices for a shorter run.
 _SEEN = 1000  # Most steps whose batch sizes are read.
@@ -130,8 +131,14 @@ def forecast(
     targets, most_targets = (min(round(n), train_size) for n in (np.mean(sizes), max(sizes)))
     evaluations = len(setup.eval_steps(config, total) | {0})
     probed = probe.Probe(config, dataset, kernel, mesh)
+    before_end, at_end, stopped = 0.0, 0.0, False
     with signals.stop_signals() as stopping:
-        before_end, at_end = probed.networks(Watch(stopping, console))
+        try:
+            before_end, at_end = probed.networks(Watch(stopping, console))
+        except Stopped:
+            stopped = True
+    if multihost.any_process(stopped):  # All stop, as the probes that follow are of all.
+        raise Stopped
     if algorithms.facts(config.algorithm).uses_kernel:
         step = probe.fit(probed.step, targets)
     else:
@@ -196,8 +203,11 @@ def _of_memory(config: ConfigDict, dataset: Dataset, mesh: Mesh, found: Forecast
     """Lines on the memory: of the data, and of a step that computes the kernel."""
     host = arithmetic.host_bytes(dataset)
     line = f"  memory     {count(host)}B of data on the host"
+    whitening = preprocess.whitening_bytes(config.preprocess, math.prod(dataset.image_shape))
+    if whitening:
+        line += f", {count(whitening)}B while the whitening is fitted"
     if not algorithms.facts(config.algorithm).uses_kernel:
-        return [line, *arithmetic.warnings(arithmetic.Memory(host, 0), 1)]
+        return [line, *arithmetic.warnings(arithmetic.Memory(host + whitening, 0), 1)]
     spec = architectures.build(config.kernel.architecture, config.kernel.depth)
     most, kept = (found.support, found.most_targets), algorithms.kept_gradients(config)
     memory = arithmetic.memory(spec, dataset, *most, mesh.shape["data"], kept)
@@ -207,6 +217,7 @@ def _of_memory(config: ConfigDict, dataset: Dataset, mesh: Mesh, found: Forecast
         memory = arithmetic.Memory(memory.host + more.host, memory.device + more.device)
         line += f", {count(more.host)}B for the kernel rows that labels are solved from"
     line += f", {count(memory.device)}B on each of {mesh.size} devices"
+    memory = arithmetic.Memory(memory.host + whitening, memory.device)
     return [line, *arithmetic.warnings(memory, len(mesh.local_devices))]
 
 

@@ -74,7 +74,10 @@ def _by_networks(names: Sequence[str], runs: Sequence[RunFacts]) -> Chart:
 
 
 def _styles(numbers: Iterable[int]) -> list[str]:
-    """Classes of curves: the colour of each one's run, and dashes that others of it do not have."""
+    """Classes of curves: the colour of each one's run, and dashes of its own within a colour.
+
+    Dashes come again after `_COLOURS` curves of a colour.
+    """
     used: Counter[int] = Counter()
     styles = []
     for colour in (number % _COLOURS for number in numbers):

@@ -22,6 +22,7 @@ from kip_flax.runtime import files
 
 COMPARISON = "comparison.html"
 _RELOAD_SECONDS = 15
+_RELOADS = 'data-reload="'  # In a page that reloads itself.
 
 
 def write(workdir: Path, frames: Frames, awaited: bool = False) -> None:
@@ -77,6 +78,12 @@ class Article:
     one_picture: bool
     style: Style | None
     sections: tuple[Section, ...]
+
+
+def reloads(workdir: Path) -> bool:
+    """Whether there is a page that reloads itself: it was to be written again."""
+    path = RunFolder(workdir).report
+    return path.is_file() and _RELOADS in path.read_text(encoding="utf-8")
 
 
 def page(runs: Sequence[RunFacts], awaited: bool = False) -> str:

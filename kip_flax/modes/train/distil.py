@@ -56,11 +56,19 @@ def distill(
         raise UserError("images and labels go together: give both, or a config and neither.")
     if images is None and config is None:
         raise UserError("there is nothing to distil: give images and labels, or a config.")
+    if config is not None and not isinstance(config, ConfigDict):
+        raise UserError(f"config is a {type(config).__name__}: give a ConfigDict, as of configs/.")
     arrays = None if images is None or labels is None else _arrays(images, labels, test)
-    experiment = _default(arrays) if config is None else config.copy_and_resolve_references()
-    _update(experiment, fields or {})
-    if config is None and arrays is not None and "batch_size" not in (fields or {}):
-        experiment.batch_size = min(experiment.batch_size, _left(arrays, experiment))
+    experiment = _default() if config is None else config.copy_and_resolve_references()
+    given = dict(fields or {})
+    _update(experiment, given)
+    if config is None and arrays is not None:
+        known = _known_labels(arrays, experiment.dataset.classes)
+        if "support.size" not in given:
+            experiment.support.size = max(1, len(np.unique(known)))
+        if "batch_size" not in given:
+            left = _left(known, "labels" in arrays, experiment)
+            experiment.batch_size = min(experiment.batch_size, left)
     with _folder(workdir) as folder:
         if arrays is not None:
             path = _kept(arrays, folder)
@@ -94,8 +102,10 @@ def _arrays(
     images: ArrayLike, labels: ArrayLike, test: tuple[ArrayLike, ArrayLike] | None
 ) -> dict[str, np.ndarray]:
     """The arrays of a file of the data set 'npz'."""
+    if test is not None and (not isinstance(test, tuple | list) or len(test) != 2):
+        raise UserError("test is no pair: give images and labels to test on.")
     given = [(images, labels), *([] if test is None else [test])]
-    parts = [(np.asarray(x), _flat_labels(y)) for x, y in given]
+    parts = [(_pixels(x), _flat_labels(y)) for x, y in given]
     found: dict[str, np.ndarray] = {}
     named = [part[1].dtype.kind == "U" for part in parts]
     if any(named) != all(named):
@@ -111,10 +121,29 @@ def _arrays(
     return found
 
 
+def _pixels(images: ArrayLike) -> np.ndarray:
+    try:
+        found = np.asarray(images)
+    except ValueError:
+        found = np.array(None)
+    if found.dtype.kind == "O":
+        raise UserError("images are no array: give images of one size, (n, H, W) or (n, H, W, C).")
+    return found
+
+
 def _flat_labels(labels: ArrayLike) -> np.ndarray:
     """Labels (n,) as numbers or text, whatever kind of column they come from."""
-    found = np.asarray(labels).reshape(-1)
-    if len({isinstance(each, str | bytes) for each in found.tolist()}) > 1:
+    found = np.asarray(labels)
+    if found.ndim != 1 and not (found.ndim == 2 and 1 in found.shape):
+        raise UserError(
+            f"labels have the shape {found.shape}: give one for each image (of one-hot labels: "
+            f"labels.argmax(1))."
+        )
+    found = found.reshape(-1)
+    if found.dtype.kind == "T":  # Text of variable length, of NumPy 2.
+        found = found.astype(str)
+    entries = found.tolist()
+    if None in entries or len({isinstance(each, str | bytes) for each in entries}) > 1:
         raise UserError("labels are names and numbers, or some are missing: give one kind.")
     try:
         if found.dtype.kind == "O":  # Of a table, whose entries say what they are.
@@ -124,26 +153,31 @@ def _flat_labels(labels: ArrayLike) -> np.ndarray:
         raise UserError("labels are neither numbers nor names: give one kind.") from None
 
 
-def _default(arrays: dict[str, np.ndarray] | None) -> ConfigDict:
+def _default() -> ConfigDict:
     try:
-        experiment = importlib.import_module(_DEFAULT).get_config()
+        return importlib.import_module(_DEFAULT).get_config()
     except ModuleNotFoundError:
         raise UserError(
             "there is no configs/default.py here, which lies in a copy of the repository: give a "
             "config."
         ) from None
-    if arrays is not None:
-        labels = arrays["labels"] if "labels" in arrays else arrays["train_labels"]
-        experiment.support.size = len(np.unique(labels))
-    return experiment
 
 
-def _left(arrays: dict[str, np.ndarray], experiment: ConfigDict) -> int:
+def _known_labels(arrays: dict[str, np.ndarray], classes: tuple[int | str, ...]) -> np.ndarray:
+    """The labels of the training images, of the chosen classes alone if there are any."""
+    labels = arrays["labels"] if "labels" in arrays else arrays["train_labels"]
+    if not classes:
+        return labels
+    names = [str(name) for name in arrays.get("class_names", ())]
+    numbers = [names.index(each) if each in names else each for each in classes]
+    return labels[np.isin(labels, [number for number in numbers if isinstance(number, int)])]
+
+
+def _left(labels: np.ndarray, tests_held_out: bool, experiment: ConfigDict) -> int:
     """The number of training images that are left when test and validation images are held out."""
     options = experiment.dataset
-    shares = [options.test_fraction] if "labels" in arrays else []
+    shares = [options.test_fraction] if tests_held_out else []
     shares += [options.validation] if options.validation else []
-    labels = arrays["labels"] if "labels" in arrays else arrays["train_labels"]
     counts = np.unique(labels, return_counts=True)[1]
     for share in shares:
         counts = np.array([n - datasets.held_out_of(int(n), share) for n in counts])
@@ -154,7 +188,8 @@ def _update(experiment: ConfigDict, fields: Mapping[str, Any]) -> None:
     if unknown := sorted(set(fields) - set(config_lib.flatten(experiment))):
         raise UserError(f"fields: there is no {unknown[0]!r}: configs/default.py has them all.")
     try:
-        experiment.update_from_flattened_dict(dict(fields))
+        plain = {k: v.item() if isinstance(v, np.generic) else v for k, v in fields.items()}
+        experiment.update_from_flattened_dict(plain)
     except (KeyError, TypeError, ValueError) as error:
         message = " ".join(str(error.args[0] if error.args else error).split())
         raise UserError(f"fields: {message[:300]}") from None

@@ -61,7 +61,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str, console: Console | None
     mesh = sharding.make_mesh(config.mesh.data, config.mesh.support)
     multihost.check_same("the configuration", json.dumps(config.to_dict()).encode())
     with (
-        setup.own_folder(workdir) as workdir,
+        setup.own_folder(workdir, config) as workdir,
         checkpoint.open_manager(workdir, config.checkpoint.keep) as manager,
     ):
         folder = RunFolder(workdir)
@@ -84,13 +84,16 @@ def train_and_evaluate(config: ConfigDict, workdir: str, console: Console | None
         else:
             _check_not_beyond(restored.step, total, folder)
         if restored is not None and _is_finished(restored.step, total, folder, config.time_limit):
-            console.outcome(f"finished at step {restored.step}: nothing to do in {workdir}")
-            if analysis.is_missing(folder, config):
-                console.say("the run was ended before its report was complete: completing it")
-                at_hand = _with_start_at_hand(config, folder)
-                fitted = setup.kept_preprocessing(at_hand, dataset, workdir, resumed=True)
-                kernel = shard_kernel(setup.make_kernel(config, console), mesh)
-                _complete_report(folder, config, dataset, fitted, kernel, mesh)
+            finished = f"finished at step {restored.step}"
+            if not _report_is_incomplete(folder, config):
+                console.outcome(f"{finished}: nothing to do in {workdir}")
+                return restored.state
+            console.outcome(f"{finished}: completing the report of {workdir}")
+            at_hand = _with_start_at_hand(config, folder)
+            fitted = setup.kept_preprocessing(at_hand, dataset, workdir, resumed=True)
+            kernel = shard_kernel(setup.make_kernel(config, console), mesh)
+            _complete_report(folder, config, dataset, fitted, kernel, mesh)
+            console.say(f"report  {folder.report}")
             return restored.state
 
         # Preprocessing, kernel, algorithm.
@@ -124,6 +127,12 @@ def train_and_evaluate(config: ConfigDict, workdir: str, console: Console | None
             _complete_report(folder, config, dataset, fitted, kernel, mesh)
             console.say(f"report  {folder.report}")
         return state
+
+
+def _report_is_incomplete(folder: RunFolder, config: ConfigDict) -> bool:
+    """Whether the report of a finished run lacks its analysis, or was to be written again."""
+    waits = analysis.is_missing(folder, config) or report.reloads(folder.path)
+    return bool(multihost.of_first(np.array(waits)))
 
 
 def _complete_report(
@@ -198,8 +207,8 @@ def _with_length_that_fits(
     expected = duration(found.of_steps(max(1, steps), config).seconds)
     if not steps:
         raise UserError(
-            f"time_limit={config.time_limit:g} hours leave no time for a step: with its "
-            f"evaluations it is expected to take {expected}. Give more."
+            f"time_limit={config.time_limit:g} (hours) leaves no time for a step: nine tenths of "
+            f"it are planned for, and one step with its evaluations takes {expected}. Give more."
         )
     console.say(f"{steps} steps are expected to take {expected}")
     return _with_steps(config, steps)

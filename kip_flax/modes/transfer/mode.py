@@ -43,7 +43,7 @@ def transfer_file(
         UserError: file, data set, networks and folder do not fit together, or a training diverged.
     """
     console = console or Console()
-    with setup.own_folder(workdir) as workdir, signals.stop_signals() as stopping:
+    with setup.own_folder(workdir, config) as workdir, signals.stop_signals() as stopping:
         table: list[Table] = []
         try:
             _transfer(config, path, workdir, Watch(stopping, console), table)

@@ -1,5 +1,6 @@
 """A user's own pictures of any mode and size, whole and broken."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -82,6 +83,15 @@ def test_what_is_transparent_becomes_white(tmp_path):
     fails("0.png is white on a transparent ground", name="folder", data_dir=tmp_path)
 
 
+def test_a_palette_whose_transparency_is_not_used_is_read_without_a_word(tmp_path, recwarn):
+    picture = Image.new("P", (4, 4), 1)
+    picture.putpalette([0, 0, 0, 200, 100, 50])
+    path = tmp_path / "palette.png"
+    picture.save(path, transparency=bytes([255, 255]))
+    assert readers.read_picture(path, 4)[0, 0].tolist() == [200, 100, 50]
+    assert not recwarn.list
+
+
 def test_pictures_whose_white_is_not_known_are_refused(tmp_path):
     write_pictures(tmp_path, 2)
     for kind in (np.int32, np.float32):
@@ -120,3 +130,9 @@ def test_bad_folders(tmp_path):
     fails("bad.png", "picture", name="folder", data_dir=tmp_path)
     Image.new("L", (4, 4)).save(tmp_path / "only" / "bad.png")
     fails("one image", name="folder", data_dir=tmp_path)
+
+
+def test_a_name_that_is_no_text_is_told_of(tmp_path):
+    for name in (b"na\xefve", b"tea"):
+        os.mkdir(os.fsencode(tmp_path) + b"/" + name)
+    fails("has the folder 'na\\udcefve'", "no UTF-8: rename it", name="folder", data_dir=tmp_path)

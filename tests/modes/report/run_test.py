@@ -150,15 +150,15 @@ def test_tensorboard_has_pictures_labels_figures_and_hyper_parameters(run):
     assert start.hparams["support.learn_labels"].bool_value is True
 
 
-def test_the_same_command_completes_a_report_that_a_kill_left_waiting(copy, run, capsys):
-    (copy / "analysis.npz").unlink()
+@pytest.mark.parametrize("killed", ["within the analysis", "before the page"])
+def test_the_same_command_completes_a_report_that_a_kill_left_waiting(copy, run, killed, capsys):
+    if killed == "within the analysis":
+        (copy / "analysis.npz").unlink()
     report.write(copy, {}, awaited=True)
     assert "data-reload" in (copy / "report.html").read_text()
-    for done in (False, True):
+    for words in ("completing the report of", "nothing to do in"):
         train.train_and_evaluate(small(report__num_train=ALL), str(copy))
-        printed = capsys.readouterr().out
-        assert "nothing to do" in printed
-        assert ("completing it" in printed) is not done
+        assert f"finished at step {STEPS}: {words} {copy}" in capsys.readouterr().out
     assert "data-reload" not in (copy / "report.html").read_text()
     np.testing.assert_allclose(facts(copy).analysis["solved"], facts(run).analysis["solved"])
 
@@ -199,7 +199,7 @@ def test_other_data_than_the_run_s_are_not_analysed(copy, capsys):
 
 def test_a_folder_at_work_is_shown_as_it_is(copy, capsys):
     (copy / "analysis.npz").unlink()
-    with setup.own_folder(str(copy)):
+    with setup.own_folder(str(copy), small()):
         report_mode.write_reports(str(copy), None)
     assert "in use by another run" in capsys.readouterr().out
     assert (copy / "report.html").exists()
