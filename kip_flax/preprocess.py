@@ -105,13 +105,9 @@ def apply(preprocess: Preprocess, images: np.ndarray) -> np.ndarray:
         UserError: the images have another shape than those of the fit, or are no such pixels.
     """
     _check_shape(preprocess, images)
-    if images.dtype != np.uint8 and not _are_shares(images):
-        raise UserError(
-            f"pixels are {images.dtype}, uint8 or finite floats in about [0, 1] are expected: take "
-            f"uint8 from 0 to 255, or divide by 255."
-        )
     out = np.empty(images.shape, np.float32)
     for part in _chunks(len(images)):
+        _check_pixels(images[part])
         rows = _standardise(preprocess, images[part])
         if preprocess.whiten is not None:
             rows = _before_whitening(preprocess, rows)
@@ -256,11 +252,14 @@ def _chunks(count: int) -> Iterator[slice]:
     return (slice(start, start + _CHUNK) for start in range(0, count, _CHUNK))
 
 
-def _are_shares(images: np.ndarray) -> bool:
-    """Whether pixels are finite floats that may be shares of white, as those of learned images."""
-    if images.dtype.kind != "f":
-        return False
-    return all(bool(np.all(np.abs(images[part]) < _FAR)) for part in _chunks(len(images)))
+def _check_pixels(images: np.ndarray) -> None:
+    """Raises UserError unless pixels are uint8, or finite floats that may be shares of white."""
+    shares = images.dtype.kind == "f" and np.all(np.abs(images) < _FAR)
+    if images.dtype != np.uint8 and not shares:
+        raise UserError(
+            f"pixels are {images.dtype}, uint8 or finite floats in about [0, 1] are expected: take "
+            f"uint8 from 0 to 255, or divide by 255."
+        )
 
 
 def _check_shape(preprocess: Preprocess, images: np.ndarray) -> None:

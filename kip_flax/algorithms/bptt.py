@@ -142,8 +142,8 @@ def check_data(config: ConfigDict, dataset: Dataset) -> None:
     if "flip" in augment.parse(config.bptt.augment):
         others = "--config.bptt.augment=scale,rotate --config.bptt.augment_draw=one"
         base.check_mirrorable(dataset, "bptt.augment", others)
-    net = build.functions(_make(config, dataset.image_shape, dataset.num_classes))
-    if jax.tree.leaves(jax.eval_shape(net.init, jax.random.key(0))[1]):
+    make = _make(config, dataset.image_shape, dataset.num_classes)
+    if build.functions(make).keeps_averages:
         raise UserError(
             f"bptt.network={config.bptt.network!r} keeps averages over batches, through which "
             "nothing is differentiated: take one without batch normalisation."

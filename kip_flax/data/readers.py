@@ -211,12 +211,16 @@ def npz_part(
             f"{path} holds {prefix}images of {images.dtype} {images.shape}: uint8 (n, H, W) or "
             f"(n, H, W, C) is expected, {advice}."
         )
-    if labels.ndim == 2 and 1 in labels.shape:
-        labels = labels.reshape(-1)
+    labels = flat(labels)
     check_labels(path, labels, len(images), 0, np.iinfo(np.int32).max)
     if not len(images):
         raise UserError(f"{path} holds no images in {prefix}images: at least one is needed.")
     return (images if images.ndim == 4 else images[..., None]), labels
+
+
+def flat(labels: np.ndarray) -> np.ndarray:
+    """Labels (n,) of a row or a column of them; of another shape as they are."""
+    return labels.reshape(-1) if labels.ndim == 2 and 1 in labels.shape else labels
 
 
 def read_picture(path: Path, size: int, grey: bool = False) -> np.ndarray:

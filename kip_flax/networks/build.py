@@ -138,6 +138,11 @@ class Functions:
     apply_train: Callable[[Tree, Tree, jax.Array], tuple[jax.Array, Tree]]
     features: Callable[[Tree, Tree, jax.Array], jax.Array]
 
+    @property
+    def keeps_averages(self) -> bool:
+        """Whether there is other state: running averages over batches."""
+        return bool(jax.tree.leaves(jax.eval_shape(self.init, jax.random.key(0))[1]))
+
 
 def functions(make: Make) -> Functions:
     """The pure functions of the networks that `make` makes, which all have one structure."""

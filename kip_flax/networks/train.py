@@ -76,7 +76,7 @@ def make_trainer(net: Functions, recipe: Recipe, mesh: Mesh) -> Trainer:
     Raises:
         UserError: the recipe is centred and the network normalises over batches.
     """
-    if recipe.centred and jax.tree.leaves(jax.eval_shape(net.init, jax.random.key(0))[1]):
+    if recipe.centred and net.keeps_averages:
         raise UserError(
             "transfer.centred subtracts the untrained network, which has no averages for its batch "
             "normalisation: set it to False, or name networks with another normalisation."

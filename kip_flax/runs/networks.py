@@ -25,8 +25,7 @@ from kip_flax.networks import figures, named
 from kip_flax.networks import recipe as recipes
 from kip_flax.networks.recipe import Recipe
 from kip_flax.preprocess import Preprocess
-from kip_flax.runtime import multihost
-from kip_flax.runtime.waiting import Stopped, Watch
+from kip_flax.runtime.waiting import Watch, stopping_together
 
 if TYPE_CHECKING:
     from kip_flax.networks.build import Make
@@ -77,13 +76,8 @@ class NetworkEvaluate:
         rows: list[figures.Row] = []
         for tested, on in self._parts(last):
             for name in self.makers:
-                stopped = False
-                try:
+                with stopping_together():
                     rows.append(self._measured(name, (images, labels), tested, on, watch))
-                except Stopped:
-                    stopped = True
-                if multihost.any_process(stopped):  # One wait for each network.
-                    raise Stopped
         return rows
 
     def seconds(self, images: np.ndarray, labels: np.ndarray, watch: Watch) -> tuple[float, float]:

@@ -147,6 +147,12 @@ class Recorder:
         with multihost.raise_everywhere():
             return self._write_result(status, figures, time_limit)
 
+    def report(self) -> None:
+        """Writes the report of a finished run from all files in the folder."""
+        with multihost.raise_everywhere():
+            if self._writes:
+                self._write_report(self.folder, False)
+
     def _write_result(
         self, status: str, figures: Mapping[str, float], time_limit: float | None = None
     ) -> dict[str, Any]:

@@ -5,17 +5,19 @@ signal. `Watch.wait` runs it in a thread of its own and checks for signals meanw
 """
 
 import atexit
+import contextlib
 import gc
 import os
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import jax
 
+from kip_flax.runtime import multihost
 from kip_flax.runtime.console import Console, duration
 
 Result = TypeVar("Result")
@@ -57,8 +59,9 @@ class Watch:
         """
         done = threading.Event()
         found: list[Any] = []
-        compute = _in_this_precision(compute)
-        thread = threading.Thread(target=_computing, args=(compute, found, done), daemon=True)
+        wide = bool(jax.config.read("jax_enable_x64"))  # Each thread has its own.
+        arguments = compute, wide, found, done
+        thread = threading.Thread(target=_computing, args=arguments, daemon=True)
         began, asked = time.monotonic(), None
         thread.start()
         try:
@@ -99,25 +102,33 @@ class Watch:
             raise Stopped
 
 
+@contextlib.contextmanager
+def stopping_together() -> Iterator[None]:
+    """Turns a stop of one process into one of all; the body must hold no collectives.
+
+    Raises:
+        Stopped: at all processes, if one of them was stopped in the body.
+    """
+    stopped = False
+    try:
+        yield
+    except Stopped:
+        stopped = True
+    if multihost.any_process(stopped):
+        raise Stopped
+
+
 def end_soon() -> None:
     """Skips Python's last garbage collection, which takes seconds on a busy machine."""
     gc.freeze()
 
 
-def _in_this_precision(compute: Callable[[], Result]) -> Callable[[], Result]:
-    """`compute` for another thread; JAX switches float64 on for each thread apart."""
-    wide = bool(jax.config.read("jax_enable_x64"))
-
-    def computing() -> Result:
-        with jax.enable_x64(wide):
-            return compute()
-
-    return computing
-
-
-def _computing(compute: Callable[[], Any], found: list[Any], done: threading.Event) -> None:
+def _computing(
+    compute: Callable[[], Any], wide: bool, found: list[Any], done: threading.Event
+) -> None:
     try:
-        found.extend((jax.block_until_ready(compute()), None))
+        with jax.enable_x64(wide):
+            found.extend((jax.block_until_ready(compute()), None))
     except BaseException as error:  # noqa: BLE001  `Watch.wait` raises it.
         found[:] = [None, error]
     done.set()

@@ -4,21 +4,17 @@ import dataclasses
 
 import numpy as np
 import pytest
-from whole_runs import label_solve, small
+from whole_runs import exporter_in, label_solve
 
-from kip_flax import data, export, preprocess
+from kip_flax import export
 from kip_flax.runs.exporter import Exporter
-from kip_flax.runs.folder import RunFolder
 
 MEASURES = {"accuracy": 0.5, "mse": 0.1}
 
 
 @pytest.fixture
 def exporter(tmp_path):
-    digits = data.load_dataset("digits")
-    fitted = preprocess.fit("standard", digits.train_images)
-    initial = preprocess.apply(fitted, digits.train_images[:10]), np.eye(10, dtype=np.float32)
-    return Exporter(RunFolder(tmp_path), small(), digits, fitted, initial)
+    return exporter_in(tmp_path)
 
 
 def test_label_solve_publishes_one_step_with_other_labels(exporter):

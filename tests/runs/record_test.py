@@ -4,11 +4,9 @@ import dataclasses
 
 import numpy as np
 import pytest
-from whole_runs import small
+from whole_runs import exporter_in, small
 
-from kip_flax import data, export, preprocess
-from kip_flax.runs.exporter import Exporter
-from kip_flax.runs.folder import RunFolder
+from kip_flax import export
 from kip_flax.runs.record import Recorder
 from kip_flax.runtime import metrics, multihost
 
@@ -27,10 +25,7 @@ class Kept(metrics.Silent):
 
 @pytest.fixture
 def exporter(tmp_path):
-    digits = data.load_dataset("digits")
-    fitted = preprocess.fit("standard", digits.train_images)
-    initial = preprocess.apply(fitted, digits.train_images[:10]), np.eye(10, dtype=np.float32)
-    return Exporter(RunFolder(tmp_path), small(), digits, fitted, initial)
+    return exporter_in(tmp_path)
 
 
 def recorder_of(exporter, resumed=None, writer=None):
@@ -47,6 +42,7 @@ def test_processes_that_do_not_write_leave_nothing(exporter, monkeypatch):
     recorder.progress(1, {"loss": 1.0}, {})
     recorder.write_history()
     assert recorder.end("finished", {})["evaluations"] == [{"step": 0, "tested": 60, **MEASURES}]
+    recorder.report()
     assert reports == []
     assert list(exporter.folder.path.iterdir()) == []
 
@@ -106,7 +102,8 @@ def test_a_finished_run_awaits_its_analysis(exporter, num_train):
     assert reports == []  # Nothing is evaluated yet.
     recorder.evaluation(0, exporter.initial, MEASURES)
     recorder.end("finished", {})
-    assert reports == [False, num_train > 0]
+    recorder.report()
+    assert reports == [False, num_train > 0, False]
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Waiting for long computations: lines meanwhile, signals, errors, and the end of the process."""
 
+import contextlib
 import io
 import os
 import signal
@@ -121,3 +122,20 @@ def test_a_thread_computes_in_the_precision_of_its_caller(wide):
     with jax.enable_x64(wide):
         found = watch.wait("numbers", lambda: jnp.zeros(1, jnp.float64 if wide else None))
     assert found.dtype == (jnp.float64 if wide else jnp.float32)
+
+
+@pytest.mark.parametrize("elsewhere", [False, True])
+@pytest.mark.parametrize("here", [False, True])
+def test_all_processes_stop_where_one_is_stopped(here, elsewhere, monkeypatch):
+    asked = []
+
+    def any_process(flag):
+        asked.append(flag)
+        return flag or elsewhere
+
+    monkeypatch.setattr(waiting.multihost, "any_process", any_process)
+    stops = pytest.raises(waiting.Stopped) if here or elsewhere else contextlib.nullcontext()
+    with stops, waiting.stopping_together():
+        if here:
+            raise waiting.Stopped
+    assert asked == [here]

@@ -10,9 +10,10 @@ import pytest
 import quick
 
 from configs import default
-from kip_flax import architectures, data
+from kip_flax import architectures, data, preprocess
 from kip_flax.kernels import build
 from kip_flax.modes.train import mode as train
+from kip_flax.runs.exporter import Exporter
 from kip_flax.runs.folder import RunFolder
 from kip_flax.runtime.console import Console
 
@@ -42,6 +43,14 @@ def small(**fields):
     config.report.num_train = 0  # No analysis, which has tests of its own.
     config.update_from_flattened_dict({k.replace("__", "."): v for k, v in fields.items()})
     return config
+
+
+def exporter_in(folder):
+    """An exporter of a run of `small` that begins with the first ten digits."""
+    digits = data.load_dataset("digits")
+    fitted = preprocess.fit("standard", digits.train_images)
+    initial = preprocess.apply(fitted, digits.train_images[:10]), np.eye(10, dtype=np.float32)
+    return Exporter(RunFolder(folder), small(), digits, fitted, initial)
 
 
 def label_solve(**fields):

@@ -23,9 +23,9 @@ from kip_flax.kernels.sharded import shard_kernel
 from kip_flax.modes.plan import arithmetic, curves, probe
 from kip_flax.modes.plan.probe import LinearTime
 from kip_flax.runs import setup
-from kip_flax.runtime import hardware, multihost, sharding, signals
+from kip_flax.runtime import hardware, sharding, signals
 from kip_flax.runtime.console import Console, count, duration
-from kip_flax.runtime.waiting import Stopped, Watch
+from kip_flax.runtime.waiting import Watch, stopping_together
 
 _LONG = 60  # Seconds: no estimates for other devices for a shorter run.
 _SEEN = 1000  # Most steps whose batch sizes are read.
@@ -131,14 +131,8 @@ def forecast(
     targets, most_targets = (min(round(n), train_size) for n in (np.mean(sizes), max(sizes)))
     evaluations = len(setup.eval_steps(config, total) | {0})
     probed = probe.Probe(config, dataset, kernel, mesh)
-    before_end, at_end, stopped = 0.0, 0.0, False
-    with signals.stop_signals() as stopping:
-        try:
-            before_end, at_end = probed.networks(Watch(stopping, console))
-        except Stopped:
-            stopped = True
-    if multihost.any_process(stopped):  # All stop, as the probes that follow are of all.
-        raise Stopped
+    with signals.stop_signals() as stopping, stopping_together():
+        before_end, at_end = probed.networks(Watch(stopping, console))
     if algorithms.facts(config.algorithm).uses_kernel:
         step = probe.fit(probed.step, targets)
     else:

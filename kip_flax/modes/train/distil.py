@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike
 
 from kip_flax import config as config_lib
 from kip_flax import export
-from kip_flax.data import datasets
+from kip_flax.data import datasets, readers
 from kip_flax.export import Distilled
 from kip_flax.modes.train import mode
 from kip_flax.runs.folder import RunFolder
@@ -133,13 +133,12 @@ def _pixels(images: ArrayLike) -> np.ndarray:
 
 def _flat_labels(labels: ArrayLike) -> np.ndarray:
     """Labels (n,) as numbers or text, whatever kind of column they come from."""
-    found = np.asarray(labels)
-    if found.ndim != 1 and not (found.ndim == 2 and 1 in found.shape):
+    found = readers.flat(np.asarray(labels))
+    if found.ndim != 1:
         raise UserError(
             f"labels have the shape {found.shape}: give one for each image (of one-hot labels: "
             f"labels.argmax(1))."
         )
-    found = found.reshape(-1)
     if found.dtype.kind == "T":  # Text of variable length, of NumPy 2.
         found = found.astype(str)
     entries = found.tolist()
@@ -147,7 +146,7 @@ def _flat_labels(labels: ArrayLike) -> np.ndarray:
         raise UserError("labels are names and numbers, or some are missing: give one kind.")
     try:
         if found.dtype.kind == "O":  # Of a table, whose entries say what they are.
-            found = np.array(found.tolist())
+            found = np.array(entries)
         return np.char.decode(found, "utf-8") if found.dtype.kind == "S" else found
     except ValueError:
         raise UserError("labels are neither numbers nor names: give one kind.") from None

@@ -89,11 +89,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str, console: Console | None
                 console.outcome(f"{finished}: nothing to do in {workdir}")
                 return restored.state
             console.outcome(f"{finished}: completing the report of {workdir}")
-            at_hand = _with_start_at_hand(config, folder)
-            fitted = setup.kept_preprocessing(at_hand, dataset, workdir, resumed=True)
-            kernel = shard_kernel(setup.make_kernel(config, console), mesh)
-            _complete_report(folder, config, dataset, fitted, kernel, mesh)
-            console.say(f"report  {folder.report}")
+            _complete_report(folder, config, dataset, mesh, console)
             return restored.state
 
         # Preprocessing, kernel, algorithm.
@@ -124,7 +120,9 @@ def train_and_evaluate(config: ConfigDict, workdir: str, console: Console | None
 
         # All is saved: if this fails, --mode=report can do it later.
         if recorder.finished:
-            _complete_report(folder, config, dataset, fitted, kernel, mesh)
+            with signals.stop_signals():  # The first signal does not interrupt it.
+                analysis.analyse_run(folder, config, dataset, fitted, kernel, mesh)
+            recorder.report()
             console.say(f"report  {folder.report}")
         return state
 
@@ -136,19 +134,18 @@ def _report_is_incomplete(folder: RunFolder, config: ConfigDict) -> bool:
 
 
 def _complete_report(
-    folder: RunFolder,
-    config: ConfigDict,
-    dataset: Dataset,
-    fitted: Preprocess,
-    kernel: Kernel,
-    mesh: Mesh,
+    folder: RunFolder, config: ConfigDict, dataset: Dataset, mesh: Mesh, console: Console
 ) -> None:
-    """Analyses the last set, and writes the report of a finished run with what was found."""
-    with signals.stop_signals():  # The first signal does not interrupt it.
+    """Does for a finished run what its own process did not come to: analysis and report."""
+    at_hand = _with_start_at_hand(config, folder)
+    fitted = setup.kept_preprocessing(at_hand, dataset, str(folder.path), resumed=True)
+    kernel = shard_kernel(setup.make_kernel(config, console), mesh)
+    with signals.stop_signals():
         analysis.analyse_run(folder, config, dataset, fitted, kernel, mesh)
     with multihost.raise_everywhere():
         if multihost.is_first():
             report.write(folder.path, {})
+    console.say(f"report  {folder.report}")
 
 
 def _is_finished(step: int, total: int, folder: RunFolder, time_limit: float) -> bool:
