@@ -3,10 +3,11 @@
 Pixels that are neither grey nor RGB are shown in grey, as the mean of their channels.
 """
 
+import importlib.util
 import io
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,19 @@ _BAR, _LARGEST_BAR = "#9aa0a6", "#1a5fb4"
 _FONT_SIZE = 12
 
 _Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
+
+
+def text_font(texts: Iterable[str], size: float) -> _Font:
+    """A font for `texts`: Pillow's own, or DejaVu Sans if one of them goes beyond ASCII.
+
+    Pillow's own draws a box for each letter beyond ASCII. DejaVu Sans is a part of matplotlib; it
+    has the letters of most alphabets, but no Chinese, Japanese or Korean signs.
+    """
+    package = importlib.util.find_spec("matplotlib")
+    if package is None or package.origin is None or all(text.isascii() for text in texts):
+        return ImageFont.load_default(size)
+    fonts = Path(package.origin).parent / "mpl-data" / "fonts" / "ttf"
+    return ImageFont.truetype(fonts / "DejaVuSans.ttf", size)
 
 
 def to_uint8(pictures: np.ndarray) -> np.ndarray:
@@ -145,7 +159,7 @@ def draw_image_grid(
     size = (title_width + columns * (width + gap) + gap, blocks * block_height + gap)
     canvas = Image.new("RGB", size, _BACKGROUND)
     draw = ImageDraw.Draw(canvas)
-    font = ImageFont.load_default(_FONT_SIZE)
+    font = text_font(class_names, _FONT_SIZE)
     rows = (("initial", initial, initial_labels), ("learned", learned, learned_labels))
     for r, (title, images, labels) in enumerate(rows):
         pixels = to_uint8(rgb(images[:count]))
@@ -192,7 +206,7 @@ def draw_label_bars(labels: np.ndarray, class_names: Sequence[str]) -> Image.Ima
     rows = -(-len(labels) // columns)
     cell = width + gap, height + caption_height + gap
     canvas = Image.new("RGB", (columns * cell[0] + gap, rows * cell[1] + gap), _BACKGROUND)
-    draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(_FONT_SIZE)
+    draw, font = ImageDraw.Draw(canvas), text_font(class_names, _FONT_SIZE)
     low, high = min(0.0, labels.min()), max(0.0, labels.max())
     unit = height / max(high - low, 1e-9)
     for number, row in enumerate(labels):

@@ -4,7 +4,7 @@ import io
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageFont
 
 from kip_flax import data
 from kip_flax.export import pictures
@@ -121,3 +121,20 @@ def test_label_bars_rise_above_the_line_and_fall_below():
     line = 10 + 0.9 * unit
     rows = np.flatnonzero(grey[:, 10 + 40 : 10 + 70].any(axis=1))  # The second label of the first.
     assert (rows.min() >= line - 1, np.ptp(rows)) == (True, pytest.approx(0.3 * unit, abs=1))
+
+
+@pytest.mark.parametrize("name", ["zoé", "жук", "λύκος"])
+def test_letters_beyond_ascii_are_drawn(name):
+    """Each letter has a form of its own: a font draws letters that it lacks all alike."""
+    font = pictures.text_font(["ant", name], 24)
+    missing = bytes(font.getmask("\uffff"))
+    forms = {bytes(font.getmask(letter)) for letter in set(name)}
+    assert len(forms) == len(set(name))
+    assert missing not in forms
+    labels = np.eye(2)
+    drawn = [pictures.draw_label_bars(labels, (other, "bee")) for other in (name, name[::-1])]
+    assert drawn[0].tobytes() != drawn[1].tobytes()
+
+
+def test_ascii_takes_the_font_of_pillow():
+    assert pictures.text_font(NAMES, 12).getname() == ImageFont.load_default(12).getname()
