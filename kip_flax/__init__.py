@@ -5,13 +5,19 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from kip_flax.export import Distilled
+    from kip_flax.modes.train.distil import distill as distill
 
 __version__ = "0.1.0"
 
 
-def distill(*args: Any, **kwargs: Any) -> Distilled:
-    """Distils labelled images, see `kip_flax.modes.train.distil.distill`."""
-    from kip_flax.modes.train.distil import distill  # Importing the package alone loads nothing.
+def __getattr__(name: str) -> Any:
+    """Loads `distill` when it is asked for: importing the package alone loads nothing."""
+    if name != "distill":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from kip_flax.modes.train.distil import distill
 
-    return distill(*args, **kwargs)
+    return distill
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), "distill"})

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import signal
+import tempfile
 from pathlib import Path
 
 import jax
@@ -46,6 +47,24 @@ def test_arrays_give_the_set_that_their_file_gives(arrays, digits, tmp_path):
     assert found.images.shape == (10, 8, 8, 1)
     assert found.class_names == tuple("0123456789")
     assert np.abs(found.pictures() - expected.pictures()).max() == 0
+
+
+def test_a_notebook_sees_arguments_and_no_paths_that_are_gone(arrays, tmp_path, capsys):
+    assert kip_flax.distill is distil.distill  # With its signature and its docstring.
+    assert "distill" in dir(kip_flax)
+    with pytest.raises(AttributeError, match="no attribute 'distil'"):
+        _ = kip_flax.distil
+    kip_flax.distill(*arrays, fields=FEW)
+    printed = capsys.readouterr().out
+    assert "test accuracy" in printed
+    assert f"kip_flax {kip_flax.__version__}: kip\n" in printed
+    assert tempfile.gettempdir() not in printed
+    kip_flax.distill(*arrays, fields=FEW, workdir=str(tmp_path))
+    kept = capsys.readouterr().out
+    assert f"report  {tmp_path}" in kept
+    assert {line.split()[0] for line in printed.splitlines()} < {
+        line.split()[0] for line in kept.splitlines()
+    }
 
 
 def test_a_notebook_without_float64_gets_the_same_set(arrays):
@@ -225,7 +244,7 @@ def test_mistakes_are_one_line(given, message):
 
 def test_the_defaults_fit_the_classes_that_are_chosen(arrays, monkeypatch):
     found = []
-    monkeypatch.setattr(train, "train_and_evaluate", lambda config, folder: found.append(config))
+    monkeypatch.setattr(train, "train_and_evaluate", lambda config, *_: found.append(config))
     for classes, chosen in (((), range(10)), ((3, 5, 8), (3, 5, 8))):
         with contextlib.suppress(UserError):  # There is no result.
             kip_flax.distill(*arrays, fields={"dataset.classes": classes})
@@ -236,7 +255,7 @@ def test_the_defaults_fit_the_classes_that_are_chosen(arrays, monkeypatch):
 
 def test_fields_may_be_numbers_of_numpy(arrays, monkeypatch):
     found = []
-    monkeypatch.setattr(train, "train_and_evaluate", lambda config, folder: found.append(config))
+    monkeypatch.setattr(train, "train_and_evaluate", lambda config, *_: found.append(config))
     with contextlib.suppress(UserError):
         kip_flax.distill(*arrays, fields={"num_steps": np.int64(7)})
     assert found[-1].num_steps == 7

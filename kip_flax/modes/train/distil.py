@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,8 @@ from kip_flax.data import datasets, readers
 from kip_flax.export import Distilled
 from kip_flax.modes.train import mode
 from kip_flax.runs.folder import RunFolder
-from kip_flax.runtime import files, sharding
+from kip_flax.runtime import files, multihost, sharding
+from kip_flax.runtime.console import Console
 from kip_flax.runtime.errors import UserError
 
 _DEFAULT = "configs.default"  # In a copy of the repository, not in an installed package.
@@ -75,12 +76,30 @@ def distill(
             _update(experiment, {"dataset.name": "npz", "dataset.data_dir": str(path)})
         config_lib.validate(experiment)
         with jax.enable_x64(sharding.takes_float64()):
-            mode.train_and_evaluate(experiment, folder)
+            mode.train_and_evaluate(experiment, folder, _console(folder, workdir is not None))
         run = RunFolder(folder)
         if run.result()["status"] != "finished":
             raise KeyboardInterrupt("the run was stopped before its last step")
         sets = run.distilled()
         return export.load_distilled(sets[max(sets)])
+
+
+class _WithoutPaths(Console):
+    """Leaves out the paths of a folder that will be gone."""
+
+    def __init__(self, folder: str, silent: bool):
+        super().__init__(silent=silent)
+        self._folder = folder
+
+    def _block(self, text: str, rows: Sequence[tuple[str, str]]) -> None:
+        text = text.replace(f" in {self._folder}", "")
+        if self._folder not in text:
+            super()._block(text, [row for row in rows if self._folder not in row[1]])
+
+
+def _console(folder: str, kept: bool) -> Console:
+    silent = not multihost.is_first()
+    return Console(silent=silent) if kept else _WithoutPaths(folder, silent)
 
 
 def _kept(arrays: dict[str, np.ndarray], folder: str) -> Path:
