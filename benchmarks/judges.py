@@ -53,6 +53,8 @@ def main() -> None:
     np.random.seed(args.seed)  # noqa: NPY002  (their augmentations draw from it)
     (result,) = (args.export / "torch").glob("res_*.pt")
     dataset = result.name.split("_")[1]
+    if dataset not in _MOMENTS:
+        raise SystemExit(f"the export is of {dataset}: take one of {', '.join(_MOMENTS)}.")
     figures = _dc(args, dataset, result) if args.judge == "dc" else _ddranking(args, dataset)
     print(json.dumps({"set": args.export.name, "judge": args.judge, **figures}))
 

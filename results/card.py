@@ -93,11 +93,12 @@ def _made(entry: dict[str, Any]) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in entry["versions"].items())
     wall, busy = words.hours(entry["draws"])
     data = "" if words.is_embedded(entry["config"]) else "--data=data "
+    folder = "" if words.is_embedded(entry["config"]) else " --config.dataset.data_dir=data"
     again = f"python -m results.run_all {data}--results=again --only={entry['name']}"
     return f"""```bash
-{entry["command"]}
+{entry["command"]}{folder} --workdir=runs/{entry["name"]}
 ```
 
 It took {wall} hours ({busy} core hours) on {entry["hardware"]}, on {entry["date"]} at commit \
-{entry["commit"]}, with {versions}. `{again}` gives it its data, chooses the set and measures it \
-on the test images."""
+{entry["commit"]}, with {versions}. `{again}` makes it too, chooses the set and measures it on \
+the test images."""

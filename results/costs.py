@@ -62,7 +62,7 @@ def costs(results: Path, dataset: str) -> list[Cost]:
         for experiment in EXPERIMENTS
         if record.is_done(experiment, results)
     ]
-    found += [_coreset(row) for row in coresets.read(results)]
+    found += [_coreset(row, results) for row in coresets.read(results)]
     here = [one for one in found if one.dataset == dataset and one.networks]
     return sorted(here, key=lambda one: (one.size, one.core_hours or 0.0))
 
@@ -91,12 +91,14 @@ def _core_seconds(folder: Path) -> float:
     return sum(float(row["draws"][0]["cpu_seconds"]) for row in rows)
 
 
-def _coreset(row: dict[str, Any]) -> Cost:
+def _coreset(row: dict[str, Any], results: Path) -> Cost:
+    configs = [record.read(results / name)["config"] for name in coresets.EXPERIMENTS_OF_TEN]
+    (config,) = (each for each in configs if each["dataset"]["name"] == row["dataset"])
     return Cost(
         dataset=row["dataset"],
         size=row["size"],
         method=f"real images, {row['set']}",
-        labels="fixed",
+        labels="fixed" + words.space(config),
         core_hours=None,
         krr=row["krr"],
         networks=row["networks"],

@@ -17,7 +17,12 @@ DATASETS = {  # In the order of the pages.
     "fashion_mnist": "Fashion-MNIST",
     "cifar10": "CIFAR-10 (JPEG copy)",
 }
-_PREPROCESSING = {"zca_normalize": ", zca", "none": ", not standardised"}
+_PREPROCESSING = {
+    "zca_normalize": ", zca",
+    "zca": ", zca",
+    "zca_center": ", zca",
+    "none": ", not standardised",
+}
 
 
 def dataset(config: dict[str, Any]) -> str:
@@ -40,7 +45,12 @@ def method(config: dict[str, Any]) -> str:
 def labels(config: dict[str, Any]) -> str:
     """'learned, zca': how the labels were made, and settings that differ from most rows."""
     ridge = f", reg {config['reg']:g}" if config["reg"] != default.get_config().reg else ""
-    return _labels_are(config) + _PREPROCESSING.get(config["preprocess"], "") + ridge
+    return _labels_are(config) + space(config) + ridge
+
+
+def space(config: dict[str, Any]) -> str:
+    """', zca': how the images were preprocessed; '' for standardised ones."""
+    return _PREPROCESSING.get(config["preprocess"], "")
 
 
 def began(config: dict[str, Any]) -> str:

@@ -149,14 +149,18 @@ def table(found: Iterable[Curve]) -> str:
 
 
 def write(found: list[Curve], settings: Mapping[str, Any], folder: Path) -> None:
-    """Writes figures.json and curves.png."""
+    """Writes figures.json and curves.png; `settings` has 'on', 'test' or 'validation'."""
     rows = [asdict(c) | {"mean": c.mean, "deviation": c.deviation} for c in found]
     files.write_json(folder / "figures.json", {"settings": dict(settings), "curves": rows})
-    _draw(found, folder / "curves.png")
+    on = "held-out" if settings["on"] == "validation" else "test"
+    _draw(found, on, folder / "curves.png")
 
 
-def _draw(found: list[Curve], path: Path) -> None:
-    """A panel for each learner and number of images, a line for each memory."""
+def _draw(found: list[Curve], on: str, path: Path) -> None:
+    """A panel for each learner and number of images, a line for each memory.
+
+    `on`: the images of the accuracies, 'test' or 'held-out'.
+    """
     from matplotlib.figure import Figure
 
     panels = list(dict.fromkeys((curve.per_class, curve.learner) for curve in found))
@@ -170,7 +174,7 @@ def _draw(found: list[Curve], path: Path) -> None:
                 axes.errorbar(seen, curve.mean, spread, marker="o", capsize=3, label=curve.memory)
         axes.set_title(f"{learner}, {size} images per class", fontsize="medium")
         axes.set_xlabel("classes so far")
-        axes.set_ylabel("test accuracy, %")
+        axes.set_ylabel(f"{on} accuracy, %")
         axes.set_xticks(seen)
         axes.legend()
     figure.savefig(path, dpi=120)

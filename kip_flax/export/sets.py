@@ -216,6 +216,16 @@ def load_distilled(path: str | os.PathLike[str]) -> Distilled:
     )
 
 
+def check_is_free(path: str | os.PathLike[str], images: np.ndarray, labels: np.ndarray) -> None:
+    """Raises UserError if the file of a set is there and holds other images or labels."""
+    if not Path(path).exists():
+        return
+    held = load_distilled(path)
+    pairs = (held.images, images), (held.labels, labels)
+    if not all(np.array_equal(old, np.float32(new)) for old, new in pairs):  # As stored.
+        raise UserError(f"{path} holds another set of this name: take another --workdir.")
+
+
 def check_fits(distilled: Distilled, dataset: Dataset, preprocess_name: str) -> None:
     """Raises UserError unless a distilled set fits a data set and a preprocessing.
 

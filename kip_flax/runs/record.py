@@ -14,13 +14,14 @@ from kip_flax.data import Dataset
 from kip_flax.networks import figures as network_figures
 from kip_flax.runs.exporter import Exporter, Support
 from kip_flax.runs.folder import RunFolder
-from kip_flax.runs.setup import fingerprint
+from kip_flax.runs.setup import fingerprint, fingerprint_of_tests
 from kip_flax.runtime import hardware, metrics, multihost
 
 # (folder, awaited): writes the report. With `awaited` it will be written again soon, although the
 # run is finished.
 WriteReport = Callable[[RunFolder, bool], None]
 CHECKSUM = "checksum"  # In `data` of result.json: of the training set, unless it is private.
+TESTS_CHECKSUM = "tests_checksum"  # There too: of what the run is tested on.
 _SPEED = ("step_ms", "pairs_per_s")
 _TESTED = "tested"  # The number of images of an evaluation.
 
@@ -247,4 +248,5 @@ def _sizes(dataset: Dataset, num_test: int) -> dict[str, Any]:
         "image_shape": list(dataset.image_shape),
         "class_names": list(dataset.class_names),
         CHECKSUM: fingerprint(dataset),
+        TESTS_CHECKSUM: fingerprint_of_tests(dataset),
     }

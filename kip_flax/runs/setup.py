@@ -155,7 +155,7 @@ def own_folder(workdir: str, config: ConfigDict) -> Iterator[str]:
     """
     with contextlib.ExitStack() as stack:
         with multihost.raise_everywhere():
-            _check_apart(workdir, config.dataset.name, config.dataset.data_dir)
+            check_apart(workdir, config)
             folder = RunFolder.make(workdir)
             if multihost.is_first():
                 stack.enter_context(folder.locked())
@@ -165,7 +165,9 @@ def own_folder(workdir: str, config: ConfigDict) -> Iterator[str]:
         yield str(folder.path)
 
 
-def _check_apart(workdir: str, dataset: str, data_dir: str) -> None:
+def check_apart(workdir: str, config: ConfigDict) -> None:
+    """Raises UserError if the folder lies among the pictures of `config`, as one of its classes."""
+    dataset, data_dir = config.dataset.name, config.dataset.data_dir
     own, root = (Path(path).expanduser().resolve() for path in (workdir, data_dir))
     if dataset == "folder" and data_dir and (own == root or root in own.parents):
         raise UserError(

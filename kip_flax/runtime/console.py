@@ -107,7 +107,12 @@ class Console:
         if self._closed:
             return
         try:
-            self._stream.write(_from_here(text))
+            text = _from_here(text)
+            try:
+                self._stream.write(text)
+            except UnicodeEncodeError:  # The stream's encoding, such as Latin-1, lacks a letter.
+                encoding = self._stream.encoding or "ascii"
+                self._stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
             self._stream.flush()
         except BrokenPipeError:  # Nobody reads any more, as after `| head`: the work goes on.
             self._closed = True

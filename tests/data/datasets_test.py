@@ -71,6 +71,15 @@ def test_classes_that_are_not_there_are_reported(classes, message):
         of_classes(load_dataset("digits"), classes)
 
 
+def test_a_name_with_a_line_break_is_refused(tmp_path):
+    """Tables, cards and drawings have a name in one line."""
+    images, labels = np.zeros((8, 2, 2, 1), np.uint8), np.arange(8) % 2
+    path = tmp_path / "mine.npz"
+    np.savez(path, images=images, labels=labels, class_names=["left\nhand", "right"])
+    with pytest.raises(UserError, match=r"the class 'left\\nhand': take the line break out"):
+        load_dataset("npz", str(path))
+
+
 @pytest.mark.parametrize(
     "images", [np.zeros((4, 8, 8, 1), np.float32), np.zeros((4, 8, 3), np.uint8)]
 )

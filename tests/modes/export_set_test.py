@@ -247,6 +247,17 @@ def test_the_same_set_again_is_the_same_and_another_is_refused(exported, tmp_pat
     before = {name: (folder / name).read_bytes() for name in written}
     export_file(str(tmp_path / "set.npz"), str(folder))
     assert {name: (folder / name).read_bytes() for name in written} == before
+    _, distilled = exported[:2]
+    fitted = preprocess.from_arrays(distilled.preprocess)
+    description = export.Description(fitted, NAMES, KERNEL, PROVENANCE)
+    for images, labels in (
+        (distilled.images + 1, distilled.labels),
+        (distilled.images, 2 * distilled.labels),
+    ):  # Of another seed: all names are the same.
+        export.write_distilled(tmp_path / "set.npz", images, labels, description)
+        with pytest.raises(UserError, match=r"set\.npz holds another set of this name"):
+            export_file(str(tmp_path / "set.npz"), str(folder))
+        assert {name: (folder / name).read_bytes() for name in written} == before
     (tmp_path / "set.npz").rename(tmp_path / "other.npz")
     with pytest.raises(UserError, match=r"set\.npz of another set: take an empty --workdir"):
         export_file(str(tmp_path / "other.npz"), str(folder))

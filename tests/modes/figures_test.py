@@ -249,6 +249,26 @@ def test_runs_of_different_data_do_not_go_into_one_figure(tmp_path):
         runs = [read_run(tmp_path / name) for name in ("a", other)]
         with pytest.raises(UserError, match="different data"):
             rows_of(runs)
+        with pytest.raises(UserError, match="different data"):
+            write_figures(f"{tmp_path / 'a'},{tmp_path / other}")
+        assert not list(tmp_path.rglob("figures"))
+
+
+def test_images_of_each_row_are_those_of_its_own_classes(tmp_path):
+    """A set that was made elsewhere need not be sorted by class."""
+    make_run(tmp_path / "a")
+    sets = make_run(tmp_path / "b", seed=1)
+    order = np.roll(np.arange(10), 3)
+    for path in (tmp_path / "b" / "distilled").glob("*_ckpt*.npz"):
+        arrays = dict(np.load(path))
+        arrays["images"], arrays["labels"] = arrays["images"][order], arrays["labels"][order]
+        np.savez(path, **arrays)
+    runs = [read_run(tmp_path / name) for name in ("a", "b")]
+    figure = draw.rows_figure(rows_of(runs), tuple("0123456789"))
+    axes = np.array(figure.axes).reshape(4, 10)
+    for row, step in ((1, 0), (3, 10)):
+        for axis, picture in zip(axes[row], sets[step][0], strict=True):
+            np.testing.assert_allclose(drawn(axis), picture[..., 0], atol=1e-5)
 
 
 @pytest.mark.parametrize(

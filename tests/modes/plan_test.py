@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import quick
 
-from configs import kip_digits
+from configs import kip_digits, kip_newton_mnist
 from kip_flax import architectures as arch
 from kip_flax import data
 from kip_flax.algorithms.base import KeptGradients, KeptRows
@@ -352,3 +352,25 @@ def test_the_time_of_a_run_within_a_quarter(name, tmp_path):
     train.train_and_evaluate(config, str(tmp_path))
     measured = json.loads((tmp_path / "result.json").read_text())
     assert 1e3 * found.step.at(found.targets) == pytest.approx(measured["step_ms"], rel=0.25)
+
+
+@pytest.mark.parametrize(
+    ("change", "known"),
+    [
+        ({}, True),
+        ({"support.init": "herding"}, True),
+        ({"support.init": "noise"}, False),
+        ({"support.init": "set.npz"}, False),
+        ({"dataset.classes": (3, 5)}, False),
+        ({"support.learn_labels": False}, False),
+    ],
+)
+def test_the_curve_of_a_run_is_of_all_classes_and_real_images(change, known):
+    config = kip_newton_mnist.get_config()
+    config.update_from_flattened_dict(change)
+    line = LinearTime(0.0, 0.01)
+    forecast = Forecast(10, 2, 4000, 4000, 100, 0, 10, line, line)
+    lines = mode._of_curve(config, forecast, 3.0)
+    assert bool(lines) is known
+    if known:
+        assert "by the curve of our run kip_newton_mnist_10" in lines[0]

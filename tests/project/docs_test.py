@@ -115,6 +115,18 @@ def test_the_navigation_has_the_four_kinds_of_pages():
     assert kinds == ["Tutorials", "How-to", "Explanation", "Reference"]
 
 
+def own_source(words):
+    """The sources of the program of ours that a command runs; '' for other programs."""
+    if "-m" in words:
+        path = ROOT / words[words.index("-m") + 1].replace(".", "/")
+        files = [*path.glob("*.py"), path.with_suffix(".py")]
+        shared = [ROOT / "examples" / "arguments.py"]
+    else:
+        files, shared = [ROOT / word for word in words if word.startswith("benchmarks/")], []
+    found = [file.read_text(encoding="utf-8") for file in files if file.is_file()]
+    return "".join(found + [file.read_text(encoding="utf-8") for file in shared if found])
+
+
 COMMANDS = [block for page in PAGES for block in blocks(page, "bash")]
 
 
@@ -129,6 +141,8 @@ def test_commands_name_files_and_flags_that_exist(command):
             assert value in modes.NAMES
         elif name.startswith("--") and words[1] == "main.py":
             assert name.removeprefix("--") in main.FLAGS
+        elif name.startswith("--") and (source := own_source(words)):
+            assert f'"{name}"' in source, name
         if name == "--config":
             assert (ROOT / value.partition(":")[0]).is_file()
 

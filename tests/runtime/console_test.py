@@ -225,6 +225,17 @@ def test_counts_in_words():
     assert [count(n) for n in (999.4, 999.6, 999_600)] == ["999", "1k", "1M"]
 
 
+@pytest.mark.parametrize(
+    ("encoding", "printed"),
+    [("latin-1", "1 ± 2 \\u2248 3"), ("ascii", "1 \\xb1 2 \\u2248 3"), ("utf-8", "1 ± 2 ≈ 3")],
+)
+def test_what_the_stream_cannot_encode_is_escaped(encoding, printed):
+    buffer = io.BytesIO()
+    stream = io.TextIOWrapper(buffer, encoding=encoding)
+    Console(stream).say("1 ± 2 ≈ 3")
+    assert buffer.getvalue().decode(encoding) == printed + "\n"
+
+
 def test_a_reader_that_has_gone_ends_nothing():
     """As after `python main.py | head -1`: the rest is not written, and the program ends with 0."""
     code = (

@@ -176,9 +176,9 @@ def _groups(config: ConfigDict, compared: list[Entry], dataset: Dataset) -> list
 
 def _identity(config: ConfigDict, dataset: Dataset) -> dict[str, Any]:
     """Fields that all accuracies depend on, without the preprocessing, which is each set's own."""
-    fields = contest.deciding(config)
+    fields = contest.deciding(config, dataset)
     del fields["preprocess"]
-    return fields | {"data (checksum)": setup.fingerprint(dataset)}
+    return fields
 
 
 def _sets(

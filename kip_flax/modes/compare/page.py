@@ -37,7 +37,7 @@ def write(
         page(lines, networks, notes, dataset),
     )
     for name, content in zip(FILES, contents, strict=True):
-        write_bytes_atomic(os.path.join(workdir, name), content.encode())
+        write_bytes_atomic(os.path.join(workdir, name), content.encode(errors="backslashreplace"))
 
 
 def page(lines: Sequence[Line], networks: Sequence[str], notes: Sequence[str], dataset: str) -> str:

@@ -23,10 +23,12 @@ def evaluate_file(
     training images. The result is also written to `evaluation.json` in `workdir`, if given.
 
     Raises:
-        UserError: the file is broken, or does not fit the data set or the configuration, or its
-            regularised kernel is not positive definite.
+        UserError: the file is broken, or does not fit the data set or the configuration, its
+            regularised kernel is not positive definite, or `workdir` lies among the pictures.
     """
     console = console or Console(silent=not multihost.is_first())
+    if workdir:
+        setup.check_apart(workdir, config)
     mesh = sharding.make_mesh(config.mesh.data, config.mesh.support)
     with multihost.raise_everywhere():
         distilled = export.load_distilled(path)

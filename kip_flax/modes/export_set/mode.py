@@ -89,6 +89,7 @@ def _write(distilled: Distilled, fitted: Preprocess, folder: Path) -> list[str]:
     pngs = [f"png/{name}" for name in pictures.file_names(classes, names)]
     written = [*(path.name for path in copies), *tensors, PARQUET, *pngs, CARD]
     _check_folder(folder, written)
+    export.check_is_free(folder / distilled.path.name, distilled.images, distilled.labels)
     for path in copies:
         files.write_bytes_atomic(folder / path.name, path.read_bytes())
     for name, content in tensors.items():

@@ -61,11 +61,9 @@ def rows_figure(rows: Sequence[ShownSet], class_names: Sequence[str]) -> Figure:
     left = 1.9 / figure.get_figwidth()
     figure.subplots_adjust(left, 0.3 * bool(note) / figure.get_figheight(), 0.995, 0.88, 0.06, 0.06)
     for row, shown in zip(axes, rows, strict=True):
-        # Classes are those of the first row: learned labels may have another largest value.
-        first = rows[0] if len(rows[0].labels) == len(shown.labels) else shown
         for axis, number in zip(row, columns, strict=True):
             axis.axis("off")
-            found = np.flatnonzero(first.first_classes == number)
+            found = np.flatnonzero(shown.first_classes == number)
             if len(found):
                 _show(axis, shown.pictures[found[0]])
         place = row[0].get_position()

@@ -64,17 +64,19 @@ def write_figures(workdirs: str, console: Console | None = None) -> list[Path]:
             transfer with a ladder; the runs are of different data; or a file cannot be written.
     """
     folders = named_folders(workdirs)
-    found = [_read(folder) for folder in folders]  # Mistakes before the first file.
+    # Mistakes are reported before the first file.
+    found = [_read(folder) for folder in folders]
+    runs = [run for run, _ in found if run is not None]
+    together = rows_of(runs) if len(runs) > 1 else []
     written: list[Path] = []
     for folder, (run, worth) in zip(folders, found, strict=True):
         if worth is not None:
             written += _save(worth, folder / FOLDER / "worth")
         if run is not None:
             written += _write_run(run, folder / FOLDER)
-    runs = [run for run, _ in found if run is not None]
-    if len(runs) > 1:
+    if together:
         beside = Path(os.path.commonpath([folder.parent for folder in folders]))
-        figure = draw.rows_figure(rows_of(runs), runs[0].class_names)
+        figure = draw.rows_figure(together, runs[0].class_names)
         written += _save(figure, beside / FOLDER / "rows")
     console = console or Console()
     for path in written:
@@ -93,17 +95,19 @@ def read_run(workdir: Path) -> ShownRun:
     learned, start = _title(config), _STARTS[base.kind_of_start(config["support"]["init"])]
     evaluations = result.get("evaluations", [])
     accuracies = {int(row["step"]): row["accuracy"] for row in evaluations}
-    found = sorted(folder.distilled().items())
+    found = [each for each in sorted(folder.distilled().items()) if each[0] in accuracies]
     if not found:
         raise UserError(f"{workdir} holds no distilled sets: --workdir names the folder of a run.")
+    loaded = [(step, export.load_distilled(path)) for step, path in found]
+    # Learned labels may have another largest value than at the start.
+    first_classes = loaded[0][1].first_classes
     sets = []
-    for step, path in found:
-        distilled = export.load_distilled(path)
+    for step, distilled in loaded:
         shown = ShownSet(
             name=learned if step else start,
             pictures=np.clip(distilled.pictures(), 0, 1),
             labels=distilled.labels,
-            first_classes=distilled.first_classes,
+            first_classes=first_classes,
             accuracy=accuracies[step],
             norm_is_lost=distilled.norm_is_lost,
             step=step,

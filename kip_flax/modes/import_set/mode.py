@@ -48,6 +48,7 @@ def import_file(
     """
     if Path(path).resolve().parent == Path(workdir).resolve():
         raise UserError(f"--workdir={workdir} holds the file itself: take another folder.")
+    setup.check_apart(workdir, config)
     dataset = setup.load(config)
     found = layouts.read(Path(path), layout, dataset.image_shape)
     if not found.sets:
@@ -72,7 +73,7 @@ def import_file(
                 f"{path}: {len(images)} images but {len(labels)} labels: take another file."
             )
         file = os.path.join(workdir, _file_name(Path(path), found, number))
-        _check_is_free(file, images, labels)
+        export.check_is_free(file, images, labels)
         imported[file] = images, labels
     for file, (images, labels) in imported.items():
         export.write_distilled(file, images, labels, description)
@@ -137,16 +138,6 @@ def _check_values(path: str, images: np.ndarray, dataset: Dataset, fitted: Prepr
             f"{finding}, root mean square {size:.3g}; {dataset.name} with preprocess={fitted.name} "
             f"has {usual:.3g}: take the --layout or the data set that the file was made with."
         )
-
-
-def _check_is_free(file: str, images: np.ndarray, labels: np.ndarray) -> None:
-    """Raises UserError if the file is there and holds other images or labels."""
-    if not Path(file).exists():
-        return
-    held = export.load_distilled(file)
-    pairs = (held.images, images), (held.labels, labels)
-    if not all(np.array_equal(old, np.float32(new)) for old, new in pairs):  # As stored.
-        raise UserError(f"{file} holds another set of this name: take another --workdir.")
 
 
 def _file_name(path: Path, found: Found, number: int) -> str:

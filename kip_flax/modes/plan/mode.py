@@ -17,6 +17,7 @@ from ml_collections import ConfigDict
 
 from kip_flax import algorithms, architectures, data, kernels, preprocess
 from kip_flax import config as config_lib
+from kip_flax.algorithms import base
 from kip_flax.data import Dataset
 from kip_flax.kernels import Kernel
 from kip_flax.kernels.sharded import shard_kernel
@@ -234,7 +235,8 @@ def _of_curve(config: ConfigDict, found: Forecast, step_seconds: float) -> list[
     """Lines on the likely cost of accuracies; [] if no run of this setting was measured."""
     setting = config.algorithm, config.dataset.name, config.kernel.architecture
     curve = curves.nearest(curves.measured(), setting, found.support, found.targets)
-    if curve is None or not config.support.learn_labels:
+    other = config.dataset.classes or base.kind_of_start(config.support.init) != "real"
+    if curve is None or other or not config.support.learn_labels:
         return []
     reached = curves.milestones(curve, found.targets, step_seconds)
     return [

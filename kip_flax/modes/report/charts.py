@@ -243,7 +243,8 @@ def value_axis(
     low, high = step * math.floor(low / step), step * math.ceil(high / step)
     if percent:
         low, high = max(0.0, low), min(1.0, high)
-    high = high if high > low else low + step
+    if high == low:
+        low, high = (low - step, high) if percent and low == 1 else (low, low + step)
     ticks = [low + step * n for n in range(round((high - low) / step) + 1)]
 
     def text(y: float) -> str:

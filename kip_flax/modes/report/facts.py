@@ -117,7 +117,12 @@ class RunFacts:
 
     @property
     def images_changed(self) -> bool:
-        """Whether the images differ from the initial ones; the run must have frames."""
+        """Whether the images differ from the initial ones; at step 0 whether they will.
+
+        The run must have frames.
+        """
+        if len(self.frames) < 2:
+            return self.algorithm.learns_images
         return self.frames[0].png != self.frames[-1].png
 
     @property
@@ -157,7 +162,8 @@ def gather(workdir: Path, frames: Frames) -> RunFacts:
         raise UserError(f"{workdir} holds no evaluated run yet: wait for its first evaluation.")
     data = result.get("data", {})
     names, shape, size = tuple(data.get("class_names", ())), tuple(data.get("image_shape", ())), 0
-    files = folder.distilled()
+    known = {row["step"] for row in result["evaluations"]}  # A run at work may add one.
+    files = {step: path for step, path in folder.distilled().items() if step in known}
     choice, last = sprites.NOTHING, None
     if files:
         last = export.load_distilled(files[max(files)])
@@ -184,12 +190,16 @@ def gather(workdir: Path, frames: Frames) -> RunFacts:
 
 
 def defaults() -> dict[str, Any]:
-    """Default fields, flat; {} without configs/default.py, which is not part of the package."""
+    """Default fields, flat; {} without configs/default.py, which is not part of the package.
+
+    A file of that name may belong to another project.
+    """
     try:
         default = importlib.import_module("configs.default")
-    except ImportError:
+        fields = config.flatten(default.get_config())
+    except (ImportError, AttributeError):
         return {}
-    return config.flatten(default.get_config())
+    return {name: value for name, value in fields.items() if name in config.FIELDS}
 
 
 def _frame(path: Path, step: int, choice: FrameChoice, frames: Frames) -> Frame:

@@ -15,7 +15,7 @@ from kip_flax.modes.report import page as report
 from kip_flax.modes.report.facts import Frames
 from kip_flax.runs import analysis, setup
 from kip_flax.runs.folder import RunFolder, named_folders
-from kip_flax.runs.record import CHECKSUM
+from kip_flax.runs.record import CHECKSUM, TESTS_CHECKSUM
 from kip_flax.runtime import sharding
 from kip_flax.runtime.console import Console
 from kip_flax.runtime.errors import UserError
@@ -62,8 +62,12 @@ def _add_analysis(workdir: Path, config: ConfigDict, frames: Frames, console: Co
         with folder.locked():
             dataset = setup.load(config)
             config_lib.check_data(config, dataset)
-            known = folder.result().get("data", {}).get(CHECKSUM)
-            if known not in (None, setup.fingerprint(dataset)):  # Old runs do not say.
+            known = folder.result().get("data", {})  # Old runs say less.
+            own = {
+                CHECKSUM: setup.fingerprint(dataset),
+                TESTS_CHECKSUM: setup.fingerprint_of_tests(dataset),
+            }
+            if any(known.get(name, value) != value for name, value in own.items()):
                 raise UserError(
                     "its data are others now: set --config.dataset.data_dir to its own."
                 )

@@ -255,10 +255,10 @@ def _per_class(run: RunFacts, found: dict[str, Any], uid: str) -> ClassBars:
     third = "Label Solve on those"
     if run.label_solve is None:
         solved, third = np.full(len(now), np.nan), ""
-    order = np.arange(len(now))
+    order = np.flatnonzero(found["confusion"].sum(axis=1))  # Classes that have test images.
     title = "Right answers per class"
     if len(order) > _MANY_CLASSES:
-        ranked = np.argsort(-now, kind="stable")
+        ranked = order[np.argsort(-now[order], kind="stable")]
         order = np.concatenate([ranked[:10], ranked[-10:]])
         title += ", the ten best and the ten worst"
     rows = [

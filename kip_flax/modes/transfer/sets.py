@@ -107,8 +107,18 @@ def random_draws(pool: Targets, size: int, draws: int, key: jax.Array) -> ImageS
 
 
 def chosen(name: str, pool: Targets, size: int) -> ImageSet:
-    """A coreset of `size` images, `name` one of `coresets.CORESETS`; the same for all seeds."""
+    """A coreset of `size` images, `name` one of `coresets.CORESETS`; the same for all seeds.
+
+    Raises:
+        UserError: a class of the pool has too few images to choose from.
+    """
     rows = coresets.CORESETS[name](pool.images, pool.labels, size, pool.num_classes)
+    if len(rows) < size:
+        raise UserError(
+            f"{name} takes {-(-size // pool.num_classes)} images of every class, and one has fewer "
+            f"that are not held out: take {name} out of transfer.baselines, or lower "
+            f"transfer.held_out."
+        )
     images, labels = pool.take(rows)
     return ImageSet(name, images[None], labels[None])
 

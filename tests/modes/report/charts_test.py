@@ -17,6 +17,14 @@ def test_a_logarithmic_axis_has_round_ticks_inside(low, high):
     assert all(float(text(tick)) == pytest.approx(tick, rel=1e-3) for tick in ticks)
 
 
+def test_shares_stay_between_nothing_and_all():
+    for low, high in ((1.0, 1.0), (0.0, 0.0), (0.98, 1.0), (0.3, 0.3)):
+        at, ticks, text = charts.value_axis(low, high, "percent")
+        assert 0 <= min(ticks) <= max(ticks) <= 1 + 1e-9, (low, high)
+        assert len({text(tick) for tick in ticks}) >= 2
+        assert all(AREA.top - 1e-6 <= at(value) <= AREA.bottom + 1e-6 for value in (low, high))
+
+
 def chart(*points, **changes):
     curve = Curve("test", "k-test", points, dots=True)
     return dataclasses.replace(Chart("id", "A chart", "Of points.", "steps", [curve]), **changes)

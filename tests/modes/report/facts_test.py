@@ -1,14 +1,19 @@
 """What the page is made from: the files of a run, whole, old or broken."""
 
 import json
+import sys
+import types
 
+import numpy as np
 import page_checks
 import pytest
 from made_pages import text_of
 from made_runs import make_run
 
+from kip_flax.modes.figures import mode as figures_mode
 from kip_flax.modes.report import facts as report_facts
 from kip_flax.modes.report import page as report
+from kip_flax.modes.report import results as report_results
 from kip_flax.runs.folder import RunFolder
 from kip_flax.runtime.errors import UserError
 
@@ -32,6 +37,48 @@ def test_a_folder_from_before_the_sizes_were_kept_has_a_page(tmp_path):
     tree, errors = page_checks.parse((tmp_path / "report.html").read_text(encoding="utf-8"))
     assert errors == []
     assert "10 learned images of digits" in text_of(tree)
+
+
+@pytest.mark.parametrize(("algorithm", "change"), [("kip", True), ("ls", False)])
+def test_before_the_second_evaluation_the_algorithm_says_what_will_change(
+    tmp_path, algorithm, change
+):
+    make_run(tmp_path, steps=(0,), algorithm=algorithm)
+    found = report_facts.gather(tmp_path, {})
+    assert (found.images_changed, found.labels_changed) == (change, True)
+    text = "The images stay as they are"
+    report.write(tmp_path, {})
+    assert (text in (tmp_path / "report.html").read_text(encoding="utf-8")) is not change
+
+
+def test_an_evaluation_that_came_while_files_were_read_waits(tmp_path, monkeypatch):
+    make_run(tmp_path)
+    later, found = RunFolder.distilled, RunFolder(tmp_path).distilled()
+    monkeypatch.setattr(RunFolder, "distilled", lambda folder: later(folder) | {20: found[10]})
+    assert sorted(report_facts.gather(tmp_path, {}).files) == [0, 1, 10]
+    assert [shown.step for shown in figures_mode.read_run(tmp_path).sets] == [0, 1, 10]
+
+
+@pytest.mark.parametrize("text", ["def get_config(): return CONFIG\n", "x = 1\n"])
+def test_defaults_of_another_project_are_none_of_ours(tmp_path, monkeypatch, text):
+    """An installed command imports configs/default.py of the working folder."""
+    made = "from ml_collections import ConfigDict\n"
+    made += "CONFIG = ConfigDict({'learning_rate': 0.1, 'seed': 3})\n" + text
+    module = types.ModuleType("configs.default")
+    exec(made, module.__dict__)
+    monkeypatch.setitem(sys.modules, "configs.default", module)
+    assert report_facts.defaults() == ({"seed": 3} if "get_config" in text else {})
+
+
+def test_classes_without_test_images_have_no_bar(tmp_path):
+    make_run(tmp_path, size=30, names=tuple(f"c{n}" for n in range(30)))
+    found = report_facts.gather(tmp_path, {})
+    analysis = dict(found.analysis)
+    tested = np.arange(30) % 2 == 0
+    for name in ("confusion", "initial_confusion", "solved_confusion"):
+        analysis[name] = analysis[name] * tested[:, None]
+    bars = report_results._per_class(found, analysis, "id")
+    assert {bar.name for bar in bars.bars} <= {f"c{n}" for n in range(0, 30, 2)}
 
 
 def test_an_analysis_of_another_set_is_not_shown(tmp_path):

@@ -186,10 +186,11 @@ def test_a_page_without_its_data_says_why_there_is_no_analysis(copy, capsys):
     assert "were not computed" in (copy / "report.html").read_text(encoding="utf-8")
 
 
-def test_other_data_than_the_run_s_are_not_analysed(copy, capsys):
+@pytest.mark.parametrize("part", ["checksum", "tests_checksum"])
+def test_other_data_than_the_run_s_are_not_analysed(copy, capsys, part):
     (copy / "analysis.npz").unlink()
     result = json.loads((copy / "result.json").read_text())
-    result["data"]["checksum"] += 1
+    result["data"][part] += 1
     (copy / "result.json").write_text(json.dumps(result))
     report_mode.write_reports(str(copy), None)
     out = " ".join(capsys.readouterr().out.split())

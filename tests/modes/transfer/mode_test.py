@@ -83,6 +83,17 @@ def test_baselines_do_not_see_the_held_out_images(digits):
     assert np.array_equal(together, np.sort(real.images.reshape(len(real.labels), -1), 0))
 
 
+@pytest.mark.parametrize("name", ["herding", "herding_unit"])
+def test_a_coreset_that_a_small_class_cannot_fill_is_refused(name):
+    """A smaller set among the others would have a size group of its own, and always win it."""
+    labels = np.array([0] * 9 + [1] * 3)
+    images = np.random.default_rng(0).standard_normal((12, 4, 4, 1)).astype(np.float32)
+    pool = Targets(images, labels, 2)
+    assert sets.chosen(name, pool, 6).size == 6
+    with pytest.raises(UserError, match=rf"^{name} takes 4 images of every class, and one has"):
+        sets.chosen(name, pool, 8)
+
+
 def test_a_diverging_training_is_reported_after_the_others(
     files, tmp_path, quick_kernels, capsys, monkeypatch
 ):
@@ -167,3 +178,10 @@ def test_other_data_in_the_same_folder_are_refused(files, tmp_path, digits, monk
     monkeypatch.setattr(setup, "load", lambda _: other)
     with pytest.raises(UserError, match=r"another transfer: data \(checksum\)"):
         transfer_file(config, files, str(tmp_path))
+    other = dataclasses.replace(digits, test_images=255 - digits.test_images)
+    with pytest.raises(UserError, match=r"another transfer: test images \(checksum\)"):
+        transfer_file(config, files, str(tmp_path))
+    table = json.loads((tmp_path / "transfer.json").read_text())
+    del table["identity"]["test images (checksum)"]  # As of older versions.
+    (tmp_path / "transfer.json").write_text(json.dumps(table))
+    transfer_file(config, files, str(tmp_path))
