@@ -104,8 +104,9 @@ def get_config() -> ConfigDict:
     # Hours after which a run ends, evaluated and exported, if num_steps come no sooner; all its
     # parts together, without loading data. Schedules end then too. 0: no limit.
     config.time_limit = 0.0
-    # Regulariser of kernel ridge regression, in units of the kernel's mean diagonal. LS solves for
-    # the labels with the same number as an absolute one, as published: leave it small there.
+    # Regulariser of kernel ridge regression, in units of the kernel's mean diagonal. Where labels
+    # are solved for (LS, 'kip_solve', 'kip_newton') it is also an absolute one, as LS published it:
+    # leave it small there. Steps of FRePo, BPTT, DC and DSA do not take it, evaluations do.
     config.reg = 1e-6
 
     # DC and DSA: the network whose gradients are matched, and how it is trained meanwhile.
@@ -144,9 +145,10 @@ def get_config() -> ConfigDict:
     config.frepo.network = "convnet_plain:3"
     # Channels of the first layer of a description. Published: 128.
     config.frepo.width = 64
-    # What each pooling multiplies the channels by. Published: 2, for 128, 256, 512.
+    # What each pooling of a description multiplies the channels by. Published: 2 (128, 256, 512).
     config.frepo.growth = 1
-    # 'none', 'batch' (as published) or 'instance', before all convolutions but the first.
+    # 'none', 'batch' (as published) or 'instance', before all convolutions of a description but the
+    # first.
     config.frepo.normalization = "none"
     # Networks.
     config.frepo.pool = 10
@@ -236,7 +238,7 @@ def get_config() -> ConfigDict:
     # Of all rates: 'constant', as published, 'cosine' to 0 at num_steps, or 'cosine_tenth'.
     config.rfad.schedule = "constant"
     # Decay of the exponential mean of the last sets, which is exported; 0: the last set, as
-    # published.
+    # published. Images before the transform and the transform are averaged each for itself.
     config.rfad.average = 0.0
     # Extrapolate the loss to infinitely many networks, from that of all and of their halves, which
     # need ten features for each image.
@@ -245,7 +247,8 @@ def get_config() -> ConfigDict:
     config.mesh = ConfigDict()
     # Devices that share the targets; -1: all that are left.
     config.mesh.data = -1
-    # Devices that share the support.
+    # Devices that share the support in the exact kernel. Steps of RFAD, FRePo, BPTT, DC and DSA
+    # share their work over mesh.data alone: leave it at 1 there.
     config.mesh.support = 1
     # Devices that the processor is split into, where there is no accelerator; 0: one per core.
     config.mesh.cpu_devices = 0

@@ -38,7 +38,7 @@ _EPSILON = 1e-6
 
 
 def _check(fields: Mapping[str, Any]) -> None:
-    augment.parse(fields["matching.augment"])
+    augment.parse(fields["matching.augment"], "matching.augment")
 
 
 SECTION = Section(

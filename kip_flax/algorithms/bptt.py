@@ -66,7 +66,7 @@ FACTS = Facts(
 
 
 def _check_fields(fields: Any) -> None:
-    augment.parse(fields["bptt.augment"])
+    augment.parse(fields["bptt.augment"], "bptt.augment")
     if fields["bptt.networks"] > fields["bptt.pool"]:
         raise UserError(
             f"bptt.networks is {fields['bptt.networks']} of a pool of {fields['bptt.pool']}: draw "

@@ -90,8 +90,8 @@ def init(config: ConfigDict, images: jax.Array, labels: jax.Array) -> PooledStat
     """State before the first step: support images (S, H, W, C) and labels (S, classes)."""
     classes = labels.shape[1]
     labels = jnp.asarray(labels, jnp.float32)
-    if config.support.init in base.SUPPORT_DRAWS:
-        labels = labels / (classes / 10) ** 0.5
+    if config.support.learn_labels and config.support.init in base.SUPPORT_DRAWS:
+        labels = labels / (classes / 10) ** 0.5  # Fixed ones keep the scale of the targets.
     pool = _pooling(config, images.shape[1:], classes).start()
     return _pooled.start(config, images, labels, config.frepo.average, pool)
 
@@ -177,7 +177,7 @@ class _Method:
         found = jax.value_and_grad(loss, (0, 1), has_aux=True)(f_s, labels)
         (value, right), (g_f, g_y) = jax.lax.psum(found, "data")
         ((g_images, g_labels),) = fold((pull(g_f), g_y))
-        if self.margin:
+        if self.margin and "labels" in state.params:
             margin, g_margin = jax.value_and_grad(margin_loss)(support[1])
             value, g_labels = value + margin, g_labels + g_margin
         grads = {"images": g_images, "labels": g_labels}

@@ -30,8 +30,12 @@ CONTRAST = (0.5, 1.5)
 DSA_AUGMENTS = ("color", "crop", "cutout", "flip", "scale", "rotate")
 
 
-def parse(spec: str) -> tuple[str, ...]:
+def parse(spec: str, field: str = "augment") -> tuple[str, ...]:
     """The names in a comma-separated list, in order; '' means none.
+
+    Args:
+        spec: the list.
+        field: the configuration field that holds it, for the message.
 
     Raises:
         UserError: a name is unknown or given twice.
@@ -41,10 +45,10 @@ def parse(spec: str) -> tuple[str, ...]:
     if unknown:
         raise UserError(
             f"unknown augmentation {unknown[0]!r}: "
-            f"augment is a comma list of {', '.join(AUGMENTS)}, or empty."
+            f"{field} is a comma list of {', '.join(AUGMENTS)}, or empty."
         )
     if len(set(names)) < len(names):
-        raise UserError(f"augment is {spec!r}: name each augmentation once.")
+        raise UserError(f"{field} is {spec!r}: name each augmentation once.")
     return names
 
 

@@ -150,7 +150,7 @@ def _attributes(given: Mapping[str, Any]) -> dict[str, Any]:
     if "l2" in given:
         found["l2s"] = tuple(given["l2"])
     if "augment" in given:
-        found["augments"] = augment.parse(given["augment"])
+        found["augments"] = augment.parse(given["augment"], "transfer.augment")
     return found
 
 

@@ -20,7 +20,8 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from kip_flax import data, preprocess
-from kip_flax.data import Dataset, Targets
+from kip_flax.algorithms import base
+from kip_flax.data import Dataset, Targets, augment
 from kip_flax.networks import figures, named
 from kip_flax.networks import recipe as recipes
 from kip_flax.networks.recipe import Recipe
@@ -236,8 +237,15 @@ def keys(seed: int) -> Keys:
 
 
 def make_recipes(config: ConfigDict, dataset: Dataset) -> Callable[[int], Recipe]:
-    """A function from the size of a set in images to the recipe of `config.transfer`."""
+    """A function from the size of a set in images to the recipe of `config.transfer`.
+
+    Raises:
+        UserError: `transfer.augment` mirrors images that may not be mirrored.
+    """
     options, channels = config.transfer.to_dict(), dataset.image_shape[2]
+    if "flip" in augment.parse(options["augment"] or "", "transfer.augment"):
+        others = "--config.transfer.augment=nudge, or leave it out"
+        base.check_mirrorable(dataset, "transfer.augment", others)
 
     def recipe_of(size: int) -> Recipe:
         return recipes.make(options["recipe"], size, channels, dataset.mirrorable, options)

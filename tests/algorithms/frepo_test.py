@@ -215,10 +215,18 @@ def test_the_mean_of_the_sets_is_exported():
 
 
 def check_fixed_labels(states):
-    """They begin at the paper's scale, and stay."""
+    """They have the scale of the targets, which nothing could give back to them, and stay."""
     one_hot = np.eye(CLASSES)[np.arange(S) % CLASSES] - 1 / CLASSES
     for state in states:
-        np.testing.assert_allclose(state.support[1], one_hot / (CLASSES / 10) ** 0.5, rtol=1e-6)
+        np.testing.assert_allclose(state.support[1], one_hot, rtol=1e-6)
+
+
+def test_labels_that_learn_begin_at_the_paper_s_scale():
+    images, one_hot = np.zeros((CLASSES, 8, 8, 1)), np.eye(CLASSES) - 1 / CLASSES
+    for learned, scale in ((True, (CLASSES / 10) ** 0.5), (False, 1.0)):
+        config = settings(frepo__network="fc:1", support__learn_labels=learned)
+        labels = frepo.init(config, jnp.asarray(images), jnp.asarray(one_hot)).support[1]
+        np.testing.assert_allclose(labels, one_hot / scale, rtol=1e-6)
 
 
 def test_margin_by_hand():

@@ -108,6 +108,26 @@ def test_the_last_evaluation_takes_as_many_rounds_more_as_its_networks_need(digi
     assert networks.make_network_evaluate(judged(), validated, fitted, mesh).at_end == 1
 
 
+def test_digits_are_not_mirrored_for_networks_either(digits):
+    photographs = dataclasses.replace(digits, mirrorable=True)
+    config = judged()
+    for spec, data_set, refused in (
+        ("nudge,flip", digits, True),
+        ("nudge", digits, False),
+        ("nudge,flip", photographs, False),
+    ):
+        config.transfer.augment = spec
+        if refused:
+            with pytest.raises(UserError, match=r"^transfer\.augment mirrors images"):
+                networks.make_recipes(config, data_set)
+        else:
+            names = tuple(spec.split(","))
+            assert networks.make_recipes(config, data_set)(10).augments == names
+    config.transfer.augment = "fog"
+    with pytest.raises(UserError, match=r"transfer\.augment is a comma list of"):
+        networks.make_recipes(config, digits)
+
+
 def test_held_out_images_are_training_images_evenly_over_the_classes(digits):
     fitted = preprocess.fit("standard", digits.train_images)
     mesh = train.sharding.make_mesh(1, 1)

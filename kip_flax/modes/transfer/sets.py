@@ -151,13 +151,17 @@ def initial(path: str) -> ImageSet:
 
 
 def _natural_labels(start: export.Distilled) -> np.ndarray | None:
-    """Natural labels (S, C) of images that were drawn and have solved ones at step 0; else None."""
+    """Natural labels (S, C) of images that were drawn and have others at step 0; else None.
+
+    They are solved there, or learned labels of FRePo, which begin at another scale.
+    """
     fields = start.provenance.get("config", {})
     if export.FIRST_CLASSES not in start.provenance or config_lib.names_a_file(
         fields["support.init"]
     ):
         return None
-    if algorithms.labels(fields["algorithm"], fields["support.learn_labels"]) != "solved":
+    kind = algorithms.labels(fields["algorithm"], fields["support.learn_labels"])
+    if kind != "solved" and fields["algorithm"] != "frepo":
         return None
     return np.asarray(data.centered_one_hot(start.first_classes, start.labels.shape[1]))
 

@@ -136,10 +136,16 @@ def test_the_initial_images_of_label_solve_lie_under_the_name_of_natural_labels(
 
 @pytest.mark.parametrize(
     ("algorithm", "init", "natural"),
-    [("kip_newton", "real", True), ("kip", "real", False), ("kip_newton", "set.npz", False)],
+    [
+        ("kip_newton", "real", True),
+        ("frepo", "real", True),
+        ("kip", "real", False),
+        ("kip_newton", "set.npz", False),
+        ("frepo", "set.npz", False),
+    ],
 )
 def test_initial_images_that_were_drawn_have_natural_labels(tmp_path, algorithm, init, natural):
-    """Gauss-Newton solves for labels at step 0 too; the labels of a file are not natural."""
+    """Gauss-Newton solves for labels at step 0 too, FRePo scales them; those of a file stay."""
     classes, labels = [2, 0, 1], np.eye(3, dtype=np.float32)
     fields = {"algorithm": algorithm, "support.learn_labels": True, "support.init": init}
     made = {"config": fields, "first_classes": classes}
