@@ -172,7 +172,7 @@ def _distil(
     if config.privacy.start == "means":
         states, first = _at_means(problem, states, members), 1
     x, y = targets.take(slice(None))
-    zeros = dp_kip.Sums(
+    zeros = dp_kip.GradientSums(
         jnp.zeros((len(members), SUPPORT, x[0].size), jnp.float32),
         jnp.zeros((len(members), SUPPORT, 10), jnp.float32),
     )

@@ -222,13 +222,13 @@ def validate(config: ConfigDict) -> None:
     for name, minimum in _all(part.minima for part in sections):
         if flat[name] is not None and flat[name] < minimum:
             raise UserError(f"{name} is {flat[name]}: it must be at least {minimum}.")
+    for name, maximum in _all(part.maxima for part in sections):
+        if flat[name] is not None and flat[name] > maximum:
+            raise UserError(f"{name} is {flat[name]}: it must be at most {maximum}.")
     for part in sections:
         for name in part.above_zero:
             if flat[name] is not None and not flat[name] > 0:
                 raise UserError(f"{name} is {flat[name]}: it must be above 0.")
-    for name, maximum in _all(part.maxima for part in sections):
-        if flat[name] > maximum:
-            raise UserError(f"{name} is {flat[name]}: it must be at most {maximum}.")
     for name, value in flat.items():
         if isinstance(value, float) and not math.isfinite(value):
             raise UserError(f"{name} is {value}: it must be a finite number.")

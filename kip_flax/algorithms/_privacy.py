@@ -66,8 +66,8 @@ def noise_multiplier(
     """
     import dp_accounting
 
-    if steps <= bool(means):
-        return 0.0
+    if steps <= (1 if means else 0):
+        return 0.0  # No step adds noise to gradients: there are none, or means alone.
     try:
         found = dp_accounting.calibrate_dp_mechanism(
             _accountant,

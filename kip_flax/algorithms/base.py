@@ -105,7 +105,8 @@ class Facts:
         bibtex: entries of the papers to cite.
         sections: the optional sections of the configuration that it reads; the fields of the
             others have no effect.
-        keeps_rate: whether its steps depend on the share of the training images that they draw.
+        depends_on_rate: whether a step's cost depends on batch_size as a share of the training
+            images, which a probe must then keep.
         if_not_finite: what a user may change if its numbers overflow, in words.
         label_fields: the fields of `eval` that decide the labels, if it solves for them.
         published_recipe: images per class -> the recipe of the published numbers, in words.
@@ -121,7 +122,7 @@ class Facts:
     differentiates: bool = True
     for_networks: bool = False
     freezes_pixels: bool = False
-    keeps_rate: bool = False
+    depends_on_rate: bool = False
     tag: str = "kernel-ridge-regression"
     bibtex: str = KIP_BIBTEX
     sections: tuple[str, ...] = ("optimizer",)

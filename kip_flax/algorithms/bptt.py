@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -119,7 +119,7 @@ def init(config: ConfigDict, images: jax.Array, labels: jax.Array) -> PooledStat
 def make_step(problem: Problem) -> Step:
     """A step that updates the support and some networks, on a freshly drawn batch of targets."""
     config, targets = problem.config, problem.targets
-    method = _Method(
+    method = _BpttStep(
         pooling=_pooling(config, targets.images.shape[1:], targets.num_classes),
         recipe=_recipe(config),
         tx=base.make_optimizer(config),
@@ -150,7 +150,7 @@ def check_data(config: ConfigDict, dataset: Dataset) -> None:
         )
 
 
-def trained(
+def after_window(
     net: Functions,
     recipe: Recipe,
     network: Network,
@@ -193,9 +193,37 @@ def trained(
     return after.params, (after.other, after.optimizer)
 
 
+class _Unrolled(NamedTuple):
+    """A network after its window. If it diverged, all but `leaves` is 0.
+
+    Attributes:
+        leaves: of its `Network`.
+        learns: (), 1, or 0 if it diverged.
+        grads: of the support, 'images' (S, H, W, C) and 'labels' (S, classes).
+        loss, accuracy: (), on the targets.
+    """
+
+    leaves: tuple[jax.Array, ...]
+    learns: jax.Array
+    grads: dict[str, jax.Array]
+    loss: jax.Array
+    accuracy: jax.Array
+
+
 @dataclass(frozen=True, eq=False)
-class _Method:
-    """One step on all devices of a mesh; each device unrolls its share of the networks."""
+class _BpttStep:
+    """One step on all devices of a mesh; each device unrolls its share of the networks.
+
+    Attributes:
+        pooling: the networks.
+        recipe: how they are trained.
+        tx: the optimiser of the support.
+        networks: networks of a step.
+        window: training steps that are differentiated.
+        average: decay of the mean of the last sets; 0: there is none.
+        scale: factor of the images.
+        key: random key, of which each step derives its own.
+    """
 
     pooling: Pooling
     recipe: Recipe
@@ -209,51 +237,61 @@ class _Method:
     def step(
         self, state: PooledState, x_t: jax.Array, y_t: jax.Array, weights: jax.Array
     ) -> tuple[PooledState, kip.Metrics]:
+        """Unrolls the drawn networks, moves the support by their mean gradient, puts them back.
+
+        Args:
+            state: the same on all devices.
+            x_t, y_t, weights: this device's targets, (T, H, W, C), (T, classes) and (T,).
+        """
         # Every network sees all targets: they cost little beside the steps of its training.
         batch = [jax.lax.all_gather(part, "data", tiled=True) for part in (x_t, y_t, weights)]
         draw_key, train_key = jax.random.split(jax.random.fold_in(self.key, state.step))
         drawn = jax.random.permutation(draw_key, self.pooling.size)[: self.networks]
-        ones = jnp.ones(self.networks, jnp.float32)
-        counts = sharding.own_share(ones)  # Weight 0: padding of a share.
-        unrolled = functools.partial(self._unrolled, state, train_key, batch)
-        (leaves, fine), found = jax.lax.map(unrolled, sharding.own_share(drawn))
-        summed = jax.tree.map(lambda each: _summed(counts * fine, each), found)
-        (grads, value, right), learning = jax.lax.psum((summed, counts @ fine), "data")
-        value, right = value / learning, right / learning  # NaN if all diverged.
+        is_drawn = sharding.own_share(jnp.ones(self.networks, jnp.float32))  # 0: padding.
+        unroll = functools.partial(self._unrolled, state, train_key, batch)
+        unrolled = jax.lax.map(unroll, sharding.own_share(drawn))
+        of_each = unrolled.grads, unrolled.loss, unrolled.accuracy
+        summed = jax.tree.map(lambda each: _summed(is_drawn * unrolled.learns, each), of_each)
+        (grads, loss, accuracy), learning = jax.lax.psum(
+            (summed, is_drawn @ unrolled.learns), "data"
+        )
+        loss, accuracy = loss / learning, accuracy / learning  # NaN if all diverged.
         grads = {name: grads[name] / jnp.maximum(learning, 1) for name in state.params}
-        gathered = [jax.lax.all_gather(leaf, "data", tiled=True) for leaf in (*leaves, fine)]
         new = state.moved(self.tx, grads, self.average)
         # Where no network learns all stays: Adam would go on by what it remembers.
         stays = state.replace(step=new.step)
         new = jax.tree.map(functools.partial(jnp.where, learning > 0), new, stays)
-        metrics = {"loss": value, "accuracy": right, "grad_norm": optax.tree.norm(grads)}
-        return new.replace(pool=self._put(state.pool, drawn, gathered)), metrics
+        leaves, learns = jax.tree.map(
+            lambda leaf: jax.lax.all_gather(leaf, "data", tiled=True),
+            (unrolled.leaves, unrolled.learns),
+        )
+        pool = self._put(state.pool, drawn, leaves, learns)
+        metrics = {"loss": loss, "accuracy": accuracy, "grad_norm": optax.tree.norm(grads)}
+        return new.replace(pool=pool), metrics
 
     def _unrolled(
         self, state: PooledState, key: jax.Array, batch: list[jax.Array], number: jax.Array
-    ) -> tuple[
-        tuple[tuple[jax.Array, ...], jax.Array], tuple[dict[str, jax.Array], jax.Array, jax.Array]
-    ]:
-        """Network `number` after its window, and its gradient of the support, loss, accuracy.
-
-        Of the network its leaves, and 1 if it learns or 0 if it diverged; then all others are 0.
-        """
+    ) -> _Unrolled:
+        """The network `number` of the pool after its window."""
         network = self.pooling.network(state.pool, number)
         ages = state.pool.ages[number] + jnp.arange(self.window, dtype=jnp.int32)
         key = jax.random.fold_in(key, number)
 
         def train(images: jax.Array, labels: jax.Array) -> tuple[Tree, tuple[Tree, Any]]:
             support = (self.scale * images, labels)
-            return trained(self.pooling.net, self.recipe, network, ages, support, key)
+            return after_window(self.pooling.net, self.recipe, network, ages, support, key)
 
         params, pull, (other, optimizer) = jax.vjp(train, *state.current, has_aux=True)
-        value, right, cotangent = self._loss(params, other, *batch)
+        loss, accuracy, cotangent = self._loss(params, other, *batch)
         g_images, g_labels = pull(cotangent)
-        fine = jnp.isfinite(value) & jnp.isfinite(g_images).all() & jnp.isfinite(g_labels).all()
-        found = ({"images": g_images, "labels": g_labels}, value, right)
-        found = jax.tree.map(lambda part: jnp.where(fine, part, 0).astype(jnp.float32), found)
+        learns = jnp.isfinite(loss) & jnp.isfinite(g_images).all() & jnp.isfinite(g_labels).all()
+        of_network = ({"images": g_images, "labels": g_labels}, loss, accuracy)
+        of_network = jax.tree.map(
+            lambda part: jnp.where(learns, part, 0).astype(jnp.float32), of_network
+        )
         after = network._replace(params=params, other=other, optimizer=optimizer)
-        return (tuple(jax.tree.leaves(after)), fine.astype(jnp.float32)), found
+        leaves = tuple(jax.tree.leaves(after))
+        return _Unrolled(leaves, learns.astype(jnp.float32), *of_network)
 
     def _loss(
         self, params: Tree, other: Tree, x: jax.Array, y: jax.Array, weights: jax.Array
@@ -276,13 +314,14 @@ class _Method:
         (value, right), grads = batching.summed(found, parts)
         return value, right, grads
 
-    def _put(self, pool: Pool, drawn: jax.Array, leaves: list[jax.Array]) -> Pool:
-        """The pool with the networks `drawn` after their windows; the last leaf is `fine`."""
+    def _put(
+        self, pool: Pool, drawn: jax.Array, leaves: tuple[jax.Array, ...], learns: jax.Array
+    ) -> Pool:
+        """The pool with the networks `drawn` after their windows; one that diverged starts anew."""
         structure = jax.tree.structure(self.pooling.network(pool, drawn[0]))
         for place in range(self.networks):
-            *own, fine = (leaf[place] for leaf in leaves)
-            network = jax.tree.unflatten(structure, own)
-            pool = self.pooling.put(pool, drawn[place], network, self.window, fine > 0)
+            network = jax.tree.unflatten(structure, [leaf[place] for leaf in leaves])
+            pool = self.pooling.put(pool, drawn[place], network, self.window, learns[place] > 0)
         return pool
 
 

@@ -31,7 +31,7 @@ from kip_flax.data import Dataset
 from kip_flax.kernels import jacobian
 from kip_flax.kernels.sharded import shard_jacobian
 from kip_flax.krr import per_target
-from kip_flax.krr.per_target import Sums
+from kip_flax.krr.per_target import GradientSums
 from kip_flax.krr.residuals import Batch
 from kip_flax.runtime import multihost, sharding
 from kip_flax.runtime.errors import UserError
@@ -113,14 +113,14 @@ FACTS = dataclasses.replace(
     freezes_pixels=False,
     bibtex="\n".join([_BIBTEX, kip.FACTS.bibtex]),
     sections=("optimizer", "privacy"),
-    keeps_rate=True,
+    depends_on_rate=True,
     published_recipe=_published_recipe,
 )
 
 pairs = kip.pairs
 
 _DEVIATIONS = 3  # One call takes batches up to so many standard deviations above the mean.
-_MOST = 2**28  # Bytes of the gradients of a call's targets; memory holds a few such arrays.
+_GRADIENT_BYTES = 2**28  # Of the targets of a call; memory holds a few such arrays.
 
 Metrics = dict[str, jax.Array]
 
@@ -203,7 +203,7 @@ def make_step(problem: Problem) -> Step:
     targets, mesh = problem.targets, problem.mesh
     count = len(targets.labels)
     config = problem.config
-    if config.optimizer.schedule != "constant":  # It ends with the budget.
+    if config.optimizer.schedule != "constant":  # The schedule ends where the budget does.
         config = config.copy_and_resolve_references()
         config.num_steps = total_steps(config, count)
     rate = _rate(config, count)
@@ -213,7 +213,7 @@ def make_step(problem: Problem) -> Step:
     dimensions = math.prod(image_shape) if basis is None else len(basis)
     move = pinned(make_move(config, _noise(config, count), basis), mesh)
     piece = _piece(config.batch_size, 4 * config.support.size * math.prod(image_shape))
-    piece += -piece % mesh.shape["data"]  # Else a call is padded to a multiple of both.
+    piece += -piece % mesh.shape["data"]  # `put_targets` pads to a multiple of both.
 
     def step(state: DpState, number: int) -> tuple[DpState, Metrics]:
         key_rows, key_noise = step_keys(state, number)
@@ -222,7 +222,7 @@ def make_step(problem: Problem) -> Step:
         rows = poisson_draw(count, rate, key_rows)
         images, labels = state.current
         shapes = (len(images), dimensions), labels.shape
-        sums = sharding.replicate(mesh, Sums(*(jnp.zeros(s, jnp.float32) for s in shapes)))
+        sums = sharding.replicate(mesh, GradientSums(*(jnp.zeros(s, jnp.float32) for s in shapes)))
         for start in range(0, len(rows), piece):
             x, y = targets.take(rows[start : start + piece])
             batch = sharding.put_targets(mesh, x, y, piece)
@@ -267,7 +267,7 @@ def poisson_draw(count: int, rate: float, key: jax.Array) -> np.ndarray:
     return np.flatnonzero(np.asarray(jax.random.uniform(key, (count,)) < rate))
 
 
-def make_add(problem: Problem) -> Callable[..., Sums]:
+def make_add(problem: Problem) -> Callable[..., GradientSums]:
     """`add(sums, images, labels, x_t, y_t, weights)`: adds the clipped gradients to `sums`.
 
     The weight of padding is 0.
@@ -278,19 +278,21 @@ def make_add(problem: Problem) -> Callable[..., Sums]:
     gradients = per_target.make_gradients(of_pairs, config.reg, basis)
     clip, learned = config.privacy.clip, config.support.learn_labels
 
-    def add(sums: Sums, images: jax.Array, labels: jax.Array, *batch: jax.Array) -> Sums:
+    def add(
+        sums: GradientSums, images: jax.Array, labels: jax.Array, *batch: jax.Array
+    ) -> GradientSums:
         found = gradients(images, labels, Batch(*batch))
         if not learned:
             found = found._replace(labels=jnp.zeros_like(found.labels))
         more = per_target.clipped_sum(found, batch[-1], clip)
-        return Sums(sums.images + more.images, sums.labels + more.labels)
+        return GradientSums(sums.images + more.images, sums.labels + more.labels)
 
     return add
 
 
 def make_move(
     config: ConfigDict, noise_multiplier: float, basis: jax.Array | None = None
-) -> Callable[[DpState, Sums, jax.Array], tuple[DpState, Metrics]]:
+) -> Callable[[DpState, GradientSums, jax.Array], tuple[DpState, Metrics]]:
     """`move(state, sums, key)`: one step of the optimiser, and the norm of its noisy gradient.
 
     That gradient is the noisy sum in units of the clip, divided by the expected number of targets.
@@ -302,7 +304,7 @@ def make_move(
         noise = jax.random.normal(key, total.shape, jnp.float32)
         return (total / clip + noise_multiplier * noise) / expected
 
-    def move(state: DpState, sums: Sums, key: jax.Array) -> tuple[DpState, Metrics]:
+    def move(state: DpState, sums: GradientSums, key: jax.Array) -> tuple[DpState, Metrics]:
         keys = jax.random.split(jax.random.wrap_key_data(key))
         rows = noisy(sums.images, keys[0])
         rows = rows if basis is None else product(rows, basis)
@@ -367,5 +369,5 @@ def _secret(seed: int, shape_only: bool) -> jax.Array:
 def _piece(batch_size: int, target_bytes: int) -> int:
     """Targets of a padded call: as few calls as memory allows, of one size, for most batches."""
     likely = math.ceil(batch_size + _DEVIATIONS * math.sqrt(batch_size))
-    calls = math.ceil(likely / max(1, _MOST // target_bytes))
+    calls = math.ceil(likely / max(1, _GRADIENT_BYTES // target_bytes))
     return math.ceil(likely / calls)

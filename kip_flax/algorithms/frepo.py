@@ -100,7 +100,7 @@ def make_step(problem: Problem) -> Step:
     """A step that updates the support and a network, on a freshly drawn batch of targets."""
     config, targets = problem.config, problem.targets
     pooling = _pooling(config, targets.images.shape[1:], targets.num_classes)
-    method = _Method(
+    method = _FrepoStep(
         pooling=pooling,
         tx=base.make_optimizer(config),
         flip=config.frepo.flip,
@@ -132,8 +132,17 @@ def margin_loss(labels: jax.Array) -> jax.Array:
 
 
 @dataclass(frozen=True, eq=False)
-class _Method:
-    """One step on all devices of a mesh, which share the work on the targets and the support."""
+class _FrepoStep:
+    """One step on all devices of a mesh, which share the work on the targets and the support.
+
+    Attributes:
+        pooling: the networks.
+        tx: the optimiser of the support.
+        flip: whether mirror images double the support.
+        margin: whether the loss has the margin of learned labels.
+        average: decay of the mean of the last sets; 0: there is none.
+        key: random key, of which each step derives its own.
+    """
 
     pooling: Pooling
     tx: optax.GradientTransformation
@@ -145,12 +154,18 @@ class _Method:
     def step(
         self, state: PooledState, x_t: jax.Array, y_t: jax.Array, weights: jax.Array
     ) -> tuple[PooledState, kip.Metrics]:
+        """Moves the support by the loss on a drawn network's features, and trains that network.
+
+        Args:
+            state: the same on all devices.
+            x_t, y_t, weights: this device's targets, (T, H, W, C), (T, classes) and (T,).
+        """
         draw_key, train_key = jax.random.split(jax.random.fold_in(self.key, state.step))
         number = jax.random.randint(draw_key, (), 0, self.pooling.size)
         network = self.pooling.network(state.pool, number)
         features = self.pooling.net.features
         f_t = feature_kernel.in_passes(features, network.params, network.other, x_t)
-        batch = feature_kernel.Batch(f_t, y_t, weights)
+        batch = feature_kernel.FeatureBatch(f_t, y_t, weights)
         grads, metrics = self._gradient(state, network, batch)
         new = state.moved(self.tx, grads, self.average)
         train = functools.partial(self._network_gradient, new, train_key)
@@ -158,7 +173,7 @@ class _Method:
         return new.replace(pool=pool), metrics
 
     def _gradient(
-        self, state: PooledState, network: Network, batch: feature_kernel.Batch
+        self, state: PooledState, network: Network, batch: feature_kernel.FeatureBatch
     ) -> tuple[dict[str, jax.Array], kip.Metrics]:
         """The gradient of the loss in `state.params`, and the metrics of the step."""
         support = state.current

@@ -118,11 +118,6 @@ def _drawn(
     return jax.lax.switch(number, branches, images, spread(parameter_key))
 
 
-def function(name: str) -> Callable[[jax.Array, jax.Array], jax.Array]:
-    """The augmentation `name` as a function of one image (H, W, C) and a key."""
-    return _FUNCTIONS[name]
-
-
 def _flip(image: jax.Array, key: jax.Array) -> jax.Array:
     """Swaps left and right with probability 1/2."""
     return jnp.where(jax.random.bernoulli(key), image[:, ::-1], image)

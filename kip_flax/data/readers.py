@@ -185,12 +185,6 @@ def read_svhn(path: Path) -> tuple[np.ndarray, np.ndarray]:
     return np.ascontiguousarray(images.transpose(3, 0, 1, 2)), labels.astype(np.int64) % 10
 
 
-def read_npz(path: Path) -> dict[str, np.ndarray]:
-    """All arrays of an .npz file; object arrays, which are pickles, are refused."""
-    with _decoding(path, ".npz file"), np.load(path, allow_pickle=False) as content:
-        return {key: content[key] for key in content.files}
-
-
 def npz_names(path: Path, names: np.ndarray) -> tuple[str, ...]:
     """Class names that an .npz file holds as text or as bytes, in UTF-8."""
     with _decoding(path, ".npz file"):

@@ -24,14 +24,13 @@ _SPACES = {
     "none": "Pixels in [0, 1].",
     "centred": "Pixels in [0, 1] minus 1/2, divided by 1/4: constants, fitted on nothing.",
     "standard": "Pixels in [0, 1] minus the mean, divided by the standard deviation of each "
-    "channel of the training images.",
+    "channel of {source}.",
     "zca_normalize": "Pixels in [0, 1] standardised channel by channel; each image minus its mean, "
-    "divided by its L2 norm; then whitened (ZCA, regulariser 0.1), all fitted on the training "
-    "images.",
+    "divided by its L2 norm; then whitened (ZCA, regulariser 0.1), all fitted on {source}.",
     "zca": "Pixels in [0, 1] standardised channel by channel, then whitened (ZCA, regulariser 0.1),"
-    " fitted on the training images.",
+    " fitted on {source}.",
     "zca_center": "Pixels in [0, 1] standardised channel by channel, minus the mean image, then "
-    "whitened (ZCA, regulariser 0.1), fitted on the training images.",
+    "whitened (ZCA, regulariser 0.1), fitted on {source}.",
 }
 
 
@@ -181,7 +180,7 @@ images, labels = file["images"], file["labels"]
 def preprocessing(distilled: Distilled) -> str:
     """The space of the images in words, with its mean and standard deviation."""
     name = distilled.preprocess_name or "none"
-    text = f"`{name}`: {_SPACES[name]}"
+    text = f"`{name}`: {_SPACES[name].format(source=_source(distilled.provenance))}"
     if distilled.preprocess is None:
         return text
     values = {key: distilled.preprocess[key].tolist() for key in ("mean", "std")}
@@ -191,6 +190,14 @@ def preprocessing(distilled: Distilled) -> str:
         "\n\nImages to be classified must be brought into the same space. `kip_flax.preprocess` "
         "applies and inverts it from the arrays in the npz."
     )
+
+
+def _source(provenance: dict[str, Any]) -> str:
+    """The images whose statistics the preprocessing takes."""
+    if provenance.get("layout") in ("dc", "mtt"):
+        return "the training images, by the constants that the field's evaluators have for them"
+    public = provenance.get("config", {}).get("dataset.preprocess_from")
+    return f"the training images of {public}" if public else "the training images"
 
 
 def _figures(provenance: dict[str, Any], kernel: dict[str, Any]) -> str:

@@ -28,7 +28,7 @@ Features = Callable[[Tree, Tree, jax.Array], jax.Array]
 Kernel = Callable[[jax.Array, jax.Array], jax.Array]
 
 
-class Batch(NamedTuple):
+class FeatureBatch(NamedTuple):
     """Targets: features (T, F) or (N, T, F), labels (T, C), weights (T,), 0 for padding."""
 
     features: jax.Array
@@ -53,7 +53,7 @@ def nngp(f1: jax.Array, f2: jax.Array, w_std: float, b_std: float) -> jax.Array:
 
 
 def loss(
-    kernel: Kernel, support: tuple[jax.Array, jax.Array], batch: Batch, reg: float
+    kernel: Kernel, support: tuple[jax.Array, jax.Array], batch: FeatureBatch, reg: float
 ) -> tuple[jax.Array, jax.Array]:
     """The KIP loss computed from features, and the predictions (T, C).
 

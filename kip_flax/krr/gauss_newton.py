@@ -54,8 +54,8 @@ class Iterate(NamedTuple):
 Step = Callable[[Iterate, jax.Array, jax.Array, jax.Array], tuple[Iterate, Metrics]]
 
 
-class Trial(NamedTuple):
-    """A trial step of a block, and its outcome.
+class Attempt(NamedTuple):
+    """An attempted step of a block, and its outcome.
 
     Attributes:
         images: (B, H, W, C), after the step; unchanged if it was refused.
@@ -75,7 +75,7 @@ class Trial(NamedTuple):
     number: jax.Array
 
 
-class Support(NamedTuple):
+class RotatedSupport(NamedTuple):
     """The support between the blocks of a step; the block that moves next comes first.
 
     Attributes:
@@ -128,9 +128,9 @@ def make_step(residuals: Residuals, iterations: int, key: jax.Array, block: int 
         order = jax.random.permutation(own_key, size) if moving < size else jnp.arange(size)
         images = iterate.images[order]
         entries = residuals.entries(images, batch) if moving < size else None
-        support = Support(images, iterate.labels[order], entries, iterate.damping)
+        support = RotatedSupport(images, iterate.labels[order], entries, iterate.damping)
 
-        def of_block(support: Support, number: jax.Array) -> tuple[Support, Metrics]:
+        def of_block(support: RotatedSupport, number: jax.Array) -> tuple[RotatedSupport, Metrics]:
             signs = own_key if moving == size else jax.random.fold_in(own_key, number)
             moved, metrics = _move_first(residuals, iterations, signs, support, batch, moving)
             return _next_first(moved, moving), metrics
@@ -151,10 +151,10 @@ def _move_first(
     residuals: Residuals,
     iterations: int,
     signs: jax.Array,
-    support: Support,
+    support: RotatedSupport,
     batch: Batch,
     moving: int,
-) -> tuple[Support, Metrics]:
+) -> tuple[RotatedSupport, Metrics]:
     """The support after a step of its first `moving` images, and the metrics of the step."""
     images, labels, known, least = support
     now, model, entries, tried = residuals.around(images, labels, batch, moving, known)
@@ -162,7 +162,7 @@ def _move_first(
     path, noise = damping.paths(model, now.residuals, signs, iterations)
     mean = jnp.mean(model.diagonal())
 
-    def attempt(carry: Trial) -> Trial:
+    def attempt(carry: Attempt) -> Attempt:
         choice = damping.choose(path, noise, mean, carry.least)
         way = choice.length * path.solution(choice.damping * mean)
         moved = first + way.reshape(first.shape)
@@ -175,14 +175,14 @@ def _move_first(
         moved = jnp.where(taken, moved, first)
         after = jax.tree.map(lambda new, old: jnp.where(taken, new, old), with_moved, entries)
         number = jnp.where(hopeless, _TRIALS, carry.number + 1)
-        return Trial(moved, after, ratio, choice.damping, choice.length, least, number)
+        return Attempt(moved, after, ratio, choice.damping, choice.length, least, number)
 
-    def refused(carry: Trial) -> jax.Array:
+    def refused(carry: Attempt) -> jax.Array:
         may_rise = carry.damping < damping.DAMPINGS[-1]
         return (carry.ratio <= 0) & (carry.number < _TRIALS) & may_rise
 
     none = jnp.zeros_like(now.loss)
-    start = Trial(first, entries, none, none, none, least, jnp.int32(0))
+    start = Attempt(first, entries, none, none, none, least, jnp.int32(0))
     end = jax.lax.while_loop(refused, attempt, start)
     metrics = {
         "loss": now.loss,
@@ -193,10 +193,12 @@ def _move_first(
         "gain_ratio": end.ratio,
     }
     images = images.at[:moving].set(end.images)
-    return Support(images, labels, None if known is None else end.entries, end.least), metrics
+    return RotatedSupport(
+        images, labels, None if known is None else end.entries, end.least
+    ), metrics
 
 
-def _next_first(support: Support, moving: int) -> Support:
+def _next_first(support: RotatedSupport, moving: int) -> RotatedSupport:
     """The support rotated by `moving` images, so that the next block comes first."""
 
     def turned(array: jax.Array, axes: tuple[int, ...]) -> jax.Array:
@@ -206,7 +208,7 @@ def _next_first(support: Support, moving: int) -> Support:
     if entries is not None:
         ss = None if entries.ss is None else turned(entries.ss, (0, 1))
         entries = Entries(turned(entries.ts, (1,)), ss)
-    return Support(turned(images, (0,)), turned(labels, (0,)), entries, least)
+    return RotatedSupport(turned(images, (0,)), turned(labels, (0,)), entries, least)
 
 
 def _summary(metrics: Metrics) -> Metrics:

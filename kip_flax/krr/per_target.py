@@ -28,7 +28,7 @@ class Gradients(NamedTuple):
     labels: jax.Array
 
 
-class Sums(NamedTuple):
+class GradientSums(NamedTuple):
     """Sums over the targets: images (S, P) and labels (S, C)."""
 
     images: jax.Array
@@ -74,7 +74,7 @@ def make_gradients(jacobian: Jacobian, reg: float, basis: jax.Array | None = Non
     return gradients
 
 
-def clipped_sum(gradients: Gradients, weights: jax.Array, clip: float) -> Sums:
+def clipped_sum(gradients: Gradients, weights: jax.Array, clip: float) -> GradientSums:
     """The sum of the gradients, each scaled down to a norm of at most `clip`.
 
     The norm is that of images and labels together. A gradient that is not finite counts as 0, so
@@ -95,7 +95,7 @@ def clipped_sum(gradients: Gradients, weights: jax.Array, clip: float) -> Sums:
         highest = jax.lax.Precision.HIGHEST
         return jnp.einsum("t,tsp->sp", scale, kept, precision=highest)
 
-    return Sums(total(gradients.images), total(gradients.labels))
+    return GradientSums(total(gradients.images), total(gradients.labels))
 
 
 def _symmetric(back: jax.Array, reach: jax.Array) -> jax.Array:

@@ -181,14 +181,14 @@ def _check_config(mode: modes.Mode) -> None:
 def _command(console: Console) -> modes.Command:
     home = os.path.expanduser  # The shell leaves --name=~/folder as it is.
     return modes.Command(
-        FLAGS.config,
-        ",".join(map(home, (FLAGS.workdir or "").split(","))),
-        home(FLAGS.distilled or ""),
-        tuple(map(home, FLAGS.compare)),
-        FLAGS.layout,
-        home(FLAGS.network or ""),
-        home(FLAGS.pictures or ""),
-        console,
+        config=FLAGS.config,
+        workdir=",".join(map(home, (FLAGS.workdir or "").split(","))),
+        distilled=home(FLAGS.distilled or ""),
+        compare=tuple(map(home, FLAGS.compare)),
+        layout=FLAGS.layout,
+        network=home(FLAGS.network or ""),
+        pictures=home(FLAGS.pictures or ""),
+        console=console,
     )
 
 

@@ -28,8 +28,8 @@ class Recipe:
         optimizer: one of `OPTIMIZERS`.
         rates: learning rates, of which one is chosen.
         relative: whether rates are in units of the largest that the tangent kernel allows.
-        l2s: factors of half the squared norm of the parameters in the loss, of `centred` trainings
-            of their distance from the start; each pair of a rate and an L2 is a candidate.
+        l2s: factors, one of which is chosen with a rate: the loss gets l2/2 |p|^2 of the parameters
+            p, or l2/2 |p - p0|^2 if `centred`.
         num_steps: steps of one training.
         batch_size: images of a step, drawn without replacement; all if there are no more.
         momentum: of 'sgd'.

@@ -19,7 +19,7 @@ from kip_flax.data import Dataset
 from kip_flax.kernels import Kernel
 from kip_flax.krr import label_solve
 from kip_flax.preprocess import Preprocess
-from kip_flax.runs.exporter import Support
+from kip_flax.runs.exporter import SupportArrays
 from kip_flax.runs.folder import RunFolder
 from kip_flax.runtime import multihost, sharding
 from kip_flax.runtime.batching import repeat_last_row
@@ -155,8 +155,8 @@ def _test_sample(dataset: Dataset, fitted: Preprocess, num_test: int) -> Sample:
 
 
 def analyse(
-    final: Support,
-    initial: Support,
+    final: SupportArrays,
+    initial: SupportArrays,
     kernel: BatchedKernel,
     train: Sample,
     test: Sample,

@@ -19,7 +19,7 @@ from kip_flax.preprocess import Preprocess
 from kip_flax.runs.folder import RunFolder
 from kip_flax.runtime import hardware
 
-Support = tuple[np.ndarray, np.ndarray]
+SupportArrays = tuple[np.ndarray, np.ndarray]
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,7 +38,7 @@ class Exporter:
     config: ConfigDict
     dataset: Dataset
     fitted: Preprocess
-    initial: Support
+    initial: SupportArrays
     resumed: bool = False
 
     def path(self, step: int) -> Path:
@@ -57,7 +57,7 @@ class Exporter:
     def write(
         self,
         step: int,
-        support: Support,
+        support: SupportArrays,
         measures: Mapping[str, float],
         rows: Sequence[network_figures.Row] = (),
     ) -> dict[str, np.ndarray]:

@@ -12,7 +12,7 @@ from typing import Any
 from kip_flax import algorithms, data
 from kip_flax.data import Dataset
 from kip_flax.networks import figures as network_figures
-from kip_flax.runs.exporter import Exporter, Support
+from kip_flax.runs.exporter import Exporter, SupportArrays
 from kip_flax.runs.folder import RunFolder
 from kip_flax.runs.setup import fingerprint, fingerprint_of_tests
 from kip_flax.runtime import hardware, metrics, multihost
@@ -85,7 +85,7 @@ class Recorder:
     def evaluation(
         self,
         step: int,
-        support: Support,
+        support: SupportArrays,
         measures: Mapping[str, float],
         rows: Sequence[network_figures.Row] = (),
     ) -> None:

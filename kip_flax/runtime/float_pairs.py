@@ -31,7 +31,7 @@ def rounded(a: Pair) -> Array:
 
 
 def one(value: Array) -> Array:
-    """1, in a way that XLA takes for a number of the run; `value` is one."""
+    """A float32 1 that XLA cannot fold: it follows from `value`, known at run time alone."""
     bits = lax.bitcast_convert_type(value, jnp.int32)
     nothing = jnp.minimum(bits & np.int32(2**31 - 1), 0)  # No bit is left for the sign.
     return lax.bitcast_convert_type(nothing + _BITS_OF_ONE, jnp.float32)
@@ -163,7 +163,7 @@ def _exact_sum(a: Array, b: Array) -> Pair:
 
 
 def _ordered_sum(a: Array, b: Array) -> Pair:
-    """The same where |a| >= |b|, or a is 0."""
+    """The float32 sum and its rounding error, where |a| >= |b| or a is 0."""
     total = a + b
     return total, b - (total - a)
 

@@ -49,7 +49,7 @@ def in_pairs(fn: Callable[..., Any]) -> Callable[..., Any]:
 
 
 class _Program:
-    """Runs a trace on pairs; `anchor` is a float32 of the run, for `pairs.one`."""
+    """Evaluates a trace on pairs; `pairs.one` makes its 1 from `anchor`, any float32 of the run."""
 
     def __init__(self, anchor: Array) -> None:
         self.unit = pairs.one(anchor)

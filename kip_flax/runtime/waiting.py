@@ -86,9 +86,9 @@ class Watch:
         self._last_shown = time.monotonic()
         self.console.say(text)
 
-    def progress(self, text: str, *figures: str, last: bool = False) -> None:
-        """Prints progress, unless a line was printed just now; always if it is the `last`."""
-        if last or time.monotonic() - self._last_shown > _BETWEEN:
+    def progress(self, text: str, *figures: str) -> None:
+        """Prints progress, unless a line was printed just now."""
+        if time.monotonic() - self._last_shown > _BETWEEN:
             self.tell(text, *figures)
 
     def tell(self, text: str, *figures: str) -> None:

@@ -91,7 +91,7 @@ def test_a_batch_of_several_calls_is_that_of_one(monkeypatch):
     config = tiny(privacy__noise_multiplier=1e-12, privacy__clip=0.3)
     problem = make_problem(config)
     whole, _ = dp_kip.make_step(problem)(start(config, problem), 1)
-    monkeypatch.setattr(dp_kip, "_MOST", 5 * 4 * SIZE * 25)
+    monkeypatch.setattr(dp_kip, "_GRADIENT_BYTES", 5 * 4 * SIZE * 25)
     assert dp_kip._piece(COUNT, 4 * SIZE * 25) == 5
     before = start(config, problem)
     unmoved = np.array(before.current[0])
@@ -112,7 +112,7 @@ def test_a_run_with_a_target_less_differs_by_the_clip_at_most():
     x, y = problem.targets.take(np.arange(COUNT))
 
     def total(weights):
-        sums = dp_kip.Sums(jnp.zeros((SIZE, 25)), jnp.zeros((SIZE, CLASSES)))
+        sums = dp_kip.GradientSums(jnp.zeros((SIZE, 25)), jnp.zeros((SIZE, CLASSES)))
         found = add(sums, images, labels, x, y, jnp.asarray(weights, jnp.float32))
         return np.concatenate([np.asarray(part, np.float64).ravel() for part in found])
 
@@ -125,7 +125,7 @@ def test_a_run_with_a_target_less_differs_by_the_clip_at_most():
 def test_the_noise_is_normal_and_as_large_as_it_is_said_to_be():
     config = tiny(batch_size=6)
     state = dp_kip.init(config, jnp.zeros((40, 30, 30, 1)), jnp.zeros((40, 50)))
-    sums = dp_kip.Sums(jnp.zeros((40, 900)), jnp.zeros((40, 50)))
+    sums = dp_kip.GradientSums(jnp.zeros((40, 900)), jnp.zeros((40, 50)))
     move = dp_kip.make_move(config, 3.0)
     found = []
     for number in range(2):

@@ -254,7 +254,7 @@ def test_strengths_are_the_published_ones():
     keys = jax.random.split(jax.random.key(0), 400)
 
     def drawn(name, image):
-        return np.asarray(jax.jit(jax.vmap(augment.function(name), (None, 0)))(image, keys))
+        return np.asarray(jax.jit(jax.vmap(augment._FUNCTIONS[name], (None, 0)))(image, keys))
 
     one = jnp.zeros((28, 28, 1)).at[14, 14].set(1.0)
     moved = drawn("crop", one)

@@ -82,7 +82,9 @@ def problem(net, number=3, size=4, targets=7):
     rng = np.random.default_rng(0)
     y_s, y_t = (rng.normal(size=(n, CLASSES)).astype(np.float32) for n in (size, targets))
     weights = np.array([1.0] * (targets - 1) + [0.0], np.float32)
-    batch = feature_kernel.Batch(stacked(net, networks, images(targets, seed=5)), y_t, weights)
+    batch = feature_kernel.FeatureBatch(
+        stacked(net, networks, images(targets, seed=5)), y_t, weights
+    )
     return networks, images(size), jnp.asarray(y_s), batch
 
 
@@ -185,7 +187,7 @@ def test_the_loss_of_exact_features_is_that_of_the_kernel():
     """Where features are the images themselves, this is kernel ridge regression as ever."""
     f_s, f_t = images(4, (6,)), images(5, (6,), seed=9)
     y_s, y_t = images(4, (CLASSES,), seed=3), images(5, (CLASSES,), seed=4)
-    batch = feature_kernel.Batch(f_t, y_t, jnp.ones(5))
+    batch = feature_kernel.FeatureBatch(f_t, y_t, jnp.ones(5))
     value, predictions = feature_kernel.loss(feature_kernel.linear, (f_s, y_s), batch, 1e-3)
     expected = krr.predict(f_t @ f_s.T, krr.solve(f_s @ f_s.T, y_s, 1e-3))
     np.testing.assert_allclose(predictions, expected, rtol=1e-4)

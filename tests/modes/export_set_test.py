@@ -11,7 +11,7 @@ from PIL import Image
 
 from configs import default
 from kip_flax import export, preprocess
-from kip_flax.export import torch_files
+from kip_flax.export import card, torch_files
 from kip_flax.modes.export_set.mode import PARQUET, export_file
 from kip_flax.runtime.errors import UserError
 
@@ -204,6 +204,23 @@ def test_the_card_of_a_private_set_says_what_is_promised(tmp_path, epsilon, word
     assert "Vinaroz" in card
     assert "`centred`: Pixels in [0, 1] minus 1/2" in card
     assert ("a set from private data is private" in card) == (epsilon is None)
+
+
+@pytest.mark.parametrize("name", ["standard", "zca_center", "zca", "zca_normalize"])
+@pytest.mark.parametrize(
+    ("stated", "words"),
+    [
+        ({}, "of the training images."),
+        ({"config": {"dataset.preprocess_from": "cifar100"}}, "the training images of cifar100."),
+        ({"layout": "dc", "imported": "x.pt"}, "the constants that the field's evaluators have"),
+    ],
+)
+def test_the_card_says_whose_statistics_preprocess(tmp_path, name, stated, words):
+    """Those of a private set are never its own images'."""
+    _, distilled = a_set(tmp_path, name, provenance={"dataset": "cifar10"} | stated)
+    text = card.preprocessing(distilled)
+    assert words.removeprefix("of ") in text
+    assert ("{" in text) is False
 
 
 def test_the_card_of_a_rival_names_and_cites_the_rival(tmp_path):

@@ -52,7 +52,7 @@ def test_progress_is_printed_now_and_then(monkeypatch):
     for step in range(10):
         one.progress(f"step {step}")
         now[0] += 1.5  # A line is due after four seconds.
-    one.progress("the end", last=True)
+    one.tell("the end")
     assert lines() == ["step 3", "step 6", "step 9", "the end"]
 
 

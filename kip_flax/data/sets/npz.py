@@ -6,6 +6,7 @@ import numpy as np
 
 from kip_flax.data import readers
 from kip_flax.data.source import Source
+from kip_flax.runtime import files
 from kip_flax.runtime.errors import UserError
 
 NAMES = ("npz",)
@@ -18,14 +19,14 @@ def read(name: str, root: Path, image_size: int) -> Source:
     Either train_images, train_labels, test_images and test_labels, or images and labels without a
     test part; images are uint8 (n, H, W) or (n, H, W, C). class_names are optional.
     """
-    files = sorted(root.glob("*.npz")) if root.is_dir() else [root]
-    if len(files) != 1 or not files[0].is_file():
+    found = sorted(root.glob("*.npz")) if root.is_dir() else [root]
+    if len(found) != 1 or not found[0].is_file():
         raise UserError(
             f"{root} is not one .npz file nor a folder with exactly one: "
             f"set dataset.data_dir to the file."
         )
-    path = files[0]
-    arrays = readers.read_npz(path)
+    path = found[0]
+    arrays = files.read_arrays(path)
     test = None
     if all(key in arrays for key in _KEYS):
         train = readers.npz_part(path, arrays, "train_")

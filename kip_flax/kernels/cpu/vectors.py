@@ -44,8 +44,8 @@ def constant(vector: Vector, value: float) -> ir.Constant:
     return ir.Constant(kind, [ir.Constant(kind.element, float(value))] * LANES)
 
 
-def call(builder: ir.IRBuilder, name: str, *args: ir.Value, result: Any = None) -> ir.Value:
-    kind = ir.FunctionType(result or args[0].type, [arg.type for arg in args])
+def call(builder: ir.IRBuilder, name: str, *args: ir.Value) -> ir.Value:
+    kind = ir.FunctionType(args[0].type, [arg.type for arg in args])
     function = cgutils.get_or_insert_function(builder.module, kind, name)
     return builder.call(function, args)
 

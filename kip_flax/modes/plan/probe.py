@@ -74,7 +74,7 @@ class Probe:
         config = self._config.copy_and_resolve_references()
         config.batch_size = count
         least = self._least
-        if algorithms.facts(config.algorithm).keeps_rate:
+        if algorithms.facts(config.algorithm).depends_on_rate:
             least = round(count * len(self._dataset.train_labels) / self._config.batch_size)
         targets = self._batches(count, least)
         support = setup.first_support(config, targets, self._key)

@@ -26,7 +26,7 @@ from kip_flax.modes.report import page as report
 from kip_flax.modes.report.facts import Frames
 from kip_flax.preprocess import Preprocess
 from kip_flax.runs import analysis, checkpoint, evaluate, networks, setup
-from kip_flax.runs.exporter import Exporter, Support
+from kip_flax.runs.exporter import Exporter, SupportArrays
 from kip_flax.runs.folder import RunFolder
 from kip_flax.runs.loop import Training
 from kip_flax.runs.record import Recorder, WriteReport
@@ -107,10 +107,18 @@ def train_and_evaluate(config: ConfigDict, workdir: str, console: Console | None
         exporter = Exporter(folder, config, dataset, fitted, initial, restored is not None)
         saver = checkpoint.Saver(manager, meta, config.checkpoint.every_steps)
         with _open_recorder(exporter, restored) as recorder:
-            every = config.log.every_steps
-            parts = (distillation, measure, recorder, saver, console, every, of_networks)
             longest = 0.0 if restored is None else restored.meta.get(checkpoint.EVALUATION, 0.0)
-            training = Training(*parts, config.time_limit, longest)
+            training = Training(
+                distillation=distillation,
+                measure=measure,
+                recorder=recorder,
+                saver=saver,
+                console=console,
+                log_every=config.log.every_steps,
+                network_evaluate=of_networks,
+                time_limit=config.time_limit,
+                longest_evaluation=longest,
+            )
             if restored is None:
                 state = training.run(distillation.start(), 0)
             else:
@@ -270,7 +278,7 @@ def _restore(
 
 def _make_distillation(
     config: ConfigDict, dataset: Dataset, fitted: Preprocess, kernel: Kernel, mesh: Mesh
-) -> tuple[Distillation, Support]:
+) -> tuple[Distillation, SupportArrays]:
     """The steps of the algorithm, and the support that they start from."""
     train_images = preprocess.apply(fitted, dataset.train_images)
     targets = data.Targets(train_images, dataset.train_labels, dataset.num_classes)

@@ -112,14 +112,14 @@ class Contest:
             self._trainers[name, alike],
             recipe,
             self.mesh,
-            real.held_out,
-            real.test,
-            protocol.key,
-            protocol.seeds,
-            protocol.ntk_inputs,
-            protocol.eval_batch_size,
-            protocol.every_steps,
-            self._largest.setdefault(real, {}).setdefault(name, {}),
+            validation=real.held_out,
+            test=real.test,
+            key=protocol.key,
+            seeds=protocol.seeds,
+            ntk_inputs=protocol.ntk_inputs,
+            eval_batch=protocol.eval_batch_size,
+            most_steps=protocol.every_steps,
+            largest=self._largest.setdefault(real, {}).setdefault(name, {}),
         )
 
     def missing(self, table: Table, sets: Iterable[tuple[str, int]]) -> Counter[Need]:
