@@ -128,7 +128,7 @@ def get_config() -> ConfigDict:
 
     config.newton = ConfigDict()
     # 'kip_newton', which takes no optimiser: least damping of the first step, in units of the
-    # curvature's mean; the steps adapt it.
+    # curvature's mean; the steps adapt it between 1e-5 and 10.
     config.newton.damping = 0.1
     # Directions that a step is made of.
     config.newton.iterations = 100
@@ -238,7 +238,7 @@ def get_config() -> ConfigDict:
     # Of all rates: 'constant', as published, 'cosine' to 0 at num_steps, or 'cosine_tenth'.
     config.rfad.schedule = "constant"
     # Decay of the exponential mean of the last sets, which is exported; 0: the last set, as
-    # published. Images before the transform and the transform are averaged each for itself.
+    # published. Images before the transform, and the transform, are averaged separately.
     config.rfad.average = 0.0
     # Extrapolate the loss to infinitely many networks, from that of all and of their halves, which
     # need ten features for each image.

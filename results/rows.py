@@ -66,7 +66,8 @@ def _distilled(name: str, title: str) -> ShownSet:
     pictures = distilled.pictures().clip(0, 1)
     labels, classes = distilled.labels, distilled.first_classes
     accuracy, step = draw["final"]["accuracy"], draw["step"]
-    return ShownSet(title, pictures, labels, classes, accuracy, False, step)
+    stated = export.FIRST_CLASSES in distilled.provenance
+    return ShownSet(title, pictures, labels, classes, accuracy, False, step, stated)
 
 
 def _set(name: str) -> export.Distilled:

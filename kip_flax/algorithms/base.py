@@ -105,6 +105,7 @@ class Facts:
         bibtex: entries of the papers to cite.
         sections: the optional sections of the configuration that it reads; the fields of the
             others have no effect.
+        scales_labels: whether learned labels begin at another scale than one-hot minus 1/C.
         depends_on_rate: whether a step's cost depends on batch_size as a share of the training
             images, which a probe must then keep.
         if_not_finite: what a user may change if its numbers overflow, in words.
@@ -122,6 +123,7 @@ class Facts:
     differentiates: bool = True
     for_networks: bool = False
     freezes_pixels: bool = False
+    scales_labels: bool = False
     depends_on_rate: bool = False
     tag: str = "kernel-ridge-regression"
     bibtex: str = KIP_BIBTEX

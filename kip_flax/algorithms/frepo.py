@@ -56,6 +56,7 @@ FACTS = Facts(
     tag="feature-regression",
     bibtex=_BIBTEX,
     sections=("frepo", "optimizer"),
+    scales_labels=True,
     if_not_finite="lower optimizer.learning_rate",
     published_recipe=_published_recipe,
 )

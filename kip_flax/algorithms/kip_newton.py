@@ -16,7 +16,6 @@ from kip_flax.data import Dataset
 from kip_flax.kernels import jacobian
 from kip_flax.kernels.sharded import shard_jacobian
 from kip_flax.krr import gauss_newton, residuals
-from kip_flax.krr.damping import DAMPINGS
 from kip_flax.krr.gauss_newton import Iterate
 from kip_flax.runtime.errors import UserError
 from kip_flax.runtime.fields import Section
@@ -28,13 +27,8 @@ SECTION = Section(
         "newton.block": int,
         "newton.growth": int,
     },
-    minima={
-        "newton.damping": DAMPINGS[0],
-        "newton.iterations": 1,
-        "newton.block": 0,
-        "newton.growth": 1,
-    },
-    maxima={"newton.damping": DAMPINGS[-1]},
+    minima={"newton.iterations": 1, "newton.block": 0, "newton.growth": 1},
+    above_zero=("newton.damping",),
 )
 FACTS = dataclasses.replace(
     kip_solve.FACTS,

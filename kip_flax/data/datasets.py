@@ -130,7 +130,7 @@ def load_dataset(
     for path, part in zip(found.paths, (train, test), strict=True):
         if part is not None:
             _check_part(path, part, found.class_names)
-    if broken := [name for name in found.class_names if len(f"{name}.".splitlines()) > 1]:
+    if broken := [name for name in found.class_names if "\n" in name]:
         raise UserError(f"{found.paths[0]} has the class {broken[0]!r}: take the line break out.")
     if len(set(found.class_names)) < len(found.class_names):
         raise UserError(

@@ -61,8 +61,8 @@ class Recorder:
         ]
         self._history = [] if resumed is None else self.folder.history(resumed)
         self._data = _sizes(exporter.dataset, exporter.config.eval.num_test)
-        if exporter.privacy(0):  # It would tell whether one image is in a known training set.
-            del self._data[CHECKSUM]
+        if exporter.privacy(0):  # They would tell whether one image is in a known data set.
+            del self._data[CHECKSUM], self._data[TESTS_CHECKSUM]
 
     @property
     def finished(self) -> bool:

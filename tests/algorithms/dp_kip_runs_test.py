@@ -151,8 +151,9 @@ def test_a_private_set_says_so_and_its_files_say_nothing_else(tmp_path, capsys):
     with open(tmp_path / "history.csv", newline="") as file:
         columns = csv.DictReader(file).fieldnames
     assert not {"loss", "accuracy"} & set(columns)
-    # So would a sum over them: it tells whether an image is in a training set known otherwise.
-    assert "checksum" not in result(tmp_path)["data"]
+    # So would a sum over them: it tells whether an image is in a training set known otherwise. The
+    # tests may be split off such a set, so one image more or less changes them too.
+    assert not [name for name in result(tmp_path)["data"] if "checksum" in name]
     # And so would a second run on them in the name of the first.
     shutil.rmtree(tmp_path / "checkpoints")
     with pytest.raises(UserError, match="holds sets of a run whose checkpoints are gone"):

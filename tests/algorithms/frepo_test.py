@@ -215,7 +215,7 @@ def test_the_mean_of_the_sets_is_exported():
 
 
 def check_fixed_labels(states):
-    """They have the scale of the targets, which nothing could give back to them, and stay."""
+    """They begin at the scale of the targets, and stay."""
     one_hot = np.eye(CLASSES)[np.arange(S) % CLASSES] - 1 / CLASSES
     for state in states:
         np.testing.assert_allclose(state.support[1], one_hot, rtol=1e-6)

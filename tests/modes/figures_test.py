@@ -11,6 +11,7 @@ from command import run as command
 from made_runs import make_run
 from PIL import Image
 
+from kip_flax import export, preprocess
 from kip_flax.modes.figures import draw
 from kip_flax.modes.figures.mode import read_run, rows_of, write_figures
 from kip_flax.modes.transfer import ladder
@@ -260,9 +261,11 @@ def test_images_of_each_row_are_those_of_its_own_classes(tmp_path):
     sets = make_run(tmp_path / "b", seed=1)
     order = np.roll(np.arange(10), 3)
     for path in (tmp_path / "b" / "distilled").glob("*_ckpt*.npz"):
-        arrays = dict(np.load(path))
-        arrays["images"], arrays["labels"] = arrays["images"][order], arrays["labels"][order]
-        np.savez(path, **arrays)
+        own = export.load_distilled(path)
+        fitted = preprocess.from_arrays(own.preprocess)
+        provenance = own.provenance | {"first_classes": np.arange(10)[order].tolist()}
+        about = export.Description(fitted, own.class_names, own.kernel, provenance)
+        export.write_distilled(path, own.images[order], own.labels[order], about)
     runs = [read_run(tmp_path / name) for name in ("a", "b")]
     figure = draw.rows_figure(rows_of(runs), tuple("0123456789"))
     axes = np.array(figure.axes).reshape(4, 10)

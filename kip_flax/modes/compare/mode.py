@@ -85,8 +85,9 @@ def _compare(config: ConfigDict, paths: Sequence[str], workdir: str, watch: Watc
     dataset = watch.wait("reading the data", lambda: setup.load(config))
     compared = _entries(paths)
     groups = watch.wait("preparing the images", lambda: _groups(config, compared, dataset))
-    table = Table(workdir, _identity(config, dataset), list(paths), FILE)
     keys = networks.keys(config.seed)
+    _check_coresets(config, groups, dataset, keys.held_out)
+    table = Table(workdir, _identity(config, dataset), list(paths), FILE)
     contenders = watch.wait(
         "compiling the kernels",
         lambda: contest.make_contest(config, dataset, keys.networks, mesh, console),
@@ -172,6 +173,19 @@ def _groups(config: ConfigDict, compared: list[Entry], dataset: Dataset) -> list
         name = f"{fitted.name} {key:08x}"
         groups.setdefault(key, Group(fitted, [], name)).entries.append(entry)
     return list(groups.values())
+
+
+def _check_coresets(
+    config: ConfigDict, groups: list[Group], dataset: Dataset, key: jax.Array
+) -> None:
+    """Raises UserError, before any training, if a class is too small for a coreset."""
+    labels, classes = dataset.train_labels, dataset.num_classes
+    held_out = networks.held_out_rows(labels, classes, config.transfer.held_out, key)
+    counts = np.bincount(np.delete(labels, held_out), minlength=classes)
+    for group in groups:
+        for name, _, size in _drawn(config, group):
+            if name in CORESETS:
+                sets.check_coreset(name, counts, size)
 
 
 def _identity(config: ConfigDict, dataset: Dataset) -> dict[str, Any]:

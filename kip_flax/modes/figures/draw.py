@@ -37,7 +37,8 @@ class ShownSet:
         name: its caption.
         pictures: (S, H, W, channels) in [0, 1].
         labels: (S, C).
-        first_classes: (S,), the class that each image began with.
+        first_classes: (S,), the class that each image began with; a guess by its label if that is
+            not `stated`.
         accuracy: accuracy on the images of the evaluations (0 to 1).
         norm_is_lost: whether the preprocessing lost the norm of each image.
         step: number of steps taken; 0 for the images at the start.
@@ -50,6 +51,7 @@ class ShownSet:
     accuracy: float
     norm_is_lost: bool
     step: int
+    stated: bool = True
 
 
 def rows_figure(rows: Sequence[ShownSet], class_names: Sequence[str]) -> Figure:
@@ -61,9 +63,11 @@ def rows_figure(rows: Sequence[ShownSet], class_names: Sequence[str]) -> Figure:
     left = 1.9 / figure.get_figwidth()
     figure.subplots_adjust(left, 0.3 * bool(note) / figure.get_figheight(), 0.995, 0.88, 0.06, 0.06)
     for row, shown in zip(axes, rows, strict=True):
+        known = shown.stated or len(rows[0].labels) != len(shown.labels)
+        classes = shown.first_classes if known else rows[0].first_classes
         for axis, number in zip(row, columns, strict=True):
             axis.axis("off")
-            found = np.flatnonzero(shown.first_classes == number)
+            found = np.flatnonzero(classes == number)
             if len(found):
                 _show(axis, shown.pictures[found[0]])
         place = row[0].get_position()

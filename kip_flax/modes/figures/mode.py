@@ -101,6 +101,7 @@ def read_run(workdir: Path) -> ShownRun:
     loaded = [(step, export.load_distilled(path)) for step, path in found]
     # Learned labels may have another largest value than at the start.
     first_classes = loaded[0][1].first_classes
+    stated = export.FIRST_CLASSES in loaded[0][1].provenance
     sets = []
     for step, distilled in loaded:
         shown = ShownSet(
@@ -111,6 +112,7 @@ def read_run(workdir: Path) -> ShownRun:
             accuracy=accuracies[step],
             norm_is_lost=distilled.norm_is_lost,
             step=step,
+            stated=stated,
         )
         sets.append(shown)
     names = result.get("data", {}).get("class_names") or distilled.class_names

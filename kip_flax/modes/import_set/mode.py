@@ -44,7 +44,7 @@ def import_file(
 
     Raises:
         UserError: the file is broken, or does not fit the layout or the data set, or the folder
-            holds another set of the same name. Nothing is written then.
+            holds another set of the same name or lies among the pictures. Nothing is written then.
     """
     if Path(path).resolve().parent == Path(workdir).resolve():
         raise UserError(f"--workdir={workdir} holds the file itself: take another folder.")

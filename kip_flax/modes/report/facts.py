@@ -38,13 +38,13 @@ class RunFacts:
 
     Attributes:
         workdir: its folder.
-        result: content of result.json; its `evaluations` may end before the last of the files.
+        result: content of result.json.
         config, defaults: flat; `defaults` is empty if configs/default.py cannot be imported.
         history: rows of history.csv, at most a thousand.
         class_names: C names.
         image_shape: (H, W, C).
         size: S, images of the support.
-        files: step -> path of its distilled set, for all sets.
+        files: step -> path of its distilled set, for all evaluations of `result`.
         choice: the images and steps that the page shows.
         frames: the supports shown, by ascending step; may be empty.
         unprocessed: whether the files lack the preprocessing that pictures have to undo.
@@ -197,7 +197,7 @@ def defaults() -> dict[str, Any]:
     try:
         default = importlib.import_module("configs.default")
         fields = config.flatten(default.get_config())
-    except (ImportError, AttributeError):
+    except (ImportError, AttributeError, TypeError):
         return {}
     return {name: value for name, value in fields.items() if name in config.FIELDS}
 

@@ -202,7 +202,8 @@ class Mistakes:
         matrix: rows are true classes, columns predictions; empty for many classes.
         picture: the same as a PNG for many classes; otherwise empty.
         frequent: true class, prediction and count of the ten most frequent mistakes.
-        per_class: share of right answers per class; the ten best and worst of many classes.
+        per_class: share of right answers of each class that has test images; of many classes, the
+            ten best and worst.
     """
 
     matrix: tuple[tuple[Cell, ...], ...]

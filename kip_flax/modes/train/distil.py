@@ -76,7 +76,8 @@ def distill(
             _update(experiment, {"dataset.name": "npz", "dataset.data_dir": str(path)})
         config_lib.validate(experiment)
         with jax.enable_x64(sharding.takes_float64()):
-            mode.train_and_evaluate(experiment, folder, _console(folder, workdir is not None))
+            console = _WithoutPaths(folder) if workdir is None else None
+            mode.train_and_evaluate(experiment, folder, console)
         run = RunFolder(folder)
         if run.result()["status"] != "finished":
             raise KeyboardInterrupt("the run was stopped before its last step")
@@ -85,21 +86,16 @@ def distill(
 
 
 class _WithoutPaths(Console):
-    """Leaves out the paths of a folder that will be gone."""
+    """Leaves out what a folder that will be gone does not keep: paths, and how to go on."""
 
-    def __init__(self, folder: str, silent: bool):
-        super().__init__(silent=silent)
+    def __init__(self, folder: str):
+        super().__init__(silent=not multihost.is_first())
         self._folder = folder
 
     def _block(self, text: str, rows: Sequence[tuple[str, str]]) -> None:
         text = text.replace(f" in {self._folder}", "")
-        if self._folder not in text:
+        if self._folder not in text and "the same command goes on" not in text:
             super()._block(text, [row for row in rows if self._folder not in row[1]])
-
-
-def _console(folder: str, kept: bool) -> Console:
-    silent = not multihost.is_first()
-    return Console(silent=silent) if kept else _WithoutPaths(folder, silent)
 
 
 def _kept(arrays: dict[str, np.ndarray], folder: str) -> Path:

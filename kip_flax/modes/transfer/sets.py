@@ -112,21 +112,26 @@ def chosen(name: str, pool: Targets, size: int) -> ImageSet:
     Raises:
         UserError: a class of the pool has too few images to choose from.
     """
+    check_coreset(name, np.bincount(pool.labels, minlength=pool.num_classes), size)
     rows = coresets.CORESETS[name](pool.images, pool.labels, size, pool.num_classes)
-    if len(rows) < size:
-        raise UserError(
-            f"{name} takes {-(-size // pool.num_classes)} images of every class, and one has fewer "
-            f"that are not held out: take {name} out of transfer.baselines, or lower "
-            f"transfer.held_out."
-        )
     images, labels = pool.take(rows)
     return ImageSet(name, images[None], labels[None])
+
+
+def check_coreset(name: str, counts: np.ndarray, size: int) -> None:
+    """Raises UserError if classes of `counts` images (C,) are too small for `size` chosen ones."""
+    most = -(-size // len(counts))
+    if (counts < size // len(counts) + (np.arange(len(counts)) < size % len(counts))).any():
+        raise UserError(
+            f"{name} takes {most} images of every class, and one has fewer that are not held out: "
+            f"take {name} out of transfer.baselines, or lower transfer.held_out."
+        )
 
 
 def initial(path: str) -> ImageSet:
     """The initial images of the set in `path`: its run's file of step 0, in the same folder.
 
-    Images that were drawn have natural labels, also where the file has solved ones.
+    Images that were drawn have natural labels, also where the file has solved or scaled ones.
 
     Raises:
         UserError: `path` is not named _ckptSTEP.npz, or there is no file of step 0.
@@ -153,7 +158,7 @@ def initial(path: str) -> ImageSet:
 def _natural_labels(start: export.Distilled) -> np.ndarray | None:
     """Natural labels (S, C) of images that were drawn and have others at step 0; else None.
 
-    They are solved there, or learned labels of FRePo, which begin at another scale.
+    They are solved there, or begin at another scale.
     """
     fields = start.provenance.get("config", {})
     if export.FIRST_CLASSES not in start.provenance or config_lib.names_a_file(
@@ -161,7 +166,7 @@ def _natural_labels(start: export.Distilled) -> np.ndarray | None:
     ):
         return None
     kind = algorithms.labels(fields["algorithm"], fields["support.learn_labels"])
-    if kind != "solved" and fields["algorithm"] != "frepo":
+    if kind != "solved" and not algorithms.facts(fields["algorithm"]).scales_labels:
         return None
     return np.asarray(data.centered_one_hot(start.first_classes, start.labels.shape[1]))
 

@@ -49,14 +49,14 @@ class Table:
     ):
         self._workdir, self._path = workdir, os.path.join(workdir, file)
         identity = json.loads(json.dumps(identity))
+        tests = {TESTS: identity.pop(TESTS, None)}
         self._content: dict[str, Any] = {"distilled": distilled, "identity": identity}
-        self._content |= {"rows": [], "diverged": []}
+        self._content |= {"tests": tests, "rows": [], "diverged": []}
         earlier = _read(self._path)
         if earlier is not None:
-            kind, known = os.path.splitext(file)[0], earlier["identity"]
-            if TESTS in identity:  # Older tables do not say.
-                known = {TESTS: identity[TESTS]} | known
-            config_lib.check_same(known, identity, kind, workdir)
+            kind = os.path.splitext(file)[0]
+            config_lib.check_same(earlier["identity"], identity, kind, workdir)
+            config_lib.check_same(earlier.setdefault("tests", tests), tests, kind, workdir)
             self._content |= earlier
         self._write()
 
@@ -149,7 +149,8 @@ def _read(path: str) -> dict[str, Any] | None:
         with open(path, encoding="utf-8") as file:
             content = json.load(file)
         rows = {name: list(content.get(name, [])) for name in ("rows", "diverged")}
-        return {"identity": dict(content["identity"])} | rows
+        tests = {"tests": dict(content["tests"])} if "tests" in content else {}  # Of old ones none.
+        return {"identity": dict(content["identity"])} | tests | rows
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:

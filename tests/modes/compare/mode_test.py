@@ -19,6 +19,7 @@ from kip_flax.modes.compare.mode import compare
 from kip_flax.modes.train import mode as train
 from kip_flax.modes.transfer import contest, rows
 from kip_flax.networks.named import is_kernel
+from kip_flax.runs import setup
 from kip_flax.runtime.errors import UserError
 
 NETWORKS = ("krr", "krr:fc:2", "fc:1")
@@ -273,6 +274,19 @@ def test_mistakes_are_reported_in_one_line(runs, tmp_path):
         assert "\n" not in str(caught.value)
     with pytest.raises(UserError, match="unknown kernel krr:vgg: write krr, or for example"):
         make_config(networks=("krr:vgg",))
+
+
+def test_a_class_too_small_for_a_coreset_is_reported_before_any_training(
+    runs, tmp_path, digits, monkeypatch
+):
+    """Its smaller set would always be the best of its size."""
+    rows = np.flatnonzero((digits.train_labels != 3) | (np.arange(len(digits.train_labels)) < 2))
+    images, labels = digits.train_images[rows], digits.train_labels[rows]
+    few = dataclasses.replace(digits, train_images=images, train_labels=labels)
+    monkeypatch.setattr(setup, "load", lambda _: few)
+    with pytest.raises(UserError, match=r"^herding takes 1 images of every class, and one has"):
+        compare(make_config(baselines=("herding",)), [str(runs / "kip")], str(tmp_path / "out"))
+    assert not (tmp_path / "out" / "comparison.json").exists()
 
 
 def test_another_recipe_in_the_folder_is_refused(runs, compared):
