@@ -85,22 +85,22 @@ class Training:
                 file cannot be written.
         """
         distillation, total = self.distillation, self.distillation.total
-        begun = checked = step
+        begun = last_checked = step
         figures = dict[str, float]()
         log_every = self.log_every
         at_end = self.network_evaluate.at_end if self.network_evaluate else 1.0
         limit, spent = 3600 * self.time_limit, lambda: self.recorder.seconds
         deadline = Deadline(limit, spent, at_end, self.longest_evaluation)
-        last = end = step == total or deadline.passed()
+        stops = ends = step == total or deadline.passed()
         with signals.stop_signals() as signalled:
-            due = Due(self.saver.newest is None, end, deadline, signalled)
+            due = Due(self.saver.newest is None, ends, deadline, signalled)
             stopping = multihost.agreed(signalled)
             settled = self._settle(state, step, figures, due)
             if due.save:  # A secret of the state, or a length laid out in time, is nowhere else.
                 self.saver.wait()
             stopwatch = metrics.Stopwatch(step, total, distillation.pairs)
             kinds, announced = _kinds(state), False
-            while settled and not last:
+            while settled and not stops:
                 step += 1
                 began = time.perf_counter()
                 state, measured = distillation.step(state, step)
@@ -114,15 +114,15 @@ class Training:
                     took = time.perf_counter() - began
                     deadline.took(took)
                     log_every = self._log_every(took) if step == begun + 2 else log_every
-                end = step == total or deadline.reached()
-                last = end or stopping()
+                ends = step == total or deadline.reached()
+                stops = ends or stopping()
                 log, save = step % log_every == 0, self.saver.is_due(step)
-                if not (last or log or save or step in distillation.eval_steps):
+                if not (stops or log or save or step in distillation.eval_steps):
                     continue
-                self._check_finite(state, checked, step)
-                checked = step
-                last = last or stopping()  # The step ended only now; another may take minutes.
-                if log or last:
+                self._check_finite(state, last_checked, step)
+                last_checked = step
+                stops = stops or stopping()  # The check has waited for the step.
+                if log or stops:
                     figures = dict(stopwatch.look(step))
                     figures["eta_s"] = deadline.eta(figures["eta_s"])
                     if not announced and step > begun + 1:
@@ -130,10 +130,10 @@ class Training:
                         announced = True
                     self._report_progress(step, measured, figures)
                 with stopwatch.paused():
-                    due = due._replace(save=save or last, end=end)
+                    due = due._replace(save=save or stops, end=ends)
                     settled = self._settle(state, step, figures, due)
         self.saver.wait()
-        if not (settled and end):
+        if not (settled and ends):
             self._stop(step, figures)
         return state
 
