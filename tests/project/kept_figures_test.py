@@ -12,7 +12,8 @@ from examples.continual_learning.settings import MEMORIES
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 FIGURES = DOCS / "figures"
-KEPT = {"continual_mnist_10": {"herding", "frepo"}}  # The others are in the page alone.
+# Of the other memories the page alone has the figures.
+KEPT = {f"continual_{name}_10": {"herding", "frepo"} for name in ("mnist", "cifar10")}
 TITLES = {"finite": "Finite networks", "ntk": "NTKs", "nngp": "NNGPs"}
 
 
