@@ -92,8 +92,9 @@ pictures = preprocess.invert(fitted, images)  # about [0, 1]
 def _made(entry: dict[str, Any]) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in entry["versions"].items())
     wall, busy = words.hours(entry["draws"])
-    data = "" if words.is_embedded(entry["config"]) else "--data=data "
-    folder = "" if words.is_embedded(entry["config"]) else " --config.dataset.data_dir=data"
+    data, folder = "--data=data ", " --config.dataset.data_dir=data"
+    if words.is_embedded(entry["config"]):
+        data = folder = ""
     again = f"python -m results.run_all {data}--results=again --only={entry['name']}"
     return f"""```bash
 {entry["command"]}{folder} --workdir=runs/{entry["name"]}

@@ -37,6 +37,11 @@ def herding_unit(images: np.ndarray, labels: np.ndarray, size: int, num_classes:
     return _by_class(_herd_unit, images, labels, size, num_classes)
 
 
+def per_class(size: int, num_classes: int) -> np.ndarray:
+    """Images (C,) of each class in a coreset of `size`; if uneven, the first classes have more."""
+    return size // num_classes + (np.arange(num_classes) < size % num_classes)
+
+
 def _by_class(
     choose: Callable[[np.ndarray, int], np.ndarray],
     images: np.ndarray,
@@ -45,8 +50,7 @@ def _by_class(
     num_classes: int,
 ) -> np.ndarray:
     chosen = []
-    for number in range(num_classes):
-        count = size // num_classes + (number < size % num_classes)
+    for number, count in enumerate(per_class(size, num_classes)):
         rows = np.flatnonzero(labels == number)
         if count:
             vectors = images[rows].reshape(len(rows), -1).astype(np.float64)

@@ -12,6 +12,7 @@ import numpy as np
 
 from kip_flax import algorithms
 from kip_flax.data.sets import field_name
+from kip_flax.export import layouts
 from kip_flax.export.sets import Distilled
 from kip_flax.networks import figures
 
@@ -194,7 +195,7 @@ def preprocessing(distilled: Distilled) -> str:
 
 def _source(provenance: dict[str, Any]) -> str:
     """The images whose statistics the preprocessing takes."""
-    if provenance.get("layout") in ("dc", "mtt"):
+    if provenance.get("layout") in layouts.BY_FIELD_CONSTANTS:
         return "the training images, by the constants that the field's evaluators have for them"
     public = provenance.get("config", {}).get("dataset.preprocess_from")
     return f"the training images of {public}" if public else "the training images"

@@ -21,6 +21,7 @@ from kip_flax.runtime import files
 from kip_flax.runtime.errors import UserError
 
 LAYOUTS = ("kip", "rfad", "frepo", "dc", "mtt")
+BY_FIELD_CONSTANTS = ("dc", "mtt")  # Normalised by the constants of the field's evaluators.
 _CHANNELS_FIRST = ("rfad", "dc", "mtt")
 
 

@@ -29,8 +29,9 @@ def text_font(texts: Iterable[str], size: float) -> _Font:
     Pillow's own draws a box for each letter beyond ASCII. DejaVu Sans is a part of matplotlib; it
     has the letters of most alphabets, but no Chinese, Japanese or Korean signs.
     """
-    package = importlib.util.find_spec("matplotlib")
-    if package is None or package.origin is None or all(text.isascii() for text in texts):
+    ascii_alone = all(text.isascii() for text in texts)
+    package = None if ascii_alone else importlib.util.find_spec("matplotlib")
+    if package is None or package.origin is None:
         return ImageFont.load_default(size)
     fonts = Path(package.origin).parent / "mpl-data" / "fonts" / "ttf"
     return ImageFont.truetype(fonts / "DejaVuSans.ttf", size)

@@ -193,9 +193,8 @@ def _move_first(
         "gain_ratio": end.ratio,
     }
     images = images.at[:moving].set(end.images)
-    return RotatedSupport(
-        images, labels, None if known is None else end.entries, end.least
-    ), metrics
+    known = None if known is None else end.entries
+    return RotatedSupport(images, labels, known, end.least), metrics
 
 
 def _next_first(support: RotatedSupport, moving: int) -> RotatedSupport:

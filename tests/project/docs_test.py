@@ -240,7 +240,7 @@ def test_the_errors_are_the_programs_own(tmp_path, monkeypatch, quick_kernels):
     page = ROOT / "docs" / "troubleshooting.md"
     lines = [line for block in blocks(page, "") for line in block.splitlines()]
     assert all(line.startswith("error: ") for line in lines)
-    table = transfer_table.Table(str(tmp_path), {}, "a.npz")
+    table = transfer_table.Table(str(tmp_path), {}, 0, "a.npz")
     table.add_diverged("distilled", 10, "kernel")
     images = transfer_sets.ImageSet("distilled", np.zeros((1, 10, 2, 2, 1)), np.zeros((1, 10, 10)))
     provoked = [

@@ -87,7 +87,8 @@ def _compare(config: ConfigDict, paths: Sequence[str], workdir: str, watch: Watc
     groups = watch.wait("preparing the images", lambda: _groups(config, compared, dataset))
     keys = networks.keys(config.seed)
     _check_coresets(config, groups, dataset, keys.held_out)
-    table = Table(workdir, _identity(config, dataset), list(paths), FILE)
+    tests = setup.fingerprint_of_tests(dataset)
+    table = Table(workdir, _identity(config, dataset), tests, list(paths), FILE)
     contenders = watch.wait(
         "compiling the kernels",
         lambda: contest.make_contest(config, dataset, keys.networks, mesh, console),

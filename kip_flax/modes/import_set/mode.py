@@ -20,7 +20,6 @@ from kip_flax.runtime.errors import UserError
 # How the makers of a layout preprocess most data sets (run_distillation.py of RFAD, dataloader.py
 # of FRePo). Exceptions are facts of the data set (`preprocess_by`).
 _USUAL_PREPROCESS = {"dc": "standard", "mtt": "standard", "rfad": "zca", "frepo": "zca_center"}
-_BY_FIELD_CONSTANTS = ("dc", "mtt")  # Layouts normalised by the field's constants.
 _SAMPLE = 1000  # Training images to compare pixel values with.
 _FAR = 30  # Largest factor between the root mean squares of a set and of the sample.
 
@@ -55,7 +54,7 @@ def import_file(
         raise UserError(f"{path} holds no set: take another file.")
     name = preprocess_name(found.layout, Path(path), dataset.name, config.preprocess)
     fitted = preprocess.fit(name, dataset.known_images)
-    if found.layout in _BY_FIELD_CONSTANTS:
+    if found.layout in layouts.BY_FIELD_CONSTANTS:
         fitted = sets.field_preprocess(dataset.name, fitted)
     provenance = {
         "dataset": dataset.name,

@@ -20,7 +20,7 @@ from kip_flax.kernels.sharded import shard_kernel
 from kip_flax.modes.transfer import rows
 from kip_flax.modes.transfer.session import Session
 from kip_flax.modes.transfer.sets import ImageSet, RealImages
-from kip_flax.modes.transfer.table import TESTS, Table, line
+from kip_flax.modes.transfer.table import Table, line
 from kip_flax.networks import build, named, train
 from kip_flax.networks import recipe as recipes
 from kip_flax.networks.named import KRR, is_kernel
@@ -236,7 +236,10 @@ def make_contest(
 
 
 def deciding(config: ConfigDict, dataset: Dataset) -> dict[str, Any]:
-    """The fields, by dotted name, that change the results of a row, and checksums of the data."""
+    """The fields, by dotted name, that change the results of a row, and the data's checksum.
+
+    That of the tests is not among them: see `Table`.
+    """
     nested = {name: config[name] for name in ("dataset", "kernel", "transfer")}
     flat = config_lib.flatten(nested)
     flat |= {name: config[name] for name in ("seed", "preprocess", "reg")}
@@ -244,11 +247,8 @@ def deciding(config: ConfigDict, dataset: Dataset) -> dict[str, Any]:
     flat["held-out images (version)"] = run_networks.HELD_OUT_VERSION
     of_recipe = ("transfer.recipe", *(f"transfer.{name}" for name in OF_RECIPES))
     kept = {name: value for name, value in flat.items() if name not in (*_FREE, *of_recipe)}
-    sums = {
-        "data (checksum)": setup.fingerprint(dataset),
-        TESTS: setup.fingerprint_of_tests(dataset),
-    }
-    return kept | recipes.resolved(config.transfer.to_dict()) | sums
+    data = {"data (checksum)": setup.fingerprint(dataset)}
+    return kept | recipes.resolved(config.transfer.to_dict()) | data
 
 
 def kernel_config(config: ConfigDict, name: str) -> ConfigDict:

@@ -61,7 +61,8 @@ def _transfer(
     distilled = export.load_distilled(path)
     dataset = watch.wait("reading the data", lambda: setup.load(config))
     export.check_fits(distilled, dataset, config.preprocess)
-    table = Table(workdir, identity(config, distilled, dataset), path)
+    tests = setup.fingerprint_of_tests(dataset)
+    table = Table(workdir, identity(config, distilled, dataset), tests, path)
     tables.append(table)
     keys = networks.keys(config.seed)
     contenders = watch.wait(

@@ -120,11 +120,11 @@ def chosen(name: str, pool: Targets, size: int) -> ImageSet:
 
 def check_coreset(name: str, counts: np.ndarray, size: int) -> None:
     """Raises UserError if classes of `counts` images (C,) are too small for `size` chosen ones."""
-    most = -(-size // len(counts))
-    if (counts < size // len(counts) + (np.arange(len(counts)) < size % len(counts))).any():
+    taken = coresets.per_class(size, len(counts))
+    if (counts < taken).any():
         raise UserError(
-            f"{name} takes {most} images of every class, and one has fewer that are not held out: "
-            f"take {name} out of transfer.baselines, or lower transfer.held_out."
+            f"{name} takes {max(taken)} images of every class, and one has fewer that are not held "
+            f"out: take {name} out of transfer.baselines, or lower transfer.held_out."
         )
 
 

@@ -18,7 +18,7 @@ from kip_flax.runtime.errors import UserError
 TABLE = "transfer.json"
 PICTURE = "worth.png"
 DIVERGED = "diverged"  # In place of an accuracy.
-TESTS = "test images (checksum)"  # Name of their entry in an identity.
+_TESTS = "test images (checksum)"
 
 
 def line(row: dict[str, Any], split: str) -> str:
@@ -37,6 +37,7 @@ class Table:
     Args:
         workdir: the folder.
         identity: JSON values that all rows depend on.
+        tests: checksum of the test images; apart, as older tables do not say it.
         distilled: path of the distilled set, or paths of several.
         file: name of the file.
 
@@ -45,18 +46,23 @@ class Table:
     """
 
     def __init__(
-        self, workdir: str, identity: dict[str, Any], distilled: str | list[str], file: str = TABLE
+        self,
+        workdir: str,
+        identity: dict[str, Any],
+        tests: int,
+        distilled: str | list[str],
+        file: str = TABLE,
     ):
         self._workdir, self._path = workdir, os.path.join(workdir, file)
         identity = json.loads(json.dumps(identity))
-        tests = {TESTS: identity.pop(TESTS, None)}
+        tested = {_TESTS: tests}
         self._content: dict[str, Any] = {"distilled": distilled, "identity": identity}
-        self._content |= {"tests": tests, "rows": [], "diverged": []}
+        self._content |= {"tests": tested, "rows": [], "diverged": []}
         earlier = _read(self._path)
         if earlier is not None:
             kind = os.path.splitext(file)[0]
             config_lib.check_same(earlier["identity"], identity, kind, workdir)
-            config_lib.check_same(earlier.setdefault("tests", tests), tests, kind, workdir)
+            config_lib.check_same(earlier.setdefault("tests", tested), tested, kind, workdir)
             self._content |= earlier
         self._write()
 
