@@ -1,8 +1,9 @@
 """Four CPU devices and float64 solves, set before JAX looks at its devices.
 
 Most of the time goes into compiling programs that run once or twice. LLVM leaves out optimisations
-(here and in the processes that tests start), unless XLA_FLAGS says otherwise as in run_slow.sh; and
-runs of equal shape find what was compiled in a cache for the session, which workers share.
+and XLA takes its older emitters, which compile twice as fast (here and in the processes that tests
+start), unless XLA_FLAGS says otherwise as in run_slow.sh; and runs of equal shape find what was
+compiled in a cache for the session, which workers share.
 """
 
 import gc
@@ -21,7 +22,9 @@ if _CACHE not in os.environ:  # The first process; its workers inherit the name.
     _FOLDER = tempfile.TemporaryDirectory(prefix="kip_flax_tests_")  # Removed when Python ends.
     os.environ[_CACHE] = _FOLDER.name
 
-sharding.add_xla_flags({"xla_backend_optimization_level": 0})
+sharding.add_xla_flags(
+    {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": "false"}
+)
 sharding.prepare_cpu_devices()
 jax.config.update("jax_num_cpu_devices", 4)
 jax.config.update("jax_enable_x64", True)
