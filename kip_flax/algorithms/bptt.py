@@ -10,6 +10,7 @@ window. All begin untrained; their ages spread as they are drawn.
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -248,8 +249,11 @@ class _BpttStep:
         draw_key, train_key = jax.random.split(jax.random.fold_in(self.key, state.step))
         drawn = jax.random.permutation(draw_key, self.pooling.size)[: self.networks]
         is_drawn = sharding.own_share(jnp.ones(self.networks, jnp.float32))  # 0: padding.
-        unroll = functools.partial(self._unrolled, state, train_key, batch)
-        unrolled = jax.lax.map(unroll, sharding.own_share(drawn))
+        unrolled = self._of_share(
+            functools.partial(self._unrolled, state, train_key, batch),
+            sharding.own_share(drawn),
+            is_drawn,
+        )
         of_each = unrolled.grads, unrolled.loss, unrolled.accuracy
         summed = jax.tree.map(lambda each: _summed(is_drawn * unrolled.learns, each), of_each)
         (grads, loss, accuracy), learning = jax.lax.psum(
@@ -268,6 +272,20 @@ class _BpttStep:
         pool = self._put(state.pool, drawn, leaves, learns)
         metrics = {"loss": loss, "accuracy": accuracy, "grad_norm": optax.tree.norm(grads)}
         return new.replace(pool=pool), metrics
+
+    def _of_share(
+        self, unroll: Callable[[jax.Array], _Unrolled], share: jax.Array, is_drawn: jax.Array
+    ) -> _Unrolled:
+        """Those of this device's networks (n,); zeros for padding, which computes nothing."""
+        if self.networks % jax.lax.axis_size("data") == 0:
+            return jax.lax.map(unroll, share)
+        shapes = jax.eval_shape(unroll, share[0])
+        nothing = jax.tree.map(lambda each: jnp.zeros(each.shape, each.dtype), shapes)
+
+        def one(number: jax.Array, is_drawn: jax.Array) -> _Unrolled:
+            return jax.lax.cond(is_drawn > 0, unroll, lambda _: nothing, number)
+
+        return jax.lax.map(lambda pair: one(*pair), (share, is_drawn))
 
     def _unrolled(
         self, state: PooledState, key: jax.Array, batch: list[jax.Array], number: jax.Array

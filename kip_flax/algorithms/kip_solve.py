@@ -1,7 +1,8 @@
 """KIP with labels that are solved for at every step instead of found by gradient descent.
 
 Variable projection (Golub and Pereyra, SIAM J. Numer. Anal. 1973): at the best labels the loss does
-not change with them to first order, so its gradient in the images treats them as fixed.
+not change with them to first order, so its gradient in the images treats them as fixed. The labels
+are the best up to their ridge `reg`, as small as that of the predictions.
 """
 
 import dataclasses

@@ -154,7 +154,12 @@ def pairs(config: ConfigDict, train_size: int) -> int:
 
 
 def check(config: ConfigDict) -> None:
-    """Raises UserError if the configuration augments or limits the time."""
+    """Raises UserError if the configuration augments, limits the time or fixes the labels."""
+    if not config.support.learn_labels:
+        raise UserError(
+            f"support.learn_labels is False: {config.algorithm} solves for the labels: set it to "
+            f"True."
+        )
     if config.time_limit:
         raise UserError(
             f"time_limit is {config.time_limit:g} and {config.algorithm} makes one pass over the "
