@@ -48,6 +48,8 @@ _DSA = {
 def main() -> None:
     """Evaluates the set and prints one line of JSON."""
     args = _arguments()
+    if args.judge == "dc" and not (args.program and (args.program / "utils.py").is_file()):
+        raise SystemExit("the judge dc needs --program: a clone of VICO-UoE/DatasetCondensation.")
     torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)
     np.random.seed(args.seed)  # noqa: NPY002  (their augmentations draw from it)

@@ -71,16 +71,15 @@ def main(argv: list[str] | None = None) -> int:
             point, example = _measure(share, fields, runs)
             points.append(point)
             shown.append(example)
+        print(table(points))
+        rows = [vars(point) for point in points]
+        files.write_json(runs / "figures.json", {"fields": fields, "points": rows})
+        _draw(points, shown, runs)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("stopped: the same command goes on from there")
-        return 0
-    print(table(points))
-    rows = [vars(point) for point in points]
-    files.write_json(runs / "figures.json", {"fields": fields, "points": rows})
-    _draw(points, shown, runs)
     return 0
 
 
@@ -120,6 +119,8 @@ def _draw(points: list[Point], shown: list[Distilled], runs: Path) -> None:
     """The curve, and an image of each class for each share."""
     from matplotlib.figure import Figure
 
+    from kip_flax.modes.figures.draw import rendered
+
     curve = Figure(figsize=(5, 3.2), layout="constrained")
     axes = curve.subplots()
     shares = [100 * point.share for point in points]
@@ -129,7 +130,7 @@ def _draw(points: list[Point], shown: list[Distilled], runs: Path) -> None:
     axes.set_xlabel("frozen pixels of every image, %")
     axes.set_ylabel("test accuracy, %")
     axes.legend()
-    curve.savefig(runs / "curve.png", dpi=150)
+    files.write_bytes_atomic(runs / "curve.png", rendered(curve, "png"))
 
     classes = shown[0].labels.shape[1]
     pictures = [one.pictures()[:: len(one.images) // classes] for one in shown]  # One per class.
@@ -141,7 +142,7 @@ def _draw(points: list[Point], shown: list[Distilled], runs: Path) -> None:
     middles = [step * (row + 0.5) for row in range(len(shown))]
     axes.set_yticks(middles, [f"{share:.0f} %" for share in shares])
     axes.set_xticks([])
-    images.savefig(runs / "images.png", dpi=150)
+    files.write_bytes_atomic(runs / "images.png", rendered(images, "png"))
 
 
 if __name__ == "__main__":

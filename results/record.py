@@ -2,7 +2,6 @@
 
 import datetime
 import json
-import shutil
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -96,9 +95,7 @@ def write(experiment: Experiment, draws: list[Draw], command: str, results: Path
     folder = results / experiment.name
     folder.mkdir(parents=True, exist_ok=True)
     first, best = draws[0].first.path, draws[0].best.path
-    for old in folder.glob("*.npz"):
-        old.unlink()
-    shutil.copyfile(best, folder / best.name)
+    files.write_bytes_atomic(folder / best.name, best.read_bytes())
     _write_picture(folder / PICTURE, first, best)
     rows = [
         {
@@ -130,6 +127,8 @@ def write(experiment: Experiment, draws: list[Draw], command: str, results: Path
         "date": datetime.date.today().isoformat(),
     }
     files.write_json(folder / FIGURES, content)
+    for other in set(folder.glob("*.npz")) - {folder / best.name}:
+        other.unlink()
     _write_curve(folder / CURVE, rows[0])
 
 

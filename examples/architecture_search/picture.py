@@ -9,11 +9,14 @@ from scipy import stats
 from examples.architecture_search.images import PROXIES, WHOLE
 from examples.architecture_search.kept import Row
 from examples.architecture_search.ranks import rankings
+from kip_flax.runtime import files
 
 
 def draw(spaces: Mapping[str, Mapping[str, Row]], path: Path) -> None:
     """A row of panels for each space of networks (title -> rows), a panel for each proxy."""
     from matplotlib.figure import Figure
+
+    from kip_flax.modes.figures.draw import rendered
 
     figure = Figure(figsize=(7.5, 2.4 * len(spaces)), layout="constrained")
     panels = figure.subplots(len(spaces), len(PROXIES), sharey="row", squeeze=False)
@@ -25,7 +28,7 @@ def draw(spaces: Mapping[str, Mapping[str, Row]], path: Path) -> None:
         line[0].set_ylabel(f"{title}:\nrank by the whole", fontsize=9)
     for axes in panels[-1]:
         axes.set_xlabel("rank by this set, 1 is best", fontsize=9)
-    figure.savefig(path, dpi=150)
+    files.write_bytes_atomic(path, rendered(figure, "png"))
 
 
 def _ranks(scores: list[float]) -> np.ndarray:

@@ -85,6 +85,7 @@ def _run(options: Options, watch: Watch) -> None:
     setting = options.setting
     dataset = data.load_dataset(setting.dataset, options.data)
     bench = Bench(options, dataset, watch)
+    bench.read_kept()
     try:
         for order in range(options.orders):
             bench.measure(order)
@@ -128,20 +129,26 @@ class Bench:
         ]
         return results.curves({cell: self._found[cell] for cell in wanted if cell in self._found})
 
+    def read_kept(self) -> None:
+        """Reads what is finished, so that figures written after a stop have all of it.
+
+        Raises:
+            UserError: a cell was measured with other settings, or its file is broken.
+        """
+        for order in range(self.options.orders):
+            for cell in self.options.cells(order):
+                kept = self._cells.accuracies(cell, self._deciding(cell))
+                if kept is not None:
+                    self._found[cell] = kept
+
     def measure(self, order: int) -> None:
         """Measures the missing cells of a class order.
 
         Raises:
             KeyboardInterrupt, Stopped: a signal stopped a distillation, or anything else.
-            UserError: data, folder and settings do not fit, or networks diverge.
+            UserError: data and settings do not fit, or networks diverge.
         """
-        missing = []
-        for cell in self.options.cells(order):
-            kept = self._cells.accuracies(cell, self._deciding(cell))
-            if kept is None:
-                missing.append(cell)
-            else:
-                self._found[cell] = kept
+        missing = [cell for cell in self.options.cells(order) if cell not in self._found]
         if not missing:
             return
         options = self.options
@@ -210,7 +217,7 @@ def _options(argv: list[str] | None) -> Options:
     parser = Parser("examples.continual_learning", __doc__)
     parser.add_argument("--data", default="data", help="folder of the data set's files")
     parser.add_argument("--runs", help="folder for runs and figures; runs/continual_DATASET")
-    parser.add_argument("--dataset", choices=("mnist", "cifar10"), default="mnist")
+    parser.add_argument("--dataset", choices=("mnist", "cifar10"), help="mnist by default")
     parser.add_argument("--memories", default=",".join(MEMORIES), help="some of these")
     parser.add_argument("--learners", default=",".join(learners.LEARNERS), help="some of these")
     parser.add_argument("--per-class", help="images of a class in the memory, such as 10,20")
@@ -219,7 +226,9 @@ def _options(argv: list[str] | None) -> Options:
     parser.add_argument("--held-out", action="store_true", help="test on held-out training images")
     parser.add_argument("--small", action="store_true", help="the digits, few images, few steps")
     args = parser.parse_args(argv)
-    setting = SETTINGS["digits" if args.small else args.dataset]
+    if args.small and args.dataset:
+        raise UserError("--small takes the digits: leave out --dataset.")
+    setting = SETTINGS["digits" if args.small else args.dataset or "mnist"]
     orders = setting.orders if args.orders is None else args.orders
     if orders < 1 or args.num_test < 0:
         raise UserError("--orders is at least 1, and --num-test at least 0.")

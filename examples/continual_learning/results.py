@@ -163,6 +163,8 @@ def _draw(found: list[Curve], on: str, path: Path) -> None:
     """
     from matplotlib.figure import Figure
 
+    from kip_flax.modes.figures.draw import rendered
+
     panels = list(dict.fromkeys((curve.per_class, curve.learner) for curve in found))
     figure = Figure(figsize=(4.2 * len(panels), 3.4), layout="constrained")
     grid = figure.subplots(1, len(panels), squeeze=False)[0]
@@ -177,4 +179,4 @@ def _draw(found: list[Curve], on: str, path: Path) -> None:
         axes.set_ylabel(f"{on} accuracy, %")
         axes.set_xticks(seen)
         axes.legend()
-    figure.savefig(path, dpi=120)
+    files.write_bytes_atomic(path, rendered(figure, "png"))

@@ -224,7 +224,7 @@ def test_the_small_version_goes_through_and_goes_on(short, tmp_path, capsys, mon
     # Another experiment does not mix with this one.
     assert command.main([*arguments, "--num-test=5"]) == 2
     message = capsys.readouterr().err
-    assert "num_test was 0 and is now 5" in message
+    assert "num_test was 0 and is now 5: take another folder" in message
     assert message.count("\n") == 1
 
 
@@ -255,9 +255,32 @@ def test_what_is_stopped_goes_on(short, tmp_path, capsys, monkeypatch):
     assert "| 2 | krr | kip |" in printed
 
 
+def test_a_stop_leaves_the_figures_of_all_that_is_finished(tmp_path, monkeypatch, capsys):
+    arguments = ["--small", f"--runs={tmp_path}", "--orders=2", "--learners=krr"]
+    arguments.append("--memories=random,herding")
+    bench = command.Bench(command._options(arguments), data.load_dataset("digits"), None)
+    kept = results.Cells(tmp_path / "cells")
+    for order, memory_name in ((0, "random"), (1, "random"), (1, "herding")):
+        cell = results.Cell(memory_name, 2, "krr", order)
+        kept.keep(cell, bench._deciding(cell), [0.5 + 0.25 * order, 0.5], 1.0)
+
+    def stopped(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(command.Bench, "measure", stopped)
+    assert command.main(arguments) == 0
+    assert "stopped and saved" in capsys.readouterr().out
+    curves = json.loads((tmp_path / "figures.json").read_text())["curves"]
+    assert {curve["memory"]: curve["accuracies"] for curve in curves} == {
+        "random": [[50, 50], [75, 50]],
+        "herding": [[75, 50]],
+    }
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["--small", "--dataset=cifar10"], "--small takes the digits: leave out --dataset."),
         (["--memories=random,none"], "--memories is 'random,none': take some of random, herding"),
         (["--learners="], "--learners is '': take some of krr, network"),
         (["--per-class=ten"], "--per-class is 'ten': take numbers above 0"),
