@@ -343,7 +343,7 @@ def get_config() -> ConfigDict:
     # Networks that are trained, with weights (and, where random, images) of their own.
     config.transfer.seeds = 5
     # Share of the training images, evenly over the classes (but not more than half of a small one),
-    # that choices are made on; baselines do not draw from them.
+    # that choices are made on; baselines that are drawn or chosen do not come from them.
     config.transfer.held_out = 0.1
     # Held-out images on which the tangent kernel is measured.
     config.transfer.ntk_inputs = 50

@@ -336,11 +336,11 @@ def check_same(old: dict[str, Any], new: dict[str, Any], kind: str, workdir: str
         if name not in old and name not in _SINCE:
             raise UserError(
                 f"{workdir} holds another {kind}: it does not say {name}, as older versions did "
-                f"not: take another --workdir."
+                f"not: take another folder."
             )
         raise UserError(
             f"{workdir} holds another {kind}: {name} was {was!r} and is now {now!r}: take "
-            f"another --workdir, or the old value to go on."
+            f"another folder, or the old value to go on."
         )
 
 

@@ -25,7 +25,7 @@ ask for more than a line. Written by `python docs/site/messages.py` from the sou
 | 2 | a mistake, which one line explains |
 | 3 | one of several processes was lost; start all again |
 | 4 | some pictures could not be read (`--mode=predict`); the others have their rows |
-| 130 | stopped by Ctrl-C with nothing to save |
+| 130 | stopped by Ctrl-C without saving |
 """
 # The part of the program, by the beginning of a module's path within kip_flax/.
 _AREAS = {

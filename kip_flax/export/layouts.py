@@ -72,10 +72,11 @@ def _content(path: Path) -> Any:
 
 
 def _is_npz(path: Path) -> bool:
-    if not zipfile.is_zipfile(path):
-        return False
-    with zipfile.ZipFile(path) as archive:
-        return all(name.endswith(".npy") for name in archive.namelist())
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return all(name.endswith(".npy") for name in archive.namelist())
+    except (zipfile.BadZipFile, OSError, ValueError, RuntimeError):
+        return False  # PyTorch's older form, or a damaged archive.
 
 
 def _recognised(path: Path, content: Any, image_shape: tuple[int, int, int]) -> str:

@@ -15,7 +15,7 @@
 Exit code 0: finished, or stopped by SIGTERM or Ctrl-C with everything saved; 2: a mistake that one
 line on stderr explains; 3: one of several processes was lost, which a line explains too; 4: some
 pictures could not be read (--mode=predict), a line for each, and the others have their rows; 130:
-stopped by Ctrl-C with nothing to save.
+stopped by Ctrl-C without saving.
 
 Where kip_flax is installed by pip, `kip_flax` is the same command as `python main.py`.
 """
@@ -105,7 +105,7 @@ def main(argv: list[str]) -> None:
             raise
         _exit_with(f"{str(error.filename)[:60]}... is too long for a name of a file: name another.")
     except KeyboardInterrupt:  # Modes that save on Ctrl-C do so themselves.
-        print("stopped: there was nothing to save", file=sys.stderr)
+        print("stopped without saving", file=sys.stderr)
         sys.exit(_INTERRUPTED)
 
 

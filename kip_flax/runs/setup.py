@@ -159,7 +159,7 @@ def own_folder(workdir: str, config: ConfigDict) -> Iterator[str]:
             folder = RunFolder.make(workdir)
             if multihost.is_first():
                 stack.enter_context(folder.locked())
-                files.remove_temporaries(folder.path)
+                files.remove_temporaries(folder.path, folder.lock.name)
         holder = folder.lock.read_bytes() if folder.lock.exists() else b""
         multihost.check_same(f"the folder {folder.path} of --workdir", holder)
         yield str(folder.path)

@@ -44,10 +44,15 @@ def write_bytes_atomic(path: str | os.PathLike[str], data: bytes) -> None:
         ) from error
 
 
-def remove_temporaries(folder: str | os.PathLike[str]) -> None:
-    """Removes the temporary files that a killed process left in `folder` and its subfolders."""
-    for pattern in (".*.tmp", "*/.*.tmp"):
-        for left in Path(folder).glob(pattern):
+def remove_temporaries(folder: str | os.PathLike[str], lock: str) -> None:
+    """Removes the temporary files that a killed process left in `folder` and its subfolders.
+
+    Subfolders with a file named `lock` are left alone, as another process may write there.
+    """
+    folder = Path(folder)
+    own = [path for path in folder.glob("*/") if not (path / lock).exists()]
+    for each in (folder, *own):
+        for left in each.glob(".*.tmp"):
             left.unlink(missing_ok=True)
 
 

@@ -149,10 +149,17 @@ def test_a_run_keeps_the_images_that_it_was_made_from(arrays, tmp_path):
     images, labels = arrays
     kip_flax.distill(images, labels, fields=FEW, workdir=str(tmp_path))
     before = (tmp_path / "images.npz").read_bytes()
-    with pytest.raises(UserError, match="holds a run on other images or labels"):
+    with pytest.raises(UserError, match=r"images\.npz holds other images or labels"):
         kip_flax.distill(255 - images, labels, fields=FEW, workdir=str(tmp_path))
     assert (tmp_path / "images.npz").read_bytes() == before
     kip_flax.distill(images, labels, fields=FEW | {"num_steps": 4}, workdir=str(tmp_path))
+
+
+def test_a_file_of_someone_else_is_not_replaced(arrays, tmp_path):
+    np.savez(tmp_path / "images.npz", photographs=np.arange(3))
+    with pytest.raises(UserError, match=r"images\.npz holds other images or labels"):
+        kip_flax.distill(*arrays, fields=FEW, workdir=str(tmp_path))
+    assert np.load(tmp_path / "images.npz").files == ["photographs"]
 
 
 def test_a_stopped_run_is_no_set_and_goes_on(tmp_path, capsys, monkeypatch):
@@ -263,5 +270,5 @@ def test_fields_may_be_numbers_of_numpy(arrays, monkeypatch):
 
 def test_without_the_repository_a_configuration_is_asked_for(arrays, monkeypatch):
     monkeypatch.setattr(distil, "_DEFAULT", "configs.there_is_none")
-    with pytest.raises(UserError, match=r"no configs/default.py here.*give a config"):
+    with pytest.raises(UserError, match=r"no configs/default.py of kip_flax here.*give a config"):
         kip_flax.distill(*arrays)

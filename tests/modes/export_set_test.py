@@ -280,6 +280,14 @@ def test_the_same_set_again_is_the_same_and_another_is_refused(exported, tmp_pat
         export_file(str(tmp_path / "other.npz"), str(folder))
 
 
+def test_files_whose_set_is_not_there_are_not_overwritten(exported):
+    """Every export has a parquet file and tensors of the same names."""
+    folder = exported[2]
+    (folder / "set.npz").unlink()
+    with pytest.raises(UserError, match=r"holds torch/distilled\.pt, without set\.npz: take an"):
+        export_file(str(exported[1].path), str(folder))
+
+
 def test_a_page_of_someone_else_is_not_overwritten(exported, tmp_path):
     (tmp_path / "mine").mkdir()
     page = tmp_path / "mine" / "README.md"

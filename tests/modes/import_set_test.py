@@ -139,6 +139,15 @@ def test_mtt_is_a_pair_of_files(tmp_path, capsys, named):
         imported(tmp_path, tmp_path / "images_best.pt")
 
 
+def test_a_damaged_file_is_refused(tmp_path):
+    content = bytearray((DATA / "images_best.pt").read_bytes())
+    directory = content.rindex(b"PK\x01\x02")
+    content[directory : directory + 4] = b"xxxx"  # The record of the archive's end stays whole.
+    (tmp_path / "images_best.pt").write_bytes(content)
+    with pytest.raises(UserError, match=r"images_best\.pt"):
+        imported(tmp_path, tmp_path / "images_best.pt")
+
+
 def test_what_we_export_comes_back(tmp_path):
     (start,) = imported(tmp_path, DATA / "images_best.pt")
     export_file(start, str(tmp_path / "out"))

@@ -128,7 +128,7 @@ def test_a_signal_that_no_mode_answers_ends_the_command_with_a_line(foreign):
 
 def test_ctrl_c_with_nothing_to_save_is_one_line(foreign):
     done = run(DIGITS, "--mode=my_modes.pressed")
-    assert (done.returncode, done.stderr) == (130, "stopped: there was nothing to save\n")
+    assert (done.returncode, done.stderr) == (130, "stopped without saving\n")
 
 
 @pytest.mark.parametrize(

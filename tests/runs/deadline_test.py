@@ -3,6 +3,7 @@
 import contextlib
 import json
 import re
+import shutil
 
 import pytest
 from whole_runs import assert_same, result, small, stop_at
@@ -119,6 +120,13 @@ def test_a_run_that_time_ends_is_that_of_fewer_steps_and_can_go_on(
 
     train.train_and_evaluate(limited(), str(tmp_path / "limited"))
     assert "nothing to do" in capsys.readouterr().out
+
+    shutil.rmtree(tmp_path / "limited" / "checkpoints" / str(ended))
+    found = train.train_and_evaluate(limited(), str(tmp_path / "limited"))
+    assert "nothing to do" not in capsys.readouterr().out
+    assert found.step < ended  # No time is left for more steps.
+    content = result(tmp_path / "limited")
+    assert (content["status"], content["evaluations"][-1]["step"]) == ("finished", found.step)
 
     more = limited()
     more.time_limit = 1.0

@@ -40,28 +40,41 @@ class Made:
 
 @dataclass(frozen=True, eq=False)
 class Entry:
-    """One distilled set of the comparison."""
+    """One distilled set of the comparison.
+
+    Attributes:
+        distilled: the set.
+        made: how it was made.
+        preprocess: the name of its preprocessing.
+    """
 
     distilled: export.Distilled
     made: Made
+    preprocess: str
 
     @property
     def key(self) -> str:
-        """The title with a checksum of images and labels."""
+        """The title with a checksum of images and labels, and what the file does not record."""
         arrays = (self.distilled.images, self.distilled.labels)
         crc = zlib.crc32(arrays[1].tobytes(), zlib.crc32(arrays[0].tobytes()))
-        return f"{self.made.title} ({crc:08x})"
+        assumed = "" if self.distilled.preprocess_name else f", {self.preprocess}"
+        return f"{self.made.title} ({crc:08x}{assumed})"
 
 
-def read(path: str) -> Entry:
+def read(path: str, preprocess: str) -> Entry:
     """The set in a file, or the last set in the folder of a run.
+
+    Args:
+        path: of the file or folder.
+        preprocess: the name of the preprocessing of a set that records none.
 
     Raises:
         UserError: the file is missing or broken, or the folder holds no set.
     """
     file = _last_of(Path(path)) if Path(path).is_dir() else Path(path)
     distilled = export.load_distilled(file)
-    return Entry(distilled, _made(file, (distilled.meta or {}).get("provenance", {})))
+    made = _made(file, (distilled.meta or {}).get("provenance", {}))
+    return Entry(distilled, made, distilled.preprocess_name or preprocess)
 
 
 def _made(file: Path, provenance: dict[str, Any]) -> Made:

@@ -83,7 +83,7 @@ def _compare(config: ConfigDict, paths: Sequence[str], workdir: str, watch: Watc
     console = watch.console
     mesh = sharding.make_mesh(config.mesh.data, config.mesh.support)
     dataset = watch.wait("reading the data", lambda: setup.load(config))
-    compared = _entries(paths)
+    compared = _entries(paths, config.preprocess)
     groups = watch.wait("preparing the images", lambda: _groups(config, compared, dataset))
     keys = networks.keys(config.seed)
     _check_coresets(config, groups, dataset, keys.held_out)
@@ -149,10 +149,10 @@ def _check_baselines(config: ConfigDict) -> None:
             )
 
 
-def _entries(paths: Sequence[str]) -> list[Entry]:
+def _entries(paths: Sequence[str], preprocess_name: str) -> list[Entry]:
     found: dict[str, Entry] = {}
     for path in paths:
-        entry = entries.read(path)
+        entry = entries.read(path, preprocess_name)
         if (other := found.get(entry.key)) is not None:
             raise UserError(
                 f"{entry.distilled.path} and {other.distilled.path} hold the same set: name each "
@@ -165,8 +165,7 @@ def _entries(paths: Sequence[str]) -> list[Entry]:
 def _groups(config: ConfigDict, compared: list[Entry], dataset: Dataset) -> list[Group]:
     groups: dict[int, Group] = {}
     for entry in compared:
-        stated = entry.distilled.preprocess_name or config.preprocess
-        fitted = setup.preprocessing_of(entry.distilled, config, dataset, stated)
+        fitted = setup.preprocessing_of(entry.distilled, config, dataset, entry.preprocess)
         arrays = sorted(preprocess.to_arrays(fitted).items())
         key = 0
         for _, array in arrays:

@@ -87,8 +87,9 @@ def _write(distilled: Distilled, fitted: Preprocess, folder: Path) -> list[str]:
     tensors = _tensors(distilled, _normalised(shown, dataset, fitted), beside)
     copies = [path for path in (distilled.path, distilled.preprocess_file) if path is not None]
     pngs = [f"png/{name}" for name in pictures.file_names(classes, names)]
-    written = [*(path.name for path in copies), *tensors, PARQUET, *pngs, CARD]
-    _check_folder(folder, written)
+    made = [*tensors, PARQUET, *pngs, CARD]
+    written = [*(path.name for path in copies), *made]
+    _check_folder(folder, written, made)
     export.check_is_free(folder / distilled.path.name, distilled.images, distilled.labels)
     for path in copies:
         files.write_bytes_atomic(folder / path.name, path.read_bytes())
@@ -144,8 +145,15 @@ def _channels_first(images: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(images.transpose(0, 3, 1, 2))
 
 
-def _check_folder(folder: Path, written: list[str]) -> None:
-    """Raises UserError if `folder` holds files of another set, which would mix with this one's."""
+def _check_folder(folder: Path, written: list[str], made: list[str]) -> None:
+    """Raises UserError if `folder` holds files of another set, which would mix with this one's.
+
+    Args:
+        folder: the folder of the export.
+        written: names of all files, the set itself first. Without it in `folder` it cannot be known
+            whose the others are.
+        made: those that are made from it, whose names other sets' have too.
+    """
     below = [path for part in ("data", "png", "torch") for path in (folder / part).rglob("*.*")]
     for path in sorted([*folder.glob("*.npz"), *below]):
         name = path.relative_to(folder).as_posix()
@@ -154,6 +162,11 @@ def _check_folder(folder: Path, written: list[str]) -> None:
     text = folder / CARD
     if text.is_file() and not text.read_bytes().startswith(b"---\n"):
         raise UserError(f"{folder} holds {CARD}, which is no card: take an empty --workdir.")
+    for name in made:
+        if (folder / name).is_file() and not (folder / written[0]).is_file():
+            raise UserError(
+                f"{folder} holds {name}, without {written[0]}: take an empty --workdir."
+            )
 
 
 def _words(distilled: Distilled, path: str, workdir: str) -> tuple[str, list[tuple[str, str]]]:

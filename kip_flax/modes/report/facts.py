@@ -197,7 +197,7 @@ def defaults() -> dict[str, Any]:
     try:
         default = importlib.import_module("configs.default")
         fields = config.flatten(default.get_config())
-    except (ImportError, AttributeError, TypeError):
+    except Exception:  # noqa: BLE001  (whatever another project's file raises)
         return {}
     return {name: value for name, value in fields.items() if name in config.FIELDS}
 

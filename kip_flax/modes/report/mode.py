@@ -55,10 +55,13 @@ def write_reports(workdirs: str, given: ConfigDict | None, console: Console | No
 
 def _add_analysis(workdir: Path, config: ConfigDict, frames: Frames, console: Console) -> None:
     """Computes a missing analysis; prints the reason if it cannot, such as a run at work."""
-    if not config.report.num_train or report_facts.gather(workdir, frames).analysis is not None:
+    if report_facts.gather(workdir, frames).analysis is not None:
         return
     folder = RunFolder(workdir)
     try:
+        config_lib.validate(config)  # Not before: the page itself needs no module of the run.
+        if not config.report.num_train:
+            return
         with folder.locked():
             dataset = setup.load(config)
             config_lib.check_data(config, dataset)
@@ -91,6 +94,4 @@ def _config(workdir: Path, given: ConfigDict | None) -> ConfigDict:
         return given
     # Fields newer than the run get their defaults, if configs/default.py can be imported.
     flat = report_facts.defaults() | config_lib.flatten(saved)
-    config = ConfigDict(config_lib.unflatten(flat))
-    config_lib.validate(config)
-    return config
+    return ConfigDict(config_lib.unflatten(flat))

@@ -99,17 +99,16 @@ class _WithoutPaths(Console):
 
 
 def _kept(arrays: dict[str, np.ndarray], folder: str) -> Path:
-    """The file of the arrays in the folder of the run; UserError if a run there has others."""
+    """The file of the arrays in the folder of the run; UserError if it is there with others."""
     path = Path(folder) / "images.npz"
-    if path.exists() and any(RunFolder(folder).checkpoints.glob("*")):
-        known = files.read_arrays(path)
-        if known.keys() != arrays.keys() or not all(
-            np.array_equal(known[name], array) for name, array in arrays.items()
-        ):
-            raise UserError(
-                f"{folder} holds a run on other images or labels: give those, or another workdir."
-            )
-    files.write_arrays(path, arrays)
+    if not path.exists():
+        files.write_arrays(path, arrays)
+        return path
+    known = files.read_arrays(path)
+    if known.keys() != arrays.keys() or not all(
+        np.array_equal(known[name], array) for name, array in arrays.items()
+    ):
+        raise UserError(f"{path} holds other images or labels: give those, or another workdir.")
     return path
 
 
@@ -169,12 +168,15 @@ def _flat_labels(labels: ArrayLike) -> np.ndarray:
 
 def _default() -> ConfigDict:
     try:
-        return importlib.import_module(_DEFAULT).get_config()
-    except ModuleNotFoundError:
-        raise UserError(
-            "there is no configs/default.py here, which lies in a copy of the repository: give a "
-            "config."
-        ) from None
+        found = importlib.import_module(_DEFAULT).get_config()
+        if config_lib.FIELDS.keys() <= config_lib.flatten(found).keys():
+            return found
+    except Exception:  # noqa: BLE001  (a file of that name may belong to another project)
+        pass
+    raise UserError(
+        "there is no configs/default.py of kip_flax here, which lies in a copy of the repository: "
+        "give a config."
+    )
 
 
 def _known_labels(arrays: dict[str, np.ndarray], classes: tuple[int | str, ...]) -> np.ndarray:

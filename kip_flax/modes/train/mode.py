@@ -6,7 +6,6 @@ The algorithm's module computes a step; `runs.loop` goes through the steps.
 import contextlib
 import json
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -160,7 +159,9 @@ def _is_finished(step: int, total: int, folder: RunFolder, time_limit: float) ->
     """Whether nothing is left to do; after the last step its evaluation may be missing."""
     result = folder.earlier_result()
     limit = result.get("ended_by_time_limit")
-    ended = step == total or (limit is not None and limit == time_limit)
+    by_limit = limit is not None and limit == time_limit
+    # The checkpoint of the step that the limit ended may be lost.
+    ended = step == total or (by_limit and step >= result["evaluations"][-1]["step"])
     return step > total or (ended and result.get("status") == "finished")
 
 
@@ -226,13 +227,11 @@ def _with_steps(config: ConfigDict, steps: int) -> ConfigDict:
 
 
 def _with_start_at_hand(config: ConfigDict, folder: RunFolder) -> ConfigDict:
-    """`config`, its `support.init` replaced by the run's own set of step 0 if that file is gone.
+    """`config`, its `support.init` replaced by the run's own set of step 0.
 
-    A run that goes on takes only shapes and a picture from it.
+    A run that goes on takes only shapes and a picture from it. The file may be gone or another.
     """
     if not config_lib.from_a_file(config):
-        return config
-    if multihost.of_first(np.array(Path(config.support.init).expanduser().is_file())):
         return config
     config = config.copy_and_resolve_references()
     config.support.init = str(folder.distilled().get(0, config.support.init))

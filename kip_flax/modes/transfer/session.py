@@ -16,7 +16,7 @@ from kip_flax.networks.progress import Measured, Progress
 from kip_flax.runs import checkpoint
 from kip_flax.runtime.waiting import Watch
 
-_FOLDER = "transfer"
+_FOLDER = ".unfinished"  # It is removed at the end: no name that another run's folder has.
 
 
 class Session:

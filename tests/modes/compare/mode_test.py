@@ -155,7 +155,7 @@ def test_an_interrupted_comparison_goes_on(runs, compared, tmp_path):
         made_transfers.Stop(patch, at=2)
         (stopped,) = compare(config, paths[:1], str(tmp_path))
         assert set(stopped.figures) == {"krr", "krr:fc:2"}
-        assert (tmp_path / "transfer" / "checkpoints").is_dir()
+        assert (tmp_path / ".unfinished" / "checkpoints").is_dir()
     (line,) = compare(config, paths[:1], str(tmp_path))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(rows, "network_row", None)  # Nothing is trained again.
@@ -164,7 +164,7 @@ def test_an_interrupted_comparison_goes_on(runs, compared, tmp_path):
     expected = find(lines, "KIP", 10, "zca_normalize")
     assert line.figures["fc:1"]["accuracies"] == expected.figures["fc:1"]["accuracies"]
     assert [x.preprocess for x in both] == ["zca_normalize", "standard"]
-    assert not (tmp_path / "transfer").exists()
+    assert not (tmp_path / ".unfinished").exists()
 
 
 def line(method, mean, std=None, size=10, num_test=100, network="krr"):
@@ -227,26 +227,40 @@ def test_what_a_file_does_not_say_is_left_open(runs, tmp_path):
     plain = tmp_path / "ConvNet_ssize10_nozca_l_noaug_ckpt99.npz"
     read = export.load_distilled(path)
     np.savez(plain, images=read.images, labels=read.labels)
-    entry = entries.read(str(plain))
+    entry = entries.read(str(plain), "zca")
     assert (entry.made.method, entry.made.labels) == (plain.stem, "")
     assert (entry.made.seconds, entry.made.budget) == (None, "")
-    first = entries.read(str(path.with_name(path.name.replace("ckpt12", "ckpt0"))))
+    first = entries.read(str(path.with_name(path.name.replace("ckpt12", "ckpt0"))), "none")
     assert (first.made.method, first.made.seconds) == ("initial images", None)
     solved = read.provenance | {"step": 0}
     solved["config"] = solved["config"] | {"algorithm": "kip_newton"}
     assert entries._made(path, solved).title == "initial images, labels solved"
     # A set that the run went beyond took less time than its result says.
     (early,) = (runs / "kip" / "distilled").glob("*_ckpt5.npz")
-    assert entries.read(str(early)).made.seconds is None
+    assert entries.read(str(early), "none").made.seconds is None
+
+
+def test_the_preprocessing_of_the_command_belongs_to_sets_that_record_none(runs, tmp_path):
+    (path,) = (runs / "kip" / "distilled").glob("*_ckpt12.npz")
+    read = export.load_distilled(path)
+    np.savez(tmp_path / "mine.npz", images=read.images, labels=read.labels)
+    names = ("standard", "zca_normalize")
+    mine, known = (
+        [entries.read(str(each), name) for name in names] for each in (tmp_path / "mine.npz", path)
+    )
+    assert [entry.preprocess for entry in mine] == list(names)
+    assert mine[0].key != mine[1].key
+    assert [entry.preprocess for entry in known] == [read.preprocess_name] * 2
+    assert known[0].key == known[1].key
 
 
 def test_a_folder_stands_for_the_last_set_of_its_own_run(runs, tmp_path):
     again = shutil.copytree(runs / "kip", tmp_path / "kip")
     (last,) = again.glob("distilled/*_ckpt12.npz")
     shutil.copy(last, last.with_name(last.name.replace("ckpt12", "ckpt600")))  # Of a run before.
-    assert entries.read(str(again)).made.file == str(last)
+    assert entries.read(str(again), "none").made.file == str(last)
     (again / "config.json").unlink()
-    assert entries.read(str(again)).made.file.endswith("_ckpt600.npz")
+    assert entries.read(str(again), "none").made.file.endswith("_ckpt600.npz")
 
 
 def test_a_comparison_on_validation_images_says_so(runs, tmp_path):

@@ -59,7 +59,14 @@ def test_an_evaluation_that_came_while_files_were_read_waits(tmp_path, monkeypat
     assert [shown.step for shown in figures_mode.read_run(tmp_path).sets] == [0, 1, 10]
 
 
-@pytest.mark.parametrize("text", ["def get_config(): return CONFIG\n", "x = 1\n"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "def get_config(): return CONFIG\n",
+        "x = 1\n",
+        "get_config = lambda: {}['model']\n",
+    ],
+)
 def test_defaults_of_another_project_are_none_of_ours(tmp_path, monkeypatch, text):
     """An installed command imports configs/default.py of the working folder."""
     made = "from ml_collections import ConfigDict\n"
@@ -67,7 +74,7 @@ def test_defaults_of_another_project_are_none_of_ours(tmp_path, monkeypatch, tex
     module = types.ModuleType("configs.default")
     exec(made, module.__dict__)
     monkeypatch.setitem(sys.modules, "configs.default", module)
-    assert report_facts.defaults() == ({"seed": 3} if "get_config" in text else {})
+    assert report_facts.defaults() == ({"seed": 3} if "CONFIG" in text else {})
 
 
 def test_classes_without_test_images_have_no_bar(tmp_path):

@@ -200,3 +200,8 @@ def test_a_checkpoint_of_another_row_is_left_alone(tmp_path):
         opened.save("x", progress.Progress([kept, kept]))
     with session.open_session(str(tmp_path), watch) as opened:
         assert opened.restore("x", like) == progress.Progress([kept, kept])
+    # What another command left in a folder below is not taken for the checkpoint.
+    (tmp_path / "transfer").mkdir()
+    (tmp_path / "transfer" / "transfer.json").touch()
+    session.discard(str(tmp_path))
+    assert [path.name for path in tmp_path.rglob("*")] == ["transfer", "transfer.json"]
