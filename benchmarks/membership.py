@@ -165,7 +165,9 @@ def _distil(
     noise = 0.0
     if epsilon is not None:
         noise = algorithms.declared(config, IMAGES, STEPS)["noise_multiplier"]
-    add = jax.jit(jax.vmap(dp_kip.make_add(problem), in_axes=(0, 0, 0, None, None, 0)))
+    of_support, add_targets = dp_kip.make_add(problem)
+    of_support = jax.jit(jax.vmap(of_support))
+    add = jax.jit(jax.vmap(add_targets, in_axes=(0, 0, None, None, 0)))
     move = jax.jit(jax.vmap(dp_kip.make_move(config, noise)))
     keys = jax.random.split(jax.random.key(int(rng.integers(2**31))), len(members))
     states, first = _first_states(problem, keys), 0
@@ -178,7 +180,7 @@ def _distil(
     )
     for number in range(first, STEPS):
         drawn = members & (rng.random(members.shape) < RATE)
-        sums = add(zeros, *states.current, x, y, drawn.astype(np.float32))
+        sums = add(zeros, of_support(*states.current), x, y, drawn.astype(np.float32))
         step_keys = jax.vmap(functools.partial(jax.random.fold_in, data=number))(keys)
         states, _ = move(states, sums, jax.random.key_data(step_keys))
     return states.support

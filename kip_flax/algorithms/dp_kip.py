@@ -26,12 +26,19 @@ from ml_collections import ConfigDict
 from kip_flax.algorithms import _averaged, _privacy, _private_means, _private_uses, kip
 from kip_flax.algorithms._averaged import AveragedState
 from kip_flax.algorithms._low_frequencies import low_frequencies, smooth
-from kip_flax.algorithms.base import Problem, Step, kernel_options, make_optimizer, pinned
+from kip_flax.algorithms.base import (
+    Problem,
+    Step,
+    kernel_options,
+    make_optimizer,
+    pinned,
+    replicated,
+)
 from kip_flax.data import Dataset
 from kip_flax.kernels import jacobian
 from kip_flax.kernels.sharded import shard_jacobian
 from kip_flax.krr import per_target
-from kip_flax.krr.per_target import GradientSums
+from kip_flax.krr.per_target import GradientSums, SupportTerms
 from kip_flax.krr.residuals import Batch
 from kip_flax.runtime import multihost, sharding
 from kip_flax.runtime.errors import UserError
@@ -207,7 +214,8 @@ def make_step(problem: Problem) -> Step:
         config = config.copy_and_resolve_references()
         config.num_steps = total_steps(config, count)
     rate = _rate(config, count)
-    add = pinned(make_add(problem), mesh)
+    of_support, add_targets = make_add(problem)
+    of_support, add = replicated(of_support, mesh), pinned(add_targets, mesh)
     image_shape = targets.images.shape[1:]
     basis = _basis(config, image_shape)
     dimensions = math.prod(image_shape) if basis is None else len(basis)
@@ -223,10 +231,11 @@ def make_step(problem: Problem) -> Step:
         images, labels = state.current
         shapes = (len(images), dimensions), labels.shape
         sums = sharding.replicate(mesh, GradientSums(*(jnp.zeros(s, jnp.float32) for s in shapes)))
+        support = of_support(images, labels) if len(rows) else None
         for start in range(0, len(rows), piece):
             x, y = targets.take(rows[start : start + piece])
             batch = sharding.put_targets(mesh, x, y, piece)
-            sums = add(sums, images, labels, *batch)
+            sums = add(sums, support, *batch)
         noise_key = sharding.replicate(mesh, jax.random.key_data(key_noise))
         return move(state, sums, noise_key)
 
@@ -267,27 +276,25 @@ def poisson_draw(count: int, rate: float, key: jax.Array) -> np.ndarray:
     return np.flatnonzero(np.asarray(jax.random.uniform(key, (count,)) < rate))
 
 
-def make_add(problem: Problem) -> Callable[..., GradientSums]:
-    """`add(sums, images, labels, x_t, y_t, weights)`: adds the clipped gradients to `sums`.
+def make_add(problem: Problem) -> tuple[per_target.OfSupport, Callable[..., GradientSums]]:
+    """`support = of_support(images, labels)`, once a step, and `add(sums, support, x, y, weights)`.
 
-    The weight of padding is 0.
+    The latter adds the clipped gradients of targets to `sums`. The weight of padding is 0.
     """
     config = problem.config
     of_pairs = shard_jacobian(jacobian.make_jacobian(kernel_options(config)), problem.mesh)
     basis = _basis(config, problem.targets.images.shape[1:])
-    gradients = per_target.make_gradients(of_pairs, config.reg, basis)
+    of_support, gradients = per_target.make_gradients(of_pairs, config.reg, basis)
     clip, learned = config.privacy.clip, config.support.learn_labels
 
-    def add(
-        sums: GradientSums, images: jax.Array, labels: jax.Array, *batch: jax.Array
-    ) -> GradientSums:
-        found = gradients(images, labels, Batch(*batch))
+    def add(sums: GradientSums, support: SupportTerms, *batch: jax.Array) -> GradientSums:
+        found = gradients(support, Batch(*batch))
         if not learned:
             found = found._replace(labels=jnp.zeros_like(found.labels))
         more = per_target.clipped_sum(found, batch[-1], clip)
         return GradientSums(sums.images + more.images, sums.labels + more.labels)
 
-    return add
+    return of_support, add
 
 
 def make_move(

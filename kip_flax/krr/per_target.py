@@ -21,6 +21,22 @@ from kip_flax.runtime.precision import product
 _ROUNDING = 1e-5  # A clipped gradient stays below the clip by this share, however sums round.
 
 
+class SupportTerms(NamedTuple):
+    """What the gradients of all targets share.
+
+    Attributes:
+        images: (S, H, W, C).
+        alpha: (S, C), the solution for the labels.
+        inverse: (S, S), of the regularised K_ss.
+        derivatives: (S, S, P), of K_ss in the images of its rows.
+    """
+
+    images: jax.Array
+    alpha: jax.Array
+    inverse: jax.Array
+    derivatives: jax.Array
+
+
 class Gradients(NamedTuple):
     """The gradients of each target: in images (T, S, P) and in labels (T, S, C)."""
 
@@ -35,12 +51,18 @@ class GradientSums(NamedTuple):
     labels: jax.Array
 
 
-# (support images (S, H, W, C), labels (S, C), batch) -> gradients of its targets.
-OfTargets = Callable[[jax.Array, jax.Array, Batch], Gradients]
+# (support images (S, H, W, C), labels (S, C)) -> what the gradients of all targets share.
+OfSupport = Callable[[jax.Array, jax.Array], SupportTerms]
+# (what they share, batch) -> gradients of its targets.
+OfTargets = Callable[[SupportTerms, Batch], Gradients]
 
 
-def make_gradients(jacobian: Jacobian, reg: float, basis: jax.Array | None = None) -> OfTargets:
-    """A function that returns the gradient of `krr.loss` of each target in a batch.
+def make_gradients(
+    jacobian: Jacobian, reg: float, basis: jax.Array | None = None
+) -> tuple[OfSupport, OfTargets]:
+    """Two functions that return the gradient of `krr.loss` of each target in a batch.
+
+    The first computes, once for all batches, what does not depend on the targets.
 
     Args:
         jacobian: the kernel with its gradients, from `kernels.jacobian.make_jacobian`.
@@ -52,12 +74,16 @@ def make_gradients(jacobian: Jacobian, reg: float, basis: jax.Array | None = Non
     def in_basis(derivatives: jax.Array) -> jax.Array:
         return derivatives if basis is None else product(derivatives, basis.T)
 
-    def gradients(images: jax.Array, labels: jax.Array, batch: Batch) -> Gradients:
-        size, classes = labels.shape
-        k_ts, dk_ts = jacobian(batch.x, images)
+    def of_support(images: jax.Array, labels: jax.Array) -> SupportTerms:
         k_ss, dk_ss = jacobian(images, images)
         alpha = krr.solve(k_ss, labels, reg)
-        inverse = krr.solve(k_ss, jnp.eye(size), reg)
+        inverse = krr.solve(k_ss, jnp.eye(len(images)), reg)
+        return SupportTerms(images, alpha, inverse, in_basis(dk_ss))
+
+    def gradients(support: SupportTerms, batch: Batch) -> Gradients:
+        images, alpha, inverse, dk_ss = support
+        size, classes = alpha.shape
+        k_ts, dk_ts = jacobian(batch.x, images)
         residuals = (krr.predict(k_ts, alpha) - batch.y) / classes
         reach = product(k_ts, inverse).astype(jnp.float32)  # (T, S), K_ts K_ss^-1.
 
@@ -68,10 +94,10 @@ def make_gradients(jacobian: Jacobian, reg: float, basis: jax.Array | None = Non
 
         own = back[:, :, None] * jnp.swapaxes(in_basis(dk_ts), 0, 1)
         highest = jax.lax.Precision.HIGHEST
-        shared = jnp.einsum("tsi,sip->tsp", by_k_ss, in_basis(dk_ss), precision=highest)
+        shared = jnp.einsum("tsi,sip->tsp", by_k_ss, dk_ss, precision=highest)
         return Gradients(own - shared, reach[:, :, None] * residuals[:, None, :])
 
-    return gradients
+    return of_support, gradients
 
 
 def clipped_sum(gradients: Gradients, weights: jax.Array, clip: float) -> GradientSums:

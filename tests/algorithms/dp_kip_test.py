@@ -107,13 +107,13 @@ def test_a_run_with_a_target_less_differs_by_the_clip_at_most():
     config = tiny(privacy__noise_multiplier=1e-12, privacy__clip=0.01)
     problem = make_problem(config)
     state = start(config, problem)
-    add = jax.jit(dp_kip.make_add(problem))
-    images, labels = state.current
+    of_support, add = map(jax.jit, dp_kip.make_add(problem))
+    support = of_support(*state.current)
     x, y = problem.targets.take(np.arange(COUNT))
 
     def total(weights):
         sums = dp_kip.GradientSums(jnp.zeros((SIZE, 25)), jnp.zeros((SIZE, CLASSES)))
-        found = add(sums, images, labels, x, y, jnp.asarray(weights, jnp.float32))
+        found = add(sums, support, x, y, jnp.asarray(weights, jnp.float32))
         return np.concatenate([np.asarray(part, np.float64).ravel() for part in found])
 
     everyone = total(np.ones(COUNT))

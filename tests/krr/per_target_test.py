@@ -26,6 +26,11 @@ def problem(seed=0):
     return images, labels, Batch(x, y, jnp.ones(TARGETS))
 
 
+def gradients_of(of_pairs, images, labels, batch, basis=None):
+    of_support, gradients = per_target.make_gradients(of_pairs, REG, basis)
+    return jax.jit(gradients)(jax.jit(of_support)(images, labels), batch)
+
+
 def one_at_a_time(kernel, images, labels, batch):
     """The gradients of the losses of single targets, by JAX through the whole of KRR."""
 
@@ -50,8 +55,7 @@ def one_at_a_time(kernel, images, labels, batch):
 def test_they_are_those_of_each_target_alone(spec, implementation):
     options = KernelOptions(spec, implementation=implementation)
     images, labels, batch = problem()
-    gradients = per_target.make_gradients(jacobian.make_jacobian(options), REG)
-    found = jax.jit(gradients)(images, labels, batch)
+    found = gradients_of(jacobian.make_jacobian(options), images, labels, batch)
     kernel = kernels.make_kernel(spec, implementation="xla")
     exact = one_at_a_time(kernel, images, labels, batch)
     for part, right in zip(found, exact, strict=True):
@@ -62,9 +66,8 @@ def test_along_a_basis_they_are_the_products_with_its_rows():
     images, labels, batch = problem()
     basis = np.linalg.qr(np.random.default_rng(2).standard_normal((36, 5)))[0].T
     of_pairs = jacobian.make_jacobian(KernelOptions(architectures.fc(1), implementation="xla"))
-    whole = jax.jit(per_target.make_gradients(of_pairs, REG))(images, labels, batch)
-    basis = jnp.asarray(basis, jnp.float32)
-    part = jax.jit(per_target.make_gradients(of_pairs, REG, basis))(images, labels, batch)
+    whole = gradients_of(of_pairs, images, labels, batch)
+    part = gradients_of(of_pairs, images, labels, batch, jnp.asarray(basis, jnp.float32))
     largest = np.abs(whole.images).max()
     np.testing.assert_allclose(part.images, whole.images @ basis.T, atol=1e-5 * largest)
     np.testing.assert_array_equal(part.labels, whole.labels)
