@@ -1,9 +1,9 @@
 """Four CPU devices and float64 solves, set before JAX looks at its devices.
 
-Most of the time goes into compiling programs that run once or twice. LLVM leaves out optimisations
-and XLA takes its older emitters, which compile twice as fast (here and in the processes that tests
-start), unless XLA_FLAGS says otherwise as in run_slow.sh; and runs of equal shape find what was
-compiled in a cache for the session, which workers share.
+Most of the time goes into compiling programs that run once or twice. LLVM leaves out optimisations,
+XLA takes its older code for fused operations, and a program is one module, unless XLA_FLAGS says
+otherwise as in run_slow.sh (docs/what-was-tried.md). The processes that tests start do the same.
+Runs of equal shape find what was compiled in a cache for the session, which workers share.
 """
 
 import gc
@@ -23,7 +23,11 @@ if _CACHE not in os.environ:  # The first process; its workers inherit the name.
     os.environ[_CACHE] = _FOLDER.name
 
 sharding.add_xla_flags(
-    {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": "false"}
+    {
+        "xla_backend_optimization_level": 0,
+        "xla_cpu_use_fusion_emitters": "false",
+        "xla_cpu_parallel_codegen_split_count": 1,
+    }
 )
 sharding.prepare_cpu_devices()
 jax.config.update("jax_num_cpu_devices", 4)

@@ -155,7 +155,7 @@ def test_the_main_job_goes_as_with_the_reference_kernel(tmp_path, changes):
 
 def test_importing_the_package_loads_neither_tensorflow_nor_the_reference():
     code = (
-        "import sys, kip_flax, kip_flax.modes.train.mode, kip_flax.config; "
+        "import sys, kip_flax, kip_flax.modes.train.mode, kip_flax.algorithms.kip; "
         "sys.exit('tensorflow' in sys.modules or 'neural_tangents' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0

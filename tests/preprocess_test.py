@@ -136,6 +136,8 @@ def test_constant_channels_and_images_become_zero(name):
     blank = np.broadcast_to(np.rint(fitted.mean * 255).astype(np.uint8), (2, 6, 5, 3))
     for images in (train, TEST, blank):
         assert np.isfinite(preprocess.apply(fitted, images)).all()
+    if name == "standard":
+        np.testing.assert_allclose(preprocess.apply(fitted, train)[..., 1], 0, atol=1e-6)
     one_colour = preprocess.fit(name, np.full((9, 6, 5, 1), 200, np.uint8))
     out = preprocess.apply(one_colour, np.full((2, 6, 5, 1), 200, np.uint8))
     constants = {"none": 200 / 255, "centred": (200 / 255 - 0.5) / 0.25}

@@ -1,5 +1,6 @@
 """The results: a file for each cell, a file with all figures, a table and a picture."""
 
+import dataclasses
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
@@ -79,12 +80,14 @@ class Curve:
 
     Attributes:
         memory, per_class, learner: as in `Cell`.
+        orders: the numbers of the class orders.
         accuracies: in %, a row for each order, a column for each step.
     """
 
     memory: str
     per_class: int
     learner: str
+    orders: list[int]
     accuracies: list[list[float]]
 
     @property
@@ -108,13 +111,13 @@ class Curve:
 
 def curves(found: Mapping[Cell, list[float]]) -> list[Curve]:
     """The cells grouped by memory, number of images and learner, in order of appearance."""
-    rows: dict[tuple[int, str, str], list[list[float]]] = {}
+    rows: dict[tuple[int, str, str], Curve] = {}
     for cell, accuracies in found.items():
         key = (cell.per_class, cell.learner, cell.memory)
-        rows.setdefault(key, []).append([100 * value for value in accuracies])
-    return [
-        Curve(memory, size, learner, rows[size, learner, memory]) for size, learner, memory in rows
-    ]
+        curve = rows.setdefault(key, Curve(cell.memory, cell.per_class, cell.learner, [], []))
+        curve.orders.append(cell.order)
+        curve.accuracies.append([100 * value for value in accuracies])
+    return list(rows.values())
 
 
 def above(found: Iterable[Curve], memory: str) -> list[Curve]:
@@ -128,10 +131,10 @@ def above(found: Iterable[Curve], memory: str) -> list[Curve]:
     rows = []
     for curve in found:
         base = bases.get((curve.per_class, curve.learner))
-        if base is None or curve is base or len(base.accuracies) != len(curve.accuracies):
+        if base is None or curve is base or base.orders != curve.orders:
             continue
         gains = np.subtract(curve.accuracies, base.accuracies).tolist()
-        rows.append(Curve(curve.memory, curve.per_class, curve.learner, gains))
+        rows.append(dataclasses.replace(curve, accuracies=gains))
     return rows
 
 

@@ -28,7 +28,7 @@ class SupportTerms(NamedTuple):
         images: (S, H, W, C).
         alpha: (S, C), the solution for the labels.
         inverse: (S, S), of the regularised K_ss.
-        derivatives: (S, S, P), of K_ss in the images of its rows.
+        derivatives: (S, S, P), of K_ss in the images of its rows; in a basis (S, S, K).
     """
 
     images: jax.Array
@@ -38,7 +38,7 @@ class SupportTerms(NamedTuple):
 
 
 class Gradients(NamedTuple):
-    """The gradients of each target: in images (T, S, P) and in labels (T, S, C)."""
+    """Of each target: in images (T, S, P), or (T, S, K) in a basis, and in labels (T, S, C)."""
 
     images: jax.Array
     labels: jax.Array
@@ -60,9 +60,7 @@ OfTargets = Callable[[SupportTerms, Batch], Gradients]
 def make_gradients(
     jacobian: Jacobian, reg: float, basis: jax.Array | None = None
 ) -> tuple[OfSupport, OfTargets]:
-    """Two functions that return the gradient of `krr.loss` of each target in a batch.
-
-    The first computes, once for all batches, what does not depend on the targets.
+    """Two functions: what all targets share, and with it the gradient of each one's `krr.loss`.
 
     Args:
         jacobian: the kernel with its gradients, from `kernels.jacobian.make_jacobian`.

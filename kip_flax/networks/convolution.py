@@ -2,7 +2,7 @@
 
 XLA has a fast convolution for CPUs (jaxlib 0.10.2). It takes images as (n, H, W, C) and kernels as
 (H, W, in, out), and nothing else. Outside of loops XLA brings others to this form. In a loop it
-takes one that is a hundred times slower, and the gradients that JAX derives have other forms.
+takes a far slower one (docs/performance.md), and the gradients that JAX derives have other forms.
 
 Images, kernel and outputs of a convolution are bound by three functions: each is linear in two of
 them and has the shape of the third. The gradients of each are the other two. So three convolutions

@@ -276,7 +276,7 @@ def _frepo(size: int, channels: int, mirrorable: bool) -> Recipe:
 
 
 _RECIPES = {"auto": _auto, "kip": _kip, "dc": _dc, "frepo": _frepo}
-LARGE = 10_000  # Images, of which every recipe takes as many steps as of any set.
+LARGE = 10_000  # Images, of which every recipe but 'dc' takes as many steps as of any set.
 _MANY = 250  # All of more images in each step cost hours for little: docs/what-was-tried.md.
 # Pairs: number of images, number of steps.
 _FREPO_STEPS = ((10, 1000), (100, 2000), (500, 5000), (1000, 10_000), (5000, 40_000))

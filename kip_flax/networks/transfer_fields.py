@@ -23,7 +23,7 @@ def _check(fields: Mapping[str, Any]) -> None:
     _check_shares(fields)
     _check_baselines(fields)
     changes = {name.removeprefix("transfer."): value for name, value in fields.items()}
-    # Smaller sets take fewer steps.
+    # The size is not known yet. What fails for a large set is reported; a smaller set fails later.
     recipe.make(fields["transfer.recipe"], recipe.LARGE, changes=changes)
 
 

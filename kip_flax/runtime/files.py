@@ -50,7 +50,7 @@ def remove_temporaries(folder: str | os.PathLike[str], lock: str) -> None:
     Subfolders with a file named `lock` are left alone, as another process may write there.
     """
     folder = Path(folder)
-    own = [path for path in folder.glob("*/") if not (path / lock).exists()]
+    own = [path for path in folder.glob("*/") if not os.path.exists(path / lock)]
     for each in (folder, *own):
         for left in each.glob(".*.tmp"):
             left.unlink(missing_ok=True)

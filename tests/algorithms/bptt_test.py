@@ -253,9 +253,11 @@ def test_normalised_networks_are_trained():
     with pytest.raises(UserError, match="too small"):
         bptt._make(config, SHAPE, CLASSES)
     config = settings(bptt__network="convnet2_in", bptt__window=2, optimizer__learning_rate=0.1)
-    (_, after), (metrics,) = run(config, 1)
+    (before, after), (metrics,) = run(config, 1)
     assert np.isfinite(float(metrics["loss"]))
     assert int(after.pool.ages[0]) == 2
+    for old, new in zip(before.support, after.support, strict=True):
+        assert np.abs(np.asarray(new) - np.asarray(old)).max() > 1e-3
 
 
 @pytest.fixture(scope="module")

@@ -175,12 +175,13 @@ def test_a_table_has_mean_and_deviation_over_the_orders():
 
 def test_memories_are_compared_within_each_order():
     """Orders differ by tens of points, and one memory is better by one to three in each."""
-    herding = results.Curve("herding", 10, "krr", [[50.0, 40.0], [90.0, 70.0]])
-    kip = results.Curve("kip", 10, "krr", [[51.0, 42.0], [91.0, 73.0]])
+    herding = results.Curve("herding", 10, "krr", [0, 1], [[50.0, 40.0], [90.0, 70.0]])
+    kip = results.Curve("kip", 10, "krr", [0, 1], [[51.0, 42.0], [91.0, 73.0]])
     others = [
-        results.Curve("kip", 20, "krr", kip.accuracies),
-        results.Curve("kip", 10, "network", kip.accuracies),
-        results.Curve("dsa", 10, "krr", [[60.0, 60.0]]),
+        results.Curve("kip", 20, "krr", [0, 1], kip.accuracies),
+        results.Curve("kip", 10, "network", [0, 1], kip.accuracies),
+        results.Curve("dsa", 10, "krr", [0], [[60.0, 60.0]]),
+        results.Curve("random", 10, "krr", [0, 2], kip.accuracies),
     ]
     (found,) = results.above([herding, kip, *others], "herding")
     assert (found.memory, found.per_class, found.learner) == ("kip", 10, "krr")

@@ -3,13 +3,16 @@
 import contextlib
 import os
 import signal
+import sys
 import tempfile
+import types
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 
 import kip_flax
 from configs import default, kip_digits
@@ -142,7 +145,9 @@ def test_the_default_batch_fits_what_is_left_of_small_classes(each):
 def test_the_default_batch_follows_the_fields(arrays):
     few = {"num_steps": 1, "eval.steps": (0,), "report.num_train": 0}
     images, labels = arrays
-    kip_flax.distill(images[:100], labels[:100], fields=few | {"dataset.test_fraction": 0.6})
+    few |= {"dataset.test_fraction": 0.6}
+    found = kip_flax.distill(images[:100], labels[:100], fields=few)
+    assert found.provenance["config"]["batch_size"] == 40
 
 
 def test_a_run_keeps_the_images_that_it_was_made_from(arrays, tmp_path):
@@ -153,6 +158,13 @@ def test_a_run_keeps_the_images_that_it_was_made_from(arrays, tmp_path):
         kip_flax.distill(255 - images, labels, fields=FEW, workdir=str(tmp_path))
     assert (tmp_path / "images.npz").read_bytes() == before
     kip_flax.distill(images, labels, fields=FEW | {"num_steps": 4}, workdir=str(tmp_path))
+
+
+def test_after_images_that_are_refused_others_may_be_given(arrays, tmp_path):
+    images, labels = arrays
+    with pytest.raises(UserError, match=r"take images\.astype\(np\.uint8\)"):
+        kip_flax.distill(images.astype(int), labels, fields=FEW, workdir=str(tmp_path))
+    kip_flax.distill(images, labels, fields=FEW, workdir=str(tmp_path))
 
 
 def test_a_file_of_someone_else_is_not_replaced(arrays, tmp_path):
@@ -270,5 +282,23 @@ def test_fields_may_be_numbers_of_numpy(arrays, monkeypatch):
 
 def test_without_the_repository_a_configuration_is_asked_for(arrays, monkeypatch):
     monkeypatch.setattr(distil, "_DEFAULT", "configs.there_is_none")
-    with pytest.raises(UserError, match=r"no configs/default.py of kip_flax here.*give a config"):
+    with pytest.raises(UserError, match=r"no configs/default.py here.*give a config"):
+        kip_flax.distill(*arrays)
+
+
+@pytest.mark.parametrize(
+    ("default", "message"),
+    [
+        (lambda: {}["model"], r"configs/default\.py here fails \(KeyError\('model'\)\): give a"),
+        (
+            lambda: ConfigDict({"seed": 1}),
+            r"is not that of kip_flax .* \(it lacks algorithm\)",
+        ),
+    ],
+)
+def test_another_projects_configuration_is_not_taken(arrays, monkeypatch, default, message):
+    module = types.ModuleType("configs.default")
+    module.get_config = default
+    monkeypatch.setitem(sys.modules, "configs.default", module)
+    with pytest.raises(UserError, match=message):
         kip_flax.distill(*arrays)

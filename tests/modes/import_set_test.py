@@ -144,7 +144,8 @@ def test_a_damaged_file_is_refused(tmp_path):
     directory = content.rindex(b"PK\x01\x02")
     content[directory : directory + 4] = b"xxxx"  # The record of the archive's end stays whole.
     (tmp_path / "images_best.pt").write_bytes(content)
-    with pytest.raises(UserError, match=r"images_best\.pt"):
+    shutil.copy(DATA / "labels_best.pt", tmp_path)
+    with pytest.raises(UserError, match=r"images_best\.pt is not a file of torch\.save"):
         imported(tmp_path, tmp_path / "images_best.pt")
 
 

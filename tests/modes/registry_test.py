@@ -126,7 +126,7 @@ def test_a_signal_that_no_mode_answers_ends_the_command_with_a_line(foreign):
     assert done.stdout.splitlines()[-1] == "stopped: there was nothing to save yet"
 
 
-def test_ctrl_c_with_nothing_to_save_is_one_line(foreign):
+def test_ctrl_c_without_saving_is_one_line(foreign):
     done = run(DIGITS, "--mode=my_modes.pressed")
     assert (done.returncode, done.stderr) == (130, "stopped without saving\n")
 

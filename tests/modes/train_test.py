@@ -88,7 +88,7 @@ def test_a_run_takes_a_set_further_with_its_preprocessing(undisturbed, tmp_path,
     assert result(tmp_path)["evaluations"][0] == after[0]
 
 
-@pytest.mark.parametrize("then", ["gone", "another"])
+@pytest.mark.parametrize("then", ["gone", "another", "killed before the first result"])
 def test_a_run_goes_on_without_the_file_that_it_began_from(undisturbed, tmp_path, then):
     path = tmp_path / "set.npz"
     known = export.load_distilled(
@@ -103,18 +103,21 @@ def test_a_run_goes_on_without_the_file_that_it_began_from(undisturbed, tmp_path
     whole, parts = (str(tmp_path / name) for name in ("whole", "parts"))
     state = train.train_and_evaluate(small(support__init=str(path), num_steps=4), whole)
     train.train_and_evaluate(small(support__init=str(path), num_steps=2), parts)
-    path.unlink()
-    if then == "another":
+    if then == "gone":
+        path.unlink()
+    elif then == "another":
         np.savez(path, images=known.images[:5], labels=known.labels[:5])
+    else:
+        (tmp_path / "parts" / "result.json").unlink()
     found = train.train_and_evaluate(small(support__init=str(path), num_steps=4), parts)
     assert_same(found, state)
     last = "FC1_ssize10_nozca_l_noaug_ckpt4.npz"
     assert artefacts(tmp_path / "parts")[last] == artefacts(tmp_path / "whole")[last]
     own = export.load_distilled(tmp_path / "parts" / "distilled" / last)
     assert own.first_classes.tolist() == classes != own.labels.argmax(axis=1).tolist()
-    message = r"set\.npz " + {"gone": "does not exist", "another": "holds 5 images"}[then]
-    with pytest.raises(UserError, match=message):
-        train.train_and_evaluate(small(support__init=str(path)), str(tmp_path / "new"))
+    if message := {"gone": "does not exist", "another": "holds 5 images"}.get(then):
+        with pytest.raises(UserError, match=rf"set\.npz {message}"):
+            train.train_and_evaluate(small(support__init=str(path)), str(tmp_path / "new"))
 
 
 def test_label_solve_is_the_closed_form_over_all_targets(tmp_path):

@@ -122,11 +122,9 @@ def test_a_run_that_time_ends_is_that_of_fewer_steps_and_can_go_on(
     assert "nothing to do" in capsys.readouterr().out
 
     shutil.rmtree(tmp_path / "limited" / "checkpoints" / str(ended))
-    found = train.train_and_evaluate(limited(), str(tmp_path / "limited"))
-    assert "nothing to do" not in capsys.readouterr().out
-    assert found.step < ended  # No time is left for more steps.
-    content = result(tmp_path / "limited")
-    assert (content["status"], content["evaluations"][-1]["step"]) == ("finished", found.step)
+    with pytest.raises(UserError, match=rf"at step {ended}, whose checkpoint is lost: .*give more"):
+        train.train_and_evaluate(limited(), str(tmp_path / "limited"))
+    assert result(tmp_path / "limited") == content
 
     more = limited()
     more.time_limit = 1.0

@@ -23,7 +23,7 @@ class LevelSide(NamedTuple):
 
     Attributes:
         image: (C, rows, columns * n) on the first level, None on the others; n is the number of
-            lanes, or 1 where all lanes have the same image.
+            lanes, or 1 on a GPU where all lanes have the same image.
         deviations: for each ReLU of the level (rows, columns * n): the standard deviation of every
             pixel's pre-activation; 0 outside the image.
     """

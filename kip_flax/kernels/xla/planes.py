@@ -23,7 +23,7 @@ from kip_flax.kernels.plan import KernelLevel, LinearOp
 class Fixed(NamedTuple):
     """A map of the fixed side, (..., rows, columns * lanes), or (..., rows, columns) for all lanes.
 
-    A map for all lanes is broadcast where it is used and never stored per lane.
+    The latter, on GPUs, is broadcast where it is used and never stored per lane.
     """
 
     map: jax.Array

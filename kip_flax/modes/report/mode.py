@@ -55,13 +55,12 @@ def write_reports(workdirs: str, given: ConfigDict | None, console: Console | No
 
 def _add_analysis(workdir: Path, config: ConfigDict, frames: Frames, console: Console) -> None:
     """Computes a missing analysis; prints the reason if it cannot, such as a run at work."""
-    if report_facts.gather(workdir, frames).analysis is not None:
+    wanted = "report" not in config or config.report.num_train  # Older runs do not say it.
+    if not wanted or report_facts.gather(workdir, frames).analysis is not None:
         return
     folder = RunFolder(workdir)
     try:
-        config_lib.validate(config)  # Not before: the page itself needs no module of the run.
-        if not config.report.num_train:
-            return
+        config_lib.validate(config)  # Not before: the page itself needs no valid configuration.
         with folder.locked():
             dataset = setup.load(config)
             config_lib.check_data(config, dataset)

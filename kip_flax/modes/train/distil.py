@@ -14,8 +14,8 @@ import numpy as np
 from ml_collections import ConfigDict
 from numpy.typing import ArrayLike
 
+from kip_flax import __version__, export
 from kip_flax import config as config_lib
-from kip_flax import export
 from kip_flax.data import datasets, readers
 from kip_flax.export import Distilled
 from kip_flax.modes.train import mode
@@ -102,11 +102,15 @@ def _kept(arrays: dict[str, np.ndarray], folder: str) -> Path:
     """The file of the arrays in the folder of the run; UserError if it is there with others."""
     path = Path(folder) / "images.npz"
     if not path.exists():
+        for name in arrays:
+            if name.endswith("images"):  # What is refused is not kept.
+                readers.npz_part(path, arrays, name.removesuffix("images"))
         files.write_arrays(path, arrays)
         return path
     known = files.read_arrays(path)
     if known.keys() != arrays.keys() or not all(
-        np.array_equal(known[name], array) for name, array in arrays.items()
+        known[name].dtype == array.dtype and np.array_equal(known[name], array)
+        for name, array in arrays.items()
     ):
         raise UserError(f"{path} holds other images or labels: give those, or another workdir.")
     return path
@@ -169,14 +173,20 @@ def _flat_labels(labels: ArrayLike) -> np.ndarray:
 def _default() -> ConfigDict:
     try:
         found = importlib.import_module(_DEFAULT).get_config()
-        if config_lib.FIELDS.keys() <= config_lib.flatten(found).keys():
-            return found
-    except Exception:  # noqa: BLE001  (a file of that name may belong to another project)
-        pass
-    raise UserError(
-        "there is no configs/default.py of kip_flax here, which lies in a copy of the repository: "
-        "give a config."
-    )
+        lacking = sorted(config_lib.FIELDS.keys() - config_lib.flatten(found).keys())
+    except ModuleNotFoundError:
+        raise UserError(
+            "there is no configs/default.py here, which lies in a copy of the repository: give a "
+            "config."
+        ) from None
+    except Exception as error:  # A file of that name may belong to another project.
+        raise UserError(f"configs/default.py here fails ({error!r}): give a config.") from error
+    if lacking:
+        raise UserError(
+            f"configs/default.py is not that of kip_flax {__version__} (it lacks {lacking[0]}): "
+            f"give a config."
+        )
+    return found
 
 
 def _known_labels(arrays: dict[str, np.ndarray], classes: tuple[int | str, ...]) -> np.ndarray:

@@ -6,6 +6,7 @@ The algorithm's module computes a step; `runs.loop` goes through the steps.
 import contextlib
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ import orbax.checkpoint as ocp
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from kip_flax import __version__, algorithms, data, kernels, preprocess
+from kip_flax import __version__, algorithms, data, export, kernels, preprocess
 from kip_flax import config as config_lib
 from kip_flax.algorithms.base import Problem, State
 from kip_flax.data import Dataset
@@ -156,12 +157,20 @@ def _complete_report(
 
 
 def _is_finished(step: int, total: int, folder: RunFolder, time_limit: float) -> bool:
-    """Whether nothing is left to do; after the last step its evaluation may be missing."""
+    """Whether nothing is left to do; after the last step its evaluation may be missing.
+
+    Raises:
+        UserError: its time limit ended the run, and its last checkpoint is lost.
+    """
     result = folder.earlier_result()
     limit = result.get("ended_by_time_limit")
     by_limit = limit is not None and limit == time_limit
-    # The checkpoint of the step that the limit ended may be lost.
-    ended = step == total or (by_limit and step >= result["evaluations"][-1]["step"])
+    if by_limit and step < (last := result["evaluations"][-1]["step"]):
+        raise UserError(
+            f"time_limit={limit:g} ended {folder.path} at step {last}, whose checkpoint is lost: "
+            f"the set is there; give more to go on from step {step}."
+        )
+    ended = step == total or by_limit
     return step > total or (ended and result.get("status") == "finished")
 
 
@@ -227,15 +236,35 @@ def _with_steps(config: ConfigDict, steps: int) -> ConfigDict:
 
 
 def _with_start_at_hand(config: ConfigDict, folder: RunFolder) -> ConfigDict:
-    """`config`, its `support.init` replaced by the run's own set of step 0.
+    """`config`, its `support.init` replaced by the run's own set of step 0 if it is another now.
 
-    A run that goes on takes only shapes and a picture from it. The file may be gone or another.
+    A run that goes on takes only shapes and a picture from it.
     """
     if not config_lib.from_a_file(config):
         return config
+    own = _own_start(folder)
+    keeps = own is None or _have_same_images(Path(config.support.init).expanduser(), own)
+    if multihost.of_first(np.array(keeps)):
+        return config
     config = config.copy_and_resolve_references()
-    config.support.init = str(folder.distilled().get(0, config.support.init))
+    config.support.init = str(own or config.support.init)
     return config
+
+
+def _own_start(folder: RunFolder) -> Path | None:
+    """The run's own set of step 0; None if a kill came before it."""
+    try:
+        return folder.distilled().get(0)
+    except UserError:
+        return None
+
+
+def _have_same_images(first: Path, second: Path) -> bool:
+    try:
+        one, other = (export.load_distilled(path).images for path in (first, second))
+    except UserError:
+        return False
+    return np.array_equal(one, other)
 
 
 def _load_data(config: ConfigDict) -> Dataset:

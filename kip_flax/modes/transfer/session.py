@@ -5,6 +5,7 @@ import dataclasses
 import os
 import shutil
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -101,8 +102,10 @@ def open_session(
     workdir: str, watch: Watch, best: BestNetwork | None = None, identity: int = 0
 ) -> Iterator[Session]:
     """A session with its checkpoint in `workdir`; `identity` tells transfers apart."""
-    folder = os.path.join(workdir, _FOLDER)
-    with checkpoint.open_manager(folder, keep=1) as manager:
+    folder, earlier = Path(workdir) / _FOLDER, Path(workdir) / "transfer"
+    if not folder.exists() and [path.name for path in earlier.glob("*")] == ["checkpoints"]:
+        earlier.rename(folder)  # Its name in older versions.
+    with checkpoint.open_manager(str(folder), keep=1) as manager:
         yield Session(manager, watch, best, identity)
 
 

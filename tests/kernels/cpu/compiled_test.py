@@ -11,7 +11,7 @@ from kip_flax.runtime.errors import UserError
 
 
 def test_compiled_code_is_kept_apart_for_each_version_of_the_sources(monkeypatch, tmp_path):
-    assert compiled.code_folder() == compiled.code_folder()
+    assert compiled.code_folder.__wrapped__() == compiled.code_folder()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     (tmp_path / "rows.py").write_text("other\n")
     monkeypatch.setattr(compiled, "__file__", str(tmp_path / "compiled.py"))

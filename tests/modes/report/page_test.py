@@ -62,7 +62,7 @@ def test_the_first_screen_says_how_well_from_what_at_what_cost(tmp_path):
     text = text_of(header)
     for words in (
         "10 learned images of digits, in place of 1,438",
-        "gets 76.67 % of 359 test images right; on what they started from, 50.00 %",
+        "depth 3) on them gets 76.67 % of 359 test images right; on what they started from, 50",
         "+26.7 points since step 0",
         "Label Solve77.77 %",
         "one for every 144; 1 per class, labels learned",

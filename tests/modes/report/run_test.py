@@ -174,16 +174,20 @@ def test_a_page_is_made_again_without_the_analysis_of_the_run(copy, run, capsys)
         np.testing.assert_array_equal(after[name], before[name])
 
 
-def test_a_page_needs_no_module_of_the_run(copy, capsys):
+@pytest.mark.parametrize("lacks", ["its module", "a field"])
+def test_a_page_needs_no_valid_configuration(copy, capsys, monkeypatch, lacks):
     config = json.loads((copy / "config.json").read_text())
-    config["algorithm"] = "mine.class_means"
-    del config["newton"]["block"]  # As of an older program.
+    if lacks == "its module":
+        config["algorithm"] = "mine.class_means"
+    else:
+        del config["newton"]["block"]  # As of an older program.
+        monkeypatch.setattr(report_facts, "defaults", dict)
     (copy / "config.json").write_text(json.dumps(config))
     for name in ("analysis.npz", "report.html"):
         (copy / name).unlink()
     report_mode.write_reports(str(copy), None)
     assert "without an analysis of" in capsys.readouterr().out
-    assert "mine.class_means" in (copy / "report.html").read_text()
+    assert f"finished at step {STEPS}" in (copy / "report.html").read_text()
 
 
 def test_a_page_without_its_data_says_why_there_is_no_analysis(copy, capsys):

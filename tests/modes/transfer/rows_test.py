@@ -200,8 +200,21 @@ def test_a_checkpoint_of_another_row_is_left_alone(tmp_path):
         opened.save("x", progress.Progress([kept, kept]))
     with session.open_session(str(tmp_path), watch) as opened:
         assert opened.restore("x", like) == progress.Progress([kept, kept])
-    # What another command left in a folder below is not taken for the checkpoint.
-    (tmp_path / "transfer").mkdir()
-    (tmp_path / "transfer" / "transfer.json").touch()
+
+
+def test_a_folder_named_transfer_is_the_checkpoint_of_an_older_version_or_left_alone(tmp_path):
+    watch = waiting.Watch(lambda: False, Console())
+    kept = progress.Measured(0.3, 0.0, 2, None, False, 0.5)
+    with session.open_session(str(tmp_path), watch) as opened:
+        opened.save("x", progress.Progress([kept]))
+    (tmp_path / ".unfinished").rename(tmp_path / "transfer")
+    with session.open_session(str(tmp_path), watch) as opened:
+        assert opened.restore("x", {}) == progress.Progress([kept])
     session.discard(str(tmp_path))
-    assert [path.name for path in tmp_path.rglob("*")] == ["transfer", "transfer.json"]
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "transfer" / "checkpoints").mkdir(parents=True)
+    (tmp_path / "transfer" / "config.json").touch()  # Of a training run.
+    with session.open_session(str(tmp_path), watch) as opened:
+        assert opened.restore("x", {}) == progress.Progress()
+    session.discard(str(tmp_path))
+    assert {path.name for path in tmp_path.rglob("*")} == {"transfer", "checkpoints", "config.json"}
