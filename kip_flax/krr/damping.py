@@ -89,7 +89,7 @@ def paths(
     The noise excludes the part that labels fit, which the residuals lack too.
     """
     signs = jax.random.rademacher(key, (len(residuals), 1), residuals.dtype)
-    both = jnp.stack([residuals, model.free(residuals * signs)])
+    both = jnp.stack([residuals, model.unfitted(residuals * signs)])
     # One after the other: on a mesh, each would start its sums over the devices in its own order.
     found = jax.lax.map(lambda r: explore(model, r, iterations), both)
     first, second = (jax.tree.map(lambda leaf, n=n: leaf[n], found) for n in range(2))

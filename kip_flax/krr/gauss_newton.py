@@ -157,7 +157,7 @@ def _move_first(
 ) -> tuple[RotatedSupport, Metrics]:
     """The support after a step of its first `moving` images, and the metrics of the step."""
     images, labels, known, least = support
-    now, model, entries, tried = residuals.around(images, labels, batch, moving, known)
+    now, model, entries, evaluate = residuals.linearize(images, labels, batch, moving, known)
     first = images[:moving]
     path, noise = damping.paths(model, now.residuals, signs, iterations)
     mean = jnp.mean(model.diagonal())
@@ -166,7 +166,7 @@ def _move_first(
         choice = damping.choose(path, noise, mean, carry.least)
         way = choice.length * path.solution(choice.damping * mean)
         moved = first + way.reshape(first.shape)
-        loss, with_moved = tried(moved)
+        loss, with_moved = evaluate(moved)
         gain = 1 - damping.gcv_loss(loss / now.loss, choice.noise)
         hopeless = 1 - choice.predicted_loss < _LEAST_GAIN
         taken = (gain > 0) & ~hopeless  # False if the gain is not finite.

@@ -83,17 +83,17 @@ def make_gradients(
         size, classes = alpha.shape
         k_ts, dk_ts = jacobian(batch.x, images)
         residuals = (krr.predict(k_ts, alpha) - batch.y) / classes
-        reach = product(k_ts, inverse).astype(jnp.float32)  # (T, S), K_ts K_ss^-1.
+        smoother = product(k_ts, inverse).astype(jnp.float32)  # (T, S), K_ts K_ss^-1.
 
         back = product(residuals, alpha.T.astype(jnp.float32))  # (T, S), d loss / d K_ts.
-        by_k_ss = _symmetric(back, reach)  # (T, S, S), minus d loss / d K_ss.
+        by_k_ss = _symmetric(back, smoother)  # (T, S, S), minus d loss / d K_ss.
         ridge = reg / size * jnp.trace(by_k_ss, axis1=1, axis2=2)
         by_k_ss = by_k_ss + ridge[:, None, None] * jnp.eye(size, dtype=jnp.float32)
 
         own = back[:, :, None] * jnp.swapaxes(in_basis(dk_ts), 0, 1)
         highest = jax.lax.Precision.HIGHEST
         shared = jnp.einsum("tsi,sip->tsp", by_k_ss, dk_ss, precision=highest)
-        return Gradients(own - shared, reach[:, :, None] * residuals[:, None, :])
+        return Gradients(own - shared, smoother[:, :, None] * residuals[:, None, :])
 
     return of_support, gradients
 
@@ -122,9 +122,9 @@ def clipped_sum(gradients: Gradients, weights: jax.Array, clip: float) -> Gradie
     return GradientSums(total(gradients.images), total(gradients.labels))
 
 
-def _symmetric(back: jax.Array, reach: jax.Array) -> jax.Array:
-    """(T, S, S): back reach' + reach back' of every target."""
-    outer = back[:, :, None] * reach[:, None, :]
+def _symmetric(back: jax.Array, smoother: jax.Array) -> jax.Array:
+    """(T, S, S): back smoother' + smoother back' of every target."""
+    outer = back[:, :, None] * smoother[:, None, :]
     return outer + jnp.swapaxes(outer, 1, 2)
 
 

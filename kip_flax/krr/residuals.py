@@ -61,7 +61,7 @@ class Model(Protocol):
         Each entry is the mean over an image's numbers.
         """
 
-    def free(self, residuals: jax.Array) -> jax.Array:
+    def unfitted(self, residuals: jax.Array) -> jax.Array:
         """The part of residuals (T, C) that no labels can remove."""
 
 
@@ -72,21 +72,21 @@ class Entries(NamedTuple):
     ss: jax.Array | None
 
 
-class Around(NamedTuple):
+class Linearized(NamedTuple):
     """The residuals around given images.
 
     Attributes:
         fit: the fit of the images.
         model: how the residuals change as the first B images move.
         entries: the kernel entries of the images.
-        tried: images (B, H, W, C) -> the KIP loss () and the entries with them in the place of the
-            first B.
+        evaluate: images (B, H, W, C) -> the KIP loss () and the entries, with them in the place of
+            the first B.
     """
 
     fit: Fit
     model: Model
     entries: Entries
-    tried: Callable[[jax.Array], tuple[jax.Array, Entries]]
+    evaluate: Callable[[jax.Array], tuple[jax.Array, Entries]]
 
 
 class Residuals(NamedTuple):
@@ -94,16 +94,16 @@ class Residuals(NamedTuple):
 
     Attributes:
         entries: (images, batch) -> the kernel entries alone.
-        around: (images, labels (S, C), batch, B, entries) -> the residuals around the images. The
-            entries are those of the images; None if all images move.
+        linearize: (images, labels (S, C), batch, B, entries) -> the residuals around the images.
+            The entries are those of the images; None if all images move.
     """
 
     entries: Callable[[jax.Array, Batch], Entries]
-    around: Callable[[jax.Array, jax.Array, Batch, int, Entries | None], Around]
+    linearize: Callable[[jax.Array, jax.Array, Batch, int, Entries | None], Linearized]
 
 
 def with_solved_labels(kernel: Kernel, jacobian: Jacobian, reg: float) -> Residuals:
-    """Residuals with the labels that fit the batch best; `around` ignores those given to it.
+    """Residuals with the labels that fit the batch best; `linearize` ignores those given to it.
 
     `reg` is absolute, as in `label_solve`.
     """
@@ -116,9 +116,9 @@ def with_solved_labels(kernel: Kernel, jacobian: Jacobian, reg: float) -> Residu
     def entries(images: jax.Array, batch: Batch) -> Entries:
         return Entries(kernel(batch.x, images), None)
 
-    def around(
+    def linearize(
         images: jax.Array, labels: jax.Array, batch: Batch, moving: int, known: Entries | None
-    ) -> Around:
+    ) -> Linearized:
         del labels
         columns, dk = jacobian(batch.x, images[:moving])
         stay = None if known is None else known.ts[:, moving:]
@@ -130,13 +130,13 @@ def with_solved_labels(kernel: Kernel, jacobian: Jacobian, reg: float) -> Residu
         basis = product(weighted, krr.inverse_factor(krr.add_ridge(gram, ridge)).T)
         model = SolvedModel(dk, _single(alpha[:moving]), _single(basis), batch.weights)
 
-        def tried(others: jax.Array) -> tuple[jax.Array, Entries]:
+        def evaluate(others: jax.Array) -> tuple[jax.Array, Entries]:
             k_ts = _beside(kernel(batch.x, others), stay)
             return best(k_ts, batch)[2].loss, Entries(k_ts, None)
 
-        return Around(fit, model, Entries(k_ts, None), tried)
+        return Linearized(fit, model, Entries(k_ts, None), evaluate)
 
-    return Residuals(entries, around)
+    return Residuals(entries, linearize)
 
 
 def with_fixed_labels(kernel: Kernel, jacobian: Jacobian, reg: float) -> Residuals:
@@ -145,9 +145,9 @@ def with_fixed_labels(kernel: Kernel, jacobian: Jacobian, reg: float) -> Residua
     def entries(images: jax.Array, batch: Batch) -> Entries:
         return Entries(kernel(batch.x, images), kernel(images, images))
 
-    def around(
+    def linearize(
         images: jax.Array, labels: jax.Array, batch: Batch, moving: int, known: Entries | None
-    ) -> Around:
+    ) -> Linearized:
         resting = images[moving:]
         columns_ts, dk_ts = jacobian(batch.x, images[:moving])
         columns_ss, dk_ss = jacobian(images, images[:moving])
@@ -157,11 +157,11 @@ def with_fixed_labels(kernel: Kernel, jacobian: Jacobian, reg: float) -> Residua
         k_ts, k_ss = _beside(columns_ts, stay_ts), _bordered(columns_ss, stay_ss)
         alpha = krr.solve(k_ss, labels, reg)
         inverse = krr.solve(k_ss, jnp.eye(len(k_ss)), reg)
-        reach = product(k_ts, inverse) * batch.weights[:, None]
+        smoother = product(k_ts, inverse) * batch.weights[:, None]
         share = jnp.float32(reg / len(k_ss))
-        model = FixedModel(dk_ts, dk_ss, _single(alpha), _single(reach), batch.weights, share)
+        model = FixedModel(dk_ts, dk_ss, _single(alpha), _single(smoother), batch.weights, share)
 
-        def tried(others: jax.Array) -> tuple[jax.Array, Entries]:
+        def evaluate(others: jax.Array) -> tuple[jax.Array, Entries]:
             own = kernel(others, others)
             columns = jnp.concatenate([own, kernel(resting, others)]) if len(resting) else own
             k_ss = _bordered(columns, stay_ss)
@@ -169,9 +169,9 @@ def with_fixed_labels(kernel: Kernel, jacobian: Jacobian, reg: float) -> Residua
             alpha = krr.solve(k_ss, labels, reg)
             return _fit(k_ts, alpha, batch).loss, Entries(k_ts, k_ss)
 
-        return Around(_fit(k_ts, alpha, batch), model, Entries(k_ts, k_ss), tried)
+        return Linearized(_fit(k_ts, alpha, batch), model, Entries(k_ts, k_ss), evaluate)
 
-    return Residuals(entries, around)
+    return Residuals(entries, linearize)
 
 
 class SolvedModel(NamedTuple):
@@ -191,16 +191,16 @@ class SolvedModel(NamedTuple):
 
     def forward(self, direction: jax.Array) -> jax.Array:
         moved = _product("stp,sp->ts", self.dk, direction) * self.weights[:, None]
-        return self.free(_product("ts,sc->tc", moved, self.alpha))
+        return self.unfitted(_product("ts,sc->tc", moved, self.alpha))
 
     def transpose(self, residuals: jax.Array) -> jax.Array:
-        back = _product("tc,sc->st", self.free(residuals), self.alpha) * self.weights
+        back = _product("tc,sc->st", self.unfitted(residuals), self.alpha) * self.weights
         return _product("st,stp->sp", back, self.dk)
 
     def diagonal(self) -> jax.Array:
         return _diagonal(self.dk, self.alpha, self.weights)
 
-    def free(self, residuals: jax.Array) -> jax.Array:
+    def unfitted(self, residuals: jax.Array) -> jax.Array:
         """The part of (T, C) that K_ts does not span."""
         spanned = _product("ts,tc->sc", self.basis, residuals)
         return residuals - _product("ts,sc->tc", self.basis, spanned)
@@ -213,7 +213,7 @@ class FixedModel(NamedTuple):
         dk: (B, T, P), the derivative of K_ts in the images that move.
         dk_ss: (B, S, P); [s, i] is the derivative of k(x_i, x_s) in x_s, with x_i held.
         alpha: (S, C): predictions are K_ts alpha.
-        reach: (T, S), K_ts K_ss^-1 with the ridge in K_ss; 0 for padding.
+        smoother: (T, S), K_ts K_ss^-1 with the ridge in K_ss; 0 for padding.
         weights: (T,), 0 where a target is padding.
         share: (), the ridge as a share of the trace of K_ss.
     """
@@ -221,7 +221,7 @@ class FixedModel(NamedTuple):
     dk: jax.Array
     dk_ss: jax.Array
     alpha: jax.Array
-    reach: jax.Array
+    smoother: jax.Array
     weights: jax.Array
     share: jax.Array
 
@@ -229,21 +229,21 @@ class FixedModel(NamedTuple):
         moved = _product("stp,sp->ts", self.dk, direction) * self.weights[:, None]
         half = _product("sip,sp->is", self.dk_ss, direction)
         half = jnp.pad(half, ((0, 0), (0, len(half) - len(self.dk))))
-        bent = _product("ti,is->ts", self.reach, self._whole(half))
+        bent = _product("ti,is->ts", self.smoother, self._whole(half))
         moved = _product("ts,sc->tc", moved, self.alpha[: len(self.dk)])
         return moved - _product("ts,sc->tc", bent, self.alpha)
 
     def transpose(self, residuals: jax.Array) -> jax.Array:
         moving = len(self.dk)
         back = _product("tc,sc->st", residuals, self.alpha)
-        half = _product("st,ti->si", back, self.reach)
+        half = _product("st,ti->si", back, self.smoother)
         moved = _product("st,stp->sp", back[:moving] * self.weights, self.dk)
         return moved - _product("si,sip->sp", self._whole(half)[:moving], self.dk_ss)
 
     def diagonal(self) -> jax.Array:
         return _diagonal(self.dk, self.alpha[: len(self.dk)], self.weights)
 
-    def free(self, residuals: jax.Array) -> jax.Array:
+    def unfitted(self, residuals: jax.Array) -> jax.Array:
         return residuals
 
     def _whole(self, half: jax.Array) -> jax.Array:

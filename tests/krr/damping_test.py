@@ -15,7 +15,7 @@ from kip_flax.krr import damping
 @functools.cache
 def explored(kind, iterations):
     images, labels, batch = problem()
-    fit, model, *_ = residuals_of(kind).around(images, labels, batch, 4, None)
+    fit, model, *_ = residuals_of(kind).linearize(images, labels, batch, 4, None)
     path = damping.explore(model, fit.residuals, iterations)
     return dense(model, 4, 9).astype(float), np.asarray(fit.residuals).ravel().astype(float), path
 
@@ -60,7 +60,7 @@ class Dense(NamedTuple):
     def transpose(self, residuals):
         return jnp.einsum("tcp,tc->p", self.matrix, residuals)[None]
 
-    def free(self, residuals):
+    def unfitted(self, residuals):
         return residuals - self.basis @ (self.basis.T @ residuals)
 
 
@@ -94,7 +94,7 @@ def test_noise_overlaps_as_much_as_the_hat_matrix_says():
     blocks = hat.reshape(30, 3, 30, 3)
     expected = sum(r[3 * t : 3 * t + 3] @ blocks[t, :, t] @ r[3 * t : 3 * t + 3] for t in range(30))
     images, labels, batch = problem()
-    fit, model, *_ = residuals_of("solved").around(images, labels, batch, 4, None)
+    fit, model, *_ = residuals_of("solved").linearize(images, labels, batch, 4, None)
 
     def overlap(key):
         return damping.paths(model, fit.residuals, key, 36)[1].overlap(jnp.float32(ridge))
@@ -162,7 +162,7 @@ def test_a_promise_knows_what_labels_have_taken():
         wrong, later = (rng.normal(size=(n, 1)) for n in (300, 4000))
         y, y_other = seen @ truth[:, None] + wrong, other @ truth[:, None] + later
         model = model_of(seen[:, None], columns)
-        residuals = -model.free(_single(y))
+        residuals = -model.unfitted(_single(y))
         found, path, mean = _choose(model, residuals, jax.random.key(seed))
         step = np.asarray(found.length * path.solution(found.damping * mean)).T
         labels = np.linalg.lstsq(columns, y - seen @ step, rcond=None)[0]
@@ -192,7 +192,7 @@ def _choose(model, residuals, key):
 
 def test_no_damping_below_the_least_is_chosen():
     images, labels, batch = problem()
-    fit, model, *_ = residuals_of("solved").around(images, labels, batch, 4, None)
+    fit, model, *_ = residuals_of("solved").linearize(images, labels, batch, 4, None)
     path, noise = damping.paths(model, fit.residuals, jax.random.key(0), 36)
     mean = jnp.mean(model.diagonal())
 

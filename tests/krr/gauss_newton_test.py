@@ -104,8 +104,8 @@ def test_a_step_by_blocks_is_steps_of_each_with_the_others_held(kind):
     images, labels = batch.x[:4], batch.y[:4]
     recorded, residuals = [], residuals_of(kind)
 
-    def around(support, support_labels, targets, moving, known):
-        found = residuals.around(support, support_labels, targets, moving, known)
+    def linearize(support, support_labels, targets, moving, known):
+        found = residuals.linearize(support, support_labels, targets, moving, known)
         fresh = residuals.entries(support, targets)
         pairs = zip(jax.tree.leaves(known), jax.tree.leaves(fresh), strict=True)
         apart = jnp.stack([jnp.max(jnp.abs(one - other)) for one, other in pairs])
@@ -114,7 +114,7 @@ def test_a_step_by_blocks_is_steps_of_each_with_the_others_held(kind):
         )
         return found
 
-    spied = residuals._replace(around=around)
+    spied = residuals._replace(linearize=linearize)
     step = gauss_newton.make_step(spied, iterations=50, key=jax.random.key(0), block=2)
     state, _ = step(first(images, labels), *batch)
     jax.effects_barrier()
@@ -152,17 +152,17 @@ def test_no_trial_comes_twice():
     images, labels, batch = problem()
     residuals, trials = residuals_of("solved", KERNEL, JACOBIAN), []
 
-    def around(*arguments):
-        found = residuals.around(*arguments)
+    def linearize(*arguments):
+        found = residuals.linearize(*arguments)
 
         def refused(moved):
             jax.debug.callback(lambda: trials.append(1), ordered=True)
-            loss, after = found.tried(moved)
+            loss, after = found.evaluate(moved)
             return loss + 1e3, after
 
-        return found._replace(tried=refused)
+        return found._replace(evaluate=refused)
 
-    step = gauss_newton.make_step(residuals._replace(around=around), 50, jax.random.key(0))
+    step = gauss_newton.make_step(residuals._replace(linearize=linearize), 50, jax.random.key(0))
     start = gauss_newton.init(images, labels, least_damping=3.0)
     state, _ = step(start, *batch)
     jax.effects_barrier()

@@ -18,10 +18,10 @@ from kip_flax.krr import residuals
 def test_the_loss_is_that_of_the_closed_form(kind):
     images, labels, batch = problem()
     expected = losses[kind](images, labels, batch)
-    around = residuals_of(kind).around(images, labels, batch, 4, None)
-    fit = around.fit
+    found = residuals_of(kind).linearize(images, labels, batch, 4, None)
+    fit = found.fit
     assert float(fit.loss) == pytest.approx(expected, rel=1e-5)
-    assert float(around.tried(images)[0]) == pytest.approx(expected, rel=1e-5)
+    assert float(found.evaluate(images)[0]) == pytest.approx(expected, rel=1e-5)
     assert 0.5 * np.mean(np.square(fit.residuals)) == pytest.approx(expected, rel=1e-5)
     best = np.argmax(fit.residuals + batch.y, axis=1) == np.argmax(batch.y, axis=1)
     assert float(fit.accuracy) == pytest.approx(np.mean(best))
@@ -29,7 +29,7 @@ def test_the_loss_is_that_of_the_closed_form(kind):
 
 def test_the_basis_is_orthonormal_and_spans_the_kernel():
     images, labels, batch = problem()
-    fit, model, *_ = residuals_of("solved").around(images, labels, batch, 4, None)
+    fit, model, *_ = residuals_of("solved").linearize(images, labels, batch, 4, None)
     k = np.asarray(KERNEL(batch.x, images))
     np.testing.assert_allclose(model.basis.T @ model.basis, np.eye(4), atol=1e-5)
     np.testing.assert_allclose(model.basis @ (model.basis.T @ k), k, rtol=1e-5)
@@ -38,7 +38,7 @@ def test_the_basis_is_orthonormal_and_spans_the_kernel():
 
 def test_with_solved_labels_the_model_leaves_out_what_labels_take_away():
     images, labels, batch = problem()
-    model = residuals_of("solved").around(images, labels, batch, 4, None).model
+    model = residuals_of("solved").linearize(images, labels, batch, 4, None).model
     way = np.random.default_rng(1).normal(size=images.shape)
     step = 1e-5
     ends = [np.asarray(KERNEL(batch.x.astype(float), images + s * step * way)) for s in (1, -1)]
@@ -52,7 +52,7 @@ def test_with_solved_labels_the_model_leaves_out_what_labels_take_away():
 @pytest.mark.parametrize("reg", [REG, 0.3])
 def test_with_fixed_labels_the_model_is_the_derivative_of_the_predictions(reg):
     images, labels, batch = problem()
-    model = residuals_of("fixed", reg=reg).around(images, labels, batch, 4, None).model
+    model = residuals_of("fixed", reg=reg).linearize(images, labels, batch, 4, None).model
     way = np.random.default_rng(1).normal(size=images.shape)
     step = 1e-5
 
@@ -69,7 +69,7 @@ def test_with_fixed_labels_the_model_is_the_derivative_of_the_predictions(reg):
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_gradient_is_that_of_the_loss(kind):
     images, labels, batch = problem()
-    fit, model, *_ = residuals_of(kind).around(images, labels, batch, 4, None)
+    fit, model, *_ = residuals_of(kind).linearize(images, labels, batch, 4, None)
     gradient = np.asarray(model.transpose(fit.residuals)) / batch.y.size
     way = np.random.default_rng(2).normal(size=images.shape)
     step = 1e-5
@@ -83,7 +83,7 @@ def test_the_gradient_is_that_of_the_loss(kind):
 def test_forward_and_transpose_are_each_other_s(kind, reg):
     images, labels, batch = problem()
     batch.weights[5:] = 0  # Padding.
-    model = residuals_of(kind, reg=reg).around(images, labels, batch, 4, None).model
+    model = residuals_of(kind, reg=reg).linearize(images, labels, batch, 4, None).model
     rng = np.random.default_rng(3)
     way, some = rng.normal(size=(4, 9)), rng.normal(size=batch.y.shape)
     way, some = way.astype(np.float32), some.astype(np.float32)
@@ -94,26 +94,26 @@ def test_forward_and_transpose_are_each_other_s(kind, reg):
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_diagonal_is_that_of_a_model_whose_alpha_is_held(kind):
     images, labels, batch = problem()
-    model = residuals_of(kind).around(images, labels, batch, 4, None).model
-    held = {"solved": "basis", "fixed": "reach"}[kind]
+    model = residuals_of(kind).linearize(images, labels, batch, 4, None).model
+    held = {"solved": "basis", "fixed": "smoother"}[kind]
     matrix = dense(model._replace(**{held: jnp.zeros_like(getattr(model, held))}), 4, 9)
     expected = (matrix**2).sum(axis=0).reshape(4, 9).mean(axis=1)
     np.testing.assert_allclose(model.diagonal(), expected, rtol=1e-4)
 
 
-def around_a_block(kind, reg=REG):
+def of_a_block(kind, reg=REG):
     """Of the first two of four images."""
     images, labels, batch = problem()
     made = residuals_of(kind, reg=reg)
-    return made.around(images, labels, batch, 2, made.entries(images, batch))
+    return made.linearize(images, labels, batch, 2, made.entries(images, batch))
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("reg", [REG, 0.3])
 def test_a_block_has_the_model_of_the_whole_with_the_other_images_held(kind, reg):
     images, labels, batch = problem()
-    whole = residuals_of(kind, reg=reg).around(images, labels, batch, 4, None)
-    block = around_a_block(kind, reg)
+    whole = residuals_of(kind, reg=reg).linearize(images, labels, batch, 4, None)
+    block = of_a_block(kind, reg)
     np.testing.assert_allclose(block.fit.residuals, whole.fit.residuals, atol=1e-5)
     rng = np.random.default_rng(5)
     way, some = rng.normal(size=(2, 9)), rng.normal(size=batch.y.shape)
@@ -133,7 +133,7 @@ def test_a_block_has_the_model_of_the_whole_with_the_other_images_held(kind, reg
 def test_the_loss_of_a_block_is_that_of_all_images_with_others_in_its_place(kind):
     images, labels, batch = problem()
     others = images[:2] - 0.3
-    loss, entries = around_a_block(kind).tried(others)
+    loss, entries = of_a_block(kind).evaluate(others)
     moved = np.concatenate([others, images[2:]])
     assert float(loss) == pytest.approx(losses[kind](moved, labels, batch), rel=1e-5)
     expected = residuals_of(kind).entries(moved, batch)
@@ -172,7 +172,7 @@ def test_padding_is_left_out():
     for kind in KINDS:
         made = residuals_of(kind)
         (expected, *_), (found, model, *_) = (
-            made.around(images, labels, each, 4, None) for each in (batch, more)
+            made.linearize(images, labels, each, 4, None) for each in (batch, more)
         )
         assert float(found.loss) == pytest.approx(float(expected.loss), rel=1e-6)
         assert float(found.accuracy) == pytest.approx(float(expected.accuracy))
