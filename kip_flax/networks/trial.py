@@ -62,15 +62,18 @@ class Trial:
     @property
     def rounds(self) -> tuple[int, int]:
         """The numbers of rounds of short trainings, and of rounds of seeds."""
-        choices = len(self.recipe.candidates)
-        choices = 0 if choices == 1 else choices
-        return math.ceil(choices / self.mesh.size), math.ceil(self.seeds / self.mesh.size)
+        return math.ceil(self._choices / self.mesh.size), math.ceil(self.seeds / self.mesh.size)
 
     @property
     def trainings(self) -> int:
         """The number of trainings, short ones included."""
-        choices = len(self.recipe.candidates)
-        return self.seeds + (0 if choices == 1 else choices)
+        return self.seeds + self._choices
+
+    @property
+    def _choices(self) -> int:
+        """The number of short trainings: none where nothing is to be chosen."""
+        candidates = len(self.recipe.candidates)
+        return 0 if candidates == 1 else candidates
 
     def seconds(self, cost: Cost) -> float:
         """Seconds that a set will take at `cost`, without `cost.once`."""
