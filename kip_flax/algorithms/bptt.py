@@ -326,7 +326,8 @@ class _BpttStep:
             return product(weights, losses), product(weights, right)
 
         weights = weights / jnp.sum(weights)
-        parts = batching.split_rows((x, y, weights), batching.images_per_pass(x.shape[1:], len(x)))
+        size = batching.images_per_pass(x.shape[1:], len(x), params)
+        parts = batching.split_rows((x, y, weights), size)
 
         found = functools.partial(jax.value_and_grad(of_pass, has_aux=True), params)
         (value, right), grads = batching.summed(found, parts)

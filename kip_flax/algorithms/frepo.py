@@ -209,8 +209,10 @@ class _FrepoStep:
         f_own = feature_kernel.in_passes(features, network.params, network.other, own)
 
         def pull(cotangent: jax.Array) -> jax.Array:
-            of_images = functools.partial(features, network.params, network.other)
-            grads = feature_kernel.image_gradient(of_images, own, sharding.own_share(cotangent))
+            share = sharding.own_share(cotangent)
+            grads = feature_kernel.image_gradient(
+                features, network.params, network.other, own, share
+            )
             return jax.lax.all_gather(grads, "data", tiled=True)[: len(images)]
 
         return jax.lax.all_gather(f_own, "data", tiled=True)[: len(images)], pull

@@ -82,18 +82,20 @@ def in_passes(
 
 
 def image_gradient(
-    features: Callable[[jax.Array], jax.Array], images: jax.Array, cotangent: jax.Array
+    features: Features, params: Tree, other: Tree, images: jax.Array, cotangent: jax.Array
 ) -> jax.Array:
     """Gradient (n, H, W, C) of sum(cotangent * features(images)) in the images, in passes.
 
     Args:
-        features: images (n, H, W, C) -> (n, F); each row depends on its own image alone.
+        features: of a network; each row depends on its own image alone.
+        params, other: the trees of the network.
         images: (n, H, W, C).
         cotangent: (n, F).
     """
-    size = batching.images_per_pass(images.shape[1:], len(images))
+    size = batching.images_per_pass(images.shape[1:], len(images), params)
     parts = batching.split_rows((images, cotangent), size)
-    grads = jax.lax.map(lambda part: jax.vjp(features, part[0])[1](part[1])[0], parts)
+    of_network = functools.partial(features, params, other)
+    grads = jax.lax.map(lambda part: jax.vjp(of_network, part[0])[1](part[1])[0], parts)
     return grads.reshape(-1, *images.shape[1:])[: len(images)]
 
 
@@ -113,7 +115,6 @@ def image_gradients(
 
     def add(total: jax.Array, own: tuple[tuple[Tree, Tree], jax.Array]) -> tuple[jax.Array, None]:
         (params, other), cotangent = own
-        of_network = functools.partial(features, params, other)
-        return total + image_gradient(of_network, images, cotangent), None
+        return total + image_gradient(features, params, other, images, cotangent), None
 
     return jax.lax.scan(add, jnp.zeros_like(images), (networks, cotangents))[0]
