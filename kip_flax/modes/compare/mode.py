@@ -68,7 +68,7 @@ def compare(
     Raises:
         UserError: sets, data set, networks and folder do not fit together, or a training diverged.
     """
-    _check_baselines(config)
+    _check_real_images(config)
     console = console or Console()
     with setup.own_folder(workdir, config) as workdir, signals.stop_signals() as stopping:
         try:
@@ -140,7 +140,12 @@ def _prepared(
     return real, _sets(config, group, real.pool, keys.draws)
 
 
-def _check_baselines(config: ConfigDict) -> None:
+def _check_real_images(config: ConfigDict) -> None:
+    if config.transfer.ladder:
+        raise UserError(
+            "transfer.ladder is for --mode=transfer: a comparison looks for no set's worth in real "
+            "images; leave it out."
+        )
     for name in config.transfer.baselines:
         if name not in BASELINES:
             raise UserError(

@@ -281,6 +281,7 @@ def test_mistakes_are_reported_in_one_line(runs, tmp_path):
         ([str(runs)], make_config(), "holds no distilled set"),  # It holds several runs.
         ([str(tmp_path / "none.npz")], make_config(), "does not exist"),
         ([kip], make_config(baselines=("initial",)), "a comparison draws random, kmeans, herding"),
+        ([kip], make_config(ladder=(20, 30)), "transfer.ladder is for --mode=transfer"),
         ([kip], make_config(networks=("krr:convnet:4",)), "8x8 pixels are too small for 4 pooling"),
     ):
         with pytest.raises(UserError, match=message) as caught:
