@@ -1,6 +1,7 @@
 """`kip_flax.distill`: what the command line does with the same images, from arrays."""
 
 import contextlib
+import importlib
 import os
 import signal
 import sys
@@ -160,11 +161,14 @@ def test_a_run_keeps_the_images_that_it_was_made_from(arrays, tmp_path):
     kip_flax.distill(images, labels, fields=FEW | {"num_steps": 4}, workdir=str(tmp_path))
 
 
-def test_after_images_that_are_refused_others_may_be_given(arrays, tmp_path):
+def test_after_arrays_that_are_refused_others_may_be_given(arrays, tmp_path):
     images, labels = arrays
     with pytest.raises(UserError, match=r"take images\.astype\(np\.uint8\)"):
         kip_flax.distill(images.astype(int), labels, fields=FEW, workdir=str(tmp_path))
+    with pytest.raises(UserError, match="number the classes from 0 without gaps"):
+        kip_flax.distill(images, labels + 10**6, fields=FEW, workdir=str(tmp_path))
     kip_flax.distill(images, labels, fields=FEW, workdir=str(tmp_path))
+    kip_flax.distill(images, labels.astype(np.int16), fields=FEW, workdir=str(tmp_path))
 
 
 def test_a_file_of_someone_else_is_not_replaced(arrays, tmp_path):
@@ -290,6 +294,7 @@ def test_without_the_repository_a_configuration_is_asked_for(arrays, monkeypatch
     ("default", "message"),
     [
         (lambda: {}["model"], r"configs/default\.py here fails \(KeyError\('model'\)\): give a"),
+        (lambda: importlib.import_module("no_such_module"), r"here fails \(ModuleNotFoundError"),
         (
             lambda: ConfigDict({"seed": 1}),
             r"is not that of kip_flax .* \(it lacks algorithm\)",

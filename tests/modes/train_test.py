@@ -113,11 +113,28 @@ def test_a_run_goes_on_without_the_file_that_it_began_from(undisturbed, tmp_path
     assert_same(found, state)
     last = "FC1_ssize10_nozca_l_noaug_ckpt4.npz"
     assert artefacts(tmp_path / "parts")[last] == artefacts(tmp_path / "whole")[last]
+    pictures = [(tmp_path / name / "images.png").read_bytes() for name in ("whole", "parts")]
+    assert pictures[0] == pictures[1]
     own = export.load_distilled(tmp_path / "parts" / "distilled" / last)
     assert own.first_classes.tolist() == classes != own.labels.argmax(axis=1).tolist()
     if message := {"gone": "does not exist", "another": "holds 5 images"}.get(then):
         with pytest.raises(UserError, match=rf"set\.npz {message}"):
             train.train_and_evaluate(small(support__init=str(path)), str(tmp_path / "new"))
+
+
+def test_a_picture_has_the_labels_of_the_file_although_step_0_has_solved_ones(
+    undisturbed, tmp_path
+):
+    path = undisturbed[0] / "distilled" / f"FC1_ssize10_nozca_l_aug_ckpt{STEPS}.npz"
+    fields = {"algorithm": "kip_solve", "support__init": str(path)}
+    train.train_and_evaluate(small(**fields, num_steps=2), str(tmp_path / "whole"))
+    for steps in (1, 2):
+        train.train_and_evaluate(small(**fields, num_steps=steps), str(tmp_path / "parts"))
+    pictures = [(tmp_path / name / "images.png").read_bytes() for name in ("whole", "parts")]
+    assert pictures[0] == pictures[1]
+    first, *_ = sorted((tmp_path / "whole" / "distilled").glob("*_ckpt0.npz"))
+    labels = [export.load_distilled(each).labels for each in (first, path)]
+    assert np.abs(labels[0] - labels[1]).max() > 1e-3
 
 
 def test_label_solve_is_the_closed_form_over_all_targets(tmp_path):

@@ -71,13 +71,13 @@ def distill(
             left = _left(known, "labels" in arrays, experiment)
             experiment.batch_size = min(experiment.batch_size, left)
     with _folder(workdir) as folder:
-        if arrays is not None:
-            path = _kept(arrays, folder)
-            _update(experiment, {"dataset.name": "npz", "dataset.data_dir": str(path)})
-        config_lib.validate(experiment)
-        with jax.enable_x64(sharding.takes_float64()):
-            console = _WithoutPaths(folder) if workdir is None else None
-            mode.train_and_evaluate(experiment, folder, console)
+        with _kept(arrays, folder) as path:
+            if path is not None:
+                _update(experiment, {"dataset.name": "npz", "dataset.data_dir": str(path)})
+            config_lib.validate(experiment)
+            with jax.enable_x64(sharding.takes_float64()):
+                console = _WithoutPaths(folder) if workdir is None else None
+                mode.train_and_evaluate(experiment, folder, console)
         run = RunFolder(folder)
         if run.result()["status"] != "finished":
             raise KeyboardInterrupt("the run was stopped before its last step")
@@ -98,22 +98,40 @@ class _WithoutPaths(Console):
             super()._block(text, [row for row in rows if self._folder not in row[1]])
 
 
-def _kept(arrays: dict[str, np.ndarray], folder: str) -> Path:
-    """The file of the arrays in the folder of the run; UserError if it is there with others."""
+@contextlib.contextmanager
+def _kept(arrays: dict[str, np.ndarray] | None, folder: str) -> Iterator[Path | None]:
+    """The file of the arrays in the folder of the run; None without arrays.
+
+    It does not stay if the run is refused before its first checkpoint.
+
+    Raises:
+        UserError: the file is there with other arrays.
+    """
+    if arrays is None:
+        yield None
+        return
     path = Path(folder) / "images.npz"
-    if not path.exists():
-        for name in arrays:
-            if name.endswith("images"):  # What is refused is not kept.
-                readers.npz_part(path, arrays, name.removesuffix("images"))
-        files.write_arrays(path, arrays)
-        return path
-    known = files.read_arrays(path)
-    if known.keys() != arrays.keys() or not all(
-        known[name].dtype == array.dtype and np.array_equal(known[name], array)
-        for name, array in arrays.items()
-    ):
-        raise UserError(f"{path} holds other images or labels: give those, or another workdir.")
-    return path
+    if path.exists():
+        known = files.read_arrays(path)
+        if known.keys() != arrays.keys() or not all(
+            _is_same(known[name], array) for name, array in arrays.items()
+        ):
+            raise UserError(f"{path} holds other images or labels: give those, or another workdir.")
+        yield path
+        return
+    files.write_arrays(path, arrays)
+    try:
+        yield path
+    except UserError:
+        if not any(RunFolder(folder).checkpoints.glob("*")):
+            path.unlink(missing_ok=True)
+        raise
+
+
+def _is_same(known: np.ndarray, given: np.ndarray) -> bool:
+    """Whether entries agree, and types where they decide; those of labels and names do not."""
+    is_image = given.ndim > 1
+    return np.array_equal(known, given) and not (is_image and known.dtype != given.dtype)
 
 
 def _arrays(
@@ -174,12 +192,13 @@ def _default() -> ConfigDict:
     try:
         found = importlib.import_module(_DEFAULT).get_config()
         lacking = sorted(config_lib.FIELDS.keys() - config_lib.flatten(found).keys())
-    except ModuleNotFoundError:
-        raise UserError(
-            "there is no configs/default.py here, which lies in a copy of the repository: give a "
-            "config."
-        ) from None
     except Exception as error:  # A file of that name may belong to another project.
+        missing = error.name if isinstance(error, ModuleNotFoundError) else None
+        if missing in (_DEFAULT, _DEFAULT.partition(".")[0]):
+            raise UserError(
+                "there is no configs/default.py here, which lies in a copy of the repository: give "
+                "a config."
+            ) from None
         raise UserError(f"configs/default.py here fails ({error!r}): give a config.") from error
     if lacking:
         raise UserError(

@@ -6,7 +6,6 @@ The algorithm's module computes a step; `runs.loop` goes through the steps.
 import contextlib
 import json
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -83,7 +82,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str, console: Console | None
                 algorithms.check_beginning(config, folder.steps_in_names())
         else:
             _check_not_beyond(restored.step, total, folder)
-        if restored is not None and _is_finished(restored.step, total, folder, config.time_limit):
+        if restored is not None and _is_finished(restored.step, total, folder, config):
             finished = f"finished at step {restored.step}"
             if not _report_is_incomplete(folder, config):
                 console.outcome(f"{finished}: nothing to do in {workdir}")
@@ -104,7 +103,8 @@ def train_and_evaluate(config: ConfigDict, workdir: str, console: Console | None
         console.say(*_summary(config, dataset, mesh, distillation, workdir))
 
         # The steps.
-        exporter = Exporter(folder, config, dataset, fitted, initial, restored is not None)
+        begun = _as_begun(config, initial)
+        exporter = Exporter(folder, config, dataset, fitted, begun, restored is not None)
         saver = checkpoint.Saver(manager, meta, config.checkpoint.every_steps)
         with _open_recorder(exporter, restored) as recorder:
             longest = 0.0 if restored is None else restored.meta.get(checkpoint.EVALUATION, 0.0)
@@ -156,7 +156,7 @@ def _complete_report(
     console.say(f"report  {folder.report}")
 
 
-def _is_finished(step: int, total: int, folder: RunFolder, time_limit: float) -> bool:
+def _is_finished(step: int, total: int, folder: RunFolder, config: ConfigDict) -> bool:
     """Whether nothing is left to do; after the last step its evaluation may be missing.
 
     Raises:
@@ -164,11 +164,11 @@ def _is_finished(step: int, total: int, folder: RunFolder, time_limit: float) ->
     """
     result = folder.earlier_result()
     limit = result.get("ended_by_time_limit")
-    by_limit = limit is not None and limit == time_limit
+    by_limit = limit is not None and limit == config.time_limit
     if by_limit and step < (last := result["evaluations"][-1]["step"]):
         raise UserError(
             f"time_limit={limit:g} ended {folder.path} at step {last}, whose checkpoint is lost: "
-            f"the set is there; give more to go on from step {step}."
+            f"the set is there; give more to go on from step {step}, or take another --workdir."
         )
     ended = step == total or by_limit
     return step > total or (ended and result.get("status") == "finished")
@@ -236,35 +236,34 @@ def _with_steps(config: ConfigDict, steps: int) -> ConfigDict:
 
 
 def _with_start_at_hand(config: ConfigDict, folder: RunFolder) -> ConfigDict:
-    """`config`, its `support.init` replaced by the run's own set of step 0 if it is another now.
+    """`config`, its `support.init` replaced by the run's own set of step 0.
 
-    A run that goes on takes only shapes and a picture from it.
+    A run that goes on takes only shapes and a picture from it. The file may be gone or another.
     """
     if not config_lib.from_a_file(config):
         return config
-    own = _own_start(folder)
-    keeps = own is None or _have_same_images(Path(config.support.init).expanduser(), own)
-    if multihost.of_first(np.array(keeps)):
+    try:
+        own = folder.distilled()[0]
+    except (UserError, KeyError):  # A kill came before it was written.
         return config
     config = config.copy_and_resolve_references()
-    config.support.init = str(own or config.support.init)
+    config.support.init = str(own)
     return config
 
 
-def _own_start(folder: RunFolder) -> Path | None:
-    """The run's own set of step 0; None if a kill came before it."""
-    try:
-        return folder.distilled().get(0)
-    except UserError:
-        return None
+def _as_begun(config: ConfigDict, initial: SupportArrays) -> SupportArrays:
+    """The first images with the labels that the file of `support.init` gave them.
 
-
-def _have_same_images(first: Path, second: Path) -> bool:
+    The run's own set of step 0 may have solved ones. The file may be gone, or another one.
+    """
+    if not config_lib.from_a_file(config):
+        return initial
     try:
-        one, other = (export.load_distilled(path).images for path in (first, second))
+        given = export.load_distilled(config.support.init)
     except UserError:
-        return False
-    return np.array_equal(one, other)
+        return initial
+    images, _ = initial
+    return (images, given.labels) if np.array_equal(given.images, images) else initial
 
 
 def _load_data(config: ConfigDict) -> Dataset:
