@@ -99,7 +99,7 @@ def main(argv: list[str] | None = None) -> int:
     """Runs what is missing, prints the tables, draws the picture; 2 on an error."""
     try:
         args = _arguments(argv)
-        _search(args, SMALL if args.small else SEARCHES[args.dataset or "digits"], _folder(args))
+        _search(args, SMALL if args.small else SEARCHES[args.dataset], _folder(args))
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -109,13 +109,13 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _folder(args: argparse.Namespace) -> Path:
-    name = "search_digits_small" if args.small else f"search_{args.dataset or 'digits'}"
+    name = "search_digits_small" if args.small else f"search_{args.dataset}"
     return Path(args.runs or f"runs/{name}")
 
 
 def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = Parser("examples.architecture_search", __doc__)
-    parser.add_argument("--dataset", choices=SEARCHES, help="digits by default")
+    parser.add_argument("--dataset", default="digits", choices=SEARCHES)
     parser.add_argument("--data", default="data", help="folder of MNIST's files")
     parser.add_argument("--runs", help="folder for results and figures; runs/search_DATASET")
     parser.add_argument("--kinds", default=",".join(KINDS), help="some of these")
@@ -131,7 +131,7 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
 
 
 def _check_all_are_read(args: argparse.Namespace) -> None:
-    if args.small and args.dataset not in (None, "digits"):
+    if args.small and args.dataset != "digits":
         raise UserError("--small takes the digits: leave out --dataset.")
     if args.set and "finite" not in args.kinds:
         raise UserError("--set is for the finite networks: add 'finite' to --kinds.")

@@ -1,9 +1,8 @@
 """The results: a file for each cell, a file with all figures, a table and a picture."""
 
-import dataclasses
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -134,7 +133,7 @@ def above(found: Iterable[Curve], memory: str) -> list[Curve]:
         if base is None or curve is base or base.orders != curve.orders:
             continue
         gains = np.subtract(curve.accuracies, base.accuracies).tolist()
-        rows.append(dataclasses.replace(curve, accuracies=gains))
+        rows.append(replace(curve, accuracies=gains))
     return rows
 
 

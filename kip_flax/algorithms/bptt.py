@@ -249,7 +249,7 @@ class _BpttStep:
         draw_key, train_key = jax.random.split(jax.random.fold_in(self.key, state.step))
         drawn = jax.random.permutation(draw_key, self.pooling.size)[: self.networks]
         is_drawn = sharding.own_share(jnp.ones(self.networks, jnp.float32))  # 0: padding.
-        unrolled = self._of_share(
+        unrolled = self._all_unrolled(
             functools.partial(self._unrolled, state, train_key, batch),
             sharding.own_share(drawn),
             is_drawn,
@@ -273,19 +273,20 @@ class _BpttStep:
         metrics = {"loss": loss, "accuracy": accuracy, "grad_norm": optax.tree.norm(grads)}
         return new.replace(pool=pool), metrics
 
-    def _of_share(
+    def _all_unrolled(
         self, unroll: Callable[[jax.Array], _Unrolled], share: jax.Array, is_drawn: jax.Array
     ) -> _Unrolled:
-        """Those of this device's networks (n,); zeros for padding, which computes nothing."""
+        """The networks of this device's `share` (n,), one after the other; padding gives zeros."""
         if self.networks % jax.lax.axis_size("data") == 0:
             return jax.lax.map(unroll, share)
         shapes = jax.eval_shape(unroll, share[0])
         nothing = jax.tree.map(lambda each: jnp.zeros(each.shape, each.dtype), shapes)
 
-        def one(number: jax.Array, is_drawn: jax.Array) -> _Unrolled:
-            return jax.lax.cond(is_drawn > 0, unroll, lambda _: nothing, number)
+        def one(own: tuple[jax.Array, jax.Array]) -> _Unrolled:
+            number, counts = own
+            return jax.lax.cond(counts > 0, unroll, lambda _: nothing, number)
 
-        return jax.lax.map(lambda pair: one(*pair), (share, is_drawn))
+        return jax.lax.map(one, (share, is_drawn))
 
     def _unrolled(
         self, state: PooledState, key: jax.Array, batch: list[jax.Array], number: jax.Array

@@ -231,7 +231,7 @@ def make_step(problem: Problem) -> Step:
         images, labels = state.current
         shapes = (len(images), dimensions), labels.shape
         sums = sharding.replicate(mesh, GradientSums(*(jnp.zeros(s, jnp.float32) for s in shapes)))
-        support = of_support(images, labels) if len(rows) else None
+        support = of_support(images, labels)
         for start in range(0, len(rows), piece):
             x, y = targets.take(rows[start : start + piece])
             batch = sharding.put_targets(mesh, x, y, piece)

@@ -162,11 +162,11 @@ def _check_folder(folder: Path, written: list[str], made: list[str]) -> None:
     text = folder / CARD
     if text.is_file() and not text.read_bytes().startswith(b"---\n"):
         raise UserError(f"{folder} holds {CARD}, which is no card: take an empty --workdir.")
-    for name in made:
-        if (folder / name).is_file() and not (folder / written[0]).is_file():
-            raise UserError(
-                f"{folder} holds {name}, without {written[0]}: take an empty --workdir."
-            )
+    there = [name for name in made if (folder / name).is_file()]
+    if there and not (folder / written[0]).is_file():
+        raise UserError(
+            f"{folder} holds {there[0]}, without {written[0]}: take an empty --workdir."
+        )
 
 
 def _words(distilled: Distilled, path: str, workdir: str) -> tuple[str, list[tuple[str, str]]]:

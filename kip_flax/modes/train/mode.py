@@ -82,7 +82,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str, console: Console | None
                 algorithms.check_beginning(config, folder.steps_in_names())
         else:
             _check_not_beyond(restored.step, total, folder)
-        if restored is not None and _is_finished(restored.step, total, folder, config):
+        if restored is not None and _is_finished(restored.step, total, folder, config.time_limit):
             finished = f"finished at step {restored.step}"
             if not _report_is_incomplete(folder, config):
                 console.outcome(f"{finished}: nothing to do in {workdir}")
@@ -103,7 +103,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str, console: Console | None
         console.say(*_summary(config, dataset, mesh, distillation, workdir))
 
         # The steps.
-        begun = _as_begun(config, initial)
+        begun = initial if restored is None else _as_begun(config, initial)
         exporter = Exporter(folder, config, dataset, fitted, begun, restored is not None)
         saver = checkpoint.Saver(manager, meta, config.checkpoint.every_steps)
         with _open_recorder(exporter, restored) as recorder:
@@ -156,7 +156,7 @@ def _complete_report(
     console.say(f"report  {folder.report}")
 
 
-def _is_finished(step: int, total: int, folder: RunFolder, config: ConfigDict) -> bool:
+def _is_finished(step: int, total: int, folder: RunFolder, time_limit: float) -> bool:
     """Whether nothing is left to do; after the last step its evaluation may be missing.
 
     Raises:
@@ -164,7 +164,7 @@ def _is_finished(step: int, total: int, folder: RunFolder, config: ConfigDict) -
     """
     result = folder.earlier_result()
     limit = result.get("ended_by_time_limit")
-    by_limit = limit is not None and limit == config.time_limit
+    by_limit = limit is not None and limit == time_limit
     if by_limit and step < (last := result["evaluations"][-1]["step"]):
         raise UserError(
             f"time_limit={limit:g} ended {folder.path} at step {last}, whose checkpoint is lost: "
