@@ -45,7 +45,7 @@ def _figures(entry: dict[str, Any]) -> str:
         accuracies = record.percent([draw["final"]["accuracy"] for draw in draws])
         lines.append(f"| Mean of {len(draws)} draws | {accuracies} | |")
     for row in entry.get("network", []):
-        name = f"This set, by networks ({net_figures.trained(row)})"
+        name = f"This set, by networks ({net_figures.networks_text(row)})"
         lines.append(f"| {name} | {net_figures.spread(row).removesuffix(' %')} | |")
     if entry["published"] is not None:
         lines.append(f"| Published, on the original data | {entry['published']:g} | |")

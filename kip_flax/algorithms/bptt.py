@@ -379,7 +379,7 @@ def _make(config: ConfigDict, shape: tuple[int, int, int], classes: int) -> Make
 
     options, kernel = config.bptt, config.kernel
     weights = build.Weights(kernel.w_std, kernel.b_std)
-    like = named.Described(kernel.architecture, kernel.depth, options.width, weights)
+    like = named.NetworkOptions(kernel.architecture, kernel.depth, options.width, weights)
     return named.maker(options.network, shape, classes, like)
 
 

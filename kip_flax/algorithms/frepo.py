@@ -257,7 +257,7 @@ def _make(config: ConfigDict, shape: tuple[int, int, int], classes: int) -> Make
     from kip_flax.networks import build
 
     options, kernel = config.frepo, config.kernel
-    like = named.Described(
+    like = named.NetworkOptions(
         kernel.architecture,
         kernel.depth,
         options.width,

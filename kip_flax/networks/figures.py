@@ -49,7 +49,7 @@ def outcome(rows: Sequence[Row]) -> list[Row]:
     return list(by_name.values())
 
 
-def trained(row: Row) -> str:
+def networks_text(row: Row) -> str:
     """The networks of a row: '2 x convnet_plain:3, width 128'."""
     width = f", width {row['width']}" if row["width"] is not None else ""
     return f"{len(row['accuracies'])} x {row['network']}{width}"
@@ -67,7 +67,7 @@ def sentence(row: Row) -> str:
     """A row in words: '40.12 ± 0.50 % of test images (5 x convnet_plain:3, width 128)'."""
     if row["mean"] is None:
         return f"{row['network']} diverged"
-    return f"{spread(row)} of {words(row['on'])} ({trained(row)})"
+    return f"{spread(row)} of {words(row['on'])} ({networks_text(row)})"
 
 
 def scalars(rows: Sequence[Row]) -> dict[str, float]:

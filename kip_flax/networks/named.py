@@ -16,7 +16,7 @@ KRR = "krr"  # The name of kernel ridge regression among the networks.
 
 
 @dataclass(frozen=True)
-class Described:
+class NetworkOptions:
     """How finite networks are built from descriptions; those of the zoo have settings of their own.
 
     Attributes:
@@ -88,7 +88,7 @@ def check_network(field: str, name: str, architecture: str, depth: int) -> None:
         raise UserError(f"{field}: {error}") from None
 
 
-def maker(name: str, image_shape: tuple[int, int, int], classes: int, like: Described) -> Make:
+def maker(name: str, image_shape: tuple[int, int, int], classes: int, like: NetworkOptions) -> Make:
     """A function that makes the network `name` for images (H, W, C).
 
     Raises:

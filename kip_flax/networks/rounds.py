@@ -19,7 +19,7 @@ import numpy as np
 from kip_flax.data import evenly
 from kip_flax.networks import train
 from kip_flax.networks.build import Tree
-from kip_flax.networks.progress import Cost, Kept, Measured, Progress, Trained
+from kip_flax.networks.progress import Cost, Measured, Progress, Saving, Trained
 from kip_flax.networks.recipe import Recipe
 from kip_flax.runtime.console import duration
 from kip_flax.runtime.waiting import Stopped, Watch
@@ -88,10 +88,10 @@ class Rounds:
         drawn: tuple[np.ndarray, np.ndarray],
         watch: Watch,
         what: str,
-        kept: Kept,
+        saving: Saving,
     ):
-        self.trial, self.watch, self.what, self.at = trial, watch, what, kept.progress
-        self.saver, self.trained = Saver(kept.save), kept.trained
+        self.trial, self.watch, self.what, self.at = trial, watch, what, saving.progress
+        self.saver, self.trained = Saver(saving.save), saving.trained
         self.images = drawn[0] * trial.scale
         self.labels = np.stack([train.training_labels(y, trial.recipe) for y in drawn[1]])
         self.evaluated: dict[bool, tuple[Any, Any]] = {}
@@ -179,7 +179,7 @@ class Rounds:
     def _hand_over(
         self, jobs: list[Job], states: Tree, test: list[float | None], label: str
     ) -> None:
-        """Passes every network that did not diverge to `Kept.trained`."""
+        """Passes every network that did not diverge to `Saving.trained`."""
         assert self.trained is not None
         recipe = self.trial.recipe
         held_out = self._accuracies(states, recipe, True, f"{label}, on held-out images")

@@ -55,7 +55,7 @@ class TrainedNetwork:
     """
 
     name: str
-    like: named.Described
+    like: named.NetworkOptions
     image_shape: tuple[int, int, int]
     class_names: tuple[str, ...]
     fitted: Preprocess
@@ -154,7 +154,7 @@ def load(folder: str | os.PathLike[str]) -> TrainedNetwork:
     like = described["like"]
     network = TrainedNetwork(
         name=described["name"],
-        like=named.Described(**like | {"weights": build.Weights(**like["weights"])}),
+        like=named.NetworkOptions(**like | {"weights": build.Weights(**like["weights"])}),
         image_shape=tuple(described["image_shape"]),
         class_names=tuple(described["class_names"]),
         fitted=fitted,

@@ -53,6 +53,12 @@ def named_folders(workdirs: str) -> list[Path]:
     return folders
 
 
+def folder_of_all(folders: Sequence[Path]) -> Path:
+    """The nearest folder that holds all `folders`; the current one if that is the file system's."""
+    nearest = Path(os.path.commonpath([folder.parent for folder in folders]))
+    return nearest if nearest != nearest.parent else Path.cwd()
+
+
 def _absolute(folder: str) -> Path:
     return Path(os.path.abspath(os.path.expanduser(folder)))
 

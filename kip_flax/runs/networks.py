@@ -203,7 +203,7 @@ def make_network_evaluate(
     if not config.eval.networks:
         return None
     recipe = make_recipes(config, dataset)(config.support.size)
-    like, shape = described(config, recipe.width), (dataset.image_shape, dataset.num_classes)
+    like, shape = network_options(config, recipe.width), (dataset.image_shape, dataset.num_classes)
     watched, on = _watched(config, dataset, fitted)
     own = [device for device in mesh.devices.flat if device.process_index == jax.process_index()]
     return NetworkEvaluate(
@@ -253,13 +253,13 @@ def make_recipes(config: ConfigDict, dataset: Dataset) -> Callable[[int], Recipe
     return recipe_of
 
 
-def described(config: ConfigDict, width: int) -> named.Described:
+def network_options(config: ConfigDict, width: int) -> named.NetworkOptions:
     """The settings of networks that are built from a description, not taken from the zoo."""
     from kip_flax.networks import build
 
     kernel = config.kernel
     weights = build.Weights(kernel.w_std, kernel.b_std, config.transfer.parameterization)
-    return named.Described(kernel.architecture, kernel.depth, width, weights)
+    return named.NetworkOptions(kernel.architecture, kernel.depth, width, weights)
 
 
 def held_out_rows(labels: np.ndarray, classes: int, share: float, key: jax.Array) -> np.ndarray:

@@ -16,8 +16,8 @@ def test_a_row_in_words():
     assert figures.watched_rows(rows) == [rows[0], rows[2]]
     assert figures.outcome(rows) == [rows[1], rows[2]]
     row |= {"accuracies": [0.4, 0.4], "width": 128}
-    assert figures.trained(row) == "2 x a, width 128"
-    assert figures.trained(row | {"width": None}) == "2 x a"
+    assert figures.networks_text(row) == "2 x a, width 128"
+    assert figures.networks_text(row | {"width": None}) == "2 x a"
     assert figures.sentence(row) == "40.12 ± 0.50 % of held-out images (2 x a, width 128)"
     assert figures.sentence(rows[2]) == "b diverged"
 

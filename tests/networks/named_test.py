@@ -18,7 +18,7 @@ SHAPE, CLASSES = (8, 8, 3), 4
 
 def parameters(name, **changes):
     fields = {"architecture": "fc", "depth": 1, "width": 5, "weights": build.Weights()} | changes
-    make = named.maker(name, SHAPE, CLASSES, named.Described(**fields))
+    make = named.maker(name, SHAPE, CLASSES, named.NetworkOptions(**fields))
     return build.num_parameters(make), make
 
 

@@ -13,7 +13,7 @@ from kip_flax.runtime import files
 from kip_flax.runtime.errors import UserError
 
 SHAPE, NAMES = (4, 4, 1), ("one", "two", "three")
-LIKE = named.Described("fc", 1, 16, build.Weights(1.2, 0.1))
+LIKE = named.NetworkOptions("fc", 1, 16, build.Weights(1.2, 0.1))
 
 
 def pictures(count, seed=0, shape=SHAPE):

@@ -2,6 +2,7 @@
 
 import csv
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from made_runs import make_run
 from whole_runs import STEPS
 
 from kip_flax import data, preprocess
-from kip_flax.runs.folder import RunFolder, named_folders
+from kip_flax.runs.folder import RunFolder, folder_of_all, named_folders
 from kip_flax.runtime.errors import UserError
 
 
@@ -158,6 +159,13 @@ def test_damage_of_the_history_costs_its_row_alone(tmp_path):
     folder.history_file.write_bytes(b"\xff\xfe\x00")
     assert folder.history() == []
     assert RunFolder(tmp_path / "nowhere").history() == []
+
+
+def test_pages_on_runs_without_a_folder_in_common_go_to_the_current_one(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert folder_of_all([Path("/data/a/one"), Path("/data/b/two")]) == Path("/data")
+    assert folder_of_all([Path("/data/a/one"), Path("/home/b/two")]) == tmp_path
+    assert folder_of_all([Path("/one"), Path("/two")]) == tmp_path
 
 
 def test_folders_are_named_between_commas_and_one_may_hold_a_comma(tmp_path, monkeypatch):

@@ -56,7 +56,7 @@ def run_evaluation(config, mesh, batch):
 def run_transfer(config, mesh, batch):
     """Steps of training on a set, and the test of what was trained."""
     del config
-    like = named.Described("convnet_plain", 3, 128, build.Weights(2**0.5, 0.1), build.Blocks())
+    like = named.NetworkOptions("convnet_plain", 3, 128, build.Weights(2**0.5, 0.1), build.Blocks())
     net = build.functions(named.maker("convnet_plain:3", IMAGE, CLASSES, like))
     chosen = recipe.make("auto", SUPPORT, mirrorable=True)
     trainer = train.make_trainer(net, chosen, mesh)

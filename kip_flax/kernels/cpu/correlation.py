@@ -47,7 +47,7 @@ def _sine_squared(builder: ir.IRBuilder, vector: Vector, c: ir.Value) -> ir.Valu
     return fused(builder, vector, builder.fneg(c), c, constant(vector, 1))
 
 
-def _reciprocal_sine(builder: ir.IRBuilder, vector: Vector, c: ir.Value) -> ir.Value:
+def _estimated_reciprocal_sine(builder: ir.IRBuilder, vector: Vector, c: ir.Value) -> ir.Value:
     """An estimate of 1 / sqrt(1 - c^2), for one Newton step to refine; 0 for equal patches."""
     s = _sine_squared(builder, vector, c)
     rough = _rough_rsqrt(builder, vector, s)
@@ -105,7 +105,7 @@ def _sine(builder: ir.IRBuilder, vector: Vector, c: ir.Value) -> ir.Value:
 def _refined(builder: ir.IRBuilder, vector: Vector, c: ir.Value) -> tuple[ir.Value, ir.Value]:
     """sqrt(1 - c^2) and its inverse, by one Newton step each from an estimate."""
     s = _sine_squared(builder, vector, c)
-    y = _reciprocal_sine(builder, vector, c)
+    y = _estimated_reciprocal_sine(builder, vector, c)
     h = builder.fmul(s, y)
     error = fused(builder, vector, builder.fneg(h), y, constant(vector, 1))
     step = fused(builder, vector, error, constant(vector, 0.5), constant(vector, 1))

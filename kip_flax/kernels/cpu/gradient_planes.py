@@ -10,13 +10,13 @@ from kip_flax.kernels.cpu.compiled import inlined, loop
 from kip_flax.kernels.cpu.gradient_stages import (
     Gradients,
     Work,
-    arrive,
+    end_rows_to_level_input,
+    fill_end_rows,
     kept_rows,
-    leave,
-    leave_as_arrived,
-    retreat,
-    turn,
-    turn_from_pool,
+    stage_back,
+    through_last_stage,
+    through_last_stage_from_pool,
+    to_level_input,
 )
 from kip_flax.kernels.cpu.outlets import Rows
 from kip_flax.kernels.cpu.pooling import coarse_columns, pools_at_once
@@ -41,22 +41,26 @@ def backward_plane(
     for time in range(plane.height + 2 * level.lag):
         h = advance(program, plane, time, sides, work, tangent)
         if 0 <= h < plane.height and at_once:
-            turn_from_pool(program, program.stages[last], plane, h, sides, work, gradients)
+            through_last_stage_from_pool(
+                program, program.stages[last], plane, h, sides, work, gradients
+            )
         elif 0 <= h < plane.height:
-            arrive(program, plane, h, work, tangent)
+            fill_end_rows(program, plane, h, work, tangent)
             if level.stages:
-                turn(program, program.stages[last], plane, h, sides, work, gradients, tangent)
+                through_last_stage(
+                    program, program.stages[last], plane, h, sides, work, gradients, tangent
+                )
         for back in range(level.stages):
             stage = program.stages[last - back]
             h -= stage.size // 2
             if 0 <= h < plane.height:
                 if back + 1 < level.stages:
                     before = program.stages[last - back - 1]
-                    retreat(program, before, stage, plane, h, sides, work, gradients, tangent)
+                    stage_back(program, before, stage, plane, h, sides, work, gradients, tangent)
                 else:
-                    leave(program, stage, plane, h, sides, work, gradients, tangent)
+                    to_level_input(program, stage, plane, h, sides, work, gradients, tangent)
         if 0 <= h < plane.height and not level.stages:
-            leave_as_arrived(program, plane, h, sides, work, gradients, tangent)
+            end_rows_to_level_input(program, plane, h, sides, work, gradients, tangent)
 
 
 @inlined

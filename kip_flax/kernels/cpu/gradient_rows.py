@@ -18,7 +18,7 @@ from kip_flax.kernels.cpu.correlation import (
     estimated_sine,
     reciprocal_sine,
 )
-from kip_flax.kernels.cpu.outlets import Rows, arrived_pair
+from kip_flax.kernels.cpu.outlets import Rows, cotangent_pair
 from kip_flax.kernels.cpu.rows import Coefficients, Deviations
 from kip_flax.kernels.cpu.vectors import fma, load, negative_fma, splat, stay_apart, store
 from kip_flax.kernels.cpu.windows import column, windows
@@ -138,7 +138,7 @@ def _first_back(gk: Any, gt: Any, kept: Any, share: Any, s2: Any, gb: Any, gs: A
 
 
 @loop
-def turned_later(
+def rectified_later_forward_back(
     around_k: Any,
     around_t: Any,
     coefficients: Coefficients,
@@ -165,14 +165,16 @@ def turned_later(
         u_one, u_two = windows(around_t, ta, tb, tc, td)
         ka, kb, ta, tb = kc, kd, tc, td
         one, two = one + bias, two + bias
-        gk, gt, gk_two, gt_two = arrived_pair(source, i)
-        _turn(one, u_one + one, gk, gt, factor, share, deviations, gb, gu, gs, i)
+        gk, gt, gk_two, gt_two = cotangent_pair(source, i)
+        _forward_back(one, u_one + one, gk, gt, factor, share, deviations, gb, gu, gs, i)
         if i + 1 < count:
-            _turn(two, u_two + two, gk_two, gt_two, factor, share, deviations, gb, gu, gs, i + 1)
+            _forward_back(
+                two, u_two + two, gk_two, gt_two, factor, share, deviations, gb, gu, gs, i + 1
+            )
 
 
 @inlined
-def _turn(
+def _forward_back(
     b: Any,
     u: Any,
     gk: Any,
@@ -198,7 +200,7 @@ def _turn(
 
 
 @loop
-def turned(
+def rectified_forward_back(
     around_k: Any,
     around_t: Any,
     coefficients: Coefficients,

@@ -1,9 +1,8 @@
 """The backward pass of one row of a plane through one stage.
 
-Cotangents `arrive` at a level's end from the pooled planes, or as one number per pair. The last
-stage goes forward and back at once (`turn`), the others go back later (`retreat`), and the level's
-input gets the result (`leave`). Box sums are their own transpose, so a stage's cotangents are kept
-in a ring as high as its window.
+Cotangents come to a level's end from the pooled planes, or as one number per pair. The last stage
+goes forward and back at once, the others go back later, and the level's input gets the result. Box
+sums are their own transpose, so a stage's cotangents are kept in a ring as high as its window.
 """
 
 from typing import Any, NamedTuple
@@ -37,7 +36,7 @@ class Work(NamedTuple):
     `planes` are K and T of the inputs of the levels after the first; each plane is overwritten by
     its cotangents. `g_ends` (2, LANES) are the cotangents of K and T at the end. `rings` and
     `g_rings` have the rows in flight, forward and backward; row 1 of `g_rings` takes the cotangents
-    that arrive. `kept` has four rows for every row of a stage that is in flight.
+    of the level's end. `kept` has four rows for every row of a stage that is in flight.
     """
 
     planes: tuple[np.ndarray, np.ndarray]
@@ -61,16 +60,16 @@ def kept_rows(stage: Any, work: Work, h: int) -> Any:
 
 
 @inlined
-def arrived(work: Work) -> Rows:
-    """The rows of K's and T's cotangents that have arrived at the end of the level."""
+def end_rows(work: Work) -> Rows:
+    """The rows of K's and T's cotangents at the end of the level."""
     at = work.g_rings.length + work.g_rings.reach
     return Rows(row_at(work.g_rings.k, at), row_at(work.g_rings.t, at))
 
 
 @inlined
-def arrive(program: Any, plane: Plane, h: int, work: Work, tangent: bool) -> None:
-    """Writes the cotangents of row `h` of a finished plane to the rows of `arrived`."""
-    g = arrived(work)
+def fill_end_rows(program: Any, plane: Plane, h: int, work: Work, tangent: bool) -> None:
+    """Writes the cotangents of row `h` of a finished plane to `end_rows`."""
+    g = end_rows(work)
     columns = work.rings.columns
     pooled = program.levels[plane.level].pooled
     if pooled:
@@ -86,7 +85,7 @@ def arrive(program: Any, plane: Plane, h: int, work: Work, tangent: bool) -> Non
 
 
 @inlined
-def turn(
+def through_last_stage(
     program: Any,
     stage: Any,
     plane: Plane,
@@ -96,37 +95,37 @@ def turn(
     gradients: Gradients,
     tangent: bool,
 ) -> None:
-    """Takes row `h` through a level's last stage and back at once, from the rows of `arrived`."""
+    """Takes row `h` through a level's last stage and back at once, from `end_rows`."""
     rings, width = work.rings, plane.width
     coefficients = coefficients_of(stage)
     deviations = deviations_at(program, stage, plane, h, sides)
-    source, (gb, gu) = arrived(work), ring_of(work.g_rings, stage, h, plane)
+    source, (gb, gu) = end_rows(work), ring_of(work.g_rings, stage, h, plane)
     gs = deviation_gradient(program, stage, plane, h, gradients)
     if not stage.rectified:
         gradient_rows.convolved_back((source.k,), (source.t,), coefficients, gb, gu, width, tangent)
     elif stage.size == 3:
         around_k, around_t = around(rings, stage, h, plane.height)
         if tangent and stage.ntk and not stage.signed:
-            gradient_rows.turned_later(
+            gradient_rows.rectified_later_forward_back(
                 around_k, around_t, coefficients, deviations, source, gb, gu, gs, width
             )
         else:
-            gradient_rows.turned(
+            gradient_rows.rectified_forward_back(
                 around_k, around_t, coefficients, deviations, source, gb, gu, gs, width, tangent
             )
     else:
         sum_k = summed(rings, rings.k, stage, h, plane.height, width)
         sum_t = summed(rings, rings.t, stage, h, plane.height if stage.tangent else 0, width)
-        gradient_rows.turned(
+        gradient_rows.rectified_forward_back(
             sum_k, sum_t, coefficients, deviations, source, gb, gu, gs, width, tangent
         )
 
 
 @inlined
-def turn_from_pool(
+def through_last_stage_from_pool(
     program: Any, stage: Any, plane: Plane, h: int, sides: Sides, work: Work, gradients: Gradients
 ) -> None:
-    """Like `turn`, but from the next level's planes, if the level `pools_at_once` and T exists."""
+    """`through_last_stage` from the next level's planes: it `pools_at_once`, and T exists."""
     coefficients = coefficients_of(stage)
     deviations = deviations_at(program, stage, plane, h, sides)
     around_k, around_t = around(work.rings, stage, h, plane.height)
@@ -134,7 +133,7 @@ def turn_from_pool(
     source = coarse_outlet(program, plane, h, work.rings.columns, planes[0], planes[1])
     gb, gu = ring_of(work.g_rings, stage, h, plane)
     gs = deviation_gradient(program, stage, plane, h, gradients)
-    gradient_rows.turned_later(
+    gradient_rows.rectified_later_forward_back(
         around_k, around_t, coefficients, deviations, source, gb, gu, gs, plane.width
     )
 
@@ -153,7 +152,7 @@ def deviation_gradient(program: Any, stage: Any, plane: Plane, h: int, gradients
 
 
 @inlined
-def retreat(
+def stage_back(
     program: Any,
     stage: Any,
     after: Any,
@@ -205,7 +204,7 @@ def back_through(
 
 
 @inlined
-def leave(
+def to_level_input(
     program: Any,
     stage: Any,
     plane: Plane,
@@ -219,15 +218,15 @@ def leave(
     g_rings, height = work.g_rings, plane.height
     if stage.size == 3:
         around_k, around_t = around(g_rings, stage, h, height)
-        leave_as(program, plane, h, sides, around_k, around_t, work, gradients, tangent)
+        sums_to_level_input(program, plane, h, sides, around_k, around_t, work, gradients, tangent)
     else:
         sum_k = summed(g_rings, g_rings.k, stage, h, height, plane.width)
         sum_t = summed(g_rings, g_rings.t, stage, h, height, plane.width)
-        leave_as(program, plane, h, sides, sum_k, sum_t, work, gradients, tangent)
+        sums_to_level_input(program, plane, h, sides, sum_k, sum_t, work, gradients, tangent)
 
 
 @inlined
-def leave_as_arrived(
+def end_rows_to_level_input(
     program: Any,
     plane: Plane,
     h: int,
@@ -236,13 +235,13 @@ def leave_as_arrived(
     gradients: Gradients,
     tangent: bool,
 ) -> None:
-    """Like `leave`, for a level without stages."""
-    g = arrived(work)
-    leave_as(program, plane, h, sides, (g.k,), (g.t,), work, gradients, tangent)
+    """Like `to_level_input`, for a level without stages."""
+    g = end_rows(work)
+    sums_to_level_input(program, plane, h, sides, (g.k,), (g.t,), work, gradients, tangent)
 
 
 @inlined
-def leave_as(
+def sums_to_level_input(
     program: Any,
     plane: Plane,
     h: int,

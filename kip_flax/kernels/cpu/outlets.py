@@ -51,7 +51,7 @@ def put_pair(out: Any, i: int, k_one: Any, t_one: Any, k_two: Any, t_two: Any) -
     raise NotImplementedError
 
 
-def arrived_pair(source: Any, i: int) -> Any:
+def cotangent_pair(source: Any, i: int) -> Any:
     """Cotangents of K, T, K, T at columns `i` (even) and `i + 1`, from their outlet."""
     raise NotImplementedError
 
@@ -97,8 +97,8 @@ def _add(half: Half, m: int, k: Any, t: Any) -> None:
         add_to(half.t, m, t)
 
 
-@overload(arrived_pair)
-def _arrived_pair(source, i):  # type: ignore[no-untyped-def]
+@overload(cotangent_pair)
+def _cotangent_pair(source, i):  # type: ignore[no-untyped-def]
     if source.instance_class is Rows:
 
         def read(source, i):  # type: ignore[no-untyped-def]

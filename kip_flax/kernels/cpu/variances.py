@@ -88,7 +88,7 @@ def variances_backward(
                 plane = plane_at(program, index, number)
                 backward_plane(program, plane, sides, work, gradients, False)
             own = _level_backward(program, index, sides, g_found, gradients.s)
-            _leave(program, index, sides, own, planes[0], gradients.image)
+            _to_level_input(program, index, sides, own, planes[0], gradients.image)
         # Both sides are the same image: each cotangent counts twice.
         gradients.image[:] *= 2 * program.image_factor
         from_lanes(gradients.image, first, count, grad_x)
@@ -166,7 +166,9 @@ def _entering(program: Any, index: int, sides: Any, planes: Any) -> Any:
 
 
 @rare
-def _leave(program: Any, index: int, sides: Any, own: Any, planes: Any, g_image: Any) -> None:
+def _to_level_input(
+    program: Any, index: int, sides: Any, own: Any, planes: Any, g_image: Any
+) -> None:
     """Adds the transpose of `_entering` to the cotangents of one of the two sides."""
     level = program.levels[index]
     if index:

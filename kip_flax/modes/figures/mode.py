@@ -5,7 +5,6 @@ evaluations.
 """
 
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +19,7 @@ from kip_flax.modes.figures import draw
 from kip_flax.modes.figures.draw import ShownSet
 from kip_flax.modes.transfer import ladder
 from kip_flax.modes.transfer.table import TABLE
-from kip_flax.runs.folder import RunFolder, named_folders
+from kip_flax.runs.folder import RunFolder, folder_of_all, named_folders
 from kip_flax.runtime import files
 from kip_flax.runtime.console import Console
 from kip_flax.runtime.errors import UserError
@@ -75,7 +74,7 @@ def write_figures(workdirs: str, console: Console | None = None) -> list[Path]:
         if run is not None:
             written += _write_run(run, folder / FOLDER)
     if together:
-        beside = Path(os.path.commonpath([folder.parent for folder in folders]))
+        beside = folder_of_all(folders)
         figure = draw.rows_figure(together, runs[0].class_names)
         written += _save(figure, beside / FOLDER / "rows")
     console = console or Console()

@@ -3,7 +3,6 @@
 A missing analysis of a run is computed if its data can be found.
 """
 
-import os
 from pathlib import Path
 
 from ml_collections import ConfigDict
@@ -14,7 +13,7 @@ from kip_flax.modes.report import facts as report_facts
 from kip_flax.modes.report import page as report
 from kip_flax.modes.report.facts import Frames
 from kip_flax.runs import analysis, setup
-from kip_flax.runs.folder import RunFolder, named_folders
+from kip_flax.runs.folder import RunFolder, folder_of_all, named_folders
 from kip_flax.runs.record import CHECKSUM, TESTS_CHECKSUM
 from kip_flax.runtime import sharding
 from kip_flax.runtime.console import Console
@@ -22,7 +21,7 @@ from kip_flax.runtime.errors import UserError
 
 
 def write_reports(workdirs: str, given: ConfigDict | None, console: Console | None = None) -> Path:
-    """Writes report.html into each folder; for several also comparison.html beside them.
+    """Writes report.html into each folder; for several also comparison.html (`folder_of_all`).
 
     Args:
         workdirs: folders of runs, separated by commas.
@@ -47,7 +46,7 @@ def write_reports(workdirs: str, given: ConfigDict | None, console: Console | No
     if len(folders) == 1:
         page = RunFolder(folders[0]).report
     else:
-        page = Path(os.path.commonpath([folder.parent for folder in folders])) / report.COMPARISON
+        page = folder_of_all(folders) / report.COMPARISON
         report.write_comparison(folders, page, frames)
     console.outcome(f"report  {page}")
     return page

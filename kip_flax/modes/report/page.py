@@ -121,7 +121,7 @@ def _reached(row: network_figures.Row) -> tuple[str, str, str]:
     if row["mean"] is None:
         return row["network"], "diverged", network_figures.words(row["on"])
     deviation = f"± {100 * row['std']:.2f}; " if row["std"] is not None else ""
-    note = f"{deviation}{network_figures.trained(row)}, {network_figures.words(row['on'])}"
+    note = f"{deviation}{network_figures.networks_text(row)}, {network_figures.words(row['on'])}"
     return "By networks", pages.percent(row["mean"]), note
 
 

@@ -35,7 +35,7 @@ class BestNetwork:
     """
 
     folder: Path
-    like: named.Described
+    like: named.NetworkOptions
     dataset: Dataset
     fitted: Preprocess
     facts: dict[str, Any]

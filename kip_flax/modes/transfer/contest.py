@@ -213,7 +213,8 @@ def make_contest(
     names = config.transfer.networks
     recipe_of = run_networks.make_recipes(config, dataset)
     width = recipe_of(recipes.LARGE).width
-    shape, like = (dataset.image_shape, dataset.num_classes), run_networks.described(config, width)
+    shape = (dataset.image_shape, dataset.num_classes)
+    like = run_networks.network_options(config, width)
     makers = {name: named.maker(name, *shape, like) for name in names if not is_kernel(name)}
     asked = [name for name in names if is_kernel(name)]
     if "label_solve" in config.transfer.baselines and KRR not in asked:

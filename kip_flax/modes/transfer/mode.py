@@ -78,7 +78,7 @@ def _transfer(
 
     best = BestNetwork(
         folder=Path(workdir) / FOLDER,
-        like=networks.described(config, recipe.width),
+        like=networks.network_options(config, recipe.width),
         dataset=dataset,
         fitted=real.fitted,
         facts={
