@@ -21,15 +21,13 @@ from kip_flax.runs.checkpoint import Saver
 from kip_flax.runs.deadline import Deadline
 from kip_flax.runs.evaluate import Evaluate
 from kip_flax.runs.networks import NetworkEvaluate
+from kip_flax.runs.pace import Pace
 from kip_flax.runs.record import Recorder
 from kip_flax.runs.setup import Distillation
 from kip_flax.runtime import metrics, multihost, signals
-from kip_flax.runtime.console import Console, clock, count, duration
+from kip_flax.runtime.console import Console, count, duration
 from kip_flax.runtime.errors import UserError
 from kip_flax.runtime.waiting import Stopped, Watch
-
-_LONG = 60  # Seconds; shorter runs do not announce their end.
-_SILENCE = 10  # Seconds between two lines of progress, at most, unless a step takes longer.
 
 
 class Due(NamedTuple):
@@ -87,10 +85,7 @@ class Training:
         distillation, total = self.distillation, self.distillation.total
         begun = last_checked = step
         figures = dict[str, float]()
-        log_every = self.log_every
-        at_end = self.network_evaluate.at_end if self.network_evaluate else 1.0
-        limit, spent = 3600 * self.time_limit, lambda: self.recorder.seconds
-        deadline = Deadline(limit, spent, at_end, self.longest_evaluation)
+        deadline = self._deadline()
         stops = ends = step == total or deadline.passed()
         with signals.stop_signals() as signalled:
             due = Due(self.saver.newest is None, ends, deadline, signalled)
@@ -99,43 +94,41 @@ class Training:
             if due.save:  # A secret of the state, or a length laid out in time, is nowhere else.
                 self.saver.wait()
             stopwatch = metrics.Stopwatch(step, total, distillation.pairs)
-            kinds, announced = _kinds(state), False
+            pace, kinds = Pace(stopwatch, deadline, self.console, self.log_every), _kinds(state)
             while settled and not stops:
                 step += 1
                 began = time.perf_counter()
                 state, measured = distillation.step(state, step)
                 if step <= begun + 2:  # The first may be of another kind (`dp_kip`).
                     _check_kinds(kinds, state)
-                if step == begun + 1:  # Timings leave out the compilation.
-                    jax.block_until_ready(state)
-                    stopwatch.look(step)
-                elif step == begun + 2 or deadline.is_set:
-                    jax.block_until_ready(state)
-                    took = time.perf_counter() - began
-                    deadline.took(took)
-                    log_every = self._log_every(took) if step == begun + 2 else log_every
+                pace.stepped(state, step, began)
                 ends = step == total or deadline.reached()
                 stops = ends or stopping()
-                log, save = step % log_every == 0, self.saver.is_due(step)
+                log, save = step % pace.log_every == 0, self.saver.is_due(step)
                 if not (stops or log or save or step in distillation.eval_steps):
                     continue
                 self._check_finite(state, last_checked, step)
                 last_checked = step
                 stops = stops or stopping()  # The check has waited for the step.
                 if log or stops:
-                    figures = dict(stopwatch.look(step))
-                    figures["eta_s"] = deadline.eta(figures["eta_s"])
-                    if not announced and step > begun + 1:
-                        self._announce_end(figures["eta_s"])
-                        announced = True
+                    figures = pace.look(step)
                     self._report_progress(step, measured, figures)
-                with stopwatch.paused():
+                with pace.paused():
                     due = due._replace(save=save or stops, end=ends)
                     settled = self._settle(state, step, figures, due)
         self.saver.wait()
         if not (settled and ends):
             self._stop(step, figures)
         return state
+
+    def _deadline(self) -> Deadline:
+        at_end = self.network_evaluate.at_end if self.network_evaluate else 1.0
+        return Deadline(
+            3600 * self.time_limit,
+            lambda: self.recorder.seconds,
+            at_end=at_end,
+            longest=self.longest_evaluation,
+        )
 
     def _settle(self, state: State, step: int, figures: Mapping[str, float], due: Due) -> bool:
         """Does what is due at `step`; False if a signal stopped its evaluation (it is saved)."""
@@ -200,16 +193,6 @@ class Training:
             *pairs,
             f"ETA {duration(figures['eta_s'])}",
         )
-
-    def _log_every(self, step_seconds: float) -> int:
-        """Steps between lines of progress, the same number at all processes."""
-        shared = float(multihost.of_first(np.array(step_seconds)))
-        return max(1, min(self.log_every, int(_SILENCE / max(shared, 1e-6))))
-
-    def _announce_end(self, seconds: float) -> None:
-        """Prints when the run will end, unless that is in less than a minute."""
-        if seconds >= _LONG:
-            self.console.say(f"expected to end at {clock(seconds)}, in {duration(seconds)}")
 
     def _check_finite(self, state: State, before: int, step: int) -> None:
         if not _is_finite(state):

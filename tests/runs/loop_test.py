@@ -1,20 +1,43 @@
-"""What the loop says; what it does is in `resume_test`, and in the tests of `modes.train`."""
+"""What stops the loop; what it does is in `resume_test`, and in the tests of `modes.train`."""
 
-import re
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from whole_runs import small
 
-from kip_flax.runs.loop import Training
-from kip_flax.runtime.console import Console
+from kip_flax.algorithms import kip
+from kip_flax.modes.train import mode as train
+from kip_flax.runs import checkpoint, setup
+from kip_flax.runtime.errors import UserError
+
+pytestmark = pytest.mark.usefixtures("quick_kernels")
 
 
-def test_the_end_is_announced_once_where_it_is_far(capsys):
-    training = Training(None, None, None, None, Console(), log_every=1)
-    for seconds in (59, 3700):
-        training._announce_end(seconds)
-    (line,) = capsys.readouterr().out.splitlines()
-    assert re.fullmatch(r"expected to end at (.{10} )?\d\d:\d\d, in 1 h 01 min", line)
+def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(tmp_path):
+    config = small(optimizer__name="sgd", optimizer__learning_rate=1e30)
+    with pytest.raises(UserError, match="not finite") as caught:
+        train.train_and_evaluate(config, str(tmp_path))
+    assert "after step 0 and by step 2" in str(caught.value)
+    assert "checkpoint of step 0 is kept" in str(caught.value)
+    with checkpoint.open_manager(str(tmp_path), 3) as manager:
+        restored = checkpoint.restore(manager, setup.state_template(config, (8, 8, 1), 10, 1438))
+    assert restored.step == 0
+    assert np.isfinite(restored.state.support[0]).all()
 
 
-def test_slow_steps_have_a_line_every_ten_seconds():
-    training = Training(None, None, None, None, Console(), log_every=10)
-    found = [training._log_every(seconds) for seconds in (0.0, 0.9, 1.1, 4.0, 11.5, 100.0)]
-    assert found == [10, 10, 9, 2, 1, 1]
+def test_a_step_that_changes_a_type_is_named_at_once(tmp_path, monkeypatch):
+    make_step = kip.make_step
+
+    def wider(problem):
+        step = make_step(problem)
+
+        def widened(state, number):
+            state, measured = step(state, number)
+            params = state.params | {"labels": state.params["labels"].astype(jnp.float64)}
+            return state.replace(params=params), measured
+
+        return widened
+
+    monkeypatch.setattr(kip, "make_step", wider)
+    with pytest.raises(UserError, match=r"turns state.*'labels'.* from float32\(10, 10\) into fl"):
+        train.train_and_evaluate(small(), str(tmp_path))

@@ -6,7 +6,6 @@ import os
 import shutil
 import signal
 
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from whole_runs import (
@@ -20,7 +19,6 @@ from whole_runs import (
 )
 
 from kip_flax import export, kernels
-from kip_flax.algorithms import kip
 from kip_flax.modes.train import mode as train
 from kip_flax.runs import checkpoint, setup
 from kip_flax.runs.folder import RunFolder
@@ -233,36 +231,6 @@ def test_label_solve_goes_on_bit_identical(tmp_path, monkeypatch):
     state = train.train_and_evaluate(label_solve(), str(tmp_path / "cut"))
     assert_same(state, expected)
     assert artefacts(tmp_path / "cut") == artefacts(tmp_path / "whole")
-
-
-def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(tmp_path):
-    config = small(optimizer__name="sgd", optimizer__learning_rate=1e30)
-    with pytest.raises(UserError, match="not finite") as caught:
-        train.train_and_evaluate(config, str(tmp_path))
-    assert "after step 0 and by step 2" in str(caught.value)
-    assert "checkpoint of step 0 is kept" in str(caught.value)
-    with checkpoint.open_manager(str(tmp_path), 3) as manager:
-        restored = checkpoint.restore(manager, setup.state_template(config, (8, 8, 1), 10, 1438))
-    assert restored.step == 0
-    assert np.isfinite(restored.state.support[0]).all()
-
-
-def test_a_step_that_changes_a_type_is_named_at_once(tmp_path, monkeypatch):
-    make_step = kip.make_step
-
-    def wider(problem):
-        step = make_step(problem)
-
-        def widened(state, number):
-            state, measured = step(state, number)
-            params = state.params | {"labels": state.params["labels"].astype(jnp.float64)}
-            return state.replace(params=params), measured
-
-        return widened
-
-    monkeypatch.setattr(kip, "make_step", wider)
-    with pytest.raises(UserError, match=r"turns state.*'labels'.* from float32\(10, 10\) into fl"):
-        train.train_and_evaluate(small(), str(tmp_path))
 
 
 def test_a_singular_kernel_names_the_regulariser_before_the_first_step(tmp_path, monkeypatch):
