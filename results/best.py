@@ -17,9 +17,10 @@ from results.experiment import Experiment
 def main(argv: list[str] | None = None) -> None:
     """Measures what is missing for the best sets, or for those that `--only` names."""
     best_rows = functools.cache(_best_rows)  # Other networks do not change which sets are best.
+    args = run_all.make_parser(__doc__ or "", "runs/networks").parse_args(argv)
     for network in costs.OTHERS:
         work = functools.partial(_measure, network, best_rows)
-        run_all.go_through(work, __doc__ or "", "runs/networks", argv)
+        run_all.go_through(work, args, run_all.named(args.only))
 
 
 def _best_rows(results: Path) -> set[str]:

@@ -25,7 +25,7 @@ def render(experiment: Experiment, folder: Path) -> str:
         f"## Load\n\n{_loading(entry, distilled.preprocess is not None)}",
         f"## Preprocessing\n\n{card.preprocessing(distilled)}",
         f"## Measure again\n\n```bash\n{words.evaluation(experiment, entry)}\n```",
-        f"## Make again\n\n{_made(entry)}",
+        f"## Make again\n\n{_made(entry, folder)}",
         f"## Licence\n\n{card.licence(dataset)}",
         f"## Limits\n\n{card.limits(distilled)}",
         f"## Citation\n\n{card.citation(config['algorithm'])}",
@@ -89,17 +89,24 @@ pictures = preprocess.invert(fitted, images)  # about [0, 1]
 ```{note}"""
 
 
-def _made(entry: dict[str, Any]) -> str:
+def _made(entry: dict[str, Any], row: Path) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in entry["versions"].items())
     wall, busy = words.hours(entry["draws"])
     data, folder = "--data=data ", " --config.dataset.data_dir=data"
     if words.is_embedded(entry["config"]):
         data = folder = ""
     again = f"python -m results.run_all {data}--results=again --only={entry['name']}"
+    from_start = ""
+    if before := [each.name for each in record.chain(row)[:-1]]:
+        hours = record.core_seconds(row) / 3600
+        from_start = (
+            f" With `--whole` it begins at the start, with {', '.join(before)}: {hours:.2f} core "
+            f"hours in all."
+        )
     return f"""```bash
 {entry["command"]}{folder} --workdir=runs/{entry["name"]}
 ```
 
 It took {wall} hours ({busy} core hours) on {entry["hardware"]}, on {entry["date"]} at commit \
 {entry["commit"]}, with {versions}. `{again}` makes it too, chooses the set and measures it on \
-the test images."""
+the test images.{from_start}"""

@@ -76,19 +76,13 @@ def cost(folder: Path) -> Cost:
         size=config["support"]["size"],
         method=words.method(config),
         labels=words.labels(config),
-        core_hours=_core_seconds(folder) / 3600,
+        core_hours=record.core_seconds(folder) / 3600,
         krr=entry["draws"][0]["final"]["accuracy"],
         networks={row["network"]: row for row in entry.get("network", [])},
         row=folder.name,
         start=words.began(config),
         first=record.chain(folder)[0].name,
     )
-
-
-def _core_seconds(folder: Path) -> float:
-    """Core seconds of a row, with those of the rows that it continues."""
-    rows = map(record.read, record.chain(folder))
-    return sum(float(row["draws"][0]["cpu_seconds"]) for row in rows)
 
 
 def _coreset(row: dict[str, Any], results: Path) -> Cost:

@@ -1,6 +1,7 @@
 """What an experiment is, and its command line."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 # Fields of the evaluations during a run; an evaluation on the test images leaves them out.
@@ -24,6 +25,16 @@ class Experiment:
     fields: dict[str, Any] = field(default_factory=dict)
     published: float | None = None
     seeds: tuple[int, ...] = (0,)
+
+    @property
+    def start(self) -> str:
+        """The name of the row whose set this one begins with; '' if it is of none."""
+        folder, _, rest = str(self.fields.get("support.init", "")).partition("/")
+        return rest.partition("/")[0] if folder == "results" else ""
+
+    def from_set(self, path: Path) -> "Experiment":
+        """The experiment from the set in a file."""
+        return replace(self, fields=self.fields | {"support.init": str(path)})
 
 
 def command(experiment: Experiment, seed: int, watched: bool = True) -> list[str]:

@@ -35,9 +35,9 @@ FIELDS: dict[str, Any] = {
 
 def main(argv: list[str] | None = None) -> None:
     """Measures what is missing for all experiments, or for those that `--only` names."""
+    args = run_all.make_parser(__doc__ or "", "runs/networks").parse_args(argv)
     for network in NETWORKS:
-        work = functools.partial(measure, network)
-        run_all.go_through(work, __doc__ or "", "runs/networks", argv)
+        run_all.go_through(functools.partial(measure, network), args, run_all.named(args.only))
 
 
 def measure(

@@ -173,6 +173,11 @@ def chain(folder: Path) -> list[Path]:
     return [*(chain(folder.with_name(start)) if start else []), folder]
 
 
+def core_seconds(folder: Path) -> float:
+    """Core seconds of the first draw of a row, with those of the rows that it goes on from."""
+    return sum(float(read(row)["draws"][0]["cpu_seconds"]) for row in chain(folder))
+
+
 def add_part(workdir: Path, seconds: float, revision: str) -> None:
     """Adds a part of a run to what is known of it: its processor time, and its commit.
 

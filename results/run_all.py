@@ -1,9 +1,11 @@
 """Runs the experiments that are not done, one after the other, and goes on where it stopped.
 
   python -m results.run_all --data=data [--runs=runs/results] [--only=NAME,NAME]
+  python -m results.run_all --data=data --results=again --runs=runs/again --whole --only=NAME
 
 Each is the command line of `main.py` at low priority; a run resumes itself. A finished experiment
-leaves its set, its picture and its figures in results/NAME, and the table is made anew.
+leaves its set, its picture and its figures in results/NAME, and the table is made anew. The second
+makes a row from the start: first the rows whose sets it goes on from.
 """
 
 import argparse
@@ -36,33 +38,64 @@ Work = Callable[[Experiment, str, Path, Path], bool]
 
 def main(argv: list[str] | None = None) -> None:
     """Runs what is missing of all experiments, or of those that `--only` names."""
-    go_through(_run_if_missing, __doc__ or "", "runs/results", argv)
+    parser = make_parser(__doc__ or "", "runs/results")
+    parser.add_argument(
+        "--whole", action="store_true", help="and the rows whose sets these go on from"
+    )
+    args = parser.parse_args(argv)
+    if args.whole:
+        go_through(_run_from_kept, args, whole_chains(named(args.only)))
+    else:
+        go_through(_run_if_missing, args, named(args.only))
 
 
-def go_through(work: Work, doc: str, runs_folder: str, argv: list[str] | None) -> None:
-    """Does `work` on all experiments, or on those that `--only` names, and writes the table.
+def make_parser(doc: str, runs_folder: str) -> argparse.ArgumentParser:
+    """The options of commands that go through the experiments.
 
     Args:
-        work: what to do with one experiment.
         doc: its first line describes the command.
         runs_folder: the default folder for runs.
-        argv: arguments of the command.
     """
     parser = argparse.ArgumentParser(description=doc.splitlines()[0])
     parser.add_argument("--data", default="", help="folder with the data sets' files")
     parser.add_argument("--runs", default=runs_folder, help="folder for the runs")
     parser.add_argument("--results", default=str(ROOT / "results"), help="folder for what is kept")
     parser.add_argument("--only", default="", help="names of experiments, comma separated")
-    args = parser.parse_args(argv)
+    return parser
+
+
+def named(only: str) -> list[Experiment]:
+    """The experiments with the names in `only`, all if it is empty; exits on an unknown name."""
     names = [experiment.name for experiment in EXPERIMENTS]
-    only = args.only.split(",") if args.only else names
-    if unknown := sorted(set(only) - set(names)):
+    wanted = only.split(",") if only else names
+    if unknown := sorted(set(wanted) - set(names)):
         sys.exit(f"error: no experiment {unknown[0]!r}: --only takes {', '.join(names)}.")
+    return [experiment for experiment in EXPERIMENTS if experiment.name in wanted]
+
+
+def whole_chains(experiments: list[Experiment]) -> list[Experiment]:
+    """The experiments, each after those whose sets it goes on from."""
+    by_name = {experiment.name: experiment for experiment in EXPERIMENTS}
+    found: dict[str, Experiment] = {}
+    for experiment in experiments:
+        before = [by_name[experiment.start]] if experiment.start else []
+        for each in (*whole_chains(before), experiment):
+            found.setdefault(each.name, each)
+    return list(found.values())
+
+
+def go_through(work: Work, args: argparse.Namespace, experiments: list[Experiment]) -> None:
+    """Does `work` on experiments, and writes the table after each.
+
+    Args:
+        work: what to do with one experiment.
+        args: of `make_parser`.
+        experiments: in the order of the work.
+    """
     runs, results = Path(args.runs).absolute(), Path(args.results)
     with alone(runs):
-        for experiment in EXPERIMENTS:
-            folder = runs / experiment.name
-            if experiment.name in only and work(experiment, args.data, folder, results):
+        for experiment in experiments:
+            if work(experiment, args.data, runs / experiment.name, results):
                 table.write(results)
 
 
@@ -89,6 +122,14 @@ def _run_if_missing(experiment: Experiment, data: str, runs: Path, results: Path
         return False
     run(experiment, data, runs, results)
     return True
+
+
+def _run_from_kept(experiment: Experiment, data: str, runs: Path, results: Path) -> bool:
+    """Like `_run_if_missing`, from the set that its start has in `results`."""
+    if experiment.start:
+        folder = (results / experiment.start).absolute()
+        experiment = experiment.from_set(folder / record.read(folder)["set"])
+    return _run_if_missing(experiment, data, runs, results)
 
 
 def run(experiment: Experiment, data: str, runs: Path, results: Path) -> None:

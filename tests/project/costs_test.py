@@ -55,8 +55,8 @@ def test_a_set_that_went_on_from_another_took_the_hours_of_both(tmp_path):
         (tmp_path / name).mkdir()
         figures = {"config": {"support": {"init": init}}, "draws": [{"cpu_seconds": seconds}]}
         (tmp_path / name / record.FIGURES).write_text(json.dumps(figures))
-    assert costs._core_seconds(tmp_path / "first") == 100
-    assert costs._core_seconds(tmp_path / "then") == 140
+    assert record.core_seconds(tmp_path / "first") == 100
+    assert record.core_seconds(tmp_path / "then") == 140
 
 
 def test_the_picture_has_a_panel_for_each_size_and_a_line_for_each_method():

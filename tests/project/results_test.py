@@ -194,6 +194,37 @@ def test_a_runner_that_is_stopped_goes_on_and_does_nothing_twice(tmp_path, monke
     assert len(began) == done
 
 
+def test_a_whole_row_is_made_from_the_sets_of_its_own_start(tmp_path, monkeypatch):
+    """The rows before it come first, and the sets of this repository are not read."""
+    results, made = tmp_path / "again", []
+
+    def run(experiment, data_dir, runs, results):
+        made.append((experiment.name, experiment.fields.get("support.init", "real")))
+        (results / experiment.name).mkdir(parents=True)
+        draws = [{"seed": seed} for seed in experiment.seeds]
+        content = {"set": f"{experiment.name}.npz", "draws": draws}
+        (results / experiment.name / record.FIGURES).write_text(json.dumps(content))
+
+    monkeypatch.setattr(run_all, "run", run)
+    monkeypatch.setattr(table, "write", lambda folder: None)
+    names = [f"kip_newton_cifar10_100{suffix}" for suffix in ("", "_further", "_furthest")]
+    arguments = [f"--runs={tmp_path}", f"--results={results}", "--whole"]
+    run_all.main([*arguments, f"--only={names[1]}"])
+    sets = [str(results / name / f"{name}.npz") for name in names]
+    assert made == [(names[0], "real"), (names[1], sets[0])]
+    run_all.main([*arguments, f"--only={names[2]},{names[0]}"])
+    assert made[2:] == [(names[2], sets[1])]
+
+
+def test_a_row_that_goes_on_names_a_set_that_is_kept():
+    for experiment in EXPERIMENTS:
+        assert bool(experiment.start) is experiment.fields.get("support.init", "").endswith(".npz")
+        if experiment.start and experiment in MEASURED:
+            kept = record.read(RESULTS / experiment.start)["set"]
+            assert experiment.fields["support.init"] == f"results/{experiment.start}/{kept}"
+            assert record.chain(RESULTS / experiment.name)[-2].name == experiment.start
+
+
 def test_what_the_runner_cannot_do_is_one_line(tmp_path):
     with pytest.raises(SystemExit, match="no experiment 'kip': --only takes kip_digits_10"):
         run_all.main(["--only=kip", f"--runs={tmp_path}"])
