@@ -63,9 +63,19 @@ def published_step(name: str, step: int) -> int:
     return _hook(name, "published_step", _published_step)(step)
 
 
-def kept_gradients(config: ConfigDict) -> KeptGradients:
-    """The extent of the pairwise gradients that a step keeps; zeros if it keeps only their sum."""
-    return _hook(config.algorithm, "kept_gradients", lambda config: KeptGradients(0, 0))(config)
+def kept_gradients(
+    config: ConfigDict, image_shape: tuple[int, ...], targets: int, devices: int
+) -> KeptGradients:
+    """The pairwise gradients that a step keeps; zeros if it keeps only their sum.
+
+    Args:
+        config: a valid configuration.
+        image_shape: (H, W, C).
+        targets: the most targets of a step.
+        devices: those that share the targets (the mesh's 'data').
+    """
+    none = lambda *_: KeptGradients(0, 0)  # noqa: E731
+    return _hook(config.algorithm, "kept_gradients", none)(config, image_shape, targets, devices)
 
 
 def kept_rows(config: ConfigDict, train_size: int) -> KeptRows:

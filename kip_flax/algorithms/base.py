@@ -42,11 +42,11 @@ SECTION = Section(
 
 
 class KeptGradients(NamedTuple):
-    """For how many support images a step keeps the gradients of all pairs, and how many search
-    directions in those images."""
+    """For how many support images a step keeps the gradients of pairs, and how many bytes these
+    and what is computed from them take on each device."""
 
     images: int
-    directions: int
+    bytes: int
 
 
 class KeptRows(NamedTuple):

@@ -27,6 +27,7 @@ from kip_flax.algorithms import _averaged, _privacy, _private_means, _private_us
 from kip_flax.algorithms._averaged import AveragedState
 from kip_flax.algorithms._low_frequencies import low_frequencies, smooth
 from kip_flax.algorithms.base import (
+    KeptGradients,
     Problem,
     Step,
     kernel_options,
@@ -130,6 +131,17 @@ _DEVIATIONS = 3  # One call takes batches up to so many standard deviations abov
 _GRADIENT_BYTES = 2**28  # Of the targets of a call; memory holds a few such arrays.
 
 Metrics = dict[str, jax.Array]
+
+
+def kept_gradients(
+    config: ConfigDict, image_shape: tuple[int, ...], targets: int, devices: int
+) -> KeptGradients:
+    """The gradients of the targets of a call, and those of the support's own entries."""
+    size, pixels, basis = config.support.size, math.prod(image_shape), _basis(config, image_shape)
+    numbers = pixels if basis is None else len(basis)
+    share = -(-min(targets, _piece(config.batch_size, 4 * size * pixels)) // devices)
+    each = max(3 * numbers, pixels + numbers)  # As XLA plans it: all pixels only before the basis.
+    return KeptGradients(size, 4 * size * (share * each + size * numbers))
 
 
 class DpState(AveragedState):

@@ -1,6 +1,7 @@
 """KIP by Gauss-Newton steps: few steps, each worth many of gradient descent."""
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -201,6 +202,11 @@ def kept_rows(config: ConfigDict, train_size: int) -> KeptRows:
     return kip_solve.kept_rows(config, train_size) if config.support.learn_labels else KeptRows(0)
 
 
-def kept_gradients(config: ConfigDict) -> KeptGradients:
-    """The images that move at once, and the directions of the linear solver."""
-    return KeptGradients(config.newton.block or config.support.size, config.newton.iterations)
+def kept_gradients(
+    config: ConfigDict, image_shape: tuple[int, ...], targets: int, devices: int
+) -> KeptGradients:
+    """The gradients of the images that move at once, and two bases of the linear solver's
+    directions, each with its rotation."""
+    images, share = config.newton.block or config.support.size, -(-targets // devices)
+    each = 4 * images * math.prod(image_shape)
+    return KeptGradients(images, (share + 4 * config.newton.iterations) * each)

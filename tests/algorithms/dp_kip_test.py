@@ -1,5 +1,7 @@
 """Private steps: what they add up, draw and move."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -295,3 +297,38 @@ def test_targets_are_padded_no_more_than_devices_ask_for(monkeypatch):
     monkeypatch.setattr(dp_kip, "pinned", lambda function, mesh: lambda first, *rest: first)
     dp_kip.make_step(problem)(start(config, problem), 1)
     assert padded == [14]
+
+
+@pytest.mark.parametrize("frequencies", [0, 4])
+def test_the_bytes_that_a_plan_counts_are_those_that_xla_takes(monkeypatch, frequencies):
+    targets, shape = 200, (16, 16, 1)
+
+    def opaque(x_t, x_s):
+        """A kernel of which XLA knows the shapes alone, as of the compiled one."""
+        shapes = (len(x_t), len(x_s)), (len(x_s), len(x_t), 16 * 16)
+        out = [jax.ShapeDtypeStruct(each, jnp.float32) for each in shapes]
+        return tuple(jax.pure_callback(None, out, x_t, x_s))
+
+    monkeypatch.setattr(jacobian, "make_jacobian", lambda *_: opaque)
+    config = tiny(batch_size=targets, privacy__frequencies=frequencies)
+    problem = make_problem(config)
+    known = Targets(np.zeros((targets, *shape), np.float32), np.zeros(targets, int), CLASSES)
+    of_support, add = dp_kip.make_add(dataclasses.replace(problem, targets=known))
+    images, labels, x, y, weights = (
+        jax.ShapeDtypeStruct(each, jnp.float32)
+        for each in (
+            (SIZE, *shape),
+            (SIZE, CLASSES),
+            (targets, *shape),
+            (targets, CLASSES),
+            (targets,),
+        )
+    )
+    support = jax.eval_shape(of_support, images, labels)
+    of_images = jax.ShapeDtypeStruct(support.derivatives.shape[1:], jnp.float32)
+    sums = dp_kip.GradientSums(of_images, labels)
+    compiled = jax.jit(add).lower(sums, support, x, y, weights).compile()
+    taken = compiled.memory_analysis().temp_size_in_bytes + support.derivatives.size * 4
+    counted = dp_kip.kept_gradients(config, shape, targets, 1)
+    assert counted.images == SIZE
+    assert counted.bytes == pytest.approx(taken, rel=0.25)

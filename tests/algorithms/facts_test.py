@@ -3,6 +3,7 @@
 import sys
 import types
 
+import numpy as np
 import pytest
 
 from configs import default
@@ -91,11 +92,16 @@ def test_label_solve_changes_labels_in_one_published_step():
 
 def test_gauss_newton_keeps_gradients():
     config = default.get_config()
-    assert algorithms.kept_gradients(config) == (0, 0)
+    sizes = (8, 8, 1), 200, 2  # Of an image, targets, devices.
+    assert algorithms.kept_gradients(config, *sizes) == (0, 0)
     config.algorithm = "kip_newton"
-    assert algorithms.kept_gradients(config) == (config.support.size, config.newton.iterations)
+    assert algorithms.kept_gradients(config, *sizes).images == config.support.size
     config.newton.block = 2
-    assert algorithms.kept_gradients(config) == (2, config.newton.iterations)
+    gradients, bases = (
+        np.zeros((2, 100, 64), "f4"),
+        np.zeros((4, 2, config.newton.iterations, 64), "f4"),
+    )
+    assert algorithms.kept_gradients(config, *sizes) == (2, gradients.nbytes + bases.nbytes)
 
 
 def test_cross_entropy_keeps_the_rows_of_the_targets_that_labels_are_solved_for():

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 
 from kip_flax import architectures as arch
-from kip_flax.algorithms.base import KeptGradients, KeptRows
+from kip_flax.algorithms.base import KeptRows
 from kip_flax.data import Dataset
 from kip_flax.kernels import KernelOptions
 from kip_flax.kernels.plan import KernelPlan, make_plan
@@ -88,13 +88,12 @@ def memory(
     support: int,
     targets: int,
     devices: int,
-    kept: KeptGradients,
+    kept: int = 0,
 ) -> Memory:
     """The host holds the data set twice, as uint8 and preprocessed; a device holds one step.
 
     `devices`: those that share the targets (the mesh's 'data').
-    `kept`: a Gauss-Newton step keeps the gradients of all pairs, and two bases of its directions,
-    each with its rotation; zeros if a step keeps only the sum of the gradients.
+    `kept`: bytes of the gradients of pairs; 0 if a step keeps only their sum.
     """
     image = int(np.prod(dataset.image_shape))
     share = -(-targets // devices)
@@ -102,8 +101,7 @@ def memory(
     tile = tiles.bytes_per_lane(plan) * tiles.lanes_for(plan, share) if plan.convolutional else 0
     state = 4 * 4 * support * image  # Images, gradient, two moments of the optimiser.
     held = state + 4 * share * image + 4 * 8 * share * support + 8 * support**2
-    apart = 4 * (share + 4 * kept.directions) * kept.images * image
-    return Memory(host_bytes(dataset), held + tile + apart)
+    return Memory(host_bytes(dataset), held + tile + kept)
 
 
 def host_bytes(dataset: Dataset) -> int:

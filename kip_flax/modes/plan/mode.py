@@ -179,12 +179,18 @@ def _words(config: ConfigDict, dataset: Dataset, mesh: Mesh, found: Forecast) ->
 def _cost(config: ConfigDict, dataset: Dataset, found: Forecast) -> arithmetic.Cost:
     spec = architectures.build(config.kernel.architecture, config.kernel.depth)
     differentiates = algorithms.facts(config.algorithm).differentiates
-    blocks = 0 < algorithms.kept_gradients(config).images < found.support
+    blocks = 0 < _kept(config, dataset, found, 1).images < found.support
     sizes = found.support, found.targets
     cost = arithmetic.cost(spec, dataset.image_shape, *sizes, differentiates, blocks)
     # Steps that solve for labels compute no entries of the support with itself.
     stated = setup.pairs(config, len(dataset.train_labels)) or cost.pairs  # 0: it does not say.
     return dataclasses.replace(cost, pairs=min(cost.pairs, stated))
+
+
+def _kept(
+    config: ConfigDict, dataset: Dataset, found: Forecast, devices: int
+) -> algorithms.KeptGradients:
+    return algorithms.kept_gradients(config, dataset.image_shape, found.most_targets, devices)
 
 
 def _of_pairs(cost: arithmetic.Cost | None) -> list[str]:
@@ -204,8 +210,9 @@ def _of_memory(config: ConfigDict, dataset: Dataset, mesh: Mesh, found: Forecast
     if not algorithms.facts(config.algorithm).uses_kernel:
         return [line, *arithmetic.warnings(arithmetic.Memory(host + whitening, 0), 1)]
     spec = architectures.build(config.kernel.architecture, config.kernel.depth)
-    most, kept = (found.support, found.most_targets), algorithms.kept_gradients(config)
-    memory = arithmetic.memory(spec, dataset, *most, mesh.shape["data"], kept)
+    sharing = mesh.shape["data"]
+    kept = _kept(config, dataset, found, sharing).bytes
+    memory = arithmetic.memory(spec, dataset, found.support, found.most_targets, sharing, kept)
     rows = algorithms.kept_rows(config, len(dataset.train_labels))
     if rows.targets:
         more = arithmetic.rows_memory(rows, found.support)
