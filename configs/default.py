@@ -15,7 +15,7 @@ def get_config() -> ConfigDict:
     config = ConfigDict()
 
     # 'kip': learn the support by gradient descent. 'kip_solve': the same, but its labels are solved
-    # for at every step. 'kip_newton': that by Gauss-Newton steps, which is quickest. 'rfad': as
+    # for at every step. 'kip_newton': that by Gauss-Newton steps, of which it takes few. 'rfad': as
     # 'kip', by features of random networks. 'frepo': by those of networks that are being trained.
     # 'bptt': by what networks get wrong that were trained on the support.
     # 'ls' (Label Solve): solve for the labels only; 'ls_cross_entropy': those that classify most.

@@ -58,7 +58,7 @@ def _published_recipe(images_per_class: int) -> str:
 
 FACTS = Facts(
     title="BPTT",
-    spelled_out="Backpropagation through truncated training (BPTT)",
+    spelled_out="Truncated backpropagation through time (BPTT)",
     for_networks=True,
     tag="unrolled-training",
     bibtex=_BIBTEX,

@@ -77,9 +77,9 @@ def test_a_dead_link_is_found(tmp_path):
 def named_files(page):
     """Files and folders of the project that a page names, with the folder in front."""
     text = page.read_text(encoding="utf-8")
-    rooms = "|".join(p.name for p in (ROOT / "kip_flax").iterdir() if p.is_dir())
+    packages = "|".join(p.name for p in (ROOT / "kip_flax").iterdir() if p.is_dir())
     paths = re.findall(r"`((?:kip_flax|configs|tests|benchmarks|results)/[\w./-]*[\w/])`", text)
-    within = re.findall(rf"`((?:{rooms})/[\w./-]*\.py)`", text)
+    within = re.findall(rf"`((?:{packages})/[\w./-]*\.py)`", text)
     return sorted({*paths, *(f"kip_flax/{path}" for path in within)})
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import main
-from kip_flax import export, preprocess
+from kip_flax import algorithms, export, preprocess
 from kip_flax.config import FIELDS
 from kip_flax.modes.compare import published
 from results import costs, record, words
@@ -104,10 +104,22 @@ def test_ci_runs_the_test_command():
     assert f"\n{COMMANDS[1]}\n" in CI
 
 
+@pytest.mark.parametrize("name", algorithms.NAMES)
+def test_the_papers_of_every_algorithm_can_be_cited(name):
+    """They are in CITATION.cff and, by their number on arXiv, in README."""
+    titles = re.findall(r"^    title: (.*)$", (ROOT / "CITATION.cff").read_text(), re.MULTILINE)
+    bibtex = algorithms.facts(name).bibtex
+    papers = re.findall(r"  title\s*= \{(.*?)\}", bibtex, re.DOTALL)
+    numbers = re.findall(r"arXiv:([\d.]+)", bibtex)
+    assert len(numbers) == len(papers) > 0
+    assert {" ".join(paper.split()) for paper in papers} <= set(titles)
+    assert all(number in README for number in numbers)
+
+
 def test_links_lead_to_files():
     links = re.findall(r"\]\(([^)]+)\)", README)
     assert "docs/digits.png" in links
-    assert [link for link in links if not (ROOT / link).is_file()] == []
+    assert [link for link in links if not (ROOT / link.partition("#")[0]).is_file()] == []
 
 
 def test_ci_checks_the_spelling():
