@@ -64,7 +64,7 @@ def main(argv: list[str] | None = None) -> int:
     """Runs what is missing, prints the table, draws the pictures; 2 on an error."""
     try:
         args = _arguments(argv)
-        runs = Path(args.runs or f"runs/frozen_{'digits' if args.small else 'mnist'}")
+        runs = Path(args.runs or f"runs/frozen_{'digits' if args.small else 'mnist'}").expanduser()
         fields = SMALL if args.small else FIELDS | {"dataset.data_dir": args.data}
         points, shown = [], []
         for share in SHARES:

@@ -47,5 +47,9 @@ def command(experiment: Experiment, seed: int, watched: bool = True) -> list[str
     fields |= {"seed": seed} if seed else {}
     return [
         *("main.py", f"--config=configs/{experiment.config}.py"),
-        *(f"--config.{name}={value}".replace(" ", "") for name, value in fields.items()),
+        *(f"--config.{name}={_text(value)}" for name, value in fields.items()),
     ]
+
+
+def _text(value: Any) -> str:
+    return str(value).replace(" ", "") if isinstance(value, tuple) else str(value)

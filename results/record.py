@@ -166,11 +166,17 @@ def is_stopped(workdir: Path) -> bool:
 def chain(folder: Path) -> list[Path]:
     """The folders of the rows that a row goes on from, from set to set, and its own; oldest first.
 
+    A row whose start is not beside it went on from one in this repository.
+
     Args:
         folder: results/NAME.
     """
-    start = Path(read(folder)["config"]["support"]["init"]).parent.name
-    return [*(chain(folder.with_name(start)) if start else []), folder]
+    name = Path(read(folder)["config"]["support"]["init"]).parent.name
+    if not name:
+        return [folder]
+    beside = folder.with_name(name)
+    start = beside if (beside / FIGURES).is_file() else Path(__file__).resolve().parent / name
+    return [*chain(start), folder]
 
 
 def core_seconds(folder: Path) -> float:

@@ -92,7 +92,7 @@ def go_through(work: Work, args: argparse.Namespace, experiments: list[Experimen
         args: of `make_parser`.
         experiments: in the order of the work.
     """
-    runs, results = Path(args.runs).absolute(), Path(args.results)
+    runs, results = (Path(folder).expanduser().absolute() for folder in (args.runs, args.results))
     with alone(runs):
         for experiment in experiments:
             if work(experiment, args.data, runs / experiment.name, results):
@@ -127,7 +127,7 @@ def _run_if_missing(experiment: Experiment, data: str, runs: Path, results: Path
 def _run_from_kept(experiment: Experiment, data: str, runs: Path, results: Path) -> bool:
     """Like `_run_if_missing`, from the set that its start has in `results`."""
     if experiment.start:
-        folder = (results / experiment.start).absolute()
+        folder = results / experiment.start
         experiment = experiment.from_set(folder / record.read(folder)["set"])
     return _run_if_missing(experiment, data, runs, results)
 

@@ -110,7 +110,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _folder(args: argparse.Namespace) -> Path:
     name = "search_digits_small" if args.small else f"search_{args.dataset}"
-    return Path(args.runs or f"runs/{name}")
+    return Path(args.runs or f"runs/{name}").expanduser()
 
 
 def _arguments(argv: list[str] | None) -> argparse.Namespace:

@@ -167,7 +167,7 @@ class Bench:
         if name in REAL:
             named = self.options.setting.herding if name == "herding" else name
             return real_images(named, stream, per_class)
-        return self._distiller.memory(name, stream, per_class)
+        return self._distiller.memory(name, stream, per_class, self.watch)
 
     def _learn(self, cell: Cell, lesson: learners.Lesson) -> None:
         began = time.perf_counter()
@@ -235,7 +235,7 @@ def _options(argv: list[str] | None) -> Options:
     return Options(
         setting=setting,
         data="" if args.small else args.data,
-        runs=Path(args.runs or f"runs/continual_{setting.dataset}"),
+        runs=Path(args.runs or f"runs/continual_{setting.dataset}").expanduser(),
         memories=_names("--memories", args.memories, MEMORIES),
         learners=_names("--learners", args.learners, tuple(learners.LEARNERS)),
         per_class=_numbers("--per-class", args.per_class) or setting.per_class,

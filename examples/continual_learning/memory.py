@@ -19,6 +19,7 @@ from kip_flax import data, distill, preprocess
 from kip_flax.data import Dataset, coresets
 from kip_flax.export import Distilled
 from kip_flax.runtime.errors import UserError
+from kip_flax.runtime.waiting import Watch
 
 Part = tuple[np.ndarray, np.ndarray]  # What a step adds: pixels (n, H, W, C), labels (n,) 0 or 1.
 
@@ -81,16 +82,19 @@ class Distiller:
     folder: Path
     held_out: bool
 
-    def memory(self, name: str, stream: Stream, per_class: int) -> Memory:
+    def memory(self, name: str, stream: Stream, per_class: int, watch: Watch) -> Memory:
         """The memory of the sets that the method `name` distils, one for each step.
 
         Raises:
-            KeyboardInterrupt: a signal stopped a run; the same call resumes it.
+            KeyboardInterrupt, Stopped: a signal came in a run, or between two: call it again.
             UserError: the data or the folder do not fit, or pixels cannot be recovered.
         """
         make = self._maker(name, self.setting.methods[name], per_class)
-        steps = zip(stream.pairs, stream.steps, strict=True)
-        return joined([as_part(make(pair), step) for pair, step in steps])
+        parts = []
+        for pair, step in zip(stream.pairs, stream.steps, strict=True):
+            watch.check()
+            parts.append(as_part(make(pair), step))
+        return joined(parts)
 
     def _maker(
         self, name: str, method: Method, per_class: int

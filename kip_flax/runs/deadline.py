@@ -28,15 +28,22 @@ class Deadline:
         longest: float = 0.0,
     ):
         self._seconds, self._spent, self._at_end = seconds, spent, at_end
-        self._step, self.longest = 0.0, longest
+        self._step, self.longest, self._latest = 0.0, longest, longest
 
     @property
     def is_set(self) -> bool:
         """Whether there is a limit."""
         return self._seconds > 0
 
-    def eta(self, seconds: float) -> float:
-        """Seconds to the end of the run: `seconds` for the remaining steps, or the time left."""
+    def eta(self, seconds: float, evaluations: int) -> float:
+        """Seconds to the end of the run, which is where the limit is, at the latest.
+
+        Args:
+            seconds: of the remaining steps.
+            evaluations: how many remain, that at the end included; each takes as long as the last.
+        """
+        if evaluations:
+            seconds += self._latest * (evaluations - 1 + self._at_end)
         return min(seconds, max(0.0, self._seconds - self._spent())) if self.is_set else seconds
 
     def reached(self) -> bool:
@@ -59,7 +66,8 @@ class Deadline:
         """Times an evaluation; the longest one counts."""
         begin = time.perf_counter()
         yield
-        self.longest = max(self.longest, time.perf_counter() - begin)
+        self._latest = time.perf_counter() - begin
+        self.longest = max(self.longest, self._latest)
 
     def _is_reached(self) -> bool:
         return self._spent() + self._step + self._at_end * self.longest > self._seconds

@@ -94,7 +94,9 @@ class Training:
             if due.save:  # A secret of the state, or a length laid out in time, is nowhere else.
                 self.saver.wait()
             stopwatch = metrics.Stopwatch(step, total, distillation.pairs)
-            pace, kinds = Pace(stopwatch, deadline, self.console, self.log_every), _kinds(state)
+            marks = {*distillation.eval_steps, total}
+            pace = Pace(stopwatch, deadline, self.console, self.log_every, marks)
+            kinds = _kinds(state)
             while settled and not stops:
                 step += 1
                 began = time.perf_counter()
@@ -186,13 +188,13 @@ class Training:
         scalars = {name: float(value) for name, value in measured.items()}
         self.recorder.progress(step, scalars, figures)
         loss = f"  loss {scalars['loss']:.5f}" if "loss" in scalars else ""
-        pairs = [f"{count(figures['pairs_per_s'])} pairs/s"] if self.distillation.pairs else []
-        self.console.progress(
-            f"step {step}/{self.distillation.total}{loss}",
-            f"{figures['step_ms']:.1f} ms/step",
-            *pairs,
-            f"ETA {duration(figures['eta_s'])}",
-        )
+        parts = [f"step {step}/{self.distillation.total}{loss}"]
+        if figures:
+            parts.append(f"{figures['step_ms']:.1f} ms/step")
+            if self.distillation.pairs:
+                parts.append(f"{count(figures['pairs_per_s'])} pairs/s")
+            parts.append(f"ETA {duration(figures['eta_s'])}")
+        self.console.progress(*parts)
 
     def _check_finite(self, state: State, before: int, step: int) -> None:
         if not _is_finite(state):

@@ -2,6 +2,7 @@
 
 import contextlib
 import time
+from collections.abc import Collection
 
 import jax
 import numpy as np
@@ -23,14 +24,21 @@ class Pace:
         deadline: gets the seconds of the steps.
         console: where the end is announced.
         log_every: most steps between lines of progress.
+        evaluated: the steps after which the run is evaluated, with the last one.
 
     Attributes:
         log_every: steps between lines of progress, the same number at all processes.
     """
 
     def __init__(
-        self, stopwatch: metrics.Stopwatch, deadline: Deadline, console: Console, log_every: int
+        self,
+        stopwatch: metrics.Stopwatch,
+        deadline: Deadline,
+        console: Console,
+        log_every: int,
+        evaluated: Collection[int],
     ):
+        self._evaluated = evaluated
         self._stopwatch, self._deadline, self._console = stopwatch, deadline, console
         self.log_every = log_every
         self._steps, self._announced = 0, False
@@ -43,7 +51,7 @@ class Pace:
         self._steps += 1
         if self._steps == 1:  # Timings leave out the compilation.
             jax.block_until_ready(state)
-            self._stopwatch.look(step)
+            self._stopwatch.restart(step)
         elif self._steps == 2 or self._deadline.is_set:
             jax.block_until_ready(state)
             seconds = time.perf_counter() - began
@@ -52,13 +60,16 @@ class Pace:
                 self._speak_after(seconds)
 
     def look(self, step: int) -> dict[str, float]:
-        """The figures of `Stopwatch.look`, with the time that the deadline leaves.
+        """The figures of `Stopwatch.look`, `eta_s` with the evaluations; {} after the first step.
 
         The first estimate of a long run is announced.
         """
         figures = dict(self._stopwatch.look(step))
-        figures["eta_s"] = self._deadline.eta(figures["eta_s"])
-        if not self._announced and self._steps > 1:
+        if not figures:
+            return {}
+        remaining = sum(mark >= step for mark in self._evaluated)
+        figures["eta_s"] = self._deadline.eta(figures["eta_s"], remaining)
+        if not self._announced:
             self._announced = True
             if figures["eta_s"] >= _LONG:
                 seconds = figures["eta_s"]

@@ -116,10 +116,14 @@ class Stopwatch:
         yield
         self._since += time.perf_counter() - begin
 
+    def restart(self, step: int) -> None:
+        """Starts again after `step` steps: those before, which compiled, count for nothing."""
+        self._step, self._since = step, time.perf_counter()
+
     def look(self, step: int) -> dict[str, float]:
         """After `step` steps: `step_ms` and `pairs_per_s` since the last look, and `eta_s`.
 
-        Without a step since the last look it returns the same figures again.
+        Without a step since the last look it returns the same figures again; {} without any.
         """
         if step == self._step:
             return self._figures

@@ -13,7 +13,7 @@ from kip_flax import architectures, data, export, kernels, krr, preprocess
 from kip_flax.runs import evaluate, setup
 from kip_flax.runtime.console import Console
 from kip_flax.runtime.errors import UserError
-from kip_flax.runtime.waiting import Watch
+from kip_flax.runtime.waiting import Stopped, Watch
 
 SHORT = dataclasses.replace(
     settings.DIGITS,
@@ -227,6 +227,22 @@ def test_the_small_version_goes_through_and_goes_on(short, tmp_path, capsys, mon
     message = capsys.readouterr().err
     assert "num_test was 0 and is now 5: take another folder" in message
     assert message.count("\n") == 1
+
+
+def test_a_signal_between_two_distillations_stops_before_the_next(first, tmp_path, monkeypatch):
+    """As one that comes before the steps of the first, whose own loop does not see it."""
+    made, asked = [], []
+
+    def distill(**_):
+        made.append(1)
+        asked.append(True)
+
+    monkeypatch.setattr(memory, "distill", distill)
+    monkeypatch.setattr(memory, "as_part", lambda *_: None)
+    distiller = memory.Distiller(SHORT, "", tmp_path, held_out=False)
+    with pytest.raises(Stopped):
+        distiller.memory("kip", first, 2, Watch(lambda: bool(asked), Console(silent=True)))
+    assert len(made) == 1
 
 
 @pytest.mark.slow

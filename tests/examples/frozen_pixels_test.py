@@ -50,7 +50,8 @@ def test_what_is_stopped_has_no_figures(short, tmp_path, capsys, monkeypatch):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(frozen_pixels, "distill", stopped)
-    assert frozen_pixels.main(["--small", f"--runs={tmp_path}"]) == 0
+    monkeypatch.setenv("HOME", str(tmp_path.parent))
+    assert frozen_pixels.main(["--small", f"--runs=~/{tmp_path.name}"]) == 0
     assert calls == [str(tmp_path / "0_0")]
     assert "stopped: the same command goes on" in capsys.readouterr().out
     assert not list(tmp_path.iterdir())

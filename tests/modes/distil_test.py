@@ -24,6 +24,7 @@ from kip_flax.modes.train import distil
 from kip_flax.modes.train import mode as train
 from kip_flax.runtime.console import Console
 from kip_flax.runtime.errors import UserError
+from kip_flax.runtime.waiting import Stopped
 
 pytestmark = pytest.mark.usefixtures("quick_kernels")
 FEW = {"num_steps": 3, "eval.steps": (0,), "batch_size": 40, "report.num_train": 0}
@@ -191,6 +192,16 @@ def test_a_stopped_run_is_no_set_and_goes_on(tmp_path, capsys, monkeypatch):
             kip_flax.distill(**arguments, fields=fields)
     kip_flax.distill(**arguments, fields=fields)
     assert "going on from the checkpoint of step" in capsys.readouterr().out
+
+
+def test_a_signal_while_a_limit_of_time_is_laid_out_is_a_stop_like_any(tmp_path, monkeypatch):
+    def stopped(*_):
+        raise Stopped
+
+    monkeypatch.setattr(train, "forecast", stopped)
+    fields = FEW | {"optimizer.schedule": "cosine", "time_limit": 1.0}
+    with pytest.raises(KeyboardInterrupt, match="stopped before its first step"):
+        kip_flax.distill(config=kip_digits.get_config(), fields=fields, workdir=str(tmp_path))
 
 
 @pytest.mark.parametrize(

@@ -86,6 +86,22 @@ def test_the_most_steps_that_fit_by_trying_all(seconds):
     assert found.steps_within(seconds, config) == max(fitting, default=0)
 
 
+@pytest.mark.parametrize(("schedule", "steps"), [("constant", 9), ("cosine", 8)])
+def test_a_plan_says_what_a_limit_of_time_has_time_for(schedule, steps):
+    config = kip_digits.get_config()
+    config.optimizer.schedule, config.eval.steps, config.time_limit = schedule, (0,), 20 / 3600
+    found = Forecast(
+        steps=40, evaluations=2, targets=100, most_targets=100, tests=30, labelled=20, support=5,
+        step=LinearTime(0, 0.02), evaluation=LinearTime(0, 0.02),
+    )  # fmt: skip
+    # Two seconds a step and one an evaluation; a schedule is laid out for 18 of the 20 seconds.
+    assert mode._of_limit(config, found) == [
+        f"  limit      time_limit=0.00555556 h has time for {steps} of these steps"
+    ]
+    config.time_limit = 0.0
+    assert mode._of_limit(config, found) == []
+
+
 def test_operations_of_a_pair_by_hand():
     spec = (arch.Conv(), arch.Relu(), arch.Conv(), arch.Relu(), arch.Flatten(), arch.Dense())
     operations = arithmetic.pair_flops(make_plan(KernelOptions(spec), (4, 5, 3)), 3)

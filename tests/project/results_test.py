@@ -18,7 +18,7 @@ from kip_flax import config as config_lib
 from kip_flax.modes.compare import published
 from kip_flax.modes.evaluate import mode as evaluate_mode
 from results import card, networks, record, rows, run_all, table, words
-from results.experiment import Experiment
+from results.experiment import Experiment, command
 from results.experiments import EXPERIMENTS
 
 RESULTS = Path(table.__file__).parent
@@ -214,6 +214,26 @@ def test_a_whole_row_is_made_from_the_sets_of_its_own_start(tmp_path, monkeypatc
     assert made == [(names[0], "real"), (names[1], sets[0])]
     run_all.main([*arguments, f"--only={names[2]},{names[0]}"])
     assert made[2:] == [(names[2], sets[1])]
+
+
+def test_a_row_made_again_without_its_start_went_on_from_the_one_here(tmp_path):
+    name = "kip_newton_mnist_10_relabelled"
+    shutil.copytree(RESULTS / name, tmp_path / name)
+    assert record.chain(tmp_path / name) == [RESULTS / "kip_newton_mnist_10", tmp_path / name]
+    table.write(tmp_path)
+    written, kept = (folder / name / card.CARD for folder in (tmp_path, RESULTS))
+    assert written.read_text() == kept.read_text()
+
+
+def test_folders_of_a_row_may_have_a_space_or_begin_at_home(tmp_path, monkeypatch):
+    (experiment,) = (e for e in EXPERIMENTS if e.name == "kip_newton_mnist_10_relabelled")
+    line = command(experiment.from_set(Path("/my work/a, b.npz")), 0)
+    assert "--config.support.init=/my work/a, b.npz" in line
+    monkeypatch.setenv("HOME", str(tmp_path))
+    worked = []
+    args = run_all.make_parser("A command.", "~/runs").parse_args(["--results=~/again"])
+    run_all.go_through(lambda *given: worked.append(given), args, [TINY])
+    assert worked == [(TINY, "", tmp_path / "runs" / "tiny", tmp_path / "again")]
 
 
 def test_a_row_that_goes_on_names_a_set_that_is_kept():

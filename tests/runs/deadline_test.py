@@ -40,11 +40,11 @@ def test_a_run_ends_where_a_step_and_an_evaluation_would_not_fit(monkeypatch):
         reached.append(deadline.reached())
     assert reached == [False, False, True, True]
     assert not deadline.passed()
-    assert deadline.eta(0.5) == 0.5
-    assert deadline.eta(30) == pytest.approx(1)
+    assert deadline.eta(0.5, 0) == 0.5
+    assert deadline.eta(30, 0) == pytest.approx(1)
     clock.now = 101
     assert deadline.passed()
-    assert deadline.eta(30) == 0
+    assert deadline.eta(30, 0) == 0
 
 
 def test_the_last_evaluation_may_take_longer_than_others(monkeypatch):
@@ -86,7 +86,7 @@ def test_without_a_limit_a_run_goes_on():
     assert not deadline.is_set
     assert not deadline.reached()
     assert not deadline.passed()
-    assert deadline.eta(7) == 7
+    assert deadline.eta(7, 0) == 7
 
 
 @pytest.fixture
@@ -169,6 +169,11 @@ def test_a_limit_without_time_for_a_step_is_told_before_the_run(
     with pytest.raises(UserError, match=message):
         train.train_and_evaluate(config, str(tmp_path))
     assert not list(tmp_path.glob("distilled/*"))
+
+
+def test_a_limit_is_no_obstacle_to_a_run_of_no_steps(quick_kernels, tmp_path):
+    config = small(optimizer__schedule="cosine", time_limit=1.0, num_steps=0)
+    assert train.train_and_evaluate(config, str(tmp_path)).step == 0
 
 
 def test_an_older_run_that_does_not_say_what_was_asked_for_goes_on(

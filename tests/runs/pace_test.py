@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from kip_flax.runs import deadline as deadline_lib
 from kip_flax.runs import pace as pace_lib
 from kip_flax.runs.deadline import Deadline
 from kip_flax.runs.pace import Pace
@@ -13,16 +14,16 @@ from kip_flax.runtime.console import Console
 
 
 class Steps:
-    """Steps that take `seconds` each by the clock of `metrics` and `pace`."""
+    """Steps and evaluations that take as many seconds as the test says."""
 
-    def __init__(self, monkeypatch, total, limit=0.0, log_every=10):
+    def __init__(self, monkeypatch, total, limit=0.0, evaluated=()):
         self.now = 0.0
         clock = SimpleNamespace(perf_counter=lambda: self.now)
-        for module in (metrics, pace_lib):
+        for module in (metrics, pace_lib, deadline_lib):
             monkeypatch.setattr(module, "time", clock)
-        self.deadline = Deadline(limit, lambda: self.now)
+        self.deadline = Deadline(limit, lambda: self.now, at_end=3)
         stopwatch = metrics.Stopwatch(0, total, pairs=0)
-        self.pace = Pace(stopwatch, self.deadline, Console(), log_every)
+        self.pace = Pace(stopwatch, self.deadline, Console(), 10, evaluated)
         self.step = 0
 
     def take(self, *seconds):
@@ -30,6 +31,10 @@ class Steps:
             began, self.now, self.step = self.now, self.now + each, self.step + 1
             self.pace.stepped({}, self.step, began)
         return self.pace.look(self.step)
+
+    def evaluate(self, seconds):
+        with self.pace.paused(), self.deadline.evaluation():
+            self.now += seconds
 
 
 @pytest.mark.parametrize(("seconds", "announced"), [(0.5, False), (38, True)])
@@ -44,8 +49,21 @@ def test_the_end_is_announced_once_where_it_is_far(monkeypatch, capsys, seconds,
 
 
 def test_timings_leave_out_the_step_that_compiles(monkeypatch):
-    figures = Steps(monkeypatch, total=10).take(100.0, 2.0, 3.0)
+    steps = Steps(monkeypatch, total=10)
+    assert steps.take(100.0) == {}
+    figures = steps.take(2.0, 3.0)
     assert (figures["step_ms"], figures["eta_s"]) == (2500.0, 7 * 2.5)
+
+
+def test_the_estimate_counts_the_evaluations_that_remain(monkeypatch):
+    steps = Steps(monkeypatch, total=10, evaluated={0, 2, 5, 10})
+    steps.evaluate(40.0)  # It compiles.
+    assert steps.take(9.0, 1.0)["eta_s"] == 8 + 40 + 40 + 3 * 40  # The last takes thrice as long.
+    steps.evaluate(4.0)
+    assert steps.take(1.0)["eta_s"] == 7 + 4 + 3 * 4
+    steps.take(1.0, 1.0)
+    steps.evaluate(4.0)
+    assert steps.take(1.0)["eta_s"] == 4 + 3 * 4
 
 
 def test_a_limit_of_time_bounds_the_estimate_and_counts_the_longest_step(monkeypatch):

@@ -29,6 +29,7 @@ from kip_flax.runtime.console import Console, count, duration
 from kip_flax.runtime.waiting import Watch, stopping_together
 
 _LONG = 60  # Seconds: no estimates for other devices for a shorter run.
+_SHARE = 0.9  # Of a time limit that a schedule is laid out for.
 _SEEN = 1000  # Most steps whose batch sizes are read.
 
 
@@ -93,6 +94,14 @@ class Forecast:
             every, seconds, key=lambda steps: self.of_steps(steps, config).seconds
         )
         return max(0, taken - 1)
+
+    def steps_in_time(self, config: ConfigDict) -> int:
+        """The largest number of steps, up to `steps`, within the time limit of `config`.
+
+        A schedule that is laid out for it leaves a tenth: steps may take longer than in the probe.
+        """
+        share = _SHARE if config_lib.length_decides(config) else 1
+        return self.steps_within(share * 3600 * config.time_limit, config)
 
 
 def plan_run(config: ConfigDict, console: Console | None = None) -> Forecast:
@@ -169,11 +178,20 @@ def _words(config: ConfigDict, dataset: Dataset, mesh: Mesh, found: Forecast) ->
         f"  evaluation {_time(one_test)} on {tested}, {found.evaluations} times",
         *_of_networks(config, found),
         f"  run        {found.steps} steps: {_time(found.seconds)}, and compiling at the start",
+        *_of_limit(config, found),
         *_of_memory(config, dataset, mesh, found),
         *_of_curve(config, found, one_step),
         *_estimates(found, cost),
     ]
     return "\n".join(lines)
+
+
+def _of_limit(config: ConfigDict, found: Forecast) -> list[str]:
+    """A line on the steps that a time limit leaves; none without a limit."""
+    if not config.time_limit:
+        return []
+    steps = found.steps_in_time(config)
+    return [f"  limit      time_limit={config.time_limit:g} h has time for {steps} of these steps"]
 
 
 def _cost(config: ConfigDict, dataset: Dataset, found: Forecast) -> arithmetic.Cost:

@@ -23,6 +23,7 @@ from kip_flax.runs.folder import RunFolder
 from kip_flax.runtime import files, multihost, sharding
 from kip_flax.runtime.console import Console
 from kip_flax.runtime.errors import UserError
+from kip_flax.runtime.waiting import Stopped
 
 _DEFAULT = "configs.default"  # In a copy of the repository, not in an installed package.
 
@@ -77,7 +78,10 @@ def distill(
             config_lib.validate(experiment)
             with jax.enable_x64(sharding.takes_float64()):
                 console = _WithoutPaths(folder) if workdir is None else None
-                mode.train_and_evaluate(experiment, folder, console)
+                try:
+                    mode.train_and_evaluate(experiment, folder, console)
+                except Stopped:
+                    raise KeyboardInterrupt("the run was stopped before its first step") from None
         run = RunFolder(folder)
         if run.result()["status"] != "finished":
             raise KeyboardInterrupt("the run was stopped before its last step")

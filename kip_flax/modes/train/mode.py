@@ -36,7 +36,6 @@ from kip_flax.runtime.errors import UserError
 
 _ASKED = "asked_steps"  # In a checkpoint: `num_steps` as it was given, before a time limit.
 _TESTS = "tests"  # In a checkpoint: the fingerprint of what the run is tested on.
-_SHARE = 0.9  # Share of a time limit to plan for: steps may take longer than in the probe.
 
 
 def train_and_evaluate(config: ConfigDict, workdir: str, console: Console | None = None) -> State:
@@ -217,10 +216,9 @@ def _with_length_that_fits(
     console.say("measuring a step, to lay the schedule out for time_limit")
     kernel = shard_kernel(setup.make_kernel(config, console), mesh)
     found = forecast(config, dataset, kernel, mesh, console)
-    seconds = _SHARE * 3600 * config.time_limit
-    steps = int(multihost.of_first(np.array(found.steps_within(seconds, config))))
+    steps = int(multihost.of_first(np.array(found.steps_in_time(config))))
     expected = duration(found.of_steps(max(1, steps), config).seconds)
-    if not steps:
+    if steps < min(1, found.steps):
         raise UserError(
             f"time_limit={config.time_limit:g} (hours) leaves no time for a step: nine tenths of "
             f"it are planned for, and one step with its evaluations takes {expected}. Give more."

@@ -32,7 +32,8 @@ def line(row: dict[str, Any], split: str) -> str:
 class Table:
     """Rows kept in a file in `workdir`, beginning with those of an earlier part of the transfer.
 
-    The file is written at once: what else the folder keeps belongs to this transfer.
+    The file is written at once: what else the folder keeps belongs to this transfer. One without
+    rows, as a transfer leaves it that is refused or stopped before its first, holds none.
 
     Args:
         workdir: the folder.
@@ -59,7 +60,7 @@ class Table:
         self._content: dict[str, Any] = {"distilled": distilled, "identity": identity}
         self._content |= {"tests": tested, "rows": [], "diverged": []}
         earlier = _read(self._path)
-        if earlier is not None:
+        if earlier is not None and (earlier["rows"] or earlier["diverged"]):
             kind = os.path.splitext(file)[0]
             config_lib.check_same(earlier["identity"], identity, kind, workdir)
             config_lib.check_same(earlier.setdefault("tests", tested), tested, kind, workdir)
