@@ -287,7 +287,9 @@ def check_data(config: ConfigDict, dataset: data.Dataset) -> None:
         raise UserError(
             f"support.size is {size} and {dataset.name} has {train} training images: take fewer."
         )
-    if "flip" in augment.parse(config.augment):
+    names = augment.parse(config.augment)
+    augment.check_effect(names, dataset.image_shape, "augment")
+    if "flip" in names:
         check_mirrorable(dataset, "augment", "--config.augment=shift, or leave it empty")
     own_check = getattr(algorithms.find(config.algorithm), "check_data", None)
     if own_check is not None:

@@ -74,13 +74,22 @@ def test_pixels_as_invert_gives_them_come_back(name):
     )
 
 
-@pytest.mark.parametrize("chunk", [64, 2048])
-def test_zca_matches_float64(monkeypatch, chunk):
-    monkeypatch.setattr(preprocess, "_CHUNK", chunk)
+@pytest.mark.parametrize("size", [64, 2048])
+def test_zca_matches_float64(monkeypatch, size):
+    monkeypatch.setattr(preprocess, "_CHUNK", size * TRAIN[0].size)
     fitted = preprocess.fit("zca_normalize", TRAIN)
     expected = normalised(TEST)[0] @ whitening()
     out = preprocess.apply(fitted, TEST).reshape(len(TEST), -1)
     np.testing.assert_allclose(out, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("side", [32, 224])
+def test_float64_copies_are_as_large_for_any_size_of_images(side):
+    images = np.broadcast_to(np.uint8(0), (5000, side, side, 3))
+    parts = [images[part] for part in preprocess._chunks(images)]
+    assert sum(map(len, parts)) == 5000
+    assert max(part.size for part in parts) <= 2048 * 32 * 32 * 3
+    assert len(parts[0]) == 2048 * 32**2 // side**2
 
 
 @pytest.mark.parametrize("name", ["zca", "zca_center"])

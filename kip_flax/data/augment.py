@@ -59,6 +59,16 @@ def _check(fields: Mapping[str, Any]) -> None:
 SECTION = Section({"augment": str}, check=_check)
 
 
+def check_effect(names: tuple[str, ...], image_shape: tuple[int, ...], field: str) -> None:
+    """Raises UserError if `names` only move images that are too small for it."""
+    side, shares = min(image_shape[:2]), {"shift": MAX_SHIFT, "nudge": MAX_NUDGE}
+    if names and all(int(side * shares.get(name, 1)) == 0 for name in names):
+        raise UserError(
+            f"{field} is {','.join(names)!r}, which moves images of {side} pixels by less than one "
+            f"pixel: take another augmentation, such as scale,rotate, or leave it empty."
+        )
+
+
 def augment(names: tuple[str, ...], images: jax.Array, key: jax.Array) -> jax.Array:
     """Applies the augmentations `names` in order, with different parameters for every image.
 

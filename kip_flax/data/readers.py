@@ -11,6 +11,7 @@ import math
 import pickle
 import struct
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ import numpy as np
 import scipy.io
 from PIL import Image, ImageOps
 
+from kip_flax.runtime import hardware
 from kip_flax.runtime.errors import UserError
 
 _IDX_UINT8 = 8
@@ -306,7 +308,7 @@ def read_pictures(root: Path, names: tuple[str, ...], size: int) -> tuple[np.nda
     Folders in a class folder belong to the class. UserError if there are folders alone: then they
     may be the classes.
     """
-    images, labels = [], []
+    found, labels = list[Path](), list[int]()
     for label, name in enumerate(names):
         paths = pictures_below(root / name)
         if not any(path.parent == root / name for path in paths):
@@ -314,8 +316,10 @@ def read_pictures(root: Path, names: tuple[str, ...], size: int) -> tuple[np.nda
                 f"{root / name} holds folders and no picture: pictures lie in class folders, and "
                 f"these in dataset.data_dir, or in its folders train and test."
             )
-        images += [read_picture(path, size) for path in paths]
+        found += paths
         labels += [label] * len(paths)
+    with ThreadPoolExecutor(hardware.usable_cores()) as pool:  # Decoders run side by side.
+        images = list(pool.map(lambda path: read_picture(path, size), found))
     return np.stack(images), np.array(labels)
 
 

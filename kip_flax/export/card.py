@@ -62,9 +62,8 @@ def write_card(distilled: Distilled, dataset: str, files: Files) -> str:
         files: the files beside the card.
     """
     provenance = distilled.provenance
-    algorithm = _algorithm(distilled)
     sections = (
-        _header(len(distilled.images), dataset, algorithm),
+        _header(distilled, dataset),
         opening(distilled, dataset),
         _files(dataset, files),
         _loading(files.npz),
@@ -73,17 +72,28 @@ def write_card(distilled: Distilled, dataset: str, files: Files) -> str:
         *([f"## Privacy\n\n{stated}"] if (stated := privacy(distilled)) else []),
         f"## Licence\n\n{licence(dataset)} Put its licence into the header before you publish.",
         "## Limits\n\n" + limits(distilled, *_chosen(provenance)),
-        "## Citation\n\n" + citation(algorithm),
+        "## Citation\n\n" + _citation(distilled),
     )
     return "\n\n".join(sections) + "\n"
 
 
-def _algorithm(distilled: Distilled) -> str:
-    """Name of the algorithm that made the set; '' if the file does not record it."""
+# Layouts of one method; several methods save sets in the others.
+_METHODS = {"kip": "kip", "rfad": "rfad", "frepo": "frepo"}
+
+
+def _algorithm(distilled: Distilled) -> str | None:
+    """Name of the algorithm that made the set; '' if the file does not record it.
+
+    None for a set of others of which only the form is known.
+    """
+    if "imported" in distilled.provenance:
+        return _METHODS.get(distilled.provenance["layout"])
     return distilled.provenance.get("config", {}).get("algorithm", "")
 
 
-def _header(count: int, dataset: str, algorithm: str) -> str:
+def _header(distilled: Distilled, dataset: str) -> str:
+    count, algorithm = len(distilled.images), _algorithm(distilled)
+    tag = "" if algorithm is None else f"\n- {algorithms.facts(algorithm).tag}"
     sizes = {1_000: "n<1K", 10_000: "1K<n<10K", 100_000: "10K<n<100K"}
     size = next((name for most, name in sizes.items() if count < most), "n>100K")
     name = json.dumps(f"{dataset}, distilled to {count} images", ensure_ascii=False)
@@ -95,8 +105,7 @@ task_categories:
 size_categories:
 - {size}
 tags:
-- dataset-distillation
-- {algorithms.facts(algorithm).tag}
+- dataset-distillation{tag}
 configs:
 - config_name: default
   data_files:
@@ -107,7 +116,7 @@ configs:
 
 def opening(distilled: Distilled, dataset: str) -> str:
     """The heading, who made the set and how, its shapes and the meaning of its labels."""
-    maker = _maker(distilled.provenance, _algorithm(distilled))
+    maker = _maker(distilled.provenance)
     class_names = distilled.class_names
     count = len(distilled.images)
     counts = np.bincount(distilled.labels.argmax(1), minlength=len(class_names))
@@ -125,7 +134,7 @@ def opening(distilled: Distilled, dataset: str) -> str:
 any numbers, negative ones too."""
 
 
-def _maker(provenance: dict[str, Any], algorithm: str) -> str:
+def _maker(provenance: dict[str, Any]) -> str:
     version = provenance.get("versions", {}).get("kip_flax")
     by = f"kip_flax {version}" if version else "kip_flax"
     if "imported" in provenance:
@@ -133,6 +142,7 @@ def _maker(provenance: dict[str, Any], algorithm: str) -> str:
             f"Imported by {by} from `{provenance['imported']}` ({provenance['layout']}), which was "
             "made by others: cite them."
         )
+    algorithm = provenance.get("config", {}).get("algorithm", "")
     facts = algorithms.facts(algorithm)
     method = facts.full_title or "kernel ridge regression"
     if not facts.krr_loss:
@@ -279,10 +289,11 @@ def licence(dataset: str) -> str:
 
 def limits(distilled: Distilled, *more: str) -> str:
     """The limits of the set, as a list with `more` at its end."""
-    maker = algorithms.facts(_algorithm(distilled))
+    algorithm, judge = _algorithm(distilled), "network or kernel"
+    if algorithm is not None:
+        judge = "network" if algorithms.facts(algorithm).for_networks else "kernel"
     lines = [
-        f"The set was optimised for one {'network' if maker.for_networks else 'kernel'} and one "
-        f"preprocessing; elsewhere it is worth less.",
+        f"The set was optimised for one {judge} and one preprocessing; elsewhere it is worth less.",
         "PNGs have 8 bits and are clipped to [0, 1]: train on the images as learned, not on them.",
     ]
     if (distilled.provenance.get("privacy") or {}).get("epsilon") is None:
@@ -298,6 +309,12 @@ def limits(distilled: Distilled, *more: str) -> str:
             ),
         )
     return "\n".join(f"- {line}" for line in [*lines, *more])
+
+
+def _citation(distilled: Distilled) -> str:
+    if (algorithm := _algorithm(distilled)) is None:
+        return "The file that it was imported from does not say its method: cite who made it."
+    return citation(algorithm)
 
 
 def citation(algorithm: str) -> str:

@@ -23,6 +23,7 @@ from kip_flax.runtime.errors import UserError
 LAYOUTS = ("kip", "rfad", "frepo", "dc", "mtt")
 BY_FIELD_CONSTANTS = ("dc", "mtt")  # Normalised by the constants of the field's evaluators.
 _CHANNELS_FIRST = ("rfad", "dc", "mtt")
+_RFAD_REG = 5e-3  # Of files without `jit`, as RFAD's evaluation takes them.
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class Found:
     Attributes:
         layout: one of `LAYOUTS`.
         sets: pairs of images (S, H, W, channels) and labels, (S,) class numbers or (S, C).
-        reg: the regulariser that the set was made with, if the file records it.
+        reg: the regulariser that the set is evaluated with, if the file or its layout says it.
     """
 
     layout: str
@@ -87,6 +88,11 @@ def _recognised(path: Path, content: Any, image_shape: tuple[int, int, int]) -> 
         raise UserError(
             f"{path} is in our form already: --mode=evaluate and --mode=transfer take it as it is."
         )
+    if {"images", "labels", "class_names", "preprocess"} <= keys:
+        raise UserError(
+            f"{path} is of an export of ours: take the .npz in the folder above, which "
+            f"--mode=evaluate and --mode=transfer read as it is."
+        )
     if {"images", "labels"} <= keys and isinstance(content["images"], np.ndarray):
         height, width, channels = image_shape
         first = content["images"].shape[1:] == (channels, height, width) != image_shape
@@ -114,7 +120,8 @@ def _pairs(
         if layout == "dc":
             return [(images, labels) for images, labels in content["data"]], None
         keys = ("image", "label") if layout == "frepo" else ("images", "labels")
-        reg = float(content["jit"]) if "jit" in content else None
+        missing = _RFAD_REG if layout == "rfad" else None
+        reg = float(content["jit"]) if "jit" in content else missing
         return [(content[keys[0]], content[keys[1]])], reg
     except UserError:
         raise

@@ -59,6 +59,7 @@ class Distilled:
         meta: class_names, kernel, provenance; None for files published by others.
         preprocess: arrays of the preprocessing; None if the file (or its side file) lacks them, so
             that it has to be fitted again on the training images.
+        known_preprocess: those of its arrays that `path` has itself.
     """
 
     path: Path
@@ -66,6 +67,7 @@ class Distilled:
     labels: np.ndarray
     meta: dict[str, Any] | None
     preprocess: dict[str, np.ndarray] | None
+    known_preprocess: dict[str, np.ndarray] = field(default_factory=dict)
 
     @property
     def preprocess_name(self) -> str | None:
@@ -207,13 +209,13 @@ def load_distilled(path: str | os.PathLike[str]) -> Distilled:
             f"of the ones as of the others."
         )
     meta = _read_meta(path, arrays["meta"]) if "meta" in arrays else None
-    preprocess = {k.removeprefix(_PREFIX): v for k, v in arrays.items() if k.startswith(_PREFIX)}
+    known = {k.removeprefix(_PREFIX): v for k, v in arrays.items() if k.startswith(_PREFIX)}
+    preprocess = known
     if meta and (side := meta.get("preprocess_file")):
         side_path = path.with_name(Path(side).name)
-        preprocess = preprocess | files.read_arrays(side_path) if side_path.exists() else {}
-    return Distilled(
-        path, images.astype(np.float32), labels.astype(np.float32), meta, preprocess or None
-    )
+        preprocess = known | files.read_arrays(side_path) if side_path.exists() else {}
+    found = images.astype(np.float32), labels.astype(np.float32)
+    return Distilled(path, *found, meta, preprocess or None, known)
 
 
 def check_is_free(path: str | os.PathLike[str], images: np.ndarray, labels: np.ndarray) -> None:

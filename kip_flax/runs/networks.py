@@ -243,7 +243,9 @@ def make_recipes(config: ConfigDict, dataset: Dataset) -> Callable[[int], Recipe
         UserError: `transfer.augment` mirrors images that may not be mirrored.
     """
     options, channels = config.transfer.to_dict(), dataset.image_shape[2]
-    if "flip" in augment.parse(options["augment"] or "", "transfer.augment"):
+    names = augment.parse(options["augment"] or "", "transfer.augment")
+    augment.check_effect(names, dataset.image_shape, "transfer.augment")
+    if "flip" in names:
         others = "--config.transfer.augment=nudge, or leave it out"
         base.check_mirrorable(dataset, "transfer.augment", others)
 

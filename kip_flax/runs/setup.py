@@ -166,12 +166,16 @@ def own_folder(workdir: str, config: ConfigDict) -> Iterator[str]:
 
 
 def check_apart(workdir: str, config: ConfigDict) -> None:
-    """Raises UserError if the folder lies among the pictures of `config`, as one of its classes."""
+    """Raises UserError if the folder lies among the pictures of `config`, or is that of its npz."""
     dataset, data_dir = config.dataset.name, config.dataset.data_dir
     own, root = (Path(path).expanduser().resolve() for path in (workdir, data_dir))
     if dataset == "folder" and data_dir and (own == root or root in own.parents):
         raise UserError(
             f"{own} lies in {root}, whose folders are the classes: take another --workdir."
+        )
+    if dataset == "npz" and own == root:
+        raise UserError(
+            f"{own} holds the data, of which it may have one .npz alone: take another --workdir."
         )
 
 
@@ -281,6 +285,9 @@ def start_of(config: ConfigDict, dataset: Dataset) -> export.Distilled | None:
     return start
 
 
+_SAME_PIXELS = 0.01  # Of a deviation: that much leeway for another copy of the same images.
+
+
 def preprocessing_of(
     distilled: export.Distilled, config: ConfigDict, dataset: Dataset, name: str
 ) -> Preprocess:
@@ -305,7 +312,22 @@ def preprocessing_of(
                 f"--config.dataset.preprocess_from={named}."
             )
         public = named
-    return preprocess.fit(name, _images_to_fit(config, dataset, public))
+    fitted = preprocess.fit(name, _images_to_fit(config, dataset, public))
+    _check_is_the_lost_one(fitted, distilled, public or dataset.name)
+    return fitted
+
+
+def _check_is_the_lost_one(fitted: Preprocess, lost: export.Distilled, where: str) -> None:
+    """Raises UserError if the means or deviations that the file still has are of other images."""
+    now = preprocess.to_arrays(fitted)
+    for part in {"mean", "std"} & lost.known_preprocess.keys() & now.keys():
+        kept = lost.known_preprocess[part]
+        if not np.allclose(now[part], kept, rtol=0, atol=_SAME_PIXELS * now["std"].max()):
+            raise UserError(
+                f"{lost.path} was whitened by other images than those of {where} (the {part} of "
+                f"their pixels was {np.round(kept, 4).tolist()} and is "
+                f"{np.round(now[part], 4).tolist()}): take the data that it was made from."
+            )
 
 
 def make_kernel(config: ConfigDict, console: Console) -> Kernel:

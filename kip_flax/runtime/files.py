@@ -109,7 +109,11 @@ def read_arrays(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
             loaded = np.load(file, allow_pickle=False)
             if isinstance(loaded, np.ndarray):
                 raise ValueError("one array instead of an archive of arrays")
-            return {key: loaded[key] for key in loaded.files}
+            arrays = {key: loaded[key] for key in loaded.files}
+            for key, value in arrays.items():
+                if not isinstance(value, np.ndarray):  # The bytes of a member that is no .npy.
+                    raise ValueError(f"{key!r} is no array")
+            return arrays
     except FileNotFoundError:
         raise UserError(f"{path} does not exist: name an .npz file that does.") from None
     except IsADirectoryError:

@@ -1,5 +1,7 @@
 """Augmentations against NumPy and SciPy, one image at a time; alike for two batches, as in DSA."""
 
+from contextlib import nullcontext
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -89,6 +91,23 @@ def test_shift_is_numpys_up_to_an_eighth():
         seen.add(move)
     assert {down for down, _ in seen} == {-2, -1, 0, 1, 2}
     assert {right for _, right in seen} == {-1, 0, 1}
+
+
+@pytest.mark.parametrize(
+    ("names", "side", "refused"),
+    [
+        (("nudge",), 15, True),
+        (("nudge",), 16, False),
+        (("shift", "nudge"), 7, True),
+        (("shift", "nudge"), 8, False),
+        (("nudge", "flip"), 8, False),
+        ((), 8, False),
+    ],
+)
+def test_moves_that_no_pixel_follows_are_refused(names, side, refused):
+    error = pytest.raises(UserError, match="by less than one pixel")
+    with error if refused else nullcontext():
+        augment.check_effect(names, (side, side + 20, 1), "augment")
 
 
 def test_nudge_is_numpys_up_to_a_sixteenth():

@@ -223,6 +223,33 @@ def test_the_card_says_whose_statistics_preprocess(tmp_path, name, stated, words
     assert ("{" in text) is False
 
 
+@pytest.mark.parametrize(
+    ("layout", "tags", "cited", "judge"),
+    [
+        ("frepo", ["feature-regression"], "2206.00719", "network"),
+        ("kip", ["kernel-ridge-regression"], "2107.13034", "kernel"),
+        ("dc", [], "does not say its method", "network or kernel"),
+    ],
+)
+def test_the_card_of_an_imported_set_cites_who_made_it(tmp_path, layout, tags, cited, judge):
+    made = {"dataset": "x", "imported": "best.npz", "layout": layout}
+    _, distilled = a_set(tmp_path, "standard", provenance=made)
+    export_file(str(distilled.path), str(tmp_path / "out"))
+    header, body = card_of(tmp_path / "out")
+    assert header["tags"] == ["dataset-distillation", *tags]
+    assert cited in body.split("## Citation")[1]
+    assert f"optimised for one {judge} and" in body
+    assert ("2011.00050" in body) is (layout == "kip")
+
+
+def test_a_set_whose_name_is_no_text_has_a_card(tmp_path):
+    _, distilled = a_set(tmp_path)
+    path = distilled.path.with_name("caf\udce9.npz")  # As Python reads Latin-1 from a disk.
+    distilled.path.rename(path)
+    assert "README.md" in export_file(str(path), str(tmp_path / "out"))
+    assert "`caf?.npz`" in (tmp_path / "out" / "README.md").read_text()
+
+
 def test_the_card_of_a_rival_names_and_cites_the_rival(tmp_path):
     config = {"algorithm": "dsa", "support.learn_labels": False, "seed": 7}
     _, distilled = a_set(tmp_path, "standard", provenance={"dataset": "x", "config": config})

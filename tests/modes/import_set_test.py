@@ -158,6 +158,28 @@ def test_what_we_export_comes_back(tmp_path):
     np.testing.assert_array_equal(after.labels, before.labels)
 
 
+@pytest.mark.parametrize("name", ["distilled.pt", "../x_set.npz"])
+def test_an_export_of_ours_is_not_taken_for_one_of_others(tmp_path, name):
+    """Its images have their channels first, as RFAD's, and a preprocessing of their own."""
+    (start,) = imported(tmp_path, DATA / "images_best.pt")
+    shutil.copy(start, tmp_path / "x_set.npz")
+    export_file(str(tmp_path / "x_set.npz"), str(tmp_path / "out"))
+    with pytest.raises(UserError, match=r"is (in our form already|of an export of ours)"):
+        imported(tmp_path, tmp_path / "out" / "torch" / name)
+
+
+@pytest.mark.parametrize(("own", "reg"), [({}, 0.005), ({"jit": 0.02}, 0.02)])
+def test_a_set_of_rfad_is_evaluated_by_its_own_kernel_and_ridge(tmp_path, capsys, own, reg):
+    images, labels = standardised()
+    np.savez(tmp_path / "best.npz", images=np.moveaxis(images, -1, 1), labels=labels, **own)
+    (written,) = imported(tmp_path, tmp_path / "best.npz", "rfad")
+    (line,) = (x for x in capsys.readouterr().out.splitlines() if "evaluate with" in x)
+    options = ["architecture=convnet_plain", "depth=3", "kind=nngp"]
+    kernel = " ".join(f"--config.kernel.{option}" for option in options)
+    assert line.endswith(f" --config.reg={reg:g} {kernel}")
+    assert export.load_distilled(written).provenance["layout"] == "rfad"
+
+
 def standardised(count=10):
     dataset = data.load_dataset("digits")
     rows = a_draw(dataset.train_labels)[:count]

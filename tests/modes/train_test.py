@@ -61,6 +61,15 @@ def test_a_workdir_among_the_pictures_is_refused_before_it_is_made(tmp_path, wor
     assert [path.name for path in (tmp_path / "pictures").iterdir()] == ["a"]
 
 
+def test_the_folder_of_an_npz_is_no_workdir(tmp_path):
+    """The run would leave a second npz there, and would not find its data again."""
+    np.savez(tmp_path / "mine.npz", images=np.zeros((4, 8, 8), np.uint8), labels=[0, 1, 0, 1])
+    config = small(dataset__name="npz", dataset__data_dir=str(tmp_path))
+    with pytest.raises(UserError, match=r"holds the data, .* take another --workdir"):
+        train.train_and_evaluate(config, str(tmp_path))
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.npz"]
+
+
 def test_the_start_is_a_balanced_draw_of_real_images_in_order_of_class(undisturbed):
     workdir, _ = undisturbed
     distilled = export.load_distilled(workdir / "distilled" / "FC1_ssize10_nozca_l_aug_ckpt0.npz")

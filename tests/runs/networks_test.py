@@ -113,7 +113,7 @@ def test_digits_are_not_mirrored_for_networks_either(digits):
     config = judged()
     for spec, data_set, refused in (
         ("nudge,flip", digits, True),
-        ("nudge", digits, False),
+        ("shift", digits, False),
         ("nudge,flip", photographs, False),
     ):
         config.transfer.augment = spec
@@ -123,6 +123,11 @@ def test_digits_are_not_mirrored_for_networks_either(digits):
         else:
             names = tuple(spec.split(","))
             assert networks.make_recipes(config, data_set)(10).augments == names
+    config.transfer.augment = "nudge"  # Up to a sixteenth of eight pixels.
+    with pytest.raises(
+        UserError, match=r"^transfer\.augment is 'nudge', which moves .* of 8 pixels"
+    ):
+        networks.make_recipes(config, digits)
     config.transfer.augment = "fog"
     with pytest.raises(UserError, match=r"transfer\.augment is a comma list of"):
         networks.make_recipes(config, digits)

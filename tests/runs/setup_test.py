@@ -13,6 +13,7 @@ from configs import kip_digits
 from kip_flax import export, preprocess
 from kip_flax.algorithms.base import Problem
 from kip_flax.data import Targets
+from kip_flax.export import sets as export_sets
 from kip_flax.runs import setup
 from kip_flax.runtime import sharding
 from kip_flax.runtime.errors import UserError
@@ -127,6 +128,26 @@ def test_a_lost_preprocessing_is_fitted_again_on_the_images_that_it_was_fitted_o
     own = dataclasses.replace(lost, meta={"provenance": {"config": {"seed": 0}}})
     fitted = setup.preprocessing_of(own, config, digits, "standard")
     np.testing.assert_allclose(fitted.mean, digits.train_images.mean() / 255, rtol=1e-5)
+
+
+def test_a_lost_whitening_is_not_that_of_other_images(digits, tmp_path, monkeypatch):
+    monkeypatch.setattr(export_sets, "_HEAVY_BYTES", 1000)  # Whitening goes to a file of its own.
+    config, fitted = kip_digits.get_config(), preprocess.fit("zca", digits.train_images)
+    path = tmp_path / "FC1_ssize10_zca_l_noaug_ckpt1.npz"
+    described = export.Description(fitted, digits.class_names)
+    export.write_distilled(path, np.ones((10, 8, 8, 1)), np.eye(10), described)
+    export.load_distilled(path).preprocess_file.unlink()
+    lost = export.load_distilled(path)
+    assert lost.preprocess is None
+    again = setup.preprocessing_of(lost, config, digits, "zca")
+    np.testing.assert_array_equal(again.whiten, fitted.whiten)
+    # A copy with other rounding is the same data, a darker one is not.
+    copy = np.clip(digits.train_images + np.int8(1) * (digits.train_images % 2), 0, 255)
+    copy = dataclasses.replace(digits, train_images=copy.astype(np.uint8))
+    setup.preprocessing_of(lost, config, copy, "zca")
+    darker = dataclasses.replace(digits, train_images=digits.train_images // 2)
+    with pytest.raises(UserError, match=r"whitened by other images than those of digits .*mean of"):
+        setup.preprocessing_of(lost, config, darker, "zca")
 
 
 def test_a_set_to_begin_with_fits_the_run(digits, tmp_path):

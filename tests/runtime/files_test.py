@@ -4,6 +4,7 @@ import errno
 import os
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,13 @@ with files.locked(sys.argv[1], "the thing"):
 def test_a_folder_is_no_file_of_arrays(tmp_path):
     with pytest.raises(UserError, match="is a folder and not a whole npz file: name one"):
         files.read_arrays(tmp_path)
+
+
+def test_an_archive_of_other_files_is_no_file_of_arrays(tmp_path):
+    with zipfile.ZipFile(tmp_path / "x.npz", "w") as archive:
+        archive.writestr("images", b"12")
+    with pytest.raises(UserError, match=r"not a whole npz file of plain arrays \('images' is no"):
+        files.read_arrays(tmp_path / "x.npz")
 
 
 def test_a_lock_names_its_holder_and_ends_with_it(tmp_path):

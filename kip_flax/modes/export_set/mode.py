@@ -98,7 +98,7 @@ def _write(distilled: Distilled, fitted: Preprocess, folder: Path) -> list[str]:
     parquet.write(folder / PARQUET, distilled.images, distilled.labels, pixels, names)
     pictures.write_folders(folder / "png", pixels, classes, names)
     text = card.write_card(distilled, dataset, beside)
-    files.write_bytes_atomic(folder / CARD, text.encode())
+    files.write_bytes_atomic(folder / CARD, text.encode(errors="replace"))
     return written
 
 

@@ -20,6 +20,8 @@ from kip_flax.runtime.errors import UserError
 # How the makers of a layout preprocess most data sets (run_distillation.py of RFAD, dataloader.py
 # of FRePo). Exceptions are facts of the data set (`preprocess_by`).
 _USUAL_PREPROCESS = {"dc": "standard", "mtt": "standard", "rfad": "zca", "frepo": "zca_center"}
+# The kernels of the makers that evaluate by one: RFAD's is the NNGP of the field's ConvNet-3.
+_KERNELS = {"rfad": {"architecture": "convnet_plain", "depth": "3", "kind": "nngp"}}
 _SAMPLE = 1000  # Training images to compare pixel values with.
 _FAR = 30  # Largest factor between the root mean squares of a set and of the sample.
 
@@ -150,7 +152,10 @@ def _words(
     sizes = ", ".join(str(len(images)) for images, _ in found.sets)
     reg = f" --config.reg={found.reg:g}" if found.reg is not None else ""
     quoted = shlex.quote(written[0])
-    command = f"--mode=evaluate --distilled={quoted} --config.preprocess={fitted.name}{reg}"
+    kernel = "".join(
+        f" --config.kernel.{name}={value}" for name, value in _KERNELS.get(found.layout, {}).items()
+    )
+    command = f"--mode=evaluate --distilled={quoted} --config.preprocess={fitted.name}{reg}{kernel}"
     return f"imported {path}: layout {found.layout}, {sizes} images of {dataset.name}", [
         ("preprocessing", fitted.name),
         *(("distilled set", name) for name in written),

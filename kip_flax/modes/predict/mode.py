@@ -28,8 +28,13 @@ def load_network(folder: str, console: Console) -> Classifier:
 
 
 def load_set(path: str, console: Console) -> Classifier:
-    """The distilled set in a file, its kernel compiled; UserErrors as of `predictor.load`."""
+    """The distilled set in a file, its kernel compiled.
+
+    Raises:
+        UserError: as of `predictor.load`, or the set is not of pictures.
+    """
     found = predictor.load(path)
+    _check_takes_pictures(found)
     kernels.warm_up(found.options, console.say)
     return found
 
@@ -58,6 +63,7 @@ def predict_pictures(
         SystemExit: code `UNREADABLE` if some could not be read; the others have their rows.
     """
     console = console or Console()
+    _check_takes_pictures(classifier)
     root, paths = find_pictures(pictures)
     folder = RunFolder.make(workdir)
     rows: list[list[str]] = []
@@ -80,16 +86,20 @@ def predict_pictures(
     return len(rows)
 
 
-def _read(
-    paths: list[Path], classifier: Classifier, unreadable: list[str]
-) -> tuple[list[Path], np.ndarray]:
-    """Paths and pixels, uint8 (n, H, W, C), of readable pictures; errors go to `unreadable`."""
+def _check_takes_pictures(classifier: Classifier) -> None:
     height, width, channels = classifier.image_shape
     if height != width or channels not in (1, 3):
         raise UserError(
             f"network or set takes images {classifier.image_shape}, which pictures are not made "
             f"into: call its predict with arrays (kip_flax.networks.load, export.predictor.load)."
         )
+
+
+def _read(
+    paths: list[Path], classifier: Classifier, unreadable: list[str]
+) -> tuple[list[Path], np.ndarray]:
+    """Paths and pixels, uint8 (n, H, W, C), of readable pictures; errors go to `unreadable`."""
+    height, _, channels = classifier.image_shape
     read, images = [], []
     for path in paths:
         try:
