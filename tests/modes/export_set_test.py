@@ -244,10 +244,10 @@ def test_the_card_of_an_imported_set_cites_who_made_it(tmp_path, layout, tags, c
 
 def test_a_set_whose_name_is_no_text_has_a_card(tmp_path):
     _, distilled = a_set(tmp_path)
-    path = distilled.path.with_name("caf\udce9.npz")  # As Python reads Latin-1 from a disk.
+    path = distilled.path.with_name("set\udce9.npz")  # As Python reads Latin-1 from a disk.
     distilled.path.rename(path)
     assert "README.md" in export_file(str(path), str(tmp_path / "out"))
-    assert "`caf?.npz`" in (tmp_path / "out" / "README.md").read_text()
+    assert "`set?.npz`" in (tmp_path / "out" / "README.md").read_text()
 
 
 def test_the_card_of_a_rival_names_and_cites_the_rival(tmp_path):
