@@ -157,7 +157,7 @@ def get_config() -> ConfigDict:
     # Of Adam, which trains the networks.
     config.frepo.learning_rate = 3e-4
     # Regress on the learned images and their mirror images; refused where these may be of another
-    # class (digits, grey images).
+    # class (digits, grey images). Published for CIFAR-100 with ten or more per class: False.
     config.frepo.flip = True
     # Reward labels whose largest entry is ahead of the second by up to 1/classes.
     config.frepo.margin = True

@@ -226,27 +226,38 @@ def _match(
     weights: jax.Array,
     key: jax.Array,
 ) -> tuple[jax.Array, jax.Array]:
-    """Distances (classes,), and the gradient (S, H, W, C) of their sum, one class after another."""
-    classes = real.shape[1]
+    """Distances (classes,), and the gradient (S, H, W, C) of their sum.
+
+    All devices share the real images of every class. Then each matches a class of its own.
+    """
+    classes, devices = real.shape[1], jax.lax.axis_size("data")
     by_class = state.images.reshape(classes, -1, *state.images.shape[1:])
     images_per_class = by_class.shape[1]
 
-    def of_class(number: jax.Array) -> tuple[jax.Array, jax.Array]:
-        class_key = jax.random.fold_in(key, number)
+    def seen(images: jax.Array, number: jax.Array) -> jax.Array:
+        return augment.siamese(training.augments, images, jax.random.fold_in(key, number))
 
-        def seen(images: jax.Array) -> jax.Array:
-            return augment.siamese(training.augments, images, class_key)
+    def real_gradient(number: jax.Array) -> Leaves:
+        return _real_gradient(loss, network, seen(real[:, number], number), number, weights)
 
-        wanted = _real_gradient(loss, network, seen(real[:, number]), number, weights)
+    def of_classes(numbers: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """This device's one of the classes `numbers` (devices,)."""
+        own = jax.lax.axis_index("data")
+        number = numbers[own]
+        wanted = jax.tree.map(lambda each: each[own], jax.lax.map(real_gradient, numbers))
 
         def apart(images: jax.Array) -> jax.Array:
             labels = jnp.full(images_per_class, number)
             share = jnp.full(images_per_class, 1 / images_per_class, jnp.float32)
-            return distance(jax.grad(loss)(network, seen(images), labels, share), wanted)
+            return distance(jax.grad(loss)(network, seen(images, number), labels, share), wanted)
 
         return jax.value_and_grad(apart)(by_class[number])
 
-    distances, grads = jax.lax.map(of_class, jnp.arange(classes))
+    rounds = -(-classes // devices)
+    numbers = jnp.arange(rounds * devices).reshape(rounds, devices) % classes
+    found = jax.lax.map(of_classes, numbers)
+    found = jax.lax.all_gather(found, "data", axis=1)  # (rounds, devices, ...).
+    distances, grads = (each.reshape(-1, *each.shape[2:])[:classes] for each in found)
     return distances, grads.reshape(state.images.shape)
 
 

@@ -284,8 +284,13 @@ def step_keys(state: DpState, number: int) -> tuple[jax.Array, jax.Array]:
 
 
 def poisson_draw(count: int, rate: float, key: jax.Array) -> np.ndarray:
-    """Indices below `count`, each drawn with probability `rate`, independently of the others."""
-    return np.flatnonzero(np.asarray(jax.random.uniform(key, (count,)) < rate))
+    """Indices below `count`, each drawn with probability `rate`, independently of the others.
+
+    The probability is rounded down, to a multiple of 2^-32. The draw is the same on all devices: a
+    run that goes on where there is no float64 would otherwise use its noise for another one.
+    """
+    drawn = np.asarray(jax.random.bits(key, (count,), jnp.uint32)).astype(np.uint64)
+    return np.flatnonzero(drawn < math.floor(rate * 2**32))
 
 
 def make_add(problem: Problem) -> tuple[per_target.OfSupport, Callable[..., GradientSums]]:

@@ -18,7 +18,6 @@ import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
-from kip_flax import krr
 from kip_flax.algorithms import _averaged, _pooled, base, kip
 from kip_flax.algorithms._pooled import PooledState
 from kip_flax.algorithms.base import Facts, Problem, Step, Support
@@ -26,6 +25,7 @@ from kip_flax.data import Dataset
 from kip_flax.krr import feature_kernel
 from kip_flax.networks import named
 from kip_flax.runtime import batching, sharding
+from kip_flax.runtime.errors import UserError
 from kip_flax.runtime.fields import Section
 from kip_flax.runtime.precision import product
 
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from kip_flax.networks.pool import Network, Pooling
 
 _RIDGE = 1e-6  # Relative to the mean diagonal of the feature kernel.
+_MOST_OF_FEATURES = 0.4  # Images for each feature in float32: gradients to 1e-3 (measured).
 _NETWORKS = 30  # Keeps the networks' key apart from the run's keys, which share the seed.
 _MOST_TRAINED = 1000  # The most learned images that a network is trained on in one step.
 _BIBTEX = """@inproceedings{zhou2022dataset,
@@ -117,7 +118,24 @@ def check_data(config: ConfigDict, dataset: Dataset) -> None:
     kip.check_data(config, dataset)
     if config.frepo.flip:
         base.check_mirrorable(dataset, "frepo.flip", "--config.frepo.flip=False")
-    _make(config, dataset.image_shape, dataset.num_classes)
+    make = _make(config, dataset.image_shape, dataset.num_classes)
+    if not sharding.takes_float64():
+        _check_features(config, make, dataset.image_shape)
+
+
+def _check_features(config: ConfigDict, make: Make, image_shape: tuple[int, int, int]) -> None:
+    """Raises UserError if the kernel has so many images that float32 cannot resolve the ridge."""
+    from kip_flax.networks import build
+
+    net, image = build.functions(make), jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
+    found = jax.eval_shape(lambda x: net.features(*net.init(jax.random.key(0)), x), image)
+    rows, features = config.support.size * (1 + config.frepo.flip), found.shape[1]
+    if rows > _MOST_OF_FEATURES * features:
+        raise UserError(
+            f"the networks have {features} features, too few for {rows} images (with mirror "
+            f"images) on a device without float64: raise frepo.width, or take frepo.flip=False or "
+            f"a smaller support.size."
+        )
 
 
 def mirrored(support: Support) -> Support:
@@ -183,8 +201,7 @@ class _FrepoStep:
         count = jax.lax.psum(jnp.sum(batch.weights), "data")
 
         def loss(f_s: jax.Array, y_s: jax.Array) -> tuple[jax.Array, jax.Array]:
-            alpha = krr.solve(feature_kernel.linear(f_s, f_s), y_s, _RIDGE)
-            predictions = krr.predict(feature_kernel.linear(batch.features, f_s), alpha)
+            predictions = feature_kernel.predict(f_s, y_s, batch.features, _RIDGE)
             errors = jnp.sum(optax.l2_loss(predictions, batch.y), axis=1)
             right = jnp.argmax(predictions, axis=1) == jnp.argmax(batch.y, axis=1)
             errors, right = (product(batch.weights, each) / count for each in (errors, right))

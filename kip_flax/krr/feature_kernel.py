@@ -69,6 +69,22 @@ def loss(
     return krr.loss(predictions, batch.y, batch.weights), predictions
 
 
+def predict(f_s: jax.Array, y_s: jax.Array, f_t: jax.Array, reg: float) -> jax.Array:
+    """Predictions (T, C) by the plain inner product of one network's features.
+
+    Products are in `krr.solve_dtype()`: where the images are nearly as many as the features, the
+    rounding of a kernel in float32 is larger than a small ridge.
+
+    Args:
+        f_s, y_s: features (S, F) and labels (S, C) of the support.
+        f_t: features (T, F) of the targets.
+        reg: ridge, in units of the mean diagonal of the support's kernel (see `krr.solve`).
+    """
+    f_s, f_t = (jnp.asarray(features, krr.solve_dtype()) for features in (f_s, f_t))
+    alpha = krr.solve(linear(f_s, f_s), y_s, reg)
+    return krr.predict(f_t, product(f_s.T, alpha.astype(f_s.dtype)))
+
+
 def in_passes(
     features: Features, params: Tree, other: Tree, images: jax.Array, most: int = 500
 ) -> jax.Array:

@@ -18,7 +18,9 @@ from kip_flax.kernels.jacobian import Jacobian
 from kip_flax.krr.residuals import Batch
 from kip_flax.runtime.precision import product
 
-_ROUNDING = 1e-5  # A clipped gradient stays below the clip by this share, however sums round.
+# A clipped gradient stays below the clip by this share, as its norm is rounded. What sums of many
+# gradients round is not covered.
+_ROUNDING = 1e-5
 
 
 class SupportTerms(NamedTuple):

@@ -171,6 +171,18 @@ def test_every_target_is_drawn_with_the_same_chance_and_on_its_own():
     np.testing.assert_array_equal(dp_kip.poisson_draw(30, 1.0, keys[0]), np.arange(30))
 
 
+@pytest.mark.parametrize("rate", [1 / 60, 0.999999999, 1.0])
+def test_the_same_targets_are_drawn_with_and_without_float64(rate):
+    """Or a run that goes on where there is none adds the same noise to other targets."""
+    drawn = []
+    for wide in (True, False):
+        with jax.enable_x64(wide):
+            drawn.append(dp_kip.poisson_draw(60_000, rate, jax.random.key(3)))
+    np.testing.assert_array_equal(*drawn)
+    expected = 60_000 * rate
+    assert len(drawn[0]) == pytest.approx(expected, abs=4.5 * np.sqrt(expected * (1 - rate)) + 1e-6)
+
+
 def test_a_step_that_draws_no_target_moves_by_its_noise():
     config = tiny(batch_size=1, privacy__noise_multiplier=2.0)
     problem = make_problem(config)

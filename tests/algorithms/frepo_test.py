@@ -12,8 +12,9 @@ from whole_runs import artefacts, assert_same, small
 from configs import frepo_digits
 from kip_flax import config as config_lib
 from kip_flax.algorithms import base, frepo
+from kip_flax.data import Dataset
 from kip_flax.modes.train import mode as train
-from kip_flax.runtime import batching
+from kip_flax.runtime import batching, sharding
 from kip_flax.runtime.errors import UserError
 
 
@@ -201,6 +202,21 @@ def test_devices_and_passes_change_nothing(normalization, monkeypatch):
         assert float(four["loss"]) == pytest.approx(float(one["loss"]), rel=1e-4)
     for ours, theirs in zip(more[-1].support, states[-1].support, strict=True):
         np.testing.assert_allclose(ours, theirs, atol=1e-4)
+
+
+def test_without_float64_images_are_few_for_the_features(monkeypatch):
+    """Forty features: 12 images with their mirror images are fine, 18 are not."""
+    data = Dataset("x", *2 * (targets().images, targets().labels), ("a", "b", "c"), mirrorable=True)
+    for size, flip, refused in ((6, True, False), (9, True, True), (9, False, False)):
+        config = settings(support__size=size, frepo__flip=flip)
+        frepo.check_data(config, data)
+        monkeypatch.setattr(sharding, "takes_float64", lambda: False)
+        if refused:
+            with pytest.raises(UserError, match="40 features, too few for 18 images"):
+                frepo.check_data(config, data)
+        else:
+            frepo.check_data(config, data)
+        monkeypatch.undo()
 
 
 def test_the_mean_of_the_sets_is_exported():

@@ -126,6 +126,32 @@ def test_the_loss_is_numpys_and_its_gradient_that_of_finite_differences(normaliz
         np.testing.assert_allclose(found, exact, rtol=1e-3, atol=1e-4 * float(jnp.abs(exact).max()))
 
 
+@pytest.mark.parametrize("images", [5, 30, 39, 60])
+def test_predictions_hold_where_images_are_as_many_as_features(images):
+    """A ridge of 1e-6 is below the rounding of a kernel in float32."""
+    rng = np.random.default_rng(images)
+    f_s, f_t = (np.maximum(rng.normal(size=(n, 40)), 0).astype(np.float32) for n in (images, 20))
+    y = rng.normal(size=(images, 3)).astype(np.float32)
+
+    def numpys(f_s):
+        f_s, k = np.asarray(f_s, np.float64), f_s.astype(np.float64) @ f_s.T
+        k += 1e-6 * np.trace(k) / images * np.eye(images)
+        return f_t.astype(np.float64) @ f_s.T @ np.linalg.solve(k, y)
+
+    found = feature_kernel.predict(jnp.asarray(f_s), jnp.asarray(y), jnp.asarray(f_t), 1e-6)
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, numpys(f_s), atol=1e-5 * np.abs(numpys(f_s)).max())
+
+    def total(f_s):
+        return jnp.sum(feature_kernel.predict(f_s, jnp.asarray(y), jnp.asarray(f_t), 1e-6))
+
+    direction = rng.normal(size=f_s.shape)
+    step = 1e-7 * direction
+    slope = (numpys(f_s + step).sum() - numpys(f_s - step).sum()) / 2e-7
+    gradient = jax.grad(total)(jnp.asarray(f_s))
+    assert float(np.sum(np.asarray(gradient) * direction)) == pytest.approx(slope, rel=1e-3)
+
+
 def test_targets_get_no_gradient():
     net = network()
     networks, x, y, batch = problem(net)
