@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.sharding import NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
 from kip_flax import data, krr
@@ -151,16 +152,18 @@ def on_batches(
     config, targets, mesh = problem.config, problem.targets, problem.mesh
     key_draw, key_augment = jax.random.split(problem.key)
     names = augment.parse(config.augment)
-    augmented = jax.jit(functools.partial(augment.augment, names))
     pinned_update = pinned(update, mesh)
+
+    @functools.partial(jax.jit, out_shardings=NamedSharding(mesh, PartitionSpec("data")))
+    def augmented(images: jax.Array, number: int) -> jax.Array:
+        return augment.augment(names, images, jax.random.fold_in(key_augment, number))
 
     def step(state: Any, number: int) -> tuple[Any, Metrics]:
         rows = draw(targets.labels, config.batch_size, targets.num_classes, key_draw, number)
-        images, labels = targets.take(rows)
+        images, *others = sharding.put_targets(mesh, *targets.take(rows))
         if names:
-            key = jax.random.fold_in(key_augment, number)
-            images = np.asarray(augmented(images, key))
-        return pinned_update(state, *sharding.put_targets(mesh, images, labels))
+            images = augmented(images, number)
+        return pinned_update(state, images, *others)
 
     return step
 
