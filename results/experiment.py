@@ -1,5 +1,6 @@
 """What an experiment is, and its command line."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -47,8 +48,13 @@ def command(experiment: Experiment, seed: int, watched: bool = True) -> list[str
     fields |= {"seed": seed} if seed else {}
     return [
         *("main.py", f"--config=configs/{experiment.config}.py"),
-        *(f"--config.{name}={_text(value)}" for name, value in fields.items()),
+        *arguments(fields),
     ]
+
+
+def arguments(fields: Mapping[str, Any]) -> list[str]:
+    """Fields by dotted name as arguments of `main.py`."""
+    return [f"--config.{name}={_text(value)}" for name, value in fields.items()]
 
 
 def _text(value: Any) -> str:

@@ -17,7 +17,7 @@ from kip_flax.data import sets
 from kip_flax.modes.transfer.table import TABLE
 from kip_flax.networks import figures, named, recipe
 from results import record, run_all
-from results.experiment import Experiment, command
+from results.experiment import Experiment, arguments, command
 from results.words import NETWORKS, SEEDS
 
 RECIPE, WIDTH = "auto", 128
@@ -81,13 +81,13 @@ def transfer(
         UserError: the transfer failed.
     """
     entry = record.read(folder)
-    arguments = [
+    words = [
         *command(experiment, entry["draws"][0]["seed"], watched=False),
-        *(f"--config.{n}={v}".replace(" ", "") for n, v in (FIELDS | fields).items()),
+        *arguments(FIELDS | fields),
         *run_all.data_field(data_dir),
         *("--mode=transfer", f"--distilled={folder / entry['set']}", f"--workdir={workdir}"),
     ]
-    run_all.program(arguments, workdir)
+    run_all.program(words, workdir)
     table = workdir / TABLE
     return json.loads(table.read_text()) if table.exists() else {}
 

@@ -111,6 +111,7 @@ def write(experiment: Experiment, draws: list[Draw], command: str, results: Path
     ]
     config = RunFolder(draws[0].workdir).config()
     config["dataset"]["data_dir"] = ""  # Of no use to others.
+    config["support"]["init"] = experiment.fields.get("support.init", config["support"]["init"])
     content = {
         "name": experiment.name,
         "config": config,

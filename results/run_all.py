@@ -44,7 +44,9 @@ def main(argv: list[str] | None = None) -> None:
     )
     args = parser.parse_args(argv)
     if args.whole:
-        go_through(_run_from_kept, args, whole_chains(named(args.only)))
+        results = Path(args.results).expanduser()
+        wanted = [each for each in named(args.only) if not record.is_done(each, results)]
+        go_through(_run_from_kept, args, whole_chains(wanted))
     else:
         go_through(_run_if_missing, args, named(args.only))
 
@@ -126,14 +128,28 @@ def _run_if_missing(experiment: Experiment, data: str, runs: Path, results: Path
 
 def _run_from_kept(experiment: Experiment, data: str, runs: Path, results: Path) -> bool:
     """Like `_run_if_missing`, from the set that its start has in `results`."""
-    if experiment.start:
-        folder = results / experiment.start
-        experiment = experiment.from_set(folder / record.read(folder)["set"])
-    return _run_if_missing(experiment, data, runs, results)
+    if not experiment.start:
+        return _run_if_missing(experiment, data, runs, results)
+    if record.is_done(experiment, results):
+        return False
+    kept = Path(experiment.start, record.read(results / experiment.start)["set"])
+    recorded = experiment.from_set(Path("results") / kept)  # Other machines have other folders.
+    run(experiment.from_set(results / kept), data, runs, results, recorded)
+    return True
 
 
-def run(experiment: Experiment, data: str, runs: Path, results: Path) -> None:
-    """Runs every draw of an experiment and writes its record to `results`."""
+def run(
+    experiment: Experiment,
+    data: str,
+    runs: Path,
+    results: Path,
+    recorded: Experiment | None = None,
+) -> None:
+    """Runs every draw of an experiment and writes its record to `results`.
+
+    `recorded`: the experiment as the record names it, if the folder of its start is another.
+    """
+    recorded = recorded or experiment
     draws = []
     for seed in experiment.seeds:
         workdir = runs / f"seed{seed}"
@@ -142,7 +158,7 @@ def run(experiment: Experiment, data: str, runs: Path, results: Path) -> None:
         if draws[-1].evaluated_on != "test":
             for chosen in (draws[-1].first, draws[-1].best):
                 chosen.measures = _on_test(experiment, seed, data, workdir, chosen.path)
-    record.write(experiment, draws, shlex.join(command(experiment, 0)), results)
+    record.write(recorded, draws, shlex.join(command(recorded, 0)), results)
 
 
 def _on_test(

@@ -74,8 +74,12 @@ def kept_gradients(
         targets: the most targets of a step.
         devices: those that share the targets (the mesh's 'data').
     """
-    none = lambda *_: KeptGradients(0, 0)  # noqa: E731
-    return _hook(config.algorithm, "kept_gradients", none)(config, image_shape, targets, devices)
+    hook = _hook(config.algorithm, "kept_gradients", _no_gradients)
+    return hook(config, image_shape, targets, devices)
+
+
+def _no_gradients(*_: Any) -> KeptGradients:
+    return KeptGradients(0, 0)
 
 
 def kept_rows(config: ConfigDict, train_size: int) -> KeptRows:

@@ -228,9 +228,13 @@ def _match(
 ) -> tuple[jax.Array, jax.Array]:
     """Distances (classes,), and the gradient (S, H, W, C) of their sum.
 
-    All devices share the real images of every class. Then each matches a class of its own.
+    In a round all devices share the real images of each of some classes, as many as there are
+    devices at most. Then each device matches one of these classes.
     """
     classes, devices = real.shape[1], jax.lax.axis_size("data")
+    rounds = -(-classes // devices)
+    each = -(-classes // rounds)  # Classes of a round: 5, for ten classes and eight devices.
+    own = jax.lax.axis_index("data") % each
     by_class = state.images.reshape(classes, -1, *state.images.shape[1:])
     images_per_class = by_class.shape[1]
 
@@ -241,10 +245,14 @@ def _match(
         return _real_gradient(loss, network, seen(real[:, number], number), number, weights)
 
     def of_classes(numbers: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """This device's one of the classes `numbers` (devices,)."""
-        own = jax.lax.axis_index("data")
+        """Distance and gradient of this device's one of the classes `numbers` (each,)."""
         number = numbers[own]
-        wanted = jax.tree.map(lambda each: each[own], jax.lax.map(real_gradient, numbers))
+
+        def keep(i: jax.Array, kept: Leaves) -> Leaves:
+            found = real_gradient(numbers[i])
+            return jax.tree.map(lambda old, new: jnp.where(i == own, new, old), kept, found)
+
+        wanted = jax.lax.fori_loop(0, each, keep, jax.tree.map(jnp.zeros_like, network))
 
         def apart(images: jax.Array) -> jax.Array:
             labels = jnp.full(images_per_class, number)
@@ -253,11 +261,9 @@ def _match(
 
         return jax.value_and_grad(apart)(by_class[number])
 
-    rounds = -(-classes // devices)
-    numbers = jnp.arange(rounds * devices).reshape(rounds, devices) % classes
-    found = jax.lax.map(of_classes, numbers)
-    found = jax.lax.all_gather(found, "data", axis=1)  # (rounds, devices, ...).
-    distances, grads = (each.reshape(-1, *each.shape[2:])[:classes] for each in found)
+    numbers = jnp.arange(rounds * each).reshape(rounds, each) % classes
+    found = jax.lax.all_gather(jax.lax.map(of_classes, numbers), "data", axis=1)
+    distances, grads = (x[:, :each].reshape(-1, *x.shape[2:])[:classes] for x in found)
     return distances, grads.reshape(state.images.shape)
 
 

@@ -40,7 +40,7 @@ def draw_groups(labels: np.ndarray, support: np.ndarray, key: jax.Array) -> np.n
         key: of the draw.
     """
     images_per_class = int(np.sum(support == support[0]))
-    part = jax.random.randint(key, labels.shape, 0, images_per_class)
+    part = jax.random.randint(key, labels.shape, 0, images_per_class, jnp.int32)
     return np.searchsorted(support, labels) + np.asarray(part)
 
 

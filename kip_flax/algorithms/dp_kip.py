@@ -127,6 +127,8 @@ FACTS = dataclasses.replace(
 
 pairs = kip.pairs
 
+# Of the way in which targets are drawn. A run that is older repeats no noise with other draws.
+_DRAW_VERSION = 2
 _DEVIATIONS = 3  # One call takes batches up to so many standard deviations above the mean.
 _GRADIENT_BYTES = 2**28  # Of the targets of a call; memory holds a few such arrays.
 
@@ -137,9 +139,10 @@ def kept_gradients(
     config: ConfigDict, image_shape: tuple[int, ...], targets: int, devices: int
 ) -> KeptGradients:
     """The gradients of the targets of a call, and those of the support's own entries."""
+    del targets  # Calls are padded to one size, which follows from the mean number.
     size, pixels, basis = config.support.size, math.prod(image_shape), _basis(config, image_shape)
     numbers = pixels if basis is None else len(basis)
-    share = -(-min(targets, _piece(config.batch_size, 4 * size * pixels)) // devices)
+    share = _rows_of_call(config, image_shape, devices) // devices
     each = max(3 * numbers, pixels + numbers)  # As XLA plans it: all pixels only before the basis.
     return KeptGradients(size, 4 * size * (share * each + size * numbers))
 
@@ -232,8 +235,7 @@ def make_step(problem: Problem) -> Step:
     basis = _basis(config, image_shape)
     dimensions = math.prod(image_shape) if basis is None else len(basis)
     move = pinned(make_move(config, _noise(config, count), basis), mesh)
-    piece = _piece(config.batch_size, 4 * config.support.size * math.prod(image_shape))
-    piece += -piece % mesh.shape["data"]  # `put_targets` pads to a multiple of both.
+    piece = _rows_of_call(config, image_shape, mesh.shape["data"])
 
     def step(state: DpState, number: int) -> tuple[DpState, Metrics]:
         key_rows, key_noise = step_keys(state, number)
@@ -279,6 +281,7 @@ def step_keys(state: DpState, number: int) -> tuple[jax.Array, jax.Array]:
     """The keys of the draw and of the noise of step `number`, for this process alone."""
     secret = jnp.asarray(np.asarray(state.secret))
     key = jax.random.fold_in(jax.random.wrap_key_data(secret), number)
+    key = jax.random.fold_in(key, _DRAW_VERSION)
     key_rows, key_noise = jax.random.split(key)
     return key_rows, key_noise
 
@@ -286,8 +289,8 @@ def step_keys(state: DpState, number: int) -> tuple[jax.Array, jax.Array]:
 def poisson_draw(count: int, rate: float, key: jax.Array) -> np.ndarray:
     """Indices below `count`, each drawn with probability `rate`, independently of the others.
 
-    The probability is rounded down, to a multiple of 2^-32. The draw is the same on all devices: a
-    run that goes on where there is no float64 would otherwise use its noise for another one.
+    The probability is rounded down, to a multiple of 2^-32. The draw is the same with and without
+    float64. Otherwise a run that resumes on a TPU would add the same noise to another draw.
     """
     drawn = np.asarray(jax.random.bits(key, (count,), jnp.uint32)).astype(np.uint64)
     return np.flatnonzero(drawn < math.floor(rate * 2**32))
@@ -388,6 +391,12 @@ def _secret(seed: int, shape_only: bool) -> jax.Array:
     if seed >= 0 or shape_only:
         return jax.random.key_data(jax.random.key(max(0, seed)))
     return jnp.asarray(multihost.of_first(np.frombuffer(os.urandom(8), np.uint32)))
+
+
+def _rows_of_call(config: ConfigDict, image_shape: tuple[int, ...], devices: int) -> int:
+    """Targets of a call with its padding, a multiple of the devices that share them."""
+    piece = _piece(config.batch_size, 4 * config.support.size * math.prod(image_shape))
+    return piece + -piece % devices
 
 
 def _piece(batch_size: int, target_bytes: int) -> int:

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from kip_flax.networks.pool import Network, Pooling
 
 _RIDGE = 1e-6  # Relative to the mean diagonal of the feature kernel.
-_MOST_OF_FEATURES = 0.4  # Images for each feature in float32: gradients to 1e-3 (measured).
+_MOST_IMAGES_PER_FEATURE = 0.4  # In float32: gradients to 1e-3 (measured).
 _NETWORKS = 30  # Keeps the networks' key apart from the run's keys, which share the seed.
 _MOST_TRAINED = 1000  # The most learned images that a network is trained on in one step.
 _BIBTEX = """@inproceedings{zhou2022dataset,
@@ -127,14 +127,13 @@ def _check_features(config: ConfigDict, make: Make, image_shape: tuple[int, int,
     """Raises UserError if the kernel has so many images that float32 cannot resolve the ridge."""
     from kip_flax.networks import build
 
-    net, image = build.functions(make), jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
-    found = jax.eval_shape(lambda x: net.features(*net.init(jax.random.key(0)), x), image)
-    rows, features = config.support.size * (1 + config.frepo.flip), found.shape[1]
-    if rows > _MOST_OF_FEATURES * features:
+    features = build.feature_count(build.functions(make), image_shape)
+    size, flip = config.support.size, config.frepo.flip
+    if size * (1 + flip) > _MOST_IMAGES_PER_FEATURE * features:
+        mirrored, less = (" and their mirror images", "frepo.flip=False or ") if flip else ("", "")
         raise UserError(
-            f"the networks have {features} features, too few for {rows} images (with mirror "
-            f"images) on a device without float64: raise frepo.width, or take frepo.flip=False or "
-            f"a smaller support.size."
+            f"the networks have {features} features, too few for {size} images{mirrored} on a "
+            f"device without float64: raise frepo.width, or take {less}a smaller support.size."
         )
 
 

@@ -259,9 +259,9 @@ def make_step(problem: Problem) -> Step:
 
 def _check_features(net: Functions, shape: tuple[int, ...], networks: int, size: int) -> None:
     """Raises UserError if half of the networks have too few features for `size` images."""
-    params, other = jax.eval_shape(net.init, jax.random.key(0))
-    image = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
-    features = networks // 2 * jax.eval_shape(net.features, params, other, image).shape[1]
+    from kip_flax.networks import build
+
+    features = networks // 2 * build.feature_count(net, shape)
     least = _LEAST_FEATURES * size
     if features < least:
         raise UserError(

@@ -61,7 +61,7 @@ SECTION = Section({"augment": str}, check=_check)
 
 def check_effect(names: tuple[str, ...], image_shape: tuple[int, ...], field: str) -> None:
     """Raises UserError if `names` only move images that are too small for it."""
-    side, shares = min(image_shape[:2]), {"shift": MAX_SHIFT, "nudge": MAX_NUDGE}
+    side, shares = max(image_shape[:2]), {"shift": MAX_SHIFT, "nudge": MAX_NUDGE}
     if names and all(int(side * shares.get(name, 1)) == 0 for name in names):
         raise UserError(
             f"{field} is {','.join(names)!r}, which moves images of {side} pixels by less than one "

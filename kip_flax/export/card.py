@@ -77,17 +77,14 @@ def write_card(distilled: Distilled, dataset: str, files: Files) -> str:
     return "\n\n".join(sections) + "\n"
 
 
-# Layouts of one method; several methods save sets in the others.
-_METHODS = {"kip": "kip", "rfad": "rfad", "frepo": "frepo"}
-
-
 def _algorithm(distilled: Distilled) -> str | None:
     """Name of the algorithm that made the set; '' if the file does not record it.
 
     None for a set of others of which only the form is known.
     """
     if "imported" in distilled.provenance:
-        return _METHODS.get(distilled.provenance["layout"])
+        layout = distilled.provenance["layout"]
+        return layout if layout in layouts.OF_ONE_METHOD else None
     return distilled.provenance.get("config", {}).get("algorithm", "")
 
 
@@ -116,7 +113,7 @@ configs:
 
 def opening(distilled: Distilled, dataset: str) -> str:
     """The heading, who made the set and how, its shapes and the meaning of its labels."""
-    maker = _maker(distilled.provenance)
+    maker = _maker(distilled)
     class_names = distilled.class_names
     count = len(distilled.images)
     counts = np.bincount(distilled.labels.argmax(1), minlength=len(class_names))
@@ -134,7 +131,8 @@ def opening(distilled: Distilled, dataset: str) -> str:
 any numbers, negative ones too."""
 
 
-def _maker(provenance: dict[str, Any]) -> str:
+def _maker(distilled: Distilled) -> str:
+    provenance = distilled.provenance
     version = provenance.get("versions", {}).get("kip_flax")
     by = f"kip_flax {version}" if version else "kip_flax"
     if "imported" in provenance:
@@ -142,7 +140,7 @@ def _maker(provenance: dict[str, Any]) -> str:
             f"Imported by {by} from `{provenance['imported']}` ({provenance['layout']}), which was "
             "made by others: cite them."
         )
-    algorithm = provenance.get("config", {}).get("algorithm", "")
+    algorithm = _algorithm(distilled) or ""
     facts = algorithms.facts(algorithm)
     method = facts.full_title or "kernel ridge regression"
     if not facts.krr_loss:

@@ -21,6 +21,7 @@ from kip_flax.runtime import files
 from kip_flax.runtime.errors import UserError
 
 LAYOUTS = ("kip", "rfad", "frepo", "dc", "mtt")
+OF_ONE_METHOD = ("kip", "rfad", "frepo")  # Named like its algorithm; others save sets of several.
 BY_FIELD_CONSTANTS = ("dc", "mtt")  # Normalised by the constants of the field's evaluators.
 _CHANNELS_FIRST = ("rfad", "dc", "mtt")
 _RFAD_REG = 5e-3  # Of files without `jit`, as RFAD's evaluation takes them.

@@ -144,6 +144,13 @@ class Functions:
         return bool(jax.tree.leaves(jax.eval_shape(self.init, jax.random.key(0))[1]))
 
 
+def feature_count(net: Functions, image_shape: tuple[int, ...]) -> int:
+    """The number F of features that a network has of an image (H, W, C)."""
+    params, other = jax.eval_shape(net.init, jax.random.key(0))
+    image = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
+    return int(jax.eval_shape(net.features, params, other, image).shape[1])
+
+
 def functions(make: Make) -> Functions:
     """The pure functions of the networks that `make` makes, which all have one structure."""
     abstract = nnx.eval_shape(lambda: make(nnx.Rngs(0)))

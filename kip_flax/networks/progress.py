@@ -85,7 +85,7 @@ class Trained:
 
 
 @dataclass(frozen=True)
-class Saving:
+class Hooks:
     """The progress from which a trial resumes, and the functions that receive its results.
 
     Attributes:

@@ -19,7 +19,7 @@ import numpy as np
 from kip_flax.data import evenly
 from kip_flax.networks import train
 from kip_flax.networks.build import Tree
-from kip_flax.networks.progress import Cost, Measured, Progress, Saving, Trained
+from kip_flax.networks.progress import Cost, Hooks, Measured, Progress, Trained
 from kip_flax.networks.recipe import Recipe
 from kip_flax.runtime.console import duration
 from kip_flax.runtime.waiting import Stopped, Watch
@@ -32,7 +32,7 @@ _POWER_STEPS = 20  # The cost of finding a largest rate, in training steps on as
 _PROBE = 0.3  # Seconds of repetition that measure a step well enough.
 _GROWTH = 4  # A part has at most this many times the steps of the one before.
 _SAVE_EVERY = 30.0  # Seconds.
-_SAVE_SHARE = 0.05  # Largest share of the time spent on saving.
+_SAVE_SHARE = 0.05  # Largest share of the time spent on hooks.
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Job:
 
 
 class Saver:
-    """Saves now and then, so rarely that saving takes little of the time."""
+    """Saves now and then, so rarely that hooks takes little of the time."""
 
     def __init__(self, save: Callable[[Progress], None]):
         self._save, self._due = save, time.monotonic() + _SAVE_EVERY
@@ -88,10 +88,10 @@ class Rounds:
         drawn: tuple[np.ndarray, np.ndarray],
         watch: Watch,
         what: str,
-        saving: Saving,
+        hooks: Hooks,
     ):
-        self.trial, self.watch, self.what, self.at = trial, watch, what, saving.progress
-        self.saver, self.trained = Saver(saving.save), saving.trained
+        self.trial, self.watch, self.what, self.at = trial, watch, what, hooks.progress
+        self.saver, self.trained = Saver(hooks.save), hooks.trained
         self.images = drawn[0] * trial.scale
         self.labels = np.stack([train.training_labels(y, trial.recipe) for y in drawn[1]])
         self.evaluated: dict[bool, tuple[Any, Any]] = {}
@@ -179,7 +179,7 @@ class Rounds:
     def _hand_over(
         self, jobs: list[Job], states: Tree, test: list[float | None], label: str
     ) -> None:
-        """Passes every network that did not diverge to `Saving.trained`."""
+        """Passes every network that did not diverge to `Hooks.trained`."""
         assert self.trained is not None
         recipe = self.trial.recipe
         held_out = self._accuracies(states, recipe, True, f"{label}, on held-out images")

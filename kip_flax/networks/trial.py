@@ -16,7 +16,7 @@ from jax.sharding import Mesh
 from kip_flax.data import Targets
 from kip_flax.networks import train
 from kip_flax.networks.build import Tree
-from kip_flax.networks.progress import Cost, Outcome, Saving
+from kip_flax.networks.progress import Cost, Hooks, Outcome
 from kip_flax.networks.recipe import Recipe
 from kip_flax.networks.rounds import Job, Rounds
 from kip_flax.runtime.errors import UserError
@@ -84,7 +84,7 @@ class Trial:
         return steps * cost.step + images * cost.image
 
     def seconds_to_hand_over(self, cost: Cost) -> float:
-        """Seconds that a set takes in addition if `Saving.trained` asks for the networks."""
+        """Seconds that a set takes in addition if `Hooks.trained` asks for the networks."""
         return self.rounds[1] * len(self.validation.labels) * cost.image
 
     def run(
@@ -93,7 +93,7 @@ class Trial:
         labels: np.ndarray,
         watch: Watch,
         what: str = "training",
-        saving: Saving | None = None,
+        hooks: Hooks | None = None,
     ) -> Outcome:
         """Trains networks on a set and tests them.
 
@@ -104,13 +104,13 @@ class Trial:
             labels: (D, n, classes), centred.
             watch: reports progress and stops the trial.
             what: names the trial in lines of progress.
-            saving: earlier progress, and where to save; None: a fresh start, nothing is saved.
+            hooks: earlier progress, and where to save; None: a fresh start, nothing is saved.
 
         Raises:
             Stopped: a signal asked to stop; the progress has been saved.
             Diverged: the training diverged with every candidate.
         """
-        work = Rounds(self, (images, labels), watch, what, saving or Saving())
+        work = Rounds(self, (images, labels), watch, what, hooks or Hooks())
         candidates = self.recipe.candidates
         if len(candidates) > 1:
             jobs = [Job(rate, l2, 0, True) for rate, l2 in candidates]
@@ -132,7 +132,7 @@ class Trial:
         Raises:
             Stopped: a signal asked to stop.
         """
-        return Rounds(self, (images, labels), watch, what, Saving()).probe()
+        return Rounds(self, (images, labels), watch, what, Hooks()).probe()
 
     @property
     def template(self) -> Tree:

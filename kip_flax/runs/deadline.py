@@ -63,7 +63,7 @@ class Deadline:
 
     @contextlib.contextmanager
     def evaluation(self) -> Iterator[None]:
-        """Times an evaluation; the longest one counts."""
+        """Times an evaluation; the longest one counts for the limit, the last one for `eta`."""
         begin = time.perf_counter()
         yield
         self._latest = time.perf_counter() - begin

@@ -246,7 +246,7 @@ def make_recipes(config: ConfigDict, dataset: Dataset) -> Callable[[int], Recipe
     names = augment.parse(options["augment"] or "", "transfer.augment")
     augment.check_effect(names, dataset.image_shape, "transfer.augment")
     if "flip" in names:
-        others = "--config.transfer.augment=nudge, or leave it out"
+        others = "--config.transfer.augment=scale,rotate --config.transfer.augment_draw=one"
         base.check_mirrorable(dataset, "transfer.augment", others)
 
     def recipe_of(size: int) -> Recipe:

@@ -24,7 +24,7 @@ class Pace:
         deadline: gets the seconds of the steps.
         console: where the end is announced.
         log_every: most steps between lines of progress.
-        evaluated: the steps after which the run is evaluated, with the last one.
+        eval_steps: the steps after which the run is evaluated, with the last one.
 
     Attributes:
         log_every: steps between lines of progress, the same number at all processes.
@@ -36,9 +36,9 @@ class Pace:
         deadline: Deadline,
         console: Console,
         log_every: int,
-        evaluated: Collection[int],
+        eval_steps: Collection[int],
     ):
-        self._evaluated = evaluated
+        self._eval_steps = eval_steps
         self._stopwatch, self._deadline, self._console = stopwatch, deadline, console
         self.log_every = log_every
         self._steps, self._announced = 0, False
@@ -57,7 +57,7 @@ class Pace:
             seconds = time.perf_counter() - began
             self._deadline.took(seconds)
             if self._steps == 2:
-                self._speak_after(seconds)
+                self._set_log_every(seconds)
 
     def look(self, step: int) -> dict[str, float]:
         """The figures of `Stopwatch.look`, `eta_s` with the evaluations; {} after the first step.
@@ -67,7 +67,7 @@ class Pace:
         figures = dict(self._stopwatch.look(step))
         if not figures:
             return {}
-        remaining = sum(mark >= step for mark in self._evaluated)
+        remaining = sum(mark >= step for mark in self._eval_steps)
         figures["eta_s"] = self._deadline.eta(figures["eta_s"], remaining)
         if not self._announced:
             self._announced = True
@@ -80,6 +80,6 @@ class Pace:
         """Excludes the time spent in this context, such as evaluation and writing."""
         return self._stopwatch.paused()
 
-    def _speak_after(self, step_seconds: float) -> None:
+    def _set_log_every(self, step_seconds: float) -> None:
         shared = float(multihost.of_first(np.array(step_seconds)))
         self.log_every = max(1, min(self.log_every, int(_SILENCE / max(shared, 1e-6))))

@@ -139,7 +139,7 @@ class Recorder:
 
         Args:
             status: how the run ends.
-            figures: those of the stopwatch; empty if no step was taken.
+            figures: those of the stopwatch; empty before the second step of a part.
             time_limit: hours, if they ended the run before its last step; else None.
 
         Returns:

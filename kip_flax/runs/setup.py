@@ -26,6 +26,8 @@ from kip_flax.runtime import files, multihost, sharding
 from kip_flax.runtime.console import Console
 from kip_flax.runtime.errors import UserError
 
+_SAME_PIXELS = 0.01  # Of a deviation: that much leeway for another copy of the same images.
+
 
 @dataclass(frozen=True)
 class Distillation:
@@ -285,9 +287,6 @@ def start_of(config: ConfigDict, dataset: Dataset) -> export.Distilled | None:
     return start
 
 
-_SAME_PIXELS = 0.01  # Of a deviation: that much leeway for another copy of the same images.
-
-
 def preprocessing_of(
     distilled: export.Distilled, config: ConfigDict, dataset: Dataset, name: str
 ) -> Preprocess:
@@ -320,9 +319,9 @@ def preprocessing_of(
 def _check_is_the_lost_one(fitted: Preprocess, lost: export.Distilled, where: str) -> None:
     """Raises UserError if the means or deviations that the file still has are of other images."""
     now = preprocess.to_arrays(fitted)
-    for part in {"mean", "std"} & lost.known_preprocess.keys() & now.keys():
-        kept = lost.known_preprocess[part]
-        if not np.allclose(now[part], kept, rtol=0, atol=_SAME_PIXELS * now["std"].max()):
+    for part in ("mean", "std"):
+        kept, leeway = lost.known_preprocess.get(part), _SAME_PIXELS * now["std"].max()
+        if kept is not None and np.abs(now[part] - kept).max() > leeway:
             raise UserError(
                 f"{lost.path} was whitened by other images than those of {where} (the {part} of "
                 f"their pixels was {np.round(kept, 4).tolist()} and is "

@@ -313,7 +313,7 @@ def test_targets_are_padded_no_more_than_devices_ask_for(monkeypatch):
 
 @pytest.mark.parametrize("frequencies", [0, 4])
 def test_the_bytes_that_a_plan_counts_are_those_that_xla_takes(monkeypatch, frequencies):
-    targets, shape = 200, (16, 16, 1)
+    shape = (16, 16, 1)
 
     def opaque(x_t, x_s):
         """A kernel of which XLA knows the shapes alone, as of the compiled one."""
@@ -322,7 +322,9 @@ def test_the_bytes_that_a_plan_counts_are_those_that_xla_takes(monkeypatch, freq
         return tuple(jax.pure_callback(None, out, x_t, x_s))
 
     monkeypatch.setattr(jacobian, "make_jacobian", lambda *_: opaque)
-    config = tiny(batch_size=targets, privacy__frequencies=frequencies)
+    config = tiny(batch_size=200, privacy__frequencies=frequencies)
+    targets = dp_kip._rows_of_call(config, shape, 1)
+    assert targets > 200  # A call takes more than the mean batch.
     problem = make_problem(config)
     known = Targets(np.zeros((targets, *shape), np.float32), np.zeros(targets, int), CLASSES)
     of_support, add = dp_kip.make_add(dataclasses.replace(problem, targets=known))
@@ -341,6 +343,6 @@ def test_the_bytes_that_a_plan_counts_are_those_that_xla_takes(monkeypatch, freq
     sums = dp_kip.GradientSums(of_images, labels)
     compiled = jax.jit(add).lower(sums, support, x, y, weights).compile()
     taken = compiled.memory_analysis().temp_size_in_bytes + support.derivatives.size * 4
-    counted = dp_kip.kept_gradients(config, shape, targets, 1)
+    counted = dp_kip.kept_gradients(config, shape, 200, 1)
     assert counted.images == SIZE
     assert counted.bytes == pytest.approx(taken, rel=0.25)

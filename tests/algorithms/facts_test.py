@@ -14,7 +14,7 @@ from kip_flax.algorithms import base
 SECTIONS = {"optimizer", "newton", "matching", "frepo", "rfad", "bptt", "privacy"}
 STARTS = (
     *("Kernel Inducing", "Label Solve", "Dataset Condensation", "Neural", "Random Feature"),
-    *("Backpropagation", "Differentially Private"),
+    *("Truncated backpropagation", "Differentially Private"),
 )
 
 

@@ -212,7 +212,9 @@ def test_without_float64_images_are_few_for_the_features(monkeypatch):
         frepo.check_data(config, data)
         monkeypatch.setattr(sharding, "takes_float64", lambda: False)
         if refused:
-            with pytest.raises(UserError, match="40 features, too few for 18 images"):
+            with pytest.raises(
+                UserError, match="40 features, too few for 9 images and their mirror images"
+            ):
                 frepo.check_data(config, data)
         else:
             frepo.check_data(config, data)

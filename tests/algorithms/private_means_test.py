@@ -82,3 +82,13 @@ def test_a_group_without_images_stays_near_nothing():
     sums = _private_means.GroupSums(np.zeros((COUNT, *SHAPE)), np.zeros(COUNT))
     found = _private_means.noisy_means(sums, CLIP, 2.0, jax.random.key(0))
     assert np.abs(found).max() < 5 * CLIP * np.sqrt(6)
+
+
+def test_the_same_groups_are_drawn_with_and_without_float64():
+    labels, support = np.arange(6000) % 3, np.repeat(np.arange(3), 7)
+    drawn = []
+    for wide in (True, False):
+        with jax.enable_x64(wide):
+            drawn.append(_private_means.draw_groups(labels, support, jax.random.key(3)))
+    np.testing.assert_array_equal(*drawn)
+    assert set(drawn[0]) == set(range(21))

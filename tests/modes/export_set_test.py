@@ -242,12 +242,13 @@ def test_the_card_of_an_imported_set_cites_who_made_it(tmp_path, layout, tags, c
     assert ("2011.00050" in body) is (layout == "kip")
 
 
-def test_a_set_whose_name_is_no_text_has_a_card(tmp_path):
+def test_a_set_whose_name_is_no_text_is_refused(tmp_path):
     _, distilled = a_set(tmp_path)
     path = distilled.path.with_name("set\udce9.npz")  # As Python reads Latin-1 from a disk.
     distilled.path.rename(path)
-    assert "README.md" in export_file(str(path), str(tmp_path / "out"))
-    assert "`set?.npz`" in (tmp_path / "out" / "README.md").read_text()
+    with pytest.raises(UserError, match="has a name that is no UTF-8: rename it"):
+        export_file(str(path), str(tmp_path / "out"))
+    assert not list((tmp_path / "out").glob("*"))
 
 
 def test_the_card_of_a_rival_names_and_cites_the_rival(tmp_path):

@@ -11,7 +11,7 @@ import pytest
 
 from kip_flax.data import Targets
 from kip_flax.networks import recipe, rounds, train, trial
-from kip_flax.networks.progress import Measured, Progress, Saving
+from kip_flax.networks.progress import Hooks, Measured, Progress
 from kip_flax.runtime import sharding, waiting
 from kip_flax.runtime.console import Console
 from kip_flax.runtime.errors import UserError
@@ -216,8 +216,8 @@ def test_a_trial_goes_on_where_it_was_stopped(parts):
     counting = Counting()
     stop = Stop(counting, parts)
     with pytest.raises(waiting.Stopped):
-        make(counting, **options).run(*a_set(), watch(stop.stopping), saving=Saving(save=stop.save))
-    found = make(counting, **options).run(*a_set(), watch(), saving=Saving(stop.kept))
+        make(counting, **options).run(*a_set(), watch(stop.stopping), hooks=Hooks(save=stop.save))
+    found = make(counting, **options).run(*a_set(), watch(), hooks=Hooks(stop.kept))
     assert found == expected
     taken = [last - first for first, last, _ in counting.advances]
     assert sum(taken) == sum(last - first for first, last, _ in whole.advances)
@@ -240,10 +240,10 @@ def test_a_step_that_takes_long_is_left_behind_with_the_state_before_it(monkeypa
 
     slower = dataclasses.replace(one, trainer=dataclasses.replace(one.trainer, advance=slow))
     with pytest.raises(waiting.Stopped):
-        slower.run(*a_set(), watch(stop.stopping), saving=Saving(save=stop.save))
+        slower.run(*a_set(), watch(stop.stopping), hooks=Hooks(save=stop.save))
     assert stop.kept.step == 1
     np.testing.assert_array_equal(stop.kept.states["sum"], [1, 1])
-    outcome = one.run(*a_set(), watch(), saving=Saving(stop.kept))
+    outcome = one.run(*a_set(), watch(), hooks=Hooks(stop.kept))
     assert outcome.accuracies == [1.0, 1.0]
 
 
@@ -258,14 +258,14 @@ def test_it_is_saved_now_and_then_but_not_all_the_time(monkeypatch):
             saved.append(progress.step)
 
         counting = Counting(seconds=1.0, clock=clock)
-        make(counting, seeds=2, most_steps=1).run(*a_set(), watch(), saving=Saving(save=save))
+        make(counting, seeds=2, most_steps=1).run(*a_set(), watch(), hooks=Hooks(save=save))
         assert saved == expected
 
 
 def test_what_is_measured_is_not_trained_again():
     counting = Counting()
     kept = [Measured(1.0, 0.0, seed, None, False, 0.5) for seed in (0, 1)]
-    outcome = make(counting).run(*a_set(), watch(), saving=Saving(Progress(kept)))
+    outcome = make(counting).run(*a_set(), watch(), hooks=Hooks(Progress(kept)))
     assert outcome.accuracies == [0.5, 0.5, 1.0]
     assert len([a for a in counting.advances if a[0] == 0]) == 1
 

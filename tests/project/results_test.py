@@ -198,8 +198,11 @@ def test_a_whole_row_is_made_from_the_sets_of_its_own_start(tmp_path, monkeypatc
     """The rows before it come first, and the sets of this repository are not read."""
     results, made = tmp_path / "again", []
 
-    def run(experiment, data_dir, runs, results):
+    def run(experiment, data_dir, runs, results, recorded=None):
         made.append((experiment.name, experiment.fields.get("support.init", "real")))
+        if recorded is not None:
+            own = experiment.fields["support.init"].replace(str(results), "results")
+            assert recorded.fields == experiment.fields | {"support.init": own}
         (results / experiment.name).mkdir(parents=True)
         draws = [{"seed": seed} for seed in experiment.seeds]
         content = {"set": f"{experiment.name}.npz", "draws": draws}
@@ -214,6 +217,9 @@ def test_a_whole_row_is_made_from_the_sets_of_its_own_start(tmp_path, monkeypatc
     assert made == [(names[0], "real"), (names[1], sets[0])]
     run_all.main([*arguments, f"--only={names[2]},{names[0]}"])
     assert made[2:] == [(names[2], sets[1])]
+    shutil.rmtree(results / names[0])
+    run_all.main([*arguments, f"--only={names[2]}"])
+    assert len(made) == 3  # What is there needs no start.
 
 
 def test_a_row_made_again_without_its_start_went_on_from_the_one_here(tmp_path):

@@ -79,6 +79,9 @@ def _preprocessing(distilled: Distilled) -> Preprocess:
 
 
 def _write(distilled: Distilled, fitted: Preprocess, folder: Path) -> list[str]:
+    name = distilled.path.name
+    if name != name.encode(errors="replace").decode():
+        raise UserError(f"{distilled.path} has a name that is no UTF-8: rename it.")
     dataset, names = distilled.provenance.get("dataset", "unknown"), distilled.class_names
     classes = distilled.labels.argmax(axis=1)
     shown = preprocess.invert(fitted, distilled.images)
@@ -98,7 +101,7 @@ def _write(distilled: Distilled, fitted: Preprocess, folder: Path) -> list[str]:
     parquet.write(folder / PARQUET, distilled.images, distilled.labels, pixels, names)
     pictures.write_folders(folder / "png", pixels, classes, names)
     text = card.write_card(distilled, dataset, beside)
-    files.write_bytes_atomic(folder / CARD, text.encode(errors="replace"))
+    files.write_bytes_atomic(folder / CARD, text.encode())
     return written
 
 

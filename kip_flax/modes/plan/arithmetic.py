@@ -88,7 +88,7 @@ def memory(
     support: int,
     targets: int,
     devices: int,
-    kept: int = 0,
+    kept: int,
 ) -> Memory:
     """The host holds the data set twice, as uint8 and preprocessed; a device holds one step.
 

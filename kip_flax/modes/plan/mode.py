@@ -169,7 +169,9 @@ def _words(config: ConfigDict, dataset: Dataset, mesh: Mesh, found: Forecast) ->
         tested += f", labels solved for {found.labelled} targets"
     by_kernel = algorithms.facts(config.algorithm).uses_kernel
     fixed = f", {_time(found.step.fixed)} of them whatever the targets" if by_kernel else ""
-    cost = _cost(config, dataset, found) if by_kernel else None
+    sizes = dataset.image_shape, found.most_targets, mesh.shape["data"]
+    kept = algorithms.kept_gradients(config, *sizes)
+    cost = _cost(config, dataset, found, kept) if by_kernel else None
     lines = [
         f"plan of {config.algorithm} on {dataset.name}, {hardware.hardware()}, "
         f"kernel {kernels.resolve(config.kernel.implementation)}",
@@ -179,7 +181,7 @@ def _words(config: ConfigDict, dataset: Dataset, mesh: Mesh, found: Forecast) ->
         *_of_networks(config, found),
         f"  run        {found.steps} steps: {_time(found.seconds)}, and compiling at the start",
         *_of_limit(config, found),
-        *_of_memory(config, dataset, mesh, found),
+        *_of_memory(config, dataset, mesh, found, kept),
         *_of_curve(config, found, one_step),
         *_estimates(found, cost),
     ]
@@ -194,21 +196,17 @@ def _of_limit(config: ConfigDict, found: Forecast) -> list[str]:
     return [f"  limit      time_limit={config.time_limit:g} h has time for {steps} of these steps"]
 
 
-def _cost(config: ConfigDict, dataset: Dataset, found: Forecast) -> arithmetic.Cost:
+def _cost(
+    config: ConfigDict, dataset: Dataset, found: Forecast, kept: algorithms.KeptGradients
+) -> arithmetic.Cost:
     spec = architectures.build(config.kernel.architecture, config.kernel.depth)
     differentiates = algorithms.facts(config.algorithm).differentiates
-    blocks = 0 < _kept(config, dataset, found, 1).images < found.support
+    blocks = 0 < kept.images < found.support
     sizes = found.support, found.targets
     cost = arithmetic.cost(spec, dataset.image_shape, *sizes, differentiates, blocks)
     # Steps that solve for labels compute no entries of the support with itself.
     stated = setup.pairs(config, len(dataset.train_labels)) or cost.pairs  # 0: it does not say.
     return dataclasses.replace(cost, pairs=min(cost.pairs, stated))
-
-
-def _kept(
-    config: ConfigDict, dataset: Dataset, found: Forecast, devices: int
-) -> algorithms.KeptGradients:
-    return algorithms.kept_gradients(config, dataset.image_shape, found.most_targets, devices)
 
 
 def _of_pairs(cost: arithmetic.Cost | None) -> list[str]:
@@ -218,7 +216,13 @@ def _of_pairs(cost: arithmetic.Cost | None) -> list[str]:
     return [f"  pairs      {count(cost.pairs)} a step; {each}"]
 
 
-def _of_memory(config: ConfigDict, dataset: Dataset, mesh: Mesh, found: Forecast) -> list[str]:
+def _of_memory(
+    config: ConfigDict,
+    dataset: Dataset,
+    mesh: Mesh,
+    found: Forecast,
+    kept: algorithms.KeptGradients,
+) -> list[str]:
     """Lines on the memory: of the data, and of a step that computes the kernel."""
     host = arithmetic.host_bytes(dataset)
     line = f"  memory     {count(host)}B of data on the host"
@@ -228,9 +232,8 @@ def _of_memory(config: ConfigDict, dataset: Dataset, mesh: Mesh, found: Forecast
     if not algorithms.facts(config.algorithm).uses_kernel:
         return [line, *arithmetic.warnings(arithmetic.Memory(host + whitening, 0), 1)]
     spec = architectures.build(config.kernel.architecture, config.kernel.depth)
-    sharing = mesh.shape["data"]
-    kept = _kept(config, dataset, found, sharing).bytes
-    memory = arithmetic.memory(spec, dataset, found.support, found.most_targets, sharing, kept)
+    most = found.support, found.most_targets
+    memory = arithmetic.memory(spec, dataset, *most, mesh.shape["data"], kept.bytes)
     rows = algorithms.kept_rows(config, len(dataset.train_labels))
     if rows.targets:
         more = arithmetic.rows_memory(rows, found.support)

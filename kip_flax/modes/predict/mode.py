@@ -34,7 +34,7 @@ def load_set(path: str, console: Console) -> Classifier:
         UserError: as of `predictor.load`, or the set is not of pictures.
     """
     found = predictor.load(path)
-    _check_takes_pictures(found)
+    _check_takes_pictures(found)  # Compiling may take a minute.
     kernels.warm_up(found.options, console.say)
     return found
 

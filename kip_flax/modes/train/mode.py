@@ -218,7 +218,7 @@ def _with_length_that_fits(
     found = forecast(config, dataset, kernel, mesh, console)
     steps = int(multihost.of_first(np.array(found.steps_in_time(config))))
     expected = duration(found.of_steps(max(1, steps), config).seconds)
-    if steps < min(1, found.steps):
+    if found.steps and not steps:
         raise UserError(
             f"time_limit={config.time_limit:g} (hours) leaves no time for a step: nine tenths of "
             f"it are planned for, and one step with its evaluations takes {expected}. Give more."

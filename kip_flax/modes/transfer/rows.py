@@ -12,7 +12,7 @@ from kip_flax.kernels import Kernel
 from kip_flax.modes.transfer.session import Session
 from kip_flax.modes.transfer.sets import DISTILLED, ImageSet
 from kip_flax.networks.figures import summary
-from kip_flax.networks.progress import Outcome, Saving
+from kip_flax.networks.progress import Hooks, Outcome
 from kip_flax.networks.trial import Trial
 from kip_flax.runs import evaluate
 from kip_flax.runtime import sharding
@@ -75,8 +75,8 @@ def network_row(name: str, trial_of: Callable[[int], Trial], session: Session) -
         if best is not None and image_set.name == DISTILLED:
             trained = functools.partial(best.offer, name, trial)
         save = functools.partial(session.save, job)
-        saving = Saving(session.restore(job, trial.template), save, trained)
-        outcome = trial.run(image_set.images, image_set.labels, session.watch, job, saving)
+        hooks = Hooks(session.restore(job, trial.template), save, trained)
+        outcome = trial.run(image_set.images, image_set.labels, session.watch, job, hooks)
         return row_of(trial, outcome) | {"seconds": time.perf_counter() - began}
 
     return row

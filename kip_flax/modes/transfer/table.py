@@ -32,8 +32,8 @@ def line(row: dict[str, Any], split: str) -> str:
 class Table:
     """Rows kept in a file in `workdir`, beginning with those of an earlier part of the transfer.
 
-    The file is written at once: what else the folder keeps belongs to this transfer. One without
-    rows, as a transfer leaves it that is refused or stopped before its first, holds none.
+    The file is written at once. Without rows it does not bind the folder to a transfer; a
+    checkpoint beside it says by itself which one it is of.
 
     Args:
         workdir: the folder.
@@ -71,6 +71,11 @@ class Table:
     def checksum(self) -> int:
         """CRC-32 of the identity."""
         return zlib.crc32(json.dumps(self._content["identity"], sort_keys=True).encode())
+
+    @property
+    def checksum_with_tests(self) -> int:
+        """CRC-32 of the identity and of the test images."""
+        return zlib.crc32(json.dumps(self._content["tests"]).encode(), self.checksum)
 
     @property
     def rows(self) -> list[dict[str, Any]]:

@@ -17,6 +17,9 @@ def test_only_a_table_with_results_belongs_to_its_transfer(tmp_path, diverged):
         table.add_diverged("kip", 10, "fc:1")
     else:
         table.add(ROW)
+    other_tests = Table(str(tmp_path / "other"), {"transfer.held_out": 0.1}, 1, "b.npz")
+    assert other_tests.checksum == table.checksum
+    assert other_tests.checksum_with_tests != table.checksum_with_tests
     again = Table(str(tmp_path), {"transfer.held_out": 0.1}, 2, "b.npz")
     assert again.has("kip", 10, "fc:1")
     with pytest.raises(UserError, match=r"held_out was 0\.1 and is now 0\.5: take another folder"):
