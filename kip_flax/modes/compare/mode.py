@@ -98,7 +98,8 @@ def _compare(config: ConfigDict, paths: Sequence[str], workdir: str, watch: Watc
     found: list[Line] = []
     asked: list[ImageSet] = []
     done = True
-    with session.open_session(workdir, watch, identity=table.checksum_with_tests) as opened:
+    table.begin()
+    with session.open_session(workdir, watch, identity=table.checksum) as opened:
         for number, group in enumerate(groups):
             real, measured = watch.wait(
                 "preparing the images", functools.partial(_prepared, config, group, dataset, keys)

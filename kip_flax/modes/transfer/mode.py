@@ -89,7 +89,8 @@ def _transfer(
         },
         size=len(distilled.images),
     )
-    with session.open_session(workdir, watch, best, table.checksum_with_tests) as opened:
+    table.begin()
+    with session.open_session(workdir, watch, best, table.checksum) as opened:
         missing = contenders.missing(table, [(s.name, s.size) for s in measured])
         if line := contenders.forecast(missing, real, opened):
             watch.say(line)

@@ -32,8 +32,7 @@ def line(row: dict[str, Any], split: str) -> str:
 class Table:
     """Rows kept in a file in `workdir`, beginning with those of an earlier part of the transfer.
 
-    The file is written at once. Without rows it does not bind the folder to a transfer; a
-    checkpoint beside it says by itself which one it is of.
+    The folder belongs to this transfer from `begin` on, with what else it keeps.
 
     Args:
         workdir: the folder.
@@ -60,22 +59,20 @@ class Table:
         self._content: dict[str, Any] = {"distilled": distilled, "identity": identity}
         self._content |= {"tests": tested, "rows": [], "diverged": []}
         earlier = _read(self._path)
-        if earlier is not None and (earlier["rows"] or earlier["diverged"]):
+        if earlier is not None:
             kind = os.path.splitext(file)[0]
             config_lib.check_same(earlier["identity"], identity, kind, workdir)
             config_lib.check_same(earlier.setdefault("tests", tested), tested, kind, workdir)
             self._content |= earlier
+
+    def begin(self) -> None:
+        """Writes the file, when nothing is left to be refused; UserError if it cannot."""
         self._write()
 
     @property
     def checksum(self) -> int:
         """CRC-32 of the identity."""
         return zlib.crc32(json.dumps(self._content["identity"], sort_keys=True).encode())
-
-    @property
-    def checksum_with_tests(self) -> int:
-        """CRC-32 of the identity and of the test images."""
-        return zlib.crc32(json.dumps(self._content["tests"]).encode(), self.checksum)
 
     @property
     def rows(self) -> list[dict[str, Any]]:

@@ -24,6 +24,14 @@ def by_name(rows):
     return {(row["set"], row["size"], row["network"]): row for row in rows}
 
 
+def test_a_refused_transfer_blocks_no_folder(files, tmp_path, quick_kernels):
+    config = make_config(networks=("krr",), ladder=(5000,))
+    with pytest.raises(UserError, match=r"5000 real images are asked for .* shorten"):
+        transfer_file(config, files, str(tmp_path))
+    rows = transfer_file(make_config(networks=("krr",), ladder=(20,)), files, str(tmp_path))
+    assert [(row["set"], row["size"]) for row in rows][-1] == ("random", 20)
+
+
 def test_the_table_of_a_transfer(files, tmp_path, quick_kernels, digits, capsys):
     config = make_config(baselines=BASELINES, ladder=(10, 20, 100), lr_factor=(0.3, 1.0))
     rows = by_name(transfer_file(config, files, str(tmp_path)))
