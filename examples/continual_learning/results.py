@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from examples.continual_learning.settings import MEMORIES
 from examples.continual_learning.stream import CLASSES_A_STEP
 from kip_flax import config as config_lib
 from kip_flax.runtime import files
@@ -159,7 +160,7 @@ def write(found: list[Curve], settings: Mapping[str, Any], folder: Path) -> None
 
 
 def _draw(found: list[Curve], on: str, path: Path) -> None:
-    """A panel for each learner and number of images, a line for each memory.
+    """A panel for each learner and number of images, a line for each memory, of its own colour.
 
     `on`: the images of the accuracies, 'test' or 'held-out'.
     """
@@ -175,7 +176,9 @@ def _draw(found: list[Curve], on: str, path: Path) -> None:
             if (curve.per_class, curve.learner) == (size, learner):
                 seen = CLASSES_A_STEP * np.arange(1, len(curve.mean) + 1)
                 spread = [value or 0.0 for value in curve.deviation]
-                axes.errorbar(seen, curve.mean, spread, marker="o", capsize=3, label=curve.memory)
+                colour = f"C{MEMORIES.index(curve.memory)}"
+                style = {"marker": "o", "capsize": 3, "color": colour, "label": curve.memory}
+                axes.errorbar(seen, curve.mean, spread, **style)
         axes.set_title(f"{learner}, {size} images per class", fontsize="medium")
         axes.set_xlabel("classes so far")
         axes.set_ylabel(f"{on} accuracy, %")

@@ -10,6 +10,7 @@ from configs import kip_digits
 from examples.continual_learning import __main__ as command
 from examples.continual_learning import learners, memory, results, settings, stream
 from kip_flax import architectures, data, export, kernels, krr, preprocess
+from kip_flax.modes.figures import draw
 from kip_flax.runs import evaluate, setup
 from kip_flax.runtime.console import Console
 from kip_flax.runtime.errors import UserError
@@ -171,6 +172,24 @@ def test_a_table_has_mean_and_deviation_over_the_orders():
         "| 10 | krr | kip | 80.00 ± 10.00 | 60.00 ± 10.00 | 3 |",
         "| 10 | krr | random | 50.00 | 25.00 | 1 |",
     ]
+
+
+def test_a_memory_has_its_colour_in_every_panel(tmp_path, monkeypatch):
+    figures = []
+    monkeypatch.setattr(draw, "rendered", lambda figure, _: figures.append(figure) or b"")
+    names = [("krr", settings.MEMORIES), ("network", ("random", "frepo"))]
+    found = [
+        results.Curve(memory, 2, learner, [0], [[90.0, 80.0]])
+        for learner, memories in names
+        for memory in memories
+    ]
+    results._draw(found, "test", tmp_path / "curves.png")
+    colours = [
+        {each.get_label(): each.lines[0].get_color() for each in axes.containers}
+        for axes in figures[0].axes
+    ]
+    assert len(set(colours[0].values())) == len(settings.MEMORIES)
+    assert colours[1] == {name: colours[0][name] for name in ("random", "frepo")}
 
 
 def test_memories_are_compared_within_each_order():
