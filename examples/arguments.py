@@ -1,9 +1,15 @@
 """The parser of the examples' command lines."""
 
 import argparse
+from pathlib import Path
 from typing import NoReturn
 
 from kip_flax.runtime.errors import UserError
+
+
+def folder(text: str) -> Path:
+    """The folder that an option names; the shell leaves ~ in `--runs=~/x` as it is."""
+    return Path(text).expanduser()
 
 
 class Parser(argparse.ArgumentParser):

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from configs import kip_mnist
-from examples.arguments import Parser
+from examples.arguments import Parser, folder
 from kip_flax import distill
 from kip_flax.export import Distilled
 from kip_flax.export.pictures import rgb
@@ -64,7 +64,7 @@ def main(argv: list[str] | None = None) -> int:
     """Runs what is missing, prints the table, draws the pictures; 2 on an error."""
     try:
         args = _arguments(argv)
-        runs = Path(args.runs or f"runs/frozen_{'digits' if args.small else 'mnist'}").expanduser()
+        runs = Path(args.runs or f"runs/frozen_{'digits' if args.small else 'mnist'}")
         fields = SMALL if args.small else FIELDS | {"dataset.data_dir": args.data}
         points, shown = [], []
         for share in SHARES:
@@ -86,7 +86,9 @@ def main(argv: list[str] | None = None) -> int:
 def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = Parser("examples.frozen_pixels", __doc__)
     parser.add_argument("--data", default="data", help="folder of MNIST's files")
-    parser.add_argument("--runs", help="folder for the runs and figures; runs/frozen_DATASET")
+    parser.add_argument(
+        "--runs", type=folder, help="folder for the runs and figures; runs/frozen_DATASET"
+    )
     parser.add_argument("--small", action="store_true", help="the digits, few steps")
     return parser.parse_args(argv)
 

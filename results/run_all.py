@@ -44,8 +44,7 @@ def main(argv: list[str] | None = None) -> None:
     )
     args = parser.parse_args(argv)
     if args.whole:
-        results = Path(args.results).expanduser()
-        wanted = [each for each in named(args.only) if not record.is_done(each, results)]
+        wanted = [each for each in named(args.only) if not record.is_done(each, args.results)]
         go_through(_run_from_kept, args, whole_chains(wanted))
     else:
         go_through(_run_if_missing, args, named(args.only))
@@ -60,10 +59,15 @@ def make_parser(doc: str, runs_folder: str) -> argparse.ArgumentParser:
     """
     parser = argparse.ArgumentParser(description=doc.splitlines()[0])
     parser.add_argument("--data", default="", help="folder with the data sets' files")
-    parser.add_argument("--runs", default=runs_folder, help="folder for the runs")
-    parser.add_argument("--results", default=str(ROOT / "results"), help="folder for what is kept")
+    parser.add_argument("--runs", type=_folder, default=runs_folder, help="folder for the runs")
+    kept = ROOT / "results"
+    parser.add_argument("--results", type=_folder, default=kept, help="folder for what is kept")
     parser.add_argument("--only", default="", help="names of experiments, comma separated")
     return parser
+
+
+def _folder(text: str) -> Path:
+    return Path(text).expanduser().absolute()
 
 
 def named(only: str) -> list[Experiment]:
@@ -94,11 +98,10 @@ def go_through(work: Work, args: argparse.Namespace, experiments: list[Experimen
         args: of `make_parser`.
         experiments: in the order of the work.
     """
-    runs, results = (Path(folder).expanduser().absolute() for folder in (args.runs, args.results))
-    with alone(runs):
+    with alone(args.runs):
         for experiment in experiments:
-            if work(experiment, args.data, runs / experiment.name, results):
-                table.write(results)
+            if work(experiment, args.data, args.runs / experiment.name, args.results):
+                table.write(args.results)
 
 
 @contextlib.contextmanager

@@ -31,7 +31,7 @@ from examples.architecture_search import finite, images, infinite, picture, rank
 from examples.architecture_search.images import Images
 from examples.architecture_search.kept import Kept, Row
 from examples.architecture_search.space import SEARCHES, SMALL, Search, groups, name
-from examples.arguments import Parser
+from examples.arguments import Parser, folder
 from kip_flax import export
 from kip_flax.export import Distilled
 from kip_flax.modes.transfer.sets import ImageSet
@@ -110,14 +110,16 @@ def main(argv: list[str] | None = None) -> int:
 
 def _folder(args: argparse.Namespace) -> Path:
     name = "search_digits_small" if args.small else f"search_{args.dataset}"
-    return Path(args.runs or f"runs/{name}").expanduser()
+    return Path(args.runs or f"runs/{name}")
 
 
 def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = Parser("examples.architecture_search", __doc__)
     parser.add_argument("--dataset", default="digits", choices=SEARCHES)
     parser.add_argument("--data", default="data", help="folder of MNIST's files")
-    parser.add_argument("--runs", help="folder for results and figures; runs/search_DATASET")
+    parser.add_argument(
+        "--runs", type=folder, help="folder for results and figures; runs/search_DATASET"
+    )
     parser.add_argument("--kinds", default=",".join(KINDS), help="some of these")
     parser.add_argument("--set", default="", help="distilled set for the finite networks")
     parser.add_argument("--kernel-set", default="", help="distilled set for the infinite ones")

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from examples.arguments import Parser
+from examples.arguments import Parser, folder
 from examples.continual_learning import learners, results
 from examples.continual_learning.memory import Distiller, Memory, real_images
 from examples.continual_learning.results import Cell, Cells, Curve
@@ -216,7 +216,9 @@ class Bench:
 def _options(argv: list[str] | None) -> Options:
     parser = Parser("examples.continual_learning", __doc__)
     parser.add_argument("--data", default="data", help="folder of the data set's files")
-    parser.add_argument("--runs", help="folder for runs and figures; runs/continual_DATASET")
+    parser.add_argument(
+        "--runs", type=folder, help="folder for runs and figures; runs/continual_DATASET"
+    )
     parser.add_argument("--dataset", choices=("mnist", "cifar10"), help="mnist by default")
     parser.add_argument("--memories", default=",".join(MEMORIES), help="some of these")
     parser.add_argument("--learners", default=",".join(learners.LEARNERS), help="some of these")
@@ -235,7 +237,7 @@ def _options(argv: list[str] | None) -> Options:
     return Options(
         setting=setting,
         data="" if args.small else args.data,
-        runs=Path(args.runs or f"runs/continual_{setting.dataset}").expanduser(),
+        runs=Path(args.runs or f"runs/continual_{setting.dataset}"),
         memories=_names("--memories", args.memories, MEMORIES),
         learners=_names("--learners", args.learners, tuple(learners.LEARNERS)),
         per_class=_numbers("--per-class", args.per_class) or setting.per_class,

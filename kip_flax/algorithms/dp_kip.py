@@ -23,7 +23,7 @@ import numpy as np
 import optax
 from ml_collections import ConfigDict
 
-from kip_flax.algorithms import _averaged, _privacy, _private_means, _private_uses, kip
+from kip_flax.algorithms import _averaged, _private_budget, _private_means, _private_uses, kip
 from kip_flax.algorithms._averaged import AveragedState
 from kip_flax.algorithms._low_frequencies import low_frequencies, smooth
 from kip_flax.algorithms.base import (
@@ -157,6 +157,8 @@ class DpState(AveragedState):
     secret: jax.Array
 
 
+total_steps = _private_budget.total_steps
+declared = _private_budget.declared
 check = _private_uses.check
 check_beginning = _private_uses.check_beginning
 
@@ -176,34 +178,6 @@ def length_decides(fields: Mapping[str, Any]) -> bool:
     """True: the noise of every step depends on the number of steps."""
     del fields
     return True
-
-
-def total_steps(config: ConfigDict, train_size: int) -> int:
-    """`num_steps`, or as many of them as the budget allows if a noise multiplier is given.
-
-    Raises:
-        UserError: the budget allows none.
-    """
-    privacy = config.privacy
-    within, beyond = 0, config.num_steps + 1
-    if not privacy.noise_multiplier or not config.num_steps:
-        return config.num_steps
-    while beyond - within > 1:
-        middle = (within + beyond) // 2
-        spent = _privacy.epsilon(_release(config, train_size, middle))
-        within, beyond = (middle, beyond) if spent <= privacy.epsilon else (within, middle)
-    if not within:
-        raise UserError(
-            f"privacy.noise_multiplier is {privacy.noise_multiplier}: the first step spends more "
-            f"than privacy.epsilon={privacy.epsilon:g}; take more noise, or 0, which finds it."
-        )
-    return within
-
-
-def declared(config: ConfigDict, train_size: int, step: int) -> dict[str, Any]:
-    """The privacy statement of a set after `step` steps; see `algorithms.declared`."""
-    secret = config.privacy.noise_seed < 0
-    return _privacy.statement(_release(config, train_size, step), config.privacy.clip, secret)
 
 
 def init(config: ConfigDict, images: jax.Array, labels: jax.Array) -> DpState:
@@ -227,14 +201,14 @@ def make_step(problem: Problem) -> Step:
     config = problem.config
     if config.optimizer.schedule != "constant":  # The schedule ends where the budget does.
         config = config.copy_and_resolve_references()
-        config.num_steps = total_steps(config, count)
-    rate = _rate(config, count)
+        config.num_steps = _private_budget.total_steps(config, count)
+    rate = _private_budget.rate(config, count)
     of_support, add_targets = make_add(problem)
     of_support, add = replicated(of_support, mesh), pinned(add_targets, mesh)
     image_shape = targets.images.shape[1:]
     basis = _basis(config, image_shape)
     dimensions = math.prod(image_shape) if basis is None else len(basis)
-    move = pinned(make_move(config, _noise(config, count), basis), mesh)
+    move = pinned(make_move(config, _private_budget.noise(config, count), basis), mesh)
     piece = _rows_of_call(config, image_shape, mesh.shape["data"])
 
     def step(state: DpState, number: int) -> tuple[DpState, Metrics]:
@@ -269,7 +243,7 @@ def start_at_means(
     labels = np.asarray(state.labels)
     groups = _private_means.draw_groups(targets.labels, np.argmax(labels, axis=1), key_groups)
     sums = _private_means.group_sums(targets.images, groups, len(labels), clip)
-    images = _private_means.noisy_means(sums, clip, _means_noise(config), key_noise)
+    images = _private_means.noisy_means(sums, clip, _private_budget.means_noise(config), key_noise)
     placed = {"images": smooth(jnp.asarray(images), basis)}
     params = state.params | sharding.replicate(problem.mesh, placed)
     average = jax.tree.map(jnp.copy, params) if state.average else ()  # Steps give both away.
@@ -349,41 +323,6 @@ def _basis(config: ConfigDict, image_shape: tuple[int, ...]) -> jax.Array | None
         return None
     height, width, channels = image_shape
     return jnp.asarray(low_frequencies((height, width, channels), config.privacy.frequencies))
-
-
-def _release(config: ConfigDict, train_size: int, steps: int) -> _privacy.Release:
-    """The first `steps` steps, as they are accounted for."""
-    return _privacy.Release(
-        _rate(config, train_size),
-        _noise(config, train_size),
-        steps,
-        config.privacy.delta,
-        _means_noise(config),
-    )
-
-
-def _rate(config: ConfigDict, train_size: int) -> float:
-    return config.batch_size / train_size
-
-
-def _noise(config: ConfigDict, train_size: int) -> float:
-    """The given noise multiplier, or the least one within the budget."""
-    privacy = config.privacy
-    return privacy.noise_multiplier or _privacy.noise_multiplier(
-        _rate(config, train_size),
-        config.num_steps,
-        privacy.epsilon,
-        privacy.delta,
-        _means_noise(config),
-    )
-
-
-def _means_noise(config: ConfigDict) -> float:
-    """The noise multiplier of the first step, if it releases class means; 0 otherwise."""
-    privacy = config.privacy
-    if privacy.start != "means":
-        return 0.0
-    return _privacy.noise_multiplier(1.0, 1, privacy.means_share * privacy.epsilon, privacy.delta)
 
 
 def _secret(seed: int, shape_only: bool) -> jax.Array:

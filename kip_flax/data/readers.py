@@ -20,7 +20,7 @@ import numpy as np
 import scipy.io
 from PIL import Image, ImageOps
 
-from kip_flax.runtime import hardware
+from kip_flax.runtime import files, hardware
 from kip_flax.runtime.errors import UserError
 
 _IDX_UINT8 = 8
@@ -297,7 +297,7 @@ def class_folders(root: Path) -> tuple[str, ...]:
     if len(names) < 2:
         raise UserError(f"{root} holds {len(names)} class folders: at least two are needed.")
     for name in names:
-        if name != name.encode(errors="replace").decode():
+        if not files.is_utf8(name):
             raise UserError(f"{root} has the folder {name!r}, which is no UTF-8: rename it.")
     return names
 

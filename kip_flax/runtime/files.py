@@ -102,6 +102,11 @@ def write_arrays(path: str | os.PathLike[str], arrays: Mapping[str, np.ndarray])
     write_bytes_atomic(path, npz_bytes(arrays))
 
 
+def is_utf8(name: str) -> bool:
+    """Whether the bytes of a file's name on the disk are text."""
+    return name == name.encode(errors="replace").decode()
+
+
 def read_arrays(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     """All arrays of an npz; UserError if it is missing, damaged or holds pickles."""
     try:

@@ -233,7 +233,7 @@ def test_the_noise_of_the_first_means_keeps_their_share_of_the_budget():
 
 @pytest.mark.parametrize("average", [0.0, 0.9])
 def test_the_first_step_sets_the_images_to_means_of_their_classes(average, monkeypatch):
-    monkeypatch.setattr(dp_kip, "_means_noise", lambda config: 0.0)
+    monkeypatch.setattr(dp_kip._private_budget, "means_noise", lambda config: 0.0)
     config = tiny(
         privacy__start="means",
         privacy__means_clip=1e3,

@@ -41,7 +41,7 @@ def test_the_largest_area_without_delta(epsilon):
 
 
 def test_a_set_that_begins_at_means_begins_at_those_of_its_own_members(monkeypatch):
-    monkeypatch.setattr(dp_kip, "_means_noise", lambda _: 0.0)
+    monkeypatch.setattr(dp_kip._private_budget, "means_noise", lambda _: 0.0)
     problem, _ = membership._problem(1.0, "means")
     rng = np.random.default_rng(0)
     members = rng.random((2, membership.IMAGES)) < 0.5

@@ -79,8 +79,7 @@ def _preprocessing(distilled: Distilled) -> Preprocess:
 
 
 def _write(distilled: Distilled, fitted: Preprocess, folder: Path) -> list[str]:
-    name = distilled.path.name
-    if name != name.encode(errors="replace").decode():
+    if not files.is_utf8(distilled.path.name):
         raise UserError(f"{distilled.path} has a name that is no UTF-8: rename it.")
     dataset, names = distilled.provenance.get("dataset", "unknown"), distilled.class_names
     classes = distilled.labels.argmax(axis=1)
