@@ -29,9 +29,9 @@ from scipy.stats import norm
 
 from benchmarks import output
 from configs import default
-from kip_flax import algorithms, data, kernels, krr, preprocess
-from kip_flax.algorithms import base, dp_kip
-from kip_flax.algorithms.base import Support
+from kip_flax import data, kernels, krr, preprocess
+from kip_flax.algorithms import base, dp_kip, interface
+from kip_flax.algorithms.interface import Support
 from kip_flax.data import Targets
 from kip_flax.runtime import sharding
 
@@ -133,7 +133,7 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def _problem(epsilon: float | None, start: str) -> tuple[base.Problem, Targets]:
+def _problem(epsilon: float | None, start: str) -> tuple[interface.Problem, Targets]:
     """The problem on `IMAGES` training digits, drawn evenly over the classes; the test images."""
     config = default.get_config()
     config.algorithm, config.support.size, config.support.init = "dp_kip", SUPPORT, "noise"
@@ -154,17 +154,17 @@ def _problem(epsilon: float | None, start: str) -> tuple[base.Problem, Targets]:
     test = Targets(centred(digits.test_images), digits.test_labels, 10)
     kernel = kernels.make_kernel(base.kernel_options(config))
     mesh = sharding.make_mesh(1)
-    return base.Problem(config, targets, kernel, mesh, jax.random.key(0)), test
+    return interface.Problem(config, targets, kernel, mesh, jax.random.key(0)), test
 
 
 def _distil(
-    problem: base.Problem, members: np.ndarray, epsilon: float | None, rng: np.random.Generator
+    problem: interface.Problem, members: np.ndarray, epsilon: float | None, rng: np.random.Generator
 ) -> Support:
     """The supports (sets, S, ...) of one run for each set; all runs step together."""
     config, targets = problem.config, problem.targets
     noise = 0.0
     if epsilon is not None:
-        noise = algorithms.declared(config, IMAGES, STEPS)["noise_multiplier"]
+        noise = dp_kip.declared(config, IMAGES, STEPS)["noise_multiplier"]
     of_support, add_targets = dp_kip.make_add(problem)
     of_support = jax.jit(jax.vmap(of_support))
     add = jax.jit(jax.vmap(add_targets, in_axes=(0, 0, None, None, 0)))
@@ -186,7 +186,7 @@ def _distil(
     return states.support
 
 
-def _first_states(problem: base.Problem, keys: jax.Array) -> dp_kip.DpState:
+def _first_states(problem: interface.Problem, keys: jax.Array) -> dp_kip.DpState:
     """States before the first step, all random numbers from `keys`, one for each set."""
     states = []
     for key in keys:
@@ -196,7 +196,9 @@ def _first_states(problem: base.Problem, keys: jax.Array) -> dp_kip.DpState:
     return _stacked(states)
 
 
-def _at_means(problem: base.Problem, states: dp_kip.DpState, members: np.ndarray) -> dp_kip.DpState:
+def _at_means(
+    problem: interface.Problem, states: dp_kip.DpState, members: np.ndarray
+) -> dp_kip.DpState:
     """The states of all runs after a first step that publishes the means of their members."""
     moved = []
     for number, own in enumerate(members):
@@ -219,7 +221,7 @@ def _predictions(kernel: kernels.Kernel, reg: float, support: Support, x: jax.Ar
     return krr.predict(kernel(x, images), alpha)
 
 
-def _of_sets(problem: base.Problem, supports: Support, targets: Targets) -> np.ndarray:
+def _of_sets(problem: interface.Problem, supports: Support, targets: Targets) -> np.ndarray:
     """Predictions (sets, n, classes)."""
     reg = problem.config.reg
     return np.stack(
@@ -230,12 +232,12 @@ def _of_sets(problem: base.Problem, supports: Support, targets: Targets) -> np.n
     )
 
 
-def _losses(problem: base.Problem, supports: Support, targets: Targets) -> np.ndarray:
+def _losses(problem: interface.Problem, supports: Support, targets: Targets) -> np.ndarray:
     _, y = targets.take(slice(None))
     return ((_of_sets(problem, supports, targets) - y) ** 2).mean(2)
 
 
-def _accuracy(problem: base.Problem, supports: Support, targets: Targets) -> float:
+def _accuracy(problem: interface.Problem, supports: Support, targets: Targets) -> float:
     found = _of_sets(problem, supports, targets).argmax(2)
     return float((found == targets.labels).mean())
 

@@ -7,7 +7,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from kip_flax import data
-from kip_flax.algorithms.base import Problem
+from kip_flax.algorithms.interface import Problem
 from kip_flax.kernels import Kernel
 from kip_flax.kernels.sharded import shard_kernel
 from kip_flax.runs import setup

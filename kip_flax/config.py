@@ -172,7 +172,7 @@ def identity(config: ConfigDict | dict[str, Any]) -> dict[str, Any]:
     read = facts.sections
     idle = tuple(f"{name}." for name in algorithms.sections() if name not in read)
     decide = {"num_steps"} if length_decides(flat) else set()
-    if algorithms.labels(flat["algorithm"], flat["support.learn_labels"]) == "solved":
+    if algorithms.known(flat["algorithm"]).labels(flat["support.learn_labels"]) == "solved":
         decide |= set(facts.label_fields)
     return {
         name: value
@@ -235,18 +235,15 @@ def validate(config: ConfigDict) -> None:
     for part in sections:
         if part.check is not None:
             part.check(flat)
-    own_check = getattr(algorithms.find(config.algorithm), "check", None)
-    if own_check is not None:
-        own_check(config)
+    algorithms.find(config.algorithm).check(config)
 
 
 def _foreign_sections(algorithm: str) -> list[Section]:
     """The fields that a user's own algorithm adds, by its `FIELDS`, its `SECTION` or both."""
-    module = algorithms.find(algorithm)
+    found = algorithms.find(algorithm)
     if algorithm in algorithms.NAMES:
         return []
-    fields = Section(getattr(module, "FIELDS", {}))
-    return [fields, *([module.SECTION] if hasattr(module, "SECTION") else [])]
+    return [Section(found.FIELDS), *([] if found.SECTION is None else [found.SECTION])]
 
 
 def _all(parts: Iterable[Mapping[str, Any]]) -> Iterator[tuple[str, Any]]:
@@ -291,9 +288,7 @@ def check_data(config: ConfigDict, dataset: data.Dataset) -> None:
     augment.check_effect(names, dataset.image_shape, "augment")
     if "flip" in names:
         check_mirrorable(dataset, "augment", "--config.augment=shift, or leave it empty")
-    own_check = getattr(algorithms.find(config.algorithm), "check_data", None)
-    if own_check is not None:
-        own_check(config, dataset)
+    algorithms.find(config.algorithm).check_data(config, dataset)
     check_pools(config, dataset)
 
 

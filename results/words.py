@@ -95,7 +95,7 @@ def evaluation(experiment: Experiment, entry: dict[str, Any]) -> str:
 
 
 def _labels_are(config: dict[str, Any]) -> str:
-    return algorithms.labels(config["algorithm"], config["support"]["learn_labels"])
+    return algorithms.known(config["algorithm"]).labels(config["support"]["learn_labels"])
 
 
 def _mean_hours(seconds: list[float | None]) -> str:

@@ -18,7 +18,7 @@ from ml_collections import ConfigDict, config_flags
 from configs import default
 from kip_flax import algorithms, data
 from kip_flax import config as config_lib
-from kip_flax.algorithms.base import Facts
+from kip_flax.algorithms.interface import Facts
 from kip_flax.config import FIELDS
 from kip_flax.runtime.errors import UserError
 from kip_flax.runtime.fields import Section

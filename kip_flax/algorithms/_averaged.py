@@ -9,7 +9,7 @@ import optax
 from ml_collections import ConfigDict
 
 from kip_flax.algorithms import base
-from kip_flax.algorithms.base import Support
+from kip_flax.algorithms.interface import Support
 from kip_flax.runtime.errors import UserError
 
 

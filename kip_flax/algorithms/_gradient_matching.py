@@ -20,7 +20,7 @@ import optax
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
-from kip_flax.algorithms.base import Support
+from kip_flax.algorithms.interface import Support
 from kip_flax.data import augment
 from kip_flax.runtime import batching
 from kip_flax.runtime.fields import Section

@@ -31,7 +31,7 @@ def total_steps(config: ConfigDict, train_size: int) -> int:
 
 
 def declared(config: ConfigDict, train_size: int, step: int) -> dict[str, Any]:
-    """The privacy statement of a set after `step` steps; see `algorithms.declared`."""
+    """The privacy statement of a set after `step` steps; see `interface.Algorithm`."""
     secret = config.privacy.noise_seed < 0
     return _privacy.statement(release(config, train_size, step), config.privacy.clip, secret)
 

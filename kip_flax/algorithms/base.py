@@ -1,8 +1,7 @@
-"""Shared parts of the algorithms, and the facts that each may state about itself."""
+"""Parts that algorithms share: how a set begins, the kernel, the optimiser, programs on a mesh."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,13 +11,11 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
 from kip_flax import architectures, data, krr
+from kip_flax.algorithms.interface import Support
 from kip_flax.data import Dataset, Targets, coresets
-from kip_flax.kernels import Kernel, KernelOptions
+from kip_flax.kernels import KernelOptions
 from kip_flax.runtime.errors import UserError
 from kip_flax.runtime.fields import Section
-
-# Steps at which the published sets were written; then every 500.
-PUBLISHED_STEPS = (*(0, 1, 2, 4, 6, 8, 12, 18, 26, 37, 54, 78, 112, 162, 233, 335, 483, 695, 1000),)
 
 SUPPORT_DRAWS = ("real", *coresets.CORESETS, "noise")
 
@@ -39,128 +36,6 @@ SECTION = Section(
     minima={"optimizer.warmup_steps": 0, "optimizer.momentum": 0},
     above_zero=("optimizer.learning_rate",),
 )
-
-
-class KeptGradients(NamedTuple):
-    """For how many support images a step keeps the gradients of pairs, and how many bytes these
-    and what is computed from them take on each device."""
-
-    images: int
-    bytes: int
-
-
-class KeptRows(NamedTuple):
-    """For how many targets the kernel with the support is kept until labels are solved for, and
-    whether it is a part of the state, which every device holds."""
-
-    targets: int
-    in_state: bool = False
-
-
-State = Any  # An algorithm's own pytree, with `step` and, in most, `support`.
-Step = Callable[[Any, int], tuple[Any, dict[str, jax.Array]]]
-Support = tuple[jax.Array, jax.Array]
-
-# The papers of the loss itself, kernel ridge regression from a learned support.
-KIP_BIBTEX = """@inproceedings{nguyen2021dataset,
-  title     = {Dataset Meta-Learning from Kernel Ridge-Regression},
-  author    = {Nguyen, Timothy and Chen, Zhourong and Lee, Jaehoon},
-  booktitle = {International Conference on Learning Representations},
-  year      = {2021},
-  note      = {arXiv:2011.00050}
-}
-@inproceedings{nguyen2021infinitely,
-  title     = {Dataset Distillation with Infinitely Wide Convolutional Networks},
-  author    = {Nguyen, Timothy and Novak, Roman and Xiao, Lechao and Lee, Jaehoon},
-  booktitle = {Advances in Neural Information Processing Systems},
-  year      = {2021},
-  note      = {arXiv:2107.13034}
-}"""
-
-
-def _unstated_recipe(images_per_class: int) -> str:
-    del images_per_class
-    return "larger batches and longer runs than the configurations here, partly augmented"
-
-
-@dataclass(frozen=True)
-class Facts:
-    """Facts about an algorithm, which its module states as `FACTS`.
-
-    The defaults apply to an algorithm that states none.
-
-    Attributes:
-        title: the method's name in tables, such as 'KIP'.
-        variant: the variant of the method, if there are several, such as 'Gauss-Newton'.
-        spelled_out: the full name; '' if `title` is the full name.
-        unit: the name of a step, in the singular.
-        learns_images: whether steps change the images.
-        krr_loss: whether its metric `loss` is the squared error of KRR (`krr.loss`).
-        uses_kernel: whether its steps compute kernel entries.
-        differentiates: whether its steps take the kernel's gradient.
-        for_networks: whether its sets are made for networks, whose accuracies then choose the best.
-        freezes_pixels: whether its steps leave the pixels of `support.frozen` unchanged.
-        tag: of the data-set card: 'kernel-ridge-regression', 'gradient-matching',
-            'feature-regression', 'unrolled-training'.
-        bibtex: entries of the papers to cite.
-        sections: the optional sections of the configuration that it reads; the fields of the
-            others have no effect.
-        scales_labels: whether learned labels begin at another scale than one-hot minus 1/C.
-        depends_on_rate: whether a step's cost depends on batch_size as a share of the training
-            images, which a probe must then keep.
-        if_not_finite: what a user may change if its numbers overflow, in words.
-        label_fields: the fields of `eval` that decide the labels, if it solves for them.
-        published_recipe: images per class -> the recipe of the published numbers, in words.
-    """
-
-    title: str
-    variant: str = ""
-    spelled_out: str = ""
-    unit: str = "step"
-    learns_images: bool = True
-    krr_loss: bool = False
-    uses_kernel: bool = False
-    differentiates: bool = True
-    for_networks: bool = False
-    freezes_pixels: bool = False
-    scales_labels: bool = False
-    depends_on_rate: bool = False
-    tag: str = "kernel-ridge-regression"
-    bibtex: str = KIP_BIBTEX
-    sections: tuple[str, ...] = ("optimizer",)
-    label_fields: tuple[str, ...] = ()
-    if_not_finite: str = "lower optimizer.learning_rate or raise reg"
-    published_recipe: Callable[[int], str] = _unstated_recipe
-
-    @property
-    def full_title(self) -> str:
-        """The full name and the variant: 'Kernel Inducing Points (KIP), Gauss-Newton'."""
-        return ", ".join(filter(None, (self.spelled_out or self.title, self.variant)))
-
-
-@dataclass(frozen=True, eq=False)
-class Problem:
-    """The inputs from which an algorithm makes its step.
-
-    Attributes:
-        config: a valid configuration.
-        targets: the training set.
-        kernel: kernel(x1, x2) -> (n1, n2), already sharded over the mesh.
-        mesh: the devices.
-        key: random key of the steps.
-    """
-
-    config: ConfigDict
-    targets: Targets
-    kernel: Kernel
-    mesh: Mesh
-    key: jax.Array
-
-
-def default_eval_steps(config: ConfigDict, total: int) -> frozenset[int]:
-    """The steps of `eval.steps`, or the published ones, up to `total`, always included."""
-    published = {*PUBLISHED_STEPS, *range(1500, total + 1, 500)}
-    return frozenset({step for step in (config.eval.steps or published) if step <= total} | {total})
 
 
 def kind_of_start(init: str) -> str:

@@ -23,7 +23,7 @@ from ml_collections import ConfigDict
 
 from kip_flax.algorithms import _averaged, _pooled, base, kip
 from kip_flax.algorithms._pooled import PooledState
-from kip_flax.algorithms.base import Facts, Problem, Step
+from kip_flax.algorithms.interface import Facts, Problem, Step
 from kip_flax.data import Dataset, augment
 from kip_flax.networks import named
 from kip_flax.networks import recipe as recipes

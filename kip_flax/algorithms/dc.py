@@ -16,7 +16,7 @@ from kip_flax import data
 from kip_flax.algorithms import _gradient_matching as gradient_matching
 from kip_flax.algorithms import base
 from kip_flax.algorithms._gradient_matching import MatchingState
-from kip_flax.algorithms.base import Facts, Problem, Step
+from kip_flax.algorithms.interface import Facts, Problem, Step
 from kip_flax.data import Dataset, augment
 from kip_flax.runtime import sharding
 from kip_flax.runtime.errors import UserError

@@ -26,15 +26,8 @@ from ml_collections import ConfigDict
 from kip_flax.algorithms import _averaged, _private_budget, _private_means, _private_uses, kip
 from kip_flax.algorithms._averaged import AveragedState
 from kip_flax.algorithms._low_frequencies import low_frequencies, smooth
-from kip_flax.algorithms.base import (
-    KeptGradients,
-    Problem,
-    Step,
-    kernel_options,
-    make_optimizer,
-    pinned,
-    replicated,
-)
+from kip_flax.algorithms.base import kernel_options, make_optimizer, pinned, replicated
+from kip_flax.algorithms.interface import KeptGradients, Problem, Step
 from kip_flax.data import Dataset
 from kip_flax.kernels import jacobian
 from kip_flax.kernels.sharded import shard_jacobian

@@ -20,7 +20,7 @@ from ml_collections import ConfigDict
 
 from kip_flax.algorithms import _averaged, _pooled, base, kip
 from kip_flax.algorithms._pooled import PooledState
-from kip_flax.algorithms.base import Facts, Problem, Step, Support
+from kip_flax.algorithms.interface import Facts, Problem, Step, Support
 from kip_flax.data import Dataset
 from kip_flax.krr import feature_kernel
 from kip_flax.networks import named

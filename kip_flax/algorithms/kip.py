@@ -17,7 +17,8 @@ from jax.sharding import NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
 from kip_flax import data, krr
-from kip_flax.algorithms.base import Facts, Problem, Step, Support, make_optimizer, pinned
+from kip_flax.algorithms.base import make_optimizer, pinned
+from kip_flax.algorithms.interface import Facts, Problem, Step, Support
 from kip_flax.data import Dataset, augment, frozen
 from kip_flax.kernels import Kernel
 from kip_flax.krr.residuals import Batch

@@ -11,7 +11,8 @@ from ml_collections import ConfigDict
 
 from kip_flax import data
 from kip_flax.algorithms import kip, kip_solve
-from kip_flax.algorithms.base import KeptGradients, KeptRows, Problem, Step, Support, kernel_options
+from kip_flax.algorithms.base import kernel_options
+from kip_flax.algorithms.interface import KeptGradients, KeptRows, Problem, Step, Support
 from kip_flax.algorithms.kip import KipState, Metrics
 from kip_flax.data import Dataset
 from kip_flax.kernels import jacobian

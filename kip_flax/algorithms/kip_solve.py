@@ -15,7 +15,8 @@ from ml_collections import ConfigDict
 
 from kip_flax import data, krr
 from kip_flax.algorithms import kip, ls, ls_cross_entropy
-from kip_flax.algorithms.base import KeptRows, Problem, Step, Support, pinned, replicated
+from kip_flax.algorithms.base import pinned, replicated
+from kip_flax.algorithms.interface import KeptRows, Problem, Step, Support
 from kip_flax.algorithms.kip import KipState
 from kip_flax.kernels import Kernel
 from kip_flax.krr import label_solve

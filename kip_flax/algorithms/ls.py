@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from kip_flax.algorithms.base import Facts, Problem, Step, Support, pinned, replicated
+from kip_flax.algorithms.base import pinned, replicated
+from kip_flax.algorithms.interface import Facts, Problem, Step, Support
 from kip_flax.kernels import Kernel
 from kip_flax.krr import label_solve
 from kip_flax.krr.label_solve import Sums

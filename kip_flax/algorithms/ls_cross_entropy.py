@@ -15,7 +15,8 @@ from jax.typing import ArrayLike
 from ml_collections import ConfigDict
 
 from kip_flax.algorithms import ls
-from kip_flax.algorithms.base import KeptRows, Problem, Step, Support, pinned, replicated
+from kip_flax.algorithms.base import pinned, replicated
+from kip_flax.algorithms.interface import KeptRows, Problem, Step, Support
 from kip_flax.kernels import Kernel
 from kip_flax.krr import cross_entropy, label_solve
 from kip_flax.runtime import multihost, sharding

@@ -26,7 +26,7 @@ from ml_collections import ConfigDict
 from kip_flax import architectures, krr
 from kip_flax.algorithms import _averaged, base, kip
 from kip_flax.algorithms._averaged import AveragedState
-from kip_flax.algorithms.base import Facts, Problem, Step, Support
+from kip_flax.algorithms.interface import Facts, Problem, Step, Support
 from kip_flax.krr import feature_kernel
 from kip_flax.runtime import batching, sharding
 from kip_flax.runtime.errors import UserError

@@ -146,7 +146,7 @@ def _maker(distilled: Distilled) -> str:
     if not facts.krr_loss:
         return f"Made by {by}: {method}."
     config = provenance["config"]
-    learned = _LEARNED[algorithms.labels(algorithm, config["support.learn_labels"])]
+    learned = _LEARNED[algorithms.known(algorithm).labels(config["support.learn_labels"])]
     return f"Made by {by}: {method}, {learned}, step {provenance['step']}, seed {config['seed']}."
 
 

@@ -43,14 +43,14 @@ class Exporter:
 
     def path(self, step: int) -> Path:
         """The file of the set after `step` steps, by its published name."""
-        config = self.config
+        config, algorithm = self.config, algorithms.find(self.config.algorithm)
         name = export.distilled_name(
             architectures.published_name(config.kernel.architecture, config.kernel.depth),
             config.support.size,
             config.preprocess,
-            algorithms.labels_changed(config.algorithm, config.support.learn_labels, step),
+            algorithm.labels_changed(config.support.learn_labels, step),
             bool(config.augment),
-            algorithms.published_step(config.algorithm, step),
+            algorithm.published_step(step),
         )
         return self.folder.distilled_file(name)
 
@@ -134,13 +134,13 @@ class Exporter:
     def privacy(self, step: int) -> dict[str, Any]:
         """{'privacy': the privacy statement of the set after `step` steps}; {} if it has none."""
         train_size = len(self.dataset.train_labels)
-        declared = algorithms.declared(self.config, train_size, step)
+        declared = algorithms.find(self.config.algorithm).declared(self.config, train_size, step)
         return {"privacy": declared} if declared else {}
 
     def _index_row(
         self, step: int, measures: Mapping[str, float], rows: Sequence[network_figures.Row]
     ) -> dict[str, Any]:
-        config = self.config
+        config, algorithm = self.config, algorithms.find(self.config.algorithm)
         reached = [row["mean"] for row in network_figures.watched_rows(rows)[:1]]
         tested = self.dataset.split == "test"  # The published columns are for test images.
         return {
@@ -150,9 +150,9 @@ class Exporter:
             "dataset": self.dataset.name,
             "ssize": config.support.size,
             "zca": config.preprocess.startswith("zca"),
-            "l": algorithms.labels_changed(config.algorithm, config.support.learn_labels, step),
+            "l": algorithm.labels_changed(config.support.learn_labels, step),
             "aug": bool(config.augment),
-            "ckpt": algorithms.published_step(config.algorithm, step),
+            "ckpt": algorithm.published_step(step),
             "test_acc": f"{measures['accuracy']:.6g}" if tested else "",
             "test_mse": f"{measures['mse']:.6g}" if tested else "",
             "URL": self.path(step).name,

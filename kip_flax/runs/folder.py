@@ -241,8 +241,8 @@ class RunFolder:
             return {}
         except (OSError, ValueError, KeyError) as error:
             raise UserError(f"cannot read {self.index} ({error}): move it away.") from None
-        algorithm = self.config().get("algorithm", "")
-        published = {step: algorithms.published_step(algorithm, step) for step in steps}
+        algorithm = algorithms.known(self.config().get("algorithm", ""))
+        published = {step: algorithm.published_step(step) for step in steps}
         listed = [step for step in steps if published[step] in names]
         paths = {step: self.distilled_folder / names[published[step]] for step in listed}
         return {step: path for step, path in paths.items() if path.is_file()}

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from kip_flax.algorithms.base import State
+from kip_flax.algorithms.interface import State
 from kip_flax.networks import figures as network_figures
 from kip_flax.runs.checkpoint import Saver
 from kip_flax.runs.deadline import Deadline

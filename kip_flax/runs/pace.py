@@ -7,7 +7,7 @@ from collections.abc import Collection
 import jax
 import numpy as np
 
-from kip_flax.algorithms.base import State
+from kip_flax.algorithms.interface import State
 from kip_flax.runs.deadline import Deadline
 from kip_flax.runtime import metrics, multihost
 from kip_flax.runtime.console import Console, clock, duration

@@ -7,7 +7,6 @@ import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +16,7 @@ from ml_collections import ConfigDict
 from kip_flax import algorithms, data, export, kernels, preprocess
 from kip_flax import config as config_lib
 from kip_flax.algorithms import base
-from kip_flax.algorithms.base import Problem, State, Step, Support
+from kip_flax.algorithms.interface import Problem, State, Step, Support
 from kip_flax.data import Dataset, Targets, frozen
 from kip_flax.kernels import Kernel
 from kip_flax.preprocess import Preprocess
@@ -55,49 +54,24 @@ class Distillation:
 
 def make_distillation(problem: Problem, support: Support) -> Distillation:
     """The distillation of `problem` by its algorithm, from the `support` of `first_support`."""
-    config = problem.config
+    config, train_size = problem.config, len(problem.targets.labels)
+    algorithm = algorithms.find(config.algorithm)
+    total = algorithm.total_steps(config, train_size)
 
     def start() -> State:
         # Steps reuse the memory of their state, so no two arrays of it may share memory.
         state = jax.tree.map(np.array, _first_state(config, train_size, *support))
         return sharding.replicate(problem.mesh, state)
 
-    train_size = len(problem.targets.labels)
-    total = total_steps(config, train_size)
     return Distillation(
         total=total,
-        eval_steps=eval_steps(config, total),
-        pairs=pairs(config, train_size),
+        eval_steps=algorithm.eval_steps(config, total),
+        pairs=algorithm.pairs(config, train_size),
         start=start,
-        step=algorithms.find(config.algorithm).make_step(problem),
-        support=_hook(config, "make_support", lambda _: lambda state: state.support)(problem),
+        step=algorithm.make_step(problem),
+        support=algorithm.make_support(problem),
         if_not_finite=algorithms.facts(config.algorithm).if_not_finite,
     )
-
-
-def total_steps(config: ConfigDict, train_size: int) -> int:
-    """Steps of a run: `num_steps`, unless the algorithm decides otherwise."""
-    return _hook(config, "total_steps", lambda config, _: config.num_steps)(config, train_size)
-
-
-def pairs(config: ConfigDict, train_size: int) -> int:
-    """Kernel entries of a step; 0 where it computes none."""
-    return _hook(config, "pairs", lambda config, train_size: 0)(config, train_size)
-
-
-def eval_steps(config: ConfigDict, total: int) -> frozenset[int]:
-    """Steps after which to evaluate and export: the default ones, or the algorithm's own."""
-    return _hook(config, "eval_steps", base.default_eval_steps)(config, total)
-
-
-def label_targets(config: ConfigDict, train_size: int) -> int:
-    """Training images used to solve for the labels at evaluation; 0 if they are not solved."""
-    return _hook(config, "label_targets", lambda config, train_size: 0)(config, train_size)
-
-
-def compile_steps(config: ConfigDict, say: Callable[[str], None]) -> None:
-    """Compiles the functions that the algorithm's steps need besides the kernel."""
-    _hook(config, "prepare", lambda config, say: None)(config, say)
 
 
 def state_template(
@@ -140,11 +114,6 @@ def _first_state(
     init = algorithms.find(config.algorithm).init
     asked = "train_size" in inspect.signature(init).parameters
     return init(config, images, labels, **({"train_size": train_size} if asked else {}))
-
-
-def _hook(config: ConfigDict, name: str, otherwise: Any) -> Any:
-    """The attribute `name` of the algorithm's module, or `otherwise` if it has none."""
-    return getattr(algorithms.find(config.algorithm), name, otherwise)
 
 
 @contextlib.contextmanager

@@ -4,7 +4,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from whole_runs import small
 
 from kip_flax.algorithms import base
 from kip_flax.data import Targets, coresets
@@ -68,10 +67,3 @@ def test_a_class_with_too_few_images_to_choose_from_is_an_error(name):
     targets = Targets(images, np.minimum(np.arange(30), 9), 10)
     with pytest.raises(UserError, match="one has fewer: take a smaller"):
         base.draw_support(targets, 20, name, jax.random.key(0))
-
-
-def test_published_steps_are_marked():
-    steps = base.default_eval_steps(small(eval__steps=()), 2100)
-    assert {0, 1, 54, 695, 1000, 1500, 2000, 2100} <= steps
-    assert steps & set(range(700, 2101)) == {1000, 1500, 2000, 2100}
-    assert base.default_eval_steps(small(eval__steps=(3, 9000)), 2100) == {3, 2100}

@@ -14,7 +14,7 @@ from configs import bptt_digits
 from kip_flax import config as config_lib
 from kip_flax import preprocess
 from kip_flax.algorithms import base, bptt
-from kip_flax.algorithms.base import Problem
+from kip_flax.algorithms.interface import Problem
 from kip_flax.data import Targets
 from kip_flax.modes.train import mode as train
 from kip_flax.networks import train as networks_train

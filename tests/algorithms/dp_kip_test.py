@@ -13,7 +13,7 @@ from scipy.stats import norm
 
 from configs import default
 from kip_flax import kernels, krr
-from kip_flax.algorithms import base, dp_kip
+from kip_flax.algorithms import base, dp_kip, interface
 from kip_flax.algorithms._low_frequencies import low_frequencies
 from kip_flax.data import Targets
 from kip_flax.kernels import jacobian
@@ -50,7 +50,7 @@ def make_problem(config, devices=1):
     )
     mesh = sharding.make_mesh(devices)
     kernel = kernels.make_kernel(base.kernel_options(config))
-    return base.Problem(config, targets, kernel, mesh, jax.random.key(0))
+    return interface.Problem(config, targets, kernel, mesh, jax.random.key(0))
 
 
 def start(config, problem):
@@ -211,7 +211,7 @@ def test_the_noise_of_the_first_means_keeps_their_share_of_the_budget():
     )
     images = np.full((count, *SHAPE), 0.25, np.float32)
     targets = Targets(images, np.arange(count) % CLASSES, CLASSES)
-    problem = base.Problem(config, targets, None, sharding.make_mesh(1), jax.random.key(0))
+    problem = interface.Problem(config, targets, None, sharding.make_mesh(1), jax.random.key(0))
     support = np.zeros((CLASSES, *SHAPE), np.float32), np.eye(CLASSES, dtype=np.float32)
     draws = []
     for seed in range(60):

@@ -9,7 +9,7 @@ import pytest
 from configs import default
 from kip_flax import algorithms
 from kip_flax import config as config_lib
-from kip_flax.algorithms import base
+from kip_flax.algorithms import interface
 
 SECTIONS = {"optimizer", "newton", "matching", "frepo", "rfad", "bptt", "privacy"}
 STARTS = (
@@ -56,7 +56,7 @@ def test_titles_and_variants_tell_the_algorithms_apart():
 
 def test_labels_are_learned_fixed_or_solved():
     labels = {
-        name: [algorithms.labels(name, x) for x in (True, False)] for name in algorithms.NAMES
+        name: [algorithms.known(name).labels(x) for x in (True, False)] for name in algorithms.NAMES
     }
     assert labels == {
         "bptt": ["learned", "fixed"],
@@ -82,49 +82,55 @@ def test_advice_names_fields_that_the_algorithm_reads(name):
 
 
 def test_label_solve_changes_labels_in_one_published_step():
-    changed, number = algorithms.labels_changed, algorithms.published_step
-    assert [changed("ls", False, step) for step in (0, 1, 9)] == [False, True, True]
-    assert [changed("kip", True, step) for step in (0, 9)] == [True, True]
-    assert not changed("kip", False, 9)
-    assert [number("ls", step) for step in (0, 1, 9)] == [0, 1, 1]
-    assert [number("kip", step) for step in (0, 1, 9)] == [0, 1, 9]
+    ls, kip = algorithms.find("ls"), algorithms.find("kip")
+    assert [ls.labels_changed(False, step) for step in (0, 1, 9)] == [False, True, True]
+    assert [kip.labels_changed(True, step) for step in (0, 9)] == [True, True]
+    assert not kip.labels_changed(False, 9)
+    assert [ls.published_step(step) for step in (0, 1, 9)] == [0, 1, 1]
+    assert [kip.published_step(step) for step in (0, 1, 9)] == [0, 1, 9]
 
 
 def test_gauss_newton_keeps_gradients():
     config = default.get_config()
     sizes = (8, 8, 1), 200, 2  # Of an image, targets, devices.
-    assert algorithms.kept_gradients(config, *sizes) == (0, 0)
+    assert algorithms.find(config.algorithm).kept_gradients(config, *sizes) == (0, 0)
     config.algorithm = "kip_newton"
-    assert algorithms.kept_gradients(config, *sizes).images == config.support.size
+    assert (
+        algorithms.find(config.algorithm).kept_gradients(config, *sizes).images
+        == config.support.size
+    )
     config.newton.block = 2
     gradients, bases = (
         np.zeros((2, 100, 64), "f4"),
         np.zeros((4, 2, config.newton.iterations, 64), "f4"),
     )
-    assert algorithms.kept_gradients(config, *sizes) == (2, gradients.nbytes + bases.nbytes)
+    assert algorithms.find(config.algorithm).kept_gradients(config, *sizes) == (
+        2,
+        gradients.nbytes + bases.nbytes,
+    )
 
 
 def test_cross_entropy_keeps_the_rows_of_the_targets_that_labels_are_solved_for():
     config = default.get_config()
-    assert algorithms.kept_rows(config, 900) == (0, False)
+    assert algorithms.find(config.algorithm).kept_rows(config, 900) == (0, False)
     config.algorithm = "ls_cross_entropy"
-    assert algorithms.kept_rows(config, 900) == (900, True)
+    assert algorithms.find(config.algorithm).kept_rows(config, 900) == (900, True)
     for config.algorithm in ("kip_solve", "kip_newton"):
         config.eval.label_loss, config.eval.label_targets = "squared_error", 300
-        assert algorithms.kept_rows(config, 900) == (0, False)
+        assert algorithms.find(config.algorithm).kept_rows(config, 900) == (0, False)
         config.eval.label_loss = "cross_entropy"
-        assert algorithms.kept_rows(config, 900) == (300, False)
+        assert algorithms.find(config.algorithm).kept_rows(config, 900) == (300, False)
     config.support.learn_labels = False
-    assert algorithms.kept_rows(config, 900) == (0, False)
+    assert algorithms.find(config.algorithm).kept_rows(config, 900) == (0, False)
 
 
 @pytest.mark.parametrize("name", ["", "mine", "mine.none", "json", "antigravity.no"])
 def test_an_unknown_algorithm_has_defaults_and_its_name(name):
-    assert algorithms.facts(name) == base.Facts(title=name)
+    assert algorithms.facts(name) == interface.Facts(title=name)
     assert algorithms.facts(name).full_title == name
-    assert algorithms.labels(name, True) == "learned"
-    assert algorithms.labels_changed(name, True, 0)
-    assert algorithms.published_step(name, 7) == 7
+    assert algorithms.known(name).labels(True) == "learned"
+    assert algorithms.known(name).labels_changed(True, 0)
+    assert algorithms.known(name).published_step(7) == 7
 
 
 def test_a_foreign_algorithm_is_asked_once_it_is_imported(tmp_path, monkeypatch):
@@ -133,8 +139,8 @@ def test_a_foreign_algorithm_is_asked_once_it_is_imported(tmp_path, monkeypatch)
     monkeypatch.syspath_prepend(str(tmp_path))
     assert algorithms.facts("foreign_facts").title == "foreign_facts"
     module = types.ModuleType("foreign_facts")
-    module.FACTS = base.Facts(title="Foreign", unit="epoch")
+    module.FACTS = interface.Facts(title="Foreign", unit="epoch")
     module.labels = lambda learn_labels: "solved"
     monkeypatch.setitem(sys.modules, "foreign_facts", module)
     assert algorithms.facts("foreign_facts").unit == "epoch"
-    assert algorithms.labels("foreign_facts", False) == "solved"
+    assert algorithms.known("foreign_facts").labels(False) == "solved"

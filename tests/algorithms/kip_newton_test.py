@@ -9,7 +9,7 @@ from whole_runs import artefacts, assert_same, exact_kernels, result, small, sto
 from kip_flax import algorithms, data, export, kernels, krr, preprocess
 from kip_flax import config as config_lib
 from kip_flax.algorithms import base, kip_newton
-from kip_flax.algorithms.base import Problem
+from kip_flax.algorithms.interface import Problem
 from kip_flax.data import Targets
 from kip_flax.modes.train import mode as train
 from kip_flax.runtime import sharding
@@ -95,7 +95,7 @@ def test_fixed_labels_stay_and_the_set_says_so(tmp_path, monkeypatch):
     rows = np.asarray(state.support[1])
     np.testing.assert_allclose(rows, krr.centered_one_hot(np.argmax(rows, axis=1), 10), atol=1e-6)
     assert not list((tmp_path / "distilled").glob("*_l_*"))
-    assert [algorithms.labels("kip_newton", learned) for learned in (False, True)] == [
+    assert [algorithms.known("kip_newton").labels(learned) for learned in (False, True)] == [
         "fixed",
         "solved",
     ]
@@ -108,7 +108,8 @@ def test_batches_double_and_each_size_sees_about_as_many_targets():
     config = newton(newton__growth=4, num_steps=7)
     sizes = [kip_newton.batch_size(config, number) for number in range(1, 8)]
     assert sizes == [30] * 4 + [60] * 2 + [120]
-    assert algorithms.batch_size(newton(), 5) == algorithms.batch_size(small(), 5) == 30
+    of_kip = algorithms.find("kip").batch_size(small(), 5)
+    assert kip_newton.batch_size(newton(), 5) == of_kip == 30
     assert kip_newton.pairs(config, 1000) == round(10 * sum(sizes) / 7)
 
 

@@ -11,7 +11,7 @@ import pytest
 from configs import default
 from kip_flax import architectures as arch
 from kip_flax import kernels
-from kip_flax.algorithms import base, kip, kip_solve
+from kip_flax.algorithms import interface, kip, kip_solve
 from kip_flax.data import Targets
 from kip_flax.runtime import sharding
 
@@ -212,7 +212,7 @@ def seen_by_steps(augment, steps):
     config.augment, config.batch_size = augment, 12
     images = np.random.default_rng(0).normal(size=(30, 2, 3, 1)).astype(np.float32)
     targets = Targets(images, np.arange(30) % 3, 3)
-    problem = base.Problem(config, targets, None, sharding.make_mesh(1), jax.random.key(0))
+    problem = interface.Problem(config, targets, None, sharding.make_mesh(1), jax.random.key(0))
     step = kip.on_batches(problem, lambda state, x, y, weights: (state, {"x": x, "y": y}))
     seen = [step({"step": np.zeros(1)}, number)[1] for number in range(1, steps + 1)]
     return targets, *(np.stack([np.asarray(each[name]) for each in seen]) for name in ("x", "y"))

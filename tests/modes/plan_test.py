@@ -12,7 +12,7 @@ import quick
 from configs import kip_digits, kip_newton_mnist
 from kip_flax import algorithms, data
 from kip_flax import architectures as arch
-from kip_flax.algorithms.base import KeptRows
+from kip_flax.algorithms.interface import KeptGradients, KeptRows
 from kip_flax.kernels import KernelOptions
 from kip_flax.kernels.plan import make_plan
 from kip_flax.modes.plan import arithmetic, mode, probe
@@ -184,7 +184,7 @@ def test_the_support_pairs_count_where_a_step_computes_them(learned, own):
     config = importlib.import_module("configs.kip_newton_digits").get_config()
     config.support.learn_labels, config.newton.growth = learned, 1
     found = types.SimpleNamespace(support=10, targets=config.batch_size)
-    none = algorithms.KeptGradients(0, 0)
+    none = KeptGradients(0, 0)
     cost = mode._cost(config, data.load_dataset("digits"), found, none)
     assert cost.pairs == 10 * config.batch_size + own
 
@@ -352,7 +352,7 @@ def test_a_probe_of_label_solve_takes_whole_tiles_of_the_run_alone(count, monkey
 def test_an_evaluation_that_solves_for_labels_is_counted_with_them(name, fields, labelled):
     config = importlib.import_module(f"configs.{name}").get_config()
     config.update_from_flattened_dict(fields)
-    assert setup.label_targets(config, 1438) == labelled
+    assert algorithms.find(config.algorithm).label_targets(config, 1438) == labelled
 
 
 @pytest.mark.slow

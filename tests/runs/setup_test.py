@@ -11,7 +11,7 @@ from whole_runs import small
 
 from configs import kip_digits
 from kip_flax import export, preprocess
-from kip_flax.algorithms.base import Problem
+from kip_flax.algorithms.interface import Problem
 from kip_flax.data import Targets
 from kip_flax.export import sets as export_sets
 from kip_flax.runs import setup

@@ -7,7 +7,7 @@ from exported import exporting
 
 from configs import default
 from kip_flax import kernels
-from kip_flax.algorithms import base
+from kip_flax.algorithms import base, interface
 from kip_flax.data import Targets
 from kip_flax.kernels.sharded import shard_kernel
 from kip_flax.networks import build, named, recipe, train
@@ -37,7 +37,7 @@ def configuration(algorithm, batch, depth):
 def run_step(config, mesh, count):
     """The first step of a run."""
     kernel = shard_kernel(kernels.make_kernel(base.kernel_options(config)), mesh)
-    problem = base.Problem(config, targets(count), kernel, mesh, jax.random.key(0))
+    problem = interface.Problem(config, targets(count), kernel, mesh, jax.random.key(0))
     support = base.draw_support(problem.targets, SUPPORT, "real", jax.random.key(1))
     distillation = setup.make_distillation(problem, support)
     distillation.step(distillation.start(), 1)

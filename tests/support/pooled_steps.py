@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from kip_flax.algorithms.base import Problem
+from kip_flax.algorithms.interface import Problem
 from kip_flax.data import Targets
 from kip_flax.runtime import sharding
 

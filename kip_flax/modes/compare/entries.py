@@ -81,17 +81,18 @@ def _made(file: Path, provenance: dict[str, Any]) -> Made:
     config, step = provenance.get("config", {}), provenance.get("step")
     if "algorithm" not in config or step is None:
         return Made(file.stem, "", file=str(file))
-    algorithm = config["algorithm"]
-    labels = algorithms.labels(algorithm, config["support.learn_labels"])
+    name = config["algorithm"]
+    algorithm = algorithms.known(name)
+    labels = algorithm.labels(config["support.learn_labels"])
     if step == 0:
-        solved = labels == "solved" and algorithms.labels_changed(algorithm, True, step)
+        solved = labels == "solved" and algorithm.labels_changed(True, step)
         return Made("initial images", labels="solved" if solved else "fixed", file=str(file))
-    facts = algorithms.facts(algorithm)
+    facts = algorithms.facts(name)
     ridge = f", reg {config['reg']:g}" if facts.uses_kernel else ""
     return Made(
         method=facts.title,
         labels=labels,
-        algorithm=algorithm,
+        algorithm=name,
         budget=f"{step} steps of {config['batch_size']}{ridge}",
         seconds=_seconds(file, step),
         file=str(file),

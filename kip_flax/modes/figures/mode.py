@@ -184,5 +184,5 @@ def _title(config: dict[str, Any]) -> str:
     facts = algorithms.facts(config["algorithm"])
     if not facts.krr_loss:
         return facts.title
-    learn_labels = config["support"]["learn_labels"]
-    return f"{facts.title}, {algorithms.labels(config['algorithm'], learn_labels)} labels"
+    labels = algorithms.known(config["algorithm"]).labels(config["support"]["learn_labels"])
+    return f"{facts.title}, {labels} labels"

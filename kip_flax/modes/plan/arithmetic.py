@@ -6,7 +6,7 @@ import jax
 import numpy as np
 
 from kip_flax import architectures as arch
-from kip_flax.algorithms.base import KeptRows
+from kip_flax.algorithms.interface import KeptRows
 from kip_flax.data import Dataset
 from kip_flax.kernels import KernelOptions
 from kip_flax.kernels.plan import KernelPlan, make_plan

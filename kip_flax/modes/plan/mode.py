@@ -18,6 +18,7 @@ from ml_collections import ConfigDict
 from kip_flax import algorithms, architectures, data, kernels, preprocess
 from kip_flax import config as config_lib
 from kip_flax.algorithms import base
+from kip_flax.algorithms.interface import KeptGradients
 from kip_flax.data import Dataset
 from kip_flax.kernels import Kernel
 from kip_flax.kernels.sharded import shard_kernel
@@ -84,7 +85,7 @@ class Forecast:
 
     def of_steps(self, steps: int, config: ConfigDict) -> "Forecast":
         """The forecast of a run that has `steps` steps instead, with its evaluations."""
-        evaluations = len(setup.eval_steps(config, steps) | {0, steps})
+        evaluations = len(algorithms.find(config.algorithm).eval_steps(config, steps) | {0, steps})
         return dataclasses.replace(self, steps=steps, evaluations=evaluations)
 
     def steps_within(self, seconds: float, config: ConfigDict) -> int:
@@ -134,12 +135,13 @@ def forecast(
     """
     train_size = len(dataset.train_labels)
     tests = len(data.test_subset(dataset, config.eval.num_test)[1])
-    labelled = setup.label_targets(config, train_size)
-    total = setup.total_steps(config, train_size)
+    algorithm = algorithms.find(config.algorithm)
+    labelled = algorithm.label_targets(config, train_size)
+    total = algorithm.total_steps(config, train_size)
     numbers = 1 + data.evenly(max(1, total), _SEEN)  # Reading all steps would take seconds.
-    sizes = [algorithms.batch_size(config, int(number)) for number in numbers]
+    sizes = [algorithm.batch_size(config, int(number)) for number in numbers]
     targets, most_targets = (min(round(n), train_size) for n in (np.mean(sizes), max(sizes)))
-    evaluations = len(setup.eval_steps(config, total) | {0})
+    evaluations = len(algorithm.eval_steps(config, total) | {0})
     probed = probe.Probe(config, dataset, kernel, mesh)
     with signals.stop_signals() as stopping, stopping_together():
         before_end, at_end = probed.networks(Watch(stopping, console))
@@ -170,7 +172,7 @@ def _words(config: ConfigDict, dataset: Dataset, mesh: Mesh, found: Forecast) ->
     by_kernel = algorithms.facts(config.algorithm).uses_kernel
     fixed = f", {_time(found.step.fixed)} of them whatever the targets" if by_kernel else ""
     sizes = dataset.image_shape, found.most_targets, mesh.shape["data"]
-    kept = algorithms.kept_gradients(config, *sizes)
+    kept = algorithms.find(config.algorithm).kept_gradients(config, *sizes)
     cost = _cost(config, dataset, found, kept) if by_kernel else None
     lines = [
         f"plan of {config.algorithm} on {dataset.name}, {hardware.hardware()}, "
@@ -197,16 +199,16 @@ def _of_limit(config: ConfigDict, found: Forecast) -> list[str]:
 
 
 def _cost(
-    config: ConfigDict, dataset: Dataset, found: Forecast, kept: algorithms.KeptGradients
+    config: ConfigDict, dataset: Dataset, found: Forecast, kept: KeptGradients
 ) -> arithmetic.Cost:
     spec = architectures.build(config.kernel.architecture, config.kernel.depth)
     differentiates = algorithms.facts(config.algorithm).differentiates
+    stated = algorithms.find(config.algorithm).pairs(config, len(dataset.train_labels))
     blocks = 0 < kept.images < found.support
     sizes = found.support, found.targets
     cost = arithmetic.cost(spec, dataset.image_shape, *sizes, differentiates, blocks)
-    # Steps that solve for labels compute no entries of the support with itself.
-    stated = setup.pairs(config, len(dataset.train_labels)) or cost.pairs  # 0: it does not say.
-    return dataclasses.replace(cost, pairs=min(cost.pairs, stated))
+    # Steps that solve for labels compute no entries of the support with itself, and state fewer.
+    return dataclasses.replace(cost, pairs=min(cost.pairs, stated or cost.pairs))
 
 
 def _of_pairs(cost: arithmetic.Cost | None) -> list[str]:
@@ -221,7 +223,7 @@ def _of_memory(
     dataset: Dataset,
     mesh: Mesh,
     found: Forecast,
-    kept: algorithms.KeptGradients,
+    kept: KeptGradients,
 ) -> list[str]:
     """Lines on the memory: of the data, and of a step that computes the kernel."""
     host = arithmetic.host_bytes(dataset)
@@ -234,7 +236,7 @@ def _of_memory(
     spec = architectures.build(config.kernel.architecture, config.kernel.depth)
     most = found.support, found.most_targets
     memory = arithmetic.memory(spec, dataset, *most, mesh.shape["data"], kept.bytes)
-    rows = algorithms.kept_rows(config, len(dataset.train_labels))
+    rows = algorithms.find(config.algorithm).kept_rows(config, len(dataset.train_labels))
     if rows.targets:
         more = arithmetic.rows_memory(rows, found.support)
         memory = arithmetic.Memory(memory.host + more.host, memory.device + more.device)

@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from kip_flax import algorithms, data, preprocess
-from kip_flax.algorithms.base import Problem
+from kip_flax.algorithms.interface import Problem
 from kip_flax.data import Dataset, Targets
 from kip_flax.kernels import Kernel
 from kip_flax.runs import evaluate, setup
@@ -83,8 +83,9 @@ class Probe:
         state = task.start()
 
         # A run may be shorter than the probe, and its batches may grow.
+        algorithm = algorithms.find(config.algorithm)
         first = range(1, min(task.total, _STEPS) + 1)
-        numbers = [n for n in first if algorithms.batch_size(config, n) == count]
+        numbers = [n for n in first if algorithm.batch_size(config, n) == count]
         numbers = numbers[1:] or numbers  # The first step may be of another kind (`dp_kip`).
 
         def some(steps: int) -> None:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from kip_flax import algorithms, config, export
-from kip_flax.algorithms.base import Facts as AlgorithmFacts
+from kip_flax.algorithms.interface import Facts as AlgorithmFacts
 from kip_flax.data import sampling
 from kip_flax.modes.report import sprites
 from kip_flax.modes.report.sprites import Frame, FrameChoice
@@ -135,7 +135,9 @@ class RunFacts:
     @property
     def labels(self) -> str:
         """'learned', 'fixed' or 'solved'; 'fixed' too where they could be learned and stay."""
-        found = algorithms.labels(self.config["algorithm"], self.config["support.learn_labels"])
+        found = algorithms.known(self.config["algorithm"]).labels(
+            self.config["support.learn_labels"]
+        )
         return found if self.labels_changed or found == "solved" else "fixed"
 
     @property

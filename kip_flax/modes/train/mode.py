@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 
 from kip_flax import __version__, algorithms, data, export, kernels, preprocess
 from kip_flax import config as config_lib
-from kip_flax.algorithms.base import Problem, State
+from kip_flax.algorithms.interface import Problem, State
 from kip_flax.data import Dataset
 from kip_flax.export import card
 from kip_flax.kernels import Kernel
@@ -62,7 +62,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str, console: Console | None
         setup.own_folder(workdir, config) as workdir,
         checkpoint.open_manager(workdir, config.checkpoint.keep) as manager,
     ):
-        folder = RunFolder(workdir)
+        folder, algorithm = RunFolder(workdir), algorithms.find(config.algorithm)
 
         # The data, and the state that an earlier part of the run saved.
         saved, asked = checkpoint.restore_meta(manager), config.num_steps
@@ -72,13 +72,13 @@ def train_and_evaluate(config: ConfigDict, workdir: str, console: Console | None
         dataset = _load_data(config)
         if saved is None and config.time_limit and config_lib.length_decides(config):
             config = _with_length_that_fits(config, dataset, mesh, console)
-        total = setup.total_steps(config, len(dataset.train_labels))
+        total = algorithm.total_steps(config, len(dataset.train_labels))
         asked = (saved or {}).get(_ASKED, asked)
         meta = {"config": config.to_dict(), _ASKED: asked, **_shared_fingerprints(dataset)}
         restored = _restore(config, dataset, manager, meta)
         if restored is None:
             with multihost.raise_everywhere():
-                algorithms.check_beginning(config, folder.steps_in_names())
+                algorithm.check_beginning(config, folder.steps_in_names())
         else:
             _check_not_beyond(restored.step, total, folder)
         if restored is not None and _is_finished(restored.step, total, folder, config.time_limit):
@@ -95,7 +95,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str, console: Console | None
         fitted = setup.kept_preprocessing(at_hand, dataset, workdir, resumed=restored is not None)
         of_networks = networks.make_network_evaluate(config, dataset, fitted, mesh)
         kernel = shard_kernel(setup.make_kernel(config, console), mesh)
-        setup.compile_steps(config, console.say)
+        algorithm.prepare(config, console.say)
         distillation, initial = _make_distillation(at_hand, dataset, fitted, kernel, mesh)
         measure = evaluate.on_test_images(config, dataset, fitted, kernel, mesh)
         _write_config(folder, config)
@@ -344,7 +344,7 @@ def _summary(
     config: ConfigDict, dataset: Dataset, mesh: Mesh, distillation: Distillation, workdir: str
 ) -> tuple[str, list[tuple[str, str]]]:
     size = "x".join(map(str, dataset.image_shape))
-    labels = algorithms.labels(config.algorithm, config.support.learn_labels)
+    labels = algorithms.find(config.algorithm).labels(config.support.learn_labels)
     pairs = f", {count(distillation.pairs)} pairs each" if distillation.pairs else ""
     kernel, axes = config.kernel, mesh.shape
     used = kernels.resolve(kernel.implementation)
@@ -365,7 +365,7 @@ def _summary(
 
 def _privacy(config: ConfigDict, dataset: Dataset, total: int) -> list[tuple[str, str]]:
     """A line on the privacy that the run will spend; [] if the algorithm protects no images."""
-    stated = algorithms.declared(config, len(dataset.train_labels), total)
+    stated = algorithms.find(config.algorithm).declared(config, len(dataset.train_labels), total)
     if not stated:
         return []
     private = stated["epsilon"] is not None

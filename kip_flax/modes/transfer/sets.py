@@ -165,7 +165,7 @@ def _natural_labels(start: export.Distilled) -> np.ndarray | None:
         fields["support.init"]
     ):
         return None
-    kind = algorithms.labels(fields["algorithm"], fields["support.learn_labels"])
+    kind = algorithms.known(fields["algorithm"]).labels(fields["support.learn_labels"])
     if kind != "solved" and not algorithms.facts(fields["algorithm"]).scales_labels:
         return None
     return np.asarray(data.centered_one_hot(start.first_classes, start.labels.shape[1]))
