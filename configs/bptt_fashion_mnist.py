@@ -3,7 +3,7 @@ r"""BPTT on Fashion-MNIST: ten images for networks, by differentiating their tra
 Setting: as `bptt_mnist`; networks train with flips and moves, as `auto` trains them on clothes.
 For 10 images per class `bptt_fashion_mnist.py:10`. Best begun from FRePo, see `support.init`.
 Expected: no figure of Fashion-MNIST is published.
-Measured: network (width 128) 73.58 ± 0.63 %, FRePo's set 69.98; 0.59 core hours (Xeon).
+Measured: network (width 128) 73.58 ± 0.63 % at step 400, FRePo's 69.98; 0.59 core h (Xeon).
 With `bptt.width=128` at the end 74.02 ± 0.14 %. 100 images in two parts: 84.55 ± 0.16 %.
 
 Run: python main.py --config=configs/bptt_fashion_mnist.py --workdir=runs/bptt_fashion_mnist \

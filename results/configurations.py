@@ -27,7 +27,8 @@ experiment; `configs/default.py` has every field with a comment. A field is set 
 
 A row with a name is a file: what its docstring says. Rows below it are the same file with other
 fields, measured once, each linked to its set in the [gallery](gallery.md); the set's card has the
-whole command. Accuracies are of all test images in %, from the start to the set, by kernel ridge
+whole command. Most rows hold out a tenth of the training images (`dataset.validation=0.1`).
+Accuracies are of all test images in %, from the start to the set, by kernel ridge
 regression unless a row names a network. *Networks*, *normalised*: five ConvNet-3 of width 128 that
 are trained on the set, without and with instance normalisation. Published ones are the papers', on
 original data; the CIFAR-10 here is a JPEG copy. Core hours are of two cores without an accelerator,
@@ -174,7 +175,7 @@ def _measured(entry: dict[str, Any]) -> str:
 
 def _three(results: Path) -> str:
     """The table of three algorithms on ten images of two data sets."""
-    lines = ["| | Data | Accuracy | Steps | Core hours | Published |", "|---|---|---|---|---|---|"]
+    lines = ["| | Data | KRR | Steps | Core hours | Published |", "|---|---|---|---|---|---|"]
     for dataset in ("mnist", "cifar10"):
         for name in _THREE:
             entry = record.read(results / f"{name}_{dataset}_10")

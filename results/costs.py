@@ -23,7 +23,7 @@ OTHERS = {"mlp": "MLP", "resnet18_in": "ResNet-18"}  # Networks that learn from 
 _CONVNET = words.NETWORKS[0]
 BEST = 4  # Sets of ten images, one of each method and kind of labels.
 _BEGIN, _END = "<!-- costs: written by python -m results.costs -->", "<!-- end of costs -->"
-_COLUMNS = ("Images", "Method", "Labels", "Core hours", "KRR", "Network", "Normalised")
+_COLUMNS = ("Images", "Method", "Labels", "Core hours, in all", "KRR", "Network", "Normalised")
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 
 

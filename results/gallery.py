@@ -24,7 +24,7 @@ began with, below those that were learned (at most {shown}), each with its class
 that label. Sets are sorted by data set, number of images, and accuracy. Written by `python -m
 results.gallery`.
 
-Test accuracy is in %. *Kernel*: of kernel ridge regression by the NTK, or by the NNGP where the
+Test accuracy is in %. *KRR*: of kernel ridge regression by the NTK, or by the NNGP where the
 method says so. *Networks*: of five ConvNet-3 of width 128 trained on the set, without and with
 instance normalisation ([how](transfer.md)); a row that is missing was not measured, another number
 of networks stands in brackets. Of several draws, the picture and *networks* are of the first.
@@ -41,7 +41,7 @@ images, labels = file.images, file.labels  # (10, 8, 8, 1) and (10, 10): train o
 The card of a set, linked from its name, has its preprocessing, its licence, and the commands that
 measure it and make it again.
 """
-_ROWS = ("Kernel, at the start", "Kernel", "Networks", "Networks, normalised", "Hours")
+_ROWS = ("KRR, at the start", "KRR", "Networks", "Networks, normalised", "Hours")
 
 
 def render(results: Path) -> str:

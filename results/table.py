@@ -11,8 +11,8 @@ from results.experiment import Experiment
 from results.experiments import EXPERIMENTS
 
 _COLUMNS = (
-    *("Data", "Method", "Images", "Labels", "Natural", "Ours", "Published", "Network"),
-    *("Normalised", "Steps", "Hours", "Core hours"),
+    *("Data", "Method", "Images", "Labels", "Start", "KRR", "Published", "Network"),
+    *("Normalised", "Steps", "Hours", "Core hours, this run"),
 )
 
 

@@ -9,7 +9,8 @@ cd "$(dirname "$0")/.." || exit 1
 failed=0
 export XLA_FLAGS="${XLA_FLAGS:-} --xla_backend_optimization_level=3 \
   --xla_cpu_use_fusion_emitters=true --xla_cpu_parallel_codegen_split_count=32"
-bash tests/run.sh -n 0 -rs -m slow || failed=1
+# One worker: if a test ends it, another goes on with the rest.
+bash tests/run.sh -n 1 -rs -m slow || failed=1
 bash tests/run.sh -n 0 -rs tests/modes/report/browser_test.py tests/export/torch_files_test.py \
   tests/modes/export_set_test.py || failed=1
 bash tests/run.sh || failed=1

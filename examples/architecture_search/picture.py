@@ -8,7 +8,7 @@ from scipy import stats
 
 from examples.architecture_search.images import PROXIES, WHOLE
 from examples.architecture_search.kept import Row
-from examples.architecture_search.ranks import rankings
+from examples.architecture_search.ranks import in_words, rankings
 from kip_flax.runtime import files
 
 
@@ -24,7 +24,7 @@ def draw(spaces: Mapping[str, Mapping[str, Row]], path: Path) -> None:
         whole = _ranks([row[WHOLE]["test_score"] for row in rows.values()])
         for axes, proxy, ranking in zip(line, PROXIES, rankings(rows), strict=False):
             axes.scatter(_ranks([row[proxy]["score"] for row in rows.values()]), whole, s=9)
-            axes.set_title(f"{proxy}: {ranking.spearman:.2f}", fontsize=10)
+            axes.set_title(f"{proxy}: {in_words(ranking.spearman)}", fontsize=10)
         line[0].set_ylabel(f"{title}:\nrank by the whole", fontsize=9)
     for axes in panels[-1]:
         axes.set_xlabel("rank by this set, 1 is best", fontsize=9)

@@ -17,7 +17,8 @@ class Ranking:
     Attributes:
         by: name of the set.
         spearman: rank correlation of the scores on held-out images when trained on this set and
-            those on test images when trained on the whole; NaN if either is constant.
+            those on test images when trained on the whole; None if either is constant, or a network
+            has no score.
         of_accuracies: the same with accuracies in place of scores.
         best: the network with the best score on held-out images.
         test: test accuracy of the best when trained on the whole, in percent.
@@ -25,8 +26,8 @@ class Ranking:
     """
 
     by: str
-    spearman: float
-    of_accuracies: float
+    spearman: float | None
+    of_accuracies: float | None
     best: str
     test: float
     seconds: float
@@ -56,10 +57,15 @@ def _column(rows: Mapping[str, Row], by: str, figure: str) -> list[float]:
     return [row[by][figure] for row in rows.values()]
 
 
-def _spearman(first: list[float], second: list[float]) -> float:
-    if min(len(set(first)), len(set(second))) < 2:
-        return float("nan")
+def _spearman(first: list[float], second: list[float]) -> float | None:
+    if min(len(set(first)), len(set(second))) < 2 or not np.isfinite([*first, *second]).all():
+        return None
     return float(stats.spearmanr(first, second).statistic)
+
+
+def in_words(spearman: float | None) -> str:
+    """Two decimals; '-' where there is none."""
+    return "-" if spearman is None else f"{spearman:.2f}"
 
 
 def table(title: str, rows: Mapping[str, Row]) -> str:
@@ -70,9 +76,8 @@ def table(title: str, rows: Mapping[str, Row]) -> str:
         "|---|---|---|---|---|",
     ]
     for one in rankings(rows):
-        lines.append(
-            f"| {one.by} | {one.spearman:.2f} | {one.best} | {one.test:.2f} | {one.seconds:.0f} |"
-        )
+        spearman = in_words(one.spearman)
+        lines.append(f"| {one.by} | {spearman} | {one.best} | {one.test:.2f} | {one.seconds:.0f} |")
     compiling = sum(row["compiling"] for row in rows.values())
     best = max(rows, key=lambda name: rows[name][WHOLE]["test"])
     lines += [
@@ -101,6 +106,6 @@ def table_of_groups(
     for group, names in {"all": tuple(rows), **groups}.items():
         found = rankings({name: rows[name] for name in names})[: len(PROXIES)]
         for by, figure in (("error", "spearman"), ("accuracy", "of_accuracies")):
-            shares = " | ".join(f"{getattr(one, figure):.2f}" for one in found)
+            shares = " | ".join(in_words(getattr(one, figure)) for one in found)
             lines.append(f"| {group}, {len(names)} | {by} | {shares} |")
     return "\n".join(lines)

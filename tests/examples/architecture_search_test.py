@@ -74,6 +74,8 @@ def test_a_regression_that_failed_is_not_the_best():
     rows = made_rows(held_out | {"distilled": [np.nan, 0.2, 0.1]}, test=[0.9, 0.8, 0.7])
     found = {one.by: one for one in ranks.rankings(rows)}
     assert (found["distilled"].best, found["whole"].best) == ("network 1", "network 2")
+    assert found["distilled"].spearman is None  # In JSON a NaN would be no number.
+    assert ranks.table("Made", rows).splitlines()[2].startswith("| distilled | - | network 1 |")
 
 
 def test_ranks_of_a_group_are_those_of_its_networks_alone():

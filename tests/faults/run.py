@@ -114,10 +114,11 @@ def one_round(
 
 def resumed_at(output: str) -> int | None:
     """The step that a run says it goes on from; None for a new one."""
-    lines = [line for line in output.splitlines() if line.startswith("going on from")]
-    if not lines and (done := [line for line in output.splitlines() if "nothing to do" in line]):
-        return int(done[0].split("step ")[1].split(":")[0])
-    return int(lines[0].split()[-1]) if lines else None
+    lines = output.splitlines()
+    if begun := [line for line in lines if line.startswith("going on from")]:
+        return int(begun[0].split()[-1])
+    finished = [line for line in lines if line.startswith("finished at step ")]
+    return int(finished[0].split()[3].rstrip(":")) if finished else None
 
 
 if __name__ == "__main__":

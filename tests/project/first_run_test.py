@@ -29,8 +29,8 @@ def accuracies(lines):
 
 
 def events(lines):
-    """The lines that every run has: not compiling, which is once, nor how often it reports."""
-    progress = r"(compiling|step N/N)"
+    """The lines that every run has: not compiling, which is once, nor progress and its pace."""
+    progress = r"(compil(ing|ed)|expected to end|step N/N)"
     return [line for line in map(shape, lines) if not re.match(progress, line)]
 
 

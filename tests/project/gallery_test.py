@@ -31,7 +31,7 @@ def test_every_set_is_there_once_sorted_by_data_set_size_and_accuracy():
     keys = []
     for name in shown:
         figures = record.read(RESULTS / name)
-        accuracy = float(re.search(r"\| Kernel \| (\d+\.\d\d)", section(name))[1])
+        accuracy = float(re.search(r"\| KRR \| (\d+\.\d\d)", section(name))[1])
         mean = 100 * np.mean([draw["final"]["accuracy"] for draw in figures["draws"]])
         assert accuracy == pytest.approx(mean, abs=5e-3)
         keys.append((words.dataset(figures["config"]), figures["config"]["support"]["size"], -mean))
