@@ -39,8 +39,9 @@ def make_kernel(spec: arch.Spec | KernelOptions, **options: Any) -> Kernel:
 
     Returns:
         `kernel(x1, x2)`: images (n1, H, W, C) and (n2, H, W, C) of one precision to (n1, n2) in it;
-        it can be jitted and differentiated in both. Pairs of nearly equal float32 images are
-        computed in float64, on TPUs in pairs of float32, and by 'neural_tangents' as they are.
+        it can be jitted and differentiated in both, and mapped (`jax.vmap`) unless it is 'cpu'.
+        Pairs of nearly equal float32 images are computed in float64, on TPUs in pairs of float32,
+        and by 'neural_tangents' as they are.
 
     Raises:
         TypeError: `KernelOptions` together with options.
@@ -106,6 +107,10 @@ def check_images(x1: jax.Array, x2: jax.Array) -> None:
     if x1.ndim != 4 or x2.ndim != 4 or x1.shape[1:] != x2.shape[1:]:
         raise UserError(
             f"a kernel takes images (n1, H, W, C) and (n2, H, W, C), not {x1.shape} and {x2.shape}."
+        )
+    if not (len(x1) and len(x2)):
+        raise UserError(
+            f"a kernel takes one image or more of each set, not {len(x1)} and {len(x2)}."
         )
     if not {x1.dtype.name, x2.dtype.name} <= {"float32", "float64"}:
         raise UserError(

@@ -156,16 +156,25 @@ def _over_chunks(
     x2: jax.Array,
 ) -> Any:
     """Folds `chunk(state, flat indices, images, images)` over pairs in `mask`, `most` at once."""
-    size = min(most, mask.size)
+    size, count = min(most, mask.size), jnp.sum(mask)
+
+    def listed() -> jax.Array:
+        return jnp.nonzero(mask.ravel(), size=mask.size + size, fill_value=mask.size)[0]
+
+    def nothing() -> jax.Array:
+        return jnp.zeros(mask.size + size, count.dtype)
+
+    places = lax.cond(count > 0, listed, nothing)  # Listing reads the whole mask.
 
     def body(carry: tuple[jax.Array, Any]) -> tuple[jax.Array, Any]:
-        left, state = carry
-        (at,) = jnp.nonzero(left, size=size, fill_value=mask.size)
+        done, state = carry
+        at = lax.dynamic_slice(places, (done,), (size,))
         pair = jnp.minimum(at, mask.size - 1)
         rows, columns = pair // mask.shape[1], pair % mask.shape[1]
-        return left.at[at].set(False, mode="drop"), chunk(state, at, x1[rows], x2[columns])
+        return done + size, chunk(state, at, x1[rows], x2[columns])
 
-    return lax.while_loop(lambda carry: carry[0].any(), body, (mask.ravel(), start))[1]
+    zero = jnp.zeros((), count.dtype)
+    return lax.while_loop(lambda carry: carry[0] < count, body, (zero, start))[1]
 
 
 def _near_fwd(paired: Paired, mask: Any, x1: Any, x2: Any) -> tuple:

@@ -30,13 +30,18 @@ def solution(k_ts: np.ndarray, classes: np.ndarray, num_classes: int) -> np.ndar
         num_classes: C.
 
     Raises:
-        UserError: K_ts holds NaN or inf.
+        UserError: K_ts holds NaN or inf, or zeros alone; or all targets are of one class.
     """
     rows = k_ts.astype(np.float64)
     if not np.isfinite(rows).all():
         raise UserError(
             "the kernel of targets and support holds NaN or inf: take smaller steps, or start from "
             "images without NaN."
+        )
+    if not rows.any() or (classes == classes[0]).all():
+        raise UserError(
+            "labels of least cross-entropy need targets of two classes or more, and a kernel that "
+            "is not zero everywhere: pass other images."
         )
     factor, features = _whitened(rows)
     weights = _logistic_regression(features, classes, num_classes)

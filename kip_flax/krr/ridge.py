@@ -38,7 +38,10 @@ def add_ridge(k: ArrayLike, ridge: ArrayLike) -> Array:
 
 
 def regularised(k_ss: ArrayLike, reg: float) -> Array:
-    """`k_ss + reg * trace(k_ss)/S * I` (S, S) in `solve_dtype()`; `solve` inverts it."""
+    """`k_ss + reg * trace(k_ss)/S * I` (S, S) in `solve_dtype()`; `solve` inverts it.
+
+    In float32 the sum rounds `reg` to multiples of about 1e-7.
+    """
     k = jnp.asarray(k_ss, solve_dtype())
     return add_ridge(k, reg * jnp.trace(k) / len(k))
 

@@ -17,6 +17,7 @@ from flax import nnx
 
 from kip_flax import architectures as arch
 from kip_flax.networks import layers
+from kip_flax.runtime.errors import UserError
 
 Make = Callable[[nnx.Rngs], nnx.Sequential]
 Tree = Any  # A pytree of arrays.
@@ -89,8 +90,13 @@ def make_network(
         blocks: normalisation and growth, see `Blocks`.
 
     Raises:
-        UserError: the images are too small for the pools.
+        UserError: the images are too small for the pools, or the last layer is not Dense.
     """
+    if not isinstance(spec[-1], arch.Dense):
+        raise UserError(
+            f"the last layer of a network is {type(spec[-1]).__name__}: end with a Dense layer, "
+            f"whose outputs are the classes."
+        )
     affine = functools.partial(weights.affine, rngs)
     norm, growth = NORMALIZATIONS[blocks.get("normalization", "none")], blocks.get("growth", 1)
     sizes = arch.spatial_sizes(spec, *image_shape[:2])

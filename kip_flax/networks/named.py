@@ -51,7 +51,7 @@ def spec_of(name: str, architecture: str, depth: int) -> architectures.Spec | No
     if is_kernel(name) and name != KRR:
         _, _, name = name.partition(":")
         kind, _, number = name.partition(":")
-        if _is_architecture(kind) and number.isdigit():
+        if _is_architecture(kind) and number.isdecimal():
             architectures.build(kind, int(number))
             return None
         raise UserError(
@@ -60,7 +60,7 @@ def spec_of(name: str, architecture: str, depth: int) -> architectures.Spec | No
         )
     if name == "kernel":
         return architectures.build(architecture, depth)
-    if _is_architecture(kind) and number.isdigit():
+    if _is_architecture(kind) and number.isdecimal():
         return architectures.build(kind, int(number))
     if name == KRR:
         return None

@@ -46,17 +46,18 @@ def max_eigenvalue(outputs: Outputs, params: Tree, x: jax.Array) -> jax.Array:
 
     def going_on(carry: tuple[jax.Array, ...]) -> jax.Array:
         _, new, old, iteration = carry
-        return (jnp.abs(new - old) > _TOLERANCE * new) & (iteration < _MAX_ITERATIONS)
+        moving = (iteration < 2) | (jnp.abs(new - old) > _TOLERANCE * new)  # Two are computed.
+        return moving & (iteration < _MAX_ITERATIONS)
 
     def step(carry: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
         v, value, _, iteration = carry
-        product = times_kernel(v)
-        norm = jnp.linalg.norm(product)
-        return product / norm, norm, value, iteration + 1
+        moved = times_kernel(v)
+        norm = jnp.linalg.norm(moved)
+        return moved / norm, norm, value, iteration + 1
 
     start = jnp.full(len(x), len(x) ** -0.5, values.dtype)
     zero = jnp.zeros((), values.dtype)
-    carry: tuple[jax.Array, ...] = (start, zero + 1, zero, jnp.array(0))
+    carry: tuple[jax.Array, ...] = (start, zero, zero, jnp.array(0))
     return jax.lax.while_loop(going_on, step, carry)[1]
 
 

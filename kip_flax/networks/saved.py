@@ -142,28 +142,30 @@ def load(folder: str | os.PathLike[str]) -> TrainedNetwork:
     arrays = files.read_arrays(path)
     try:
         described = json.loads(arrays[_DESCRIPTION].tobytes())
-        known = described["format"] == FORMAT
+        network = _without_weights(described, arrays) if described["format"] == FORMAT else None
     except (KeyError, ValueError, TypeError) as error:
         raise UserError(f"{path} holds no network ({error}): train it again.") from None
-    if not known:
+    if network is None:
         raise UserError(
             f"{path} has the format {described['format']} and this program reads {FORMAT}: train "
             f"the network again, or use the version that wrote it."
         )
-    fitted = preprocess.from_arrays(_under(arrays, _PREPROCESS))
+    weights = _weights(path, network, _under(arrays, _WEIGHTS), described["networks"])
+    return dataclasses.replace(network, weights=weights)
+
+
+def _without_weights(described: dict[str, Any], arrays: dict[str, np.ndarray]) -> TrainedNetwork:
     like = described["like"]
-    network = TrainedNetwork(
+    return TrainedNetwork(
         name=described["name"],
         like=named.NetworkOptions(**like | {"weights": build.Weights(**like["weights"])}),
         image_shape=tuple(described["image_shape"]),
         class_names=tuple(described["class_names"]),
-        fitted=fitted,
+        fitted=preprocess.from_arrays(_under(arrays, _PREPROCESS)),
         scale=described["scale"],
         weights=(),
         facts=described["facts"],
     )
-    weights = _weights(path, network, _under(arrays, _WEIGHTS), described["networks"])
-    return dataclasses.replace(network, weights=weights)
 
 
 def _under(arrays: dict[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:

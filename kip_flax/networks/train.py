@@ -5,6 +5,7 @@ from the key and the number of the step, so the result does not depend on where 
 numbers of steps, the rate and L2 are arguments; the rest of a recipe is compiled in.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -171,7 +172,7 @@ class _Training:
                 found = found - self.net.apply(first_params, first_other, x)
             return total + jnp.sum(jnp.argmax(found, axis=1) == labels[number], dtype=jnp.float32)
 
-        finite = [jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(params)]
+        finite = [jnp.isfinite(leaf).all() for leaf in jax.tree.leaves((params, other))]
         total = jax.lax.fori_loop(first, last, add, jnp.float32(0))
         return jnp.where(jnp.array(finite).all(), total, jnp.nan)
 
@@ -277,7 +278,9 @@ def _optimizer(recipe: Recipe) -> optax.GradientTransformation:
 
 def _averaged(decay: float, mean: Tree, new: Tree, step: jax.Array) -> Tree:
     """The debiased exponential mean: its weights sum to 1 at every step."""
-    share = (1 - decay) / (1 - jnp.float32(decay) ** (step + 1).astype(jnp.float32))
+    # 1 - decay^(step + 1), also for a decay that float32 rounds to 1.
+    left = -jnp.expm1((step + 1).astype(jnp.float32) * math.log(decay))
+    share = (1 - decay) / left
     return jax.tree.map(lambda a, b: a + (share * (b - a)).astype(a.dtype), mean, new)
 
 

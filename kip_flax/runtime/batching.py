@@ -33,7 +33,7 @@ def pad_rows(array: Rows, multiple: int, value: float = 0) -> Rows:
 
 
 def repeat_last_row(array: np.ndarray, multiple: int) -> np.ndarray:
-    """Like `pad_rows`, but with copies of the last row: kernels of zero images may be anything."""
+    """Like `pad_rows`, but with copies of the last row."""
     padding = -len(array) % multiple
     return np.concatenate([array, np.repeat(array[-1:], padding, axis=0)])
 

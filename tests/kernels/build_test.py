@@ -231,6 +231,8 @@ def test_bad_images():
     kernel = kernels.make_kernel(arch.convnet(3))
     with pytest.raises(UserError, match=r"not \(2, 8, 8, 1\) and \(2, 8, 8, 3\)"):
         kernel(jnp.zeros((2, 8, 8, 1)), jnp.zeros((2, 8, 8, 3)))
+    with pytest.raises(UserError, match="one image or more of each set, not 0 and 2"):
+        kernel(jnp.zeros((0, 8, 8, 1)), jnp.zeros((2, 8, 8, 1)))
     with pytest.raises(UserError, match="not float32 and float64: cast the former"):
         kernel(jnp.zeros((2, 8, 8, 1), jnp.float32), jnp.zeros((2, 8, 8, 1), jnp.float64))
 

@@ -4,6 +4,7 @@ On a TPU by pairs of float32, which the tests take on a CPU; elsewhere by float6
 """
 
 import jax
+import jax.extend.core
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -168,3 +169,24 @@ def test_an_xla_kernel_on_a_tpu(monkeypatch):
         k, (gradient,) = value_and_vjp(ours, (0,), UNFUSED)(x, near, np.ones((2, 2), np.float32))
     np.testing.assert_allclose(k, want, rtol=VALUES)
     assert relative(np.asarray(gradient), np.asarray(exact[0])).max() < WITHOUT_X64
+
+
+def test_the_work_grows_with_the_near_pairs_and_not_with_its_square():
+    """A chunk reads no array of all pairs: the whole mask is read once, before the first."""
+    x = jnp.ones((40, 2, 2, 1), jnp.float32)
+    traced = jax.make_jaxpr(lambda *x: near_duplicates.corrected(paired, jnp.zeros((40, 40)), *x))
+
+    def loops(jaxpr):
+        for equation in jaxpr.eqns:
+            if equation.primitive.name == "while":
+                yield equation.params["body_jaxpr"].jaxpr
+            for inner in jax.extend.core.jaxprs_in_params(equation.params):
+                yield from loops(inner)
+
+    (body,) = loops(traced(x, x).jaxpr)
+    whole = [
+        equation.primitive.name
+        for equation in body.eqns
+        if any(np.prod(out.aval.shape) >= 40 * 40 for out in equation.outvars)
+    ]
+    assert whole == ["scatter"]  # The chunk's values, written in place.

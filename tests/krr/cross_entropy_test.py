@@ -110,3 +110,10 @@ def test_labels_of_a_prediction_predict_it(reg):
     assert learned.dtype == np.float32
     again = krr.predict(k_ts, krr.solve(k_ts[:S], learned, reg))
     np.testing.assert_allclose(again, k_ts @ alpha, atol=1e-3)
+
+
+@pytest.mark.parametrize(("kernel", "classes"), [(0.0, 3), (1.0, 1)])
+def test_a_kernel_of_zeros_or_a_single_class_is_refused(kernel, classes):
+    k_ts, labels = problem(3)
+    with pytest.raises(UserError, match="need targets of two classes or more"):
+        cross_entropy.solution(kernel * k_ts, labels % classes, 3)

@@ -97,6 +97,11 @@ def test_images_too_small_for_the_pools_are_refused():
         build.make_network(arch.convnet(3), (4, 4, 1), 10, nnx.Rngs(0))
 
 
+def test_a_network_that_does_not_end_with_a_dense_layer_is_refused():
+    with pytest.raises(UserError, match="last layer of a network is Flatten: end with a Dense"):
+        build.make_network((arch.Conv(3), arch.Flatten()), (4, 4, 1), 10, nnx.Rngs(0))
+
+
 def test_growth_multiplies_channels_after_every_pool():
     make = functools.partial(build.make_network, arch.convnet_plain(3), (8, 8, 1), 10, width=4)
     params = nnx.state(nnx.eval_shape(lambda: make(nnx.Rngs(0), growth=2)), nnx.Param)

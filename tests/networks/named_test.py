@@ -43,7 +43,8 @@ def test_the_zoo_has_its_own_width():
 
 
 @pytest.mark.parametrize(
-    ("name", "message"), [("vit", "unknown network 'vit'"), ("lenet", "small")]
+    ("name", "message"),
+    [("vit", "unknown network 'vit'"), ("lenet", "small"), ("convnet:²", "unknown network")],
 )
 def test_a_network_that_cannot_be_made_is_reported(name, message):
     with pytest.raises(UserError, match=message):

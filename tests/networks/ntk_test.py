@@ -135,3 +135,9 @@ def test_the_maximum_learning_rate_is_where_gradient_descent_turns():
 
     assert losses(0.98 * rate)[-1] < losses(0.98 * rate)[0]
     assert losses(1.02 * rate)[-1] > losses(1.02 * rate)[0]
+
+
+def test_the_largest_eigenvalue_is_not_the_first_guess():
+    """The kernel diag(2^0.5, 0): the first product with equal entries has the norm 1."""
+    largest = ntk.max_eigenvalue(lambda p, x: p * x, jnp.ones(2), jnp.array([2**0.25, 0.0]))
+    assert float(largest) == pytest.approx(2**0.5, rel=1e-3)

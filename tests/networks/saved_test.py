@@ -112,6 +112,10 @@ def test_damage_is_one_line(tmp_path):
     path.write_bytes(whole[: len(whole) // 2])
     with pytest.raises(UserError, match="not a whole npz file"):
         networks.load(tmp_path)
+    path.write_bytes(whole)
+    rewritten(path, like={"architecture": "fc"})
+    with pytest.raises(UserError, match="holds no network"):
+        networks.load(tmp_path)
     files.write_arrays(path, {"images": np.zeros(3)})
     with pytest.raises(UserError, match="holds no network"):
         networks.load(tmp_path)

@@ -277,6 +277,9 @@ def test_running_averages_are_carried_along_and_used(average, monkeypatch):
         assert float(var) == pytest.approx(images.var(), rel=1e-3)
     batches = train.batches(images[0], labels[0].argmax(1), 100)
     assert float(trainer.count_right(after, *batches, 0, len(batches[1]))[0]) == 4
+    lost = jax.tree.map(lambda leaf: leaf * np.nan, after["other"])
+    after = after | ({"average": (after["average"][0], lost)} if average else {"other": lost})
+    assert np.isnan(trainer.count_right(after, *batches, 0, len(batches[1]))[0])
 
 
 @pytest.mark.parametrize("size", [4, 10, 100])
@@ -311,6 +314,13 @@ def test_a_training_that_diverges_has_no_accuracy():
     batches = train.batches(data.images[0], data.labels[0].argmax(1), 100)
     found = np.asarray(trainer.count_right(states, *batches, 0, len(batches[0])))
     assert np.isfinite(found).tolist() == [True, False, True, False]
+
+
+@pytest.mark.parametrize("decay", [0.9, 0.999999, 1 - 1e-8])
+def test_the_mean_of_the_first_step_is_that_step(decay):
+    """In float32 the last decay is 1."""
+    mean = train._averaged(decay, {"w": jnp.zeros(1)}, {"w": jnp.ones(1)}, jnp.int32(0))
+    assert float(mean["w"][0]) == pytest.approx(1, rel=1e-6)
 
 
 def test_labels_for_every_loss():

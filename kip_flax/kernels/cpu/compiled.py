@@ -48,16 +48,17 @@ def _entry(function: F, fastmath: bool) -> F:
 
 @functools.cache
 def code_folder() -> str:
-    """Folder of the compiled code of this version of the sources.
+    """Folder of the compiled code of this version of the sources, in this place.
 
-    numba only checks the file of the entry function; this name depends on every source file. A
+    numba only checks the file of the entry function; this name depends on every source file. It
+    depends on their folder too, as numba keeps the code of each folder apart. A
     folder that cannot be written would make numba look elsewhere, so the user's own one among the
     temporary files takes its place.
 
     Raises:
         UserError: that one cannot be written either.
     """
-    digest = hashlib.sha256()
+    digest = hashlib.sha256(bytes(pathlib.Path(__file__).resolve().parent))
     for path in sorted(pathlib.Path(__file__).parent.glob("*.py")):
         digest.update(path.read_bytes())
     name = f"numba-{digest.hexdigest()[:16]}"

@@ -1,13 +1,14 @@
 """Compiling ahead: its messages, who does it, and that nothing is left to the first step."""
 
 import threading
+from pathlib import Path
 
 import pytest
 from own_process import output_of
 
 from kip_flax import architectures as arch
 from kip_flax import kernels
-from kip_flax.kernels.cpu import warm_up
+from kip_flax.kernels.cpu import compiled, warm_up
 
 OPTIONS = kernels.KernelOptions(arch.convnet(2), implementation="cpu")
 pytestmark = pytest.mark.usefixtures("compiled_kernel")
@@ -28,6 +29,14 @@ def test_a_cold_start_says_that_it_compiles(monkeypatch, tmp_path):
     code = "from kip_flax.kernels.cpu import warm_up; print(warm_up.is_cold(*warm_up._LAST))"
     assert output_of(code).strip() == "False"
     assert output_of(code, XDG_CACHE_HOME=str(tmp_path)).strip() == "True"
+
+
+def test_code_of_another_folder_of_sources_is_not_this_ones(monkeypatch, tmp_path):
+    here = compiled.code_folder()
+    monkeypatch.setattr(compiled, "__file__", str(tmp_path / "compiled.py"))
+    for path in Path(kernels.__file__).parent.glob("cpu/*.py"):
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    assert compiled.code_folder.__wrapped__() != here
 
 
 def test_half_is_compiled_by_another_process_wherever_it_starts(monkeypatch, tmp_path):
