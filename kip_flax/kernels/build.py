@@ -5,13 +5,16 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from kip_flax import architectures as arch
+from kip_flax.kernels import near_duplicates
 from kip_flax.kernels.head import dense_kernel
 from kip_flax.kernels.options import Kernel, KernelOptions, resolve
 from kip_flax.kernels.plan import make_plan
-from kip_flax.kernels.xla.kernel import make_xla_kernel
+from kip_flax.kernels.xla.kernel import make_paired, make_xla_kernel
 from kip_flax.runtime.errors import UserError
+from kip_flax.runtime.precision import widest_dtype
 
 
 def warm_up(options: KernelOptions, say: Callable[[str], None]) -> None:
@@ -84,7 +87,11 @@ def _make_exact_kernel(chosen: KernelOptions, implementation: str) -> Kernel:
         if implementation == "cpu":
             from kip_flax.kernels.cpu.kernel import make_compiled_kernel
 
-            return make_compiled_kernel(plan, channels, chosen.get == "ntk")(x1, x2, same)
+            k = make_compiled_kernel(plan, channels, chosen.get == "ntk")(x1, x2, same)
+            if plan.rectified_head and widest_dtype() != np.float64:
+                # JAX computes the head, in float32.
+                k = near_duplicates.corrected(make_paired(plan, chosen.get), k, x1, x2)
+            return k
         return make_xla_kernel(plan, chosen.get)(x1, x2)
 
     return kernel

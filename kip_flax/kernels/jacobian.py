@@ -9,7 +9,6 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from kip_flax import architectures as arch
 from kip_flax.kernels.build import check_images, make_kernel
 from kip_flax.kernels.options import Kernel, KernelOptions, resolve
 from kip_flax.kernels.plan import make_plan
@@ -42,8 +41,7 @@ def make_jacobian(options: KernelOptions) -> Jacobian:
         check_images(x_t, x_s)
         shape = (x_s.shape[1], x_s.shape[2], x_s.shape[3])
         plan = make_plan(options, shape)
-        linear = not any(isinstance(op, arch.Relu) for op in plan.head)
-        if compiled and plan.convolutional and linear:
+        if compiled and plan.convolutional and not plan.rectified_head:
             from kip_flax.kernels.cpu.kernel import make_compiled_jacobian
 
             of_pairs = make_compiled_jacobian(plan, shape[-1], options.get == "ntk")

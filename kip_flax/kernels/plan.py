@@ -103,6 +103,11 @@ class KernelPlan:
         """False where the network flattens the image before anything else."""
         return any(level.ops or level.pool for level in self.levels) or self.global_pool
 
+    @property
+    def rectified_head(self) -> bool:
+        """Whether there is a ReLU after the planes."""
+        return any(isinstance(op, arch.Relu) for op in self.head)
+
 
 def make_plan(options: KernelOptions, image_shape: tuple[int, int, int]) -> KernelPlan:
     """The plan of the network of `options` on images of `image_shape` (H, W, C).
@@ -154,7 +159,7 @@ def variance_plan(plan: KernelPlan) -> KernelPlan:
     If the head has a ReLU, this is `plan`. Otherwise nothing after the planes' last ReLU is needed,
     and offset 0 is enough in the level of that ReLU.
     """
-    if any(isinstance(op, arch.Relu) for op in plan.head):
+    if plan.rectified_head:
         return plan
     rectified = [any(isinstance(op, arch.Relu) for op in level.ops) for level in plan.levels]
     last = max((i for i, some in enumerate(rectified) if some), default=0)

@@ -192,6 +192,27 @@ def test_without_float64_in_jax(implementation, name, depth, options):
     assert wrong == {}
 
 
+def test_near_duplicates_of_a_network_with_a_relu_after_its_pixels(implementation):
+    """The ReLU of a head works on means of pixels, which float32 would have rounded."""
+    spec = (
+        arch.Conv(3),
+        arch.Relu(),
+        arch.GlobalAvgPool(),
+        arch.Dense(),
+        arch.Relu(),
+        arch.Dense(),
+    )
+    rng, weights = np.random.default_rng(0), np.ones((1, 1), np.float32)
+    x = rng.normal(size=(1, 6, 6, 2)).astype(np.float32)
+    near = (x + 1e-3 * rng.normal(size=x.shape)).astype(np.float32)
+    ours = kernels.make_kernel(spec, implementation=implementation)
+    theirs = kernels.make_kernel(spec, implementation="neural_tangents")
+    _, (exact,) = value_and_vjp(theirs, (0,))(x.astype(float), near.astype(float), weights)
+    with jax.enable_x64(False):
+        _, (gradient,) = value_and_vjp(ours, (0,))(x, near, weights)
+    assert relative(np.asarray(gradient), np.asarray(exact))[0] < WITHOUT_X64
+
+
 @pytest.mark.parametrize("background", [0.7, -0.4, 0.0])
 def test_pictures_on_one_background(implementation, background):
     """Most patches are equal: the rounding of their correlation must not reach the kernel."""
