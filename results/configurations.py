@@ -56,8 +56,8 @@ _ORDER = (
     "dc",
     "dsa",
 )  # Others come after.
-# Fields that do not change the method: evaluation, records, and the seed of the draw.
-_WATCHING = ("eval.", "dataset.validation", "checkpoint.", "report.", "log.", "seed")
+# Fields that do not change the method: evaluation and records.
+_NOT_THE_METHOD = ("eval.", "dataset.validation", "checkpoint.", "report.", "log.")
 
 
 @dataclass(frozen=True)
@@ -150,7 +150,7 @@ def _changed(one: Configuration, experiment: Experiment) -> str:
         if name == "support.init" and str(value).startswith("results/")
         else f"`{name}={value}`".replace(" ", "")
         for name, value in experiment.fields.items()
-        if not name.startswith(_WATCHING) and value != one.fields[name]
+        if not name.startswith(_NOT_THE_METHOD) and value != one.fields[name]
     ]
     draws = f"{len(experiment.seeds)} draws" if len(experiment.seeds) > 1 else ""
     return ", ".join(filter(None, (*changed, draws))) or "as it is"

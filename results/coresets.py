@@ -6,7 +6,6 @@ It is `--mode=transfer` as `results.networks` has it, with baselines, on a set o
 data set; figures go into results/coresets.json. What is there is not measured again.
 """
 
-import argparse
 import json
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,6 @@ from typing import Any
 from kip_flax.runtime import files
 from results import networks, record, run_all
 from results.experiment import Experiment
-from results.experiments import EXPERIMENTS
 from results.words import NETWORKS
 
 FILE = "coresets.json"
@@ -31,33 +29,30 @@ def read(results: Path) -> list[dict[str, Any]]:
 
 def main(argv: list[str] | None = None) -> None:
     """Measures what is missing."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--data", default="", help="folder with the data sets' files")
-    parser.add_argument("--runs", default="runs/coresets", help="folder for the runs")
-    args = parser.parse_args(argv)
-    results, runs = Path(__file__).resolve().parent, Path(args.runs).absolute()
-    with run_all.alone(runs):
-        for experiment in EXPERIMENTS:
-            if experiment.name in EXPERIMENTS_OF_TEN and record.is_done(experiment, results):
-                _measure(experiment, args.data, runs / experiment.name, results)
+    args = run_all.make_parser(__doc__ or "", "runs/coresets").parse_args(argv)
+    chosen = [each for each in run_all.named(args.only) if each.name in EXPERIMENTS_OF_TEN]
+    run_all.go_through(_measure, args, chosen)
 
 
-def _measure(experiment: Experiment, data_dir: str, workdir: Path, results: Path) -> None:
-    """Measures what is missing beside the set of an experiment.
+def _measure(experiment: Experiment, data_dir: str, workdir: Path, results: Path) -> bool:
+    """Measures what is missing beside the set of an experiment; returns whether it did.
 
     Raises:
         KeyboardInterrupt: a signal stopped it.
     """
+    if not record.is_done(experiment, results):
+        return False
     folder = results / experiment.name
     entry = record.read(folder)
     dataset, size = entry["config"]["dataset"]["name"], entry["config"]["support"]["size"]
     there = [row for row in read(results) if (row["dataset"], row["size"]) == (dataset, size)]
     missing = tuple(name for name in SETS if name not in {row["set"] for row in there})
     if not missing:
-        return
+        return False
     fields = {"transfer.networks": (_KERNEL, *NETWORKS), "transfer.baselines": missing}
     content = networks.transfer(experiment, folder, data_dir, workdir, fields)
-    if len(content.get("rows", [])) < (1 + len(missing)) * len(fields["transfer.networks"]):
+    measured = {(row["set"], row["network"]) for row in content.get("rows", [])}
+    if not {(n, by) for n in missing for by in fields["transfer.networks"]} <= measured:
         raise KeyboardInterrupt
     recipe = networks.recipe_words(folder)
     shared = {"hardware": content["hardware"], "versions": content["versions"]}
@@ -66,6 +61,7 @@ def _measure(experiment: Experiment, data_dir: str, workdir: Path, results: Path
         for name in missing
     ]
     files.write_json(results / FILE, [*read(results), *rows])
+    return True
 
 
 def _row(rows: list[dict[str, Any]], name: str, recipe: str) -> dict[str, Any]:

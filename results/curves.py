@@ -30,7 +30,7 @@ def of_rows() -> list[Curve]:
             continue
         entry = record.read(_RESULTS / experiment.name)
         config, draw = entry["config"], entry["draws"][0]
-        rows = (draw.get("watched") or {}).get("evaluations", [])
+        rows = draw["watched"].get("evaluations", [])
         support, facts = config["support"], algorithms.facts(config["algorithm"])
         from_scratch = support["init"] in SUPPORT_DRAWS and support["learn_labels"]
         by_kernel = facts.uses_kernel and facts.learns_images

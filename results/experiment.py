@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 # Fields of the evaluations during a run; an evaluation on the test images leaves them out.
-_WATCHING = ("dataset.validation", "eval.")
+_ONLY_WATCHED = ("dataset.validation", "eval.")
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,10 @@ class Experiment:
         config: name of its configuration, without configs/ and .py.
         fields: fields that differ from the configuration, by dotted name.
         published: the papers' test accuracy in %, on the original data; None if there is none.
-        seeds: one run for each; the row is their mean.
+        seeds: one run for each; the row is their mean. They stand in no other place.
+
+    Raises:
+        ValueError: `fields` has a seed.
     """
 
     name: str
@@ -26,6 +29,10 @@ class Experiment:
     fields: dict[str, Any] = field(default_factory=dict)
     published: float | None = None
     seeds: tuple[int, ...] = (0,)
+
+    def __post_init__(self) -> None:
+        if "seed" in self.fields:
+            raise ValueError(f"{self.name}: pass the seed as one of `seeds`.")
 
     @property
     def start(self) -> str:
@@ -43,7 +50,7 @@ def command(experiment: Experiment, seed: int, watched: bool = True) -> list[str
     fields = {
         name: value
         for name, value in experiment.fields.items()
-        if watched or not name.startswith(_WATCHING)
+        if watched or not name.startswith(_ONLY_WATCHED)
     }
     fields |= {"seed": seed} if seed else {}
     return [

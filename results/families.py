@@ -74,14 +74,14 @@ def further(
     dataset: str, size: int, published: float, suffix: str, start: str, **fields: Any
 ) -> Experiment:
     """Continues another row's images with the current step criterion and other batches."""
+    seed = fields.pop("seed", 1)
     more: dict[str, Any] = {
         "support__init": f"results/{start}",
-        "seed": 1,
         "newton__damping": 0.01,
         "newton__iterations": 40,
     }
     experiment = newton(dataset, size, published, **(more | fields))
-    return replace(experiment, name=f"{experiment.name}_{suffix}")
+    return replace(experiment, name=f"{experiment.name}_{suffix}", seeds=(seed,))
 
 
 def late(dataset: str, published: float, start: str) -> Experiment:
@@ -236,19 +236,20 @@ def rfad_many(
 def rfad_wide(dataset: str, start: str) -> Experiment:
     """RFAD with wider networks, whose kernel is nearer to the exact one, from another row's set."""
     wide: dict[str, Any] = {
-        **{"support__init": f"results/{start}", "seed": 1},
+        "support__init": f"results/{start}",
         **{"rfad__width": 128, "rfad__learning_rate": 0.01, "rfad__platt_rate": 0.1},
         **{"batch_size": 500, "eval__steps": (0, 200, 400), "augment": "flip"},
     }
     experiment = rfad_many(dataset, 100, 600, **wide)
-    return replace(experiment, name=f"{experiment.name}_wide")
+    return replace(experiment, name=f"{experiment.name}_wide", seeds=(1,))
 
 
 def bptt(dataset: str, start: str, name: str = "_10", **changes: Any) -> Experiment:
     """BPTT from another row's images, evaluated by networks on held-out images."""
     fields = {**_CHOSEN, "support.init": f"results/{start}", "report.num_train": 0}
+    seeds = (changes.pop("seed", 0),)
     fields |= _dotted(changes)
-    return Experiment(f"bptt_{dataset}{name}", f"bptt_{dataset}", fields)
+    return Experiment(f"bptt_{dataset}{name}", f"bptt_{dataset}", fields, seeds=seeds)
 
 
 def bptt_wide(dataset: str, start: str, seed: int, rate: float) -> Experiment:

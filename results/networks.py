@@ -113,7 +113,8 @@ def recipe_words(folder: Path) -> str:
     dataset = entry["config"]["dataset"]["name"]
     channels = distilled.images.shape[3]
     flips = sets.facts(dataset).may_be_mirrored(channels)
-    made = recipe.make(RECIPE, len(distilled.images), channels, flips, {"width": WIDTH})
+    changes = {n.removeprefix("transfer."): v for n, v in FIELDS.items() if "transfer." in n}
+    made = recipe.make(RECIPE, len(distilled.images), channels, flips, changes)
     return f"{RECIPE}: {made.words}"
 
 

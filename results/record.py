@@ -55,6 +55,10 @@ def read_draw(seed: int, workdir: Path) -> Draw:
     on = result["evaluated_on"]
     best = chosen_evaluation(rows, on, algorithms.facts(folder.config()["algorithm"]))
     sets = folder.distilled()
+    if lost := {rows[0]["step"], best["step"]} - sets.keys():
+        raise UserError(
+            f"{workdir} lacks the set of step {min(lost)}: remove the folder and run it again."
+        )
     first, chosen = (
         Chosen(
             sets[row["step"]],
@@ -127,10 +131,10 @@ def write(experiment: Experiment, draws: list[Draw], command: str, results: Path
         or commit(),
         "date": datetime.date.today().isoformat(),
     }
-    files.write_json(folder / FIGURES, content)
+    _write_curve(folder / CURVE, rows[0])
+    files.write_json(folder / FIGURES, content)  # With it the row is done.
     for other in set(folder.glob("*.npz")) - {folder / best.name}:
         other.unlink()
-    _write_curve(folder / CURVE, rows[0])
 
 
 def read(folder: Path) -> dict[str, Any]:
@@ -236,15 +240,21 @@ def percent(shares: list[float], form: str = ".2f") -> str:
     return f"{np.mean(values):{form}}{spread}"
 
 
+_WRITTEN = (":!results/*.md", ":!results/*.json", ":!results/*/*")
+
+
 def commit(repository: Path = Path(__file__).parent.parent) -> str:
     """The commit, with '-dirty' if its files differ, but for those of results that rows write."""
 
     def git(*words: str) -> str:
-        process = subprocess.run(
-            ["git", *words], cwd=repository, capture_output=True, text=True, check=False
-        )
+        try:
+            process = subprocess.run(
+                ["git", *words], cwd=repository, capture_output=True, text=True, check=False
+            )
+        except FileNotFoundError:  # There is no git.
+            return ""
         return process.stdout.strip()
 
     name = git("describe", "--always")
-    changed = git("status", "--porcelain", "-uno", "--", ".", ":!results/*.md", ":!results/*/*")
+    changed = git("status", "--porcelain", "-uno", "--", ".", *_WRITTEN)
     return (f"{name}-dirty" if changed else name) or "unknown"

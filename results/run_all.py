@@ -91,17 +91,24 @@ def whole_chains(experiments: list[Experiment]) -> list[Experiment]:
 
 
 def go_through(work: Work, args: argparse.Namespace, experiments: list[Experiment]) -> None:
-    """Does `work` on experiments, and writes the table after each.
+    """Does `work` on experiments, and writes the table after each; one that fails stops no other.
 
     Args:
         work: what to do with one experiment.
         args: of `make_parser`.
         experiments: in the order of the work.
     """
+    failed: list[str] = []
     with alone(args.runs):
         for experiment in experiments:
-            if work(experiment, args.data, args.runs / experiment.name, args.results):
-                table.write(args.results)
+            try:
+                if work(experiment, args.data, args.runs / experiment.name, args.results):
+                    table.write(args.results)
+            except UserError as error:
+                failed.append(f"{experiment.name}: {error}")
+                print(f"error: {failed[-1]}", file=sys.stderr, flush=True)
+        if failed:
+            raise UserError(f"of {len(experiments)} rows {len(failed)} failed, first {failed[0]}")
 
 
 @contextlib.contextmanager
@@ -161,7 +168,7 @@ def run(
         if draws[-1].evaluated_on != "test":
             for chosen in (draws[-1].first, draws[-1].best):
                 chosen.measures = _on_test(experiment, seed, data, workdir, chosen.path)
-    record.write(recorded, draws, shlex.join(command(recorded, 0)), results)
+    record.write(recorded, draws, shlex.join(command(recorded, recorded.seeds[0])), results)
 
 
 def _on_test(
@@ -202,7 +209,7 @@ def program(arguments: list[str], workdir: Path) -> None:
         code = child.wait()
     except KeyboardInterrupt:
         child.terminate()
-        child.wait()
+        _wait_for(child)
         raise
     finally:
         if workdir.exists():
@@ -212,6 +219,13 @@ def program(arguments: list[str], workdir: Path) -> None:
         _give_up(arguments, code)
     if record.is_stopped(workdir):
         raise KeyboardInterrupt
+
+
+def _wait_for(child: subprocess.Popen) -> None:
+    """Waits until the run has saved, through further signals: its time is known only then."""
+    while child.poll() is None:
+        with contextlib.suppress(KeyboardInterrupt):
+            child.wait()
 
 
 def _give_up(arguments: list[str], code: int) -> NoReturn:

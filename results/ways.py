@@ -37,10 +37,10 @@ def curve(last: str, results: Path = FOLDER) -> list[Point]:
     for folder in record.chain(results / last):
         draw = record.read(folder)["draws"][0]
         evaluations = draw["watched"]["evaluations"]
-        hours, last = draw["cpu_seconds"] / 3600, evaluations[-1]["step"]
+        hours, final = draw["cpu_seconds"] / 3600, evaluations[-1]["step"]
         for row in evaluations:
             if row["step"] <= draw["step"]:
-                points.append(Point(before + hours * row["step"] / last, row["accuracy"]))
+                points.append(Point(before + hours * row["step"] / final, row["accuracy"]))
         before += hours
     return points
 

@@ -20,22 +20,6 @@ Support = tuple[jax.Array, jax.Array]
 # Steps at which the published sets were written; then every 500.
 PUBLISHED_STEPS = (*(0, 1, 2, 4, 6, 8, 12, 18, 26, 37, 54, 78, 112, 162, 233, 335, 483, 695, 1000),)
 
-# The papers of the loss itself, kernel ridge regression from a learned support.
-KIP_BIBTEX = """@inproceedings{nguyen2021dataset,
-  title     = {Dataset Meta-Learning from Kernel Ridge-Regression},
-  author    = {Nguyen, Timothy and Chen, Zhourong and Lee, Jaehoon},
-  booktitle = {International Conference on Learning Representations},
-  year      = {2021},
-  note      = {arXiv:2011.00050}
-}
-@inproceedings{nguyen2021infinitely,
-  title     = {Dataset Distillation with Infinitely Wide Convolutional Networks},
-  author    = {Nguyen, Timothy and Novak, Roman and Xiao, Lechao and Lee, Jaehoon},
-  booktitle = {Advances in Neural Information Processing Systems},
-  year      = {2021},
-  note      = {arXiv:2107.13034}
-}"""
-
 
 class KeptGradients(NamedTuple):
     """For how many support images a step keeps the gradients of pairs, and how many bytes these
@@ -55,7 +39,7 @@ class KeptRows(NamedTuple):
 
 def _unstated_recipe(images_per_class: int) -> str:
     del images_per_class
-    return "larger batches and longer runs than the configurations here, partly augmented"
+    return "by a recipe of their own"
 
 
 @dataclass(frozen=True)
@@ -76,8 +60,8 @@ class Facts:
         for_networks: whether its sets are made for networks, whose accuracies then choose the best.
         freezes_pixels: whether its steps leave the pixels of `support.frozen` unchanged.
         tag: of the data-set card: 'kernel-ridge-regression', 'gradient-matching',
-            'feature-regression', 'unrolled-training'.
-        bibtex: entries of the papers to cite.
+            'feature-regression', 'unrolled-training'; '' leaves it out.
+        bibtex: entries of the papers to cite; '' if it states none.
         sections: the optional sections of the configuration that it reads; the fields of the
             others have no effect.
         scales_labels: whether learned labels begin at another scale than one-hot minus 1/C.
@@ -100,8 +84,8 @@ class Facts:
     freezes_pixels: bool = False
     scales_labels: bool = False
     depends_on_rate: bool = False
-    tag: str = "kernel-ridge-regression"
-    bibtex: str = KIP_BIBTEX
+    tag: str = ""
+    bibtex: str = ""
     sections: tuple[str, ...] = ("optimizer",)
     label_fields: tuple[str, ...] = ()
     if_not_finite: str = "lower optimizer.learning_rate or raise reg"

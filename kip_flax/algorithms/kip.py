@@ -17,6 +17,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
 from kip_flax import data, krr
+from kip_flax.algorithms import _nguyen
 from kip_flax.algorithms.base import make_optimizer, pinned
 from kip_flax.algorithms.interface import Facts, Problem, Step, Support
 from kip_flax.data import Dataset, augment, frozen
@@ -28,6 +29,9 @@ from kip_flax.runtime.errors import UserError
 FACTS = Facts(
     title="KIP",
     spelled_out="Kernel Inducing Points (KIP)",
+    tag="kernel-ridge-regression",
+    bibtex=_nguyen.BIBTEX,
+    published_recipe=_nguyen.published_recipe,
     krr_loss=True,
     uses_kernel=True,
     freezes_pixels=True,

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
+from kip_flax.algorithms import _nguyen
 from kip_flax.algorithms.base import pinned, replicated
 from kip_flax.algorithms.interface import Facts, Problem, Step, Support
 from kip_flax.kernels import Kernel
@@ -18,6 +19,9 @@ from kip_flax.runtime.errors import UserError
 
 FACTS = Facts(
     title="Label Solve",
+    tag="kernel-ridge-regression",
+    bibtex=_nguyen.BIBTEX,
+    published_recipe=_nguyen.published_recipe,
     unit="tile of targets",
     learns_images=False,
     uses_kernel=True,

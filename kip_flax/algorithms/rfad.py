@@ -88,6 +88,7 @@ FACTS = Facts(
     title="RFAD",
     spelled_out="Random Feature Approximation for Dataset Distillation (RFAD)",
     for_networks=True,
+    tag="kernel-ridge-regression",
     bibtex=_BIBTEX,
     sections=("rfad",),
     if_not_finite="lower rfad.learning_rate or raise reg",

@@ -90,7 +90,8 @@ def _algorithm(distilled: Distilled) -> str | None:
 
 def _header(distilled: Distilled, dataset: str) -> str:
     count, algorithm = len(distilled.images), _algorithm(distilled)
-    tag = "" if algorithm is None else f"\n- {algorithms.facts(algorithm).tag}"
+    stated = "" if algorithm is None else algorithms.facts(algorithm).tag
+    tag = f"\n- {stated}" if stated else ""
     sizes = {1_000: "n<1K", 10_000: "1K<n<10K", 100_000: "10K<n<100K"}
     size = next((name for most, name in sizes.items() if count < most), "n>100K")
     name = json.dumps(f"{dataset}, distilled to {count} images", ensure_ascii=False)
@@ -143,11 +144,12 @@ def _maker(distilled: Distilled) -> str:
     algorithm = _algorithm(distilled) or ""
     facts = algorithms.facts(algorithm)
     method = facts.full_title or "kernel ridge regression"
-    if not facts.krr_loss:
+    config, step = provenance.get("config"), provenance.get("step")
+    if config is None or step is None:
         return f"Made by {by}: {method}."
-    config = provenance["config"]
-    learned = _LEARNED[algorithms.known(algorithm).labels(config["support.learn_labels"])]
-    return f"Made by {by}: {method}, {learned}, step {provenance['step']}, seed {config['seed']}."
+    labels = algorithms.known(algorithm).labels(config["support.learn_labels"])
+    learned = _LEARNED[labels] if facts.learns_images else f"real images, labels {labels}"
+    return f"Made by {by}: {method}, {learned}, step {step}, seed {config['seed']}."
 
 
 def _files(dataset: str, files: Files) -> str:
@@ -221,7 +223,7 @@ def _figures(provenance: dict[str, Any], kernel: dict[str, Any]) -> str:
         f"Kernel ridge regression on this set ({', '.join(parts)}; reg {reg}) classifies "
         f"{100 * provenance[f'{split}_accuracy']:.2f} % of the {split} images{held_out}; half the "
         f"mean squared error is {provenance[f'{split}_mse']:.5f}. "
-        + (reached or "Networks trained on it usually reach less.")
+        + (reached or "No network was trained on it here.")
     )
 
 
@@ -295,7 +297,9 @@ def limits(distilled: Distilled, *more: str) -> str:
         "PNGs have 8 bits and are clipped to [0, 1]: train on the images as learned, not on them.",
     ]
     if (distilled.provenance.get("privacy") or {}).get("epsilon") is None:
-        lines.append("Learned images can show training images: a set from private data is private.")
+        learned = algorithms.facts(algorithm or "").learns_images
+        shown = "Learned images can show" if learned else "The images are"
+        lines.append(f"{shown} training images: a set from private data is private.")
     if (distilled.preprocess_name or "").startswith("zca"):
         lines.insert(
             2,
@@ -312,6 +316,8 @@ def limits(distilled: Distilled, *more: str) -> str:
 def _citation(distilled: Distilled) -> str:
     if (algorithm := _algorithm(distilled)) is None:
         return "The file that it was imported from does not say its method: cite who made it."
+    if not algorithms.facts(algorithm).bibtex:
+        return "The method states no papers: cite who made it."
     return citation(algorithm)
 
 

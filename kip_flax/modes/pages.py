@@ -46,7 +46,6 @@ def _environment(package: str) -> Environment:
         "plural": plural,
         "points": points,
         "scientific": scientific,
-        "shortened": shortened,
         "signed": signed,
     }
     environment.globals |= {"NONE": NONE, "TIMES": TIMES}
@@ -60,12 +59,12 @@ def percent(share: float) -> str:
 
 def points(share: float) -> str:
     """0.354, a difference of shares -> '+35.4 points'."""
-    return f"{100 * share:+.1f} points".replace("-", MINUS)
+    return f"{round(100 * share, 1) + 0.0:+.1f} points".replace("-", MINUS)  # No -0.0.
 
 
 def signed(value: float, digits: int = 2) -> str:
     """-0.214 -> '−0.21', with a true minus sign."""
-    return f"{value:.{digits}f}".replace("-", MINUS)
+    return f"{round(value, digits) + 0.0:.{digits}f}".replace("-", MINUS)  # No -0.00.
 
 
 def fixed(value: float, digits: int = 1) -> str:
@@ -93,7 +92,7 @@ def scientific(value: float) -> tuple[str, str]:
     """Three or four digits, and the exponent of ten of a very large or small value, or ''."""
     if math.isinf(value):
         return "\N{INFINITY}", ""
-    if value and not 1e-3 <= abs(value) < 1e5:
+    if value and not 1e-3 <= abs(value) < 9999.5:  # From there on `.4g` writes an exponent.
         digits, exponent = f"{value:.2e}".split("e")
         return digits.replace("-", MINUS), str(int(exponent)).replace("-", MINUS)
     return f"{value:.4g}".replace("-", MINUS), ""

@@ -253,7 +253,8 @@ def test_a_set_whose_name_is_no_text_is_refused(tmp_path):
 
 def test_the_card_of_a_rival_names_and_cites_the_rival(tmp_path):
     config = {"algorithm": "dsa", "support.learn_labels": False, "seed": 7}
-    _, distilled = a_set(tmp_path, "standard", provenance={"dataset": "x", "config": config})
+    made = {"dataset": "x", "config": config, "step": 30}
+    _, distilled = a_set(tmp_path, "standard", provenance=made)
     export_file(str(distilled.path), str(tmp_path / "out"))
     header, body = card_of(tmp_path / "out")
     assert header["tags"] == ["dataset-distillation", "gradient-matching"]
@@ -261,6 +262,30 @@ def test_the_card_of_a_rival_names_and_cites_the_rival(tmp_path):
     assert [f"arXiv:{number}" in body for number in ("2006.05929", "2102.08259")] == [True, True]
     assert "arXiv:2011.00050" not in body
     assert "optimised for one network" in body
+    assert "(DSA), images, labels fixed, step 30, seed 7." in body
+
+
+def test_the_card_of_an_unknown_method_cites_nobody(tmp_path):
+    """Least of all the papers of KIP."""
+    config = {"algorithm": "mine.means", "support.learn_labels": True, "seed": 7}
+    made = {"dataset": "x", "config": config, "step": 30}
+    _, distilled = a_set(tmp_path, "standard", provenance=made)
+    export_file(str(distilled.path), str(tmp_path / "out"))
+    header, body = card_of(tmp_path / "out")
+    assert header["tags"] == ["dataset-distillation"]
+    assert "mine.means, images and labels, step 30, seed 7." in body
+    assert "The method states no papers" in body.split("## Citation")[1]
+    assert "arXiv" not in body
+
+
+def test_the_card_of_real_images_says_that_they_are_training_images(tmp_path):
+    config = {"algorithm": "ls", "support.learn_labels": True, "seed": 7}
+    made = {"dataset": "x", "config": config, "step": 1}
+    _, distilled = a_set(tmp_path, "standard", provenance=made)
+    export_file(str(distilled.path), str(tmp_path / "out"))
+    body = card_of(tmp_path / "out")[1]
+    assert "Label Solve, real images, labels solved, step 1, seed 7." in body
+    assert "The images are training images: a set from private data is private." in body
 
 
 def test_whitened_sets_say_what_is_lost_and_keep_their_matrices(tmp_path):

@@ -34,6 +34,8 @@ def test_values_are_escaped_and_misspelled_names_are_errors():
         (-0.25, f"{MINUS}0.25"),
         (0.0, "0"),
         (1e-6, f"1.00 {TIMES} 10<sup>{MINUS}6</sup>"),
+        (9999.0, "9999"),
+        (12345.0, f"1.23 {TIMES} 10<sup>4</sup>"),
         (-123456.0, f"{MINUS}1.23 {TIMES} 10<sup>5</sup>"),
         (float("inf"), "∞"),
     ],
@@ -52,6 +54,7 @@ def test_numbers_as_a_person_reads_them():
     assert pages.percent(0.9387) == "93.87\N{NO-BREAK SPACE}%"
     assert pages.points(-0.354) == f"{MINUS}35.4 points"
     assert pages.signed(-0.214) == f"{MINUS}0.21"
+    assert (pages.signed(-0.001), pages.points(-0.0001)) == ("0.00", "+0.0 points")
     assert pages.plural(1, "image") == "1 image"
     assert pages.plural(12345, "tile of targets") == "12,345 tiles of targets"
     assert [pages.shortened(text, 4) for text in ("four", "fives")] == ["four", "fiv…"]

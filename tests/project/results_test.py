@@ -74,6 +74,7 @@ def test_figures_are_those_of_the_fields_that_the_row_has_today(experiment):
     config = module.get_config()
     config.update_from_flattened_dict(experiment.fields)
     config.update_from_flattened_dict(STOPPED.get(experiment.name, {}))
+    config.seed = experiment.seeds[0]
     now = config_lib.flatten(config)
     then = config_lib.flatten(record.read(RESULTS / experiment.name)["config"])
     watching = ("transfer.", "log.", "checkpoint.")  # They change no set.

@@ -10,6 +10,7 @@ import pytest
 
 from configs import kip_digits
 from kip_flax.modes.evaluate import mode as evaluate_mode
+from kip_flax.runtime.errors import UserError
 from results import card, networks, record, run_all, table
 from results.experiment import Experiment, command
 from results.experiments import EXPERIMENTS
@@ -158,7 +159,7 @@ def test_networks_are_measured_once_and_written(tmp_path, monkeypatch):
         assert row["network"] == other["network"]
         assert row["accuracies"] == other["accuracies"]
         assert (row["on"], row["seeds"]) == ("test", 2)
-        assert row["recipe"].startswith("auto: 500 steps of at most 500 images, mse on soft")
+        assert row["recipe"].startswith("auto: 3 steps of at most 500 images, mse on soft")
     assert [row["width"] for row in rows] == [128, None]
     text = (tmp_path / "kept" / "README.md").read_text()
     cells = [f"{100 * row['mean']:.2f} ± {100 * row['std']:.2f}" for row in rows]
@@ -178,3 +179,46 @@ def test_fewer_networks_learn_from_hundreds_of_images(name, seeds, tmp_path, mon
         networks.measure("convnet_in", experiment, "", tmp_path / "runs", tmp_path / "kept")
     (arguments,) = programs
     assert f"--config.transfer.seeds={seeds}" in arguments
+
+
+def test_a_row_that_fails_stops_no_other(tmp_path, monkeypatch, capsys):
+    written, worked = [], []
+    monkeypatch.setattr(table, "write", written.append)
+
+    def work(experiment, data_dir, runs, results):
+        worked.append(experiment.name)
+        if experiment.name == "first":
+            raise UserError("the training diverged")
+        return True
+
+    rows = [Experiment(name, "kip_digits") for name in ("first", "second")]
+    args = run_all.make_parser("Works.", "").parse_args([f"--runs={tmp_path}"])
+    with pytest.raises(SystemExit) as ended:
+        run_all.go_through(work, args, rows)
+    assert worked == ["first", "second"]
+    assert written == [args.results]
+    assert ended.value.code not in (None, 0)
+    assert "of 2 rows 1 failed, first first: the training diverged" in (
+        f"{ended.value.code}{capsys.readouterr().err}"
+    )
+
+
+def test_a_second_signal_does_not_lose_the_time_of_a_run(monkeypatch):
+    """It comes while the run saves: the runner waits on."""
+    codes, waits = iter([None, None, 0]), iter([KeyboardInterrupt, None])
+
+    class Child:
+        def poll(self):
+            return next(codes)
+
+        def wait(self):
+            if (interrupt := next(waits)) is not None:
+                raise interrupt
+
+    run_all._wait_for(Child())
+    assert list(waits) == []
+
+
+def test_a_seed_among_the_fields_is_refused():
+    with pytest.raises(ValueError, match="pass the seed as one of `seeds`"):
+        Experiment("row", "kip_digits", {"seed": 1})

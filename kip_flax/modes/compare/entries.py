@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from kip_flax import algorithms, export
+from kip_flax.modes.pages import plural
 from kip_flax.runs.folder import STEP_IN_NAME, RunFolder
 from kip_flax.runtime.errors import UserError
 
@@ -93,7 +94,7 @@ def _made(file: Path, provenance: dict[str, Any]) -> Made:
         method=facts.title,
         labels=labels,
         algorithm=name,
-        budget=f"{step} steps of {config['batch_size']}{ridge}",
+        budget=f"{plural(step, facts.unit)} of {config['batch_size']}{ridge}",
         seconds=_seconds(file, step),
         file=str(file),
     )

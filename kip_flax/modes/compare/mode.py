@@ -101,9 +101,14 @@ def _compare(config: ConfigDict, paths: Sequence[str], workdir: str, watch: Watc
     table.begin()
     with session.open_session(workdir, watch, identity=table.checksum) as opened:
         for number, group in enumerate(groups):
-            real, measured = watch.wait(
-                "preparing the images", functools.partial(_prepared, config, group, dataset, keys)
-            )
+            prepare = functools.partial(_prepared, config, group, dataset, keys)
+            try:
+                real, measured = watch.wait("preparing the images", prepare)
+            except Stopped:
+                if not found:  # There is nothing to show.
+                    raise
+                done = False
+                break
             images = [image_set for image_set, _ in measured]
             asked += images
             try:

@@ -139,10 +139,14 @@ def warnings(needed: Memory, devices: int) -> list[str]:
     limit = (device.memory_stats() or {}).get("bytes_limit", needed.device)
     if needed.device > limit:
         found.append(
-            f"  WARNING    a device has {limit >> 20} MiB: lower batch_size, or take more devices."
+            f"  WARNING    a device needs {needed.device >> 20} MiB and has {limit >> 20}: lower "
+            f"batch_size or support.size, or take more devices."
         )
     if needed.host > host:
-        found.append(f"  WARNING    the host has {host >> 20} MiB free for the data.")
+        found.append(
+            f"  WARNING    the host needs {needed.host >> 20} MiB and {host >> 20} are free: take "
+            f"smaller images (dataset.image_size), or a machine with more memory."
+        )
     return found
 
 

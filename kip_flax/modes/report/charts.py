@@ -170,7 +170,7 @@ def draw(chart: Chart) -> Drawing | None:
         chart,
         AREA,
         max(xs),
-        tuple(Tick(x_at(tick), f"{tick:g}") for tick in x_ticks),
+        tuple(Tick(x_at(tick), f"{tick:.12g}") for tick in x_ticks),
         tuple(Tick(y_at(tick), y_text(tick)) for tick in y_ticks),
         None if chart.cursor is None else x_at(chart.cursor),
         tuple((t.css, y_at(t.value)) for t in thresholds),
@@ -186,7 +186,7 @@ def _drawable(y: float, chart: Chart) -> bool:
 def _polyline(curve: Curve, x_at: Place, y_at: Place, text: Callable[[float], str]) -> Polyline:
     points = " ".join(f"{x_at(x):.1f},{y_at(y):.1f}" for x, y in curve.points)
     dots = (
-        Dot(x_at(x), y_at(y), f"{curve.name}, {x:g}: {text(y)}{curve.notes.get(x, '')}")
+        Dot(x_at(x), y_at(y), f"{curve.name}, {x:.12g}: {text(y)}{curve.notes.get(x, '')}")
         for x, y in curve.points
     )
     return Polyline(curve.css, points, tuple(dots) if curve.dots else ())
@@ -273,7 +273,10 @@ def _nice(step: float) -> float:
 
 
 def _power(value: float) -> str:
-    return f"{value:.3g}" if 1e-3 <= value < 1e5 else f"{value:.0e}".replace("e-0", "e-")
+    if 1e-3 <= value < 1e5:
+        return f"{value:.3g}" if value < 999.5 else f"{value:.0f}"
+    digits, exponent = f"{value:.2e}".split("e")
+    return f"{float(digits):g}e{int(exponent)}"
 
 
 # --- bars per class ---

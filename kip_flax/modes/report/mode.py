@@ -40,6 +40,8 @@ def write_reports(workdirs: str, given: ConfigDict | None, console: Console | No
     # Mistakes are reported before anything is computed.
     configs = [_config(folder, given) for folder in folders]
     frames: Frames = {}
+    for folder in folders:
+        report_facts.gather(folder, frames)
     for folder, config in zip(folders, configs, strict=True):
         _add_analysis(folder, config, frames, console)
         report.write(folder, frames)

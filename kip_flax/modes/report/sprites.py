@@ -48,6 +48,7 @@ class FrameChoice:
     palette: bool
 
 
+_BAR_BYTES = 24  # Of one class's bar in the drawing of a card.
 NOTHING = FrameChoice(np.arange(0), (), False)
 
 
@@ -61,7 +62,8 @@ def choose(steps: list[int], size: int, shape: tuple[int, int, int], classes: in
         classes: number of values of a label.
     """
     pixels = shape[0] * shape[1]
-    room = BUDGET // 2 // (pixels + 2 * classes)  # At least two steps have to fit.
+    # At least two steps have to fit, and the bars of all cards.
+    room = min(BUDGET // 2 // (pixels + 2 * classes), BUDGET // (_BAR_BYTES * classes))
     rows = sampling.evenly(size, max(1, min(MAX_IMAGES, room)))
     colours = 1 if shape[2] == 1 else 3
     full, poor = (len(rows) * (pixels * each + 2 * classes) for each in (colours, 1))

@@ -63,7 +63,6 @@ def words(ladder: Ladder) -> str:
     if found is not None:
         times = found / ladder.size
         return f"{ladder.size} images are worth {found:.0f} real ones, {times:.1f} times their size"
-    best = max(ladder.real, key=lambda rung: rung.accuracy)
-    if ladder.accuracy > best.accuracy:
-        return f"{ladder.size} images are worth more than {best.size} real ones"
+    if ladder.accuracy > max(rung.accuracy for rung in ladder.real):
+        return f"{ladder.size} images are worth more than {ladder.real[-1].size} real ones"
     return f"{ladder.size} images are worth no more than {ladder.real[0].size} real ones"

@@ -11,6 +11,7 @@ from typing import Any
 from kip_flax import config as config_lib
 from kip_flax.modes.transfer import ladder
 from kip_flax.modes.transfer.sets import ImageSet
+from kip_flax.networks import figures
 from kip_flax.networks.recipe import Recipe
 from kip_flax.runtime import console, files, hardware
 from kip_flax.runtime.errors import UserError
@@ -24,7 +25,7 @@ _TESTS = "test images (checksum)"
 def line(row: dict[str, Any], split: str) -> str:
     """One row, measured on 'test' or 'validation' images, as a line for the console."""
     return (
-        f"{row['network']} on {row['size']} {row['set']}: {split} accuracy {_figure(row)} "
+        f"{row['network']} on {row['size']} {row['set']}: {split} accuracy {figures.spread(row)} "
         f"({console.duration(row['seconds'])})"
     )
 
@@ -145,7 +146,13 @@ class Table:
     def _cell(self, image_set: ImageSet, network: str) -> str:
         key = image_set.name, image_set.size, network
         row = self.find(*key)
-        return _figure(row) if row else DIVERGED if self.diverged(*key) else ""
+        return (
+            figures.spread(row).removesuffix(" %")
+            if row
+            else DIVERGED
+            if self.diverged(*key)
+            else ""
+        )
 
     def _write(self) -> None:
         made = {"hardware": hardware.hardware(), "command": shlex.join(sys.argv)}
@@ -162,13 +169,8 @@ def _read(path: str) -> dict[str, Any] | None:
         return {"identity": dict(content["identity"])} | tests | rows
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"cannot read {path} ({error}): move it away to begin anew.") from None
-
-
-def _figure(row: dict[str, Any]) -> str:
-    spread = "" if row["std"] is None else f" ± {100 * row['std']:.2f}"
-    return f"{100 * row['mean']:.2f}{spread}"
 
 
 def _aligned(lines: list[list[str]]) -> str:

@@ -9,7 +9,10 @@ from kip_flax.modes.report import charts
 from kip_flax.modes.report.charts import AREA, Chart, ClassShares, Curve, Threshold
 
 
-@pytest.mark.parametrize(("low", "high"), [(0.012, 0.033), (1e-6, 30.0), (0.4, 0.5), (2.0, 2.0)])
+@pytest.mark.parametrize(
+    ("low", "high"),
+    [(0.012, 0.033), (1e-6, 30.0), (1.2e-4, 2e-4), (900.0, 40000.0), (0.4, 0.5), (2.0, 2.0)],
+)
 def test_a_logarithmic_axis_has_round_ticks_inside(low, high):
     at, ticks, text = charts.value_axis(low, high, "log")
     assert len(ticks) >= 2 or low == high

@@ -62,7 +62,7 @@ def test_the_level_of_label_solve_is_what_the_algorithm_gets(run, tmp_path):
     report.write(tmp_path, {})
     html = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert "10 real images of digits with solved labels" in html
-    assert "were not computed for this set" in html
+    assert "are left out: report.num_train is 0" in html
 
 
 def test_neighbours_are_real_images_of_the_training_set(run):
