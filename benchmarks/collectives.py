@@ -27,7 +27,7 @@ from kip_flax.runs import evaluate
 from kip_flax.runtime import sharding
 
 _OPS = "all-reduce|all-gather|all-to-all|reduce-scatter|collective-permute|collective-broadcast"
-_LINE = re.compile(rf"= (?P<shape>.*?) (?P<op>{_OPS})(-start)?\(")
+_LINE = re.compile(rf"= (?P<shape>.*?) (?P<op>{_OPS})(?P<start>-start)?\(")
 # replica_groups as {{0,1},{2,3}}, as [groups,size]<=[devices], or as axes of a mesh.
 _LISTED = re.compile(r"replica_groups=\{\{([\d,]+)\}")
 _IOTA = re.compile(r"replica_groups=\[\d+,(\d+)\]")
@@ -61,8 +61,16 @@ def collectives(text: str) -> list[Collective]:
             continue
         devices = _devices(line)
         if devices > 1:
-            found.append(Collective(match["op"], hlo.size(match["shape"]), devices, not entry))
+            found.append(Collective(match["op"], _result_bytes(match), devices, not entry))
     return found
+
+
+def _result_bytes(match: re.Match) -> int:
+    """Bytes of the result. A start names its operands before it, but for that of an all-reduce."""
+    if not match["start"] or match["op"] == "all-reduce":
+        return hlo.size(match["shape"])
+    arrays = [array for array in hlo.arrays(match["shape"]) if array.elements > 1 or array.layout]
+    return sum(array.bytes for array in arrays[len(arrays) // 2 :])
 
 
 def _devices(line: str) -> int:

@@ -65,6 +65,8 @@ def _arguments() -> argparse.Namespace:
     args = parser.parse_args()
     if len(args.networks) != len(args.widths):
         parser.error("--networks and --widths go together: give as many of each.")
+    if any(number < 2 or number % 2 for number in args.networks):
+        parser.error("--networks are even numbers: one half is compared with the other.")
     return args
 
 

@@ -56,6 +56,9 @@ class Attack(NamedTuple):
     accuracy: float
 
 
+_FEWEST = 16  # Then nearly every image is in two other sets or more, and not in two or more.
+
+
 def attack(epsilon: float | None, sets: int, seed: int = 0, start: str = "noise") -> Attack:
     """Makes `sets` sets and attacks each of them with the help of the others."""
     problem, test = _problem(epsilon, start)
@@ -119,6 +122,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--start", default="noise", choices=("noise", "means"))
     parser.add_argument("--json", default="", help="file to write the figures to")
     args = parser.parse_args(argv)
+    if args.sets < _FEWEST:
+        parser.error(f"--sets is at least {_FEWEST}: others with and without an image tell.")
     rows = []
     print("| epsilon | area under the curve | largest allowed | test accuracy |\n|---|---|---|---|")
     budgets = BUDGETS if args.start == "noise" else tuple(filter(None, BUDGETS))

@@ -3,7 +3,7 @@
 XLA's own cost analysis counts the body of a loop once; here it counts as often as it runs. Bytes
 are what the passes read and write: a fusion's operands and result, of a slice the slice. On a
 device whose cache holds a tile's planes less goes to memory. Nearly equal images are left out.
---accelerator takes the layout of the fixed side that accelerators get.
+--device takes the layout of the fixed side that it gets.
 
 Run: python -m benchmarks.program_cost [--architecture=convnet --depth=3 --size=32 --channels=3]
 """
@@ -15,6 +15,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -37,7 +38,7 @@ _MOVES = (
 )
 # Bytes and float32 operations per second in the makers' data sheets (operations without tensor
 # cores; the sheet of TPU v5e does not give those of its vector unit).
-_DEVICES = {"NVIDIA H100 (SXM)": (3.35e12, 67e12), "TPU v5e": (0.819e12, None)}
+_DEVICES = {"gpu": ("NVIDIA H100 (SXM)", 3.35e12, 67e12), "tpu": ("TPU v5e", 0.819e12, None)}
 
 
 @dataclass
@@ -142,10 +143,8 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=32)
     parser.add_argument("--channels", type=int, default=3)
     parser.add_argument("--lanes", type=int, default=32, help="targets of the one tile")
-    parser.add_argument("--accelerator", action="store_true")
+    parser.add_argument("--device", default="tpu", choices=_DEVICES, help="CPUs have that of TPUs")
     args = parser.parse_args()
-    if args.accelerator:
-        layout.repeats_lanes = lambda: False
     image = (args.size, args.size, args.channels)
     options = kernels.KernelOptions(architectures.build(args.architecture, args.depth))
     kernel = make_tile_kernel(make_plan(options, image), "ntk")
@@ -156,19 +155,20 @@ def main() -> None:
         return kernel(x1, x2).sum()
 
     for name, function in (("forward", kernel), ("gradient", jax.value_and_grad(total))):
-        compiled = jax.jit(function).lower(support, targets).compile()
-        _print_cost(name, compiled.as_text() or "", args.lanes)
+        with mock.patch.object(layout, "repeats_lanes", return_value=args.device != "gpu"):
+            compiled = jax.jit(function).lower(support, targets).compile()
+        _print_cost(name, compiled.as_text() or "", args.lanes, args.device)
 
 
-def _print_cost(name: str, text: str, lanes: int) -> None:
+def _print_cost(name: str, text: str, lanes: int, device: str) -> None:
     cost = program_cost(text)
     size, flops = cost.size / lanes, cost.flops / lanes
     print(f"{name}: {size / 2**20:.2f} MiB and {flops / 1e6:.1f} M operations a pair")
     print(f"  passes of a tile: {dict(cost.passes)}")
-    for device, (bandwidth, peak) in _DEVICES.items():
-        bound: list[Any] = [f"{1e6 * size / bandwidth:.2f} us by memory"]
-        bound += [f"{1e6 * flops / peak:.2f} us by arithmetic"] if peak else []
-        print(f"  {device}: {', '.join(bound)}")
+    title, bandwidth, peak = _DEVICES[device]
+    bound: list[Any] = [f"{1e6 * size / bandwidth:.2f} us by memory"]
+    bound += [f"{1e6 * flops / peak:.2f} us by arithmetic"] if peak else []
+    print(f"  {title}: {', '.join(bound)}")
 
 
 if __name__ == "__main__":

@@ -26,7 +26,8 @@ from matplotlib.figure import Figure
 from kip_flax import architectures, kernels
 from kip_flax.algorithms import base, kip
 from kip_flax.kernels.sharded import shard_kernel
-from kip_flax.runtime import multihost, sharding
+from kip_flax.modes.figures.draw import rendered
+from kip_flax.runtime import files, multihost, sharding
 
 # Links between devices: bytes per second as the makers state them, and an assumed latency per hop.
 LINKS = {
@@ -87,13 +88,18 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--images", type=int, default=10, help="support images")
     parser.add_argument("--size", type=int, default=32, help="height and width of images")
     parser.add_argument("--steps", type=int, default=7)
-    parser.add_argument("--bytes", type=int, default=271_632, help="see benchmarks.collectives")
+    parser.add_argument("--bytes", type=int, help="of a step, by benchmarks.collectives")
     parser.add_argument("--one", type=float, help="seconds of a step on one device: do not measure")
     parser.add_argument("--picture", help="file for a picture of the estimate")
     parser.add_argument("--run-targets", type=int, default=50_000, help="targets of the estimate")
     for name in ("worker", "count", "process", "port"):
         parser.add_argument(f"--{name}", default=None, help=argparse.SUPPRESS)
-    return parser.parse_args()
+    options = parser.parse_args()
+    if options.bytes is None:
+        if (options.images, options.size) != (10, 32):
+            parser.error("--images and --size need --bytes: benchmarks.collectives prints them.")
+        options.bytes = 271_632
+    return options
 
 
 def _measured(options: argparse.Namespace, kind: str, count: int, targets: int) -> float:
@@ -122,6 +128,8 @@ def _measured(options: argparse.Namespace, kind: str, count: int, targets: int) 
             )
         )
     outputs = [process.communicate()[0] for process in started]
+    if any(process.returncode for process in started):
+        raise SystemExit("a process failed: its message is above.")
     return min(json.loads(outputs[0].splitlines()[-1]))
 
 
@@ -208,7 +216,7 @@ def _draw(ups: SpeedUps, targets: int, file: str) -> None:
     axes.set_yticks(COUNTS, [str(n) for n in COUNTS])
     axes.minorticks_off()
     axes.legend(fontsize="x-small", frameon=False)
-    figure.savefig(file, dpi=150)
+    files.write_bytes_atomic(file, rendered(figure, "png"))
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ scikit-learn's digits, which need no data, ten images and few steps.
 """
 
 import argparse
-import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +23,7 @@ from kip_flax import distill
 from kip_flax.export import Distilled
 from kip_flax.export.pictures import rgb
 from kip_flax.export.pictures import sheet as sheet_of
+from kip_flax.runs.folder import RunFolder
 from kip_flax.runtime import files, sharding
 from kip_flax.runtime.errors import UserError
 
@@ -73,7 +73,8 @@ def main(argv: list[str] | None = None) -> int:
             shown.append(example)
         print(table(points))
         rows = [vars(point) for point in points]
-        files.write_json(runs / "figures.json", {"fields": fields, "points": rows})
+        known = {name: value for name, value in fields.items() if name != "dataset.data_dir"}
+        files.write_json(runs / "figures.json", {"fields": known, "points": rows})
         _draw(points, shown, runs)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -100,7 +101,7 @@ def _measure(share: float, fields: dict[str, Any], runs: Path) -> tuple[Point, D
         workdir = runs / f"{share:g}_{seed}"
         own = fields | {"support.frozen": share, "seed": seed}
         sets.append(distill(config=kip_mnist.get_config(), fields=own, workdir=str(workdir)))
-        evaluations = json.loads((workdir / "result.json").read_text())["evaluations"]
+        evaluations = RunFolder(workdir).evaluations()
         before.append(100 * evaluations[0]["accuracy"])
         after.append(100 * evaluations[-1]["accuracy"])
     spread = float(np.std(after, ddof=1))

@@ -121,7 +121,6 @@ def alone(folder: Path) -> Iterator[None]:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # As it is after nohup.
         signal.signal(signal.SIGHUP, signal.default_int_handler)
-    folder.mkdir(parents=True, exist_ok=True)
     try:
         with in_one_line(), files.locked(folder / ".lock", f"the folder {folder}"):
             yield

@@ -75,6 +75,7 @@ class Space:
 
     def explored(self, search: Search) -> dict[str, Row]:
         """A row for each network, by its name; networks that are not kept are trained."""
+        self.kept.read()  # Another process may have added some since.
         title, make = KINDS[self.kind]
         proxies = images.proxies(self.distilled, self.images, search.seeds)
         networks = make(proxies, self.images, search)
@@ -151,7 +152,8 @@ def _search(args: argparse.Namespace, search: Search, runs: Path) -> None:
     }
     spaces = [by_kind[kind] for kind in given]
     print(f"{search.dataset} on {hardware.hardware()}", flush=True)
-    found = {KINDS[space.kind][0]: space.explored(search) for space in spaces}
+    with files.locked(runs / ".lock", f"the folder {runs}"):
+        found = {KINDS[space.kind][0]: space.explored(search) for space in spaces}
     tables = [
         _tables(title, rows, space, groups(search.grids[space.kind]))
         for (title, rows), space in zip(found.items(), spaces, strict=True)
@@ -184,6 +186,7 @@ def _space(
     }
     crc = zlib.crc32(distilled.images.tobytes(), zlib.crc32(distilled.labels.tobytes()))
     settings |= {"set": crc, "data": setup.fingerprint(loaded[0])}
+    settings |= {"test images": setup.fingerprint_of_tests(loaded[0])}
     return Space(kind, distilled, making, ready, Kept(runs / f"{kind}.json", settings))
 
 

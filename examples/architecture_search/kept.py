@@ -25,6 +25,11 @@ class Kept:
     def __init__(self, path: Path, settings: dict[str, Any]):
         self._path, self._settings = path, json.loads(json.dumps(settings))
         self.rows: dict[str, Row] = {}
+        self.read()
+
+    def read(self) -> None:
+        """Reads the rows of the file; raises UserError as when it is made."""
+        path = self._path
         if not path.exists():
             return
         try:

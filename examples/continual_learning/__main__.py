@@ -118,6 +118,7 @@ class Bench:
             options.setting, options.data, options.runs / "sets", options.held_out
         )
         self._fingerprint = setup.fingerprint(dataset)
+        self._fingerprint_of_tests = setup.fingerprint_of_tests(dataset)
         self._found: dict[Cell, list[float]] = {}
         self._learners: dict[str, learners.Learner] = {}
 
@@ -192,6 +193,7 @@ class Bench:
         shared = {
             "dataset": setting.dataset,
             "data (checksum)": self._fingerprint,
+            "test images (checksum)": self._fingerprint_of_tests,
             "tested on": self.split,
             "num_test": self.options.num_test,
             "preprocess": setting.preprocess,
@@ -200,6 +202,7 @@ class Bench:
         if cell.learner == "krr":
             shared["reg"] = setting.reg
         else:
+            shared["networks"] = learners.NETWORKS
             shared |= {f"network.{name}": value for name, value in setting.network.items()}
         if cell.memory == "herding":
             shared["herding"] = setting.herding

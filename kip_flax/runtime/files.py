@@ -60,10 +60,13 @@ def remove_temporaries(folder: str | os.PathLike[str], lock: str) -> None:
 def locked(path: str | os.PathLike[str], what: str) -> Iterator[None]:
     """Locks the file `path` and writes the holder into it; the lock ends with the process.
 
+    The folder of the file is made if there is none.
+
     Raises:
         UserError: another process holds the lock on `what`, or the file cannot be written.
     """
     try:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
         file = open(path, "a+", encoding="utf-8")  # noqa: SIM115
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror}; take another --workdir.") from None

@@ -37,6 +37,19 @@ def test_the_reader_against_programs_of_known_collectives():
     assert collectives(compiled(lambda x: x.sum()[None, None], mesh, P("data", "support"), x)) == []
 
 
+@pytest.mark.parametrize(
+    ("line", "size"),
+    [
+        ("%s = (f32[4,3]{1,0}, f32[8,3]{1,0}) all-gather-start(f32[4,3]{1,0} %p)", 96),
+        ("%s = (f32[4,3]{1,0}, f32[4,3]{1,0}, u32[], u32[]) collective-permute-start(%p)", 48),
+        ("%s = (f32[4,3]{1,0}, f32[5]{0}) all-reduce-start(%p, %q)", 68),
+    ],
+)
+def test_the_start_of_an_asynchronous_exchange_counts_its_result(line, size):
+    (found,) = collectives(f"ENTRY %main {{\n  {line}, replica_groups={{{{0,1}}}}\n}}")
+    assert (found.size, found.devices) == (size, 2)
+
+
 def test_the_reader_tells_what_may_run_more_than_once():
     def loop(x):
         return jax.lax.fori_loop(0, 5, lambda i, x: jax.lax.psum(x, "data") / 2, x)

@@ -212,6 +212,14 @@ def test_a_set_that_may_have_seen_the_images_that_choose_is_named(share, seen, c
     ) == seen
 
 
+def test_rows_that_another_process_adds_are_not_lost(tmp_path):
+    one, other = (Kept(tmp_path / "rows.json", {"seeds": 2}) for _ in range(2))
+    one.keep("a", {"test": 0.5})
+    other.read()
+    other.keep("b", {"test": 0.6})
+    assert set(Kept(tmp_path / "rows.json", {"seeds": 2}).rows) == {"a", "b"}
+
+
 @pytest.mark.slow
 def test_the_small_version_goes_through_and_trains_nothing_twice(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(command, "SMALL", SHORT)
