@@ -117,15 +117,19 @@ def _linked(one: Cost) -> str:
 
 
 def best(found: list[Cost], size: int = 10) -> list[Cost]:
-    """The sets that the ConvNet-3 learns most from by these figures, one of each way, `BEST` ways,
-    the best first.
+    """The sets that the ConvNet-3 learns most from by these figures, the best first.
+
+    There is one for each kind of sets (method and labels), of `BEST` kinds.
     """
-    by_method = _by_method([one for one in found if one.size == size and _CONVNET in one.networks])
+    kinds: dict[tuple[str, str], list[Cost]] = {}
+    for one in found:
+        if one.size == size and one.core_hours is not None and _CONVNET in one.networks:
+            kinds.setdefault((one.method, one.labels), []).append(one)
 
     def accuracy(one: Cost) -> float:
         return float(one.networks[_CONVNET]["mean"])
 
-    leaders = (max(sets, key=accuracy) for sets in by_method.values())
+    leaders = (max(sets, key=accuracy) for sets in kinds.values())
     return sorted(leaders, key=accuracy, reverse=True)[:BEST]
 
 

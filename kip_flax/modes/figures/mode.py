@@ -114,7 +114,7 @@ def read_run(workdir: Path) -> ShownRun:
             stated=stated,
         )
         sets.append(shown)
-    names = result.get("data", {}).get("class_names") or distilled.class_names
+    names = result.get("data", {}).get("class_names") or loaded[-1][1].class_names
     return ShownRun(sets, tuple(names), evaluations, str(result.get("evaluated_on", "test")))
 
 
