@@ -98,17 +98,17 @@ def go_through(work: Work, args: argparse.Namespace, experiments: list[Experimen
         args: of `make_parser`.
         experiments: in the order of the work.
     """
-    failed: list[str] = []
+    failed = 0
     with alone(args.runs):
         for experiment in experiments:
             try:
                 if work(experiment, args.data, args.runs / experiment.name, args.results):
                     table.write(args.results)
             except UserError as error:
-                failed.append(f"{experiment.name}: {error}")
-                print(f"error: {failed[-1]}", file=sys.stderr, flush=True)
+                failed += 1
+                print(f"error: {experiment.name}: {error}", file=sys.stderr, flush=True)
         if failed:
-            raise UserError(f"of {len(experiments)} rows {len(failed)} failed, first {failed[0]}")
+            raise UserError(f"{failed} of {len(experiments)} rows failed: see above.")
 
 
 @contextlib.contextmanager

@@ -162,9 +162,11 @@ def test_coresets_are_measured_like_rows_and_once(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     ("error", "line"),
-    [(UserError("no data"), "error: no data"), (KeyboardInterrupt(), "stopped: ")],
+    [(UserError("no data"), "error: 2 of 2 rows failed"), (KeyboardInterrupt(), "stopped: ")],
 )
-def test_a_mistake_or_a_stop_of_the_coresets_is_one_line(error, line, tmp_path, monkeypatch):
+def test_a_mistake_or_a_stop_of_the_coresets_is_one_line(
+    error, line, tmp_path, monkeypatch, capsys
+):
     def fail(*_):
         raise error
 
@@ -172,3 +174,4 @@ def test_a_mistake_or_a_stop_of_the_coresets_is_one_line(error, line, tmp_path, 
     monkeypatch.setattr(coresets, "FILE", str(tmp_path / "coresets.json"))
     with pytest.raises(SystemExit, match=line):
         coresets.main([f"--runs={tmp_path / 'runs'}"])
+    assert ("error: frepo_mnist_10: no data\n" in capsys.readouterr().err) == ("error" in line)

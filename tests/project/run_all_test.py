@@ -198,9 +198,8 @@ def test_a_row_that_fails_stops_no_other(tmp_path, monkeypatch, capsys):
     assert worked == ["first", "second"]
     assert written == [args.results]
     assert ended.value.code not in (None, 0)
-    assert "of 2 rows 1 failed, first first: the training diverged" in (
-        f"{ended.value.code}{capsys.readouterr().err}"
-    )
+    assert "1 of 2 rows failed" in str(ended.value.code)
+    assert "error: first: the training diverged\n" in capsys.readouterr().err
 
 
 def test_a_second_signal_does_not_lose_the_time_of_a_run(monkeypatch):
