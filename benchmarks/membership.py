@@ -123,7 +123,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--json", default="", help="file to write the figures to")
     args = parser.parse_args(argv)
     if args.sets < _FEWEST:
-        parser.error(f"--sets is at least {_FEWEST}: others with and without an image tell.")
+        parser.error(f"--sets is at least {_FEWEST}: it needs others with and without an image.")
     rows = []
     print("| epsilon | area under the curve | largest allowed | test accuracy |\n|---|---|---|---|")
     budgets = BUDGETS if args.start == "noise" else tuple(filter(None, BUDGETS))

@@ -3,7 +3,7 @@
 XLA's own cost analysis counts the body of a loop once; here it counts as often as it runs. Bytes
 are what the passes read and write: a fusion's operands and result, of a slice the slice. On a
 device whose cache holds a tile's planes less goes to memory. Nearly equal images are left out.
---device takes the layout of the fixed side that it gets.
+--device: whose layout the fixed side has.
 
 Run: python -m benchmarks.program_cost [--architecture=convnet --depth=3 --size=32 --channels=3]
 """

@@ -95,7 +95,7 @@ def _arguments() -> argparse.Namespace:
     for name in ("worker", "count", "process", "port"):
         parser.add_argument(f"--{name}", default=None, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.bytes is None:
+    if options.bytes is None and options.worker is None:
         if (options.images, options.size) != (10, 32):
             parser.error("--images and --size need --bytes: benchmarks.collectives prints them.")
         options.bytes = 271_632

@@ -32,8 +32,8 @@ One field changed at a time from a base, everything else alike; mean and standar
 seeds (draw of the initial images and of the batches). Accuracies in % on validation images, held
 out of the training images, after the last step, by kernel ridge regression; the test images were
 not read. *Entries*: thousands of kernel entries with their gradients in a run, which is what it
-costs. *float64=False* is JAX's `jax_enable_x64`, not a field. Written by `python -m
-results.ablations`.
+costs. *float64=False* is JAX's `jax_enable_x64`, not a field. Written by
+`python -m results.ablations --data=DIR`.
 """
 _SEEN = 24_000  # Targets of a run of the MNIST study, summed over its steps.
 

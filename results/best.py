@@ -17,8 +17,8 @@ def main(argv: list[str] | None = None) -> None:
     args = run_all.make_parser(__doc__ or "", "runs/networks").parse_args(argv)
     best = _best_rows(args.results)  # Other networks do not change which sets are best.
     wanted = [each for each in run_all.named(args.only) if each.name in best]
-    for network in costs.OTHERS:
-        run_all.go_through(functools.partial(networks.measure, network), args, wanted)
+    works = [functools.partial(networks.measure, network) for network in costs.OTHERS]
+    run_all.go_through(works, args, wanted)
 
 
 def _best_rows(results: Path) -> set[str]:

@@ -46,7 +46,7 @@ def _figures(entry: dict[str, Any]) -> str:
         lines.append(f"| Mean of {len(draws)} draws | {accuracies} | |")
     for row in entry.get("network", []):
         name = f"This set, by networks ({net_figures.networks_text(row)})"
-        lines.append(f"| {name} | {net_figures.spread(row).removesuffix(' %')} | |")
+        lines.append(f"| {name} | {net_figures.spread_in_percent(row)} | |")
     if entry["published"] is not None:
         lines.append(f"| Published, on the original data | {entry['published']:g} | |")
     return (

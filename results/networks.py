@@ -36,8 +36,8 @@ FIELDS: dict[str, Any] = {
 def main(argv: list[str] | None = None) -> None:
     """Measures what is missing for all experiments, or for those that `--only` names."""
     args = run_all.make_parser(__doc__ or "", "runs/networks").parse_args(argv)
-    for network in NETWORKS:
-        run_all.go_through(functools.partial(measure, network), args, run_all.named(args.only))
+    works = [functools.partial(measure, network) for network in NETWORKS]
+    run_all.go_through(works, args, run_all.named(args.only))
 
 
 def measure(

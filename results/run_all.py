@@ -10,13 +10,14 @@ makes a row from the start: first the rows whose sets it goes on from.
 
 import argparse
 import contextlib
+import itertools
 import json
 import resource
 import shlex
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -31,8 +32,8 @@ from results.experiments import EXPERIMENTS
 ROOT = Path(__file__).resolve().parent.parent
 
 
-# (experiment, folder of the data sets' files, folder for its runs, results) -> whether anything
-# has been done.
+# (experiment, folder of the data sets' files, folder for its runs, results) -> whether the table
+# of the rows changes.
 Work = Callable[[Experiment, str, Path, Path], bool]
 
 
@@ -45,9 +46,9 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     if args.whole:
         wanted = [each for each in named(args.only) if not record.is_done(each, args.results)]
-        go_through(_run_from_kept, args, whole_chains(wanted))
+        go_through([_run_from_kept], args, whole_chains(wanted))
     else:
-        go_through(_run_if_missing, args, named(args.only))
+        go_through([_run_if_missing], args, named(args.only))
 
 
 def make_parser(doc: str, runs_folder: str) -> argparse.ArgumentParser:
@@ -90,17 +91,19 @@ def whole_chains(experiments: list[Experiment]) -> list[Experiment]:
     return list(found.values())
 
 
-def go_through(work: Work, args: argparse.Namespace, experiments: list[Experiment]) -> None:
-    """Does `work` on experiments, and writes the table after each; one that fails stops no other.
+def go_through(
+    works: Sequence[Work], args: argparse.Namespace, experiments: list[Experiment]
+) -> None:
+    """Does each work on all experiments, and writes the table after each; no failure stops others.
 
     Args:
-        work: what to do with one experiment.
+        works: what to do with one experiment.
         args: of `make_parser`.
         experiments: in the order of the work.
     """
     failed = 0
     with alone(args.runs):
-        for experiment in experiments:
+        for work, experiment in itertools.product(works, experiments):
             try:
                 if work(experiment, args.data, args.runs / experiment.name, args.results):
                     table.write(args.results)
@@ -108,7 +111,8 @@ def go_through(work: Work, args: argparse.Namespace, experiments: list[Experimen
                 failed += 1
                 print(f"error: {experiment.name}: {error}", file=sys.stderr, flush=True)
         if failed:
-            raise UserError(f"{failed} of {len(experiments)} rows failed: see above.")
+            many = len(works) * len(experiments)
+            raise UserError(f"{failed} of {many} rows failed: see above.")
 
 
 @contextlib.contextmanager
@@ -141,6 +145,8 @@ def _run_from_kept(experiment: Experiment, data: str, runs: Path, results: Path)
         return _run_if_missing(experiment, data, runs, results)
     if record.is_done(experiment, results):
         return False
+    if not (results / experiment.start / record.FIGURES).is_file():
+        raise UserError(f"it goes on from {experiment.start}, which is not there.")
     kept = Path(experiment.start, record.read(results / experiment.start)["set"])
     recorded = experiment.from_set(Path("results") / kept)  # Other machines have other folders.
     run(experiment.from_set(results / kept), data, runs, results, recorded)

@@ -83,7 +83,7 @@ def by_networks(entry: dict[str, Any], names: tuple[str, ...] = NETWORKS) -> tup
 
 def _accuracy(row: figures.Row) -> str:
     number = f" ({row['seeds']})" if row["seeds"] != SEEDS else ""
-    return figures.spread(row).removesuffix(" %") + number
+    return figures.spread_in_percent(row) + number
 
 
 def evaluation(experiment: Experiment, entry: dict[str, Any]) -> str:

@@ -35,6 +35,7 @@ jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_compilation_cache_dir", os.environ[_CACHE])
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
+from made_sets import exported  # noqa: E402, F401
 from made_transfers import files  # noqa: E402, F401
 from own_modules import own_module  # noqa: E402, F401
 from whole_runs import digits, quick_kernels, undisturbed  # noqa: E402, F401  (after the settings above)

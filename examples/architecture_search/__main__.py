@@ -154,6 +154,13 @@ def _search(args: argparse.Namespace, search: Search, runs: Path) -> None:
     print(f"{search.dataset} on {hardware.hardware()}", flush=True)
     with files.locked(runs / ".lock", f"the folder {runs}"):
         found = {KINDS[space.kind][0]: space.explored(search) for space in spaces}
+        _write(found, spaces, search, runs)
+
+
+def _write(
+    found: Mapping[str, dict[str, Row]], spaces: list[Space], search: Search, runs: Path
+) -> None:
+    """Prints the tables, and writes these, the figures and the picture."""
     tables = [
         _tables(title, rows, space, groups(search.grids[space.kind]))
         for (title, rows), space in zip(found.items(), spaces, strict=True)

@@ -130,7 +130,7 @@ def _learned_or_fixed(learn_labels: bool) -> str:
     return "learned" if learn_labels else "fixed"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Algorithm:
     """The members of an algorithm's module, by their names; the defaults apply where it has none.
 

@@ -17,7 +17,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
 from kip_flax import data, krr
-from kip_flax.algorithms import _nguyen
+from kip_flax.algorithms import _krr_papers
 from kip_flax.algorithms.base import make_optimizer, pinned
 from kip_flax.algorithms.interface import Facts, Problem, Step, Support
 from kip_flax.data import Dataset, augment, frozen
@@ -30,8 +30,8 @@ FACTS = Facts(
     title="KIP",
     spelled_out="Kernel Inducing Points (KIP)",
     tag="kernel-ridge-regression",
-    bibtex=_nguyen.BIBTEX,
-    published_recipe=_nguyen.published_recipe,
+    bibtex=_krr_papers.BIBTEX,
+    published_recipe=_krr_papers.published_recipe,
     krr_loss=True,
     uses_kernel=True,
     freezes_pixels=True,

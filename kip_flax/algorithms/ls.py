@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from kip_flax.algorithms import _nguyen
+from kip_flax.algorithms import _krr_papers
 from kip_flax.algorithms.base import pinned, replicated
 from kip_flax.algorithms.interface import Facts, Problem, Step, Support
 from kip_flax.kernels import Kernel
@@ -20,8 +20,8 @@ from kip_flax.runtime.errors import UserError
 FACTS = Facts(
     title="Label Solve",
     tag="kernel-ridge-regression",
-    bibtex=_nguyen.BIBTEX,
-    published_recipe=_nguyen.published_recipe,
+    bibtex=_krr_papers.BIBTEX,
+    published_recipe=_krr_papers.published_recipe,
     unit="tile of targets",
     learns_images=False,
     uses_kernel=True,

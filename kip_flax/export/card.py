@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from kip_flax import algorithms
+from kip_flax.algorithms import base
 from kip_flax.data.sets import field_name
 from kip_flax.export import layouts
 from kip_flax.export.sets import Distilled
@@ -21,6 +22,7 @@ _LEARNED = {
     "solved": "images, labels solved for",
     "fixed": "images, labels fixed",
 }
+_STARTS = {"real": "real images", "noise": "noise", "set": "images of another set"}
 _SPACES = {
     "none": "Pixels in [0, 1].",
     "centred": "Pixels in [0, 1] minus 1/2, divided by 1/4: constants, fitted on nothing.",
@@ -148,8 +150,14 @@ def _maker(distilled: Distilled) -> str:
     if config is None or step is None:
         return f"Made by {by}: {method}."
     labels = algorithms.known(algorithm).labels(config["support.learn_labels"])
-    learned = _LEARNED[labels] if facts.learns_images else f"real images, labels {labels}"
-    return f"Made by {by}: {method}, {learned}, step {step}, seed {config['seed']}."
+    learned = _LEARNED[labels] if facts.learns_images else f"{_start(config)}, labels {labels}"
+    made = f"{facts.unit.partition(' of ')[0]} {step}"
+    return f"Made by {by}: {method}, {learned}, {made}, seed {config['seed']}."
+
+
+def _start(config: Mapping[str, Any]) -> str:
+    """The images that a run began with, in words."""
+    return _STARTS[base.kind_of_start(config.get("support.init", "real"))]
 
 
 def _files(dataset: str, files: Files) -> str:
@@ -297,8 +305,10 @@ def limits(distilled: Distilled, *more: str) -> str:
         "PNGs have 8 bits and are clipped to [0, 1]: train on the images as learned, not on them.",
     ]
     if (distilled.provenance.get("privacy") or {}).get("epsilon") is None:
-        learned = algorithms.facts(algorithm or "").learns_images
-        shown = "Learned images can show" if learned else "The images are"
+        config = distilled.provenance.get("config", {})
+        kept = not algorithms.facts(algorithm or "").learns_images
+        real = kept and _start(config) == _STARTS["real"]
+        shown = "The images are" if real else "Learned images can show"
         lines.append(f"{shown} training images: a set from private data is private.")
     if (distilled.preprocess_name or "").startswith("zca"):
         lines.insert(
@@ -314,8 +324,8 @@ def limits(distilled: Distilled, *more: str) -> str:
 
 
 def _citation(distilled: Distilled) -> str:
-    if (algorithm := _algorithm(distilled)) is None:
-        return "The file that it was imported from does not say its method: cite who made it."
+    if not (algorithm := _algorithm(distilled)):
+        return "The file does not say its method: cite who made it."
     if not algorithms.facts(algorithm).bibtex:
         return "The method states no papers: cite who made it."
     return citation(algorithm)

@@ -100,7 +100,7 @@ def make_network(
     affine = functools.partial(weights.affine, rngs)
     norm, growth = NORMALIZATIONS[blocks.get("normalization", "none")], blocks.get("growth", 1)
     sizes = arch.spatial_sizes(spec, *image_shape[:2])
-    last = max(i for i, layer in enumerate(spec) if isinstance(layer, arch.Dense))
+    last = len(spec) - 1
     first = next((i for i, layer in enumerate(spec) if isinstance(layer, arch.Conv)), last)
     channels = image_shape[2]
     made: list[Callable[[jax.Array], jax.Array]] = []

@@ -57,10 +57,15 @@ def networks_text(row: Row) -> str:
 
 def spread(row: Row) -> str:
     """The accuracy of a row: '40.12 ± 0.50 %', or 'diverged'."""
+    return spread_in_percent(row) + ("" if row["mean"] is None else " %")
+
+
+def spread_in_percent(row: Row) -> str:
+    """The same for a table: '40.12 ± 0.50', or 'diverged'."""
     if row["mean"] is None:
         return "diverged"
     deviation = f" ± {100 * row['std']:.2f}" if row["std"] is not None else ""
-    return f"{100 * row['mean']:.2f}{deviation} %"
+    return f"{100 * row['mean']:.2f}{deviation}"
 
 
 def sentence(row: Row) -> str:

@@ -46,7 +46,8 @@ def max_eigenvalue(outputs: Outputs, params: Tree, x: jax.Array) -> jax.Array:
 
     def going_on(carry: tuple[jax.Array, ...]) -> jax.Array:
         _, new, old, iteration = carry
-        moving = (iteration < 2) | (jnp.abs(new - old) > _TOLERANCE * new)  # Two are computed.
+        # Before the second there is nothing to compare.
+        moving = (iteration < 2) | (jnp.abs(new - old) > _TOLERANCE * new)
         return moving & (iteration < _MAX_ITERATIONS)
 
     def step(carry: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:

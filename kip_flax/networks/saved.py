@@ -143,6 +143,9 @@ def load(folder: str | os.PathLike[str]) -> TrainedNetwork:
     try:
         described = json.loads(arrays[_DESCRIPTION].tobytes())
         network = _without_weights(described, arrays) if described["format"] == FORMAT else None
+        count = described["networks"]
+    except UserError:  # It has a line of its own.
+        raise
     except (KeyError, ValueError, TypeError) as error:
         raise UserError(f"{path} holds no network ({error}): train it again.") from None
     if network is None:
@@ -150,7 +153,7 @@ def load(folder: str | os.PathLike[str]) -> TrainedNetwork:
             f"{path} has the format {described['format']} and this program reads {FORMAT}: train "
             f"the network again, or use the version that wrote it."
         )
-    weights = _weights(path, network, _under(arrays, _WEIGHTS), described["networks"])
+    weights = _weights(path, network, _under(arrays, _WEIGHTS), count)
     return dataclasses.replace(network, weights=weights)
 
 

@@ -161,7 +161,7 @@ class RunFolder:
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Keeps other runs out of the folder, which must exist.
+        """Keeps other runs out of the folder.
 
         Raises:
             UserError: another run is using it, or it cannot be written to.

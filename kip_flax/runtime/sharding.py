@@ -24,7 +24,7 @@ _PATIENCE = 7 * 24 * 3600  # Seconds.
 
 
 def make_mesh(data: int = -1, support: int = 1) -> Mesh:
-    """A mesh of `data` x `support` devices; -1 takes as many of the others as fit for that axis.
+    """A mesh of `data` x `support` devices; -1: as many of the other devices as the mesh can use.
 
     Raises:
         UserError: the mesh needs more devices than there are or leaves a process without one, or

@@ -16,7 +16,8 @@ from kip_flax.runtime import sharding
 KERNEL_PROGRAMS = (
     *("kip", "kip_solve", "kip_newton", "dp_kip", "ls", "ls_cross_entropy", "evaluation"),
 )
-# Their exchanges stand in no `shard_map`: benchmarks/collectives_test.py reads the compiled ones.
+# Their exchanges stand in no `shard_map`: only a compiled program has them, as those that
+# benchmarks/collectives_test.py reads of `kip_newton` and `ls`.
 BY_THE_COMPILER = ("kip_newton", "dp_kip", "ls", "ls_cross_entropy")
 
 

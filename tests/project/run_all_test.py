@@ -118,7 +118,7 @@ def test_folders_of_a_row_may_have_a_space_or_begin_at_home(tmp_path, monkeypatc
     monkeypatch.setenv("HOME", str(tmp_path))
     worked = []
     args = run_all.make_parser("A command.", "~/runs").parse_args(["--results=~/again"])
-    run_all.go_through(lambda *given: worked.append(given), args, [TINY])
+    run_all.go_through([lambda *given: worked.append(given)], args, [TINY])
     assert worked == [(TINY, "", tmp_path / "runs" / "tiny", tmp_path / "again")]
 
 
@@ -194,12 +194,23 @@ def test_a_row_that_fails_stops_no_other(tmp_path, monkeypatch, capsys):
     rows = [Experiment(name, "kip_digits") for name in ("first", "second")]
     args = run_all.make_parser("Works.", "").parse_args([f"--runs={tmp_path}"])
     with pytest.raises(SystemExit) as ended:
-        run_all.go_through(work, args, rows)
+        run_all.go_through([work], args, rows)
     assert worked == ["first", "second"]
     assert written == [args.results]
     assert ended.value.code not in (None, 0)
     assert "1 of 2 rows failed" in str(ended.value.code)
     assert "error: first: the training diverged\n" in capsys.readouterr().err
+
+
+def test_a_row_whose_start_failed_is_named(tmp_path, capsys):
+    (row,) = (e for e in EXPERIMENTS if e.name == "kip_newton_mnist_100_further")
+    args = run_all.make_parser("Works.", "").parse_args(
+        [f"--runs={tmp_path / 'runs'}", f"--results={tmp_path}"]
+    )
+    with pytest.raises(SystemExit):
+        run_all.go_through([run_all._run_from_kept], args, [row])
+    line = "error: kip_newton_mnist_100_further: it goes on from kip_newton_mnist_100, which is not"
+    assert line in capsys.readouterr().err
 
 
 def test_a_second_signal_does_not_lose_the_time_of_a_run(monkeypatch):

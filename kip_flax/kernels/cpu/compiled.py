@@ -51,9 +51,9 @@ def code_folder() -> str:
     """Folder of the compiled code of this version of the sources, in this place.
 
     numba only checks the file of the entry function; this name depends on every source file. It
-    depends on their folder too, as numba keeps the code of each folder apart. A
-    folder that cannot be written would make numba look elsewhere, so the user's own one among the
-    temporary files takes its place.
+    depends on their folder too, as numba keeps the code of each folder apart. A folder that cannot
+    be written would make numba look elsewhere, so the user's own one among the temporary files
+    takes its place.
 
     Raises:
         UserError: that one cannot be written either.

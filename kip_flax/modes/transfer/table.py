@@ -145,14 +145,9 @@ class Table:
 
     def _cell(self, image_set: ImageSet, network: str) -> str:
         key = image_set.name, image_set.size, network
-        row = self.find(*key)
-        return (
-            figures.spread(row).removesuffix(" %")
-            if row
-            else DIVERGED
-            if self.diverged(*key)
-            else ""
-        )
+        if row := self.find(*key):
+            return figures.spread_in_percent(row)
+        return DIVERGED if self.diverged(*key) else ""
 
     def _write(self) -> None:
         made = {"hardware": hardware.hardware(), "command": shlex.join(sys.argv)}
