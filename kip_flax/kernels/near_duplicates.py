@@ -156,25 +156,20 @@ def _over_chunks(
     x2: jax.Array,
 ) -> Any:
     """Folds `chunk(state, flat indices, images, images)` over pairs in `mask`, `most` at once."""
-    size, count = min(most, mask.size), jnp.sum(mask)
-
-    def listed() -> jax.Array:
-        return jnp.nonzero(mask.ravel(), size=mask.size + size, fill_value=mask.size)[0]
-
-    def nothing() -> jax.Array:
-        return jnp.zeros(mask.size + size, count.dtype)
-
-    places = lax.cond(count > 0, listed, nothing)  # Listing reads the whole mask.
+    size = min(most, mask.size)
+    flat = mask.ravel()
+    # Pair number n of the mask is where the sum reaches n.
+    ranks = lax.cond(flat.any(), jnp.cumsum, lambda flat: jnp.zeros(flat.shape, int), flat)
 
     def body(carry: tuple[jax.Array, Any]) -> tuple[jax.Array, Any]:
         done, state = carry
-        at = lax.dynamic_slice(places, (done,), (size,))
+        at = jnp.searchsorted(ranks, done + 1 + jnp.arange(size))  # The end of `ranks` fills up.
         pair = jnp.minimum(at, mask.size - 1)
         rows, columns = pair // mask.shape[1], pair % mask.shape[1]
         return done + size, chunk(state, at, x1[rows], x2[columns])
 
-    zero = jnp.zeros((), count.dtype)
-    return lax.while_loop(lambda carry: carry[0] < count, body, (zero, start))[1]
+    zero = jnp.zeros((), ranks.dtype)
+    return lax.while_loop(lambda carry: carry[0] < ranks[-1], body, (zero, start))[1]
 
 
 def _near_fwd(paired: Paired, mask: Any, x1: Any, x2: Any) -> tuple:
