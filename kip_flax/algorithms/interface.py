@@ -92,6 +92,11 @@ class Facts:
     published_recipe: Callable[[int], str] = _unstated_recipe
 
     @property
+    def unit_alone(self) -> str:
+        """The unit without what it is of: 'step', 'tile'."""
+        return self.unit.partition(" of ")[0]
+
+    @property
     def full_title(self) -> str:
         """The full name and the variant: 'Kernel Inducing Points (KIP), Gauss-Newton'."""
         return ", ".join(filter(None, (self.spelled_out or self.title, self.variant)))

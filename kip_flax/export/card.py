@@ -150,14 +150,16 @@ def _maker(distilled: Distilled) -> str:
     if config is None or step is None:
         return f"Made by {by}: {method}."
     labels = algorithms.known(algorithm).labels(config["support.learn_labels"])
-    learned = _LEARNED[labels] if facts.learns_images else f"{_start(config)}, labels {labels}"
-    made = f"{facts.unit.partition(' of ')[0]} {step}"
-    return f"Made by {by}: {method}, {learned}, {made}, seed {config['seed']}."
+    learned = (
+        _LEARNED[labels] if facts.learns_images else f"{_STARTS[_start(config)]}, labels {labels}"
+    )
+    made = f"{facts.unit_alone} {step}, seed {config['seed']}"
+    return f"Made by {by}: {method}, {learned}, {made}."
 
 
 def _start(config: Mapping[str, Any]) -> str:
-    """The images that a run began with, in words."""
-    return _STARTS[base.kind_of_start(config.get("support.init", "real"))]
+    """The images that a run began with: 'real', 'noise' or 'set'."""
+    return base.kind_of_start(config.get("support.init", "real"))
 
 
 def _files(dataset: str, files: Files) -> str:
@@ -307,7 +309,7 @@ def limits(distilled: Distilled, *more: str) -> str:
     if (distilled.provenance.get("privacy") or {}).get("epsilon") is None:
         config = distilled.provenance.get("config", {})
         kept = not algorithms.facts(algorithm or "").learns_images
-        real = kept and _start(config) == _STARTS["real"]
+        real = kept and _start(config) == "real"
         shown = "The images are" if real else "Learned images can show"
         lines.append(f"{shown} training images: a set from private data is private.")
     if (distilled.preprocess_name or "").startswith("zca"):

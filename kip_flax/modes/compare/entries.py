@@ -94,7 +94,7 @@ def _made(file: Path, provenance: dict[str, Any]) -> Made:
         method=facts.title,
         labels=labels,
         algorithm=name,
-        budget=f"{plural(step, facts.unit.partition(' of ')[0])} of {config['batch_size']}{ridge}",
+        budget=f"{plural(step, facts.unit_alone)} of {config['batch_size']}{ridge}",
         seconds=_seconds(file, step),
         file=str(file),
     )

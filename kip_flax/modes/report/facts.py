@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from kip_flax import algorithms, config, export
+from kip_flax.algorithms.base import kind_of_start
 from kip_flax.algorithms.interface import Facts as AlgorithmFacts
 from kip_flax.data import sampling
 from kip_flax.modes.report import sprites
@@ -103,6 +104,11 @@ class RunFacts:
     def quoted_workdir(self) -> str:
         """The folder as a shell takes it."""
         return shlex.quote(str(self.workdir))
+
+    @property
+    def start(self) -> str:
+        """The images that the run began with: 'real', 'noise' or 'set'."""
+        return kind_of_start(self.config["support.init"])
 
     @property
     def running(self) -> bool:

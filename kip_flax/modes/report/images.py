@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from kip_flax.algorithms import base
 from kip_flax.data import sampling
 from kip_flax.modes import pages
 from kip_flax.modes.report import sprites
@@ -98,7 +97,7 @@ def learned(run: RunFacts) -> Images:
         for frame, text in zip(run.frames, slider, strict=True)
     ]
     return Images(
-        _STARTS[base.kind_of_start(run.config["support.init"])],
+        _STARTS[run.start],
         cards,
         slider,
         len(names) <= 12 and max(map(len, names)) <= 2,

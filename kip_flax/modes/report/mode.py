@@ -11,7 +11,7 @@ from kip_flax import config as config_lib
 from kip_flax.kernels.sharded import shard_kernel
 from kip_flax.modes.report import facts as report_facts
 from kip_flax.modes.report import page as report
-from kip_flax.modes.report.facts import Frames
+from kip_flax.modes.report.facts import Frames, RunFacts
 from kip_flax.runs import analysis, setup
 from kip_flax.runs.folder import RunFolder, folder_of_all, named_folders
 from kip_flax.runs.record import CHECKSUM, TESTS_CHECKSUM
@@ -40,11 +40,10 @@ def write_reports(workdirs: str, given: ConfigDict | None, console: Console | No
     # Mistakes are reported before anything is computed.
     configs = [_config(folder, given) for folder in folders]
     frames: Frames = {}
-    for folder in folders:
-        report_facts.gather(folder, frames)
-    for folder, config in zip(folders, configs, strict=True):
-        _add_analysis(folder, config, frames, console)
-        report.write(folder, frames)
+    runs = [report_facts.gather(folder, frames) for folder in folders]
+    for run, config in zip(runs, configs, strict=True):
+        _add_analysis(run, config, console)
+        report.write(run.workdir, frames)
     if len(folders) == 1:
         page = RunFolder(folders[0]).report
     else:
@@ -54,12 +53,12 @@ def write_reports(workdirs: str, given: ConfigDict | None, console: Console | No
     return page
 
 
-def _add_analysis(workdir: Path, config: ConfigDict, frames: Frames, console: Console) -> None:
+def _add_analysis(run: RunFacts, config: ConfigDict, console: Console) -> None:
     """Computes a missing analysis; prints the reason if it cannot, such as a run at work."""
     wanted = "report" not in config or config.report.num_train  # Older runs do not say it.
-    if not wanted or report_facts.gather(workdir, frames).analysis is not None:
+    if not wanted or run.analysis is not None:
         return
-    folder = RunFolder(workdir)
+    folder = RunFolder(run.workdir)
     try:
         config_lib.validate(config)  # Not before: the page itself needs no valid configuration.
         with folder.locked():
@@ -79,7 +78,7 @@ def _add_analysis(workdir: Path, config: ConfigDict, frames: Frames, console: Co
             fitted = folder.preprocessing()
             analysis.analyse_run(folder, config, dataset, fitted, kernel, mesh)
     except UserError as error:
-        console.say(f"without an analysis of {workdir}: {error}")
+        console.say(f"without an analysis of {run.workdir}: {error}")
 
 
 def _config(workdir: Path, given: ConfigDict | None) -> ConfigDict:
