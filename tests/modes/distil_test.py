@@ -20,7 +20,7 @@ from configs import default, kip_digits
 from kip_flax import export
 from kip_flax.data import datasets
 from kip_flax.export import predictor
-from kip_flax.modes.train import distil
+from kip_flax.modes.train import distil, length
 from kip_flax.modes.train import mode as train
 from kip_flax.runtime.console import Console
 from kip_flax.runtime.errors import UserError
@@ -198,7 +198,7 @@ def test_a_signal_while_a_limit_of_time_is_laid_out_is_a_stop_like_any(tmp_path,
     def stopped(*_):
         raise Stopped
 
-    monkeypatch.setattr(train, "forecast", stopped)
+    monkeypatch.setattr(length, "forecast", stopped)
     fields = FEW | {"optimizer.schedule": "cosine", "time_limit": 1.0}
     with pytest.raises(KeyboardInterrupt, match="stopped before its first step"):
         kip_flax.distill(config=kip_digits.get_config(), fields=fields, workdir=str(tmp_path))

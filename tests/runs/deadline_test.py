@@ -11,6 +11,7 @@ from whole_runs import assert_same, result, small, stop_at
 from kip_flax import config as config_lib
 from kip_flax.modes.plan.mode import Forecast
 from kip_flax.modes.report import mode as report
+from kip_flax.modes.train import length
 from kip_flax.modes.train import mode as train
 from kip_flax.runs.deadline import Deadline
 from kip_flax.runs.record import Recorder
@@ -181,9 +182,9 @@ def test_an_older_run_that_does_not_say_what_was_asked_for_goes_on(
 ):
     monkeypatch.setattr(Forecast, "steps_within", lambda *_: 6)
     config = small(optimizer__schedule="cosine", log__every_steps=1, time_limit=2.0)
-    for step, key in ((2, "unknown then"), (4, train._ASKED)):
+    for step, key in ((2, "unknown then"), (4, length.ASKED)):
         with monkeypatch.context() as patch:
-            patch.setattr(train, "_ASKED", key)
+            patch.setattr(length, "ASKED", key)
             stop_at(patch, step)
             train.train_and_evaluate(config, str(tmp_path))
     assert train.train_and_evaluate(config, str(tmp_path)).step == 6
