@@ -22,14 +22,18 @@ BY_THE_COMPILER = ("kip_newton", "dp_kip", "ls", "ls_cross_entropy")
 
 
 def accelerators():
-    """Platform, devices, depth of the kernel's network: the quickest always, the others `slow`."""
-    yield "tpu", 4, 1
-    for platform, devices in (("tpu", 1), ("tpu", 4), ("cuda", 1), ("cuda", 4)):
-        yield pytest.param(platform, devices, 3, marks=pytest.mark.slow)
+    """Program, platform, devices, depth of the kernel's network: the quickest always, others slow.
+
+    All of `dp_kip` are slow: it has the kernels of `kip` and `kip_newton`, and takes longest.
+    """
+    for name in (*algorithms.NAMES, *MODES):
+        marks = [pytest.mark.slow] if name == "dp_kip" else []
+        yield pytest.param(name, "tpu", 4, 1, marks=marks)
+        for platform, devices in (("tpu", 1), ("tpu", 4), ("cuda", 1), ("cuda", 4)):
+            yield pytest.param(name, platform, devices, 3, marks=pytest.mark.slow)
 
 
-@pytest.mark.parametrize(("platform", "devices", "depth"), list(accelerators()))
-@pytest.mark.parametrize("name", [*algorithms.NAMES, *MODES])
+@pytest.mark.parametrize(("name", "platform", "devices", "depth"), list(accelerators()))
 def test_programs_of_an_accelerator(name, platform, devices, depth, monkeypatch):
     """They call no host, name no float64 on a TPU, fit the tile budget, and round no product."""
     found = programs(name, platform, devices, monkeypatch, depth=depth)
