@@ -3,6 +3,9 @@
 `jax.pure_callback` first converts the arguments to JAX arrays, for which it waits for a thread of a
 pool that its caller may have filled. On one core, or with one device per core, it waits for ever.
 This lowering passes NumPy arrays.
+
+Results of float64 come back as their bits, in uint32. JAX rounds what a callback returns by the
+settings of the thread that it runs in, a thread of XLA's own: `jax.enable_x64` is not on there.
 """
 
 from collections.abc import Callable, Hashable
@@ -27,21 +30,35 @@ def host_call(function: Callable[..., Any], static: Hashable, shapes: Any, *args
     """
     leaves, tree = jax.tree.flatten(shapes)
     results = tuple((leaf.shape, np.dtype(leaf.dtype)) for leaf in leaves)
-    found = _host_call.bind(*args, function=function, static=static, results=results)
+    carried = _host_call.bind(*args, function=function, static=static, results=results)
+    found = [
+        jax.lax.bitcast_convert_type(a, dtype) if dtype == np.float64 else a
+        for a, (_, dtype) in zip(carried, results, strict=True)
+    ]
     return jax.tree.unflatten(tree, found)
 
 
 def _run(function: Callable[..., Any], static: Hashable, results: tuple, args: Any) -> list:
     found = jax.tree.leaves(function(static, *(np.ascontiguousarray(a) for a in args)))
     return [
-        np.ascontiguousarray(a, dtype).reshape(shape)
+        _carried(np.ascontiguousarray(a, dtype).reshape(shape))
         for a, (shape, dtype) in zip(found, results, strict=True)
     ]
 
 
+def _carried(array: np.ndarray) -> np.ndarray:
+    """The array; of float64, its bits (..., 2)."""
+    return array[..., None].view(np.uint32) if array.dtype == np.float64 else array
+
+
 @_host_call.def_abstract_eval
 def _shapes(*avals: Any, function: Any, static: Any, results: tuple) -> list:
-    return [jax.core.ShapedArray(shape, dtype) for shape, dtype in results]
+    return [
+        jax.core.ShapedArray((*shape, 2), np.uint32)
+        if dtype == np.float64
+        else jax.core.ShapedArray(shape, dtype)
+        for shape, dtype in results
+    ]
 
 
 @_host_call.def_impl
