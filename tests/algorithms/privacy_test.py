@@ -1,4 +1,4 @@
-"""The account of a private run, against the exact curve of the Gaussian mechanism."""
+"""The account of a private run: the exact Gaussian curve, and the library's own examples."""
 
 import numpy as np
 import pytest
@@ -22,6 +22,14 @@ def test_without_sampling_it_is_the_gaussian_mechanism(noise, steps):
     alone = noise / np.sqrt(steps)
     assert delta_of(spent, alone) <= 1e-5
     assert delta_of(0.995 * spent, alone) > 1e-5
+
+
+@pytest.mark.parametrize(
+    ("rate", "noise", "delta"), [(1.0, 3**0.5, 0.126936), (0.2, 0.5, 0.15594)]
+)
+def test_three_steps_of_the_librarys_own_tests_spend_an_epsilon_of_one(rate, noise, delta):
+    """Gaussian and Poisson-sampled: dp_accounting/pld/pld_privacy_accountant_test.py."""
+    assert _privacy.epsilon(Release(rate, noise, 3, delta)) == pytest.approx(1, abs=1e-3)
 
 
 def test_means_before_the_steps_are_one_more_gaussian_mechanism():

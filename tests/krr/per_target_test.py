@@ -50,6 +50,7 @@ def one_at_a_time(kernel, images, labels, batch):
         (architectures.fc(2), "xla"),
         pytest.param(architectures.convnet(1), "xla", marks=pytest.mark.slow),
         pytest.param(architectures.convnet(1), "cpu", marks=pytest.mark.slow),
+        pytest.param(architectures.myrtle(5), "cpu", marks=pytest.mark.slow),
     ],
 )
 def test_they_are_those_of_each_target_alone(spec, implementation):
