@@ -58,6 +58,7 @@ class Predictor:
         height, width, channels = self.images.shape[1:]
         return height, width, channels
 
+    @sharding.with_float64
     def predict(self, pictures: np.ndarray) -> Predictions:
         """The predictions for uint8 pictures (n, H, W, C), or (n, H, W) if they are grey.
 

@@ -116,7 +116,7 @@ def open_manager(workdir: str | os.PathLike[str], keep: int) -> Iterator[ocp.Che
         except UserError:
             _close_after_an_error(manager)
             raise
-        except Exception:
+        except BaseException:  # KeyboardInterrupt too: a process that lives on may call again.
             if jax.process_count() == 1:
                 _close_after_an_error(manager)
             raise

@@ -5,11 +5,12 @@ on every device. A kernel matrix K(targets, support) is sharded over both axes (
 Batches that do not divide are padded with zero images of weight 0.
 """
 
+import functools
 import math
 import os
 import platform
-from collections.abc import Mapping
-from typing import TypeVar
+from collections.abc import Callable, Mapping
+from typing import ParamSpec, TypeVar
 
 import jax
 import numpy as np
@@ -20,6 +21,8 @@ from kip_flax.runtime import batching, hardware
 from kip_flax.runtime.errors import UserError
 
 Tree = TypeVar("Tree")
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
 _PATIENCE = 7 * 24 * 3600  # Seconds.
 
 
@@ -90,6 +93,20 @@ def configure_jax(cpu_devices: int = 0) -> None:
 def takes_float64() -> bool:
     """Whether the devices compute in float64; TPUs do not."""
     return jax.default_backend() != "tpu"
+
+
+def with_float64(function: Callable[_P, _R]) -> Callable[_P, _R]:
+    """`function` with float64 in JAX where the devices have it, whatever its caller's setting is.
+
+    `main.py` turns float64 on for its process; a notebook has it off.
+    """
+
+    @functools.wraps(function)
+    def run(*args: _P.args, **kwargs: _P.kwargs) -> _R:
+        with jax.enable_x64(takes_float64()):
+            return function(*args, **kwargs)
+
+    return run
 
 
 def add_xla_flags(flags: Mapping[str, int | str]) -> None:

@@ -24,9 +24,7 @@ def test_without_sampling_it_is_the_gaussian_mechanism(noise, steps):
     assert delta_of(0.995 * spent, alone) > 1e-5
 
 
-@pytest.mark.parametrize(
-    ("rate", "noise", "delta"), [(1.0, 3**0.5, 0.126936), (0.2, 0.5, 0.15594)]
-)
+@pytest.mark.parametrize(("rate", "noise", "delta"), [(1.0, 3**0.5, 0.126936), (0.2, 0.5, 0.15594)])
 def test_three_steps_of_the_librarys_own_tests_spend_an_epsilon_of_one(rate, noise, delta):
     """Gaussian and Poisson-sampled: dp_accounting/pld/pld_privacy_accountant_test.py."""
     assert _privacy.epsilon(Release(rate, noise, 3, delta)) == pytest.approx(1, abs=1e-3)

@@ -20,8 +20,12 @@ from configs import default, kip_digits
 from kip_flax import export
 from kip_flax.data import datasets
 from kip_flax.export import predictor
+from kip_flax.modes.compare import mode as compare
+from kip_flax.modes.evaluate import mode as evaluate_mode
 from kip_flax.modes.train import distil, length
 from kip_flax.modes.train import mode as train
+from kip_flax.modes.transfer import mode as transfer
+from kip_flax.runtime import sharding
 from kip_flax.runtime.console import Console
 from kip_flax.runtime.errors import UserError
 from kip_flax.runtime.waiting import Stopped
@@ -77,9 +81,25 @@ def test_a_notebook_without_float64_gets_the_same_set(arrays):
     expected = kip_flax.distill(*arrays, fields=fields)
     with jax.enable_x64(False):
         found = kip_flax.distill(*arrays, fields=fields)
+        scores = predictor.of(found).predict(arrays[0]).scores
         assert jnp.zeros(1).dtype == jnp.float32  # It is as before.
     np.testing.assert_array_equal(found.images, expected.images)
     np.testing.assert_array_equal(found.labels, expected.labels)
+    np.testing.assert_array_equal(scores, predictor.of(expected).predict(arrays[0]).scores)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        train.train_and_evaluate,
+        evaluate_mode.evaluate_file,
+        transfer.transfer_file,
+        compare.compare,
+        predictor.Predictor.predict,
+    ],
+)
+def test_what_notebooks_call_takes_float64_itself(function):
+    assert function.__code__ is sharding.with_float64(lambda: None).__code__
 
 
 def test_what_is_returned_classifies(arrays):
@@ -170,6 +190,18 @@ def test_after_arrays_that_are_refused_others_may_be_given(arrays, tmp_path):
         kip_flax.distill(images, labels + 10**6, fields=FEW, workdir=str(tmp_path))
     kip_flax.distill(images, labels, fields=FEW, workdir=str(tmp_path))
     kip_flax.distill(images, labels.astype(np.int16), fields=FEW, workdir=str(tmp_path))
+
+
+def test_after_a_stop_before_the_first_step_others_may_be_given(arrays, tmp_path, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    images, labels = arrays
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "train_and_evaluate", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            kip_flax.distill(255 - images, labels, fields=FEW, workdir=str(tmp_path))
+    kip_flax.distill(images, labels, fields=FEW, workdir=str(tmp_path))
 
 
 def test_a_file_of_someone_else_is_not_replaced(arrays, tmp_path):

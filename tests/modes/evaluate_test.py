@@ -2,6 +2,7 @@
 
 import json
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
@@ -24,6 +25,8 @@ def test_evaluating_the_file_gives_what_the_run_measured(undisturbed, tmp_path):
     last = result(workdir)["evaluations"][-1]
     assert measures["accuracy"] == pytest.approx(last["accuracy"], abs=1e-7)
     assert measures["mse"] == pytest.approx(last["mse"], rel=1e-5)
+    with jax.enable_x64(False):  # As in a notebook.
+        assert evaluate_mode.evaluate_file(small(), str(path)) == measures
 
 
 def test_results_do_not_go_among_the_pictures(undisturbed, tmp_path):

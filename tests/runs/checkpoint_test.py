@@ -224,6 +224,21 @@ def test_a_disk_that_fills_up_meanwhile_is_one_line(tmp_path, monkeypatch, error
     assert restore(tmp_path).step in (1, 2)
 
 
+@pytest.mark.parametrize("error", [KeyboardInterrupt, ZeroDivisionError, UserError])
+def test_whatever_ends_it_the_last_save_is_whole(tmp_path, error):
+    """A notebook goes on after Ctrl-C, and may call again at once."""
+
+    def stopped():
+        with checkpoint.open_manager(str(tmp_path), 3) as manager:
+            checkpoint.save(manager, 1, state(1), META)
+            raise error
+
+    with pytest.raises(error):
+        stopped()
+    assert not list((tmp_path / "checkpoints").glob("*tmp*"))
+    assert restore(tmp_path).step == 1
+
+
 def test_a_stop_does_not_hide_that_a_save_failed(tmp_path, monkeypatch):
     def fail():
         raise OSError(errno.EDQUOT, "as the system says it")

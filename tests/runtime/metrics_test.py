@@ -88,6 +88,16 @@ def test_an_error_of_the_run_comes_first(full):
         write("runs/a", ZeroDivisionError())
 
 
+def test_the_devices_of_a_tensorflow_that_is_in_use_are_left_alone(full, monkeypatch):
+    def used(*_):
+        raise RuntimeError("Visible devices cannot be modified after being initialized")
+
+    monkeypatch.setattr(tf.config, "set_visible_devices", used)
+    with metrics.open_writer("runs/a"):
+        pass
+    assert full.closed
+
+
 def test_a_silent_writer_writes_nothing(tmp_path):
     with metrics.open_writer(str(tmp_path), writes=False) as writer:
         writer.write_scalars(1, {"loss": 1.0})

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -56,6 +57,16 @@ def test_mesh_shapes(sizes, shape):
 def test_a_mesh_larger_than_the_devices(sizes):
     with pytest.raises(UserError, match=r"needs \d devices and there are 4"):
         sharding.make_mesh(*sizes)
+
+
+@pytest.mark.parametrize("wide", [False, True])
+@pytest.mark.parametrize("around", [False, True])
+def test_float64_is_that_of_the_devices_and_not_of_the_caller(wide, around, monkeypatch):
+    monkeypatch.setattr(sharding, "takes_float64", lambda: wide)
+    found = sharding.with_float64(lambda values: jnp.asarray(values).dtype)
+    with jax.enable_x64(around):
+        assert found([1.5]) == (np.float64 if wide else np.float32)
+        assert jnp.asarray([1.5]).dtype == (np.float64 if around else np.float32)
 
 
 @pytest.mark.parametrize("sizes", [(0, 1), (-2, 1), (1, 0), (-1, -1)], ids=str)

@@ -56,6 +56,7 @@ class Group:
     name: str
 
 
+@sharding.with_float64
 def compare(
     config: ConfigDict, paths: Sequence[str], workdir: str, console: Console | None = None
 ) -> list[Line]:

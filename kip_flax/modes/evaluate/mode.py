@@ -14,6 +14,7 @@ from kip_flax.runtime.console import Console
 EVALUATION = "evaluation.json"
 
 
+@sharding.with_float64
 def evaluate_file(
     config: ConfigDict, path: str, workdir: str | None = None, console: Console | None = None
 ) -> dict[str, float]:

@@ -9,7 +9,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 from ml_collections import ConfigDict
 from numpy.typing import ArrayLike
@@ -20,7 +19,7 @@ from kip_flax.data import datasets, readers
 from kip_flax.export import Distilled
 from kip_flax.modes.train import mode
 from kip_flax.runs.folder import RunFolder
-from kip_flax.runtime import files, multihost, sharding
+from kip_flax.runtime import files, multihost
 from kip_flax.runtime.console import Console
 from kip_flax.runtime.errors import UserError
 from kip_flax.runtime.waiting import Stopped
@@ -76,12 +75,11 @@ def distill(
             if path is not None:
                 _update(experiment, {"dataset.name": "npz", "dataset.data_dir": str(path)})
             config_lib.validate(experiment)
-            with jax.enable_x64(sharding.takes_float64()):
-                console = _WithoutPaths(folder) if workdir is None else None
-                try:
-                    mode.train_and_evaluate(experiment, folder, console)
-                except Stopped:
-                    raise KeyboardInterrupt("the run was stopped before its first step") from None
+            console = _WithoutPaths(folder) if workdir is None else None
+            try:
+                mode.train_and_evaluate(experiment, folder, console)
+            except Stopped:
+                raise KeyboardInterrupt("the run was stopped before its first step") from None
         run = RunFolder(folder)
         if run.result()["status"] != "finished":
             raise KeyboardInterrupt("the run was stopped before its last step")
@@ -106,7 +104,7 @@ class _WithoutPaths(Console):
 def _kept(arrays: dict[str, np.ndarray] | None, folder: str) -> Iterator[Path | None]:
     """The file of the arrays in the folder of the run; None without arrays.
 
-    It does not stay if the run is refused before its first checkpoint.
+    It does not stay if the run is refused or stopped before its first checkpoint.
 
     Raises:
         UserError: the file is there with other arrays.
@@ -126,7 +124,7 @@ def _kept(arrays: dict[str, np.ndarray] | None, folder: str) -> Iterator[Path | 
     files.write_arrays(path, arrays)
     try:
         yield path
-    except UserError:
+    except BaseException:  # Ctrl-C too: the next call may have other images.
         if not any(RunFolder(folder).checkpoints.glob("*")):
             path.unlink(missing_ok=True)
         raise

@@ -34,6 +34,7 @@ from kip_flax.runtime.console import Console, count
 from kip_flax.runtime.errors import UserError
 
 
+@sharding.with_float64
 def train_and_evaluate(config: ConfigDict, workdir: str, console: Console | None = None) -> State:
     """Runs the experiment of `config`, or resumes it, until it is finished or a signal stops it.
 

@@ -30,6 +30,7 @@ from kip_flax.runtime.waiting import Stopped, Watch, end_soon
 STOPPED = "stopped and saved: the same command goes on from there"
 
 
+@sharding.with_float64
 def transfer_file(
     config: ConfigDict, path: str, workdir: str, console: Console | None = None
 ) -> list[dict[str, Any]]:
