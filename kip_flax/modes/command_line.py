@@ -22,6 +22,7 @@ Where kip_flax is installed by pip, `kip_flax` is the same command as `python ma
 
 import argparse
 import errno
+import gc
 import os
 import sys
 from typing import NoReturn
@@ -94,6 +95,7 @@ def main(argv: list[str]) -> None:
                 mode.run(_command(console))
             except Stopped:  # Modes that keep their progress report that themselves.
                 console.outcome("stopped: there was nothing to save yet")
+            gc.freeze()  # Python's last collection would take seconds on a busy machine.
     except UserError as error:
         _exit_with(str(error))
     except PermissionError as error:  # Of a path that may not even be looked at.

@@ -6,7 +6,6 @@ signal. `Watch.wait` runs it in a thread of its own and checks for signals meanw
 
 import atexit
 import contextlib
-import gc
 import os
 import sys
 import threading
@@ -118,11 +117,6 @@ def stopping_together() -> Iterator[None]:
         raise Stopped
 
 
-def end_soon() -> None:
-    """Skips Python's last garbage collection, which takes seconds on a busy machine."""
-    gc.freeze()
-
-
 def _computing(
     compute: Callable[[], Any], wide: bool, found: list[Any], done: threading.Event
 ) -> None:
@@ -137,9 +131,11 @@ def _computing(
 def _leave_behind(thread: threading.Thread, code: int) -> None:
     """Ends the process at once if `thread` still computes; Python's own exit would wait for it.
 
-    XLA finishes what it has begun, which may take minutes. All files are closed by then.
+    XLA finishes what it has begun, which may take minutes. All files are closed by then. `code` is
+    the process's, unless a script ended by an error.
     """
     if thread.is_alive():
         sys.stdout.flush()
         sys.stderr.flush()
-        os._exit(code)
+        failed = getattr(sys, "last_value", None) is not None
+        os._exit(1 if failed and not code else code)

@@ -35,7 +35,7 @@ from kip_flax.runs import networks, setup
 from kip_flax.runtime import hardware, sharding, signals
 from kip_flax.runtime.console import Console
 from kip_flax.runtime.errors import UserError
-from kip_flax.runtime.waiting import Stopped, Watch, end_soon
+from kip_flax.runtime.waiting import Stopped, Watch
 
 FILE = "comparison.json"
 BASELINES = ("random", *CORESETS)
@@ -76,7 +76,6 @@ def compare(
             return _compare(config, paths, workdir, Watch(stopping, console))
         except Stopped:  # Before anything could be measured.
             console.outcome(STOPPED)
-            end_soon()
             return []
 
 
@@ -129,7 +128,6 @@ def _compare(config: ConfigDict, paths: Sequence[str], workdir: str, watch: Watc
     page.write(workdir, found, names, _notes(config, found, dataset), dataset.title)
     if not done:
         console.outcome(STOPPED)
-        end_soon()
         return found
     session.discard(workdir)
     console.outcome(markdown(found, names, dataset.title))

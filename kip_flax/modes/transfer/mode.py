@@ -25,7 +25,7 @@ from kip_flax.networks.recipe import LARGE, Recipe
 from kip_flax.runs import networks, setup
 from kip_flax.runtime import hardware, sharding, signals
 from kip_flax.runtime.console import Console
-from kip_flax.runtime.waiting import Stopped, Watch, end_soon
+from kip_flax.runtime.waiting import Stopped, Watch
 
 STOPPED = "stopped and saved: the same command goes on from there"
 
@@ -50,7 +50,6 @@ def transfer_file(
             _transfer(config, path, workdir, Watch(stopping, console), table)
         except Stopped:
             console.outcome(STOPPED)
-            end_soon()
         return table[0].rows if table else []
 
 
