@@ -22,6 +22,7 @@ from kip_flax.data import datasets
 from kip_flax.export import predictor
 from kip_flax.modes.compare import mode as compare
 from kip_flax.modes.evaluate import mode as evaluate_mode
+from kip_flax.modes.report import mode as report
 from kip_flax.modes.train import distil, length
 from kip_flax.modes.train import mode as train
 from kip_flax.modes.transfer import mode as transfer
@@ -95,6 +96,7 @@ def test_a_notebook_without_float64_gets_the_same_set(arrays):
         evaluate_mode.evaluate_file,
         transfer.transfer_file,
         compare.compare,
+        report.write_reports,
         predictor.Predictor.predict,
     ],
 )

@@ -20,6 +20,7 @@ from kip_flax.runtime.console import Console
 from kip_flax.runtime.errors import UserError
 
 
+@sharding.with_float64
 def write_reports(workdirs: str, given: ConfigDict | None, console: Console | None = None) -> Path:
     """Writes report.html into each folder; for several also comparison.html (`folder_of_all`).
 
