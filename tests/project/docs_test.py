@@ -1,11 +1,13 @@
 """The pages against the program: links, commands, and the lines of errors; the site builds."""
 
+import ast
 import html
 import inspect
 import re
 import shlex
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -153,17 +155,53 @@ def test_every_mode_has_a_how_to():
     assert [mode for mode in modes.NAMES if f"--mode={mode}" not in commands] == ["train"]
 
 
-def test_the_api_names_modules_and_functions_that_exist():
+def api():
+    """(module, names) of the page; no names: all of the module's."""
     text = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
     named = re.findall(
         r"^::: (\S+)(?:\n    options:\n      members: \[(.*)\])?", text, re.MULTILINE
     )
     assert len(named) == text.count("\n::: ") > 10
-    for module, members in named:
-        loaded = __import__(module, fromlist=["_"])
+    return [(module, list(filter(None, members.split(", ")))) for module, members in named]
+
+
+def test_the_api_names_modules_and_functions_that_exist():
+    for module, members in api():
+        loaded = import_module(module)
         assert inspect.getdoc(loaded)
-        for name in filter(None, (members or "").split(", ")):
+        for name in members:
             assert callable(getattr(loaded, name)), (module, name)
+
+
+def taken_by_examples():
+    """(module, name) of all that examples import from the package, or use of a module of it."""
+    for path in sorted((ROOT / "examples").rglob("*.py")):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        modules = {}
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ImportFrom) and str(node.module).startswith("kip_flax"):
+                for name in node.names:
+                    if inspect.ismodule(found := getattr(import_module(node.module), name.name)):
+                        modules[name.asname or name.name] = found.__name__
+                    else:
+                        yield node.module, name.name
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+                module = modules.get(node.value.id)
+                if module and hasattr(import_module(module), node.attr):  # Or of a variable.
+                    yield module, node.attr
+
+
+def test_examples_take_what_the_api_names():
+    """It is named where it is written, or where it is taken from."""
+    named = dict(api())
+    missing = set()
+    for module, name in taken_by_examples():
+        found = getattr(import_module(module), name)
+        places = {module, getattr(found, "__module__", module)}
+        if not any(p in named and name in (named[p] or [name]) for p in places):
+            missing.add((module, name))
+    assert missing == set()
 
 
 # The lines of errors: each is provoked.
