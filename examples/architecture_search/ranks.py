@@ -9,6 +9,8 @@ from scipy import stats
 from examples.architecture_search.images import PROXIES, WHOLE
 from examples.architecture_search.kept import Row
 
+_DRAWS = 1000  # Of the networks, for the deviation of a rank correlation.
+
 
 @dataclass(frozen=True)
 class Ranking:
@@ -19,6 +21,7 @@ class Ranking:
         spearman: rank correlation of the scores on held-out images when trained on this set and
             those on test images when trained on the whole; None if either is constant, or a network
             has no score.
+        deviation: of `spearman`, over networks drawn with replacement (bootstrap); or None.
         of_accuracies: the same with accuracies in place of scores.
         best: the network with the best score on held-out images.
         test: test accuracy of the best when trained on the whole, in percent.
@@ -27,6 +30,7 @@ class Ranking:
 
     by: str
     spearman: float | None
+    deviation: float | None
     of_accuracies: float | None
     best: str
     test: float
@@ -39,11 +43,13 @@ def rankings(rows: Mapping[str, Row]) -> list[Ranking]:
     found = []
     for by in (*PROXIES, WHOLE):
         scores = _column(rows, by, "score")
+        truth = _column(rows, WHOLE, "test_score")
         best = int(np.argmax(np.nan_to_num(scores, nan=-np.inf)))  # A regression may fail.
         found.append(
             Ranking(
                 by=by,
-                spearman=_spearman(scores, _column(rows, WHOLE, "test_score")),
+                spearman=_spearman(scores, truth),
+                deviation=_deviation(scores, truth),
                 of_accuracies=_spearman(_column(rows, by, "held_out"), tested),
                 best=names[best],
                 test=100 * tested[best],
@@ -63,6 +69,20 @@ def _spearman(first: list[float], second: list[float]) -> float | None:
     return float(stats.spearmanr(first, second).statistic)
 
 
+def _deviation(first: list[float], second: list[float]) -> float | None:
+    if _spearman(first, second) is None:
+        return None
+    rows = np.random.default_rng(0).integers(len(first), size=(_DRAWS, len(first)))
+    one, other = (stats.rankdata(np.asarray(values)[rows], axis=1) for values in (first, second))
+    middle = (len(first) + 1) / 2
+    products, *squares = (
+        np.sum((a - middle) * (b - middle), axis=1)
+        for a, b in ((one, other), (one, one), (other, other))
+    )
+    some = (squares[0] > 0) & (squares[1] > 0)  # A draw may be of equals alone.
+    return float(np.std(products[some] / np.sqrt(squares[0] * squares[1])[some], ddof=1))
+
+
 def in_words(spearman: float | None) -> str:
     """Two decimals; '-' where there is none."""
     return "-" if spearman is None else f"{spearman:.2f}"
@@ -77,6 +97,8 @@ def table(title: str, rows: Mapping[str, Row]) -> str:
     ]
     for one in rankings(rows):
         spearman = in_words(one.spearman)
+        if one.deviation is not None:
+            spearman += f" ± {one.deviation:.2f}"
         lines.append(f"| {one.by} | {spearman} | {one.best} | {one.test:.2f} | {one.seconds:.0f} |")
     compiling = sum(row["compiling"] for row in rows.values())
     best = max(rows, key=lambda name: rows[name][WHOLE]["test"])

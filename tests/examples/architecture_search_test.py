@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import json
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -65,8 +66,23 @@ def test_ranks_are_those_that_a_hand_computes():
     assert found["random"].test == pytest.approx(90)
     assert found["random"].seconds == 10
     lines = ranks.table("Made", rows).splitlines()
-    assert lines[2] == "| distilled | 0.90 | network 3 | 93.00 | 10 |"
+    assert re.fullmatch(
+        r"\| distilled \| 0\.90 ± 0\.\d\d \| network 3 \| 93\.00 \| 10 \|", lines[2]
+    )
+    assert lines[3].startswith("| random | -1.00 ± 0.00 |")
     assert "90.00 to 94.00 (network 4), mean 92.00" in lines[-1]
+
+
+def test_the_deviation_of_a_rank_correlation_is_that_of_other_networks():
+    """Of networks from one distribution, the rank correlations of many grids deviate as much."""
+    rng = np.random.default_rng(0)
+    first = rng.standard_normal((300, 48))
+    second = first + rng.standard_normal((300, 48))
+    found = [ranks._spearman(list(a), list(b)) for a, b in zip(first, second, strict=True)]
+    estimated = [
+        ranks._deviation(list(a), list(b)) for a, b in zip(first[:40], second[:40], strict=True)
+    ]
+    assert np.mean(estimated) == pytest.approx(np.std(found), rel=0.15)
 
 
 def test_a_regression_that_failed_is_not_the_best():
