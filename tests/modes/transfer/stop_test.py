@@ -1,4 +1,4 @@
-"""A transfer in a process of its own: lines of progress, a signal at any moment, going on."""
+"""Transfer and compare in a process: lines of progress, a signal at any moment, going on."""
 
 import itertools
 import re
@@ -18,13 +18,15 @@ SMALL = (
 )
 
 
-class Transfer:
-    """A transfer under way; `lines` are (seconds since its start, text)."""
+class Trainings:
+    """A transfer or a comparison under way; `lines` are (seconds since its start, text)."""
 
-    def __init__(self, *arguments):
+    def __init__(self, mode, file, *arguments):
+        named = "--compare" if mode == "compare" else "--distilled"
+        given = (command.DIGITS, f"--mode={mode}", f"{named}={file}", *arguments)
         self.began, self.lines = time.monotonic(), []
         self.process = subprocess.Popen(
-            [sys.executable, "-u", "main.py", command.DIGITS, "--mode=transfer", *arguments],
+            [sys.executable, "-u", "main.py", *given],
             cwd=command.ROOT,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -59,21 +61,24 @@ class Transfer:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_stops_it_and_the_same_command_goes_on(sent, files, tmp_path):
-    arguments = (f"--distilled={files}", f"--workdir={tmp_path}", *SMALL)
-    long = Transfer(*arguments, "--config.transfer.num_steps=200000")
+@pytest.mark.parametrize(
+    ("mode", "sent"),
+    [("transfer", signal.SIGTERM), ("transfer", signal.SIGINT), ("compare", signal.SIGTERM)],
+)
+def test_a_signal_stops_it_and_the_same_command_goes_on(mode, sent, files, tmp_path):
+    arguments = (mode, files, f"--workdir={tmp_path}", *SMALL)
+    long = Trainings(*arguments, "--config.transfer.num_steps=200000")
     long.wait_for(r"about .*: 2 trainings of kernel, 2 at a time \(compiling", 300)
     long.wait_for(r"step \d+/200000", 60)
     assert long.stop(sent) < 10
     assert long.lines[-1][1] == "stopped and saved: the same command goes on from there"
     assert long.longest_silence() < 20  # A machine that others share.
-    again = Transfer(*arguments, "--config.transfer.num_steps=200000")
+    again = Trainings(*arguments, "--config.transfer.num_steps=200000")
     again.wait_for(r"step \d+/200000", 300)
     again.stop(sent)
 
-    def steps(transfer):
-        return [int(m[1]) for _, line in transfer.lines if (m := re.search(r"step (\d+)/", line))]
+    def steps(trainings):
+        return [int(m[1]) for _, line in trainings.lines if (m := re.search(r"step (\d+)/", line))]
 
     assert steps(again)[0] > steps(long)[-1]
 
@@ -81,7 +86,7 @@ def test_a_signal_stops_it_and_the_same_command_goes_on(sent, files, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("moment", [r"compiling|timing", r"round 1 of \d: step"])
 def test_at_width_1024_it_is_never_silent_and_stops_soon(moment, files, tmp_path):
-    wide = Transfer(f"--distilled={files}", f"--workdir={tmp_path}", *WIDE)
+    wide = Trainings("transfer", files, f"--workdir={tmp_path}", *WIDE)
     wide.wait_for(moment, 1200)
     time.sleep(20)
     seconds = wide.stop(signal.SIGTERM)
