@@ -1,7 +1,7 @@
 """The likely cost of an accuracy: the curve of a measured run, scaled to the planned one.
 
-`curves.json` holds the accuracies over the steps of the runs in results/, on held-out images or,
-where a run has none, on test images; `python -m results.curves` writes it.
+`curves.json` holds the accuracies of the runs in results/ over the targets that they drew, on
+held-out images or, where a run has none, on test images; `python -m results.curves` writes it.
 """
 
 import json
@@ -15,13 +15,13 @@ FILE = "curves.json"
 
 @dataclass(frozen=True)
 class Curve:
-    """A measured run that began with real images and learned its labels.
+    """A measured run that began with real images and learned its labels, or a chain of such runs.
 
     Attributes:
-        row: its name in results/.
+        row: its name in results/; of a chain, that of the last.
         algorithm, dataset, architecture: as in a configuration.
-        size, targets: images of the support; targets per step.
-        points: (steps, accuracy 0 to 1), ascending.
+        size, targets: images of the support; targets of the last step.
+        points: (targets drawn so far, accuracy 0 to 1), ascending.
         on: the images of the accuracies, 'validation' or 'test'.
     """
 
@@ -80,9 +80,9 @@ def milestones(
     step. `step_seconds` is the measured time of its own step.
     """
     found: list[Milestone] = []
-    for step, accuracy in curve.points:
-        if step and (not found or accuracy > found[-1].accuracy):
-            steps = math.ceil(step * curve.targets / targets)
+    for drawn, accuracy in curve.points:
+        if drawn and (not found or accuracy > found[-1].accuracy):
+            steps = math.ceil(drawn / targets)
             found.append(Milestone(accuracy, steps, steps * step_seconds))
     if len(found) <= most:
         return tuple(found)
