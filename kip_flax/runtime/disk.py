@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import sys
+import traceback
 from collections.abc import Iterator
 from typing import Any
 
@@ -60,16 +61,21 @@ def quiet() -> Iterator[None]:
     def unraisable(unraised: Any) -> None:
         absl_logging.info("in a thread: %s", unraised.exc_value)
 
-    asyncio = logging.getLogger("asyncio")
-    before = asyncio.level, sys.excepthook, sys.unraisablehook
-    asyncio.setLevel(logging.CRITICAL)
+    # It stays: after an error tasks log it when they are collected.
+    logging.getLogger("asyncio").addFilter(_not_of_orbax)
+    before = sys.excepthook, sys.unraisablehook
     sys.excepthook, sys.unraisablehook = uncaught, unraisable
     try:
         with unlogged("orbax"):
             yield
-        asyncio.setLevel(before[0])  # Not after an error: its tasks log it when they are collected.
     finally:
-        sys.excepthook, sys.unraisablehook = before[1:]
+        sys.excepthook, sys.unraisablehook = before
+
+
+def _not_of_orbax(record: logging.LogRecord) -> bool:
+    trace = record.exc_info[2] if record.exc_info else None
+    files = [frame.f_code.co_filename for frame, _ in traceback.walk_tb(trace)]
+    return not any("/orbax/" in file for file in files)
 
 
 @contextlib.contextmanager
