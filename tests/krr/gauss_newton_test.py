@@ -225,11 +225,12 @@ import jax
 import numpy as np
 
 from kip_flax import architectures as arch
-from kip_flax.kernels import KernelOptions, make_kernel
+from kip_flax.kernels import KernelOptions, make_kernel, warm_up
 from kip_flax.kernels.jacobian import make_jacobian
 from kip_flax.krr import gauss_newton, residuals
 
 options = KernelOptions(arch.conv(1), implementation="cpu")
+warm_up(options, lambda _: None)  # In another process: to compile takes more than the step.
 kernel, jacobian = make_kernel(options), make_jacobian(options)
 rng = np.random.default_rng(0)
 x = rng.normal(size=(1200, 16, 16, 3)).astype(np.float32)
