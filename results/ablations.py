@@ -12,6 +12,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import jax
 from ml_collections import ConfigDict
@@ -136,8 +137,11 @@ def _measure(name: str, change: dict[str, Any], seed: int, data: str) -> None:
         return
     config = config_of(name, change)
     config.seed, config.dataset.data_dir = seed, data
-    jax.config.update("jax_enable_x64", change.get("float64", True))
-    with tempfile.TemporaryDirectory() as folder:
+    wide = change.get("float64", True)
+    with (
+        mock.patch.object(sharding, "takes_float64", return_value=wide),
+        tempfile.TemporaryDirectory() as folder,
+    ):
         train_and_evaluate(config, folder)
         run = RunFolder(folder)
         if run.result()["status"] != "finished":  # A signal stopped it.
@@ -156,7 +160,7 @@ def config_of(name: str, change: dict[str, Any]) -> ConfigDict:
     """The configuration of one line of a study."""
     config = _BASES[name]()
     fields = {**STUDIES[name].base, **change}
-    fields.pop("float64", None)  # Not a field of a run: `_measure` sets it in JAX.
+    fields.pop("float64", None)  # Not a field of a run: `_measure` sees to it.
     config.update_from_flattened_dict(fields)
     return config
 

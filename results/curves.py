@@ -54,7 +54,7 @@ def _joined(chain: list[Path]) -> Curve | None:
         kinds.add((*names, support["size"], draw["watched"]["on"]))
         for row in rows:
             step = row["step"]
-            if (step or not before) and (folder == chain[-1] or step <= draw["step"]):
+            if (step or not points) and (folder == chain[-1] or step <= draw["step"]):
                 drawn = before + _targets(config, step)
                 points.append((drawn, round(row["accuracy"], 4)))
         before = points[-1][0]

@@ -22,7 +22,7 @@ class Ranking:
             those on test images when trained on the whole; None if either is constant, or a network
             has no score.
         deviation: of `spearman`, over networks drawn with replacement (bootstrap); or None.
-        of_accuracies: the same with accuracies in place of scores.
+        of_accuracies: as `spearman`, with accuracies in place of scores.
         best: the network with the best score on held-out images.
         test: test accuracy of the best when trained on the whole, in percent.
         seconds: core seconds of all trainings and their tests.
@@ -44,12 +44,13 @@ def rankings(rows: Mapping[str, Row]) -> list[Ranking]:
     for by in (*PROXIES, WHOLE):
         scores = _column(rows, by, "score")
         truth = _column(rows, WHOLE, "test_score")
+        spearman = _spearman(scores, truth)
         best = int(np.argmax(np.nan_to_num(scores, nan=-np.inf)))  # A regression may fail.
         found.append(
             Ranking(
                 by=by,
-                spearman=_spearman(scores, truth),
-                deviation=_deviation(scores, truth),
+                spearman=spearman,
+                deviation=None if spearman is None else _deviation(scores, truth),
                 of_accuracies=_spearman(_column(rows, by, "held_out"), tested),
                 best=names[best],
                 test=100 * tested[best],
@@ -69,9 +70,7 @@ def _spearman(first: list[float], second: list[float]) -> float | None:
     return float(stats.spearmanr(first, second).statistic)
 
 
-def _deviation(first: list[float], second: list[float]) -> float | None:
-    if _spearman(first, second) is None:
-        return None
+def _deviation(first: list[float], second: list[float]) -> float:
     rows = np.random.default_rng(0).integers(len(first), size=(_DRAWS, len(first)))
     one, other = (stats.rankdata(np.asarray(values)[rows], axis=1) for values in (first, second))
     middle = (len(first) + 1) / 2

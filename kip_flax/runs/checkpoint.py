@@ -222,7 +222,7 @@ def _close_after_an_error(manager: ocp.CheckpointManager) -> None:
     """Closes the manager and only logs an error of that: the first error is the one to report."""
     try:
         manager.close()
-    except (OSError, ValueError) as error:
+    except Exception as error:  # noqa: BLE001
         logging.info("closing the checkpoints: %s", error)
 
 

@@ -61,15 +61,17 @@ def quiet() -> Iterator[None]:
     def unraisable(unraised: Any) -> None:
         absl_logging.info("in a thread: %s", unraised.exc_value)
 
-    # It stays: after an error tasks log it when they are collected.
-    logging.getLogger("asyncio").addFilter(_not_of_orbax)
-    before = sys.excepthook, sys.unraisablehook
+    asyncio = logging.getLogger("asyncio")
+    asyncio.addFilter(_not_of_orbax)  # It stays: tasks log an error when they are collected.
+    before = asyncio.level, sys.excepthook, sys.unraisablehook
+    asyncio.setLevel(logging.CRITICAL)
     sys.excepthook, sys.unraisablehook = uncaught, unraisable
     try:
         with unlogged("orbax"):
             yield
     finally:
-        sys.excepthook, sys.unraisablehook = before
+        asyncio.setLevel(before[0])
+        sys.excepthook, sys.unraisablehook = before[1:]
 
 
 def _not_of_orbax(record: logging.LogRecord) -> bool:

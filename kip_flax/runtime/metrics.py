@@ -41,7 +41,7 @@ def open_writer(folder: str, writes: bool = True) -> Iterator[Writer]:
     Without `writes` it yields a silent writer, for processes that leave writing to the first.
 
     Writing is asynchronous; leaving the context flushes. Only this function loads TensorFlow, which
-    writes the TensorBoard files and is kept off the accelerators, unless a caller loaded it before.
+    writes the TensorBoard files and is kept off the accelerators, unless a caller has used it.
 
     Raises:
         UserError: the files cannot be written.
@@ -51,11 +51,11 @@ def open_writer(folder: str, writes: bool = True) -> Iterator[Writer]:
         return
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     with _silenced_stderr():
-        ours = "tensorflow" not in sys.modules  # If not, its caller's has the devices it has.
         import tensorflow as tf
 
-        for kind in ("GPU", "TPU") if ours else ():
-            tf.config.set_visible_devices([], kind)
+        with contextlib.suppress(RuntimeError):  # A caller has used it: its devices stay.
+            for kind in ("GPU", "TPU"):
+                tf.config.set_visible_devices([], kind)
         from clu import asynclib, metric_writers
 
         writer = metric_writers.create_default_writer(folder, asynchronous=True)

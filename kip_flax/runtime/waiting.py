@@ -132,10 +132,12 @@ def _leave_behind(thread: threading.Thread, code: int) -> None:
     """Ends the process at once if `thread` still computes; Python's own exit would wait for it.
 
     XLA finishes what it has begun, which may take minutes. All files are closed by then. `code` is
-    the process's, unless a script ended by an error.
+    the process's, unless a script ended by an error that it did not catch.
     """
     if thread.is_alive():
         sys.stdout.flush()
         sys.stderr.flush()
-        failed = getattr(sys, "last_value", None) is not None
-        os._exit(1 if failed and not code else code)
+        error = getattr(sys, "last_value", None)
+        if error is not None:
+            code = 130 if isinstance(error, KeyboardInterrupt) else 1
+        os._exit(code)

@@ -2,10 +2,12 @@
 
 import json
 
+import jax
 import pytest
 
 from kip_flax import config as config_lib
 from kip_flax.runs.folder import RunFolder
+from kip_flax.runtime import sharding
 from results import ablations
 
 LINES = [(name, change) for name, study in ablations.STUDIES.items() for change in study.changes]
@@ -76,3 +78,18 @@ def test_a_run_that_was_stopped_is_not_a_measurement(monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         ablations._measure(name, study.changes[0], 0, "")
     assert not written
+
+
+def test_a_line_without_float64_is_measured_without_it(monkeypatch):
+    found = []
+
+    @sharding.with_float64
+    def train(config, folder):
+        found.append(jax.config.jax_enable_x64)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ablations, "train_and_evaluate", train)
+    for change in ({}, {"float64": False}):
+        with pytest.raises(KeyboardInterrupt):
+            ablations._measure("digits", change, seed=99, data="")
+    assert found == [True, False]

@@ -271,7 +271,7 @@ def _of_curve(config: ConfigDict, found: Forecast, step_seconds: float) -> list[
     reached = curves.milestones(curve, found.targets, step_seconds)
     return [
         f"  accuracy   no promise: by the curve of our run {curve.row} ({curve.size} images, "
-        f"up to {curve.targets} targets a step, {curve.images}), scaled to this step:",
+        f"{curve.targets} targets a step at the end, {curve.images}), scaled to this step:",
         *(f"    {one.accuracy:6.1%} {one.steps:6d} steps, {_time(one.seconds)}" for one in reached),
     ]
 
