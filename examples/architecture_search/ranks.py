@@ -84,7 +84,7 @@ def _deviation(first: list[float], second: list[float]) -> float:
 
 def in_words(spearman: float | None) -> str:
     """Two decimals; '-' where there is none."""
-    return "-" if spearman is None else f"{spearman:.2f}"
+    return "-" if spearman is None else f"{round(spearman, 2) + 0.0:.2f}"  # No '-0.00'.
 
 
 def table(title: str, rows: Mapping[str, Row]) -> str:
