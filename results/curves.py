@@ -69,9 +69,7 @@ def _joined(chain: list[Path]) -> Curve | None:
 def _targets(config: dict[str, Any], steps: int) -> int:
     """The targets that the first `steps` steps draw."""
     growth = config.get("newton", {}).get("growth", 1)
-    every = kip_newton.levels(config["num_steps"], growth)
-    taken = sum(max(0, min(steps, one.end) - one.begin) * one.times for one in every)
-    return config["batch_size"] * taken
+    return config["batch_size"] * kip_newton.batches(config["num_steps"], growth, steps)
 
 
 def written(rows: list[Curve]) -> str:

@@ -40,10 +40,10 @@ class Ranking:
 def rankings(rows: Mapping[str, Row]) -> list[Ranking]:
     """A ranking for each set, the whole last."""
     names, tested = list(rows), _column(rows, WHOLE, "test")
+    truth = _column(rows, WHOLE, "test_score")
     found = []
     for by in (*PROXIES, WHOLE):
         scores = _column(rows, by, "score")
-        truth = _column(rows, WHOLE, "test_score")
         spearman = _spearman(scores, truth)
         best = int(np.argmax(np.nan_to_num(scores, nan=-np.inf)))  # A regression may fail.
         found.append(

@@ -70,6 +70,12 @@ def levels(num_steps: int, growth: int) -> tuple[Level, ...]:
     return tuple(found)
 
 
+def batches(num_steps: int, growth: int, steps: int) -> int:
+    """The targets that the first `steps` steps draw, in multiples of `batch_size`."""
+    every = levels(num_steps, growth)
+    return sum(max(0, min(steps, level.end) - level.begin) * level.times for level in every)
+
+
 def _level(config: ConfigDict, number: int) -> Level:
     """The level of step `number` (from 1)."""
     every = levels(config.num_steps, config.newton.growth)
@@ -187,8 +193,7 @@ def pairs(config: ConfigDict, train_size: int) -> int:
     """Kernel entries of a step, on average."""
     del train_size
     size, steps = config.support.size, config.num_steps
-    every = levels(steps, config.newton.growth)
-    targets = sum((level.end - level.begin) * level.times for level in every) / max(1, steps)
+    targets = batches(steps, config.newton.growth, steps) / max(1, steps)
     own = 0 if config.support.learn_labels else size
     return round(size * (config.batch_size * targets + own))
 

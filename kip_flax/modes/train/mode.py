@@ -60,9 +60,10 @@ def train_and_evaluate(config: ConfigDict, workdir: str, console: Console | None
         checkpoint.open_manager(workdir, config.checkpoint.keep) as manager,
     ):
         run = open_run(config, RunFolder(workdir), manager, mesh, console)
-        if run.restored is not None and run.is_finished():
-            _complete_report(run, run.restored.step)
-            return run.restored.state
+        restored = run.restored
+        if restored is not None and run.is_finished(restored.step):
+            _complete_report(run, restored.step)
+            return restored.state
         return _train(run, manager)
 
 

@@ -49,15 +49,13 @@ class Opened:
         """Whether the run goes on from a state that an earlier process saved."""
         return self.restored is not None
 
-    def is_finished(self) -> bool:
-        """Whether nothing is left to do; after the last step its evaluation may be missing.
+    def is_finished(self, step: int) -> bool:
+        """Whether nothing is left after `step`; after the last one its evaluation may be missing.
 
         Raises:
             UserError: its time limit ended the run, and its last checkpoint is lost.
         """
-        if self.restored is None:
-            return False
-        step, result = self.restored.step, self.folder.earlier_result()
+        result = self.folder.earlier_result()
         limit = result.get("ended_by_time_limit")
         by_limit = limit is not None and limit == self.config.time_limit
         if by_limit and step < (last := result["evaluations"][-1]["step"]):
@@ -74,7 +72,7 @@ class Opened:
 
         Such a run takes only shapes and a picture from it. The file may be gone or another.
         """
-        if self.restored is None or not config_lib.from_a_file(self.config):
+        if not self.resumed or not config_lib.from_a_file(self.config):
             return self.config
         try:
             own = self.folder.distilled()[0]
