@@ -23,7 +23,10 @@ ASKED_FOR = (
 )
 
 # Long to compile, and their programs differ from another's in constants alone.
-AS_ANOTHER = ("bptt_fashion_mnist", "bptt_mnist", "dp_kip_mnist")
+AS_ANOTHER = (
+    *("bptt_fashion_mnist", "bptt_mnist", "bptt_cifar10", "dp_kip_mnist"),
+    *("dsa_cifar10", "frepo_cifar10", "rfad_cifar10"),
+)
 
 
 def load(name):

@@ -248,6 +248,7 @@ def test_networks_with_averages_over_batches_are_refused(digits):
         bptt.check_data(config, digits)
 
 
+@pytest.mark.slow
 def test_normalised_networks_are_trained():
     config = settings(bptt__network="vgg11_bn", bptt__window=1)
     with pytest.raises(UserError, match="too small"):

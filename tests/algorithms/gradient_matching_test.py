@@ -78,7 +78,13 @@ PUBLISHED = gradient_matching.InnerTraining(3, 2, 0.1, 256)
 SMALL_BATCHES = gradient_matching.InnerTraining(2, 2, 0.1, 4, ("scale", "flip"))
 
 
-@pytest.mark.parametrize("pixels", [2048, 2 * 64], ids=["one pass", "three passes, one not full"])
+@pytest.mark.parametrize(
+    "pixels",
+    [
+        pytest.param(2048, id="one pass", marks=pytest.mark.slow),
+        pytest.param(2 * 64, id="three passes, one not full"),
+    ],
+)
 def test_distance_and_its_gradient_are_pytorchs(pixels, monkeypatch):
     """The first update, without momentum yet, is the rate times the gradient."""
     monkeypatch.setattr(batching, "PIXELS", pixels)

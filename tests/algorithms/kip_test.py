@@ -66,7 +66,7 @@ def start(tx, learn_labels, spec=SPEC, size=3, implementation="auto"):
     [
         pytest.param(False, SPEC, 3, "auto", id="fixed"),
         pytest.param(True, SPEC, 3, "auto", id="learned"),
-        pytest.param(True, arch.convnet(2), 6, "cpu", id="convnet-cpu"),
+        pytest.param(True, arch.convnet(2), 6, "cpu", id="convnet-cpu", marks=pytest.mark.slow),
         pytest.param(True, arch.convnet(2), 6, "xla", id="convnet-xla", marks=pytest.mark.slow),
     ],
 )

@@ -88,9 +88,8 @@ def test_convnet_at_32x32x3(implementation):
     check(implementation, arch.convnet(3), x1[:1], x2)
 
 
-@pytest.mark.parametrize(
-    "implementation", ["cpu", pytest.param("xla", marks=pytest.mark.slow)], indirect=True
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("implementation", ["cpu", "xla"], indirect=True)
 def test_convnet_at_28x28x1(implementation):
     """MNIST: 28 -> 14 -> 7 -> 3, the last pool drops a row and a column."""
     x1, x2 = image_sets(28, 1, ("same", "1e-3", "background"))

@@ -55,9 +55,9 @@ def near_pairs(shape):
         (arch.fc(1), (3, 3, 1), {"get": "nngp", **STANDARD}),
         (arch.conv(2), (4, 5, 3), {"get": "nngp"}),
         pytest.param(arch.convnet(2), (6, 7, 1), {}, marks=pytest.mark.slow),
-        (arch.convnet(1), (4, 5, 3), STANDARD),
+        pytest.param(arch.convnet(1), (4, 5, 3), STANDARD, marks=pytest.mark.slow),
         (arch.convnet_plain(1), (4, 4, 1), {"get": "nngp", **STANDARD}),
-        (STRIDED, (5, 6, 1), {}),
+        pytest.param(STRIDED, (5, 6, 1), {}, marks=pytest.mark.slow),
         (HEAD, (4, 3, 2), STANDARD),
     ],
 )

@@ -129,7 +129,7 @@ def test_the_chosen_step_follows_the_noise_and_is_near_the_best_for_other_target
     assert means[0] > means[1] > 1.5 * means[2], means
 
 
-@pytest.mark.parametrize("noise", [1.0, 3.0])
+@pytest.mark.parametrize("noise", [1.0, pytest.param(3.0, marks=pytest.mark.slow)])
 def test_a_promise_holds_where_every_residual_could_be_fitted(noise):
     """300 targets and 1,200 unknowns: what fits all leaves no residuals to judge by."""
     weight, kept = np.arange(1.0, 1201) ** -0.25, []

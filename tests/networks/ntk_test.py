@@ -38,7 +38,7 @@ SMALL = {
 }
 
 
-_SLOW = ("myrtle", "convnet_plain", "conv")  # A quarter of a minute each.
+_SLOW = ("myrtle", "convnet", "convnet_plain", "conv")  # A quarter of a minute each.
 
 
 @pytest.mark.parametrize(
@@ -60,6 +60,7 @@ def test_wide_networks_have_our_kernel_in_the_standard_parameterisation():
     check(monte_carlo.agreement(spec, shape, 256, "standard", samples=60), precision=0.05)
 
 
+@pytest.mark.slow
 def test_a_kernel_that_is_5_percent_off_is_found_out():
     spec, shape = SMALL["fc"]
     (deviation, error) = monte_carlo.agreement(spec, shape, 256, "ntk", samples=300)["ntk"]

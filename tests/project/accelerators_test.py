@@ -16,18 +16,17 @@ from kip_flax.runtime import sharding
 KERNEL_PROGRAMS = (
     *("kip", "kip_solve", "kip_newton", "dp_kip", "ls", "ls_cross_entropy", "evaluation"),
 )
+# The longest to compile, and each has the kernels or the networks of another.
+AS_ANOTHER = ("dp_kip", "bptt", "kip_solve", "dsa")
 # Their exchanges stand in no `shard_map`: only a compiled program has them, as those that
 # benchmarks/collectives_test.py reads of `kip_newton` and `ls`.
 BY_THE_COMPILER = ("kip_newton", "dp_kip", "ls", "ls_cross_entropy")
 
 
 def accelerators():
-    """Program, platform, devices, depth of the kernel's network: the quickest always, others slow.
-
-    All of `dp_kip` are slow: it has the kernels of `kip` and `kip_newton`, and takes longest.
-    """
+    """Program, platform, devices, depth of the kernel's network; all but the quickest are slow."""
     for name in (*algorithms.NAMES, *MODES):
-        marks = [pytest.mark.slow] if name == "dp_kip" else []
+        marks = [pytest.mark.slow] if name in AS_ANOTHER else []
         yield pytest.param(name, "tpu", 4, 1, marks=marks)
         for platform, devices in (("tpu", 1), ("tpu", 4), ("cuda", 1), ("cuda", 4)):
             yield pytest.param(name, platform, devices, 3, marks=pytest.mark.slow)

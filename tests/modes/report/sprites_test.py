@@ -42,6 +42,7 @@ def test_pictures_and_labels_are_those_of_the_files(tmp_path):
         assert f"{abs(last[i, i]):.2f}" in bar.get("aria-label")
 
 
+@pytest.mark.slow
 def test_a_hundred_colour_images_at_twenty_steps_fit_in_five_megabytes(tmp_path):
     """Noise, which no compression helps with."""
     steps = tuple(range(20))
