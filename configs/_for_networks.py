@@ -1,18 +1,20 @@
 """What the experiments of FRePo and BPTT share: the settings of ten images per class."""
 
 
-def are_ten(images_per_class: str) -> bool:
+def are_ten(setting: str, *others: str) -> bool:
     """Whether a set has ten images per class, not one.
 
     Args:
-        images_per_class: what follows the colon of `--config`.
+        setting: what follows the colon of `--config`.
+        others: settings that are allowed beside '1' and '10' images per class.
 
     Raises:
         ValueError: no settings were tried for so many.
     """
-    if images_per_class not in ("1", "10"):
+    if setting not in ("1", "10", *others):
         raise ValueError(
-            f"{images_per_class} images per class have not been tried: write 1 or 10 after the "
-            f"colon, or set config.support.size and config.num_steps."
+            f"{setting} images per class have not been tried: write "
+            f"{' or '.join(('1', '10', *others))} after the colon, or set config.support.size and "
+            f"config.num_steps."
         )
-    return images_per_class == "10"
+    return setting == "10"

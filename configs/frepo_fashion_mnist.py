@@ -15,8 +15,8 @@ from ml_collections import ConfigDict
 from configs import frepo_mnist
 
 
-def get_config(images_per_class: str = "1") -> ConfigDict:
+def get_config(setting: str = "1") -> ConfigDict:
     """`frepo_mnist` with what differs."""
-    config = frepo_mnist.get_config(images_per_class)
+    config = frepo_mnist.get_config(setting)
     config.dataset.name = "fashion_mnist"
     return config

@@ -15,12 +15,12 @@ from ml_collections import ConfigDict
 from configs import _for_networks, frepo_cifar10
 
 
-def get_config(images_per_class: str = "1") -> ConfigDict:
+def get_config(setting: str = "1") -> ConfigDict:
     """`frepo_cifar10` with what differs."""
-    config = frepo_cifar10.get_config(images_per_class)
+    config = frepo_cifar10.get_config(setting)
     config.dataset.name = "mnist"
     config.preprocess = "standard"
     config.frepo.flip = False
-    if _for_networks.are_ten(images_per_class):
+    if _for_networks.are_ten(setting, "published"):
         config.num_steps = 2000
     return config

@@ -132,6 +132,19 @@ def test_the_settings_of_ten_images_per_class_are_those_that_were_measured(name,
     assert (given["support.size"], row["config"]["support"]["size"]) == (100, 100)
 
 
+@pytest.mark.parametrize("name", ["frepo_cifar10", "frepo_mnist", "frepo_fashion_mnist"])
+def test_the_published_setting_of_frepo_is_the_papers(name):
+    config = load(name).get_config("published")
+    config_lib.validate(config)
+    options, optimizer = config.frepo, config.optimizer
+    assert (options.width, options.growth, options.normalization) == (128, 2, "batch")
+    assert (options.pool, options.life, options.learning_rate) == (10, 100, 3e-4)
+    assert (optimizer.name, optimizer.learning_rate) == ("lamb", 3e-4)
+    assert (optimizer.schedule, config.batch_size) == ("cosine_tenth", 1024)
+    assert (config.num_steps, options.average, options.margin) == (500_000, 0.0, True)
+    assert options.flip == (name == "frepo_cifar10")
+
+
 @pytest.mark.parametrize("name", ["frepo_mnist", "bptt_fashion_mnist"])
 def test_other_numbers_of_images_per_class_are_refused(name):
     with pytest.raises(ValueError, match=r"^50 images per class have not been tried: write 1 or"):
