@@ -67,6 +67,8 @@ def get_config() -> ConfigDict:
     config.kernel.b_std = 0.1
     # 'ntk' (all layers are trained) or 'nngp' (the last one is).
     config.kernel.kind = "ntk"
+    # An image and its mirror image are one: each learned image counts for both, at twice the time.
+    config.kernel.mirrored = False
     # 'auto' takes the fastest that fits: 'cpu' (numba) on CPUs, 'xla' elsewhere; 'neural_tangents'
     # is the reference, slow.
     config.kernel.implementation = "auto"

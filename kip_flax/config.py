@@ -13,8 +13,9 @@ from ml_collections import ConfigDict
 
 from kip_flax import algorithms, architectures, data, kernels, preprocess
 from kip_flax.algorithms import kip_solve
-from kip_flax.algorithms.base import SUPPORT_DRAWS, check_mirrorable
+from kip_flax.algorithms.base import SUPPORT_DRAWS, check_mirrorable, kernel_options
 from kip_flax.data import augment, datasets
+from kip_flax.kernels.mirrored import check_mirrored
 from kip_flax.networks import named, transfer_fields
 from kip_flax.runtime.errors import UserError
 from kip_flax.runtime.fields import LARGEST_SEED, Section
@@ -37,6 +38,7 @@ _FREE = (
 # Fields that were added later, each with the value that earlier runs implicitly had.
 _SINCE: dict[str, Any] = {
     "support.frozen": 0.0,
+    "kernel.mirrored": False,
     "dataset.classes": (),
     "dataset.preprocess_from": "",
     "newton.block": 0,
@@ -289,14 +291,17 @@ def check_data(config: ConfigDict, dataset: data.Dataset) -> None:
     if "flip" in names:
         check_mirrorable(dataset, "augment", "--config.augment=shift, or leave it empty")
     algorithms.find(config.algorithm).check_data(config, dataset)
-    check_pools(config, dataset)
+    check_kernel(config, dataset)
 
 
-def check_pools(config: ConfigDict, dataset: data.Dataset) -> None:
-    """Raises UserError if the images are too small for the architecture's pools."""
-    spec = architectures.build(config.kernel.architecture, config.kernel.depth)
+def check_kernel(config: ConfigDict, dataset: data.Dataset) -> None:
+    """Raises UserError if images are too small for the kernel's pools, or cannot be mirrored."""
+    options = kernel_options(config)
     height, width, _ = dataset.image_shape
-    architectures.spatial_sizes(spec, height, width)
+    architectures.spatial_sizes(options.spec, height, width)
+    if options.mirrored:
+        check_mirrorable(dataset, "kernel.mirrored", "--config.kernel.mirrored=False")
+        check_mirrored(options, dataset.image_shape)
 
 
 def check_same_experiment(saved: dict[str, Any], config: ConfigDict, workdir: str) -> None:

@@ -36,10 +36,13 @@ def is_embedded(config: dict[str, Any]) -> bool:
 
 
 def method(config: dict[str, Any]) -> str:
-    """Method, variant, architecture, and the kernel's kind where it is not the NTK."""
+    """Method, variant, architecture, the kernel's kind where it is not the NTK, and 'mirrored'."""
     facts, kernel = algorithms.facts(config["algorithm"]), config["kernel"]
     kind = kernel["kind"] if kernel["kind"] != default.get_config().kernel.kind else ""
-    return ", ".join(filter(None, (facts.title, facts.variant, kernel["architecture"], kind)))
+    sides = "mirrored" if kernel.get("mirrored") else ""
+    return ", ".join(
+        filter(None, (facts.title, facts.variant, kernel["architecture"], kind, sides))
+    )
 
 
 def labels(config: dict[str, Any]) -> str:

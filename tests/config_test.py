@@ -248,6 +248,7 @@ def test_fields_that_do_not_go_together_are_reported(fields, message):
         ({"support__size": 50}, "support.size is 50 and digits has 40 training images"),
         ({"batch_size": 41}, "batch_size is 41 and digits has 40 training images"),
         ({"kernel__depth": 4}, "images of 8x8 pixels are too small for 4 pooling layers"),
+        ({"kernel__mirrored": True}, "kernel.mirrored mirrors images.*kernel.mirrored=False"),
         ({"augment": "flip"}, "augment mirrors images, and a mirror image in digits may be of"),
     ],
 )

@@ -91,6 +91,7 @@ def kernel_options(config: ConfigDict) -> KernelOptions:
         parameterization=kernel.parameterization,
         width=kernel.width,
         get=kernel.kind,
+        mirrored=kernel.mirrored,
         implementation=kernel.implementation,
     )
 

@@ -22,6 +22,7 @@ from kip_flax.algorithms import _averaged, _pooled, base, kip
 from kip_flax.algorithms._pooled import PooledState
 from kip_flax.algorithms.interface import Facts, Problem, Step, Support
 from kip_flax.data import Dataset
+from kip_flax.kernels.mirrored import with_mirror_images
 from kip_flax.krr import feature_kernel
 from kip_flax.networks import named
 from kip_flax.runtime import batching, sharding
@@ -140,7 +141,7 @@ def _check_features(config: ConfigDict, make: Make, image_shape: tuple[int, int,
 def mirrored(support: Support) -> Support:
     """Images (2 S, H, W, C) and labels (2 S, classes): the support, and its mirror images."""
     images, labels = support
-    return jnp.concatenate([images, images[:, :, ::-1]]), jnp.concatenate([labels, labels])
+    return with_mirror_images(images), jnp.concatenate([labels, labels])
 
 
 def margin_loss(labels: jax.Array) -> jax.Array:

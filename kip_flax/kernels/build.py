@@ -10,8 +10,10 @@ import numpy as np
 from kip_flax import architectures as arch
 from kip_flax.kernels import near_duplicates
 from kip_flax.kernels.head import dense_kernel
+from kip_flax.kernels.mirrored import mirrored_kernel
 from kip_flax.kernels.options import Kernel, KernelOptions, resolve
 from kip_flax.kernels.plan import make_plan
+from kip_flax.kernels.symmetry import symmetric
 from kip_flax.kernels.xla.kernel import make_paired, make_xla_kernel
 from kip_flax.runtime.errors import UserError
 from kip_flax.runtime.precision import widest_dtype
@@ -38,7 +40,7 @@ def make_kernel(spec: arch.Spec | KernelOptions, **options: Any) -> Kernel:
     Args:
         spec: description, from `architectures`, or `KernelOptions`, which contain one.
         options: with a description, the other fields of `KernelOptions` by name: w_std, b_std,
-            parameterization, width, get, implementation.
+            parameterization, width, get, mirrored, implementation.
 
     Returns:
         `kernel(x1, x2)`: images (n1, H, W, C) and (n2, H, W, C) of one precision to (n1, n2) in it;
@@ -64,6 +66,9 @@ def make_kernel(spec: arch.Spec | KernelOptions, **options: Any) -> Kernel:
         of_images = reference.make_reference_kernel(chosen)
     else:
         of_images = _make_exact_kernel(chosen, implementation)
+
+    if chosen.mirrored:
+        of_images = mirrored_kernel(of_images, chosen)
 
     def kernel(x1: jax.Array, x2: jax.Array) -> jax.Array:
         check_images(x1, x2)
@@ -95,18 +100,6 @@ def _make_exact_kernel(chosen: KernelOptions, implementation: str) -> Kernel:
         return make_xla_kernel(plan, chosen.get)(x1, x2)
 
     return kernel
-
-
-@jax.custom_vjp
-def symmetric(k: jax.Array) -> jax.Array:
-    """`k` (n, n), a kernel of x with itself that has its first argument's gradient only.
-
-    The kernel is symmetric, so the first argument's gradient at g + g^T is that of both arguments.
-    """
-    return k
-
-
-symmetric.defvjp(lambda k: (k, None), lambda _, g: (g + g.T,))
 
 
 def check_images(x1: jax.Array, x2: jax.Array) -> None:

@@ -5,11 +5,13 @@ gradients of all entries of a target, at the same cost whether they are kept apa
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
 
 from kip_flax.kernels.build import check_images, make_kernel
+from kip_flax.kernels.mirrored import check_mirrored, mirrored_jacobian
 from kip_flax.kernels.options import Kernel, KernelOptions, resolve
 from kip_flax.kernels.plan import make_plan
 from kip_flax.kernels.xla.pair_gradients import make_xla_jacobian
@@ -32,6 +34,8 @@ def make_jacobian(options: KernelOptions) -> Jacobian:
     Raises:
         UserError: the package of the implementation is missing; on call, as of the kernel.
     """
+    if options.mirrored:
+        return _make_mirrored(options)
     implementation = resolve(options.implementation)
     compiled = implementation == "cpu"
     kernel = make_kernel(options)
@@ -51,6 +55,18 @@ def make_jacobian(options: KernelOptions) -> Jacobian:
             return make_xla_jacobian(plan, options.get)(x_t, x_s)
         one_by_one = compiled and plan.convolutional  # The compiled kernel has no batching rule.
         return _target_by_target(kernel, x_t, x_s, None if one_by_one else _TARGETS)
+
+    return jacobian
+
+
+def _make_mirrored(options: KernelOptions) -> Jacobian:
+    of_pairs = mirrored_jacobian(make_jacobian(replace(options, mirrored=False)))
+
+    def jacobian(x_t: jax.Array, x_s: jax.Array) -> tuple[jax.Array, jax.Array]:
+        x_t, x_s = jnp.asarray(x_t), jnp.asarray(x_s)
+        check_images(x_t, x_s)
+        check_mirrored(options, (x_s.shape[1], x_s.shape[2], x_s.shape[3]))
+        return _piece_by_piece(of_pairs, x_t, x_s)
 
     return jacobian
 

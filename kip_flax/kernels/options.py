@@ -33,6 +33,7 @@ SECTION = Section(
         "kernel.w_std": float,
         "kernel.b_std": float,
         "kernel.kind": str,
+        "kernel.mirrored": bool,
         "kernel.implementation": str,
     },
     choices={
@@ -57,6 +58,9 @@ class KernelOptions:
             (Sohl-Dickstein et al. 2020, arXiv 2001.07301).
         width: channels of the hidden layers; used by 'standard' only.
         get: 'ntk' (tangent kernel: a trained network) or 'nngp' (covariance at initialisation).
+        mirrored: the kernel of networks whose output is the mean over an image and its mirror image
+            (left to right). It is the mean of K(x1, x2) and K(x1, mirrored x2), and so that of KRR
+            on a support doubled by mirror images with the same labels (see `mirrored`).
         implementation: one of `IMPLEMENTATIONS`.
 
     Raises:
@@ -69,6 +73,7 @@ class KernelOptions:
     parameterization: str = "ntk"
     width: int = 1024
     get: str = "ntk"
+    mirrored: bool = False
     implementation: str = "auto"
 
     def __post_init__(self) -> None:

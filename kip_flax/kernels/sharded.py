@@ -10,9 +10,9 @@ import jax
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from kip_flax.kernels.build import symmetric
 from kip_flax.kernels.jacobian import Jacobian
 from kip_flax.kernels.options import Kernel
+from kip_flax.kernels.symmetry import symmetric
 from kip_flax.runtime.batching import pad_rows
 
 

@@ -10,7 +10,9 @@ from whole_runs import exact_kernels, label_solve, small
 from kip_flax import data, export, preprocess
 from kip_flax.algorithms import base
 from kip_flax.export import predictor
+from kip_flax.modes.evaluate.mode import evaluate_file
 from kip_flax.modes.train import mode as train
+from kip_flax.runs import setup
 from kip_flax.runs.folder import RunFolder
 from kip_flax.runtime.errors import UserError
 
@@ -50,6 +52,35 @@ def test_scores_are_those_of_kernel_ridge_regression(path, digits):
     ran = json.loads((path.parents[1] / "result.json").read_text())["evaluations"][-1]
     assert np.mean(predictions.classes == labels) == pytest.approx(ran["accuracy"], abs=1e-6)
     assert predictor.load(path).options == base.kernel_options(small())
+
+
+def test_a_mirrored_kernel_counts_each_image_of_the_set_twice(digits, tmp_path):
+    """A run on photographs, the evaluation of its set and the classifier, by float64 on twenty."""
+    colour = {
+        f"{part}_images": np.repeat(getattr(digits, f"{part}_images"), 3, axis=3)
+        for part in ("train", "test")
+    }
+    labels = {"train_labels": digits.train_labels, "test_labels": digits.test_labels}
+    np.savez(tmp_path / "mine.npz", **colour, **labels)
+    config = small(num_steps=3, kernel__mirrored=True)
+    config.dataset.name, config.dataset.data_dir = "npz", str(tmp_path / "mine.npz")
+    config.batch_size, config.eval.num_test = 200, 300
+    train.train_and_evaluate(config, str(tmp_path / "run"))
+    ran = json.loads((tmp_path / "run" / "result.json").read_text())["evaluations"][-1]
+    path = last_set(tmp_path / "run")
+    assert evaluate_file(config, str(path)) == {key: ran[key] for key in ("accuracy", "mse")}
+
+    found, dataset = export.load_distilled(path), setup.load(config)
+    pixels, truth = data.test_subset(dataset, 300)
+    x = preprocess.apply(preprocess.from_arrays(found.preprocess), pixels)
+    k_ts, k_ss = exact_kernels(np.concatenate([found.images, found.images[:, :, ::-1]]), x)
+    ridge = 1e-6 * (k_ss[:10, :10] + k_ss[:10, 10:]).trace() / 10 * np.eye(20)
+    expected = k_ts @ np.linalg.solve(k_ss + ridge, np.concatenate([found.labels] * 2))
+    scores = predictor.load(path).predict(pixels).scores
+    np.testing.assert_allclose(scores, expected, atol=1e-4)
+    assert np.mean(expected.argmax(axis=1) == truth) == pytest.approx(ran["accuracy"], abs=1e-6)
+    config.kernel.mirrored = False
+    assert evaluate_file(config, str(path))["mse"] != pytest.approx(ran["mse"], rel=1e-3)
 
 
 def test_the_kernel_of_the_file_is_taken(path, tmp_path):

@@ -23,7 +23,7 @@ from kernel_checks import (
 
 from kip_flax import architectures as arch
 from kip_flax import kernels
-from kip_flax.kernels.build import symmetric
+from kip_flax.kernels.symmetry import symmetric
 from kip_flax.runtime.errors import UserError
 
 pytestmark = pytest.mark.usefixtures("compiled_kernel")

@@ -187,6 +187,9 @@ def test_the_support_pairs_count_where_a_step_computes_them(learned, own):
     none = KeptGradients(0, 0)
     cost = mode._cost(config, data.load_dataset("digits"), found, none)
     assert cost.pairs == 10 * config.batch_size + own
+    config.kernel.mirrored = True
+    mirrored = mode._cost(config, data.load_dataset("digits"), found, none)
+    assert mirrored == dataclasses.replace(cost, flops_per_pair=2 * cost.flops_per_pair)
 
 
 def test_a_plan_counts_batches_that_grow(monkeypatch):

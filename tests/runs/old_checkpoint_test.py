@@ -34,7 +34,7 @@ def test_a_run_of_the_old_program_goes_on_to_the_same_set(name, tmp_path, capsys
     config.eval.networks, config.support.frozen, config.dataset.classes = (), 0.0, ()
     config.dataset.preprocess_from, config.time_limit = "", 0.0
     config.newton.block, config.newton.growth = 0, 1
-    config.eval.label_loss = "squared_error"
+    config.eval.label_loss, config.kernel.mirrored = "squared_error", False
     train.train_and_evaluate(config, str(run))
     assert "going on from the checkpoint of step 5" in capsys.readouterr().out
     after = json.loads((run / "result.json").read_text())

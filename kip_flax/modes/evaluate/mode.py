@@ -35,7 +35,7 @@ def evaluate_file(
         distilled = export.load_distilled(path)
     multihost.check_same("the set of --distilled", distilled.path.read_bytes())
     dataset = setup.load(config)
-    config_lib.check_pools(config, dataset)
+    config_lib.check_kernel(config, dataset)
     with multihost.raise_everywhere():
         fitted = setup.preprocessing_of(distilled, config, dataset, config.preprocess)
     kernel = shard_kernel(setup.make_kernel(config, console), mesh)

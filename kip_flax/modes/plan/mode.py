@@ -208,7 +208,9 @@ def _cost(
     sizes = found.support, found.targets
     cost = arithmetic.cost(spec, dataset.image_shape, *sizes, differentiates, blocks)
     # Steps that solve for labels compute no entries of the support with itself, and state fewer.
-    return dataclasses.replace(cost, pairs=min(cost.pairs, stated or cost.pairs))
+    pairs = min(cost.pairs, stated or cost.pairs)
+    sides = 2 if config.kernel.mirrored else 1
+    return arithmetic.Cost(pairs, sides * cost.flops_per_pair)
 
 
 def _of_pairs(cost: arithmetic.Cost | None) -> list[str]:
@@ -266,6 +268,7 @@ def _of_curve(config: ConfigDict, found: Forecast, step_seconds: float) -> list[
     setting = config.algorithm, config.dataset.name, config.kernel.architecture
     curve = curves.nearest(curves.measured(), setting, found.support, found.targets)
     other = config.dataset.classes or base.kind_of_start(config.support.init) != "real"
+    other = other or config.kernel.mirrored
     if curve is None or other or not config.support.learn_labels:
         return []
     reached = curves.milestones(curve, found.targets, step_seconds)

@@ -218,6 +218,7 @@ def _summary(run: Opened, distillation: Distillation) -> tuple[str, list[tuple[s
     pairs = f", {count(distillation.pairs)} pairs each" if distillation.pairs else ""
     kernel, axes = config.kernel, run.mesh.shape
     used = kernels.resolve(kernel.implementation)
+    kind = f"{kernel.kind}, mirrored" if kernel.mirrored else kernel.kind
     counts = len(dataset.train_labels), len(dataset.test_labels)
     images = f"{counts[0]} training, {counts[1]} {dataset.split} images"
     sizes = (
@@ -226,7 +227,7 @@ def _summary(run: Opened, distillation: Distillation) -> tuple[str, list[tuple[s
     return f"kip_flax {__version__}: {config.algorithm} in {run.folder.path}", [
         ("data", sizes),
         ("support", f"{config.support.size} images, labels {labels}"),
-        ("kernel", f"{kernel.architecture}, depth {kernel.depth}, {kernel.kind}; {used}"),
+        ("kernel", f"{kernel.architecture}, depth {kernel.depth}, {kind}; {used}"),
         ("devices", f"{hardware.hardware()}; mesh {axes['data']} x {axes['support']}"),
         ("steps", f"{distillation.total}{pairs}"),
         *_privacy(config, dataset, distillation.total),

@@ -221,7 +221,7 @@ def make_contest(
         asked.append(KRR)
     configs = {name: kernel_config(config, name) for name in asked}
     for one in configs.values():
-        config_lib.check_pools(one, dataset)
+        config_lib.check_kernel(one, dataset)
     kernels = {
         name: shard_kernel(setup.make_kernel(one, console), mesh) for name, one in configs.items()
     }
