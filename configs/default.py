@@ -68,6 +68,7 @@ def get_config() -> ConfigDict:
     # 'ntk' (all layers are trained) or 'nngp' (the last one is).
     config.kernel.kind = "ntk"
     # An image and its mirror image are one: each learned image counts for both, at twice the time.
+    # RFAD, FRePo, BPTT, DC and DSA: for the evaluation alone.
     config.kernel.mirrored = False
     # 'auto' takes the fastest that fits: 'cpu' (numba) on CPUs, 'xla' elsewhere; 'neural_tangents'
     # is the reference, slow.

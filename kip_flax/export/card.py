@@ -228,7 +228,8 @@ def _figures(provenance: dict[str, Any], kernel: dict[str, Any]) -> str:
         return "None were measured by kip_flax."
     held_out = ", which were held out of the training images" if split == "validation" else ""
     parts = [f"{kernel[key]}" for key in ("architecture", "depth", "get") if key in kernel]
-    parts += ["mirrored"] if kernel.get("mirrored") else []
+    if kernel.get("mirrored"):
+        parts.append("mirrored")
     reg = provenance.get("config", {}).get("reg")
     return (
         f"Kernel ridge regression on this set ({', '.join(parts)}; reg {reg}) classifies "

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from kip_flax.kernels.build import check_images, make_kernel
-from kip_flax.kernels.mirrored import check_mirrored, mirrored_jacobian
+from kip_flax.kernels.mirrored import check_mirrored, with_mirror_images
 from kip_flax.kernels.options import Kernel, KernelOptions, resolve
 from kip_flax.kernels.plan import make_plan
 from kip_flax.kernels.xla.pair_gradients import make_xla_jacobian
@@ -60,13 +60,19 @@ def make_jacobian(options: KernelOptions) -> Jacobian:
 
 
 def _make_mirrored(options: KernelOptions) -> Jacobian:
-    of_pairs = mirrored_jacobian(make_jacobian(replace(options, mirrored=False)))
+    """By mirrored targets, so that no gradient is to be turned: K(m x_t, x_s) = K(x_t, m x_s)."""
+    plain = make_jacobian(replace(options, mirrored=False))
 
     def jacobian(x_t: jax.Array, x_s: jax.Array) -> tuple[jax.Array, jax.Array]:
         x_t, x_s = jnp.asarray(x_t), jnp.asarray(x_s)
         check_images(x_t, x_s)
         check_mirrored(options, (x_s.shape[1], x_s.shape[2], x_s.shape[3]))
-        return _piece_by_piece(of_pairs, x_t, x_s)
+        return _piece_by_piece(mean, with_mirror_images(x_t), x_s)
+
+    def mean(both: jax.Array, x_s: jax.Array) -> tuple[jax.Array, jax.Array]:
+        k, dk = plain(both, x_s)
+        half = len(both) // 2
+        return (k[:half] + k[half:]) / 2, (dk[:, :half] + dk[:, half:]) / 2
 
     return jacobian
 
@@ -92,7 +98,7 @@ def _piece_by_piece(
         return jacobian(x_t, x_s)
     pieces = x_s.reshape(size // count, count, *x_s.shape[1:])
     k, dk = jax.lax.map(lambda piece: jacobian(x_t, piece), pieces)
-    return jnp.moveaxis(k, 1, 0).reshape(len(x_t), size), dk.reshape(size, *dk.shape[2:])
+    return jnp.moveaxis(k, 1, 0).reshape(-1, size), dk.reshape(size, *dk.shape[2:])
 
 
 def _target_by_target(

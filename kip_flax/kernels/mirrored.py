@@ -7,7 +7,6 @@ treat both sides alike, K(m x1, m x2) = K(x1, x2), and two of them are enough. S
 """
 
 import itertools
-from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -38,20 +37,6 @@ def mirrored_kernel(kernel: Kernel, options: KernelOptions) -> Kernel:
     return mean
 
 
-def mirrored_jacobian(
-    jacobian: Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array]],
-) -> Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]:
-    """As `mirrored_kernel`, of a kernel with the gradients of its entries (see `jacobian`)."""
-
-    def mean(x_t: jax.Array, x_s: jax.Array) -> tuple[jax.Array, jax.Array]:
-        size = len(x_s)
-        k, dk = jacobian(x_t, with_mirror_images(x_s))
-        turned = dk[size:].reshape(size, len(x_t), *x_s.shape[1:])[..., ::-1, :]
-        return (k[:, :size] + k[:, size:]) / 2, (dk[:size] + turned.reshape(dk[:size].shape)) / 2
-
-    return mean
-
-
 def with_mirror_images(x: jax.Array) -> jax.Array:
     """Images (n, H, W, C), then their mirror images: (2 n, H, W, C)."""
     return jnp.concatenate([x, x[:, :, ::-1]])
@@ -65,6 +50,6 @@ def check_mirrored(options: KernelOptions, image_shape: tuple[int, int, int]) ->
         if level.start[1] != level.width - end:
             raise UserError(
                 f"kernel.mirrored needs layers that treat left and right alike, and one makes "
-                f"{after.width} columns of {level.width}: take images of another width "
-                f"(dataset.image_size), another network, or kernel.mirrored=False."
+                f"{after.width} columns of {level.width}: take kernel.mirrored=False, another "
+                f"kernel.depth or kernel.architecture, or images of another width."
             )

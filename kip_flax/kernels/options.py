@@ -60,7 +60,7 @@ class KernelOptions:
         get: 'ntk' (tangent kernel: a trained network) or 'nngp' (covariance at initialisation).
         mirrored: the kernel of networks whose output is the mean over an image and its mirror image
             (left to right). It is the mean of K(x1, x2) and K(x1, mirrored x2), and so that of KRR
-            on a support doubled by mirror images with the same labels (see `mirrored`).
+            on a support doubled by mirror images with the same labels (see `kernels.mirrored`).
         implementation: one of `IMPLEMENTATIONS`.
 
     Raises:

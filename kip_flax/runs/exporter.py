@@ -163,6 +163,8 @@ class Exporter:
 def _kernel_options(config: ConfigDict) -> dict[str, Any]:
     """Arguments of `architectures.build` and `kernels.make_kernel`, but the implementation."""
     options = {k: v for k, v in config.kernel.items() if k not in ("kind", "implementation")}
+    if not config.kernel.mirrored:
+        del options["mirrored"]  # Earlier versions do not know it.
     return {**options, "get": config.kernel.kind}
 
 

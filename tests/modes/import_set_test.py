@@ -1,6 +1,7 @@
 """Sets in the layouts of others: recognised, brought into ours, evaluated as their makers do."""
 
 import shutil
+import types
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from kip_flax import data, export, preprocess
 from kip_flax.export import layouts, torch_files
 from kip_flax.modes.evaluate import mode as evaluate_mode
 from kip_flax.modes.export_set.mode import export_file
+from kip_flax.modes.import_set import mode as import_mode
 from kip_flax.modes.import_set.mode import import_file, preprocess_name
 from kip_flax.runtime.errors import UserError
 
@@ -74,7 +76,9 @@ def whitened(train_images, others, subtract_mean):
 
 
 @pytest.mark.parametrize(("layout", "name"), [("rfad", "zca"), ("frepo", "zca_center")])
-def test_a_set_evaluates_as_in_its_makers_space(colours, tmp_path, quick_kernels, layout, name):
+def test_a_set_evaluates_as_in_its_makers_space(
+    colours, tmp_path, quick_kernels, capsys, layout, name
+):
     config, dataset = colours
     rows = a_draw(dataset.train_labels)
     _, test, support = whitened(
@@ -87,7 +91,10 @@ def test_a_set_evaluates_as_in_its_makers_space(colours, tmp_path, quick_kernels
         np.savez(tmp_path / "best.npz", images=images, labels=labels, k=0.5, jit=5e-3)
     else:
         np.savez(tmp_path / "best.npz", image=images.transpose(0, 2, 3, 1), label=labels)
-    (written,) = import_file(config, str(tmp_path / "best.npz"), str(tmp_path / "in"), "auto")
+    path, folder = str(tmp_path / "best.npz"), str(tmp_path / "in")
+    (written,) = import_file(config, path, folder, "auto")
+    mirrored = "--config.kernel.mirrored=True" in capsys.readouterr().out
+    assert mirrored == (layout == "frepo")  # Which doubles sets of colour images.
     config.preprocess = name
     measured = evaluate_mode.evaluate_file(config, written)
     assert measured["accuracy"] == pytest.approx(accuracy, abs=1 / len(test))
@@ -96,6 +103,20 @@ def test_a_set_evaluates_as_in_its_makers_space(colours, tmp_path, quick_kernels
     config.preprocess = "standard"
     with pytest.raises(UserError, match=f"made with preprocess={name}"):
         evaluate_mode.evaluate_file(config, written)
+
+
+@pytest.mark.parametrize(
+    ("name", "per_class", "mirrored"),
+    [("cifar10", 50, True), ("cifar100", 1, True), ("cifar100", 10, False)],
+)
+def test_frepos_sets_of_many_images_of_cifar100_have_no_mirror_images(name, per_class, mirrored):
+    classes = {"cifar10": 10, "cifar100": 100}[name]
+    images = np.zeros((per_class * classes, 1, 1, 3), np.float32)
+    found = types.SimpleNamespace(sets=[(images, None)])
+    dataset = types.SimpleNamespace(
+        name=name, num_classes=classes, mirrorable=True, image_shape=(32, 32, 3)
+    )
+    assert import_mode._made_with_mirror_images(found, dataset) == mirrored
 
 
 def digits_config(**fields):

@@ -141,6 +141,13 @@ def _check_values(path: str, images: np.ndarray, dataset: Dataset, fitted: Prepr
         )
 
 
+def _made_with_mirror_images(found: Found, dataset: Dataset) -> bool:
+    """FRePo's sets of colour images are, but for those of ten or more per class of CIFAR-100."""
+    per_class = len(found.sets[0][0]) // dataset.num_classes
+    many = dataset.name == "cifar100" and per_class >= 10
+    return dataset.mirrorable and dataset.image_shape[2] == 3 and not many
+
+
 def _file_name(path: Path, found: Found, number: int) -> str:
     stem = path.stem.replace("labels", "images") if found.layout == "mtt" else path.stem
     return f"{stem}_{number}.npz" if len(found.sets) > 1 else f"{stem}.npz"
@@ -155,6 +162,8 @@ def _words(
     kernel = "".join(
         f" --config.kernel.{name}={value}" for name, value in _KERNELS.get(found.layout, {}).items()
     )
+    if found.layout == "frepo" and _made_with_mirror_images(found, dataset):
+        kernel += " --config.kernel.mirrored=True"
     command = f"--mode=evaluate --distilled={quoted} --config.preprocess={fitted.name}{reg}{kernel}"
     return f"imported {path}: layout {found.layout}, {sizes} images of {dataset.name}", [
         ("preprocessing", fitted.name),
