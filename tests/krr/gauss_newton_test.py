@@ -225,18 +225,18 @@ import jax
 import numpy as np
 
 from kip_flax import architectures as arch
-from kip_flax.kernels import KernelOptions, make_kernel, warm_up
-from kip_flax.kernels.jacobian import make_jacobian
+from kip_flax.kernels import KernelOptions, jacobian, make_kernel, warm_up
 from kip_flax.krr import gauss_newton, residuals
 
 options = KernelOptions(arch.conv(1), implementation="cpu")
-warm_up(options, lambda _: None)  # In another process: to compile takes more than the step.
-kernel, jacobian = make_kernel(options), make_jacobian(options)
+for compile_ahead in (warm_up, jacobian.warm_up):  # To compile takes more memory than the step.
+    compile_ahead(options, lambda _: None)
+kernel, of_pairs = make_kernel(options), jacobian.make_jacobian(options)
 rng = np.random.default_rng(0)
 x = rng.normal(size=(1200, 16, 16, 3)).astype(np.float32)
 y = np.eye(10, dtype=np.float32)[rng.integers(10, size=1200)] - 0.1
 step = gauss_newton.make_step(
-    residuals.with_solved_labels(kernel, jacobian, 1e-6), 3, jax.random.key(0), int(sys.argv[1])
+    residuals.with_solved_labels(kernel, of_pairs, 1e-6), 3, jax.random.key(0), int(sys.argv[1])
 )
 state = gauss_newton.init(x[:200], y[:200], 0.1)
 targets = x[200:], y[200:], np.ones(1000, np.float32)
