@@ -31,10 +31,10 @@ def get_config(setting: str = "1") -> ConfigDict:
     config.eval.steps = (0, 500, 1000)
     config.eval.networks = ("convnet_plain:3",)
     config.checkpoint.every_steps = 500  # 50 steps take less than ten checkpoints.
-    return as_published(config) if setting == "published" else config
+    return _as_published(config) if setting == "published" else config
 
 
-def as_published(config: ConfigDict) -> ConfigDict:
+def _as_published(config: ConfigDict) -> ConfigDict:
     """The constants of the paper, the same for all numbers of images per class here."""
     config.frepo.width, config.frepo.growth = 128, 2
     config.frepo.normalization = "batch"

@@ -35,9 +35,7 @@ def render(experiment: Experiment, folder: Path) -> str:
 
 def _figures(entry: dict[str, Any]) -> str:
     config, draws = entry["config"], entry["draws"]
-    kernel = ", ".join(str(config["kernel"][key]) for key in ("architecture", "depth", "kind"))
-    if config["kernel"].get("mirrored"):
-        kernel += ", mirrored"
+    kernel = card.of_kernel({**config["kernel"], "get": config["kernel"]["kind"]})
     before = f"What it was made from{words.began(config)}"
     rows = [(before, draws[0]["initial"]), ("This set", draws[0]["final"])]
     lines = [

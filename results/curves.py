@@ -48,8 +48,8 @@ def _joined(chain: list[Path]) -> Curve | None:
         facts = algorithms.facts(config["algorithm"])
         begins_here = (folder == chain[0]) == (support["init"] in SUPPORT_DRAWS)
         by_kernel = facts.uses_kernel and facts.learns_images and support["learn_labels"]
-        by_kernel = by_kernel and not config["kernel"].get("mirrored")
-        if not rows or config["reg"] > 1e-3 or not (begins_here and by_kernel):
+        mirrored = config["kernel"].get("mirrored", False)
+        if not rows or config["reg"] > 1e-3 or mirrored or not (begins_here and by_kernel):
             return None
         names = config["algorithm"], config["dataset"]["name"], config["kernel"]["architecture"]
         kinds.add((*names, support["size"], draw["watched"]["on"]))

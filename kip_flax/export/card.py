@@ -227,16 +227,19 @@ def _figures(provenance: dict[str, Any], kernel: dict[str, Any]) -> str:
     if split is None:
         return "None were measured by kip_flax."
     held_out = ", which were held out of the training images" if split == "validation" else ""
-    parts = [f"{kernel[key]}" for key in ("architecture", "depth", "get") if key in kernel]
-    if kernel.get("mirrored"):
-        parts.append("mirrored")
     reg = provenance.get("config", {}).get("reg")
     return (
-        f"Kernel ridge regression on this set ({', '.join(parts)}; reg {reg}) classifies "
+        f"Kernel ridge regression on this set ({of_kernel(kernel)}; reg {reg}) classifies "
         f"{100 * provenance[f'{split}_accuracy']:.2f} % of the {split} images{held_out}; half the "
         f"mean squared error is {provenance[f'{split}_mse']:.5f}. "
         + (reached or "No network was trained on it here.")
     )
+
+
+def of_kernel(kernel: dict[str, Any]) -> str:
+    """The words for the kernel of a file: those of its architecture, depth and kind that it has."""
+    parts = [f"{kernel[key]}" for key in ("architecture", "depth", "get") if key in kernel]
+    return ", ".join([*parts, "mirrored"] if kernel.get("mirrored") else parts)
 
 
 def _of_networks(rows: list[figures.Row]) -> str:

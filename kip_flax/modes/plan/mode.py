@@ -267,8 +267,8 @@ def _of_curve(config: ConfigDict, found: Forecast, step_seconds: float) -> list[
     """Lines on the likely cost of accuracies; [] if no run of this setting was measured."""
     setting = config.algorithm, config.dataset.name, config.kernel.architecture
     curve = curves.nearest(curves.measured(), setting, found.support, found.targets)
-    other = config.dataset.classes or base.kind_of_start(config.support.init) != "real"
-    other = other or config.kernel.mirrored
+    real = base.kind_of_start(config.support.init) == "real"
+    other = config.dataset.classes or config.kernel.mirrored or not real
     if curve is None or other or not config.support.learn_labels:
         return []
     reached = curves.milestones(curve, found.targets, step_seconds)
