@@ -21,6 +21,7 @@ def get_config(images_per_class: str = "1") -> ConfigDict:
     config.algorithm = "bptt"
     config.dataset.name = "cifar10"
     config.preprocess = "zca_center"
+    config.kernel.mirrored = True  # `bptt.augment` mirrors.
     config.optimizer.name = "adam"
     config.optimizer.learning_rate = 0.003
     config.optimizer.schedule = "cosine_tenth"

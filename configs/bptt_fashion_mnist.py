@@ -20,5 +20,6 @@ def get_config(images_per_class: str = "1") -> ConfigDict:
     config = bptt_cifar10.get_config(images_per_class)
     config.dataset.name = "fashion_mnist"
     config.preprocess = "standard"
+    config.kernel.mirrored = False  # Three pools of 28 columns drop one.
     config.optimizer.learning_rate = 0.01
     return config

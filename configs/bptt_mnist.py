@@ -21,6 +21,7 @@ def get_config(images_per_class: str = "1") -> ConfigDict:
     config.dataset.name = "mnist"
     config.preprocess = "standard"
     config.optimizer.learning_rate = 0.03
+    config.kernel.mirrored = False  # As its augmentation.
     config.bptt.augment = "scale,rotate"
     config.bptt.augment_draw = "one"
     return config

@@ -25,6 +25,8 @@ def get_config(setting: str = "1") -> ConfigDict:
     config.optimizer.learning_rate = 0.005
     config.optimizer.schedule = "cosine_tenth"
     config.batch_size = 512
+    # The set is judged as it was made: where `frepo.flip` is switched off, this is too.
+    config.kernel.mirrored = config.frepo.get_oneway_ref("flip")
     config.num_steps = 1500
     if _for_networks.are_ten(setting, "published"):
         config.support.size, config.num_steps = 100, 3000
