@@ -298,6 +298,13 @@ def _check_is_the_lost_one(fitted: Preprocess, lost: export.Distilled, where: st
             )
 
 
+def words_of_kernel(config: ConfigDict) -> str:
+    """The kernel of `config` in words: 'convnet, depth 3, ntk, mirrored'."""
+    kernel = config.kernel
+    kind = f"{kernel.kind}, mirrored" if kernel.mirrored else kernel.kind
+    return f"{kernel.architecture}, depth {kernel.depth}, {kind}"
+
+
 def make_kernel(config: ConfigDict, console: Console) -> Kernel:
     """The kernel of `config`, compiled ahead where possible."""
     options = base.kernel_options(config)

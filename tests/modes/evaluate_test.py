@@ -15,10 +15,11 @@ from kip_flax.runtime.errors import UserError
 pytestmark = pytest.mark.usefixtures("quick_kernels")
 
 
-def test_evaluating_the_file_gives_what_the_run_measured(undisturbed, tmp_path):
+def test_evaluating_the_file_gives_what_the_run_measured(undisturbed, tmp_path, capsys):
     workdir, _ = undisturbed
     path = workdir / "distilled" / f"FC1_ssize10_nozca_l_aug_ckpt{STEPS}.npz"
     measures = evaluate_mode.evaluate_file(small(), str(path), str(tmp_path))
+    assert capsys.readouterr().out.endswith("by KRR (fc, depth 1, ntk; reg 1e-06)\n")
     evaluation = json.loads((tmp_path / "evaluation.json").read_text())
     assert evaluation["evaluated_on"] == "test"
     assert {name: evaluation[name] for name in measures} == measures

@@ -11,7 +11,7 @@ import dataclasses
 import functools
 import os
 import zlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import jax
@@ -29,7 +29,7 @@ from kip_flax.modes.transfer import contest, session, sets
 from kip_flax.modes.transfer.mode import STOPPED
 from kip_flax.modes.transfer.sets import ImageSet, RealImages
 from kip_flax.modes.transfer.table import Table
-from kip_flax.networks.recipe import LARGE, Recipe
+from kip_flax.networks.recipe import LARGE
 from kip_flax.preprocess import Preprocess
 from kip_flax.runs import networks, setup
 from kip_flax.runtime import hardware, sharding, signals
@@ -93,7 +93,7 @@ def _compare(config: ConfigDict, paths: Sequence[str], workdir: str, watch: Watc
         "compiling the kernels",
         lambda: contest.make_contest(config, dataset, keys.networks, mesh, console),
     )
-    console.say(_summary(config, compared, dataset, workdir, contenders.protocol.recipe_of))
+    console.say(_summary(config, compared, dataset, workdir, contenders))
 
     found: list[Line] = []
     asked: list[ImageSet] = []
@@ -288,15 +288,16 @@ def _summary(
     compared: list[Entry],
     dataset: Dataset,
     workdir: str,
-    recipe_of: Callable[[int], Recipe],
+    measured_by: contest.Contest,
 ) -> str:
     options = config.transfer
     sets = "\n".join(f"  set       {e.made.title}: {e.distilled.path}" for e in compared)
-    recipe = recipe_of(len(compared[0].distilled.images))
+    recipe = measured_by.protocol.recipe_of(len(compared[0].distilled.images))
     _, tested = data.test_subset(dataset, config.eval.num_test)
+    kernels = contest.lines_on_kernels(config, measured_by.kernels)
     return f"""comparison in {workdir}
 {sets}
   data      {dataset.title}, {len(tested)} {dataset.split} images
   measured  {", ".join(options.networks)}; width {recipe.width}, {options.seeds} seeds
-  training  {options.recipe}: {recipe.words}
+  training  {options.recipe}: {recipe.words}{kernels}
   devices   {hardware.hardware()}"""

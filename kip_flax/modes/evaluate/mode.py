@@ -43,7 +43,7 @@ def evaluate_file(
     measures = measure(*sharding.replicate(mesh, (distilled.images, distilled.labels)))
     console.outcome(
         f"{path} on {dataset.name}: {dataset.split} accuracy {measures['accuracy']:.2%}, "
-        f"mse {measures['mse']:.5f}"
+        f"mse {measures['mse']:.5f}, by KRR ({setup.words_of_kernel(config)}; reg {config.reg:g})"
     )
     if workdir and multihost.is_first():
         content = {

@@ -216,9 +216,8 @@ def _summary(run: Opened, distillation: Distillation) -> tuple[str, list[tuple[s
     size = "x".join(map(str, dataset.image_shape))
     labels = algorithms.find(config.algorithm).labels(config.support.learn_labels)
     pairs = f", {count(distillation.pairs)} pairs each" if distillation.pairs else ""
-    kernel, axes = config.kernel, run.mesh.shape
-    used = kernels.resolve(kernel.implementation)
-    kind = f"{kernel.kind}, mirrored" if kernel.mirrored else kernel.kind
+    axes = run.mesh.shape
+    used = kernels.resolve(config.kernel.implementation)
     counts = len(dataset.train_labels), len(dataset.test_labels)
     images = f"{counts[0]} training, {counts[1]} {dataset.split} images"
     sizes = (
@@ -227,7 +226,7 @@ def _summary(run: Opened, distillation: Distillation) -> tuple[str, list[tuple[s
     return f"kip_flax {__version__}: {config.algorithm} in {run.folder.path}", [
         ("data", sizes),
         ("support", f"{config.support.size} images, labels {labels}"),
-        ("kernel", f"{kernel.architecture}, depth {kernel.depth}, {kind}; {used}"),
+        ("kernel", f"{setup.words_of_kernel(config)}; {used}"),
         ("devices", f"{hardware.hardware()}; mesh {axes['data']} x {axes['support']}"),
         ("steps", f"{distillation.total}{pairs}"),
         *_privacy(config, dataset, distillation.total),

@@ -263,6 +263,12 @@ def kernel_config(config: ConfigDict, name: str) -> ConfigDict:
     return changed
 
 
+def lines_on_kernels(config: ConfigDict, names: Iterable[str]) -> str:
+    """Lines of a summary that say which kernels `names` are; '' without names."""
+    words = ((name, setup.words_of_kernel(kernel_config(config, name))) for name in names)
+    return "".join(f"\n  kernel    {name}: {kernel}; reg {config.reg:g}" for name, kernel in words)
+
+
 def _protocol(options: ConfigDict, recipe_of: Callable[[int], Recipe], key: jax.Array) -> Protocol:
     return Protocol(
         recipe_of=recipe_of,

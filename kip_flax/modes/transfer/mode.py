@@ -18,10 +18,11 @@ from kip_flax.data import Dataset
 from kip_flax.kernels import Kernel
 from kip_flax.modes.transfer import contest, session, sets
 from kip_flax.modes.transfer.best import FOLDER, TRANSFER, BestNetwork
+from kip_flax.modes.transfer.contest import Contest
 from kip_flax.modes.transfer.sets import ImageSet, RealImages
 from kip_flax.modes.transfer.table import Table
 from kip_flax.networks.named import KRR
-from kip_flax.networks.recipe import LARGE, Recipe
+from kip_flax.networks.recipe import LARGE
 from kip_flax.runs import networks, setup
 from kip_flax.runtime import hardware, sharding, signals
 from kip_flax.runtime.console import Console
@@ -74,7 +75,7 @@ def _transfer(
         "preparing the images", lambda: _prepared(config, path, distilled, dataset, krr)
     )
     recipe = contenders.protocol.recipe_of(len(distilled.images))
-    watch.say(_summary(config, path, len(distilled.images), real, workdir, recipe))
+    watch.say(_summary(config, path, len(distilled.images), real, workdir, contenders))
 
     best = BestNetwork(
         folder=Path(workdir) / FOLDER,
@@ -154,12 +155,13 @@ def _random_draws(
 
 
 def _summary(
-    config: ConfigDict, path: str, size: int, real: RealImages, workdir: str, recipe: Recipe
+    config: ConfigDict, path: str, size: int, real: RealImages, workdir: str, measured_by: Contest
 ) -> str:
-    options = config.transfer
+    options, recipe = config.transfer, measured_by.protocol.recipe_of(size)
+    kernels = contest.lines_on_kernels(config, measured_by.kernels)
     return f"""transfer of {path}, in {workdir}
   set       {size} images; {config.dataset.name}: {len(real.pool.labels)} real ones to draw from, \
 {len(real.held_out.labels)} held out, {len(real.test.labels)} {real.split} images
   networks  {", ".join(options.networks)}; width {recipe.width}
-  training  {options.recipe}: {recipe.words}; {options.seeds} seeds
+  training  {options.recipe}: {recipe.words}; {options.seeds} seeds{kernels}
   devices   {hardware.hardware()}"""
