@@ -263,10 +263,13 @@ def test_a_folder_stands_for_the_last_set_of_its_own_run(runs, tmp_path):
     assert entries.read(str(again), "none").made.file.endswith("_ckpt600.npz")
 
 
-def test_a_comparison_on_validation_images_says_so(runs, tmp_path):
-    config = make_config(networks=("krr",), baselines=())
+def test_a_comparison_says_what_it_measures_with_and_on(runs, tmp_path, capsys):
+    config = make_config(networks=("krr", "krr:fc:2"), baselines=())
     config.dataset.validation = 0.2
     compare(config, [str(runs / "kip")], str(tmp_path))
+    output = capsys.readouterr().out
+    assert "kernel    krr: fc, depth 1, ntk; reg 1e-06" in output
+    assert "kernel    krr:fc:2: fc, depth 2, ntk; reg 1e-06" in output
     for name in ("comparison.md", "comparison.html"):
         assert "Measured on held-out training images" in (tmp_path / name).read_text()
 
