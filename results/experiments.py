@@ -78,6 +78,17 @@ EXPERIMENTS: tuple[Experiment, ...] = (
         num_steps=8,
         eval__steps=(0, 4),
     ),
+    families.hundred_further(
+        "mirrored",
+        "kip_newton_cifar10_100_larger/ConvNet_ssize100_zca_l_aug_ckpt3.npz",
+        seed=4,
+        kernel__mirrored=True,
+        augment="",  # The kernel takes mirror images as one.
+        batch_size=3000,
+        num_steps=8,
+        eval__steps=(0, 2, 4, 6),
+        report__num_train=0,
+    ),
     families.label_solve_on(
         "kip_newton_cifar10_100_furthest", "ConvNet_ssize100_zca_l_aug_ckpt12.npz"
     ),
