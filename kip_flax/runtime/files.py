@@ -69,7 +69,7 @@ def locked(path: str | os.PathLike[str], what: str) -> Iterator[None]:
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         file = open(path, "a+", encoding="utf-8")  # noqa: SIM115
     except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror}; take another --workdir.") from None
+        raise UserError(f"cannot write {path}: {error.strerror}; take another folder.") from None
     with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -77,11 +77,11 @@ def locked(path: str | os.PathLike[str], what: str) -> Iterator[None]:
             file.seek(0)
             raise UserError(
                 f"{what} is in use by another run ({file.read().strip() or 'just started'}): wait "
-                f"until it ends, or take another --workdir."
+                f"until it ends, or take another folder."
             ) from None
         except OSError as error:
             raise UserError(
-                f"cannot lock {path}: {error.strerror}; take a --workdir on a disk that has locks."
+                f"cannot lock {path}: {error.strerror}; take a folder on a disk that has locks."
             ) from None
         try:
             file.truncate(0)
@@ -90,7 +90,7 @@ def locked(path: str | os.PathLike[str], what: str) -> Iterator[None]:
             os.fsync(file.fileno())
         except OSError as error:
             raise UserError(
-                f"cannot write {path}: {error.strerror}; free space or take another --workdir."
+                f"cannot write {path}: {error.strerror}; free space or take another folder."
             ) from None
         yield
 
