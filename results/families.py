@@ -119,7 +119,7 @@ def by_cross_entropy(experiment: Experiment) -> Experiment:
     return replace(experiment, name=name, fields=fields)
 
 
-def relabelled(row: str, start: str, published: float | None) -> Experiment:
+def relabelled(row: str, start: str, published: float | None, **changes: Any) -> Experiment:
     """Another row's images, with the labels of least cross-entropy on all training images."""
     config, size = re.findall(r"^(.+?)_(\d+)", row)[0]
     fields = {
@@ -130,6 +130,7 @@ def relabelled(row: str, start: str, published: float | None) -> Experiment:
         "augment": "",
         "eval.networks": (),
         "report.num_train": 0,
+        **_dotted(changes),
     }
     return Experiment(f"{row}_relabelled", config, fields, published)
 
