@@ -69,6 +69,11 @@ def _check(fields: Mapping[str, Any]) -> None:
             f"support.init is {fields['support.init']!r}: take one of {', '.join(SUPPORT_DRAWS)}, "
             f"or the file of a distilled set (.npz)."
         )
+    symmetric = fields["kernel.mirrored"] and algorithms.facts(fields["algorithm"]).uses_kernel
+    if symmetric and "flip" in augment.parse(fields["augment"]):
+        raise UserError(
+            "augment has 'flip', which changes nothing with kernel.mirrored=True: leave it out."
+        )
     if any(not _is(step, int) or step < 0 for step in fields["eval.steps"]):
         raise UserError(f"eval.steps is {fields['eval.steps']}: write steps, such as (0, 10, 100).")
     for name in fields["eval.networks"]:

@@ -136,8 +136,8 @@ EXPERIMENTS: tuple[Experiment, ...] = (
         "rfad_fashion_mnist_500", "ConvNet3_ssize500_nozca_l_noaug_ckpt1500.npz", 92.4
     ),
     families.rfad_many("mnist", 100, 2500),
-    families.frepo("cifar10", 10, 4000),
-    families.frepo("cifar10", 100, 3000),
+    families.frepo("cifar10", 10, 4000, **families.PLAIN),
+    families.frepo("cifar10", 100, 3000, **families.PLAIN),
     families.frepo("mnist", 10, 2000),
     families.frepo("mnist", 100, 2000),
     families.frepo("fashion_mnist", 10, 2000),
@@ -167,9 +167,16 @@ EXPERIMENTS: tuple[Experiment, ...] = (
         seed=1,
         rate=0.005,
     ),
-    families.bptt("cifar10", "frepo_cifar10_10/ConvNet_ssize10_zca_l_noaug_ckpt4000.npz"),
+    families.bptt(
+        "cifar10",
+        "frepo_cifar10_10/ConvNet_ssize10_zca_l_noaug_ckpt4000.npz",
+        **families.PLAIN,
+    ),
     families.bptt_narrow(
-        "cifar10", "frepo_cifar10_100/ConvNet_ssize100_zca_l_noaug_ckpt3000.npz", steps=300
+        "cifar10",
+        "frepo_cifar10_100/ConvNet_ssize100_zca_l_noaug_ckpt3000.npz",
+        steps=300,
+        **families.PLAIN,
     ),
     families.bptt_narrow(
         "mnist",

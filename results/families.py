@@ -25,6 +25,8 @@ FIVE_HUNDRED: dict[str, Any] = {
     "report__num_train": 0,  # Rows do not use the analysis.
 }
 ZCA = {"preprocess": "zca_normalize"}
+# Rows that are older than `kernel.mirrored`, of configurations that have it now.
+PLAIN: dict[str, Any] = {"kernel__mirrored": False}
 
 
 def label_solve(
@@ -198,7 +200,7 @@ def condensed_briefly(algorithm: str, dataset: str) -> Experiment:
     return Experiment(f"{algorithm}_{dataset}_100", f"{algorithm}_{dataset}", fields)
 
 
-def frepo(dataset: str, size: int, steps: int) -> Experiment:
+def frepo(dataset: str, size: int, steps: int, **changes: Any) -> Experiment:
     """FRePo; only ten images are evaluated by networks during the run, as more take too long."""
     fields = {
         **_CHOSEN,
@@ -209,7 +211,7 @@ def frepo(dataset: str, size: int, steps: int) -> Experiment:
     }
     if size > 10:
         fields |= {"eval.steps": (0,), "eval.networks": ()}
-    return Experiment(f"frepo_{dataset}_{size}", f"frepo_{dataset}", fields)
+    return Experiment(f"frepo_{dataset}_{size}", f"frepo_{dataset}", fields | _dotted(changes))
 
 
 def rfad(dataset: str, size: int = 10, **changes: Any) -> Experiment:

@@ -25,9 +25,10 @@ that label. Sets are sorted by data set, number of images, and accuracy. Written
 results.gallery`.
 
 Test accuracy is in %. *KRR*: of kernel ridge regression by the NTK, or by the NNGP where the
-method says so. *Networks*: of five ConvNet-3 of width 128 trained on the set, without and with
-instance normalisation ([how](transfer.md)); a row that is missing was not measured, another number
-of networks stands in brackets. Of several draws, the picture and *networks* are of the first.
+method says so; the kernel is mirrored where it says so. *Networks*: of five ConvNet-3 of width
+128 trained on the set, without and with instance normalisation ([how](transfer.md)); a row that is
+missing was not measured, another number of networks stands in brackets. Of several draws, the
+picture and *networks* are of the first.
 *Hours*: wall time on two cores without an accelerator, and in brackets core hours, without those of
 a set that it goes on from. ± is a deviation over draws or networks.
 

@@ -233,6 +233,10 @@ def test_every_field_that_a_recipe_fills_in_is_set():
             {"transfer__recipe": "dc", "transfer__label_scale": 8.0},
             "transfer.label_scale is 8 and transfer.loss 'cross_entropy', whose labels are prob",
         ),
+        (
+            {"augment": "shift,flip", "kernel__mirrored": True},
+            "augment has 'flip', which changes nothing with kernel.mirrored=True: leave it out",
+        ),
     ],
 )
 def test_fields_that_do_not_go_together_are_reported(fields, message):

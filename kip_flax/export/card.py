@@ -236,9 +236,10 @@ def _figures(provenance: dict[str, Any], kernel: dict[str, Any]) -> str:
     )
 
 
-def of_kernel(kernel: dict[str, Any]) -> str:
-    """The words for the kernel of a file: those of its architecture, depth and kind that it has."""
-    parts = [f"{kernel[key]}" for key in ("architecture", "depth", "get") if key in kernel]
+def of_kernel(kernel: Mapping[str, Any]) -> str:
+    """'convnet, depth 3, ntk, mirrored': the words for a kernel by the fields that a file has."""
+    words = {"architecture": "{}", "depth": "depth {}", "get": "{}"}
+    parts = [text.format(kernel[key]) for key, text in words.items() if key in kernel]
     return ", ".join([*parts, "mirrored"] if kernel.get("mirrored") else parts)
 
 
@@ -326,6 +327,11 @@ def limits(distilled: Distilled, *more: str) -> str:
                 if distilled.preprocess_name == "zca_normalize"
                 else "Learned images may leave the range of pixels there."
             ),
+        )
+    if distilled.kernel.get("mirrored"):
+        lines.append(
+            "An image stands for its mirror image (left to right) too: train networks with flips, "
+            "and compute the kernel as k(x, s) + k(x, mirrored s)."
         )
     return "\n".join(f"- {line}" for line in [*lines, *more])
 

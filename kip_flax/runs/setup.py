@@ -18,6 +18,7 @@ from kip_flax import config as config_lib
 from kip_flax.algorithms import base
 from kip_flax.algorithms.interface import Problem, State, Step, Support
 from kip_flax.data import Dataset, Targets, frozen
+from kip_flax.export import card
 from kip_flax.kernels import Kernel
 from kip_flax.preprocess import Preprocess
 from kip_flax.runs.folder import RunFolder
@@ -300,9 +301,15 @@ def _check_is_the_lost_one(fitted: Preprocess, lost: export.Distilled, where: st
 
 def words_of_kernel(config: ConfigDict) -> str:
     """The kernel of `config` in words: 'convnet, depth 3, ntk, mirrored'."""
-    kernel = config.kernel
-    kind = f"{kernel.kind}, mirrored" if kernel.mirrored else kernel.kind
-    return f"{kernel.architecture}, depth {kernel.depth}, {kind}"
+    return card.of_kernel({**config.kernel, "get": config.kernel.kind})
+
+
+def note_on_kernel(distilled: export.Distilled, config: ConfigDict) -> str:
+    """A sentence if the set was made for another kernel than that of `config`; else ''."""
+    made_for, used = card.of_kernel(distilled.kernel), words_of_kernel(config)
+    if not distilled.kernel or made_for == used:
+        return ""
+    return f"{distilled.path} was made for the kernel {made_for}; here it is {used}."
 
 
 def make_kernel(config: ConfigDict, console: Console) -> Kernel:

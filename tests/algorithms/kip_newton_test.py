@@ -32,14 +32,23 @@ def test_six_steps_are_worth_more_than_those_of_descent(tmp_path, learned, desce
     assert ends[0]["mse"] < 0.9 * ends[1]["mse"]
 
 
-@pytest.mark.parametrize("learned", [True, pytest.param(False, marks=pytest.mark.slow)])
-def test_a_step_has_the_loss_of_its_batch_and_lowers_that_of_others(learned, digits):
+@pytest.mark.parametrize(
+    ("learned", "mirrored"),
+    [
+        (True, False),
+        pytest.param(False, False, marks=pytest.mark.slow),
+        (True, True),
+        pytest.param(False, True, marks=pytest.mark.slow),
+    ],
+)
+def test_a_step_has_the_loss_of_its_batch_and_lowers_that_of_others(learned, mirrored, digits):
     """Losses by neural_tangents in float64."""
     pixels = preprocess.apply(
         preprocess.fit("standard", digits.train_images), digits.train_images[:900]
     )
     targets = Targets(pixels[:400], digits.train_labels[:400], 10)
     config = newton(batch_size=400, support__learn_labels=learned, mesh__data=1)
+    config.kernel.mirrored = mirrored
     kernel, mesh = kernels.make_kernel(base.kernel_options(config)), sharding.make_mesh(1)
     problem = Problem(config, targets, kernel, mesh, jax.random.key(2))
     support = base.draw_support(targets, 10, "real", jax.random.key(1))
@@ -49,6 +58,10 @@ def test_a_step_has_the_loss_of_its_batch_and_lowers_that_of_others(learned, dig
     def loss(images, rows):
         y = np.eye(10)[digits.train_labels[rows]] - 0.1
         k_ts, k_ss = exact_kernels(images, pixels[rows])
+        if mirrored:
+            both = np.concatenate([images, images[:, :, ::-1]])
+            k_ts, k_ss = ((k[:, :10] + k[:, 10:]) / 2 for k in exact_kernels(both, pixels[rows]))
+            k_ss = k_ss[:10]
         alpha = np.linalg.lstsq(k_ts, y, rcond=None)[0]
         if not learned:
             k_reg = k_ss + config.reg * np.trace(k_ss) / 10 * np.eye(10)

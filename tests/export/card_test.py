@@ -21,7 +21,7 @@ def test_the_card_has_the_figures(exported):
         "6 images of 5x4x3, 3 classes, 2 for each class",
         "51.23 %",
         "0.01230",
-        "convnet, 3, ntk; reg 1e-06",
+        "convnet, depth 3, ntk; reg 1e-06",
         "`standard`: Pixels in [0, 1] minus the mean",
         "its terms hold",
         "arXiv:2011.00050",

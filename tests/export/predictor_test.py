@@ -9,7 +9,7 @@ from whole_runs import exact_kernels, label_solve, small
 
 from kip_flax import data, export, preprocess
 from kip_flax.algorithms import base
-from kip_flax.export import predictor
+from kip_flax.export import card, predictor
 from kip_flax.modes.evaluate.mode import evaluate_file
 from kip_flax.modes.train import mode as train
 from kip_flax.runs import setup
@@ -54,7 +54,7 @@ def test_scores_are_those_of_kernel_ridge_regression(path, digits):
     assert predictor.load(path).options == base.kernel_options(small())
 
 
-def test_a_mirrored_kernel_counts_each_image_of_the_set_twice(digits, tmp_path):
+def test_a_mirrored_kernel_counts_each_image_of_the_set_twice(digits, tmp_path, capsys):
     """A run on photographs, the evaluation of its set and the classifier, by float64 on twenty."""
     colour = {
         f"{part}_images": np.repeat(getattr(digits, f"{part}_images"), 3, axis=3)
@@ -79,8 +79,15 @@ def test_a_mirrored_kernel_counts_each_image_of_the_set_twice(digits, tmp_path):
     scores = predictor.load(path).predict(pixels).scores
     np.testing.assert_allclose(scores, expected, atol=1e-4)
     assert np.mean(expected.argmax(axis=1) == truth) == pytest.approx(ran["accuracy"], abs=1e-6)
+    assert ", averaged over mirror images)" in (tmp_path / "run" / "report.html").read_text()
+    assert "An image stands for its mirror image" in card.limits(found)
+    capsys.readouterr()
     config.kernel.mirrored = False
     assert evaluate_file(config, str(path))["mse"] != pytest.approx(ran["mse"], rel=1e-3)
+    said = (
+        f"{path} was made for the kernel fc, depth 1, ntk, mirrored; here it is fc, depth 1, ntk."
+    )
+    assert said in capsys.readouterr().out
 
 
 def test_the_kernel_of_the_file_is_taken(path, tmp_path):

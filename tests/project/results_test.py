@@ -64,6 +64,13 @@ def test_every_experiment_is_a_valid_configuration(experiment):
     assert config.dataset.validation > 0 or chooses_nothing
 
 
+@pytest.mark.parametrize("experiment", [e for e in EXPERIMENTS if e.name.endswith("_relabelled")])
+def test_labels_are_made_for_the_kernel_of_the_images(experiment):
+    (start,) = [e for e in EXPERIMENTS if f"{e.name}_relabelled" == experiment.name]
+    mirrored = [row.fields.get("kernel.mirrored", False) for row in (start, experiment)]
+    assert mirrored[0] == mirrored[1]
+
+
 # Stopped by hand at the half; the experiment has what was run.
 STOPPED = {"kip_newton_cifar10_100_furthest": {"num_steps": 24}}
 

@@ -11,7 +11,7 @@ import dataclasses
 import functools
 import os
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 import jax
@@ -125,7 +125,8 @@ def _compare(config: ConfigDict, paths: Sequence[str], workdir: str, watch: Watc
 
     names = contenders.names
     mark(found, names)
-    page.write(workdir, found, names, _notes(config, found, dataset), dataset.title)
+    notes = _notes(config, found, dataset, contenders.kernels)
+    page.write(workdir, found, names, notes, dataset.title)
     if not done:
         console.outcome(STOPPED)
         return found
@@ -261,7 +262,9 @@ def _lines(
     return found
 
 
-def _notes(config: ConfigDict, found: list[Line], dataset: Dataset) -> list[str]:
+def _notes(
+    config: ConfigDict, found: list[Line], dataset: Dataset, kernels: Collection[str]
+) -> list[str]:
     differs = data_note(dataset.name, config.dataset.data_dir)
     on_data = [differs] if differs else []
     options = config.transfer
@@ -275,6 +278,7 @@ def _notes(config: ConfigDict, found: list[Line], dataset: Dataset) -> list[str]
     held_out = [measured] if dataset.split == "validation" else []
     return [
         *held_out,
+        *(f"Kernel {words}." for words in contest.words_of_kernels(config, kernels)),
         *notes(found, dataset.title),
         *on_data,
         *trained,
@@ -294,7 +298,8 @@ def _summary(
     sets = "\n".join(f"  set       {e.made.title}: {e.distilled.path}" for e in compared)
     recipe = measured_by.protocol.recipe_of(len(compared[0].distilled.images))
     _, tested = data.test_subset(dataset, config.eval.num_test)
-    kernels = contest.lines_on_kernels(config, measured_by.kernels)
+    given = [entry.distilled for entry in compared]
+    kernels = contest.lines_on_kernels(config, measured_by.kernels, given)
     return f"""comparison in {workdir}
 {sets}
   data      {dataset.title}, {len(tested)} {dataset.split} images

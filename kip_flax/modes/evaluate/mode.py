@@ -38,6 +38,8 @@ def evaluate_file(
     config_lib.check_kernel(config, dataset)
     with multihost.raise_everywhere():
         fitted = setup.preprocessing_of(distilled, config, dataset, config.preprocess)
+    if note := setup.note_on_kernel(distilled, config):
+        console.say(note)
     kernel = shard_kernel(setup.make_kernel(config, console), mesh)
     measure = evaluate.on_test_images(config, dataset, fitted, kernel, mesh)
     measures = measure(*sharding.replicate(mesh, (distilled.images, distilled.labels)))

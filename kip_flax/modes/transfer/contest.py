@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -14,6 +14,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from kip_flax import config as config_lib
+from kip_flax import export
 from kip_flax.data import Dataset
 from kip_flax.kernels import Kernel
 from kip_flax.kernels.sharded import shard_kernel
@@ -263,10 +264,21 @@ def kernel_config(config: ConfigDict, name: str) -> ConfigDict:
     return changed
 
 
-def lines_on_kernels(config: ConfigDict, names: Iterable[str]) -> str:
-    """Lines of a summary that say which kernels `names` are; '' without names."""
-    words = ((name, setup.words_of_kernel(kernel_config(config, name))) for name in names)
-    return "".join(f"\n  kernel    {name}: {kernel}; reg {config.reg:g}" for name, kernel in words)
+def words_of_kernels(config: ConfigDict, names: Collection[str]) -> list[str]:
+    """'krr: convnet, depth 3, ntk; reg 1e-06' for each kernel of `names`."""
+    kernels = ((name, setup.words_of_kernel(kernel_config(config, name))) for name in names)
+    return [f"{name}: {kernel}; reg {config.reg:g}" for name, kernel in kernels]
+
+
+def lines_on_kernels(
+    config: ConfigDict, names: Collection[str], compared: Iterable[export.Distilled]
+) -> str:
+    """Lines of a summary: the kernels `names`, and the sets that were made for another 'krr'."""
+    found = [f"\n  kernel    {words}" for words in words_of_kernels(config, names)]
+    if KRR in names:
+        notes = (setup.note_on_kernel(distilled, config) for distilled in compared)
+        found += [f"\n  {'':10}{note}" for note in notes if note]
+    return "".join(found)
 
 
 def _protocol(options: ConfigDict, recipe_of: Callable[[int], Recipe], key: jax.Array) -> Protocol:

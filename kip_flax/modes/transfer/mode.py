@@ -75,7 +75,7 @@ def _transfer(
         "preparing the images", lambda: _prepared(config, path, distilled, dataset, krr)
     )
     recipe = contenders.protocol.recipe_of(len(distilled.images))
-    watch.say(_summary(config, path, len(distilled.images), real, workdir, contenders))
+    watch.say(_summary(config, distilled, real, workdir, contenders))
 
     best = BestNetwork(
         folder=Path(workdir) / FOLDER,
@@ -155,11 +155,16 @@ def _random_draws(
 
 
 def _summary(
-    config: ConfigDict, path: str, size: int, real: RealImages, workdir: str, measured_by: Contest
+    config: ConfigDict,
+    distilled: export.Distilled,
+    real: RealImages,
+    workdir: str,
+    measured_by: Contest,
 ) -> str:
+    size = len(distilled.images)
     options, recipe = config.transfer, measured_by.protocol.recipe_of(size)
-    kernels = contest.lines_on_kernels(config, measured_by.kernels)
-    return f"""transfer of {path}, in {workdir}
+    kernels = contest.lines_on_kernels(config, measured_by.kernels, [distilled])
+    return f"""transfer of {distilled.path}, in {workdir}
   set       {size} images; {config.dataset.name}: {len(real.pool.labels)} real ones to draw from, \
 {len(real.held_out.labels)} held out, {len(real.test.labels)} {real.split} images
   networks  {", ".join(options.networks)}; width {recipe.width}

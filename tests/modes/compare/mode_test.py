@@ -271,6 +271,7 @@ def test_a_comparison_says_what_it_measures_with_and_on(runs, tmp_path, capsys):
     assert "kernel    krr: fc, depth 1, ntk; reg 1e-06" in output
     assert "kernel    krr:fc:2: fc, depth 2, ntk; reg 1e-06" in output
     for name in ("comparison.md", "comparison.html"):
+        assert "Kernel krr:fc:2: fc, depth 2, ntk; reg 1e-06." in (tmp_path / name).read_text()
         assert "Measured on held-out training images" in (tmp_path / name).read_text()
 
 
