@@ -36,6 +36,17 @@ EXPERIMENTS: tuple[Experiment, ...] = (
         eval__steps=(0, 2, 4, 6, 8, 10),
         augment="flip",
     ),
+    replace(
+        families.newton(
+            "cifar10",
+            10,
+            64.7,
+            kernel__mirrored=True,
+            eval__steps=(0, *range(10, 80, 10)),
+            report__num_train=0,
+        ),
+        name="kip_newton_cifar10_10_mirrored",
+    ),
     families.newton("mnist", 10, None, fixed=True),
     families.newton("fashion_mnist", 10, None, fixed=True),
     families.newton("cifar10", 10, None, fixed=True),
