@@ -19,4 +19,5 @@ def get_config(setting: str = "1") -> ConfigDict:
     """`frepo_mnist` with what differs."""
     config = frepo_mnist.get_config(setting)
     config.dataset.name = "fashion_mnist"
+    config.kernel.mirrored = False  # Three pools of 28 columns drop one.
     return config

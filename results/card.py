@@ -35,7 +35,7 @@ def render(experiment: Experiment, folder: Path) -> str:
 
 def _figures(entry: dict[str, Any]) -> str:
     config, draws = entry["config"], entry["draws"]
-    kernel = card.of_kernel({**config["kernel"], "get": config["kernel"]["kind"]})
+    kernel = card.of_kernel(config["kernel"])
     before = f"What it was made from{words.began(config)}"
     rows = [(before, draws[0]["initial"]), ("This set", draws[0]["final"])]
     lines = [

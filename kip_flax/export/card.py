@@ -237,8 +237,8 @@ def _figures(provenance: dict[str, Any], kernel: dict[str, Any]) -> str:
 
 
 def of_kernel(kernel: Mapping[str, Any]) -> str:
-    """'convnet, depth 3, ntk, mirrored': the words for a kernel by the fields that a file has."""
-    words = {"architecture": "{}", "depth": "depth {}", "get": "{}"}
+    """'convnet, depth 3, ntk, mirrored', from the fields of a file or of `config.kernel`."""
+    words = {"architecture": "{}", "depth": "depth {}", "get": "{}", "kind": "{}"}
     parts = [text.format(kernel[key]) for key, text in words.items() if key in kernel]
     return ", ".join([*parts, "mirrored"] if kernel.get("mirrored") else parts)
 
@@ -330,8 +330,8 @@ def limits(distilled: Distilled, *more: str) -> str:
         )
     if distilled.kernel.get("mirrored"):
         lines.append(
-            "An image stands for its mirror image (left to right) too: train networks with flips, "
-            "and compute the kernel as k(x, s) + k(x, mirrored s)."
+            "An image stands for its mirror image (left to right) too: train networks with flips. "
+            "The kernel is the mean of k(x, s) and k(x, mirrored s), of preprocessed images."
         )
     return "\n".join(f"- {line}" for line in [*lines, *more])
 

@@ -16,6 +16,7 @@ from kip_flax.data import Dataset
 from kip_flax.export import pictures
 from kip_flax.networks import figures as network_figures
 from kip_flax.preprocess import Preprocess
+from kip_flax.runs import setup
 from kip_flax.runs.folder import RunFolder
 from kip_flax.runtime import hardware
 
@@ -83,7 +84,7 @@ class Exporter:
             export.Description(
                 self.fitted,
                 self.dataset.class_names,
-                _kernel_options(self.config),
+                setup.kernel_fields(self.config),
                 self._provenance(step, measures, rows),
             ),
         )
@@ -158,14 +159,6 @@ class Exporter:
             "URL": self.path(step).name,
             "network_acc": "".join(f"{mean:.6g}" for mean in reached if mean is not None),
         }
-
-
-def _kernel_options(config: ConfigDict) -> dict[str, Any]:
-    """Arguments of `architectures.build` and `kernels.make_kernel`, but the implementation."""
-    options = {k: v for k, v in config.kernel.items() if k not in ("kind", "implementation")}
-    if not config.kernel.mirrored:
-        del options["mirrored"]  # Earlier versions do not know it.
-    return {**options, "get": config.kernel.kind}
 
 
 def _as_floats(picture: Image.Image) -> np.ndarray:

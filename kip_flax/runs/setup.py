@@ -7,6 +7,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -301,15 +302,32 @@ def _check_is_the_lost_one(fitted: Preprocess, lost: export.Distilled, where: st
 
 def words_of_kernel(config: ConfigDict) -> str:
     """The kernel of `config` in words: 'convnet, depth 3, ntk, mirrored'."""
-    return card.of_kernel({**config.kernel, "get": config.kernel.kind})
+    return card.of_kernel(config.kernel.to_dict())
+
+
+def words_of_krr(config: ConfigDict) -> str:
+    """Kernel and ridge of `config` in words: 'convnet, depth 3, ntk; reg 1e-06'."""
+    return f"{words_of_kernel(config)}; reg {config.reg:g}"
+
+
+def kernel_fields(config: ConfigDict) -> dict[str, Any]:
+    """Arguments of `architectures.build` and `kernels.make_kernel`, but the implementation."""
+    options = {k: v for k, v in config.kernel.items() if k not in ("kind", "implementation")}
+    if not config.kernel.mirrored:
+        del options["mirrored"]  # Earlier versions do not know it.
+    return {**options, "get": config.kernel.kind}
 
 
 def note_on_kernel(distilled: export.Distilled, config: ConfigDict) -> str:
-    """A sentence if the set was made for another kernel than that of `config`; else ''."""
-    made_for, used = card.of_kernel(distilled.kernel), words_of_kernel(config)
-    if not distilled.kernel or made_for == used:
-        return ""
-    return f"{distilled.path} was made for the kernel {made_for}; here it is {used}."
+    """A sentence if the set's run measured by another kernel than that of `config`; else ''."""
+    made = {"mirrored": False, **distilled.kernel} if distilled.kernel else {}
+    used = {"mirrored": False, **kernel_fields(config)}
+    names = {name: f"kernel.{name.replace('get', 'kind')}" for name in made}
+    differ = [name for name, value in made.items() if used.get(name) != value]
+    was, now = (
+        ", ".join(f"{names[name]}={fields[name]!r}" for name in differ) for fields in (made, used)
+    )
+    return f"The run of {distilled.path} measured with {was}; here {now}." if differ else ""
 
 
 def make_kernel(config: ConfigDict, console: Console) -> Kernel:

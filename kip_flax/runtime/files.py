@@ -40,7 +40,7 @@ def write_bytes_atomic(path: str | os.PathLike[str], data: bytes) -> None:
     except OSError as error:
         reason = error.strerror or error
         raise UserError(
-            f"cannot write {path}: {reason}; free space there or take another --workdir."
+            f"cannot write {path}: {reason}; free space there or take another folder."
         ) from error
 
 

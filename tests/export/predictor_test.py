@@ -84,9 +84,7 @@ def test_a_mirrored_kernel_counts_each_image_of_the_set_twice(digits, tmp_path, 
     capsys.readouterr()
     config.kernel.mirrored = False
     assert evaluate_file(config, str(path))["mse"] != pytest.approx(ran["mse"], rel=1e-3)
-    said = (
-        f"{path} was made for the kernel fc, depth 1, ntk, mirrored; here it is fc, depth 1, ntk."
-    )
+    said = f"The run of {path} measured with kernel.mirrored=True; here kernel.mirrored=False."
     assert said in capsys.readouterr().out
 
 

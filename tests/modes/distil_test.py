@@ -16,7 +16,7 @@ import pytest
 from ml_collections import ConfigDict
 
 import kip_flax
-from configs import default, kip_digits
+from configs import default, frepo_cifar10, kip_digits
 from kip_flax import export
 from kip_flax.data import datasets
 from kip_flax.export import predictor
@@ -327,6 +327,20 @@ def test_fields_may_be_numbers_of_numpy(arrays, monkeypatch):
     with contextlib.suppress(UserError):
         kip_flax.distill(*arrays, fields={"num_steps": np.int64(7)})
     assert found[-1].num_steps == 7
+
+
+def test_a_field_that_follows_another_follows_it_here_too(monkeypatch):
+    seen = []
+
+    def stop(config, *_):
+        seen.append(config.kernel.mirrored)
+        raise UserError("seen")
+
+    monkeypatch.setattr(train, "train_and_evaluate", stop)
+    for flip in (True, False):
+        with pytest.raises(UserError, match="seen"):
+            kip_flax.distill(config=frepo_cifar10.get_config(), fields={"frepo.flip": flip})
+    assert seen == [True, False]
 
 
 def test_without_the_repository_a_configuration_is_asked_for(arrays, monkeypatch):

@@ -67,8 +67,12 @@ def test_every_experiment_is_a_valid_configuration(experiment):
 @pytest.mark.parametrize("experiment", [e for e in EXPERIMENTS if e.name.endswith("_relabelled")])
 def test_labels_are_made_for_the_kernel_of_the_images(experiment):
     (start,) = [e for e in EXPERIMENTS if f"{e.name}_relabelled" == experiment.name]
-    mirrored = [row.fields.get("kernel.mirrored", False) for row in (start, experiment)]
-    assert mirrored[0] == mirrored[1]
+    kernels = []
+    for row in (start, experiment):
+        config = __import__(f"configs.{row.config}", fromlist=["get_config"]).get_config()
+        config.update_from_flattened_dict(row.fields)
+        kernels.append(config.kernel.to_dict())
+    assert kernels[0] == kernels[1]
 
 
 # Stopped by hand at the half; the experiment has what was run.

@@ -11,7 +11,7 @@ import dataclasses
 import functools
 import os
 import zlib
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import jax
@@ -29,7 +29,7 @@ from kip_flax.modes.transfer import contest, session, sets
 from kip_flax.modes.transfer.mode import STOPPED
 from kip_flax.modes.transfer.sets import ImageSet, RealImages
 from kip_flax.modes.transfer.table import Table
-from kip_flax.networks.recipe import LARGE
+from kip_flax.networks.recipe import LARGE, Recipe
 from kip_flax.preprocess import Preprocess
 from kip_flax.runs import networks, setup
 from kip_flax.runtime import hardware, sharding, signals
@@ -93,7 +93,10 @@ def _compare(config: ConfigDict, paths: Sequence[str], workdir: str, watch: Watc
         "compiling the kernels",
         lambda: contest.make_contest(config, dataset, keys.networks, mesh, console),
     )
-    console.say(_summary(config, compared, dataset, workdir, contenders))
+    given = [entry.distilled for entry in compared]
+    on_kernels = contest.notes_on_kernels(config, contenders.kernels, given)
+    recipe_of = contenders.protocol.recipe_of
+    console.say(_summary(config, compared, dataset, workdir, recipe_of, on_kernels))
 
     found: list[Line] = []
     asked: list[ImageSet] = []
@@ -125,7 +128,7 @@ def _compare(config: ConfigDict, paths: Sequence[str], workdir: str, watch: Watc
 
     names = contenders.names
     mark(found, names)
-    notes = _notes(config, found, dataset, contenders.kernels)
+    notes = _notes(config, found, dataset, on_kernels)
     page.write(workdir, found, names, notes, dataset.title)
     if not done:
         console.outcome(STOPPED)
@@ -263,7 +266,7 @@ def _lines(
 
 
 def _notes(
-    config: ConfigDict, found: list[Line], dataset: Dataset, kernels: Collection[str]
+    config: ConfigDict, found: list[Line], dataset: Dataset, on_kernels: Iterable[str]
 ) -> list[str]:
     differs = data_note(dataset.name, config.dataset.data_dir)
     on_data = [differs] if differs else []
@@ -278,7 +281,7 @@ def _notes(
     held_out = [measured] if dataset.split == "validation" else []
     return [
         *held_out,
-        *(f"Kernel {words}." for words in contest.words_of_kernels(config, kernels)),
+        *on_kernels,
         *notes(found, dataset.title),
         *on_data,
         *trained,
@@ -292,14 +295,14 @@ def _summary(
     compared: list[Entry],
     dataset: Dataset,
     workdir: str,
-    measured_by: contest.Contest,
+    recipe_of: Callable[[int], Recipe],
+    on_kernels: Iterable[str],
 ) -> str:
     options = config.transfer
     sets = "\n".join(f"  set       {e.made.title}: {e.distilled.path}" for e in compared)
-    recipe = measured_by.protocol.recipe_of(len(compared[0].distilled.images))
+    recipe = recipe_of(len(compared[0].distilled.images))
     _, tested = data.test_subset(dataset, config.eval.num_test)
-    given = [entry.distilled for entry in compared]
-    kernels = contest.lines_on_kernels(config, measured_by.kernels, given)
+    kernels = "".join(f"\n  kernel    {note}" for note in on_kernels)
     return f"""comparison in {workdir}
 {sets}
   data      {dataset.title}, {len(tested)} {dataset.split} images

@@ -45,7 +45,7 @@ def evaluate_file(
     measures = measure(*sharding.replicate(mesh, (distilled.images, distilled.labels)))
     console.outcome(
         f"{path} on {dataset.name}: {dataset.split} accuracy {measures['accuracy']:.2%}, "
-        f"mse {measures['mse']:.5f}, by KRR ({setup.words_of_kernel(config)}; reg {config.reg:g})"
+        f"mse {measures['mse']:.5f}, by KRR ({setup.words_of_krr(config)})"
     )
     if workdir and multihost.is_first():
         content = {

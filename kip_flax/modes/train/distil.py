@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import importlib
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -60,7 +61,7 @@ def distill(
     if config is not None and not isinstance(config, ConfigDict):
         raise UserError(f"config is a {type(config).__name__}: give a ConfigDict, as of configs/.")
     arrays = None if images is None or labels is None else _arrays(images, labels, test)
-    experiment = _default() if config is None else config.copy_and_resolve_references()
+    experiment = _default() if config is None else copy.deepcopy(config)
     given = dict(fields or {})
     _update(experiment, given)
     if config is None and arrays is not None:

@@ -264,21 +264,13 @@ def kernel_config(config: ConfigDict, name: str) -> ConfigDict:
     return changed
 
 
-def words_of_kernels(config: ConfigDict, names: Collection[str]) -> list[str]:
-    """'krr: convnet, depth 3, ntk; reg 1e-06' for each kernel of `names`."""
-    kernels = ((name, setup.words_of_kernel(kernel_config(config, name))) for name in names)
-    return [f"{name}: {kernel}; reg {config.reg:g}" for name, kernel in kernels]
-
-
-def lines_on_kernels(
+def notes_on_kernels(
     config: ConfigDict, names: Collection[str], compared: Iterable[export.Distilled]
-) -> str:
-    """Lines of a summary: the kernels `names`, and the sets that were made for another 'krr'."""
-    found = [f"\n  kernel    {words}" for words in words_of_kernels(config, names)]
-    if KRR in names:
-        notes = (setup.note_on_kernel(distilled, config) for distilled in compared)
-        found += [f"\n  {'':10}{note}" for note in notes if note]
-    return "".join(found)
+) -> list[str]:
+    """'krr: convnet, depth 3, ntk; reg 1e-06.' and so on; then the sets whose runs had another."""
+    kernels = [f"{name}: {setup.words_of_krr(kernel_config(config, name))}." for name in names]
+    notes = [setup.note_on_kernel(one, config) for one in compared] if KRR in names else []
+    return kernels + [note for note in notes if note]
 
 
 def _protocol(options: ConfigDict, recipe_of: Callable[[int], Recipe], key: jax.Array) -> Protocol:

@@ -163,7 +163,8 @@ def _summary(
 ) -> str:
     size = len(distilled.images)
     options, recipe = config.transfer, measured_by.protocol.recipe_of(size)
-    kernels = contest.lines_on_kernels(config, measured_by.kernels, [distilled])
+    notes = contest.notes_on_kernels(config, measured_by.kernels, [distilled])
+    kernels = "".join(f"\n  kernel    {note}" for note in notes)
     return f"""transfer of {distilled.path}, in {workdir}
   set       {size} images; {config.dataset.name}: {len(real.pool.labels)} real ones to draw from, \
 {len(real.held_out.labels)} held out, {len(real.test.labels)} {real.split} images
