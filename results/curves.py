@@ -48,10 +48,11 @@ def _joined(chain: list[Path]) -> Curve | None:
         facts = algorithms.facts(config["algorithm"])
         begins_here = (folder == chain[0]) == (support["init"] in SUPPORT_DRAWS)
         by_kernel = facts.uses_kernel and facts.learns_images and support["learn_labels"]
-        mirrored = config["kernel"].get("mirrored", False)
-        if not rows or config["reg"] > 1e-3 or mirrored or not (begins_here and by_kernel):
+        if not rows or config["reg"] > 1e-3 or not (begins_here and by_kernel):
             return None
-        names = config["algorithm"], config["dataset"]["name"], config["kernel"]["architecture"]
+        kernel = config["kernel"]
+        used = kernel["architecture"], kernel.get("mirrored", False)
+        names = config["algorithm"], config["dataset"]["name"], *used
         kinds.add((*names, support["size"], draw["watched"]["on"]))
         for row in rows:
             step = row["step"]
@@ -61,9 +62,9 @@ def _joined(chain: list[Path]) -> Curve | None:
         before = points[-1][0]
     if len(points) < 2 or len(kinds) > 1:
         return None
-    ((algorithm, dataset, architecture, size, on),) = kinds
+    ((algorithm, dataset, architecture, mirrored, size, on),) = kinds
     last = _targets(config, config["num_steps"]) - _targets(config, config["num_steps"] - 1)
-    names = algorithm, dataset, architecture
+    names = algorithm, dataset, architecture, mirrored
     return Curve(chain[-1].name, *names, size, last, tuple(points), on)
 
 

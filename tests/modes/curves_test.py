@@ -15,10 +15,9 @@ POINTS = (
 )  # fmt: skip
 
 
-def curve(size=10, targets=2000, algorithm="kip_newton", dataset="mnist"):
-    return Curve(
-        f"row_{size}_{targets}", algorithm, dataset, "convnet", size, targets, POINTS, "validation"
-    )
+def curve(size=10, targets=2000, algorithm="kip_newton", dataset="mnist", mirrored=False):
+    names = f"row_{size}_{targets}", algorithm, dataset, "convnet", mirrored
+    return Curve(*names, size, targets, POINTS, "validation")
 
 
 def evaluations(row):
@@ -37,12 +36,13 @@ def test_steps_follow_the_targets_and_seconds_the_planned_step():
 
 def test_the_nearest_run_has_the_same_data_and_a_similar_support():
     every = tuple(curve(size, targets) for size in (10, 100, 500) for targets in (2000, 5000))
-    every += (curve(50, dataset="cifar10"), curve(50, algorithm="kip"))
-    setting = ("kip_newton", "mnist", "convnet")
+    every += (curve(50, dataset="cifar10"), curve(50, algorithm="kip"), curve(60, mirrored=True))
+    setting = ("kip_newton", "mnist", "convnet", False)
     assert curves.nearest(every, setting, 60, 4000).row == "row_100_5000"
     assert curves.nearest(every, setting, 20, 100).row == "row_10_2000"
-    for other in (("kip_newton", "svhn", "convnet"), ("kip_newton", "mnist", "fc")):
-        assert curves.nearest(every, other, 20, 100) is None
+    assert curves.nearest(every, (*setting[:3], True), 10, 100).row == "row_60_2000"
+    for other in (("svhn", "convnet", False), ("mnist", "fc", False), ("cifar10", "convnet", True)):
+        assert curves.nearest(every, ("kip_newton", *other), 20, 100) is None
     assert curves.nearest((), setting, 20, 100) is None
 
 

@@ -19,7 +19,7 @@ class Curve:
 
     Attributes:
         row: its name in results/; of a chain, that of the last.
-        algorithm, dataset, architecture: as in a configuration.
+        algorithm, dataset, architecture, mirrored: as in a configuration.
         size, targets: images of the support; targets of the last step.
         points: (targets drawn so far, accuracy 0 to 1), ascending.
         on: the images of the accuracies, 'validation' or 'test'.
@@ -29,6 +29,7 @@ class Curve:
     algorithm: str
     dataset: str
     architecture: str
+    mirrored: bool
     size: int
     targets: int
     points: tuple[tuple[int, float], ...]
@@ -57,13 +58,17 @@ def measured() -> tuple[Curve, ...]:
 
 
 def nearest(
-    curves: tuple[Curve, ...], setting: tuple[str, str, str], size: int, targets: int
+    curves: tuple[Curve, ...], setting: tuple[str, str, str, bool], size: int, targets: int
 ) -> Curve | None:
     """The curve of this setting with the support of most similar size, then of targets; or None.
 
-    `setting`: algorithm, data set and architecture.
+    `setting`: algorithm, data set, architecture, and whether the kernel is mirrored.
     """
-    alike = [one for one in curves if (one.algorithm, one.dataset, one.architecture) == setting]
+
+    def of(one: Curve) -> tuple[str, str, str, bool]:
+        return one.algorithm, one.dataset, one.architecture, one.mirrored
+
+    alike = [one for one in curves if of(one) == setting]
 
     def distance(one: Curve) -> tuple[float, float]:
         return abs(math.log(one.size / size)), abs(math.log(one.targets / targets))

@@ -265,11 +265,11 @@ def _estimates(found: Forecast, cost: arithmetic.Cost | None) -> list[str]:
 
 def _of_curve(config: ConfigDict, found: Forecast, step_seconds: float) -> list[str]:
     """Lines on the likely cost of accuracies; [] if no run of this setting was measured."""
-    setting = config.algorithm, config.dataset.name, config.kernel.architecture
+    kernel = config.kernel
+    setting = config.algorithm, config.dataset.name, kernel.architecture, kernel.mirrored
     curve = curves.nearest(curves.measured(), setting, found.support, found.targets)
     real = base.kind_of_start(config.support.init) == "real"
-    other = config.dataset.classes or config.kernel.mirrored or not real
-    if curve is None or other or not config.support.learn_labels:
+    if curve is None or config.dataset.classes or not (real and config.support.learn_labels):
         return []
     reached = curves.milestones(curve, found.targets, step_seconds)
     return [
