@@ -20,4 +20,5 @@ def get_config() -> ConfigDict:
     config = kip_newton_mnist.get_config()
     config.dataset.name = "cifar10"
     config.preprocess = "zca_normalize"
+    config.kernel.mirrored = True  # A photograph and its mirror image are of one class.
     return config

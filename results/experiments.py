@@ -108,7 +108,10 @@ EXPERIMENTS: tuple[Experiment, ...] = (
         "kip_newton_fashion_mnist_10", "ConvNet_ssize10_nozca_l_noaug_ckpt40.npz", 82.9
     ),
     families.relabelled(
-        "kip_newton_cifar10_10_further", "ConvNet_ssize10_zca_l_aug_ckpt12.npz", 64.7
+        "kip_newton_cifar10_10_further",
+        "ConvNet_ssize10_zca_l_aug_ckpt12.npz",
+        64.7,
+        **families.PLAIN,
     ),
     families.relabelled(
         "kip_newton_mnist_100_further", "ConvNet_ssize100_nozca_l_noaug_ckpt12.npz", 99.1
@@ -117,7 +120,10 @@ EXPERIMENTS: tuple[Experiment, ...] = (
         "kip_newton_fashion_mnist_100_further", "ConvNet_ssize100_nozca_l_noaug_ckpt12.npz", 91.0
     ),
     families.relabelled(
-        "kip_newton_cifar10_100_larger", "ConvNet_ssize100_zca_l_aug_ckpt3.npz", 75.6
+        "kip_newton_cifar10_100_larger",
+        "ConvNet_ssize100_zca_l_aug_ckpt3.npz",
+        75.6,
+        **families.PLAIN,
     ),
     families.relabelled(
         "kip_newton_mnist_500_further", "ConvNet_ssize500_nozca_l_noaug_ckpt6.npz", 99.5

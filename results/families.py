@@ -25,7 +25,7 @@ FIVE_HUNDRED: dict[str, Any] = {
     "report__num_train": 0,  # Rows do not use the analysis.
 }
 ZCA = {"preprocess": "zca_normalize"}
-# Rows that are older than `kernel.mirrored`, of configurations that have it now.
+# Rows by the plain kernel of configurations whose kernel is mirrored.
 PLAIN: dict[str, Any] = {"kernel__mirrored": False}
 
 
@@ -69,7 +69,13 @@ def newton(
     config = f"kip_newton_{dataset}"
     more = {"eval__steps": _NEWTON_CURVE, **(_HUNDRED if size == 100 else {})}
     more |= {"support__learn_labels": False} if fixed else {}
+    more |= _plain(dataset)
     return kip(name, config, published, **(more | fields))
+
+
+def _plain(dataset: str) -> dict[str, Any]:
+    """`PLAIN` where Gauss-Newton steps take the mirrored kernel by default."""
+    return PLAIN if dataset == "cifar10" else {}
 
 
 def further(
@@ -148,7 +154,13 @@ def for_networks() -> list[Experiment]:
         kip("kip_mnist_10_ridge", "kip_mnist", None, reg=0.1, **learned),
         kip("kip_newton_mnist_100_fixed_ridge", "kip_newton_mnist", None, reg=0.1, **hundred),
         kip("kip_mnist_100_ridge", "kip_mnist", None, reg=0.1, **followed),
-        kip("kip_newton_cifar10_10_fixed_ridge", "kip_newton_cifar10", None, reg=0.1, **ten),
+        kip(
+            "kip_newton_cifar10_10_fixed_ridge",
+            "kip_newton_cifar10",
+            None,
+            reg=0.1,
+            **(ten | PLAIN),
+        ),
     ]
 
 
@@ -164,6 +176,7 @@ def fully_connected(dataset: str, published: dict[int, float]) -> list[Experimen
         "num_steps": 20,
         "batch_size": 5000,
         "eval__steps": _NEWTON_CURVE,
+        **_plain(dataset),
     }
     more = {
         "dataset__name": dataset,

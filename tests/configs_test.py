@@ -61,7 +61,7 @@ def on_digits(name):
     if name.startswith("bptt_"):
         config.bptt.network, config.bptt.window, config.bptt.augment = "fc:1", 2, "nudge"
         config.bptt.pool, config.bptt.networks = 2, 1
-        config.kernel.mirrored = False  # Digits are not mirrored.
+    config.kernel.mirrored = False  # Digits are not mirrored.
     config.rfad.networks, config.rfad.width = 2, 8
     config.privacy.noise_multiplier = 2.0  # To find it takes half a minute; privacy_test does.
     config.dataset.name, config.dataset.data_dir = "digits", ""
