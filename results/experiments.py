@@ -114,6 +114,9 @@ EXPERIMENTS: tuple[Experiment, ...] = (
         **families.PLAIN,
     ),
     families.relabelled(
+        "kip_newton_cifar10_10_mirrored", "ConvNet_ssize10_zca_l_noaug_ckpt80.npz", 64.7
+    ),
+    families.relabelled(
         "kip_newton_mnist_100_further", "ConvNet_ssize100_nozca_l_noaug_ckpt12.npz", 99.1
     ),
     families.relabelled(
