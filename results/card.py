@@ -1,5 +1,6 @@
 """The card of a row: README.md in its folder, from its figures and its set."""
 
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,7 @@ from kip_flax import export
 from kip_flax.export import card
 from kip_flax.networks import figures as net_figures
 from results import record, words
-from results.experiment import Experiment
+from results.experiment import Experiment, command
 
 CARD = "README.md"
 
@@ -25,7 +26,7 @@ def render(experiment: Experiment, folder: Path) -> str:
         f"## Load\n\n{_loading(entry, distilled.preprocess is not None)}",
         f"## Preprocessing\n\n{card.preprocessing(distilled)}",
         f"## Measure again\n\n```bash\n{words.evaluation(experiment, entry)}\n```",
-        f"## Make again\n\n{_made(entry, folder)}",
+        f"## Make again\n\n{_made(experiment, entry, folder)}",
         f"## Licence\n\n{card.licence(dataset)}",
         f"## Limits\n\n{card.limits(distilled)}",
         f"## Citation\n\n{card.citation(config['algorithm'])}",
@@ -89,7 +90,7 @@ pictures = preprocess.invert(fitted, images)  # about [0, 1]
 ```{note}"""
 
 
-def _made(entry: dict[str, Any], row: Path) -> str:
+def _made(experiment: Experiment, entry: dict[str, Any], row: Path) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in entry["versions"].items())
     wall, busy = words.hours(entry["draws"])
     data, folder = "--data=data ", " --config.dataset.data_dir=data"
@@ -103,8 +104,9 @@ def _made(entry: dict[str, Any], row: Path) -> str:
             f" With `--whole` it begins at the start, with {', '.join(before)}: {hours:.2f} core "
             f"hours in all."
         )
+    made_by = shlex.join(["python", *command(experiment, experiment.seeds[0])])
     return f"""```bash
-{entry["command"]}{folder} --workdir=runs/{entry["name"]}
+{made_by}{folder} --workdir=runs/{entry["name"]}
 ```
 
 It took {wall} hours ({busy} core hours) on {entry["hardware"]}, on {entry["date"]} at commit \

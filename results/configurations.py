@@ -40,7 +40,8 @@ Written by `python -m results.configurations`.
 `kip`, `kip_solve` and `kip_newton` minimise the same loss ([The method](method.md)). `kip` takes
 gradient steps on images and labels, as the papers do. `kip_solve` solves for the labels at every
 step. `kip_newton` does that too and takes few, large Gauss-Newton steps on the images; with
-`support.learn_labels=False` it keeps the labels. Ten images:
+`support.learn_labels=False` it keeps the labels. Ten images, all by the plain kernel
+(`kernel.mirrored=False`):
 
 """
 _COLUMNS = ("Name", "What", "Published", "Measured")

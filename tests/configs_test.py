@@ -129,7 +129,7 @@ def test_the_settings_of_ten_images_per_class_are_those_that_were_measured(name,
         if not field.startswith(("dataset.", "support.init"))
         and measured.get(field) != given.get(field)
     }
-    # The kernel judges alone: rows of before it took mirror images.
+    # The kernel only judges here, and these rows are older than kernel.mirrored.
     assert differ == ({"kernel.mirrored"} if name in ("frepo_cifar10", "bptt_cifar10") else set())
     assert (given["support.size"], config.num_steps) == (100, row["config"]["num_steps"])
 

@@ -325,7 +325,8 @@ def note_on_kernel(distilled: export.Distilled, config: ConfigDict) -> str:
     names = {name: f"kernel.{name.replace('get', 'kind')}" for name in made}
     differ = [name for name, value in made.items() if used.get(name) != value]
     was, now = (
-        ", ".join(f"{names[name]}={fields[name]!r}" for name in differ) for fields in (made, used)
+        ", ".join(f"{names[name]}={fields.get(name)!r}" for name in differ)
+        for fields in (made, used)
     )
     return f"The run of {distilled.path} measured with {was}; here {now}." if differ else ""
 

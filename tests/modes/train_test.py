@@ -82,7 +82,9 @@ def test_the_start_is_a_balanced_draw_of_real_images_in_order_of_class(undisturb
         assert number in digits.train_labels[same]
 
 
-def test_a_run_takes_a_set_further_with_its_preprocessing(undisturbed, tmp_path, monkeypatch):
+def test_a_run_takes_a_set_further_with_its_preprocessing(
+    undisturbed, tmp_path, monkeypatch, capsys
+):
     workdir, _ = undisturbed
     path = workdir / "distilled" / f"FC1_ssize10_nozca_l_aug_ckpt{STEPS}.npz"
     digits = data.load_dataset("digits")
@@ -95,6 +97,10 @@ def test_a_run_takes_a_set_further_with_its_preprocessing(undisturbed, tmp_path,
     assert after[-1]["mse"] != after[0]["mse"]
     train.train_and_evaluate(small(support__init=str(path), num_steps=4), str(tmp_path))
     assert result(tmp_path)["evaluations"][0] == after[0]
+    assert "measured with" not in capsys.readouterr().out
+    fields = {"support__init": str(path), "num_steps": 1, "kernel__b_std": 0.2}
+    train.train_and_evaluate(small(**fields), str(tmp_path / "other"))
+    assert "measured with kernel.b_std=0.1; here kernel.b_std=0.2." in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("then", ["gone", "another", "killed before the first result"])

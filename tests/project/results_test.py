@@ -1,5 +1,6 @@
 """Results: the table is fresh, the sets are what the figures say."""
 
+import importlib
 import json
 import re
 import shlex
@@ -28,11 +29,25 @@ def test_the_table_is_what_the_figures_make_it():
     assert (RESULTS / "README.md").read_text() == table.render(RESULTS)
 
 
+def _config(experiment, fields):
+    """The configuration of the row's file, with `fields`."""
+    config = importlib.import_module(f"configs.{experiment.config}").get_config()
+    config.update_from_flattened_dict(fields)
+    return config
+
+
 @pytest.mark.parametrize("experiment", MEASURED, ids=lambda e: e.name)
 def test_a_card_is_what_figures_and_set_make_it(experiment):
     folder = RESULTS / experiment.name
     text = (folder / card.CARD).read_text()
     assert text == card.render(experiment, folder)
+    lines = re.findall(r"^python main\.py .*", text, re.M)
+    assert len(lines) == 2  # Measure again, make again.
+    default_kernel = _config(experiment, {}).kernel.mirrored
+    for arguments in map(shlex.split, lines):
+        given = [a.partition("=")[2] for a in arguments if a.startswith("--config.kernel.mirrored")]
+        used = given or [str(default_kernel)]
+        assert used == [str(record.read(folder)["config"]["kernel"].get("mirrored", False))]
     draw = record.read(folder)["draws"][0]
     assert f"| This set | {100 * draw['final']['accuracy']:.2f} |" in text
     shown = {folder / name for name in re.findall(r"\]\(([^)]*\.png)\)", text)}
@@ -55,9 +70,7 @@ def test_the_lines_of_a_card_load_the_set(name, monkeypatch):
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS, ids=lambda e: e.name)
 def test_every_experiment_is_a_valid_configuration(experiment):
-    module = __import__(f"configs.{experiment.config}", fromlist=["get_config"])
-    config = module.get_config()
-    config.update_from_flattened_dict(experiment.fields)
+    config = _config(experiment, experiment.fields)
     config_lib.validate(config)
     # What chooses must not be what tests.
     chooses_nothing = config.algorithm in ("ls", "ls_cross_entropy") or "digits" in experiment.name
@@ -67,11 +80,7 @@ def test_every_experiment_is_a_valid_configuration(experiment):
 @pytest.mark.parametrize("experiment", [e for e in EXPERIMENTS if e.name.endswith("_relabelled")])
 def test_labels_are_made_for_the_kernel_of_the_images(experiment):
     (start,) = [e for e in EXPERIMENTS if f"{e.name}_relabelled" == experiment.name]
-    kernels = []
-    for row in (start, experiment):
-        config = __import__(f"configs.{row.config}", fromlist=["get_config"]).get_config()
-        config.update_from_flattened_dict(row.fields)
-        kernels.append(config.kernel.to_dict())
+    kernels = [_config(row, row.fields).kernel.to_dict() for row in (start, experiment)]
     assert kernels[0] == kernels[1]
 
 
@@ -81,9 +90,7 @@ STOPPED = {"kip_newton_cifar10_100_furthest": {"num_steps": 24}}
 
 @pytest.mark.parametrize("experiment", MEASURED, ids=lambda e: e.name)
 def test_figures_are_those_of_the_fields_that_the_row_has_today(experiment):
-    module = __import__(f"configs.{experiment.config}", fromlist=["get_config"])
-    config = module.get_config()
-    config.update_from_flattened_dict(experiment.fields)
+    config = _config(experiment, experiment.fields)
     config.update_from_flattened_dict(STOPPED.get(experiment.name, {}))
     config.seed = experiment.seeds[0]
     measured = record.read(RESULTS / experiment.name)["config"]

@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import types
 
 import jax
 import numpy as np
@@ -194,3 +195,21 @@ def test_the_algorithm_says_how_many_steps_and_pairs_there_are(algorithm, total,
     assert (made.total, made.pairs) == (total, pairs)
     assert made.eval_steps == ({2} if algorithm == "ls" else {0, 1, 2, 4, 6, 8, 12})
     np.testing.assert_array_equal(made.support(made.start())[0], support[0])
+
+
+def test_a_set_whose_run_had_another_kernel_is_named():
+    config = small(kernel__mirrored=True)
+    own = setup.kernel_fields(config)
+
+    def note(kernel):
+        return setup.note_on_kernel(types.SimpleNamespace(path="a.npz", kernel=kernel), config)
+
+    assert note(own) == note({}) == ""
+    old = {name: value for name, value in own.items() if name != "mirrored"}
+    for kernel, was, now in (
+        (old, "kernel.mirrored=False", "kernel.mirrored=True"),
+        (own | {"w_std": 1.5}, "kernel.w_std=1.5", f"kernel.w_std={own['w_std']}"),
+        (own | {"get": "nngp"}, "kernel.kind='nngp'", "kernel.kind='ntk'"),
+        (own | {"later": 3}, "kernel.later=3", "kernel.later=None"),
+    ):
+        assert note(kernel) == f"The run of a.npz measured with {was}; here {now}."

@@ -58,20 +58,23 @@ def measured() -> tuple[Curve, ...]:
 
 
 def nearest(
-    curves: tuple[Curve, ...], setting: tuple[str, str, str, bool], size: int, targets: int
+    curves: tuple[Curve, ...],
+    setting: tuple[str, str, str],
+    mirrored: bool,
+    size: int,
+    targets: int,
 ) -> Curve | None:
-    """The curve of this setting with the support of most similar size, then of targets; or None.
+    """The curve of this setting with the support of most similar size; or None.
 
-    `setting`: algorithm, data set, architecture, and whether the kernel is mirrored.
+    Of several, one with this kernel, `mirrored` or not, then that of most similar targets.
+
+    `setting`: algorithm, data set and architecture.
     """
+    alike = [one for one in curves if (one.algorithm, one.dataset, one.architecture) == setting]
 
-    def of(one: Curve) -> tuple[str, str, str, bool]:
-        return one.algorithm, one.dataset, one.architecture, one.mirrored
-
-    alike = [one for one in curves if of(one) == setting]
-
-    def distance(one: Curve) -> tuple[float, float]:
-        return abs(math.log(one.size / size)), abs(math.log(one.targets / targets))
+    def distance(one: Curve) -> tuple[float, bool, float]:
+        other = one.mirrored != mirrored
+        return abs(math.log(one.size / size)), other, abs(math.log(one.targets / targets))
 
     return min(alike, key=distance, default=None)
 

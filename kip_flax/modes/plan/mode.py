@@ -266,15 +266,17 @@ def _estimates(found: Forecast, cost: arithmetic.Cost | None) -> list[str]:
 def _of_curve(config: ConfigDict, found: Forecast, step_seconds: float) -> list[str]:
     """Lines on the likely cost of accuracies; [] if no run of this setting was measured."""
     kernel = config.kernel
-    setting = config.algorithm, config.dataset.name, kernel.architecture, kernel.mirrored
-    curve = curves.nearest(curves.measured(), setting, found.support, found.targets)
+    setting = config.algorithm, config.dataset.name, kernel.architecture
+    sizes = found.support, found.targets
+    curve = curves.nearest(curves.measured(), setting, kernel.mirrored, *sizes)
     real = base.kind_of_start(config.support.init) == "real"
     if curve is None or config.dataset.classes or not (real and config.support.learn_labels):
         return []
     reached = curves.milestones(curve, found.targets, step_seconds)
+    other = f", kernel.mirrored={curve.mirrored}" if curve.mirrored != kernel.mirrored else ""
     return [
         f"  accuracy   no promise: by the curve of our run {curve.row} ({curve.size} images, "
-        f"{curve.targets} targets a step at the end, {curve.images}), scaled to this step:",
+        f"{curve.targets} targets a step at the end, {curve.images}{other}), scaled to this step:",
         *(f"    {one.accuracy:6.1%} {one.steps:6d} steps, {_time(one.seconds)}" for one in reached),
     ]
 

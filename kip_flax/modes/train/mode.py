@@ -80,6 +80,8 @@ def _train(run: Opened, manager: ocp.CheckpointManager) -> State:
     measure = evaluate.on_test_images(config, dataset, fitted, kernel, mesh)
     _write_config(folder, config)
     run.console.say(*_summary(run, distillation))
+    if note := _note_on_start(at_hand):
+        run.console.say(note)
 
     # The steps.
     begun = _as_begun(config, initial) if run.resumed else initial
@@ -146,6 +148,13 @@ def _preprocessing(run: Opened) -> tuple[ConfigDict, Preprocess]:
     """The run's preprocessing, and its configuration with a start that is there to be read."""
     at_hand, workdir = run.with_start_at_hand(), str(run.folder.path)
     return at_hand, setup.kept_preprocessing(at_hand, run.dataset, workdir, resumed=run.resumed)
+
+
+def _note_on_start(config: ConfigDict) -> str:
+    """A sentence if steps compute another kernel than the run whose set they begin with; or ''."""
+    if not (config_lib.from_a_file(config) and algorithms.facts(config.algorithm).uses_kernel):
+        return ""
+    return setup.note_on_kernel(export.load_distilled(config.support.init), config)
 
 
 def _kernel(run: Opened) -> Kernel:

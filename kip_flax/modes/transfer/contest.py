@@ -267,8 +267,8 @@ def kernel_config(config: ConfigDict, name: str) -> ConfigDict:
 def notes_on_kernels(
     config: ConfigDict, names: Collection[str], compared: Iterable[export.Distilled]
 ) -> list[str]:
-    """'krr: convnet, depth 3, ntk; reg 1e-06.' and so on; then the sets whose runs had another."""
-    kernels = [f"{name}: {setup.words_of_krr(kernel_config(config, name))}." for name in names]
+    """'krr is by convnet, depth 3, ntk; reg 1e-06.' and so on; then sets of another kernel."""
+    kernels = [f"{name} is by {setup.words_of_krr(kernel_config(config, name))}." for name in names]
     notes = [setup.note_on_kernel(one, config) for one in compared] if KRR in names else []
     return kernels + [note for note in notes if note]
 

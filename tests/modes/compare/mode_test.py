@@ -268,12 +268,12 @@ def test_a_comparison_says_what_it_measures_with_and_on(runs, tmp_path, capsys):
     config.dataset.validation, config.kernel.depth = 0.2, 3
     compare(config, [str(runs / "kip")], str(tmp_path))
     output = capsys.readouterr().out
-    assert "kernel    krr: fc, depth 3, ntk; reg 1e-06." in output
+    assert "kernel    krr is by fc, depth 3, ntk; reg 1e-06." in output
     assert "measured with kernel.depth=1; here kernel.depth=3." in output
-    assert "kernel    krr:fc:2: fc, depth 2, ntk; reg 1e-06" in output
+    assert "kernel    krr:fc:2 is by fc, depth 2, ntk; reg 1e-06" in output
     for name in ("comparison.md", "comparison.html"):
         text = (tmp_path / name).read_text()
-        assert "krr:fc:2: fc, depth 2, ntk; reg 1e-06." in text
+        assert "krr:fc:2 is by fc, depth 2, ntk; reg 1e-06." in text
         assert "measured with kernel.depth=1; here kernel.depth=3." in text
         assert "Measured on held-out training images" in (tmp_path / name).read_text()
 

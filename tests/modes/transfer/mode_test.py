@@ -61,7 +61,7 @@ def test_the_table_of_a_transfer(files, tmp_path, quick_kernels, digits, capsys)
     # Of 6 sets for each seed the same, two short trainings and three; random ones of 10, 20, 100.
     assert re.search(r"about \d+ s: 45 trainings of fc:1, 4 at a time \(compiling", output)
     assert "width 128" in output
-    assert "  kernel    krr: convnet, depth 2, ntk; reg 1e-06\n" in output
+    assert "  kernel    krr is by convnet, depth 2, ntk; reg 1e-06.\n" in output
     assert "images are worth" in output
     content = json.loads((tmp_path / "transfer.json").read_text())
     assert by_name(content["rows"]) == rows
