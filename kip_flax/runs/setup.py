@@ -320,15 +320,20 @@ def kernel_fields(config: ConfigDict) -> dict[str, Any]:
 
 def note_on_kernel(distilled: export.Distilled, config: ConfigDict) -> str:
     """A sentence if the set's run measured by another kernel than that of `config`; else ''."""
-    made = {"mirrored": False, **distilled.kernel} if distilled.kernel else {}
+    if not distilled.kernel:
+        return ""
+    made = {"mirrored": False, **distilled.kernel}
     used = {"mirrored": False, **kernel_fields(config)}
-    names = {name: f"kernel.{name.replace('get', 'kind')}" for name in made}
     differ = [name for name, value in made.items() if used.get(name) != value]
-    was, now = (
-        ", ".join(f"{names[name]}={fields.get(name)!r}" for name in differ)
-        for fields in (made, used)
-    )
-    return f"The run of {distilled.path} measured with {was}; here {now}." if differ else ""
+    if not differ:
+        return ""
+
+    def words(fields: dict[str, Any]) -> str:
+        names = ("kind" if name == "get" else name for name in differ)
+        values = (fields.get(name) for name in differ)
+        return ", ".join(f"kernel.{n}={v!r}" for n, v in zip(names, values, strict=True))
+
+    return f"The run of {distilled.path} measured with {words(made)}; here {words(used)}."
 
 
 def make_kernel(config: ConfigDict, console: Console) -> Kernel:

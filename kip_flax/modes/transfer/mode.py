@@ -7,6 +7,7 @@ same command resumes from there.
 """
 
 import zlib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,10 @@ from kip_flax.data import Dataset
 from kip_flax.kernels import Kernel
 from kip_flax.modes.transfer import contest, session, sets
 from kip_flax.modes.transfer.best import FOLDER, TRANSFER, BestNetwork
-from kip_flax.modes.transfer.contest import Contest
 from kip_flax.modes.transfer.sets import ImageSet, RealImages
 from kip_flax.modes.transfer.table import Table
 from kip_flax.networks.named import KRR
-from kip_flax.networks.recipe import LARGE
+from kip_flax.networks.recipe import LARGE, Recipe
 from kip_flax.runs import networks, setup
 from kip_flax.runtime import hardware, sharding, signals
 from kip_flax.runtime.console import Console
@@ -75,7 +75,8 @@ def _transfer(
         "preparing the images", lambda: _prepared(config, path, distilled, dataset, krr)
     )
     recipe = contenders.protocol.recipe_of(len(distilled.images))
-    watch.say(_summary(config, distilled, real, workdir, contenders))
+    on_kernels = contest.notes_on_kernels(config, contenders.kernels, [distilled])
+    watch.say(_summary(config, distilled, real, workdir, recipe, on_kernels))
 
     best = BestNetwork(
         folder=Path(workdir) / FOLDER,
@@ -159,15 +160,14 @@ def _summary(
     distilled: export.Distilled,
     real: RealImages,
     workdir: str,
-    measured_by: Contest,
+    recipe: Recipe,
+    on_kernels: Iterable[str],
 ) -> str:
-    size = len(distilled.images)
-    options, recipe = config.transfer, measured_by.protocol.recipe_of(size)
-    notes = contest.notes_on_kernels(config, measured_by.kernels, [distilled])
-    kernels = "".join(f"\n  kernel    {note}" for note in notes)
+    options = config.transfer
+    kernels = "".join(f"\n  kernel    {note}" for note in on_kernels)
     return f"""transfer of {distilled.path}, in {workdir}
-  set       {size} images; {config.dataset.name}: {len(real.pool.labels)} real ones to draw from, \
-{len(real.held_out.labels)} held out, {len(real.test.labels)} {real.split} images
+  set       {len(distilled.images)} images; {config.dataset.name}: {len(real.pool.labels)} real ones \
+to draw from, {len(real.held_out.labels)} held out, {len(real.test.labels)} {real.split} images
   networks  {", ".join(options.networks)}; width {recipe.width}
   training  {options.recipe}: {recipe.words}; {options.seeds} seeds{kernels}
   devices   {hardware.hardware()}"""

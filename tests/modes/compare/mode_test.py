@@ -275,7 +275,7 @@ def test_a_comparison_says_what_it_measures_with_and_on(runs, tmp_path, capsys):
         text = (tmp_path / name).read_text()
         assert "krr:fc:2 is by fc, depth 2, ntk; reg 1e-06." in text
         assert "measured with kernel.depth=1; here kernel.depth=3." in text
-        assert "Measured on held-out training images" in (tmp_path / name).read_text()
+        assert "Measured on held-out training images" in text
 
 
 def test_mistakes_are_reported_in_one_line(runs, tmp_path):
