@@ -166,8 +166,8 @@ def _summary(
     options = config.transfer
     kernels = "".join(f"\n  kernel    {note}" for note in on_kernels)
     return f"""transfer of {distilled.path}, in {workdir}
-  set       {len(distilled.images)} images; {config.dataset.name}: {len(real.pool.labels)} real ones \
-to draw from, {len(real.held_out.labels)} held out, {len(real.test.labels)} {real.split} images
+  set       {len(distilled.images)} images; {config.dataset.name}: {len(real.pool.labels)} real \
+ones to draw from, {len(real.held_out.labels)} held out, {len(real.test.labels)} {real.split} images
   networks  {", ".join(options.networks)}; width {recipe.width}
   training  {options.recipe}: {recipe.words}; {options.seeds} seeds{kernels}
   devices   {hardware.hardware()}"""
