@@ -89,7 +89,7 @@ def check_images(workdir, state):
 )
 def test_a_run_goes_on_to_the_same_bits(tmp_path, monkeypatch, fields):
     quick.install(monkeypatch)
-    config = newton(**fields)
+    config = newton(newton__iterations=20, **fields)
     whole = train.train_and_evaluate(config, str(tmp_path / "whole"))
     with monkeypatch.context() as patch:
         stop_at(patch, 2)
@@ -102,7 +102,7 @@ def test_a_run_goes_on_to_the_same_bits(tmp_path, monkeypatch, fields):
 
 def test_fixed_labels_stay_and_the_set_says_so(tmp_path, monkeypatch):
     quick.install(monkeypatch)
-    config = newton(support__learn_labels=False)
+    config = newton(support__learn_labels=False, newton__iterations=20)
     state = train.train_and_evaluate(config, str(tmp_path))
     check_images(tmp_path, state)
     rows = np.asarray(state.support[1])
