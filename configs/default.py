@@ -67,8 +67,8 @@ def get_config() -> ConfigDict:
     config.kernel.b_std = 0.1
     # 'ntk' (all layers are trained) or 'nngp' (the last one is).
     config.kernel.kind = "ntk"
-    # An image and its mirror image are one: each learned image counts for both, at twice the time.
-    # RFAD, FRePo, BPTT, DC and DSA: for the evaluation alone.
+    # An image and its mirror image are one: each learned image counts for both, and a kernel entry
+    # costs twice as much. RFAD, FRePo, BPTT, DC and DSA: for the evaluation alone.
     config.kernel.mirrored = False
     # 'auto' takes the fastest that fits: 'cpu' (numba) on CPUs, 'xla' elsewhere; 'neural_tangents'
     # is the reference, slow.
@@ -160,7 +160,8 @@ def get_config() -> ConfigDict:
     # Of Adam, which trains the networks.
     config.frepo.learning_rate = 3e-4
     # Regress on the learned images and their mirror images; refused where these may be of another
-    # class (digits, grey images). Published for CIFAR-100 with ten or more per class: False.
+    # class (digits, SVHN, an npz of grey images). Published for CIFAR-100 with ten or more per
+    # class: False.
     config.frepo.flip = True
     # Reward labels whose largest entry is ahead of the second by up to 1/classes.
     config.frepo.margin = True

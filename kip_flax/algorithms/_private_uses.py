@@ -39,6 +39,6 @@ def check_beginning(config: ConfigDict, earlier: Collection[int]) -> None:
     """Raises UserError if a run would release more on images of which a set is there already."""
     if config.privacy.noise_seed < 0 and max(earlier, default=0) > 0:
         raise UserError(
-            "the folder holds sets of a run whose checkpoints are gone: another run's epsilon "
+            "the folder has results of a run whose checkpoints are gone: another run's epsilon "
             "would add to theirs: take another --workdir, and count both."
         )

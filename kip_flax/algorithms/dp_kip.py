@@ -96,13 +96,14 @@ SECTION = Section(
     },
     choices={"privacy.start": ("means", "noise")},
     minima={
+        "privacy.clip": 1e-12,  # float32 loses squares of far smaller gradients, and their norm.
         "privacy.noise_multiplier": 0,
         "privacy.noise_seed": -1,
         "privacy.frequencies": 0,
     },
     maxima={"privacy.noise_seed": LARGEST_SEED},
     above_zero=(
-        *("privacy.epsilon", "privacy.delta", "privacy.clip", "privacy.start_std"),
+        *("privacy.epsilon", "privacy.delta", "privacy.start_std"),
         *("privacy.means_share", "privacy.means_clip"),
     ),
     check=_check,

@@ -3,6 +3,7 @@
 The parts that do not depend on the files beside it are public.
 """
 
+import decimal
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -270,7 +271,7 @@ def privacy(distilled: Distilled) -> str:
     rows = "\n".join(
         f"| {name} | {value} |"
         for name, value in (
-            ("data sets that cannot be told apart", stated["neighbours"]),
+            ("neighbouring data sets", stated["neighbours"]),
             ("published", f"all sets up to step {stated['steps']}"),
             ("sampling", f"each image with probability {stated['sampling_rate']:.6g} a step"),
             ("clipping", f"gradient of each image to norm {stated['clip']:g}"),
@@ -286,8 +287,13 @@ def privacy(distilled: Distilled) -> str:
 
 
 def spent_privacy(stated: Mapping[str, Any]) -> str:
-    """'epsilon 10, delta 1e-05', from a statement on privacy that has an epsilon."""
-    return f"epsilon {stated['epsilon']:.4g}, delta {stated['delta']:g}"
+    """'epsilon 10, delta 1e-05', from a statement on privacy that has an epsilon.
+
+    Epsilon is rounded up: a smaller one would be more than the set promises.
+    """
+    four_digits = decimal.Context(prec=4, rounding=decimal.ROUND_CEILING)
+    epsilon = float(four_digits.create_decimal(repr(stated["epsilon"])))
+    return f"epsilon {epsilon:.4g}, delta {stated['delta']:g}"
 
 
 def _means(stated: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -58,6 +58,8 @@ class Training:
         console: prints messages and progress.
         log_every: most steps between lines of progress.
         network_evaluate: trains networks on a support and tests them; None: no networks.
+        writes_once: whether the state of a set is on the disk before the set is, as a private one's
+            must be: computed again with other rounding and the same noise, it would tell more.
         time_limit: hours after which the run ends, summed over its parts; 0: no limit.
         longest_evaluation: seconds of the longest evaluation in earlier parts of the run.
     """
@@ -69,6 +71,7 @@ class Training:
     console: Console
     log_every: int
     network_evaluate: NetworkEvaluate | None = None
+    writes_once: bool = False
     time_limit: float = 0.0
     longest_evaluation: float = 0.0
 
@@ -165,6 +168,9 @@ class Training:
             self._save(state, step, due.deadline)
             watch = Watch(due.signalled, self.console)
             rows = self.network_evaluate.measure(images, labels, due.end, watch)
+        if self.writes_once:
+            self._save(state, step, due.deadline)
+            self.saver.wait()
         self.recorder.evaluation(step, (images, labels), measures, rows)
         split, accuracy = self.recorder.split, f"{measures['accuracy']:.2%}"
         by_networks = [

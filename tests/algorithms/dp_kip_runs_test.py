@@ -13,6 +13,7 @@ from kip_flax import config as config_lib
 from kip_flax import export
 from kip_flax.algorithms import _privacy, dp_kip
 from kip_flax.modes.train import mode as train
+from kip_flax.runs.exporter import Exporter
 from kip_flax.runs.folder import RunFolder
 from kip_flax.runtime.errors import UserError
 
@@ -51,6 +52,7 @@ def coarse_accounting(monkeypatch):
         ({"privacy__epsilon": 0.0}, "privacy.epsilon is 0.0: it must be above 0"),
         ({"privacy__epsilon": 1e3}, "privacy.epsilon is 1000.0: above 100 it protects nothing"),
         ({"privacy__noise_seed": -2}, "privacy.noise_seed is -2: it must be at least -1"),
+        ({"privacy__clip": 1e-13}, "privacy.clip is 1e-13: it must be at least 1e-12"),
     ],
 )
 def test_what_would_see_training_images_is_refused(changes, words):
@@ -156,8 +158,29 @@ def test_a_private_set_says_so_and_its_files_say_nothing_else(tmp_path, capsys):
     assert not [name for name in result(tmp_path)["data"] if "checksum" in name]
     # And so would a second run on them in the name of the first.
     shutil.rmtree(tmp_path / "checkpoints")
-    with pytest.raises(UserError, match="holds sets of a run whose checkpoints are gone"):
-        train.train_and_evaluate(config, str(tmp_path))
+    for kept in ("result.json", "distilled"):  # One of both tells of the first.
+        other = shutil.copytree(tmp_path, tmp_path.parent / f"only_{kept}")
+        for path in {"result.json", "distilled"} - {kept}:
+            (other / path).rename(other / f"moved_{path}")
+        with pytest.raises(UserError, match="has results of a run whose checkpoints are gone"):
+            train.train_and_evaluate(config, str(other))
+
+
+@pytest.mark.usefixtures("quick_kernels")
+def test_a_private_set_that_was_written_is_never_computed_again(tmp_path, monkeypatch):
+    """It may have been published, and the same noise with other rounding would tell of images."""
+    config = private(privacy__noise_seed=-1, privacy__noise_multiplier=2.0, eval__steps=(1, 3))
+    config.checkpoint.every_steps = 100
+    newest = {}
+    write = Exporter.write
+
+    def spied(self, step, *rest):
+        newest[step] = max(int(path.name) for path in (tmp_path / "checkpoints").iterdir())
+        return write(self, step, *rest)
+
+    monkeypatch.setattr(Exporter, "write", spied)
+    train.train_and_evaluate(config, str(tmp_path))
+    assert newest == {step: step for step in (0, 1, 3, 4)}
 
 
 def sets_of(workdir):

@@ -73,6 +73,9 @@ PRIVACY = {
     ("epsilon", "words"),
     [
         (9.998765, "The set is differentially private: epsilon 9.999, delta 1e-05."),
+        (4.56712, "The set is differentially private: epsilon 4.568, delta 1e-05."),
+        (10.0, "The set is differentially private: epsilon 10, delta 1e-05."),
+        (0.3, "The set is differentially private: epsilon 0.3, delta 1e-05."),
         (None, "The noise can be repeated, so the set is **not private**."),
     ],
 )

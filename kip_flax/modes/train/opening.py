@@ -109,10 +109,16 @@ def open_run(
     restored = _restore(config, dataset, manager, meta)
     if restored is None:
         with multihost.raise_everywhere():
-            algorithm.check_beginning(config, folder.steps_in_names())
+            algorithm.check_beginning(config, _steps_of_sets(folder))
     else:
         _check_not_beyond(restored.step, total, folder)
     return Opened(config, folder, dataset, mesh, console, total, meta, restored)
+
+
+def _steps_of_sets(folder: RunFolder) -> set[int]:
+    """The steps of an earlier run's sets, which may have been moved away since."""
+    evaluations = folder.earlier_result().get("evaluations", [])
+    return {*folder.steps_in_names(), *(row["step"] for row in evaluations)}
 
 
 def _check_not_beyond(step: int, total: int, folder: RunFolder) -> None:
