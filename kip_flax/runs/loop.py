@@ -96,7 +96,7 @@ class Training:
             settled = self._settle(state, step, figures, due)
             if due.save:  # A secret of the state, or a length laid out in time, is nowhere else.
                 self.saver.wait()
-            stopwatch = metrics.Stopwatch(step, total, distillation.pairs)
+            stopwatch = metrics.Stopwatch(step, total, distillation.pairs, distillation.work)
             marks = {*distillation.eval_steps, total}
             pace = Pace(stopwatch, deadline, self.console, self.log_every, marks)
             kinds = _kinds(state)
@@ -139,9 +139,11 @@ class Training:
         """Does what is due at `step`; False if a signal stopped its evaluation (it is saved)."""
         marked = step == 0 or step in self.distillation.eval_steps or due.end
         if marked and not self._is_evaluated(step, due.end):
-            if due.save and self.saver.newest is not None:
+            if self.writes_once or self.saver.newest is not None:
                 # The evaluation may take minutes; a kill then loses nothing.
                 self._save(state, step, due.deadline)
+            if self.writes_once:
+                self.saver.wait()
             try:
                 with due.deadline.evaluation():
                     self._evaluate(state, step, due)
@@ -168,9 +170,6 @@ class Training:
             self._save(state, step, due.deadline)
             watch = Watch(due.signalled, self.console)
             rows = self.network_evaluate.measure(images, labels, due.end, watch)
-        if self.writes_once:
-            self._save(state, step, due.deadline)
-            self.saver.wait()
         self.recorder.evaluation(step, (images, labels), measures, rows)
         split, accuracy = self.recorder.split, f"{measures['accuracy']:.2%}"
         by_networks = [

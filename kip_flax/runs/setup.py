@@ -17,7 +17,7 @@ from ml_collections import ConfigDict
 from kip_flax import algorithms, data, export, kernels, preprocess
 from kip_flax import config as config_lib
 from kip_flax.algorithms import base
-from kip_flax.algorithms.interface import Problem, State, Step, Support
+from kip_flax.algorithms.interface import Algorithm, Problem, State, Step, Support
 from kip_flax.data import Dataset, Targets, frozen
 from kip_flax.export import card
 from kip_flax.kernels import Kernel
@@ -37,7 +37,8 @@ class Distillation:
     Attributes:
         total: steps of the whole run.
         eval_steps: steps after which the support is evaluated and exported; 0 is implied.
-        pairs: kernel entries that a step computes; 0 where it computes none.
+        pairs: kernel entries that a step computes, on average; 0 where it computes none.
+        work: number of steps -> the work of so many first steps, in steps of average work.
         start: () -> the state before the first step.
         step: (state, number) -> the state after step `number` (from 1), and the metrics on its
             targets. The same number always gets the same targets.
@@ -48,6 +49,7 @@ class Distillation:
     total: int
     eval_steps: frozenset[int]
     pairs: int
+    work: Callable[[int], float]
     start: Callable[[], State]
     step: Step
     support: Callable[[State], Support]
@@ -69,11 +71,21 @@ def make_distillation(problem: Problem, support: Support) -> Distillation:
         total=total,
         eval_steps=algorithm.eval_steps(config, total),
         pairs=algorithm.pairs(config, train_size),
+        work=_work(algorithm, config, total),
         start=start,
         step=algorithm.make_step(problem),
         support=algorithm.make_support(problem),
         if_not_finite=algorithms.facts(config.algorithm).if_not_finite,
     )
+
+
+def _work(algorithm: Algorithm, config: ConfigDict, total: int) -> Callable[[int], float]:
+    """The `work` of a `Distillation`: the more, the more targets a step has."""
+    if algorithm.batch_size(config, 1) == algorithm.batch_size(config, total):
+        return float
+    sizes = [algorithm.batch_size(config, number) for number in range(1, total + 1)]
+    done = np.cumsum([0, *sizes]) / np.mean(sizes)
+    return lambda steps: float(done[steps])
 
 
 def state_template(
@@ -270,21 +282,35 @@ def preprocessing_of(
         UserError: the set does not fit the data set or `name`, or was preprocessed by the data of a
             module that `config` does not name.
     """
-    export.check_fits(distilled, dataset, name)
-    if distilled.preprocess is not None:
-        return preprocess.from_arrays(distilled.preprocess)
-    public = config.dataset.preprocess_from
-    if (fields := distilled.provenance.get("config")) is not None:
-        named = fields.get("dataset.preprocess_from", "")
-        if named not in ("", public, *data.DATASETS):  # A file alone imports no module.
-            raise UserError(
-                f"the preprocessing of {distilled.path} is lost, and was fitted on {named}: pass "
-                f"--config.dataset.preprocess_from={named}."
-            )
-        public = named
-    fitted = preprocess.fit(name, _images_to_fit(config, dataset, public))
-    _check_is_the_lost_one(fitted, distilled, public or dataset.name)
-    return fitted
+    return preprocessings(config, dataset)(distilled, name)
+
+
+def preprocessings(
+    config: ConfigDict, dataset: Dataset
+) -> Callable[[export.Distilled, str], Preprocess]:
+    """`preprocessing_of` for several sets: what they have in common is fitted once."""
+    fit = functools.cache(
+        lambda name, public: preprocess.fit(name, _images_to_fit(config, dataset, public))
+    )
+
+    def of_set(distilled: export.Distilled, name: str) -> Preprocess:
+        export.check_fits(distilled, dataset, name)
+        if distilled.preprocess is not None:
+            return preprocess.from_arrays(distilled.preprocess)
+        public = config.dataset.preprocess_from
+        if (fields := distilled.provenance.get("config")) is not None:
+            named = fields.get("dataset.preprocess_from", "")
+            if named not in ("", public, *data.DATASETS):  # A file alone imports no module.
+                raise UserError(
+                    f"the preprocessing of {distilled.path} is lost, and was fitted on {named}: "
+                    f"pass --config.dataset.preprocess_from={named}."
+                )
+            public = named
+        fitted = fit(name, public)
+        _check_is_the_lost_one(fitted, distilled, public or dataset.name)
+        return fitted
+
+    return of_set
 
 
 def _check_is_the_lost_one(fitted: Preprocess, lost: export.Distilled, where: str) -> None:

@@ -6,6 +6,7 @@ import io
 import json
 import os
 import platform
+import re
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
@@ -16,6 +17,7 @@ import numpy as np
 
 from kip_flax.runtime.errors import UserError
 
+_TEMPORARY = re.compile(r"\..+\.(\d+)\.tmp")  # As `write_bytes_atomic` names them.
 _UNREADABLE = (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, RuntimeError)
 
 
@@ -47,13 +49,29 @@ def write_bytes_atomic(path: str | os.PathLike[str], data: bytes) -> None:
 def remove_temporaries(folder: str | os.PathLike[str], lock: str) -> None:
     """Removes the temporary files that a killed process left in `folder` and its subfolders.
 
-    Subfolders with a file named `lock` are left alone, as another process may write there.
+    Subfolders with a file named `lock` are left alone, as another process may write there, and so
+    are files that a process of this machine may be writing.
     """
     folder = Path(folder)
     own = [path for path in folder.glob("*/") if not os.path.exists(path / lock)]
     for each in (folder, *own):
         for left in each.glob(".*.tmp"):
-            left.unlink(missing_ok=True)
+            match = _TEMPORARY.fullmatch(left.name)
+            if match and not _lives(int(match[1])) and left.is_file():
+                left.unlink(missing_ok=True)
+
+
+def _lives(process: int) -> bool:
+    """Whether another process of this machine has this number."""
+    if process == os.getpid():
+        return False
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 @contextlib.contextmanager

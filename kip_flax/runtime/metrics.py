@@ -4,7 +4,7 @@ import contextlib
 import os
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol
 
 from kip_flax.runtime import disk
@@ -102,11 +102,13 @@ class Stopwatch:
     Args:
         step: steps taken before the clock starts.
         total: steps of the whole run.
-        pairs: kernel entries that one step computes.
+        pairs: kernel entries that one step computes, on average over the run.
+        work: number of steps -> the work of so many first steps, in steps of average work; it is
+            their number unless steps differ.
     """
 
-    def __init__(self, step: int, total: int, pairs: int):
-        self._step, self._total, self._pairs = step, total, pairs
+    def __init__(self, step: int, total: int, pairs: int, work: Callable[[int], float] = float):
+        self._step, self._total, self._pairs, self._work = step, total, pairs, work
         self._since = time.perf_counter()
         self._figures: dict[str, float] = {}
 
@@ -129,11 +131,12 @@ class Stopwatch:
         if step == self._step:
             return self._figures
         now = time.perf_counter()
-        seconds = (now - self._since) / (step - self._step)
+        seconds, steps = now - self._since, step - self._step
+        of_average_step = seconds / (self._work(step) - self._work(self._step))
         self._step, self._since = step, now
         self._figures = {
-            "step_ms": 1e3 * seconds,
-            "pairs_per_s": self._pairs / seconds,
-            "eta_s": seconds * (self._total - step),
+            "step_ms": 1e3 * seconds / steps,
+            "pairs_per_s": self._pairs / of_average_step,
+            "eta_s": of_average_step * (self._work(self._total) - self._work(step)),
         }
         return self._figures

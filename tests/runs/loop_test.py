@@ -3,11 +3,11 @@
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from whole_runs import small
+from whole_runs import artefacts, assert_same, small
 
 from kip_flax.algorithms import kip
 from kip_flax.modes.train import mode as train
-from kip_flax.runs import checkpoint, setup
+from kip_flax.runs import checkpoint, evaluate, setup
 from kip_flax.runtime.errors import UserError
 
 pytestmark = pytest.mark.usefixtures("quick_kernels")
@@ -23,6 +23,32 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(tmp_
         restored = checkpoint.restore(manager, setup.state_template(config, (8, 8, 1), 10, 1438))
     assert restored.step == 0
     assert np.isfinite(restored.state.support[0]).all()
+
+
+def test_a_kill_in_an_evaluation_loses_no_step(tmp_path, monkeypatch):
+    """Checkpoints are due every four steps, and the run is evaluated at the fifth."""
+    on_test_images = evaluate.on_test_images
+
+    def killed_at_the_second(*arguments):
+        measure, calls = on_test_images(*arguments), []
+
+        def measured(*support):
+            calls.append(support)
+            if len(calls) == 2:
+                raise ProcessLookupError("killed")
+            return measure(*support)
+
+        return measured
+
+    with monkeypatch.context() as patch:
+        patch.setattr(evaluate, "on_test_images", killed_at_the_second)
+        with pytest.raises(ProcessLookupError):
+            train.train_and_evaluate(small(), str(tmp_path / "parts"))
+    with checkpoint.open_manager(str(tmp_path / "parts"), 3) as manager:
+        assert manager.latest_step() == 5
+    parts = train.train_and_evaluate(small(), str(tmp_path / "parts"))
+    assert_same(parts, train.train_and_evaluate(small(), str(tmp_path / "whole")))
+    assert artefacts(tmp_path / "parts") == artefacts(tmp_path / "whole")
 
 
 def test_a_step_that_changes_a_type_is_named_at_once(tmp_path, monkeypatch):

@@ -133,6 +133,7 @@ def test_a_lost_preprocessing_is_fitted_again_on_the_images_that_it_was_fitted_o
 
 def test_a_lost_whitening_is_not_that_of_other_images(digits, tmp_path, monkeypatch):
     monkeypatch.setattr(export_sets, "_HEAVY_BYTES", 1000)  # Whitening goes to a file of its own.
+    fit, fits = preprocess.fit, []
     config, fitted = kip_digits.get_config(), preprocess.fit("zca", digits.train_images)
     path = tmp_path / "FC1_ssize10_zca_l_noaug_ckpt1.npz"
     described = export.Description(fitted, digits.class_names)
@@ -149,6 +150,16 @@ def test_a_lost_whitening_is_not_that_of_other_images(digits, tmp_path, monkeypa
     darker = dataclasses.replace(digits, train_images=digits.train_images // 2)
     with pytest.raises(UserError, match=r"whitened by other images than those of digits .*mean of"):
         setup.preprocessing_of(lost, config, darker, "zca")
+    # Several sets that lost the same one share it, each after the same check.
+    monkeypatch.setattr(preprocess, "fit", lambda *a: fits.append(a) or fit(*a))
+    of_set = setup.preprocessings(config, digits)
+    assert of_set(lost, "zca") is of_set(export.load_distilled(path), "zca")
+    assert len(fits) == 1
+    of_darker = setup.preprocessings(config, darker)
+    for _ in range(2):
+        with pytest.raises(UserError, match="whitened by other images"):
+            of_darker(lost, "zca")
+    assert len(fits) == 2
 
 
 def test_a_set_to_begin_with_fits_the_run(digits, tmp_path):
@@ -195,6 +206,20 @@ def test_the_algorithm_says_how_many_steps_and_pairs_there_are(algorithm, total,
     assert (made.total, made.pairs) == (total, pairs)
     assert made.eval_steps == ({2} if algorithm == "ls" else {0, 1, 2, 4, 6, 8, 12})
     np.testing.assert_array_equal(made.support(made.start())[0], support[0])
+    assert [made.work(step) for step in (0, 1, total)] == [0, 1, total]
+
+
+def test_steps_of_more_targets_are_more_of_the_work():
+    """Batches of 100, 200 and 400: four, two and one of seven steps, 400 targets each."""
+    config = small(algorithm="kip_newton", num_steps=7, newton__growth=4, batch_size=100)
+    targets = Targets(np.zeros((400, 8, 8, 1), np.float32), np.arange(400) % 10, 10)
+    support = setup.first_support(config, targets, jax.random.key(0))
+    mesh = sharding.make_mesh(1, 1)
+    problem = Problem(config, targets, quick_kernel(None), mesh, jax.random.key(0))
+    made = setup.make_distillation(problem, support)
+    shares = [made.work(step) / 7 for step in range(8)]
+    drawn = [0, 100, 200, 300, 400, 600, 800, 1200]
+    np.testing.assert_allclose(shares, np.array(drawn) / 1200)
 
 
 def test_a_set_whose_run_had_another_kernel_is_named():

@@ -13,6 +13,7 @@ from kip_flax.runtime import files
 from kip_flax.runtime.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
+DEAD = 2**31 - 1  # No process has this number.
 
 HOLD = """
 import sys
@@ -61,11 +62,18 @@ def test_what_a_kill_left_beside_whole_files_is_removed(tmp_path):
     files.write_json(tmp_path / "a" / "kept.json", {})
     files.write_json(tmp_path / "run" / ".lock", {})
     for folder in (tmp_path, tmp_path / "a", tmp_path / "run"):
-        (folder / ".kept.json.1234.tmp").write_bytes(b"half")
+        (folder / f".kept.json.{DEAD}.tmp").write_bytes(b"half")
+    (tmp_path / f".kept.json.{os.getppid()}.tmp").write_bytes(b"of a process at work")
+    (tmp_path / f".folder.{DEAD}.tmp").mkdir()
+    (tmp_path / ".notes.tmp").write_bytes(b"of another program")
+    (tmp_path / f".kept.json.{os.getpid()}.tmp").write_bytes(b"of a process that had this number")
     files.remove_temporaries(tmp_path, ".lock")
     left = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*")}
     # A run of its own may be writing there.
-    assert left == {"a", "a/kept.json", "run", "run/.lock", "run/.kept.json.1234.tmp"}
+    assert left == {
+        *("a", "a/kept.json", "run", "run/.lock", f"run/.kept.json.{DEAD}.tmp"),
+        *(f".kept.json.{os.getppid()}.tmp", f".folder.{DEAD}.tmp", ".notes.tmp"),
+    }
 
 
 def test_a_file_that_cannot_be_written_leaves_the_one_before(tmp_path, monkeypatch):

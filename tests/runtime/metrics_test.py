@@ -115,3 +115,14 @@ def test_stopwatch_counts_steps_without_pauses(monkeypatch):
     figures = clock.look(20)
     assert figures == {"step_ms": 400.0, "pairs_per_s": 125.0, "eta_s": 36.0}
     assert clock.look(20) == figures
+
+
+def test_the_time_left_counts_later_steps_by_their_work(monkeypatch):
+    """Two steps of one unit and two of three: a mean step is of two."""
+    now = [0.0]
+    monkeypatch.setattr(metrics.time, "perf_counter", lambda: now[0])
+    clock = metrics.Stopwatch(0, 4, pairs=20, work=[0.0, 0.5, 1.0, 2.5, 4.0].__getitem__)
+    now[0] += 5
+    assert clock.look(2) == {"step_ms": 2500.0, "pairs_per_s": 4.0, "eta_s": 15.0}
+    now[0] += 7.5
+    assert clock.look(3) == {"step_ms": 7500.0, "pairs_per_s": 4.0, "eta_s": 7.5}

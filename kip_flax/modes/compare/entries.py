@@ -19,6 +19,7 @@ class Made:
     Attributes:
         method: the title of the algorithm, such as 'KIP', or 'initial images'; the file's own name
             if the file does not record it.
+        variant: of the method, such as 'Gauss-Newton'; '' if it has none.
         labels: 'learned', 'fixed' or 'solved'; '' if the file does not record it.
         algorithm: its name in the configuration; '' if there is none.
         budget: steps, targets per step and regulariser, in words; or ''.
@@ -27,6 +28,7 @@ class Made:
     """
 
     method: str
+    variant: str = ""
     labels: str = "fixed"
     algorithm: str = ""
     budget: str = ""
@@ -34,9 +36,19 @@ class Made:
     file: str = ""
 
     @property
+    def name(self) -> str:
+        """The method and its variant."""
+        return f"{self.method}, {self.variant}" if self.variant else self.method
+
+    @property
     def title(self) -> str:
-        """The method and its labels, in words."""
-        return f"{self.method}, labels {self.labels}" if self.labels else self.method
+        """The method, its variant and its labels, in words."""
+        return f"{self.name}{self.of_labels}"
+
+    @property
+    def of_labels(self) -> str:
+        """', labels learned', or ''."""
+        return f", labels {self.labels}" if self.labels else ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,11 +67,11 @@ class Entry:
 
     @property
     def key(self) -> str:
-        """The title with a checksum of images and labels, and what the file does not record."""
+        """The method and labels, a checksum of the arrays, and what the file does not record."""
         arrays = (self.distilled.images, self.distilled.labels)
         crc = zlib.crc32(arrays[1].tobytes(), zlib.crc32(arrays[0].tobytes()))
         assumed = "" if self.distilled.preprocess_name else f", {self.preprocess}"
-        return f"{self.made.title} ({crc:08x}{assumed})"
+        return f"{self.made.method}{self.made.of_labels} ({crc:08x}{assumed})"
 
 
 def read(path: str, preprocess: str) -> Entry:
@@ -81,7 +93,7 @@ def read(path: str, preprocess: str) -> Entry:
 def _made(file: Path, provenance: dict[str, Any]) -> Made:
     config, step = provenance.get("config", {}), provenance.get("step")
     if "algorithm" not in config or step is None:
-        return Made(file.stem, "", file=str(file))
+        return Made(file.stem, labels="", file=str(file))
     name = config["algorithm"]
     algorithm = algorithms.known(name)
     labels = algorithm.labels(config["support.learn_labels"])
@@ -92,6 +104,7 @@ def _made(file: Path, provenance: dict[str, Any]) -> Made:
     ridge = f", reg {config['reg']:g}" if facts.uses_kernel else ""
     return Made(
         method=facts.title,
+        variant=facts.variant,
         labels=labels,
         algorithm=name,
         budget=f"{plural(step, facts.unit_alone)} of {config['batch_size']}{ridge}",

@@ -178,8 +178,9 @@ def _entries(paths: Sequence[str], preprocess_name: str) -> list[Entry]:
 
 def _groups(config: ConfigDict, compared: list[Entry], dataset: Dataset) -> list[Group]:
     groups: dict[int, Group] = {}
+    preprocessing = setup.preprocessings(config, dataset)
     for entry in compared:
-        fitted = setup.preprocessing_of(entry.distilled, config, dataset, entry.preprocess)
+        fitted = preprocessing(entry.distilled, entry.preprocess)
         arrays = sorted(preprocess.to_arrays(fitted).items())
         key = 0
         for _, array in arrays:

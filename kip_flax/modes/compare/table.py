@@ -121,7 +121,7 @@ def cells(line: Line, networks: Sequence[str], dataset: str) -> list[str]:
     ]
     return [
         images_per_class(line),
-        line.made.method,
+        line.made.name,
         line.made.labels or _UNKNOWN,
         line.preprocess,
         *accuracies,
@@ -159,7 +159,7 @@ def comma_separated(lines: Sequence[Line], networks: Sequence[str]) -> str:
     for line in ordered(lines):
         row = [
             images_per_class(line),
-            line.made.method,
+            line.made.name,
             line.made.labels,
             line.preprocess,
             line.made.budget,

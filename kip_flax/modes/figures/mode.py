@@ -97,24 +97,23 @@ def read_run(workdir: Path) -> ShownRun:
     found = [each for each in sorted(folder.distilled().items()) if each[0] in accuracies]
     if not found:
         raise UserError(f"{workdir} holds no distilled sets: --workdir names the folder of a run.")
-    loaded = [(step, export.load_distilled(path)) for step, path in found]
-    # Learned labels may have another largest value than at the start.
-    first_classes = loaded[0][1].first_classes
-    stated = export.FIRST_CLASSES in loaded[0][1].provenance
+    first = export.load_distilled(found[0][1])
     sets = []
-    for step, distilled in loaded:
+    for step, path in found:
+        distilled = export.load_distilled(path)  # One at a time: each has its whitening, 75 MB.
         shown = ShownSet(
             name=learned if step else start,
             pictures=np.clip(distilled.pictures(), 0, 1),
             labels=distilled.labels,
-            first_classes=first_classes,
+            # Learned labels may have another largest value than at the start.
+            first_classes=first.first_classes,
             accuracy=accuracies[step],
             norm_is_lost=distilled.norm_is_lost,
             step=step,
-            stated=stated,
+            stated=export.FIRST_CLASSES in first.provenance,
         )
         sets.append(shown)
-    names = result.get("data", {}).get("class_names") or loaded[-1][1].class_names
+    names = result.get("data", {}).get("class_names") or distilled.class_names
     return ShownRun(sets, tuple(names), evaluations, str(result.get("evaluated_on", "test")))
 
 
@@ -182,7 +181,8 @@ def _save(figure: Figure, stem: Path) -> list[Path]:
 def _title(config: dict[str, Any]) -> str:
     """The caption of a run's learned sets: 'KIP, learned labels'."""
     facts = algorithms.facts(config["algorithm"])
+    title = ", ".join(filter(None, (facts.title, facts.variant)))
     if not facts.krr_loss:
-        return facts.title
+        return title
     labels = algorithms.known(config["algorithm"]).labels(config["support"]["learn_labels"])
-    return f"{facts.title}, {labels} labels"
+    return f"{title}, {labels} labels"

@@ -235,6 +235,9 @@ def test_what_a_file_does_not_say_is_left_open(runs, tmp_path):
     solved = read.provenance | {"step": 0}
     solved["config"] = solved["config"] | {"algorithm": "kip_newton"}
     assert entries._made(path, solved).title == "initial images, labels solved"
+    # Algorithms of one name are told apart; the published figures are those of the name.
+    made = entries._made(path, solved | {"step": 12})
+    assert (made.title, made.method) == ("KIP, Gauss-Newton, labels solved", "KIP")
     # A set that the run went beyond took less time than its result says.
     (early,) = (runs / "kip" / "distilled").glob("*_ckpt5.npz")
     assert entries.read(str(early), "none").made.seconds is None

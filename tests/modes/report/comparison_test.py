@@ -44,3 +44,22 @@ def test_what_networks_reach_is_compared_where_some_were_trained(tmp_path):
     lines = [tuple(line.get("class").split()[:2]) for line in chart.iter("polyline")]
     assert lines == [("s0", "d0"), ("s0", "d1"), ("s1", "d1")]
     assert "b, convnet_plain:3 40.00 % at step 10" in chart.find("desc").text
+
+
+def test_label_solve_stands_where_it_is_a_baseline(tmp_path):
+    """Not what it has of learned images, by another loss, or half done."""
+    of_labels = KINDS["label solve"]
+    make_run(tmp_path / "a", **of_labels)
+    make_run(tmp_path / "b", **of_labels | {"status": "running"})
+    make_run(tmp_path / "c", **of_labels | {"algorithm": "ls_cross_entropy"})
+    make_run(tmp_path / "d", **of_labels | {"support__init": "made.npz"})
+    path = tmp_path / "comparison.html"
+    report.write_comparison([tmp_path / name for name in "abcd"], path, {})
+    tree, _ = page_checks.parse(path.read_text(encoding="utf-8"))
+    (row,) = (
+        cells
+        for tr in tree.iter("tr")
+        if (cells := [cell.text or "" for cell in tr])[0] == "Label Solve"
+    )
+    assert row[1].endswith("%")
+    assert row[2:] == [NONE] * 3
