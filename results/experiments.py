@@ -100,6 +100,21 @@ EXPERIMENTS: tuple[Experiment, ...] = (
         eval__steps=(0, 4),
         report__num_train=0,
     ),
+    replace(
+        families.newton(
+            "cifar10",
+            100,
+            75.6,
+            kernel__mirrored=True,
+            batch_size=500,
+            num_steps=45,
+            newton__growth=8,
+            newton__iterations=40,
+            eval__steps=(0, 24, 36, 42),
+            report__num_train=0,
+        ),
+        name="kip_newton_cifar10_100_grown",
+    ),
     families.label_solve_on(
         "kip_newton_cifar10_100_furthest", "ConvNet_ssize100_zca_l_aug_ckpt12.npz"
     ),
@@ -127,6 +142,9 @@ EXPERIMENTS: tuple[Experiment, ...] = (
         "ConvNet_ssize100_zca_l_aug_ckpt3.npz",
         75.6,
         **families.PLAIN,
+    ),
+    families.relabelled(
+        "kip_newton_cifar10_100_mirrored", "ConvNet_ssize100_zca_l_noaug_ckpt8.npz", 75.6
     ),
     families.relabelled(
         "kip_newton_mnist_500_further", "ConvNet_ssize500_nozca_l_noaug_ckpt6.npz", 99.5
