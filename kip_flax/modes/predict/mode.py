@@ -3,6 +3,8 @@
 import csv
 import io
 import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +14,7 @@ from kip_flax.data import readers
 from kip_flax.data.predictions import Classifier, Predictions
 from kip_flax.export import predictor
 from kip_flax.runs.folder import RunFolder
-from kip_flax.runtime import files
+from kip_flax.runtime import files, hardware
 from kip_flax.runtime.console import Console, count
 from kip_flax.runtime.errors import UserError
 
@@ -66,24 +68,28 @@ def predict_pictures(
     _check_takes_pictures(classifier)
     root, paths = find_pictures(pictures)
     folder = RunFolder.make(workdir)
-    rows: list[list[str]] = []
+    table, number = io.StringIO(), 0
+    writer = csv.writer(table, lineterminator="\n")
+    writer.writerow(["file", "class", *(f"score of {name}" for name in classifier.class_names)])
     unreadable: list[str] = []
     for start in range(0, len(paths), _PART):
         read, images = _read(paths[start : start + _PART], classifier, unreadable)
         if read:
             names = [path.relative_to(root).as_posix() for path in read]
-            rows += _rows(names, classifier.predict(images))
+            writer.writerows(_rows(names, classifier.predict(images)))
+            number += len(read)
         console.progress(f"picture {min(len(paths), start + _PART)}/{len(paths)}")
     for message in unreadable:
         print(f"error: {message}", file=sys.stderr)
-    if not rows:
+    if not number:
         raise UserError(f"none of the {len(paths)} pictures in {root} can be read: see above.")
     path = folder.path / FILE
-    files.write_bytes_atomic(path, _table(classifier.class_names, rows))
-    console.outcome(f"{count(len(rows))} pictures, {path}")
+    # Names as the disk has them.
+    files.write_bytes_atomic(path, table.getvalue().encode(errors="surrogateescape"))
+    console.outcome(f"{count(number)} pictures, {path}")
     if unreadable:
         sys.exit(UNREADABLE)
-    return len(rows)
+    return number
 
 
 def _check_takes_pictures(classifier: Classifier) -> None:
@@ -100,28 +106,21 @@ def _read(
 ) -> tuple[list[Path], np.ndarray]:
     """Paths and pixels, uint8 (n, H, W, C), of readable pictures; errors go to `unreadable`."""
     height, _, channels = classifier.image_shape
-    read, images = [], []
-    for path in paths:
+
+    def read_one(path: Path) -> np.ndarray | UserError:
         try:
-            images.append(readers.read_picture(path, height, grey=channels == 1))
-            read.append(path)
+            return readers.read_picture(path, height, grey=channels == 1)
         except UserError as error:
-            unreadable.append(str(error))
+            return error
+
+    with ThreadPoolExecutor(hardware.usable_cores()) as pool:  # Decoders run side by side.
+        found = list(pool.map(read_one, paths))
+    unreadable += [str(one) for one in found if isinstance(one, UserError)]
+    images = [one for one in found if not isinstance(one, UserError)]
+    read = [path for path, one in zip(paths, found, strict=True) if not isinstance(one, UserError)]
     return read, np.stack(images) if images else np.zeros((0, *classifier.image_shape), np.uint8)
 
 
-def _rows(names: list[str], predictions: Predictions) -> list[list[str]]:
-    return [
-        [name, predicted, *(f"{score:.6g}" for score in scores)]
-        for name, predicted, scores in zip(
-            names, predictions.names, predictions.scores, strict=True
-        )
-    ]
-
-
-def _table(class_names: tuple[str, ...], rows: list[list[str]]) -> bytes:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["file", "class", *(f"score of {name}" for name in class_names)])
-    writer.writerows(rows)
-    return text.getvalue().encode(errors="surrogateescape")  # Names as the disk has them.
+def _rows(names: list[str], predictions: Predictions) -> Iterator[list[str]]:
+    for name, predicted, scores in zip(names, predictions.names, predictions.scores, strict=True):
+        yield [name, predicted, *(f"{score:.6g}" for score in scores)]
