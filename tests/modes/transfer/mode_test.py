@@ -69,6 +69,26 @@ def test_the_table_of_a_transfer(files, tmp_path, quick_kernels, digits, capsys)
     assert (tmp_path / "worth.png").stat().st_size > 1000
 
 
+def test_labels_are_solved_for_no_more_once_their_rows_are_there(
+    files, tmp_path, quick_kernels, monkeypatch
+):
+    solve, solved = sets.label_solved, []
+    monkeypatch.setattr(sets, "label_solved", lambda *a: solved.append(a) or solve(*a))
+    config = make_config(networks=("krr",), baselines=("label_solve",))
+    first = transfer_file(config, files, str(tmp_path))
+    config = make_config(networks=("krr",), baselines=("label_solve", "initial"))
+    both = by_name(transfer_file(config, files, str(tmp_path)))
+    assert len(solved) == 1
+    assert both["label_solve", 10, "krr"] == by_name(first)["label_solve", 10, "krr"]
+    assert both["initial", 10, "krr"]["mean"] < both["label_solve", 10, "krr"]["mean"]
+    content = json.loads((tmp_path / "transfer.json").read_text())
+    content["rows"] = [row for row in content["rows"] if row["set"] != "label_solve"]
+    (tmp_path / "transfer.json").write_text(json.dumps(content))
+    again = by_name(transfer_file(config, files, str(tmp_path)))
+    assert len(solved) == 2
+    assert again["label_solve", 10, "krr"]["mean"] == both["label_solve", 10, "krr"]["mean"]
+
+
 def test_accuracies_on_validation_images_are_called_so(files, tmp_path, quick_kernels, capsys):
     config = make_config(networks=("krr",), baselines=())
     config.dataset.validation, config.eval.num_test = 0.2, 0
