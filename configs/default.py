@@ -258,7 +258,7 @@ def get_config() -> ConfigDict:
     config.mesh.cpu_devices = 0
 
     config.checkpoint = ConfigDict()
-    # Steps between checkpoints.
+    # Steps between checkpoints. Another comes before every evaluation.
     config.checkpoint.every_steps = 50
     # Checkpoints kept, the newest ones.
     config.checkpoint.keep = 3

@@ -110,7 +110,7 @@ def render(results: Path) -> str:
     text = _HEAD + _three(results)
     for algorithm in dict.fromkeys(one.fields["algorithm"] for one in found):
         facts = algorithms.facts(algorithm)
-        text += f"\n## {', '.join(filter(None, (facts.title, facts.variant)))}\n\n"
+        text += f"\n## {facts.name}\n\n"
         text += f"| {' | '.join(_COLUMNS)} |\n{'|---' * len(_COLUMNS)}|\n"
         for one in found:
             if one.fields["algorithm"] == algorithm:

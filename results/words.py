@@ -40,9 +40,7 @@ def method(config: dict[str, Any]) -> str:
     facts, kernel = algorithms.facts(config["algorithm"]), config["kernel"]
     kind = kernel["kind"] if kernel["kind"] != default.get_config().kernel.kind else ""
     sides = "mirrored" if kernel.get("mirrored") else ""
-    return ", ".join(
-        filter(None, (facts.title, facts.variant, kernel["architecture"], kind, sides))
-    )
+    return ", ".join(filter(None, (facts.name, kernel["architecture"], kind, sides)))
 
 
 def labels(config: dict[str, Any]) -> str:

@@ -36,9 +36,9 @@ def check(config: ConfigDict) -> None:
 
 
 def check_beginning(config: ConfigDict, earlier: Collection[int]) -> None:
-    """Raises UserError if a run would release more on images of which a set is there already."""
+    """Raises UserError if a run would release steps again of which the folder has results."""
     if config.privacy.noise_seed < 0 and max(earlier, default=0) > 0:
         raise UserError(
-            "the folder has results of a run whose checkpoints are gone: another run's epsilon "
-            "would add to theirs: take another --workdir, and count both."
+            "the folder has results of steps whose checkpoints are gone: the epsilon of steps in "
+            "their place would add to theirs: take another --workdir, and count both."
         )

@@ -97,6 +97,11 @@ class Facts:
         return self.unit.partition(" of ")[0]
 
     @property
+    def name(self) -> str:
+        """The title and the variant: 'KIP, Gauss-Newton'."""
+        return ", ".join(filter(None, (self.title, self.variant)))
+
+    @property
     def full_title(self) -> str:
         """The full name and the variant: 'Kernel Inducing Points (KIP), Gauss-Newton'."""
         return ", ".join(filter(None, (self.spelled_out or self.title, self.variant)))
@@ -151,8 +156,8 @@ class Algorithm:
         SECTION: fields as `FIELDS`, with their ranges.
         check: config -> None; raises UserError.
         check_data: (config, dataset) -> None; raises UserError.
-        check_beginning: (config, earlier) -> None; raises UserError if a run may not begin in a
-            folder without checkpoints that has sets of the steps `earlier`.
+        check_beginning: (config, earlier) -> None; raises UserError if a run may not begin, or go
+            on, before the steps `earlier`, of which its folder has results.
         total_steps: (config, train_size) -> the steps of a run.
         eval_steps: (config, total) -> the steps after which to evaluate and export.
         pairs: (config, train_size) -> kernel entries of a step; 0 where it computes none.

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import scipy.io
@@ -22,6 +22,8 @@ from PIL import Image, ImageOps
 
 from kip_flax.runtime import files, hardware
 from kip_flax.runtime.errors import UserError
+
+_Read = TypeVar("_Read")
 
 _IDX_UINT8 = 8
 _GZIP_MAGIC = b"\x1f\x8b"
@@ -318,9 +320,14 @@ def read_pictures(root: Path, names: tuple[str, ...], size: int) -> tuple[np.nda
             )
         found += paths
         labels += [label] * len(paths)
-    with ThreadPoolExecutor(hardware.usable_cores()) as pool:  # Decoders run side by side.
-        images = list(pool.map(lambda path: read_picture(path, size), found))
+    images = side_by_side(lambda path: read_picture(path, size), found)
     return np.stack(images), np.array(labels)
+
+
+def side_by_side(read: Callable[[Path], _Read], paths: Sequence[Path]) -> list[_Read]:
+    """`read` of every path, in order; decoders run on all cores."""
+    with ThreadPoolExecutor(hardware.usable_cores()) as pool:
+        return list(pool.map(read, paths))
 
 
 def check_labels(path: Path, labels: np.ndarray, count: int, low: int, high: int) -> None:

@@ -58,7 +58,7 @@ class Training:
         console: prints messages and progress.
         log_every: most steps between lines of progress.
         network_evaluate: trains networks on a support and tests them; None: no networks.
-        writes_once: whether the state of a set is on the disk before the set is, as a private one's
+        saves_first: whether a set is written after its state, not at the same time. A private set
             must be: computed again with other rounding and the same noise, it would tell more.
         time_limit: hours after which the run ends, summed over its parts; 0: no limit.
         longest_evaluation: seconds of the longest evaluation in earlier parts of the run.
@@ -71,7 +71,7 @@ class Training:
     console: Console
     log_every: int
     network_evaluate: NetworkEvaluate | None = None
-    writes_once: bool = False
+    saves_first: bool = False
     time_limit: float = 0.0
     longest_evaluation: float = 0.0
 
@@ -139,10 +139,10 @@ class Training:
         """Does what is due at `step`; False if a signal stopped its evaluation (it is saved)."""
         marked = step == 0 or step in self.distillation.eval_steps or due.end
         if marked and not self._is_evaluated(step, due.end):
-            if self.writes_once or self.saver.newest is not None:
+            if self.network_evaluate is not None or self.saver.newest is not None:
                 # The evaluation may take minutes; a kill then loses nothing.
                 self._save(state, step, due.deadline)
-            if self.writes_once:
+            if self.saves_first:
                 self.saver.wait()
             try:
                 with due.deadline.evaluation():
@@ -166,8 +166,6 @@ class Training:
         measures, rows = self.measure(*support), []
         images, labels = map(np.asarray, support)
         if self.network_evaluate is not None:
-            # Networks may take minutes; a stop then loses nothing.
-            self._save(state, step, due.deadline)
             watch = Watch(due.signalled, self.console)
             rows = self.network_evaluate.measure(images, labels, due.end, watch)
         self.recorder.evaluation(step, (images, labels), measures, rows)

@@ -81,7 +81,7 @@ def make_distillation(problem: Problem, support: Support) -> Distillation:
 
 def _work(algorithm: Algorithm, config: ConfigDict, total: int) -> Callable[[int], float]:
     """The `work` of a `Distillation`: the more, the more targets a step has."""
-    if algorithm.batch_size(config, 1) == algorithm.batch_size(config, total):
+    if total < 2 or algorithm.batch_size(config, 1) == algorithm.batch_size(config, total):
         return float
     sizes = [algorithm.batch_size(config, number) for number in range(1, total + 1)]
     done = np.cumsum([0, *sizes]) / np.mean(sizes)

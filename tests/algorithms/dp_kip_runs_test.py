@@ -132,6 +132,7 @@ def test_a_resumed_run_is_the_same_and_spends_the_same(tmp_path, monkeypatch, st
 @pytest.mark.usefixtures("quick_kernels")
 def test_a_private_set_says_so_and_its_files_say_nothing_else(tmp_path, capsys):
     config = private(privacy__noise_seed=-1, privacy__epsilon=2.0, privacy__start="means")
+    folder, tmp_path = tmp_path, tmp_path / "run"
     train.train_and_evaluate(config, str(tmp_path))
     output = capsys.readouterr().out
     sets = {one.provenance["step"]: one for one in map(export.load_distilled, sets_of(tmp_path))}
@@ -159,10 +160,10 @@ def test_a_private_set_says_so_and_its_files_say_nothing_else(tmp_path, capsys):
     # And so would a second run on them in the name of the first.
     shutil.rmtree(tmp_path / "checkpoints")
     for kept in ("result.json", "distilled"):  # One of both tells of the first.
-        other = shutil.copytree(tmp_path, tmp_path.parent / f"only_{kept}")
+        other = shutil.copytree(tmp_path, folder / f"only_{kept}")
         for path in {"result.json", "distilled"} - {kept}:
             (other / path).rename(other / f"moved_{path}")
-        with pytest.raises(UserError, match="has results of a run whose checkpoints are gone"):
+        with pytest.raises(UserError, match="has results of steps whose checkpoints are gone"):
             train.train_and_evaluate(config, str(other))
 
 
@@ -175,12 +176,17 @@ def test_a_private_set_that_was_written_is_never_computed_again(tmp_path, monkey
     write = Exporter.write
 
     def spied(self, step, *rest):
-        newest[step] = max(int(path.name) for path in (tmp_path / "checkpoints").iterdir())
+        saved = [int(path.name) for path in (tmp_path / "checkpoints").iterdir()]
+        newest[step] = max(saved, default=None)
         return write(self, step, *rest)
 
     monkeypatch.setattr(Exporter, "write", spied)
     train.train_and_evaluate(config, str(tmp_path))
-    assert newest == {step: step for step in (0, 1, 3, 4)}
+    assert newest == {0: None, 1: 1, 3: 3, 4: 4}  # No image is in the first.
+    # Where the checkpoint is lost, the one before is no way to compute the set again.
+    shutil.rmtree(tmp_path / "checkpoints" / "4")
+    with pytest.raises(UserError, match="has results of steps whose checkpoints are gone"):
+        train.train_and_evaluate(config, str(tmp_path))
 
 
 def sets_of(workdir):

@@ -15,12 +15,7 @@ from kip_flax.runtime.errors import UserError
 
 
 @pytest.mark.parametrize(
-    ("reg", "few"),
-    [
-        pytest.param(1e-6, 0, marks=pytest.mark.slow),
-        (0.1, 10_000),
-        pytest.param(1e-6, 50, marks=pytest.mark.slow),
-    ],
+    ("reg", "few"), [(1e-6, 0), (0.1, 10_000), pytest.param(1e-6, 50, marks=pytest.mark.slow)]
 )
 def test_kip_solve_gives_its_images_the_best_labels_for_its_ridge(tmp_path, reg, few):
     config = small(algorithm="kip_solve", num_steps=6, eval__steps=(3,), eval__num_test=0, reg=reg)

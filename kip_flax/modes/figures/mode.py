@@ -97,20 +97,21 @@ def read_run(workdir: Path) -> ShownRun:
     found = [each for each in sorted(folder.distilled().items()) if each[0] in accuracies]
     if not found:
         raise UserError(f"{workdir} holds no distilled sets: --workdir names the folder of a run.")
-    first = export.load_distilled(found[0][1])
-    sets = []
+    sets: list[ShownSet] = []
     for step, path in found:
         distilled = export.load_distilled(path)  # One at a time: each has its whitening, 75 MB.
+        if not sets:  # Learned labels may have another largest value than at the start.
+            first_classes = distilled.first_classes
+            stated = export.FIRST_CLASSES in distilled.provenance
         shown = ShownSet(
             name=learned if step else start,
             pictures=np.clip(distilled.pictures(), 0, 1),
             labels=distilled.labels,
-            # Learned labels may have another largest value than at the start.
-            first_classes=first.first_classes,
+            first_classes=first_classes,
             accuracy=accuracies[step],
             norm_is_lost=distilled.norm_is_lost,
             step=step,
-            stated=export.FIRST_CLASSES in first.provenance,
+            stated=stated,
         )
         sets.append(shown)
     names = result.get("data", {}).get("class_names") or distilled.class_names
@@ -181,8 +182,7 @@ def _save(figure: Figure, stem: Path) -> list[Path]:
 def _title(config: dict[str, Any]) -> str:
     """The caption of a run's learned sets: 'KIP, learned labels'."""
     facts = algorithms.facts(config["algorithm"])
-    title = ", ".join(filter(None, (facts.title, facts.variant)))
     if not facts.krr_loss:
-        return title
+        return facts.name
     labels = algorithms.known(config["algorithm"]).labels(config["support"]["learn_labels"])
-    return f"{title}, {labels} labels"
+    return f"{facts.name}, {labels} labels"

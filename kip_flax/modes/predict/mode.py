@@ -4,7 +4,6 @@ import csv
 import io
 import sys
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +13,7 @@ from kip_flax.data import readers
 from kip_flax.data.predictions import Classifier, Predictions
 from kip_flax.export import predictor
 from kip_flax.runs.folder import RunFolder
-from kip_flax.runtime import files, hardware
+from kip_flax.runtime import files
 from kip_flax.runtime.console import Console, count
 from kip_flax.runtime.errors import UserError
 
@@ -107,17 +106,16 @@ def _read(
     """Paths and pixels, uint8 (n, H, W, C), of readable pictures; errors go to `unreadable`."""
     height, _, channels = classifier.image_shape
 
-    def read_one(path: Path) -> np.ndarray | UserError:
+    def read_one(path: Path) -> np.ndarray | str:
         try:
             return readers.read_picture(path, height, grey=channels == 1)
         except UserError as error:
-            return error
+            return str(error)
 
-    with ThreadPoolExecutor(hardware.usable_cores()) as pool:  # Decoders run side by side.
-        found = list(pool.map(read_one, paths))
-    unreadable += [str(one) for one in found if isinstance(one, UserError)]
-    images = [one for one in found if not isinstance(one, UserError)]
-    read = [path for path, one in zip(paths, found, strict=True) if not isinstance(one, UserError)]
+    found = readers.side_by_side(read_one, paths)
+    unreadable += [one for one in found if isinstance(one, str)]
+    images = [one for one in found if not isinstance(one, str)]
+    read = [path for path, one in zip(paths, found, strict=True) if not isinstance(one, str)]
     return read, np.stack(images) if images else np.zeros((0, *classifier.image_shape), np.uint8)
 
 

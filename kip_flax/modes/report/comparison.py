@@ -4,7 +4,6 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from kip_flax.algorithms import base
 from kip_flax.modes import pages
 from kip_flax.modes.pages import NONE
 from kip_flax.modes.report import charts
@@ -131,9 +130,8 @@ def _networks(runs: Sequence[RunFacts]) -> Rows:
 def _label_solve(run: RunFacts) -> str:
     if not run.algorithm.learns_images:
         # By another loss, from learned images or half done it is no baseline of the other runs.
-        of_its_start = base.kind_of_start(run.config["support.init"]) == "real"
         finished = run.result["status"] == "finished"
-        comparable = of_its_start and finished and not run.algorithm.variant
+        comparable = run.start == "real" and finished and not run.algorithm.variant
         return pages.percent(run.evaluations[-1]["accuracy"]) if comparable else NONE
     return pages.percent(run.label_solve.accuracy) if run.label_solve else NONE
 

@@ -96,7 +96,7 @@ def _train(run: Opened, manager: ocp.CheckpointManager) -> State:
             console=run.console,
             log_every=config.log.every_steps,
             network_evaluate=of_networks,
-            writes_once=bool(exporter.privacy(0)),
+            saves_first=bool(exporter.privacy(0)),
             time_limit=config.time_limit,
             longest_evaluation=_longest_evaluation(run.restored),
         )

@@ -107,10 +107,11 @@ def open_run(
     asked = (saved or {}).get(length.ASKED, asked)
     meta = {"config": config.to_dict(), length.ASKED: asked, **_shared_fingerprints(dataset)}
     restored = _restore(config, dataset, manager, meta)
-    if restored is None:
-        with multihost.raise_everywhere():
-            algorithm.check_beginning(config, _steps_of_sets(folder))
-    else:
+    with multihost.raise_everywhere():
+        after = -1 if restored is None else restored.step
+        lost = {step for step in _steps_of_sets(folder) if step > after}
+        algorithm.check_beginning(config, lost)
+    if restored is not None:
         _check_not_beyond(restored.step, total, folder)
     return Opened(config, folder, dataset, mesh, console, total, meta, restored)
 

@@ -123,6 +123,10 @@ class Contest:
             largest=self._largest.setdefault(real, {}).setdefault(name, {}),
         )
 
+    def lacks(self, table: Table, name: str, size: int) -> bool:
+        """Whether a row on the set of this name and size is missing in the table."""
+        return not all(table.has(name, size, contender) for contender in self.names)
+
     def missing(self, table: Table, sets: Iterable[tuple[str, int]]) -> Counter[Need]:
         """The number of rows missing in the table, by network and number of images.
 

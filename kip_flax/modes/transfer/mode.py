@@ -7,6 +7,7 @@ same command resumes from there.
 """
 
 import dataclasses
+import functools
 import zlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -75,10 +76,7 @@ def _transfer(
         lambda: contest.make_contest(config, dataset, keys.networks, mesh, console),
     )
     krr = contenders.kernels.get(KRR)
-
-    def lacks(name: str, size: int) -> bool:
-        return not all(table.has(name, size, contender) for contender in contenders.names)
-
+    lacks = functools.partial(contenders.lacks, table)
     real, measured = watch.wait(
         "preparing the images", lambda: _prepared(config, path, distilled, dataset, krr, lacks)
     )
