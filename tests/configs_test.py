@@ -59,7 +59,7 @@ def on_digits(name):
     if name.startswith("frepo_"):
         config.frepo.network, config.frepo.pool, config.frepo.flip = "fc:1", 2, False
     if name.startswith("bptt_"):
-        config.bptt.network, config.bptt.window, config.bptt.augment = "fc:1", 2, "nudge"
+        config.bptt.network, config.bptt.window, config.bptt.augment = "fc:1", 2, "scale"
         config.bptt.pool, config.bptt.networks = 2, 1
     config.kernel.mirrored = False  # Digits are not mirrored.
     config.rfad.networks, config.rfad.width = 2, 8

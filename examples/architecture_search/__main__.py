@@ -226,5 +226,5 @@ def _words(row: Row) -> str:
 if __name__ == "__main__":
     sharding.prepare_cpu_devices()
     jax.config.update("jax_num_cpu_devices", hardware.usable_cores())
-    jax.config.update("jax_compilation_cache_dir", str(hardware.cache_folder()))
+    sharding.keep_programs()
     sys.exit(main())

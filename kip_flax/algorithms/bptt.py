@@ -136,9 +136,19 @@ def make_step(problem: Problem) -> Step:
 
 
 def _deviation(images: np.ndarray) -> float:
-    """The standard deviation of all numbers, in float64 without a copy of the images in it."""
+    """The standard deviation of all numbers, in float64 without a copy of the images in it.
+
+    Raises:
+        UserError: it is 0.
+    """
     mean = images.mean(dtype=np.float64)
-    return math.sqrt(sum(np.square(image - mean).sum() for image in images) / images.size)
+    found = math.sqrt(sum(np.square(image - mean).sum() for image in images) / images.size)
+    if not found:
+        raise UserError(
+            "the training images are one constant, and BPTT divides by their deviation: look at "
+            "the data."
+        )
+    return found
 
 
 def check_data(config: ConfigDict, dataset: Dataset) -> None:
@@ -148,7 +158,9 @@ def check_data(config: ConfigDict, dataset: Dataset) -> None:
     from kip_flax.networks import build
 
     kip.check_data(config, dataset)
-    if "flip" in augment.parse(config.bptt.augment):
+    names = augment.parse(config.bptt.augment)
+    augment.check_effect(names, dataset.image_shape, "bptt.augment")
+    if "flip" in names:
         others = "--config.bptt.augment=scale,rotate --config.bptt.augment_draw=one"
         base.check_mirrorable(dataset, "bptt.augment", others)
     make = _make(config, dataset.image_shape, dataset.num_classes)

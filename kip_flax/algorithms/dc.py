@@ -108,7 +108,9 @@ def check_fixed(config: ConfigDict) -> None:
 def check_data(config: ConfigDict, dataset: Dataset) -> None:
     """Raises UserError unless every class fills its shares and images fit the network, or if images
     would be mirrored that may not be."""
-    if "flip" in augment.parse(config.matching.augment):
+    names = augment.parse(config.matching.augment)
+    augment.check_effect(names, dataset.image_shape, "matching.augment")
+    if "flip" in names:
         others = "--config.matching.augment=color,crop,cutout,scale,rotate"
         base.check_mirrorable(dataset, "matching.augment", others)
     classes = dataset.num_classes

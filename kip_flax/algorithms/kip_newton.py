@@ -79,6 +79,8 @@ def batches(num_steps: int, growth: int, steps: int) -> int:
 def _level(config: ConfigDict, number: int) -> Level:
     """The level of step `number` (from 1)."""
     every = levels(config.num_steps, config.newton.growth)
+    if not config.num_steps:  # A run of no steps; `--mode=plan` times one.
+        return every[0]
     return next((level for level in every if number <= level.end), every[-1])
 
 

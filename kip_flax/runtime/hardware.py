@@ -4,11 +4,14 @@ import contextlib
 import math
 import os
 import platform
+import stat
 import sys
+import tempfile
 from importlib import metadata
 from pathlib import Path
 
 from kip_flax import __version__
+from kip_flax.runtime.errors import UserError
 
 _CONTROL = Path("/sys/fs/cgroup")
 _MEMORY = (  # Limit, use and statistics of a control group, by version 2 and version 1.
@@ -87,6 +90,46 @@ def cache_folder() -> Path:
     """The folder for compiled programs, under XDG_CACHE_HOME or ~/.cache; it need not exist."""
     home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
     return Path(home) / "kip_flax"
+
+
+def writable_cache_folder(name: str = "") -> Path:
+    """`cache_folder`, or the folder `name` in it; it is made.
+
+    Where it cannot be written, the user's own one among the temporary files takes its place.
+
+    Raises:
+        UserError: that one cannot be written either.
+    """
+    if _can_be_written(folder := cache_folder() / name):
+        return folder
+    own = Path(tempfile.gettempdir()) / f"kip_flax-{os.getuid()}"
+    if _is_private(own) and _can_be_written(own / name):
+        return own / name
+    raise UserError(
+        f"compiled code can be kept neither in {cache_folder()} nor in {own}: set "
+        f"XDG_CACHE_HOME to a folder that can be written."
+    )
+
+
+def _is_private(folder: Path) -> bool:
+    """Makes the folder; False unless this user alone can put code there."""
+    try:
+        folder.mkdir(mode=0o700, exist_ok=True)
+        found = folder.lstat()
+    except OSError:
+        return False
+    own = stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid()
+    return own and not found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+
+
+def _can_be_written(folder: Path) -> bool:
+    """Makes the folder; False if it cannot be made or written."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return True
+    except OSError:
+        return False
 
 
 def _processor() -> str:

@@ -5,6 +5,7 @@ on every device. A kernel matrix K(targets, support) is sharded over both axes (
 Batches that do not divide are padded with zero images of weight 0.
 """
 
+import contextlib
 import functools
 import math
 import os
@@ -54,12 +55,10 @@ def make_mesh(data: int = -1, support: int = 1) -> Mesh:
             f"a mesh of {data} x {support} leaves {idle} of {jax.process_count()} processes "
             f"without a device: start fewer, or set mesh.data=-1."
         )
-    return jax.make_mesh(
-        (data, support),
-        ("data", "support"),
-        axis_types=(AxisType.Auto, AxisType.Auto),
-        devices=taken,
-    )
+    # `jax.make_mesh` arranges devices by their network, and refuses several hosts of GPUs, several
+    # slices of TPUs, and a part of one. A step exchanges too little for the order to matter.
+    grid = np.array(taken).reshape(data, support)
+    return Mesh(grid, ("data", "support"), axis_types=(AxisType.Auto, AxisType.Auto))
 
 
 def prepare_cpu_devices() -> None:
@@ -82,12 +81,23 @@ def prepare_cpu_devices() -> None:
 def configure_jax(cpu_devices: int = 0) -> None:
     """Sets JAX up: one CPU device per core (or `cpu_devices`), float64 except on TPUs.
 
-    Compiled programs are kept in the user's cache folder, so a resumed run starts in seconds. Call
-    it after `prepare_cpu_devices`, and after `multihost.start` where there are several processes.
+    Call it after `prepare_cpu_devices`, and after `multihost.start` where there are several
+    processes.
     """
     jax.config.update("jax_num_cpu_devices", cpu_devices or hardware.usable_cores())
     jax.config.update("jax_enable_x64", takes_float64())
-    jax.config.update("jax_compilation_cache_dir", str(hardware.cache_folder()))
+    keep_programs()
+
+
+def keep_programs() -> None:
+    """Keeps compiled programs in the user's cache folder: a resumed run starts in seconds.
+
+    Not so what XLA tries out on a GPU: it ends a process that cannot write it, and two processes
+    that write it at once.
+    """
+    jax.config.update("jax_persistent_cache_enable_xla_caches", "none")
+    with contextlib.suppress(UserError):  # Nothing can be written: each start compiles.
+        jax.config.update("jax_compilation_cache_dir", str(hardware.writable_cache_folder()))
 
 
 def takes_float64() -> bool:

@@ -242,6 +242,15 @@ def test_digits_are_not_mirrored(digits):
     bptt.check_data(config, dataclasses.replace(digits, mirrorable=True))
 
 
+def test_what_would_do_nothing_is_refused(digits):
+    """Digits of 8 pixels would be moved by less than one; a constant has no deviation."""
+    config = pooled_steps.changed(bptt_digits.get_config(), TINY | {"bptt.augment": "nudge"}, {})
+    with pytest.raises(UserError, match=r"^bptt\.augment is 'nudge', which moves images of 8 pix"):
+        bptt.check_data(config, digits)
+    with pytest.raises(UserError, match="training images are one constant, and BPTT divides"):
+        bptt._deviation(np.full((3, 4, 4, 1), 0.5, np.float32))
+
+
 def test_networks_with_averages_over_batches_are_refused(digits):
     config = settings(bptt__network="resnet18_bn")
     with pytest.raises(UserError, match=r"resnet18_bn' keeps averages over batches.*take one with"):

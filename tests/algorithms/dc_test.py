@@ -104,6 +104,12 @@ def test_what_may_not_be_mirrored_is_refused():
     config_lib.check_data(config, dataclasses.replace(digits, mirrorable=True))
 
 
+def test_an_augmentation_that_moves_nothing_is_refused():
+    config = matching(algorithm="dsa", matching__augment="nudge")
+    with pytest.raises(UserError, match=r"^matching\.augment is 'nudge', which moves images of 8 "):
+        config_lib.check_data(config, data.load_dataset("digits"))
+
+
 def test_a_small_class_has_real_images_to_begin_with():
     """Others would make up for it, and be matched with gradients of the wrong class."""
     digits = data.load_dataset("digits")

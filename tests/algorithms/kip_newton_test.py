@@ -100,6 +100,14 @@ def test_a_run_goes_on_to_the_same_bits(tmp_path, monkeypatch, fields):
     check_images(tmp_path / "whole", whole)
 
 
+def test_a_run_of_no_steps_has_batches_of_the_first_level():
+    """`--mode=plan` times one step all the same."""
+    config = newton(newton__growth=4, batch_size=100, num_steps=0)
+    assert kip_newton.batch_size(config, 1) == 100
+    config.num_steps = 7
+    assert [kip_newton.batch_size(config, number) for number in (1, 5, 7)] == [100, 200, 400]
+
+
 def test_fixed_labels_stay_and_the_set_says_so(tmp_path, monkeypatch):
     quick.install(monkeypatch)
     config = newton(support__learn_labels=False, newton__iterations=20)

@@ -1,9 +1,12 @@
 """Meshes, what lies on them, and devices that wait for one another."""
 
+import dataclasses
+import math
 import os
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import jax
@@ -51,6 +54,50 @@ def test_mesh_shapes(sizes, shape):
     mesh = sharding.make_mesh(*sizes)
     assert mesh.axis_names == ("data", "support")
     assert mesh.devices.shape == shape
+
+
+@dataclasses.dataclass(frozen=True)
+class Device:
+    id: int
+    process_index: int
+    slice_index: int
+    platform: str = "gpu"
+    device_kind: str = "NVIDIA H100"
+
+
+@pytest.mark.parametrize(("sizes", "shape"), [((), (4, 1)), ((-1, 2), (2, 2)), ((3,), (3, 1))])
+def test_hosts_and_slices_make_one_mesh(monkeypatch, sizes, shape):
+    """`jax.make_mesh` refuses devices of several slices, as hosts of GPUs are to XLA."""
+    made = [Device(id=n, process_index=n // 2, slice_index=n // 2) for n in range(4)]
+    with pytest.raises(ValueError, match="multi-slice"):
+        jax.make_mesh((4,), ("data",), devices=made)
+    monkeypatch.setattr(jax, "devices", lambda: made)
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    mesh = sharding.make_mesh(*sizes)
+    assert mesh.devices.tolist() == np.array(made)[: math.prod(shape)].reshape(shape).tolist()
+    with pytest.raises(UserError, match="leaves 1 of 2 processes"):
+        sharding.make_mesh(2)
+
+
+def test_programs_are_kept_where_that_is_possible(monkeypatch, tmp_path):
+    kept = jax.config.jax_compilation_cache_dir
+    try:
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+        sharding.keep_programs()
+        assert jax.config.jax_compilation_cache_dir == str(tmp_path / "kip_flax")
+        # XLA's own files on a GPU would end a process that cannot write them.
+        assert jax.config.jax_persistent_cache_enable_xla_caches == "none"
+        (tmp_path / "file").write_text("")  # No folder can be made below a file, even by root.
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+        monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+        sharding.keep_programs()
+        own = tmp_path / f"kip_flax-{os.getuid()}"
+        assert jax.config.jax_compilation_cache_dir == str(own)
+        own.rmdir()
+        own.write_text("")
+        sharding.keep_programs()  # It is a start that compiles, and no error.
+    finally:
+        jax.config.update("jax_compilation_cache_dir", kept)
 
 
 @pytest.mark.parametrize("sizes", [(8, 1), (4, 2), (-1, 5), (1, 6)], ids=str)

@@ -2,17 +2,15 @@
 
 import functools
 import hashlib
-import os
 import pathlib
-import stat
-import tempfile
+import sys
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 import numba
+from llvmlite import binding
 
 from kip_flax.runtime import hardware
-from kip_flax.runtime.errors import UserError
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -48,50 +46,23 @@ def _entry(function: F, fastmath: bool) -> F:
 
 @functools.cache
 def code_folder() -> str:
-    """Folder of the compiled code of this version of the sources, in this place.
+    """Folder of the compiled code of this version of the sources, in this place, on this machine.
 
     numba only checks the file of the entry function; this name depends on every source file. It
-    depends on their folder too, as numba keeps the code of each folder apart. A folder that cannot
-    be written would make numba look elsewhere, so the user's own one among the temporary files
-    takes its place.
+    depends on what else makes numba compile anew, so that code in the folder is code that can be
+    used: their folder and times, processor, Python and numba. A folder that cannot be written would
+    make numba look elsewhere, so it may lie among the temporary files.
 
     Raises:
         UserError: that one cannot be written either.
     """
-    digest = hashlib.sha256(bytes(pathlib.Path(__file__).resolve().parent))
-    for path in sorted(pathlib.Path(__file__).parent.glob("*.py")):
-        digest.update(path.read_bytes())
-    name = f"numba-{digest.hexdigest()[:16]}"
-    if _can_be_written(folder := hardware.cache_folder() / name):
-        return str(folder)
-    own = pathlib.Path(tempfile.gettempdir()) / f"kip_flax-{os.getuid()}"
-    if _is_private(own) and _can_be_written(own / name):
-        return str(own / name)
-    raise UserError(
-        f"the compiled kernel can be kept neither in {hardware.cache_folder()} nor in {own}: set "
-        f"XDG_CACHE_HOME to a folder that can be written."
-    )
-
-
-def _is_private(folder: pathlib.Path) -> bool:
-    """Makes the folder; False unless this user alone can put code there."""
-    try:
-        folder.mkdir(mode=0o700, exist_ok=True)
-        found = folder.lstat()
-    except OSError:
-        return False
-    own = stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid()
-    return own and not found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
-
-
-def _can_be_written(folder: pathlib.Path) -> bool:
-    """Makes the folder; False if it cannot be made or written."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            return True
-    except OSError:
-        return False
+    machine = binding.get_host_cpu_name(), binding.get_host_cpu_features().flatten()
+    versions = sys.version_info[:2], numba.__version__
+    folder = pathlib.Path(__file__).resolve().parent
+    digest = hashlib.sha256(repr((folder, machine, versions)).encode(errors="surrogateescape"))
+    for path in sorted(folder.glob("*.py")):
+        digest.update(path.read_bytes() + repr(path.stat().st_mtime_ns).encode())
+    return str(hardware.writable_cache_folder(f"numba-{digest.hexdigest()[:16]}"))
 
 
 def is_cold(*functions: str) -> bool:

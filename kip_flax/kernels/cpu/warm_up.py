@@ -38,6 +38,7 @@ def warm_up(say: Callable[[str], None]) -> None:
     begin = time.perf_counter()
     with _one_at_a_time():
         if is_cold(*_LAST) and threads.count() > 1:
+            call_for_variances()  # Both halves need them, and may not write one index at once.
             with _in_another_process("call_for_near_duplicates"):
                 call_for_images()
         _call_all()
@@ -47,8 +48,15 @@ def warm_up(say: Callable[[str], None]) -> None:
 
 def warm_up_jacobian(say: Callable[[str], None]) -> None:
     """Compiles the code of `pair_gradients`, or reads it from disk; `say` gets a line before."""
-    if is_cold("tiles_jacobian"):
-        say("compiling the kernel's gradients for this CPU, on the first run only")
+    if not is_cold("tiles_jacobian"):
+        return call_for_pair_gradients()
+    say("compiling the kernel's gradients for this CPU, on the first run only")
+    with _one_at_a_time():
+        return call_for_pair_gradients()
+
+
+def call_for_pair_gradients() -> None:
+    """Computes the gradients of two images, each with the others."""
     programs, x = _smallest()
     variances = pairs.variances(programs, x)[0]
     deviations = np.sqrt(variances.astype(np.float32))
@@ -63,9 +71,15 @@ def _call_all() -> None:
 def call_for_images() -> None:
     """Computes values and gradients of two different images, which need float32 only."""
     programs, x = _smallest()
-    s = np.sqrt(pairs.variances(programs, x, np.float32)[0])
+    s = np.sqrt(call_for_variances())
     pairs.kernel(programs, x[:1], s[:1], x[1:], s[1:], same=False)
     pairs.gradient(programs, x[:1], s[:1], x[1:], s[1:], np.ones((2, 1, 1)))
+
+
+def call_for_variances() -> np.ndarray:
+    """Computes the variances of two images in float32."""
+    programs, x = _smallest()
+    return pairs.variances(programs, x, np.float32)[0]
 
 
 def call_for_near_duplicates() -> None:
@@ -104,5 +118,6 @@ def _in_another_process(function: str) -> Iterator[subprocess.Popen]:
 @contextlib.contextmanager
 def _one_at_a_time() -> Iterator[None]:
     with open(os.path.join(code_folder(), ".lock"), "a", encoding="utf-8") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        with contextlib.suppress(OSError):  # Without locks, those that start together all compile.
+            fcntl.flock(file, fcntl.LOCK_EX)
         yield

@@ -20,6 +20,28 @@ def test_compiled_code_is_kept_apart_for_each_version_of_the_sources(monkeypatch
     assert one != compiled.code_folder.__wrapped__() != compiled.code_folder()
 
 
+@pytest.mark.parametrize("changed", ["processor", "features", "numba", "python", "time", "nothing"])
+def test_what_makes_numba_compile_anew_has_a_folder_of_its_own(monkeypatch, tmp_path, changed):
+    """So code in the folder is code that can be used, and a cold start is known to be one."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    (tmp_path / "rows.py").write_text("other\n")
+    monkeypatch.setattr(compiled, "__file__", str(tmp_path / "compiled.py"))
+    one = compiled.code_folder.__wrapped__()
+    if changed == "processor":
+        monkeypatch.setattr(compiled.binding, "get_host_cpu_name", lambda: "another")
+    elif changed == "features":
+        without = dict.fromkeys(compiled.binding.get_host_cpu_features(), False)
+        features = compiled.binding.FeatureMap(without)
+        monkeypatch.setattr(compiled.binding, "get_host_cpu_features", lambda: features)
+    elif changed == "numba":
+        monkeypatch.setattr(compiled.numba, "__version__", "0.0.1")
+    elif changed == "python":
+        monkeypatch.setattr(compiled.sys, "version_info", (3, 99, 0))
+    elif changed == "time":
+        os.utime(tmp_path / "rows.py", ns=(1, 1))
+    assert (compiled.code_folder.__wrapped__() == one) == (changed == "nothing")
+
+
 def test_where_the_cache_cannot_be_written_the_user_s_temporary_folder_takes_its_place(
     monkeypatch, tmp_path
 ):

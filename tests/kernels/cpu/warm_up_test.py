@@ -1,5 +1,6 @@
 """Compiling ahead: its messages, who does it, and that nothing is left to the first step."""
 
+import errno
 import threading
 from pathlib import Path
 
@@ -8,6 +9,7 @@ from own_process import output_of
 
 from kip_flax import architectures as arch
 from kip_flax import kernels
+from kip_flax.kernels import jacobian
 from kip_flax.kernels.cpu import compiled, warm_up
 
 OPTIONS = kernels.KernelOptions(arch.convnet(2), implementation="cpu")
@@ -63,6 +65,19 @@ def test_a_second_caller_waits_for_the_one_that_compiles(monkeypatch):
     second.join(timeout=60)
     assert not second.is_alive()
     assert "compiled in" in lines[-1]
+
+
+def test_a_disk_without_locks_only_costs_time(monkeypatch):
+    def unlocked(*_):
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr(warm_up, "is_cold", lambda *_: True)
+    monkeypatch.setattr(warm_up.fcntl, "flock", unlocked)
+    lines = []
+    kernels.warm_up(OPTIONS, lines.append)
+    assert "compiled in" in lines[-1]
+    jacobian.warm_up(OPTIONS, lines.append)
+    assert "kernel's gradients" in lines[-1]
 
 
 def test_a_step_compiles_nothing_that_was_not_compiled_ahead():
