@@ -15,6 +15,7 @@ import pytest
 
 from kip_flax import architectures as arch
 from kip_flax import kernels
+from kip_flax.kernels import jacobian
 from kip_flax.runtime import sharding
 
 _CACHE = "KIP_FLAX_TESTS_CACHE"
@@ -46,11 +47,22 @@ gc.freeze()
 gc.set_threshold(50_000, 10, 10)
 
 
+OPTIONS = kernels.KernelOptions(arch.convnet(1), implementation="cpu")
+
+
+def pytest_sessionstart(session):
+    """On a new machine the kernel is compiled before workers start, on both cores.
+
+    Left to their first calls, all would compile the same, each on a core of its own.
+    """
+    if session.config.getoption("numprocesses", None) and not hasattr(
+        session.config, "workerinput"
+    ):
+        kernels.warm_up(OPTIONS, print)
+        jacobian.warm_up(OPTIONS, print)
+
+
 @pytest.fixture(scope="session")
 def compiled_kernel():
-    """Compiled ahead, on both cores: on a new machine the second process waits for the first.
-
-    Left to their first calls, both would compile the same, each on a core of its own.
-    """
-    options = kernels.KernelOptions(arch.convnet(1), implementation="cpu")
-    kernels.warm_up(options, lambda _: None)
+    """Compiled ahead: a second process waits for the first."""
+    kernels.warm_up(OPTIONS, lambda _: None)

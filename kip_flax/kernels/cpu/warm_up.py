@@ -38,7 +38,6 @@ def warm_up(say: Callable[[str], None]) -> None:
     begin = time.perf_counter()
     with _one_at_a_time():
         if is_cold(*_LAST) and threads.count() > 1:
-            call_for_variances()  # Both halves need them, and may not write one index at once.
             with _in_another_process("call_for_near_duplicates"):
                 call_for_images()
         _call_all()
@@ -71,15 +70,9 @@ def _call_all() -> None:
 def call_for_images() -> None:
     """Computes values and gradients of two different images, which need float32 only."""
     programs, x = _smallest()
-    s = np.sqrt(call_for_variances())
+    s = np.sqrt(pairs.variances(programs, x, np.float32)[0])
     pairs.kernel(programs, x[:1], s[:1], x[1:], s[1:], same=False)
     pairs.gradient(programs, x[:1], s[:1], x[1:], s[1:], np.ones((2, 1, 1)))
-
-
-def call_for_variances() -> np.ndarray:
-    """Computes the variances of two images in float32."""
-    programs, x = _smallest()
-    return pairs.variances(programs, x, np.float32)[0]
 
 
 def call_for_near_duplicates() -> None:
